@@ -1,0 +1,1 @@
+//! Loads, traces and reports.

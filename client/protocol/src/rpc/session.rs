@@ -1,0 +1,71 @@
+//! Hello, registration, heartbeat.
+
+use super::call;
+use crate::{NodeId, SegmentDesc, SegmentId};
+use serde::{Deserialize, Serialize};
+
+/// The first question of a connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// What is calling, for logs.
+    pub agent: String,
+    /// The tenant whose keys the connection speaks of; empty means `default`.
+    pub tenant: String,
+}
+call!(Hello = 1 "hello" -> Welcome);
+
+/// Who answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// Names this cluster's data; another data directory has another name.
+    pub cluster: String,
+    /// The release of the master.
+    pub release: String,
+    /// The default lease, in milliseconds.
+    pub lease_ms: u64,
+    /// How often a store node must be heard, in milliseconds.
+    pub heartbeat_ms: u64,
+    /// How long a put may take before it is discarded, in milliseconds.
+    pub put_deadline_ms: u64,
+}
+
+/// A store node announces itself on this connection, with the segments whose bytes it still has.
+/// The connection belongs to the node from then on: when it closes, the node is suspect at once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Register {
+    /// The node.
+    pub node: NodeId,
+    /// A name for people, `host:port` of its transfer engine.
+    pub name: String,
+    /// The base URL of its REST listener, or empty.
+    pub rest: String,
+    /// Segments whose memory is intact, with their present endpoints and capabilities.
+    pub segments: Vec<SegmentDesc>,
+}
+call!(Register = 2 "register" -> Registered);
+
+/// What became of the announced segments.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registered {
+    /// Announced, but unknown here: the node should mount them anew or drop them.
+    pub unknown: Vec<SegmentId>,
+    /// Objects that became readable again because their memory came back.
+    pub objects_returned: u64,
+}
+
+/// I am alive.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// The node.
+    pub node: NodeId,
+}
+call!(Heartbeat = 3 "heartbeat" -> HeartbeatReply);
+
+/// What the node should do next.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeartbeatReply {
+    /// The master does not know this node (it restarted, or declared the node dead): register again.
+    pub register: bool,
+    /// Segments whose grace period is over: unmapped by the master, the node frees their memory.
+    pub release: Vec<SegmentId>,
+}

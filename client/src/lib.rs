@@ -1,0 +1,1 @@
+//! The store library and the store node.

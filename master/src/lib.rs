@@ -1,0 +1,4 @@
+//! The body of the master: log, RPC, HTTP faces, background work.
+#![forbid(unsafe_code)]
+
+pub mod log;

@@ -1,0 +1,1 @@
+//! Reserve, commit, release: the promise of an extent.

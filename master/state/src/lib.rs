@@ -1,0 +1,4 @@
+//! The brain: decides without clock, socket or thread.
+#![forbid(unsafe_code)]
+
+pub mod alloc;

@@ -1,0 +1,2 @@
+//! The project's chores by name: cargo xtask.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Moves bytes between registered memories; knows no key and no tenant.

@@ -1,0 +1,1 @@
+//! Hand-written lock-free parts that know nothing of the domain.
