@@ -1,0 +1,84 @@
+//! `verify` is what CI runs, in its order, and writes nothing into the tree: what was reviewed stays as reviewed. `fix` writes.
+
+use crate::{Problems, graph, headers, tidy};
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// A step: a name, and what it finds wrong.
+type Step<'a> = (&'a str, Box<dyn Fn() -> Problems + 'a>);
+
+/// Runs every check in order, cheapest first, and stops at the first that fails; says how long each took.
+pub fn verify(root: &Path) -> Problems {
+    let cargo = |words: &'static str| -> Box<dyn Fn() -> Problems + '_> { Box::new(move || run_cargo(root, words, &[])) };
+    let strict_docs = |words: &'static str| -> Box<dyn Fn() -> Problems + '_> {
+        Box::new(move || run_cargo(root, words, &[("RUSTDOCFLAGS", "-D warnings")]))
+    };
+    let mut steps: Vec<Step<'_>> = vec![
+        ("format", cargo("fmt --all --check")),
+        ("tidy", Box::new(|| tidy::check(root))),
+        ("graph", Box::new(|| graph::check(root))),
+        ("headers", Box::new(|| headers::check(root))),
+        ("clippy", cargo("clippy --workspace --all-targets -- -D warnings")),
+        // The binary and the C library are both called perilune; documented together they would overwrite each other.
+        ("docs of libraries", strict_docs("doc --workspace --lib --no-deps --document-private-items")),
+        ("docs of binaries", strict_docs("doc --workspace --bins --no-deps --document-private-items")),
+    ];
+    if has_nextest() {
+        steps.push(("tests", cargo("nextest run --workspace --no-fail-fast")));
+        steps.push(("doc tests", cargo("test --workspace --doc --quiet")));
+    } else {
+        steps.push(("tests", cargo("test --workspace --no-fail-fast")));
+    }
+    run(&steps)
+}
+
+/// Puts right what a machine can put right.
+pub fn fix(root: &Path) -> Problems {
+    let mut problems = headers::write(root);
+    problems.extend(run_cargo(root, "fmt --all", &[]));
+    problems
+}
+
+fn run(steps: &[Step<'_>]) -> Problems {
+    let mut times: Vec<(&str, Duration)> = Vec::new();
+    for (name, step) in steps {
+        eprintln!("== {name}");
+        let start = Instant::now();
+        let problems = step();
+        times.push((name, start.elapsed()));
+        if !problems.is_empty() {
+            summarize(&times, Some(name));
+            return problems;
+        }
+    }
+    summarize(&times, None);
+    Problems::new()
+}
+
+fn summarize(times: &[(&str, Duration)], failed: Option<&str>) {
+    eprintln!();
+    for (name, took) in times {
+        let outcome = if failed == Some(name) { "FAILED" } else { "ok" };
+        eprintln!("{name:<18} {:>7.1} s  {outcome}", took.as_secs_f64());
+    }
+    eprintln!("{:<18} {:>7.1} s", "together", times.iter().map(|(_, took)| took.as_secs_f64()).sum::<f64>());
+}
+
+fn has_nextest() -> bool {
+    // `output` keeps what it prints out of the report.
+    Command::new("cargo-nextest").args(["nextest", "--version"]).output().is_ok_and(|out| out.status.success())
+}
+
+fn run_cargo(root: &Path, words: &str, environment: &[(&str, &str)]) -> Problems {
+    let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .args(words.split(' '))
+        .envs(environment.iter().copied())
+        .current_dir(root)
+        .status();
+    match status {
+        Ok(status) if status.success() => Problems::new(),
+        Ok(status) => vec![format!("`cargo {words}` failed ({status})")],
+        Err(e) => vec![format!("`cargo {words}` cannot be started: {e}")],
+    }
+}
