@@ -1,0 +1,28 @@
+//! What the log drives: a deterministic machine that is fed committed effects in order.
+
+use std::io;
+
+/// Writes the state a machine had, or passed through, since [`Machine::snapshot`] was called.
+pub type SnapshotWriter = Box<dyn FnOnce(&mut dyn io::Write) -> io::Result<()> + Send>;
+
+/// The state behind a log. Owned by the log thread, called by it alone, in commit order.
+///
+/// **Convergence.** The closure that [`Machine::snapshot`] returns runs on another thread while [`Machine::apply`] goes on. What it
+/// writes may therefore already contain effects that follow the snapshot's index. The machine promises that restoring such a snapshot
+/// and then applying *every* effect after the index, in order, leads to the same state. The last index such an effect can have is
+/// replayed before [`crate::log::Log::open`] returns, so nobody ever sees the state in between.
+pub trait Machine: Send + 'static {
+    /// What a proposer gets back.
+    type Output: Send + 'static;
+
+    /// Applies one effect of the entry `index` (several effects share an entry and thus its index). Total: bytes that make no sense are
+    /// a defect to report in the output, never a panic.
+    fn apply(&mut self, index: u64, effect: &[u8]) -> Self::Output;
+
+    /// Captures what is needed to write the present state. Called between two entries; must be quick, for nothing is applied meanwhile.
+    fn snapshot(&self) -> SnapshotWriter;
+
+    /// Replaces the state by what such a closure wrote. Called at most once, before the first apply, unless it fails: then an older
+    /// snapshot may be tried, on the same machine.
+    fn restore(&mut self, from: &mut dyn io::Read) -> io::Result<()>;
+}

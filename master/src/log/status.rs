@@ -1,0 +1,77 @@
+//! What a log says about itself: positions, counts, latencies.
+
+use std::time::Duration;
+
+/// What a member is in its group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Role {
+    /// Takes entries from the leader.
+    #[default]
+    Follower,
+    /// Asks for votes.
+    Candidate,
+    /// Takes proposals.
+    Leader,
+}
+
+/// A snapshot of a log's positions and counts. Counts begin at zero when the log is opened.
+#[derive(Clone, Debug, Default)]
+pub struct LogStatus {
+    /// This member's raft id.
+    pub member: u64,
+    /// What this member is at the moment.
+    pub role: Role,
+    /// The raft term.
+    pub term: u64,
+    /// Whom this member voted for in this term; 0 is nobody.
+    pub vote: u64,
+    /// The last committed raft index.
+    pub commit: u64,
+    /// The last applied raft index.
+    pub applied: u64,
+    /// The first raft index still in the log.
+    pub first_index: u64,
+    /// The last raft index in the log.
+    pub last_index: u64,
+    /// Raft entries applied since the newest snapshot.
+    pub entries_since_snapshot: u64,
+    /// Index of the newest complete snapshot; 0 when there is none.
+    pub snapshot_index: u64,
+    /// Snapshots completed.
+    pub snapshots: u64,
+    /// Snapshots that failed; the log goes on and tries again later.
+    pub snapshot_failures: u64,
+    /// Calls of `fdatasync` on log files.
+    pub fsyncs: u64,
+    /// Raft entries that were appended and held effects.
+    pub entries: u64,
+    /// Effects in them.
+    pub effects: u64,
+    /// Bytes handed to the file system for the log.
+    pub bytes_written: u64,
+    /// Time of an append: from the packed entry to the kernel having it (and the disk, under `QuorumFsync`).
+    pub append: Latency,
+    /// Time of an `fdatasync`.
+    pub sync: Latency,
+    /// Why nothing can be proposed any more, when that is so.
+    pub poisoned: Option<String>,
+}
+
+/// Upper bounds of the latency buckets, in microseconds; one more bucket takes the rest.
+pub const LATENCY_BOUNDS_US: [u64; 14] = [10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 100_000, 500_000, 2_500_000];
+
+/// A latency histogram, as counted so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Latency {
+    /// Observations per bucket of [`LATENCY_BOUNDS_US`], and at the end those above the last bound. Not cumulative.
+    pub buckets: [u64; LATENCY_BOUNDS_US.len() + 1],
+    /// Sum of all observations.
+    pub sum: Duration,
+}
+
+impl Latency {
+    /// Number of observations.
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().sum()
+    }
+}
