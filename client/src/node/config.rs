@@ -1,0 +1,45 @@
+//! The settings of a store node.
+
+use perilune_protocol::Protocol;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How a [`crate::StoreNode`] lends memory and where it listens.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// Masters, `host:port` each; tried in turn until one answers.
+    pub masters: Vec<String>,
+    /// Where the node's identity and the list of its segments are kept. One node at a time.
+    pub data_dir: PathBuf,
+    /// Bytes to lend from the start, when no segment of an earlier run was found; 0 lends none.
+    pub segment_size: u64,
+    /// The protocol of segments that are mounted without naming one.
+    pub protocol: Protocol,
+    /// Where the transfer engine listens. Port 0 takes the port of the last run, else the first free one from 15000.
+    pub listen: SocketAddr,
+    /// Where the REST listener listens; `None` for no listener.
+    pub rest: Option<SocketAddr>,
+    /// The largest segment, in bytes, a multiple of 4096; a larger mount is split.
+    pub max_registration: u64,
+    /// How long one question to the master may take in all.
+    pub deadline: Duration,
+    /// Allows listening beyond loopback, where nobody is asked who they are.
+    pub insecure: bool,
+}
+
+impl Default for NodeConfig {
+    fn default() -> Self {
+        Self {
+            masters: vec!["127.0.0.1:50051".into()],
+            data_dir: "perilune-data".into(),
+            segment_size: 0,
+            protocol: Protocol::Tcp,
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            rest: Some(SocketAddr::from(([127, 0, 0, 1], 8080))),
+            max_registration: 1 << 40,
+            deadline: Duration::from_secs(10),
+            insecure: false,
+        }
+    }
+}
