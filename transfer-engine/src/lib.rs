@@ -1,1 +1,26 @@
-//! Moves bytes between registered memories; knows no key and no tenant.
+//! Moves bytes between the memories of processes; knows no key and no tenant.
+//!
+//! A transfer flows in one direction: a caller's request ([`Job`] or [`Request`]) becomes work on a lane ([`lane`]),
+//! the lane hands it to a transport ([`transport`]), the transport's completions come back to the lane,
+//! and the lane resolves the caller's ticket ([`completion`]).
+//! In the other direction stand the exports ([`segment`]): memory this process lends, which each transport's server reads and writes.
+
+mod builder;
+mod completion;
+mod engine;
+mod fault;
+mod lane;
+mod memory;
+mod observe;
+mod request;
+mod segment;
+pub mod transport;
+
+pub use builder::EngineBuilder;
+pub use completion::Ticket;
+pub use engine::Engine;
+pub use fault::{EngineError, MemoryError, TransferError, TransferErrorKind};
+pub use memory::{Memory, MemoryIdentity, host_id};
+pub use observe::{Counted, Counters, OpCounts, TransportCounts};
+pub use request::{Job, LocalSlice, Op, Outcome, Request};
+pub use segment::Segment;

@@ -1,0 +1,62 @@
+//! Which addresses, how many lanes: checked before anything starts.
+
+use crate::engine::Engine;
+use crate::fault::EngineError;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Settings of an [`Engine`].
+#[derive(Clone, Debug)]
+pub struct EngineBuilder {
+    pub(crate) listen_tcp: Vec<SocketAddr>,
+    pub(crate) listen_shm: Option<PathBuf>,
+    pub(crate) lanes: usize,
+    pub(crate) deadline: Duration,
+}
+
+impl Default for EngineBuilder {
+    fn default() -> Self {
+        let lanes = std::thread::available_parallelism().map_or(1, usize::from).clamp(1, 4);
+        Self { listen_tcp: Vec::new(), listen_shm: None, lanes, deadline: Duration::from_secs(10) }
+    }
+}
+
+impl EngineBuilder {
+    /// Serves exported segments to TCP peers at this address; port 0 takes a free one. May be called several times.
+    #[must_use]
+    pub fn listen_tcp(mut self, at: SocketAddr) -> Self {
+        self.listen_tcp.push(at);
+        self
+    }
+
+    /// Serves exported segments to processes of this host through a unix socket at this path, mode 0600.
+    /// The directory must exist and should be private; a socket that nobody listens on any more is replaced.
+    #[must_use]
+    pub fn listen_shm(mut self, at: PathBuf) -> Self {
+        self.listen_shm = Some(at);
+        self
+    }
+
+    /// How many lanes carry transfers, 1 to 64: as many threads can move bytes at once. Default: one per core, at most 4.
+    #[must_use]
+    pub fn lanes(mut self, lanes: usize) -> Self {
+        self.lanes = lanes;
+        self
+    }
+
+    /// The longest deadline any transfer gets, whatever its caller asks for. Default: 10 s.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Starts the engine.
+    ///
+    /// # Errors
+    /// When a setting is out of range or an address cannot be taken.
+    pub fn build(self) -> Result<Engine, EngineError> {
+        Engine::start(self)
+    }
+}

@@ -1,0 +1,82 @@
+//! The unsafe calls on memory: map, unmap, copy.
+
+use nix::errno::Errno;
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use std::num::NonZeroUsize;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
+
+/// A shared mapping of a stretch of a file; unmapped on drop. Its bytes may change at any moment, so they are only ever copied.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    base: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: the mapping is plain shared memory without thread affinity; every access goes through raw copies.
+unsafe impl Send for Mapping {}
+// SAFETY: as above; racing copies may see torn bytes, as with any other process that maps the same object.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Maps `len` bytes from `offset`, readable and writable.
+    pub(crate) fn new(file: BorrowedFd<'_>, offset: u64, len: u64) -> Result<Self, Errno> {
+        let size = usize::try_from(len).ok().and_then(NonZeroUsize::new).ok_or(Errno::EINVAL)?;
+        let offset = i64::try_from(offset).map_err(|_| Errno::EINVAL)?;
+        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: a new mapping at an address the kernel chooses; no existing memory is touched.
+        let base = unsafe { mmap(None, size, protection, MapFlags::MAP_SHARED, file, offset)? };
+        Ok(Self { base: base.cast(), len: size.get() })
+    }
+
+    pub(crate) fn len(&self) -> u64 {
+        self.len as u64
+    }
+
+    pub(crate) fn base(&self) -> u64 {
+        self.base.as_ptr().expose_provenance() as u64
+    }
+
+    pub(crate) fn read_at(&self, offset: u64, into: &mut [u8]) -> bool {
+        self.holds(offset, into.len()) && {
+            // SAFETY: the range lies in this mapping, and `into` is ours alone.
+            unsafe { copy(self.base() + offset, into.as_mut_ptr().expose_provenance() as u64, into.len() as u64) };
+            true
+        }
+    }
+
+    pub(crate) fn write_at(&self, offset: u64, from: &[u8]) -> bool {
+        self.holds(offset, from.len()) && {
+            // SAFETY: the range lies in this mapping, and `from` is borrowed.
+            unsafe { copy(from.as_ptr().expose_provenance() as u64, self.base() + offset, from.len() as u64) };
+            true
+        }
+    }
+
+    fn holds(&self, offset: u64, len: usize) -> bool {
+        offset.checked_add(len as u64).is_some_and(|end| end <= self.len())
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: base and len are those of our own mapping, which nobody else unmaps.
+        let _ = unsafe { munmap(self.base.cast(), self.len) };
+    }
+}
+
+/// Copies `len` bytes between two addresses of this process without making references to them.
+///
+/// # Safety
+/// Both ranges must be mapped, the target writable, and they must not overlap. Other processes may change shared bytes meanwhile.
+pub unsafe fn copy(from: u64, to: u64, len: u64) {
+    let source = std::ptr::with_exposed_provenance::<u8>(from as usize);
+    let target = std::ptr::with_exposed_provenance_mut::<u8>(to as usize);
+    // SAFETY: promised by the caller.
+    unsafe { std::ptr::copy_nonoverlapping(source, target, len as usize) };
+}
+
+/// Another descriptor of the same object.
+pub(crate) fn duplicate(file: BorrowedFd<'_>) -> std::io::Result<OwnedFd> {
+    file.try_clone_to_owned()
+}

@@ -1,0 +1,79 @@
+//! Transfers counted per transport, operation and outcome.
+
+use crate::fault::TransferErrorKind;
+use crate::request::Op;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+const KINDS: usize = TransferErrorKind::ALL.len();
+
+/// Which end of a transfer was counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counted {
+    /// Transfers this engine asked for.
+    Asked,
+    /// Transfers this engine served from its exports.
+    Served,
+}
+
+/// The live counters of one transport at one end. Written by whoever completes a transfer, read by anybody;
+/// every field stands alone, so relaxed ordering is enough.
+#[derive(Debug, Default)]
+pub struct Meter {
+    ops: [AtomicU64; 2],
+    bytes: [AtomicU64; 2],
+    errors: [[AtomicU64; KINDS]; 2],
+}
+
+impl Meter {
+    /// Counts a transfer that succeeded.
+    pub fn done(&self, op: Op, bytes: u64) {
+        self.ops[op as usize].fetch_add(1, Relaxed);
+        self.bytes[op as usize].fetch_add(bytes, Relaxed);
+    }
+
+    /// Counts a transfer that failed.
+    pub fn failed(&self, op: Op, kind: TransferErrorKind) {
+        self.errors[op as usize][kind as usize].fetch_add(1, Relaxed);
+    }
+
+    /// The numbers now.
+    pub fn snapshot(&self, transport: &'static str, counted: Counted) -> TransportCounts {
+        let of = |op: Op| OpCounts {
+            ops: self.ops[op as usize].load(Relaxed),
+            bytes: self.bytes[op as usize].load(Relaxed),
+            errors: TransferErrorKind::ALL.map(|kind| (kind, self.errors[op as usize][kind as usize].load(Relaxed))),
+        };
+        TransportCounts { transport, counted, read: of(Op::Read), write: of(Op::Write) }
+    }
+}
+
+/// What happened to the transfers of one operation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpCounts {
+    /// Transfers that succeeded.
+    pub ops: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Transfers that failed, by kind.
+    pub errors: [(TransferErrorKind, u64); KINDS],
+}
+
+/// The numbers of one transport at one end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TransportCounts {
+    /// `tcp`, `shm`, ...
+    pub transport: &'static str,
+    /// Which end.
+    pub counted: Counted,
+    /// Reads.
+    pub read: OpCounts,
+    /// Writes.
+    pub write: OpCounts,
+}
+
+/// A snapshot of every transport.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// One entry per transport and end.
+    pub transports: Vec<TransportCounts>,
+}
