@@ -1,0 +1,46 @@
+//! What every handler holds, and what the faces need of the engine.
+
+use crate::observe::{Metrics, Observed};
+use perilune_protocol::{ObjectKey, ObjectPlace, Outcome, SegmentDesc, SegmentId, TenantId};
+use std::future::Future;
+use std::ops::ControlFlow;
+use std::pin::Pin;
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+
+/// A future that a trait object can return.
+pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The engine as the faces see it.
+pub trait Facade: Observed + 'static {
+    /// Where objects are; grants a lease on each.
+    fn locate(&self, tenant: TenantId, keys: &[ObjectKey]) -> Vec<Outcome<ObjectPlace>>;
+    /// Where an object is, without a lease.
+    fn peek(&self, tenant: TenantId, key: &ObjectKey) -> Outcome<ObjectPlace>;
+    /// Shows `visit` every key and the size of its value, in no particular order, until it breaks off.
+    /// `visit` may block for seconds (it writes to somebody's socket): call it with no lock or guard held.
+    fn for_each_key(&self, tenant: TenantId, visit: &mut dyn FnMut(&ObjectKey, u64) -> ControlFlow<()>);
+    /// How to reach a segment.
+    fn describe(&self, id: SegmentId) -> Option<Arc<SegmentDesc>>;
+    /// Removes every object whose key matches; the empty pattern matches all. Says how many went.
+    fn remove_matching<'a>(&'a self, tenant: TenantId, pattern: &'a str, force: bool) -> Boxed<'a, Outcome<u64>>;
+    /// Where everything is counted.
+    fn metrics(&self) -> &Metrics;
+}
+
+/// Long listings that may be under way at once; each has a thread of its own while it lasts.
+const LISTINGS_MAX: usize = 64;
+
+/// What every handler holds. Cheap to clone.
+#[derive(Clone)]
+pub struct App {
+    pub(super) engine: Arc<dyn Facade>,
+    pub(super) listings: Arc<Semaphore>,
+}
+
+impl App {
+    /// Puts the faces in front of an engine.
+    pub fn new(engine: Arc<dyn Facade>) -> Self {
+        Self { engine, listings: Arc::new(Semaphore::new(LISTINGS_MAX)) }
+    }
+}

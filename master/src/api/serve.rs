@@ -1,0 +1,1 @@
+//! Listens, and hands connections to the router.

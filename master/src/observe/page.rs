@@ -1,0 +1,99 @@
+//! The page for Prometheus: our own families, then Mooncake's, from one look at the numbers.
+
+use super::calls::{CallMetrics, Tally};
+use super::count::Count;
+use super::families::{Families, label};
+use super::{Metrics, Observed, mooncake, process};
+use perilune_protocol::SegmentStatus;
+use prometheus::TextEncoder;
+
+/// Writes the page. A defect in a family costs that page, not the master: it is said in a comment line, which Prometheus skips.
+pub(super) fn render(metrics: &Metrics, observed: &dyn Observed) -> String {
+    let mut families = Families::default();
+    cluster(&mut families, observed);
+    events(&mut families, metrics);
+    calls(&mut families, metrics);
+    machine(&mut families, observed);
+    mooncake::families(&mut families, metrics, observed);
+    families.0.extend(metrics.registry.gather());
+    let mut page = String::new();
+    if let Err(error) = TextEncoder::new().encode_utf8(&families.0, &mut page) {
+        page.push_str(&format!("# the page ends here: {error}\n"));
+    }
+    page
+}
+
+fn cluster(out: &mut Families, observed: &dyn Observed) {
+    let (stat, segments, nodes) = (observed.stat(), observed.segments(), observed.nodes());
+    out.gauge("perilune_objects", "Objects that exist", stat.objects as f64);
+    out.gauge("perilune_objects_soft_pinned", "Objects that are soft-pinned", observed.soft_pins() as f64);
+    out.gauge("perilune_puts_in_progress", "Puts started and neither ended, revoked nor discarded", stat.puts as f64);
+    out.gauge("perilune_capacity_bytes", "Bytes lent by all segments", stat.capacity as f64);
+    out.gauge("perilune_used_bytes", "Bytes allocated in all segments, rounding included", stat.used as f64);
+    let statuses = ["ALIVE", "SUSPECT", "LOST"].map(|status| {
+        let count = nodes.iter().filter(|node| node.status == status).count();
+        (vec![label("status", status)], count as f64)
+    });
+    out.gauges("perilune_nodes", "Store nodes by what became of them", statuses);
+    let statuses = [SegmentStatus::Mounted, SegmentStatus::Suspect, SegmentStatus::Draining, SegmentStatus::Lost].map(|status| {
+        let count = segments.iter().filter(|segment| segment.status == status).count();
+        (vec![label("status", status.as_str())], count as f64)
+    });
+    out.gauges("perilune_segments", "Segments by where they are in their life", statuses);
+    // Names may repeat, ids do not.
+    let labels = |desc: &perilune_protocol::SegmentDesc| vec![label("segment", desc.name.as_str()), label("id", desc.id.to_string())];
+    out.gauges("perilune_segment_used_bytes", "Bytes allocated in the segment", segments.iter().map(|s| (labels(&s.desc), s.used as f64)));
+    out.gauges("perilune_segment_capacity_bytes", "Bytes of the segment", segments.iter().map(|s| (labels(&s.desc), s.desc.size as f64)));
+}
+
+fn events(out: &mut Families, metrics: &Metrics) {
+    let events = &metrics.events;
+    let mut count = |name, help, count: &Count| out.counter(name, help, count.get());
+    count("perilune_hits_total", "Lookups that found a readable copy", &events.hits);
+    count("perilune_hit_bytes_total", "Bytes of the values that lookups found", &events.hit_bytes);
+    count("perilune_misses_total", "Lookups that found nothing readable", &events.misses);
+    count("perilune_leases_total", "Leases granted or renewed", &events.leases);
+    count("perilune_evictions_attempted_total", "Eviction steps", &events.evictions_attempted);
+    count("perilune_evictions_successful_total", "Eviction steps that let go of something", &events.evictions_successful);
+    count("perilune_evicted_objects_total", "Objects evicted", &events.evicted_objects);
+    count("perilune_evicted_bytes_total", "Bytes evicted", &events.evicted_bytes);
+    count("perilune_puts_without_room_total", "Puts refused because no segment had room", &events.puts_without_room);
+    count("perilune_puts_with_fewer_copies_total", "Puts granted fewer copies than they asked for", &events.puts_with_fewer_copies);
+    count("perilune_puts_discarded_total", "Puts that passed their deadline unfinished", &events.puts_discarded);
+    count("perilune_puts_released_total", "Discarded puts whose room was taken back", &events.puts_released);
+    count("perilune_log_entries_total", "Entries written to the log", &events.log_entries);
+}
+
+fn calls(out: &mut Families, metrics: &Metrics) {
+    type Of = fn(&Tally) -> &Count;
+    let families: [(&str, &str, Of); 5] = [
+        ("perilune_rpc_requests_total", "Calls answered", |tally| &tally.requests),
+        ("perilune_rpc_failures_total", "Calls that failed for every one of their items", |tally| &tally.failures),
+        ("perilune_rpc_partial_successes_total", "Calls that failed for some of their items", |tally| &tally.partial),
+        ("perilune_rpc_items_total", "Items that calls were about", |tally| &tally.items),
+        ("perilune_rpc_failed_items_total", "Items that failed", |tally| &tally.failed_items),
+    ];
+    for (name, help, of) in families {
+        let sample = |call: &CallMetrics| (vec![label("call", call.name())], call.both(of));
+        out.counters(name, help, metrics.calls.iter().map(sample));
+    }
+}
+
+fn machine(out: &mut Families, observed: &dyn Observed) {
+    let (log, stat) = (observed.log(), observed.stat());
+    out.gauge("perilune_log_leader", "1 on the master that leads", f64::from(u8::from(log.leads)));
+    out.gauge("perilune_log_term", "Term of the leader", log.term as f64);
+    out.gauge("perilune_log_applied_index", "Last entry applied", log.applied as f64);
+    out.gauge("perilune_log_committed_index", "Last entry committed", log.committed as f64);
+    out.gauge("perilune_log_first_index", "First entry still kept", log.first as f64);
+    out.gauge("perilune_log_entries_since_snapshot", "Entries since the last snapshot", log.since_snapshot as f64);
+    let release = [(vec![label("release", stat.release), label("cluster", stat.cluster)], 1.0)];
+    out.gauges("perilune_build_info", "Always 1; the labels tell the release and the cluster", release);
+    out.gauge("perilune_uptime_seconds", "Time since the master started", stat.uptime_s as f64);
+    if let Some(bytes) = process::resident_bytes() {
+        out.gauge("process_resident_memory_bytes", "Memory in use by the process", bytes as f64);
+    }
+    if let Some(files) = process::open_files() {
+        out.gauge("process_open_fds", "Open file descriptors", files as f64);
+    }
+}
