@@ -24,11 +24,13 @@ pub trait Facade: Observed + 'static {
     fn describe(&self, id: SegmentId) -> Option<Arc<SegmentDesc>>;
     /// Removes every object whose key matches; the empty pattern matches all. Says how many went.
     fn remove_matching<'a>(&'a self, tenant: TenantId, pattern: &'a str, force: bool) -> Boxed<'a, Outcome<u64>>;
+    /// `host:port` of the leader's RPC listener, where it is known.
+    fn leader(&self) -> Option<String>;
     /// Where everything is counted.
     fn metrics(&self) -> &Metrics;
 }
 
-/// Long listings that may be under way at once; each has a thread of its own while it lasts.
+/// Long answers that may be under way at once; each has a thread of its own while it lasts.
 const LISTINGS_MAX: usize = 64;
 
 /// What every handler holds. Cheap to clone.

@@ -1,6 +1,7 @@
 //! Prometheus families made when somebody looks, from numbers kept elsewhere.
 
-use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
+use crate::log::{LATENCY_BOUNDS_US, Latency};
+use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 
 /// Families in the order they were added.
 #[derive(Default)]
@@ -35,6 +36,25 @@ impl Families {
             metric
         });
         self.push(name, help, MetricType::GAUGE, samples.collect());
+    }
+
+    /// A histogram that somebody else keeps.
+    pub(super) fn latency(&mut self, name: &str, help: &str, latency: &Latency) {
+        let mut seen = 0;
+        let buckets = LATENCY_BOUNDS_US.iter().zip(&latency.buckets).map(|(bound, count)| {
+            seen += count;
+            let mut bucket = Bucket::default();
+            bucket.set_upper_bound(*bound as f64 / 1e6);
+            bucket.set_cumulative_count(seen);
+            bucket
+        });
+        let mut histogram = Histogram::default();
+        histogram.set_bucket(buckets.collect());
+        histogram.set_sample_count(latency.count());
+        histogram.set_sample_sum(latency.sum.as_secs_f64());
+        let mut metric = Metric::default();
+        metric.set_histogram(histogram);
+        self.push(name, help, MetricType::HISTOGRAM, vec![metric]);
     }
 
     /// The text format has no family without samples, so an empty one is left out.

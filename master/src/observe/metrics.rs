@@ -6,12 +6,11 @@ use super::observed::Observed;
 use super::summary::Rates;
 use super::{page, summary};
 use prometheus::{Histogram, HistogramOpts, HistogramVec, Registry};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// From an index lookup to a call that waits for a disk, in seconds.
 const CALL_SECONDS: &[f64] =
     &[5e-6, 1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
-const LOG_SECONDS: &[f64] = &[1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 1.0, 5.0];
 /// Mooncake's buckets of value sizes, in bytes.
 const VALUE_BYTES: &[f64] = &[4096.0, 65_536.0, 262_144.0, 1_048_576.0, 4_194_304.0, 16_777_216.0, 67_108_864.0];
 
@@ -23,8 +22,6 @@ pub struct Metrics {
     pub(super) events: Events,
     pub(super) rates: Rates,
     http_seconds: HistogramVec,
-    log_append_seconds: Histogram,
-    log_fsync_seconds: Histogram,
     value_bytes: Histogram,
 }
 
@@ -49,7 +46,6 @@ pub(super) struct Events {
     pub(super) removals_by_pattern_failed: Count,
     pub(super) removals_of_all: Count,
     pub(super) removals_of_all_failed: Count,
-    pub(super) log_entries: Count,
 }
 
 impl Default for Metrics {
@@ -74,13 +70,11 @@ impl Metrics {
             CALL_SECONDS,
             &["route", "status"],
         );
-        let plain = |name, help, buckets| histograms(&registry, name, help, buckets, &[]).with_label_values::<&str>(&[]);
         Self {
             calls: Calls::new(&call_seconds),
             http_seconds,
-            log_append_seconds: plain("perilune_log_append_seconds", "Time to write a batch of entries to the log", LOG_SECONDS),
-            log_fsync_seconds: plain("perilune_log_fsync_seconds", "Time the disk took to make the log durable", LOG_SECONDS),
-            value_bytes: plain("master_value_size_bytes", "Distribution of object value sizes", VALUE_BYTES),
+            value_bytes: histograms(&registry, "master_value_size_bytes", "Distribution of object value sizes", VALUE_BYTES, &[])
+                .with_label_values::<&str>(&[]),
             registry,
             events: Events::default(),
             rates: Rates::new(),
@@ -162,17 +156,6 @@ impl Metrics {
         if !succeeded {
             failures.add(1);
         }
-    }
-
-    /// So many entries were written to the log in one batch.
-    pub fn log_appended(&self, entries: u64, took: Duration) {
-        self.events.log_entries.add(entries);
-        self.log_append_seconds.observe(took.as_secs_f64());
-    }
-
-    /// The log was made durable.
-    pub fn log_synced(&self, took: Duration) {
-        self.log_fsync_seconds.observe(took.as_secs_f64());
     }
 
     /// An HTTP request was answered. `route` is the pattern that matched, never the path, so that the labels stay few.

@@ -1,5 +1,6 @@
 //! What a page shows that nobody counts: asked for when somebody looks.
 
+use crate::log::LogStatus;
 use perilune_protocol::rpc::cluster::{ClusterStat, NodeState};
 use perilune_protocol::rpc::segment::SegmentState;
 
@@ -14,26 +15,5 @@ pub trait Observed: Send + Sync {
     /// Objects that are soft-pinned.
     fn soft_pins(&self) -> u64;
     /// The replicated log.
-    fn log(&self) -> LogState;
-}
-
-/// Where the replicated log stands.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LogState {
-    /// Whether this master leads.
-    pub leads: bool,
-    /// `host:port` of the leader's RPC listener, where it is known.
-    pub leader: Option<String>,
-    /// The term of the leader.
-    pub term: u64,
-    /// The last entry applied.
-    pub applied: u64,
-    /// The last entry committed.
-    pub committed: u64,
-    /// The first entry still kept.
-    pub first: u64,
-    /// Entries since the last snapshot.
-    pub since_snapshot: u64,
-    /// Why the log takes no more entries, if it does not.
-    pub fault: Option<String>,
+    fn log(&self) -> LogStatus;
 }

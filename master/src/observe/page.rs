@@ -4,6 +4,7 @@ use super::calls::{CallMetrics, Tally};
 use super::count::Count;
 use super::families::{Families, label};
 use super::{Metrics, Observed, mooncake, process};
+use crate::log::{LogStatus, Role};
 use perilune_protocol::SegmentStatus;
 use prometheus::TextEncoder;
 
@@ -13,6 +14,7 @@ pub(super) fn render(metrics: &Metrics, observed: &dyn Observed) -> String {
     cluster(&mut families, observed);
     events(&mut families, metrics);
     calls(&mut families, metrics);
+    log(&mut families, &observed.log());
     machine(&mut families, observed);
     mooncake::families(&mut families, metrics, observed);
     families.0.extend(metrics.registry.gather());
@@ -61,7 +63,6 @@ fn events(out: &mut Families, metrics: &Metrics) {
     count("perilune_puts_with_fewer_copies_total", "Puts granted fewer copies than they asked for", &events.puts_with_fewer_copies);
     count("perilune_puts_discarded_total", "Puts that passed their deadline unfinished", &events.puts_discarded);
     count("perilune_puts_released_total", "Discarded puts whose room was taken back", &events.puts_released);
-    count("perilune_log_entries_total", "Entries written to the log", &events.log_entries);
 }
 
 fn calls(out: &mut Families, metrics: &Metrics) {
@@ -79,14 +80,26 @@ fn calls(out: &mut Families, metrics: &Metrics) {
     }
 }
 
-fn machine(out: &mut Families, observed: &dyn Observed) {
-    let (log, stat) = (observed.log(), observed.stat());
-    out.gauge("perilune_log_leader", "1 on the master that leads", f64::from(u8::from(log.leads)));
-    out.gauge("perilune_log_term", "Term of the leader", log.term as f64);
+fn log(out: &mut Families, log: &LogStatus) {
+    out.gauge("perilune_log_leader", "1 on the master that leads", f64::from(u8::from(log.role == Role::Leader)));
+    out.gauge("perilune_log_poisoned", "1 when the log takes no more entries", f64::from(u8::from(log.poisoned.is_some())));
+    out.gauge("perilune_log_term", "Term of the log", log.term as f64);
     out.gauge("perilune_log_applied_index", "Last entry applied", log.applied as f64);
-    out.gauge("perilune_log_committed_index", "Last entry committed", log.committed as f64);
-    out.gauge("perilune_log_first_index", "First entry still kept", log.first as f64);
-    out.gauge("perilune_log_entries_since_snapshot", "Entries since the last snapshot", log.since_snapshot as f64);
+    out.gauge("perilune_log_committed_index", "Last entry committed", log.commit as f64);
+    out.gauge("perilune_log_first_index", "First entry still kept", log.first_index as f64);
+    out.gauge("perilune_log_last_index", "Last entry in the log", log.last_index as f64);
+    out.gauge("perilune_log_entries_since_snapshot", "Entries applied since the newest snapshot", log.entries_since_snapshot as f64);
+    out.counter("perilune_log_entries_total", "Entries appended that held effects", log.entries);
+    out.counter("perilune_log_effects_total", "Effects in the entries appended", log.effects);
+    out.counter("perilune_log_written_bytes_total", "Bytes handed to the file system for the log", log.bytes_written);
+    out.counter("perilune_log_snapshots_total", "Snapshots completed", log.snapshots);
+    out.counter("perilune_log_snapshot_failures_total", "Snapshots that failed", log.snapshot_failures);
+    out.latency("perilune_log_append_seconds", "Time to append a packed entry to the log", &log.append);
+    out.latency("perilune_log_fsync_seconds", "Time the disk took to make the log durable", &log.sync);
+}
+
+fn machine(out: &mut Families, observed: &dyn Observed) {
+    let stat = observed.stat();
     let release = [(vec![label("release", stat.release), label("cluster", stat.cluster)], 1.0)];
     out.gauges("perilune_build_info", "Always 1; the labels tell the release and the cluster", release);
     out.gauge("perilune_uptime_seconds", "Time since the master started", stat.uptime_s as f64);
