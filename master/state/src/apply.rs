@@ -1,0 +1,251 @@
+//! The state as a whole, and the one way its lasting part changes: committed effects, in order, by one thread.
+
+use crate::MonotonicMs;
+use crate::effect::{Effect, ObjectRecord, RemoveReason};
+use crate::objects::limbo::Limbo;
+use crate::objects::puts::Puts;
+use crate::objects::recency::Recency;
+use crate::objects::{Key, KeyRef, Object, ObjectIndex, PapayaIndex, Published, Replica};
+use crate::segments::{Segments, nodes::Nodes, nodes::Silence};
+use crate::tso::TsoSource;
+use perilune_protocol::{Fault, FaultCode, ObjectKey, ReplicaPlace};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// How the brain decides; settings of the master.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// How long a lookup keeps an object readable.
+    pub lease_ms: u64,
+    /// After this a put that was not ended may be discarded.
+    pub put_discard_ms: u64,
+    /// After this the space of a discarded put is reused.
+    pub put_release_ms: u64,
+    /// Silence of nodes.
+    pub silence: Silence,
+    /// How segments are chosen.
+    pub placement: crate::place::Placement,
+}
+
+/// Everything the master knows.
+pub struct State {
+    /// Objects that exist.
+    pub index: Box<dyn ObjectIndex>,
+    /// Segments lent.
+    pub segments: Segments,
+    /// Nodes heard.
+    pub nodes: Nodes,
+    /// Puts in progress.
+    pub puts: Puts,
+    /// Space that may not be reused yet.
+    pub limbo: Limbo,
+    /// Uses, for eviction.
+    pub recency: Recency,
+    /// Stamps.
+    pub tso: TsoSource,
+    /// Settings.
+    pub rules: Rules,
+    /// Set once by [`State::lead`], before any request runs. Until then effects are replayed: they change what is known, not whose space is free.
+    leading: AtomicBool,
+    /// When this leader began. Its predecessor may have granted leases that run until `began + lease`.
+    began: AtomicU64,
+}
+
+/// What applying an effect did.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Applied {
+    /// It took effect, or had before.
+    Done,
+    /// The world had moved on; the fault says how.
+    Refused(Fault),
+}
+
+/// Committed objects that claim the same space: the log or the allocator is wrong. Reported, never hidden.
+#[derive(Debug)]
+pub struct Overlap {
+    /// The object that was left out.
+    pub key: ObjectKey,
+    /// Why.
+    pub why: String,
+}
+
+impl State {
+    /// Nothing known yet.
+    pub fn new(rules: Rules) -> Self {
+        Self {
+            index: Box::<PapayaIndex>::default(),
+            segments: Segments::default(),
+            nodes: Nodes::new(rules.silence),
+            puts: Puts::default(),
+            limbo: Limbo::default(),
+            recency: Recency::default(),
+            tso: TsoSource::default(),
+            rules,
+            leading: AtomicBool::new(false),
+            began: AtomicU64::new(0),
+        }
+    }
+
+    /// Applies one committed effect. Called by the log's thread only.
+    pub fn apply(&self, effect: Effect, now: MonotonicMs) -> Applied {
+        match effect {
+            Effect::Commit(record) => return self.commit(record, now),
+            Effect::Remove { tenant, key, version, reason: _ } => {
+                if let Some(object) = self.index.remove(KeyRef::new(tenant, &key), version) {
+                    self.retire(&object, now);
+                }
+            }
+            Effect::Mount(desc) => {
+                self.segments.mount(desc);
+            }
+            Effect::Drain { segment, grace_ms } => match self.segments.drain(segment, grace_ms) {
+                Some(segment) => segment.start_grace(now + grace_ms),
+                None => return unknown_segment(segment),
+            },
+            Effect::Unmount { segment } => {
+                if self.segments.unmount(segment).is_none() {
+                    return unknown_segment(segment);
+                }
+            }
+            Effect::Window { segment, limit } => match self.segments.table().get(segment) {
+                Some(segment) => segment.space().raise_limit(limit),
+                None => return unknown_segment(segment),
+            },
+            Effect::TsoLimit(limit) => self.tso.raise_limit(limit),
+        }
+        Applied::Done
+    }
+
+    fn commit(&self, record: ObjectRecord, now: MonotonicMs) -> Applied {
+        let key = KeyRef::new(record.tenant, &record.key);
+        let Some(object) = self.object_of(&record, self.recency.stamps(1)) else {
+            self.puts.finish(key, record.version);
+            return Applied::Refused(FaultCode::SegmentNotFound.with(format!("{}: every segment it was written to is gone", record.key)));
+        };
+        let object = Arc::new(object);
+        match self.index.publish(object.clone()) {
+            Published::Fresh => self.admit(&object),
+            Published::Replaced(old) => {
+                self.admit(&object);
+                self.retire(&old, now);
+            }
+            // The same put ended twice, or a snapshot that had already seen it.
+            Published::Known(known) if known.version == object.version => {}
+            Published::Known(_) => {
+                self.retire(&object, now);
+                self.puts.finish(key, record.version);
+                return Applied::Refused(FaultCode::ObjectExists.with(format!("{}: a newer version was published meanwhile", record.key)));
+            }
+        }
+        self.puts.finish(key, record.version);
+        Applied::Done
+    }
+
+    /// The object a record describes; replicas on segments that are gone are left out. `None` when no replica is left.
+    pub(crate) fn object_of(&self, record: &ObjectRecord, stamp: u64) -> Option<Object> {
+        let table = self.segments.table();
+        let replica = |place: &ReplicaPlace| {
+            table.get(place.segment).map(|s| Replica { segment: s.clone(), extents: place.extents.clone().into() })
+        };
+        let replicas: Box<[Replica]> = record.replicas.iter().filter_map(replica).collect();
+        let key = KeyRef::new(record.tenant, &record.key).to_owned();
+        (!replicas.is_empty()).then(|| Object::new(key, record.version, record.size, record.checksum, record.pin, replicas, stamp))
+    }
+
+    fn is_leading(&self) -> bool {
+        // Pairs with the store in `lead`, which runs before the first request.
+        self.leading.load(Ordering::Acquire)
+    }
+
+    fn admit(&self, object: &Arc<Object>) {
+        if self.is_leading() {
+            self.recency.admit(object);
+        }
+    }
+
+    /// A version left the index: its space is free once its last lease has ended.
+    fn retire(&self, object: &Object, now: MonotonicMs) {
+        let until = object.retire();
+        if self.is_leading() {
+            for replica in &object.replicas {
+                self.limbo.hold(replica.clone(), until.max(self.lease_floor()), now);
+            }
+        }
+    }
+
+    /// No space of an object is reused before this: the predecessor may have leased it.
+    fn lease_floor(&self) -> MonotonicMs {
+        let began = self.began.load(Ordering::Relaxed);
+        if began == 0 { 0 } else { began + self.rules.lease_ms }
+    }
+
+    /// When this leader began.
+    pub fn began(&self) -> MonotonicMs {
+        self.began.load(Ordering::Relaxed)
+    }
+
+    /// Takes the lead after replay: gives every committed object its space, and keeps the rest of what the predecessor
+    /// may have been writing into out of use until its writers must have stopped (DESIGN D4). `now` is at least 1.
+    pub fn lead(&self, now: MonotonicMs) -> Vec<Overlap> {
+        let mut overlaps = Vec::new();
+        let mut objects = Vec::with_capacity(self.index.len());
+        self.index.for_each(&mut |object| {
+            objects.push(object.clone());
+            ControlFlow::Continue(())
+        });
+        objects.sort_by_key(|o| o.version);
+        for object in &objects {
+            for replica in &object.replicas {
+                if let Err(e) = replica.segment.space().claim(&replica.extents) {
+                    overlaps.push(Overlap { key: object.key.to_object_key(), why: format!("{e:?} on segment {}", replica.segment.id()) });
+                    self.index.remove(object.key.as_ref(), object.version);
+                }
+            }
+            self.recency.admit(object);
+        }
+        let table = self.segments.table();
+        for segment in table.iter() {
+            let extents = segment.space().quarantine().into();
+            self.limbo.hold(Replica { segment: segment.clone(), extents }, now + self.rules.put_discard_ms, now);
+            if let Some(grace_ms) = table.grace_ms(segment.id()) {
+                segment.start_grace(now + grace_ms);
+            }
+        }
+        self.tso.skip_past_limit();
+        // A leader of an empty state has no predecessor to wait for.
+        self.began.store(if table.is_empty() { 0 } else { now }, Ordering::Relaxed);
+        self.leading.store(true, Ordering::Release);
+        overlaps
+    }
+
+    /// A removal to propose for an object that was condemned.
+    pub fn removal(object: &Object, reason: RemoveReason) -> Effect {
+        let key: &Key = &object.key;
+        Effect::Remove { tenant: key.as_ref().tenant, key: key.to_object_key(), version: object.version, reason }
+    }
+
+    /// The record that describes a published object.
+    pub(crate) fn record_of(object: &Object) -> ObjectRecord {
+        let KeyRef { tenant, bytes } = object.key.as_ref();
+        ObjectRecord {
+            tenant,
+            key: ObjectKey::new(bytes),
+            version: object.version,
+            size: object.size,
+            checksum: object.checksum,
+            pin: object.pin,
+            replicas: places(&object.replicas),
+        }
+    }
+}
+
+/// The form of replicas that crosses process boundaries.
+pub fn places(replicas: &[Replica]) -> Vec<ReplicaPlace> {
+    replicas.iter().map(|r| ReplicaPlace { segment: r.segment.id(), extents: r.extents.to_vec() }).collect()
+}
+
+fn unknown_segment(segment: perilune_protocol::SegmentId) -> Applied {
+    Applied::Refused(FaultCode::SegmentNotFound.with(format!("segment {segment} is not mounted")))
+}
+

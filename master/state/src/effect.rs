@@ -1,0 +1,131 @@
+//! What the log carries: results, not requests. Whoever proposed an effect has already decided; applying cannot fail,
+//! it can only find that the world moved on and do nothing.
+
+use perilune_protocol::{ObjectKey, Pin, ReplicaPlace, SegmentDesc, SegmentId, TenantId, Tso};
+use serde::{Deserialize, Serialize};
+
+/// The first byte of every stored effect. A reader of a newer release still knows all older ones.
+const VERSION: u8 = 1;
+
+/// One change of what must outlive the leader.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Effect {
+    /// An object is visible from now on, and replaces an older version of the same key.
+    Commit(ObjectRecord),
+    /// An object is gone; other versions of the key are not touched.
+    Remove {
+        /// Whose.
+        tenant: TenantId,
+        /// Which.
+        key: ObjectKey,
+        /// Which version of it.
+        version: Tso,
+        /// Why, for changefeeds and counters.
+        reason: RemoveReason,
+    },
+    /// A node lends a segment, or tells how a known one is now reached.
+    Mount(SegmentDesc),
+    /// A segment serves reads only, and goes when its grace period ends.
+    Drain {
+        /// Which.
+        segment: SegmentId,
+        /// Milliseconds.
+        grace_ms: u64,
+    },
+    /// A segment is gone, and with it every replica on it.
+    Unmount {
+        /// Which.
+        segment: SegmentId,
+    },
+    /// The leader may allocate below `limit` in this segment (DESIGN D4).
+    Window {
+        /// Which.
+        segment: SegmentId,
+        /// Bytes from the start of the segment. Never goes down.
+        limit: u64,
+    },
+    /// The leader may issue stamps up to this one.
+    TsoLimit(Tso),
+}
+
+/// An object as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectRecord {
+    /// Whose.
+    pub tenant: TenantId,
+    /// Which.
+    pub key: ObjectKey,
+    /// Orders the versions of a key.
+    pub version: Tso,
+    /// Bytes of the value.
+    pub size: u64,
+    /// Of the value.
+    pub checksum: u64,
+    /// Resistance to eviction.
+    pub pin: Pin,
+    /// Where the copies are.
+    pub replicas: Vec<ReplicaPlace>,
+}
+
+/// Why an object left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RemoveReason {
+    /// Someone asked for it by key or pattern.
+    Removed,
+    /// Room was needed.
+    Evicted,
+    /// Its last replica went with its segment.
+    Orphaned,
+}
+
+/// Bytes that are not an effect.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EffectError {
+    /// Written by a newer release.
+    #[error("an effect of version {0}; this release knows up to {VERSION}")]
+    Version(u8),
+    /// Damaged, or not an effect at all.
+    #[error("not an effect: {0}")]
+    Body(String),
+}
+
+impl Effect {
+    /// The stored form.
+    pub fn encode(&self) -> Vec<u8> {
+        // Serialising plain data into a vector has no way to fail.
+        postcard::to_extend(self, vec![VERSION]).unwrap_or_default()
+    }
+
+    /// Reads a stored effect. Total.
+    pub fn decode(bytes: &[u8]) -> Result<Self, EffectError> {
+        match bytes.split_first() {
+            None => Err(EffectError::Body("no bytes".into())),
+            Some((&VERSION, body)) => postcard::from_bytes(body).map_err(|e| EffectError::Body(e.to_string())),
+            Some((&other, _)) => Err(EffectError::Version(other)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Effect {
+        Effect::Remove { tenant: TenantId(3), key: "model/layer0/block42".into(), version: Tso(77), reason: RemoveReason::Evicted }
+    }
+
+    #[test]
+    fn stored_bytes_come_back_and_noise_is_refused() {
+        let bytes = sample().encode();
+        assert_eq!(Effect::decode(&bytes), Ok(sample()));
+        for cut in 0..bytes.len() {
+            assert!(Effect::decode(&bytes[..cut]).is_err());
+        }
+        assert_eq!(Effect::decode(&[9, 1, 2]), Err(EffectError::Version(9)));
+    }
+
+    #[test]
+    fn bytes_of_the_first_release_are_still_read() {
+        assert_eq!(Effect::decode(include_bytes!("../tests/old/effect_v1.bin")), Ok(sample()));
+    }
+}

@@ -1,0 +1,137 @@
+//! One object: an immutable value with two soft words, replaced whole by the next version.
+
+use super::Key;
+use crate::MonotonicMs;
+use crate::segments::{Reach, Segment};
+use perilune_protocol::{Extent, ObjectPlace, Pin, ReplicaPlace, Tso};
+use perilune_stdx::lease::LeaseWord;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// One copy in memory.
+#[derive(Clone)]
+pub struct Replica {
+    /// The segment it lies on.
+    pub segment: Arc<Segment>,
+    /// Its pieces in the order of the value.
+    pub extents: Box<[Extent]>,
+}
+
+/// A published object.
+///
+/// | word | written by | meaning |
+/// |---|---|---|
+/// | `lease` | readers extend it; whoever removes the object condemns it | readable until |
+/// | `held_until` | whoever condemned it, before proposing the removal; read by apply | its space is not reused before |
+/// | `touched` | readers; the evictor compares | stamp of the last use |
+pub struct Object {
+    /// The key.
+    pub key: Key,
+    /// Orders the versions of a key.
+    pub version: Tso,
+    /// Bytes.
+    pub size: u64,
+    /// Of the value.
+    pub checksum: u64,
+    /// Resistance to eviction.
+    pub pin: Pin,
+    /// The copies.
+    pub replicas: Box<[Replica]>,
+    lease: LeaseWord,
+    held_until: AtomicU64,
+    touched: AtomicU64,
+}
+
+impl Object {
+    /// A new version, not leased, last used at stamp `touched`.
+    pub fn new(key: Key, version: Tso, size: u64, checksum: u64, pin: Pin, replicas: Box<[Replica]>, touched: u64) -> Self {
+        Self {
+            key,
+            version,
+            size,
+            checksum,
+            pin,
+            replicas,
+            lease: LeaseWord::new(),
+            held_until: AtomicU64::new(0),
+            touched: AtomicU64::new(touched),
+        }
+    }
+
+    /// Whether a copy can be read now.
+    pub fn readable(&self) -> bool {
+        !self.lease.is_condemned() && self.replicas.iter().any(|r| r.segment.readable())
+    }
+
+    /// Keeps the object readable until `until` and marks it used. False when it is being removed, or no copy can be read.
+    pub fn grant(&self, until: MonotonicMs, stamp: u64) -> bool {
+        if !self.replicas.iter().any(|r| r.segment.readable()) || !self.lease.grant(until) {
+            return false;
+        }
+        self.touched.fetch_max(stamp, Ordering::Relaxed);
+        true
+    }
+
+    /// From now on no lease is granted. Refused while one runs, unless `force`; then the space is held until it ends.
+    /// The `Err` says until when.
+    pub fn condemn(&self, now: MonotonicMs, force: bool) -> Result<(), MonotonicMs> {
+        if !force {
+            return self.lease.condemn(now);
+        }
+        if let Some(until) = self.lease.condemn_by_force() {
+            // Pairs with the channel to the log's thread: apply reads it after receiving the removal.
+            self.held_until.store(until, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Apply: until when a lease that was granted must be honoured.
+    pub(crate) fn retire(&self) -> MonotonicMs {
+        self.lease.condemn_by_force().unwrap_or(0).max(self.held_until.load(Ordering::Relaxed))
+    }
+
+    /// Whether someone may be reading.
+    pub fn leased(&self, now: MonotonicMs) -> bool {
+        self.lease.until() > now
+    }
+
+    /// Whether the object is being removed.
+    pub fn is_condemned(&self) -> bool {
+        self.lease.is_condemned()
+    }
+
+    /// The stamp of the last use.
+    pub fn touched(&self) -> u64 {
+        self.touched.load(Ordering::Relaxed)
+    }
+
+    /// The answer to "where is it": copies that can be read, those on suspect nodes only when there is no other.
+    pub fn place(&self, lease_ms: u64) -> ObjectPlace {
+        let alive = |r: &&Replica| r.segment.readable() && r.segment.reach() == Reach::Alive;
+        let pick = |filter: &dyn Fn(&&Replica) -> bool| -> Vec<ReplicaPlace> {
+            self.replicas
+                .iter()
+                .filter(filter)
+                .map(|r| ReplicaPlace { segment: r.segment.id(), extents: r.extents.to_vec() })
+                .collect()
+        };
+        let mut replicas = pick(&alive);
+        if replicas.is_empty() {
+            replicas = pick(&|r| r.segment.readable());
+        }
+        ObjectPlace { version: self.version, size: self.size, checksum: self.checksum, lease_ms, replicas }
+    }
+}
+
+#[cfg(test)]
+impl Object {
+    /// Marks it used without a readable replica.
+    pub(crate) fn touch_for_test(&self, stamp: u64) {
+        self.touched.fetch_max(stamp, Ordering::Relaxed);
+    }
+
+    /// Leases it without a readable replica.
+    pub(crate) fn lease_for_test(&self, until: MonotonicMs) -> bool {
+        self.lease.grant(until)
+    }
+}

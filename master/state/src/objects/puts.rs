@@ -1,0 +1,101 @@
+//! Puts in progress. Soft: they die with the leader, and their space with them.
+//!
+//! ```text
+//!            put_end                  apply(Commit)
+//!  Writing ──────────► Ending ───────────────────────► published, entry gone
+//!     │  revoke, or abandoned too long
+//!     └──────────────► Discarded ► entry gone, space in limbo until the writer must have stopped
+//! ```
+
+use super::{Key, KeyRef, Replica};
+use crate::MonotonicMs;
+use perilune_protocol::{Pin, Tso};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+const WRITING: u8 = 0;
+const ENDING: u8 = 1;
+const DISCARDED: u8 = 2;
+
+/// One put.
+pub struct Put {
+    /// The key.
+    pub key: Key,
+    /// The version it will be.
+    pub version: Tso,
+    /// Bytes.
+    pub size: u64,
+    /// Resistance to eviction.
+    pub pin: Pin,
+    /// Where the writer writes.
+    pub replicas: Box<[Replica]>,
+    /// When room was given.
+    pub started: MonotonicMs,
+    /// Moved only by compare-exchange from WRITING, so ending and discarding exclude each other.
+    state: AtomicU8,
+}
+
+impl Put {
+    /// A put that starts now.
+    pub fn new(key: Key, version: Tso, size: u64, pin: Pin, replicas: Box<[Replica]>, started: MonotonicMs) -> Self {
+        Self { key, version, size, pin, replicas, started, state: AtomicU8::new(WRITING) }
+    }
+
+    /// The writer is done. True also when it said so before: an answer may have been lost.
+    pub fn end(&self) -> bool {
+        match self.state.compare_exchange(WRITING, ENDING, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => true,
+            Err(state) => state == ENDING,
+        }
+    }
+
+    fn discard(&self) -> bool {
+        self.state.compare_exchange(WRITING, DISCARDED, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+}
+
+/// The room.
+#[derive(Default)]
+pub struct Puts {
+    map: papaya::HashMap<Key, Arc<Put>>,
+}
+
+impl Puts {
+    /// Enters a put; at most one per key. The `Err` is the one that is there.
+    pub fn begin(&self, put: Arc<Put>) -> Result<(), Arc<Put>> {
+        match self.map.pin().try_insert(put.key.clone(), put) {
+            Ok(_) => Ok(()),
+            Err(occupied) => Err(occupied.current.clone()),
+        }
+    }
+
+    /// The put of a key.
+    pub fn get(&self, key: KeyRef<'_>) -> Option<Arc<Put>> {
+        self.map.pin().get(&key).cloned()
+    }
+
+    /// Ends a put without publishing it. True for exactly one caller, who owes its space to limbo.
+    pub fn discard(&self, put: &Put) -> bool {
+        put.discard() && self.finish(put.key.as_ref(), put.version)
+    }
+
+    /// Apply: the put is published, or cannot be.
+    pub(crate) fn finish(&self, key: KeyRef<'_>, version: Tso) -> bool {
+        matches!(self.map.pin().remove_if(&key, |_, put| put.version == version), Ok(Some(_)))
+    }
+
+    /// Puts that started before `before` and were never ended.
+    pub fn abandoned(&self, before: MonotonicMs) -> Vec<Arc<Put>> {
+        self.map.pin().values().filter(|p| p.started < before && p.state.load(Ordering::Acquire) == WRITING).cloned().collect()
+    }
+
+    /// How many are in progress.
+    pub fn len(&self) -> usize {
+        self.map.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.map.is_empty()
+    }
+}

@@ -1,0 +1,71 @@
+//! Lookups. Any number of threads, no lock, no log: what they change (leases, recency) is soft.
+
+use crate::apply::State;
+use crate::objects::{KeyRef, Object};
+use crate::MonotonicMs;
+use perilune_protocol::{Fault, FaultCode, ObjectKey, ObjectPlace, TenantId};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+impl State {
+    /// Where objects are; leases each. The i-th key of the batch counts as used before the (i+1)-th.
+    pub fn locate(&self, tenant: TenantId, keys: &[ObjectKey], now: MonotonicMs) -> Vec<Result<ObjectPlace, Fault>> {
+        let stamp = self.recency.stamps(keys.len());
+        let lease = self.rules.lease_ms;
+        keys.iter()
+            .enumerate()
+            .map(|(i, key)| match self.leased(tenant, key, now, stamp - i as u64) {
+                Some(object) => Ok(object.place(lease)),
+                None => Err(self.absent(tenant, key)),
+            })
+            .collect()
+    }
+
+    /// Whether objects can be read; leases each that can.
+    pub fn exists(&self, tenant: TenantId, keys: &[ObjectKey], now: MonotonicMs) -> Vec<bool> {
+        let stamp = self.recency.stamps(keys.len());
+        keys.iter().enumerate().map(|(i, key)| self.leased(tenant, key, now, stamp - i as u64).is_some()).collect()
+    }
+
+    /// How many keys of a chain can be read, from the head to the first that cannot; leases those.
+    pub fn match_prefix(&self, tenant: TenantId, keys: &[ObjectKey], now: MonotonicMs) -> u64 {
+        let stamp = self.recency.stamps(keys.len());
+        let found = keys.iter().enumerate().take_while(|(i, key)| self.leased(tenant, key, now, stamp - *i as u64).is_some());
+        found.count() as u64
+    }
+
+    /// Where an object is, without a lease and without counting as a use.
+    pub fn peek(&self, tenant: TenantId, key: &ObjectKey) -> Result<ObjectPlace, Fault> {
+        match self.index.get(KeyRef::new(tenant, key)) {
+            Some(object) if object.readable() => Ok(object.place(0)),
+            _ => Err(self.absent(tenant, key)),
+        }
+    }
+
+    /// Visits the readable objects of a tenant.
+    pub fn for_each(&self, tenant: TenantId, visit: &mut dyn FnMut(&Arc<Object>) -> ControlFlow<()>) {
+        self.index.for_each(&mut |object| {
+            if object.key.as_ref().tenant == tenant && object.readable() { visit(object) } else { ControlFlow::Continue(()) }
+        });
+    }
+
+    fn leased(&self, tenant: TenantId, key: &ObjectKey, now: MonotonicMs, stamp: u64) -> Option<Arc<Object>> {
+        let object = self.index.get(KeyRef::new(tenant, key))?;
+        object.grant(now + self.rules.lease_ms, stamp).then_some(object)
+    }
+
+    /// Why an object cannot be read.
+    pub(crate) fn absent(&self, tenant: TenantId, key: &ObjectKey) -> Fault {
+        if let Err(fault) = key.check() {
+            return fault;
+        }
+        let at = KeyRef::new(tenant, key);
+        match self.index.get(at) {
+            Some(object) if !object.is_condemned() => {
+                FaultCode::NoReadableReplica.with(format!("{key}: the nodes that hold its copies are lost; it returns when they do"))
+            }
+            _ if self.puts.get(at).is_some() => FaultCode::ObjectNotFound.with(format!("{key}: being put, not yet published")),
+            _ => FaultCode::ObjectNotFound.with(format!("{key}: no such object")),
+        }
+    }
+}

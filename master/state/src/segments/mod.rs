@@ -1,0 +1,241 @@
+//! The memory that nodes have lent us.
+//!
+//! The table is replaced whole by the apply loop, its only writer; readers take the present one and never wait.
+
+pub mod nodes;
+
+use crate::MonotonicMs;
+use crate::alloc::{FrameSpace, Space};
+use arc_swap::ArcSwap;
+use perilune_protocol::{Capability, NodeId, SegmentDesc, SegmentId, SegmentStatus, rpc::segment::SegmentState};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+/// A segment, shared by the table and every replica on it.
+///
+/// | field | written by | read by |
+/// |---|---|---|
+/// | `desc` | apply (Mount) | everyone |
+/// | `phase`, `drain_until` | apply (Drain, Unmount) | everyone |
+/// | `reach` | the node room | everyone |
+/// | `space` | requests and apply, on the leader | requests |
+///
+/// The three words stand for themselves and publish no other data, so Relaxed suffices; `desc` publishes through `ArcSwap`.
+pub struct Segment {
+    id: SegmentId,
+    node: NodeId,
+    desc: ArcSwap<SegmentDesc>,
+    phase: AtomicU8,
+    reach: AtomicU8,
+    drain_until: AtomicU64,
+    space: Box<dyn Space>,
+}
+
+/// Where a segment is in its life, as the log knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Phase {
+    /// Takes allocations.
+    Mounted = 0,
+    /// Readable until the grace period ends.
+    Draining = 1,
+    /// Unmounted; only replicas that are not yet swept still point here.
+    Gone = 2,
+}
+
+/// What the heartbeat says of the node behind a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Reach {
+    /// Heard from lately.
+    Alive = 0,
+    /// Silent for a while: reads go elsewhere if they can.
+    Suspect = 1,
+    /// Silent for too long: its replicas count as gone until it returns.
+    Lost = 2,
+}
+
+impl Segment {
+    fn new(desc: SegmentDesc) -> Self {
+        Self {
+            id: desc.id,
+            node: desc.node,
+            space: Box::new(FrameSpace::new(desc.size)),
+            desc: ArcSwap::from_pointee(desc),
+            phase: AtomicU8::new(Phase::Mounted as u8),
+            // Suspect, not alive: after a restart the node has yet to say that it is there.
+            reach: AtomicU8::new(Reach::Suspect as u8),
+            drain_until: AtomicU64::new(MonotonicMs::MAX),
+        }
+    }
+
+    /// Its id.
+    pub fn id(&self) -> SegmentId {
+        self.id
+    }
+
+    /// The node that lends it.
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// How it is reached now.
+    pub fn desc(&self) -> Arc<SegmentDesc> {
+        self.desc.load_full()
+    }
+
+    /// Its free and used space.
+    pub fn space(&self) -> &dyn Space {
+        &*self.space
+    }
+
+    /// Where it is in its life.
+    pub fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Relaxed) {
+            0 => Phase::Mounted,
+            1 => Phase::Draining,
+            _ => Phase::Gone,
+        }
+    }
+
+    /// Whether its node is heard.
+    pub fn reach(&self) -> Reach {
+        match self.reach.load(Ordering::Relaxed) {
+            0 => Reach::Alive,
+            1 => Reach::Suspect,
+            _ => Reach::Lost,
+        }
+    }
+
+    /// The node room reports a change.
+    pub fn set_reach(&self, reach: Reach) {
+        self.reach.store(reach as u8, Ordering::Relaxed);
+    }
+
+    /// Whether bytes on it count as existing.
+    pub fn readable(&self) -> bool {
+        self.phase() != Phase::Gone && self.reach() != Reach::Lost
+    }
+
+    /// Whether new bytes may be placed on it.
+    pub fn allocatable(&self) -> bool {
+        self.phase() == Phase::Mounted && self.reach() == Reach::Alive
+    }
+
+    /// When its grace period ends.
+    pub fn drain_until(&self) -> MonotonicMs {
+        self.drain_until.load(Ordering::Relaxed)
+    }
+
+    /// The leader counts a grace period from when it saw it, so a new leader grants it anew.
+    pub fn start_grace(&self, until: MonotonicMs) {
+        self.drain_until.store(until, Ordering::Relaxed);
+    }
+
+    /// The word the faces show.
+    pub fn status(&self) -> SegmentStatus {
+        match (self.phase(), self.reach()) {
+            (Phase::Gone, _) | (_, Reach::Lost) => SegmentStatus::Lost,
+            (Phase::Draining, _) => SegmentStatus::Draining,
+            (Phase::Mounted, Reach::Suspect) => SegmentStatus::Suspect,
+            (Phase::Mounted, Reach::Alive) => SegmentStatus::Mounted,
+        }
+    }
+
+    /// For listings; the capability is masked.
+    pub fn state(&self) -> SegmentState {
+        let mut desc = SegmentDesc::clone(&self.desc());
+        desc.capability = Capability(0);
+        SegmentState { desc, status: self.status(), used: self.space.used() }
+    }
+}
+
+/// All segments that are not gone.
+#[derive(Default)]
+pub struct Table {
+    by_id: HashMap<SegmentId, Arc<Segment>>,
+    /// Grace periods of draining segments, as logged.
+    grace_ms: HashMap<SegmentId, u64>,
+}
+
+impl Table {
+    /// The segment of this id.
+    pub fn get(&self, id: SegmentId) -> Option<&Arc<Segment>> {
+        self.by_id.get(&id)
+    }
+
+    /// Every segment, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Segment>> {
+        self.by_id.values()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// Whether nothing is mounted.
+    pub fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+    }
+
+    /// The logged grace period of a draining segment.
+    pub fn grace_ms(&self, id: SegmentId) -> Option<u64> {
+        self.grace_ms.get(&id).copied()
+    }
+}
+
+/// The room.
+#[derive(Default)]
+pub struct Segments {
+    table: ArcSwap<Table>,
+}
+
+impl Segments {
+    /// The table as it is now.
+    pub fn table(&self) -> arc_swap::Guard<Arc<Table>> {
+        self.table.load()
+    }
+
+    /// Apply: a segment is lent, or its description changed.
+    pub(crate) fn mount(&self, desc: SegmentDesc) -> Arc<Segment> {
+        if let Some(known) = self.table().get(desc.id) {
+            known.desc.store(Arc::new(desc));
+            return known.clone();
+        }
+        let segment = Arc::new(Segment::new(desc));
+        self.replace(|t| {
+            t.by_id.insert(segment.id, segment.clone());
+        });
+        segment
+    }
+
+    /// Apply: a segment stops taking allocations.
+    pub(crate) fn drain(&self, id: SegmentId, grace_ms: u64) -> Option<Arc<Segment>> {
+        let segment = self.table().get(id)?.clone();
+        segment.phase.store(Phase::Draining as u8, Ordering::Relaxed);
+        self.replace(|t| {
+            t.grace_ms.insert(id, grace_ms);
+        });
+        Some(segment)
+    }
+
+    /// Apply: a segment is gone.
+    pub(crate) fn unmount(&self, id: SegmentId) -> Option<Arc<Segment>> {
+        let segment = self.table().get(id)?.clone();
+        segment.phase.store(Phase::Gone as u8, Ordering::Relaxed);
+        self.replace(|t| {
+            t.by_id.remove(&id);
+            t.grace_ms.remove(&id);
+        });
+        Some(segment)
+    }
+
+    fn replace(&self, change: impl Fn(&mut Table)) {
+        let now = self.table.load();
+        let mut next = Table { by_id: now.by_id.clone(), grace_ms: now.grace_ms.clone() };
+        change(&mut next);
+        self.table.store(Arc::new(next));
+    }
+}

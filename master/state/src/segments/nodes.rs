@@ -1,0 +1,167 @@
+//! Who was heard from, and when silence means absence. Soft: a new leader starts with nobody and waits to be told.
+
+use super::{Reach, Segments};
+use crate::MonotonicMs;
+use perilune_protocol::{NodeId, SegmentId, rpc::cluster::NodeState};
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+/// When silence turns into suspicion, and suspicion into absence, in milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub struct Silence {
+    /// Reads avoid the node.
+    pub suspect_ms: u64,
+    /// Its replicas are gone unless it returns.
+    pub lost_ms: u64,
+}
+
+struct Node {
+    name: String,
+    rest: String,
+    heard: MonotonicMs,
+    /// The connection it registered on. Only that one's end counts as the node's.
+    session: u64,
+    connected: bool,
+    reach: Reach,
+    /// Unmounted segments whose memory the node has yet to free.
+    release: Vec<SegmentId>,
+}
+
+/// The room. Touched once a second per node, so one mutex serves; it is held for a few map operations
+/// and never while another room's code that could wait is called.
+pub struct Nodes {
+    nodes: Mutex<BTreeMap<NodeId, Node>>,
+    silence: Silence,
+}
+
+impl Nodes {
+    /// Nobody yet.
+    pub fn new(silence: Silence) -> Self {
+        Self { nodes: Mutex::default(), silence }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<NodeId, Node>> {
+        self.nodes.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// A node announced itself on connection `session`.
+    pub fn register(&self, node: NodeId, name: String, rest: String, session: u64, now: MonotonicMs) {
+        let fresh = Node { name, rest, heard: now, session, connected: true, reach: Reach::Alive, release: Vec::new() };
+        self.lock().insert(node, fresh);
+    }
+
+    /// A heartbeat. `None` when the node must register (again) on this connection first.
+    /// Otherwise the segments it should free, told once.
+    pub fn beat(&self, node: NodeId, session: u64, now: MonotonicMs) -> Option<Vec<SegmentId>> {
+        let mut nodes = self.lock();
+        let known = nodes.get_mut(&node).filter(|n| n.session == session && n.reach != Reach::Lost)?;
+        known.heard = now;
+        known.connected = true;
+        known.reach = Reach::Alive;
+        Some(std::mem::take(&mut known.release))
+    }
+
+    /// A connection ended: the node behind it is suspect at once, without waiting for silence.
+    pub fn disconnected(&self, session: u64) {
+        if let Some(node) = self.lock().values_mut().find(|n| n.session == session) {
+            node.connected = false;
+        }
+    }
+
+    /// The node should free this memory at its next heartbeat.
+    pub fn release(&self, node: NodeId, segment: SegmentId) {
+        if let Some(known) = self.lock().get_mut(&node) {
+            known.release.push(segment);
+        }
+    }
+
+    /// Whether this node registered on this connection.
+    pub fn is_registered(&self, node: NodeId, session: u64) -> bool {
+        self.lock().get(&node).is_some_and(|n| n.session == session)
+    }
+
+    /// Judges every node by its silence and tells its segments. A segment whose node never registered with this leader
+    /// is judged by the silence since the leader began (`began`). Returns nodes whose state changed.
+    pub fn judge(&self, segments: &Segments, began: MonotonicMs, now: MonotonicMs) -> Vec<(NodeId, Reach)> {
+        let mut changed = Vec::new();
+        let mut nodes = self.lock();
+        for (id, node) in nodes.iter_mut() {
+            let reach = self.reach(now.saturating_sub(node.heard), node.connected);
+            if reach != node.reach {
+                node.reach = reach;
+                changed.push((*id, reach));
+            }
+        }
+        for segment in segments.table().iter() {
+            let reach = match nodes.get(&segment.node()) {
+                Some(node) => node.reach,
+                None => self.reach(now.saturating_sub(began), false),
+            };
+            if segment.reach() != reach {
+                segment.set_reach(reach);
+            }
+        }
+        changed
+    }
+
+    fn reach(&self, silent_ms: u64, connected: bool) -> Reach {
+        if silent_ms >= self.silence.lost_ms {
+            Reach::Lost
+        } else if silent_ms >= self.silence.suspect_ms || !connected {
+            Reach::Suspect
+        } else {
+            Reach::Alive
+        }
+    }
+
+    /// For listings.
+    pub fn list(&self, segments: &Segments, now: MonotonicMs) -> Vec<NodeState> {
+        let table = segments.table();
+        self.lock()
+            .iter()
+            .map(|(id, n)| NodeState {
+                node: *id,
+                name: n.name.clone(),
+                rest: n.rest.clone(),
+                status: match n.reach {
+                    Reach::Alive => "ALIVE",
+                    Reach::Suspect => "SUSPECT",
+                    Reach::Lost => "LOST",
+                }
+                .into(),
+                silent_ms: now.saturating_sub(n.heard),
+                segments: table.iter().filter(|s| s.node() == *id).count() as u64,
+            })
+            .collect()
+    }
+
+    /// Nodes that are not lost.
+    pub fn alive(&self) -> u64 {
+        self.lock().values().filter(|n| n.reach != Reach::Lost).count() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn silence_is_judged_step_by_step_and_a_dead_node_must_register_again() {
+        let nodes = Nodes::new(Silence { suspect_ms: 2000, lost_ms: 10_000 });
+        let segments = Segments::default();
+        let id = NodeId::random();
+        assert_eq!(nodes.beat(id, 1, 0), None, "unknown");
+        nodes.register(id, "n".into(), String::new(), 1, 0);
+        assert_eq!(nodes.beat(id, 1, 1000), Some(vec![]));
+        assert_eq!(nodes.judge(&segments, 0, 2999), vec![]);
+        assert_eq!(nodes.judge(&segments, 0, 3000), vec![(id, Reach::Suspect)]);
+        assert_eq!(nodes.beat(id, 1, 3500), Some(vec![]));
+        nodes.disconnected(1);
+        assert_eq!(nodes.judge(&segments, 0, 3501), vec![(id, Reach::Suspect)], "a closed connection is suspect at once");
+        assert_eq!(nodes.judge(&segments, 0, 13_500), vec![(id, Reach::Lost)]);
+        assert_eq!(nodes.beat(id, 1, 13_600), None, "lost: register again");
+        nodes.register(id, "n".into(), String::new(), 2, 13_700);
+        nodes.disconnected(1);
+        assert_eq!(nodes.judge(&segments, 0, 13_800), vec![], "the end of an older connection does not count");
+    }
+}

@@ -1,0 +1,105 @@
+//! The whole lasting state as a stream, and back.
+//!
+//! `[u32 length][postcard of Chunk]` repeated, little endian, ended by an empty chunk. The envelope (version, checksums,
+//! index) is the log's. Segments come first, then objects as they are met: an object that changes while the stream is
+//! written may appear in either form, and the entries after the snapshot's index bring both to the same end, because
+//! publishing goes by version and removal names its version.
+
+use crate::apply::State;
+use crate::effect::{Effect, ObjectRecord};
+use perilune_protocol::{SegmentDesc, SegmentId, Tso};
+use serde::{Deserialize, Serialize};
+use std::io::{self, Read, Write};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+/// Objects per chunk.
+const CHUNK_OBJECTS: usize = 1024;
+/// No honest chunk is longer.
+const CHUNK_BYTES_MAX: u32 = 64 << 20;
+
+#[derive(Serialize, Deserialize)]
+enum Chunk {
+    Head { tso_limit: Tso, segments: Vec<SegmentRecord> },
+    Objects(Vec<ObjectRecord>),
+    End,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SegmentRecord {
+    desc: SegmentDesc,
+    limit: u64,
+    draining_grace_ms: Option<u64>,
+}
+
+/// What to write. Segments and limits are taken when this is called, on the log's thread; objects while the closure runs.
+pub fn writer(state: Arc<State>) -> Box<dyn FnOnce(&mut dyn Write) -> io::Result<()> + Send> {
+    let table = state.segments.table();
+    let record = |s: &Arc<crate::segments::Segment>| SegmentRecord {
+        desc: SegmentDesc::clone(&s.desc()),
+        limit: s.space().limit(),
+        draining_grace_ms: table.grace_ms(s.id()),
+    };
+    let head = Chunk::Head { tso_limit: state.tso.limit(), segments: table.iter().map(record).collect() };
+    drop(table);
+    Box::new(move |out| {
+        put(out, &head)?;
+        let mut batch = Vec::with_capacity(CHUNK_OBJECTS);
+        let mut outcome = Ok(());
+        state.index.for_each(&mut |object| {
+            batch.push(State::record_of(object));
+            if batch.len() == CHUNK_OBJECTS {
+                outcome = put(out, &Chunk::Objects(std::mem::take(&mut batch)));
+            }
+            if outcome.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        outcome?;
+        put(out, &Chunk::Objects(batch))?;
+        put(out, &Chunk::End)
+    })
+}
+
+/// Fills an empty state.
+pub fn read(state: &State, from: &mut dyn Read) -> io::Result<()> {
+    loop {
+        match take(from)? {
+            Chunk::Head { tso_limit, segments } => {
+                state.tso.raise_limit(tso_limit);
+                for SegmentRecord { desc, limit, draining_grace_ms } in segments {
+                    let segment: SegmentId = desc.id;
+                    state.apply(Effect::Mount(desc), 0);
+                    state.apply(Effect::Window { segment, limit }, 0);
+                    if let Some(grace_ms) = draining_grace_ms {
+                        state.apply(Effect::Drain { segment, grace_ms }, 0);
+                    }
+                }
+            }
+            Chunk::Objects(records) => {
+                for record in records {
+                    state.apply(Effect::Commit(record), 0);
+                }
+            }
+            Chunk::End => return Ok(()),
+        }
+    }
+}
+
+fn put(out: &mut dyn Write, chunk: &Chunk) -> io::Result<()> {
+    let body = postcard::to_stdvec(chunk).map_err(io::Error::other)?;
+    let len = u32::try_from(body.len()).map_err(io::Error::other)?;
+    out.write_all(&len.to_le_bytes())?;
+    out.write_all(&body)
+}
+
+fn take(from: &mut dyn Read) -> io::Result<Chunk> {
+    let mut len = [0; 4];
+    from.read_exact(&mut len)?;
+    let len = u32::from_le_bytes(len);
+    if len > CHUNK_BYTES_MAX {
+        return Err(io::Error::other(format!("a snapshot chunk of {len} bytes")));
+    }
+    // Grows with what is really there, not with what the length claims.
+    let mut body = Vec::new();
+    from.take(u64::from(len)).read_to_end(&mut body)?;
+    postcard::from_bytes(&body).map_err(|e| io::Error::other(format!("a snapshot chunk cannot be read: {e}")))
+}

@@ -1,0 +1,75 @@
+//! Issues the stamps of the one clock, within a limit that the log knows, so that no later leader repeats one.
+
+use perilune_protocol::Tso;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// How far ahead of the clock the logged limit is put.
+const LIMIT_AHEAD_MS: u64 = 10_000;
+
+/// The source of stamps.
+///
+/// `last`: every proposer, by one RMW per batch. `limit`: written by apply, read by proposers.
+/// Relaxed suffices: stamps order themselves, they publish nothing else.
+#[derive(Debug, Default)]
+pub struct TsoSource {
+    last: AtomicU64,
+    limit: AtomicU64,
+}
+
+/// The logged limit is reached: log this one, then ask again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NeedLimit(pub Tso);
+
+impl TsoSource {
+    /// The first of `count` consecutive stamps, none issued before. `now_ms` is the wall clock; it may jump, stamps do not go back.
+    pub fn next(&self, now_ms: u64, count: u64) -> Result<Tso, NeedLimit> {
+        let limit = self.limit.load(Ordering::Relaxed);
+        let mut last = self.last.load(Ordering::Relaxed);
+        loop {
+            let first = (last + 1).max(Tso::from_physical(now_ms).0);
+            if first + count - 1 > limit {
+                return Err(NeedLimit(Tso(first + count + Tso::from_physical(LIMIT_AHEAD_MS).0)));
+            }
+            match self.last.compare_exchange_weak(last, first + count - 1, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return Ok(Tso(first)),
+                Err(seen) => last = seen,
+            }
+        }
+    }
+
+    /// The log allows stamps up to `limit`.
+    pub fn raise_limit(&self, limit: Tso) {
+        self.limit.fetch_max(limit.0, Ordering::Relaxed);
+    }
+
+    /// The limit the log knows.
+    pub fn limit(&self) -> Tso {
+        Tso(self.limit.load(Ordering::Relaxed))
+    }
+
+    /// A new leader starts above everything its predecessor may have issued.
+    pub fn skip_past_limit(&self) {
+        self.last.fetch_max(self.limit.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stamps_rise_even_when_the_clock_jumps_back_or_the_leader_changes() {
+        let tso = TsoSource::default();
+        let NeedLimit(limit) = tso.next(1000, 1).unwrap_err();
+        tso.raise_limit(limit);
+        let a = tso.next(1000, 4).unwrap();
+        let b = tso.next(10, 1).unwrap();
+        assert_eq!(b.0, a.0 + 4);
+        let successor = TsoSource::default();
+        successor.raise_limit(limit);
+        successor.skip_past_limit();
+        let need = successor.next(10, 1).unwrap_err();
+        successor.raise_limit(need.0);
+        assert!(successor.next(10, 1).unwrap() > limit);
+    }
+}

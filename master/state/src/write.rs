@@ -1,0 +1,237 @@
+//! Decisions that lead to effects: room for puts, their end, removals. Nothing here changes what survives;
+//! the caller proposes the effects that come back.
+
+use crate::alloc::AllocError;
+use crate::apply::{State, places};
+use crate::effect::{Effect, ObjectRecord, RemoveReason};
+use crate::objects::puts::Put;
+use crate::objects::{KeyRef, Object, Replica};
+use crate::segments::Segment;
+use crate::{MonotonicMs, place};
+use perilune_protocol::object::VALUE_BYTES_MAX;
+use perilune_protocol::rpc::object::PutGrant;
+use perilune_protocol::{ByteSize, Fault, FaultCode, ObjectKey, PutConfig, SegmentId, TenantId, Tso};
+use std::sync::Arc;
+
+/// What a request brings along: none of it is the brain's to find out.
+#[derive(Clone, Copy, Debug)]
+pub struct Stamp<'a> {
+    /// Whose keys.
+    pub tenant: TenantId,
+    /// The monotonic clock.
+    pub now: MonotonicMs,
+    /// The caller's address without port.
+    pub host: &'a str,
+    /// A random number.
+    pub draw: u64,
+}
+
+/// Why a put did not get room.
+#[derive(Debug)]
+pub enum PutRefusal {
+    /// For good; tell the caller.
+    Fault(Fault),
+    /// Log larger windows for these segments (DESIGN D4) and ask again.
+    NeedWindow(Vec<(SegmentId, u64)>),
+    /// Evict about this many bytes and ask again; if nothing can be evicted, tell the caller.
+    NeedRoom(u64, Fault),
+}
+
+impl From<Fault> for PutRefusal {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+/// Values up to this size are kept in at most [`EXTENTS_SMALL`] pieces, larger ones in [`EXTENTS_LARGE`] (DESIGN D3a).
+const SMALL_BYTES: u64 = 8 << 20;
+const EXTENTS_SMALL: usize = 4;
+const EXTENTS_LARGE: usize = 16;
+
+impl State {
+    /// Gives room to one put under a fresh `version`.
+    pub fn put_start(&self, key: &ObjectKey, size: u64, config: &PutConfig, version: Tso, stamp: Stamp<'_>) -> Result<PutGrant, PutRefusal> {
+        key.check()?;
+        check_put(key, size, config)?;
+        let at = KeyRef::new(stamp.tenant, key);
+        if !config.upsert && self.index.get(at).is_some_and(|o| o.readable()) {
+            return Err(exists(key, "exists already").into());
+        }
+        if let Some(other) = self.puts.get(at) {
+            if stamp.now < other.started + self.rules.put_discard_ms {
+                return Err(exists(key, "is being put by someone else").into());
+            }
+            self.discard(&other, stamp.now);
+        }
+        let replicas = self.allocate(size, config, stamp)?;
+        let put = Arc::new(Put::new(at.to_owned(), version, size, config.pin, replicas, stamp.now));
+        match self.puts.begin(put.clone()) {
+            Ok(()) => Ok(PutGrant { version, replicas: places(&put.replicas) }),
+            Err(_) => {
+                // Never told to anyone, so it can be used again at once.
+                free(&put.replicas);
+                Err(exists(key, "is being put by someone else").into())
+            }
+        }
+    }
+
+    /// The effect that publishes a put; `Ok(None)` when it was published before.
+    pub fn put_end(&self, tenant: TenantId, key: &ObjectKey, version: Tso, checksum: u64) -> Result<Option<Effect>, Fault> {
+        let at = KeyRef::new(tenant, key);
+        match self.puts.get(at).filter(|p| p.version == version) {
+            Some(put) if put.end() => Ok(Some(Effect::Commit(ObjectRecord {
+                tenant,
+                key: key.clone(),
+                version,
+                size: put.size,
+                checksum,
+                pin: put.pin,
+                replicas: places(&put.replicas),
+            }))),
+            _ if self.index.get(at).is_some_and(|o| o.version == version) => Ok(None),
+            _ => Err(FaultCode::InvalidWrite.with(format!(
+                "{key}: this put is not in progress; it was revoked, took longer than {} ms, or the master restarted. Put again",
+                self.rules.put_discard_ms
+            ))),
+        }
+    }
+
+    /// Gives up a put. Unknown puts are fine: the answer to an earlier revoke may have been lost.
+    pub fn put_revoke(&self, tenant: TenantId, key: &ObjectKey, version: Tso, now: MonotonicMs) -> Result<(), Fault> {
+        let Some(put) = self.puts.get(KeyRef::new(tenant, key)).filter(|p| p.version == version) else { return Ok(()) };
+        if self.puts.discard(&put) {
+            // The writer says that it stopped; what it had on the way may still land until its own deadline.
+            self.hold(&put, put.started + self.rules.put_discard_ms, now);
+            return Ok(());
+        }
+        Err(FaultCode::InvalidWrite.with(format!("{key}: the put is being published")))
+    }
+
+    /// Discards puts whose writers have gone. Returns how many.
+    pub fn discard_abandoned(&self, now: MonotonicMs) -> u64 {
+        let abandoned = self.puts.abandoned(now.saturating_sub(self.rules.put_discard_ms));
+        abandoned.iter().filter(|put| self.discard(put, now)).count() as u64
+    }
+
+    /// Condemns an object and gives the removal to propose.
+    pub fn remove(&self, tenant: TenantId, key: &ObjectKey, force: bool, now: MonotonicMs) -> Result<Effect, Fault> {
+        key.check()?;
+        let found = self.index.get(KeyRef::new(tenant, key)).filter(|o| !o.is_condemned());
+        let object = found.ok_or_else(|| self.absent(tenant, key))?;
+        self.condemn(&object, force, now)
+    }
+
+    /// The same for an object in hand.
+    pub fn condemn(&self, object: &Object, force: bool, now: MonotonicMs) -> Result<Effect, Fault> {
+        let leased = |until| {
+            let left = MonotonicMs::saturating_sub(until, now);
+            FaultCode::ObjectLeased.with(format!("{}: a reader's lease runs for another {left} ms; wait, or use force", object.key.to_object_key()))
+        };
+        object.condemn(now, force).map_err(leased)?;
+        Ok(Self::removal(object, RemoveReason::Removed))
+    }
+
+    fn discard(&self, put: &Put, now: MonotonicMs) -> bool {
+        let discarded = self.puts.discard(put);
+        if discarded {
+            // Nobody knows whether this writer still writes.
+            self.hold(put, put.started + self.rules.put_release_ms, now);
+        }
+        discarded
+    }
+
+    fn hold(&self, put: &Put, until: MonotonicMs, now: MonotonicMs) {
+        for replica in &put.replicas {
+            self.limbo.hold(replica.clone(), until, now);
+        }
+    }
+
+    /// Space for all replicas, each on a segment of its own, on distinct nodes as long as there are enough.
+    fn allocate(&self, size: u64, config: &PutConfig, stamp: Stamp<'_>) -> Result<Box<[Replica]>, PutRefusal> {
+        let wanted = usize::from(config.replicas);
+        let mut candidates: Vec<Arc<Segment>> = self.segments.table().iter().filter(|s| s.allocatable()).cloned().collect();
+        self.check_segments(&candidates, size, config)?;
+        place::order(&mut candidates, self.rules.placement, config, stamp.host, stamp.draw);
+        let extents_max = if size < SMALL_BYTES { EXTENTS_SMALL } else { EXTENTS_LARGE };
+        let mut taken: Vec<Replica> = Vec::with_capacity(wanted);
+        let mut windows = Vec::new();
+        // Two rounds: first one segment per node, then any segment that is not yet used.
+        for distinct_nodes in [true, false] {
+            for segment in &candidates {
+                let used = |r: &Replica| if distinct_nodes { r.segment.node() == segment.node() } else { r.segment.id() == segment.id() };
+                if taken.len() == wanted || taken.iter().any(used) {
+                    continue;
+                }
+                match segment.space().allocate(size, extents_max) {
+                    Ok(extents) => taken.push(Replica { segment: segment.clone(), extents: extents.into() }),
+                    Err(AllocError::Window) => windows.push((segment.id(), next_window(segment, size))),
+                    Err(AllocError::Full | AllocError::TooLarge) => {}
+                }
+            }
+        }
+        if taken.len() == wanted || (config.best_effort && !taken.is_empty() && windows.is_empty()) {
+            return Ok(taken.into());
+        }
+        free(&taken);
+        if !windows.is_empty() {
+            windows.sort_unstable();
+            windows.dedup();
+            return Err(PutRefusal::NeedWindow(windows));
+        }
+        let text = format!("no segment has {} free for {wanted} replica(s), and nothing more can be evicted", ByteSize(size));
+        Err(PutRefusal::NeedRoom(size * wanted as u64, FaultCode::NoSpace.with(text)))
+    }
+
+    fn check_segments(&self, candidates: &[Arc<Segment>], size: u64, config: &PutConfig) -> Result<(), Fault> {
+        if candidates.is_empty() {
+            let why = if self.segments.table().is_empty() {
+                "no segment is mounted: start a store node, or mount memory on one (POST /api/mount)"
+            } else {
+                "no mounted segment takes allocations: their nodes are silent or they are draining"
+            };
+            return Err(FaultCode::NoSpace.with(why));
+        }
+        if candidates.len() < usize::from(config.replicas) && !config.best_effort {
+            return Err(FaultCode::InvalidParams.with(format!(
+                "{} replicas need as many segments, {} can take one; mount more, or ask for best effort",
+                config.replicas,
+                candidates.len()
+            )));
+        }
+        let largest = candidates.iter().map(|s| s.space().capacity()).max().unwrap_or(0);
+        if size > largest {
+            return Err(FaultCode::NoSpace.with(format!("a value of {} is larger than the largest segment ({})", ByteSize(size), ByteSize(largest))));
+        }
+        Ok(())
+    }
+}
+
+fn check_put(key: &ObjectKey, size: u64, config: &PutConfig) -> Result<(), Fault> {
+    let wrong = if size == 0 {
+        "the value is empty".to_string()
+    } else if size > VALUE_BYTES_MAX {
+        format!("a value of {} is above the limit of {}", ByteSize(size), ByteSize(VALUE_BYTES_MAX))
+    } else if config.replicas == 0 {
+        "0 replicas would store nothing; ask for 1 or more".to_string()
+    } else {
+        return Ok(());
+    };
+    Err(FaultCode::InvalidParams.with(format!("{key}: {wrong}")))
+}
+
+fn exists(key: &ObjectKey, how: &str) -> Fault {
+    FaultCode::ObjectExists.with(format!("{key} {how}"))
+}
+
+fn free(replicas: &[Replica]) {
+    for replica in replicas {
+        replica.segment.space().release(&replica.extents);
+    }
+}
+
+/// Windows grow by a sixteenth of the segment and by at least 64 MiB: few log entries, little to quarantine after a crash.
+fn next_window(segment: &Segment, size: u64) -> u64 {
+    let capacity = segment.desc().size;
+    let step = (capacity / 16).max(64 << 20).max(2 * size);
+    segment.space().limit().saturating_add(step).min(capacity)
+}
