@@ -1,13 +1,44 @@
 //! The faces of the master, listed once.
 
 mod app;
+mod extract;
+mod face;
+mod mooncake;
 pub mod serve;
+mod stream;
 
 pub use app::{App, Boxed, Facade};
 
-use axum::Router;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::StatusCode;
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use axum::{Router, body::Body};
+use face::Face;
+use std::time::Instant;
 
 /// Every face behind one door.
 pub fn router(app: App) -> Router {
-    Router::new().with_state(app)
+    Router::new()
+        .merge(mooncake::Mooncake::routes())
+        .fallback(|| async { bare(StatusCode::NOT_FOUND) })
+        .method_not_allowed_fallback(|| async { bare(StatusCode::METHOD_NOT_ALLOWED) })
+        .layer(middleware::from_fn_with_state(app.clone(), measured))
+        .with_state(app)
+}
+
+/// A status and its name, without a content type, as Mooncake answers what it does not know.
+fn bare(status: StatusCode) -> Response {
+    let mut response = Response::new(Body::from(status.to_string()));
+    *response.status_mut() = status;
+    response
+}
+
+/// Counts each request under the pattern it matched.
+async fn measured(State(app): State<App>, route: Option<MatchedPath>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let response = next.run(request).await;
+    let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
+    app.engine.metrics().http(route, response.status().as_u16(), started);
+    response
 }

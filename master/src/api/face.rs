@@ -1,0 +1,49 @@
+//! What a face is: its routes, and how it says no.
+
+use super::App;
+use axum::Router;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use perilune_protocol::{Fault, FaultCode};
+use std::marker::PhantomData;
+
+/// One of the HTTP languages the master speaks. A face translates and stores nothing.
+pub(super) trait Face: Sized + 'static {
+    /// Its routes, without fallbacks: those are shared.
+    fn routes() -> Router<App>;
+    /// A fault in its own words.
+    fn refuse(fault: &Fault) -> Response;
+}
+
+/// A fault on its way out through the face `F`, so that handlers write `?`.
+pub(super) struct Refusal<F>(Fault, PhantomData<F>);
+
+impl<F> From<Fault> for Refusal<F> {
+    fn from(fault: Fault) -> Self {
+        Self(fault, PhantomData)
+    }
+}
+
+impl<F: Face> IntoResponse for Refusal<F> {
+    fn into_response(self) -> Response {
+        F::refuse(&self.0)
+    }
+}
+
+/// The HTTP status of a kind of fault, the same in every face that has no table of its own.
+pub(super) fn status(code: FaultCode) -> StatusCode {
+    match code {
+        FaultCode::InvalidParams | FaultCode::InvalidVersion => StatusCode::BAD_REQUEST,
+        FaultCode::Forbidden => StatusCode::FORBIDDEN,
+        FaultCode::ObjectNotFound | FaultCode::SegmentNotFound | FaultCode::NodeNotFound => StatusCode::NOT_FOUND,
+        FaultCode::WrongState | FaultCode::ObjectExists | FaultCode::SegmentExists | FaultCode::ObjectLeased | FaultCode::InvalidWrite => {
+            StatusCode::CONFLICT
+        }
+        FaultCode::NotSupported => StatusCode::NOT_IMPLEMENTED,
+        FaultCode::NoReadableReplica | FaultCode::Unreachable | FaultCode::Timeout => StatusCode::SERVICE_UNAVAILABLE,
+        FaultCode::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
+        FaultCode::Internal | FaultCode::LeaseExpired | FaultCode::TransferFailed | FaultCode::ChecksumMismatch | FaultCode::Storage => {
+            StatusCode::INTERNAL_SERVER_ERROR
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! Find and remove keys.
+
+use super::{Answer, JSON, TEXT, json};
+use crate::api::extract::{Query, readings};
+use crate::api::{App, Facade, stream};
+use axum::extract::State;
+use axum::http::StatusCode;
+use perilune_protocol::{FaultCode, ObjectKey, ObjectPlace, Outcome, ReplicaPlace, TenantId};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::ops::ControlFlow;
+
+/// One extent of one replica, in Mooncake's words.
+#[derive(Clone, Serialize)]
+struct Buffer {
+    size_: u64,
+    buffer_address_: u64,
+    protocol_: &'static str,
+    transport_endpoint_: String,
+}
+
+/// The extents of each replica, best first. A replica whose segment has just gone is left out.
+fn buffers(engine: &dyn Facade, place: &ObjectPlace) -> Outcome<Vec<Vec<Buffer>>> {
+    let of = |replica: &ReplicaPlace| {
+        let desc = engine.describe(replica.segment)?;
+        let buffer = |extent: &perilune_protocol::Extent| Buffer {
+            size_: extent.len,
+            buffer_address_: desc.base.saturating_add(extent.offset),
+            protocol_: desc.protocol.as_str(),
+            transport_endpoint_: desc.tcp_endpoint().to_owned(),
+        };
+        Some(replica.extents.iter().map(buffer).collect())
+    };
+    let replicas: Vec<Vec<Buffer>> = place.replicas.iter().filter_map(of).collect();
+    if replicas.is_empty() { Err(FaultCode::NoReadableReplica.with("the segments that held the object are gone")) } else { Ok(replicas) }
+}
+
+/// The first reading of a key that names an object, or what the likeliest one got.
+fn find(raw: &str, look: impl Fn(&ObjectKey) -> Outcome<ObjectPlace>) -> Outcome<ObjectPlace> {
+    let checked = |key: &ObjectKey| key.check().and_then(|()| look(key));
+    let readings = readings(raw);
+    let (likeliest, others) = readings.split_first().ok_or_else(|| FaultCode::InvalidParams.with("the key is empty"))?;
+    let first = checked(likeliest);
+    match &first {
+        Err(fault) if fault.code == FaultCode::ObjectNotFound => others.iter().map(checked).find(Result::is_ok).unwrap_or(first),
+        _ => first,
+    }
+}
+
+/// `GET /query_key?key=`: where the replicas of an object are. Grants a lease, as a read does.
+///
+/// The key may be percent-encoded or not: it is looked up decoded, and where that names no object, as it was sent.
+/// The body serves two kinds of readers, see `docs/decisions/0001-query-key-body.md`.
+pub(super) async fn query_key(State(app): State<App>, query: Query) -> Answer {
+    #[derive(Serialize)]
+    struct Body<'a> {
+        success: bool,
+        data: Vec<&'a Buffer>,
+        transport_endpoint_: &'a str,
+        buffer_descriptors: &'a [Buffer],
+    }
+    let tenant = query.tenant()?;
+    let raw = query.raw("key").ok_or_else(|| FaultCode::InvalidParams.with("Missing key query parameter: use /query_key?key=KEY"))?;
+    let look = |key: &ObjectKey| {
+        let located = app.engine.locate(tenant, std::slice::from_ref(key)).pop();
+        located.unwrap_or_else(|| Err(FaultCode::Internal.with("the lookup of one key gave no answer")))
+    };
+    let replicas = buffers(&*app.engine, &find(raw, look)?)?;
+    let best = replicas.first().map_or(&[][..], Vec::as_slice);
+    let transport_endpoint_ = best.first().map_or("", |buffer| &buffer.transport_endpoint_);
+    let body = Body { success: true, data: replicas.iter().flatten().collect(), transport_endpoint_, buffer_descriptors: best };
+    let mut response = json(StatusCode::OK, &body);
+    response.headers_mut().insert(axum::http::header::CONTENT_TYPE, axum::http::HeaderValue::from_static(TEXT));
+    Ok(response)
+}
+
+/// `GET /batch_query_keys?keys=a,b`: the same for many keys, without leases. A comma, encoded or not, ends a key.
+pub(super) async fn batch_query_keys(State(app): State<App>, query: Query) -> Answer {
+    #[derive(Serialize)]
+    struct Missing {
+        success: bool,
+        error: &'static str,
+    }
+    let tenant = query.tenant()?;
+    // Every key once, by the name the answer calls it.
+    let mut asked = BTreeMap::new();
+    for raw in query.raw("keys").unwrap_or_default().replace("%2C", ",").replace("%2c", ",").split(',') {
+        if !raw.is_empty() {
+            asked.entry(readings(raw)[0].to_string()).or_insert_with(|| raw.to_owned());
+        }
+    }
+    if asked.is_empty() {
+        return Ok(json(StatusCode::BAD_REQUEST, &Missing { success: false, error: "No keys provided. Use ?keys=key1,key2,..." }));
+    }
+    Ok(stream::answer(&app, JSON, move |engine, out| {
+        out.write_all(br#"{"success":true,"data":{"#)?;
+        let mut comma = "";
+        for (name, raw) in &asked {
+            write!(out, "{comma}{}:", serde_json::to_string(name)?)?;
+            serde_json::to_writer(&mut *out, &entry(engine, tenant, raw))?;
+            comma = ",";
+        }
+        out.write_all(b"}}")
+    })
+    .await)
+}
+
+/// What `/batch_query_keys` says of one key. There are no replicas but those in memory, hence the nulls.
+#[derive(Serialize)]
+struct Entry {
+    ok: bool,
+    error: Option<&'static str>,
+    values: Option<Vec<Value>>,
+    disk_values: Option<()>,
+    local_disk_values: Option<()>,
+    nof_values: Option<()>,
+}
+
+/// The real system's fields, and the seed document's beside them.
+#[derive(Serialize)]
+struct Value {
+    #[serde(flatten)]
+    buffer: Buffer,
+    buffer_descriptor: Buffer,
+}
+
+fn entry(engine: &dyn Facade, tenant: TenantId, raw: &str) -> Entry {
+    let found = find(raw, |key| engine.peek(tenant, key)).and_then(|place| buffers(engine, &place));
+    let values = found.map(|replicas| replicas.into_iter().flatten().map(|buffer| Value { buffer_descriptor: buffer.clone(), buffer }).collect());
+    let error = values.as_ref().err().map(|fault| fault.code.as_str());
+    Entry { ok: error.is_none(), error, values: values.ok(), disk_values: None, local_disk_values: None, nof_values: None }
+}
+
+/// `GET /get_all_keys`: one key on each line. A line break inside a key is written as `%0A` or `%0D`, which `/query_key` understands.
+pub(super) async fn get_all_keys(State(app): State<App>, query: Query) -> Answer {
+    let tenant = query.tenant()?;
+    Ok(stream::answer(&app, TEXT, move |engine, out| {
+        let mut written = Ok(());
+        engine.for_each_key(tenant, &mut |key, _| {
+            written = line(out, key.as_bytes());
+            if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        written
+    })
+    .await)
+}
+
+fn line(out: &mut stream::Writer, key: &[u8]) -> io::Result<()> {
+    for piece in key.split_inclusive(|byte| matches!(byte, b'\n' | b'\r')) {
+        match piece {
+            [text @ .., b'\n'] => out.write_all(text).and_then(|()| out.write_all(b"%0A"))?,
+            [text @ .., b'\r'] => out.write_all(text).and_then(|()| out.write_all(b"%0D"))?,
+            text => out.write_all(text)?,
+        }
+    }
+    out.write_all(b"\n")
+}
+
+/// `POST /api/v1/remove_all?force=`: removes every object; leased ones only with `force`. Goes on when the caller hangs up.
+pub(super) async fn remove_all(State(app): State<App>, query: Query) -> Answer {
+    #[derive(Serialize)]
+    struct Body {
+        success: bool,
+        removed_count: u64,
+    }
+    let (tenant, force) = (query.tenant()?, query.switch("force")?);
+    let removing = tokio::spawn(async move { app.engine.remove_matching(tenant, "", force).await });
+    let removed_count = removing.await.map_err(|error| FaultCode::Internal.with(format!("the removal broke off: {error}")))??;
+    Ok(json(StatusCode::OK, &Body { success: true, removed_count }))
+}
