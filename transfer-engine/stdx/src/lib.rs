@@ -4,6 +4,8 @@
 //! every `cargo test` and exhaustively under loom (`RUSTFLAGS="--cfg loom" cargo test -p perilune-stdx --lib`, in a target directory of its own).
 
 pub mod bitmap;
+pub mod frame;
 pub mod lease;
 pub mod primitive;
+pub mod set;
 pub mod tally;

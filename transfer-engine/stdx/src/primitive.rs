@@ -5,6 +5,14 @@ pub use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 #[cfg(loom)]
 pub use loom::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
+/// Waits a moment inside a loop that another thread's progress ends.
+pub(crate) fn pause() {
+    #[cfg(loom)]
+    loom::thread::yield_now();
+    #[cfg(not(loom))]
+    core::hint::spin_loop();
+}
+
 #[cfg(test)]
 pub(crate) mod testing {
     //! Threads for concurrent tests, and how often to run them.
