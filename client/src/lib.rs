@@ -7,10 +7,16 @@
 //! StoreNode (node/) ────────┘  lends memory: record.rs keeps what survives a kill, beat.rs tells the master, rest/ is its HTTP
 //! ```
 //! Everything blocks the calling thread and nothing needs an async runtime, except [`StoreNode`]'s HTTP.
-#![forbid(unsafe_op_in_unsafe_fn)]
 
+mod batch;
 mod config;
+mod get;
+mod master;
 mod node;
+mod observe;
+mod places;
+mod put;
+mod segments;
 mod store;
 
 pub use config::StoreConfig;

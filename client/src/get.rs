@@ -1,0 +1,263 @@
+//! Ask where, move the bytes, check them. No byte leaves here unless the checksum of the whole value is right.
+
+use crate::batch::{self, Limits};
+use crate::store::Core;
+use perilune_protocol::object::VALUE_BYTES_MAX;
+use perilune_protocol::rpc::object::Locate;
+use perilune_protocol::{Fault, FaultCode, ObjectKey, ObjectPlace, Outcome, SegmentId, checksum};
+use perilune_transfer_engine::{Job, Segment};
+use std::sync::Arc;
+use std::time::Instant;
+use tracing::warn;
+
+/// Bytes that one run of the engine moves; a batch beyond that gets its deadline anew for every run.
+pub(crate) const RUN_BYTES: u64 = 256 << 20;
+/// Questions to the master about one key in one read: the second follows when every copy of the first answer failed.
+const QUESTIONS_MAX: u8 = 2;
+
+/// Where the bytes of a read go.
+pub(crate) enum Target<'a> {
+    /// Into memory made when the size is known.
+    Fresh(Vec<u8>),
+    /// Into the caller's buffer.
+    Lent(&'a mut [u8]),
+}
+
+/// One key being read.
+pub(crate) struct Read<'a> {
+    key: &'a ObjectKey,
+    target: Target<'a>,
+    place: Option<Arc<ObjectPlace>>,
+    questions: u8,
+    /// Copies of this place that did not work.
+    failed: Vec<SegmentId>,
+    last: Option<Fault>,
+    outcome: Option<Outcome<usize>>,
+}
+
+impl<'a> Read<'a> {
+    pub(crate) fn new(key: &'a ObjectKey, target: Target<'a>) -> Self {
+        Self { key, target, place: None, questions: 0, failed: Vec::new(), last: None, outcome: None }
+    }
+
+    /// Bytes read.
+    pub(crate) fn finish(self) -> Outcome<usize> {
+        self.outcome.unwrap_or_else(|| Err(never_tried(self.key)))
+    }
+
+    /// The bytes of a read into [`Target::Fresh`].
+    pub(crate) fn finish_fresh(self) -> Outcome<Vec<u8>> {
+        match (self.outcome, self.target) {
+            (Some(Ok(_)), Target::Fresh(bytes)) => Ok(bytes),
+            (Some(Err(fault)), _) => Err(fault),
+            _ => Err(never_tried(self.key)),
+        }
+    }
+
+    fn failed_on(&mut self, segment: SegmentId, fault: Fault) {
+        self.failed.push(segment);
+        self.last = Some(fault);
+    }
+
+    /// The copy to read next: same host first, then the master's order. `None` when all failed.
+    fn choose(&mut self, place: &ObjectPlace, core: &Core) -> Option<(Segment, usize)> {
+        loop {
+            let untried = || place.replicas.iter().enumerate().filter(|(_, r)| !self.failed.contains(&r.segment));
+            let (at, replica) = untried().find(|(_, r)| core.segments.is_near(r.segment)).or_else(|| untried().next())?;
+            match core.segments.get(replica.segment) {
+                Ok(segment) => return Some((segment, at)),
+                Err(fault) => self.failed_on(replica.segment, fault),
+            }
+        }
+    }
+}
+
+impl Target<'_> {
+    fn make_room(&mut self, key: &ObjectKey, size: u64) -> Outcome<()> {
+        if size > VALUE_BYTES_MAX {
+            return Err(FaultCode::Internal.with(format!("the master says that {key} has {size} bytes, the limit is {VALUE_BYTES_MAX}")));
+        }
+        let wanted = size as usize;
+        match self {
+            Self::Fresh(bytes) if bytes.len() == wanted => Ok(()),
+            Self::Fresh(bytes) => {
+                // Zeroed by the allocator, which for large values costs nothing until the bytes arrive.
+                *bytes = vec![0; wanted];
+                Ok(())
+            }
+            Self::Lent(bytes) if bytes.len() >= wanted => Ok(()),
+            Self::Lent(bytes) => {
+                Err(FaultCode::InvalidParams.with(format!("the buffer has {} bytes, the value of {key} has {size}", bytes.len())))
+            }
+        }
+    }
+
+    /// The first `size` bytes; there are as many after [`Target::make_room`].
+    fn slice(&mut self, size: u64) -> &mut [u8] {
+        let bytes = match self {
+            Self::Fresh(bytes) => bytes.as_mut_slice(),
+            Self::Lent(bytes) => bytes,
+        };
+        &mut bytes[..size as usize]
+    }
+}
+
+fn never_tried(key: &ObjectKey) -> Fault {
+    FaultCode::Internal.with(format!("{key} was not read"))
+}
+
+/// Reads every key; each ends with an outcome.
+pub(crate) fn read_all(core: &Core, reads: &mut [Read<'_>]) {
+    for piece in batch::pieces(reads.iter().map(|r| batch::weight(r.key)), Limits::PLACES) {
+        let reads = &mut reads[piece];
+        let mut deadline = core.deadline();
+        while reads.iter().any(|read| read.outcome.is_none()) {
+            locate(core, reads, deadline);
+            transfer(core, reads, &mut deadline);
+        }
+    }
+}
+
+/// Gives every unfinished read a place, with one question for those that have none.
+fn locate(core: &Core, reads: &mut [Read<'_>], deadline: Instant) {
+    let asked = Instant::now();
+    for read in reads.iter_mut().filter(|r| r.outcome.is_none() && r.place.is_none() && r.questions == 0) {
+        read.place = core.places.get(read.key, asked);
+        if read.place.is_some() {
+            core.metrics.places_known.inc();
+        }
+    }
+    let mut unknown: Vec<&mut Read<'_>> = reads.iter_mut().filter(|r| r.outcome.is_none() && r.place.is_none()).collect();
+    if unknown.is_empty() {
+        return;
+    }
+    let keys: Vec<ObjectKey> = unknown.iter().map(|r| r.key.clone()).collect();
+    let places = match core.ask(&Locate { keys }, unknown.len(), deadline) {
+        Ok(places) => places,
+        Err(fault) => return unknown.iter_mut().for_each(|read| read.outcome = Some(Err(fault.clone()))),
+    };
+    for (read, place) in unknown.into_iter().zip(places) {
+        read.questions += 1;
+        match place {
+            Ok(place) => {
+                let place = Arc::new(place);
+                core.places.learn(read.key, &place, asked);
+                read.place = Some(place);
+            }
+            Err(fault) => {
+                core.places.forget(read.key);
+                read.outcome = Some(Err(fault));
+            }
+        }
+    }
+}
+
+/// Moves the bytes of every unfinished read from one copy, and checks them.
+fn transfer(core: &Core, reads: &mut [Read<'_>], deadline: &mut Instant) {
+    let wanted = reads.iter().filter(|r| r.outcome.is_none()).filter_map(|r| r.place.as_ref());
+    let wanted = wanted.flat_map(|place| place.replicas.iter().map(|r| r.segment));
+    if let Err(fault) = core.segments.learn(wanted, &core.master, &core.engine, *deadline) {
+        return reads.iter_mut().filter(|r| r.outcome.is_none()).for_each(|read| read.outcome = Some(Err(fault.clone())));
+    }
+    let (mut jobs, mut running, mut bytes, mut runs) = (Vec::new(), Vec::new(), 0, 0);
+    let mut finished = Vec::new();
+    let mut run = |jobs: &mut Vec<Job<'_>>, running: &mut Vec<(usize, SegmentId)>| {
+        if runs > 0 {
+            *deadline = core.deadline();
+        }
+        runs += 1;
+        let outcomes = core.engine.run(jobs, deadline.saturating_duration_since(Instant::now()));
+        jobs.clear();
+        finished.extend(running.drain(..).zip(outcomes));
+    };
+    for (at, read) in reads.iter_mut().enumerate().filter(|(_, r)| r.outcome.is_none()) {
+        let Some(place) = read.place.clone() else { continue };
+        let Some((segment, copy)) = read.choose(&place, core) else {
+            give_up_place(core, read);
+            continue;
+        };
+        if let Err(fault) = read.target.make_room(read.key, place.size) {
+            read.outcome = Some(Err(fault));
+            continue;
+        }
+        running.push((at, segment.id()));
+        jobs.push(Job::read(&segment, place.replicas[copy].extents.clone(), read.target.slice(place.size)));
+        bytes += place.size;
+        if bytes >= RUN_BYTES {
+            run(&mut jobs, &mut running);
+            bytes = 0;
+        }
+    }
+    if !jobs.is_empty() {
+        run(&mut jobs, &mut running);
+    }
+    drop(jobs);
+    let late = Instant::now() >= *deadline;
+    let mut failures = Failures::default();
+    for ((at, segment), moved) in finished {
+        let read = &mut reads[at];
+        let moved = moved.map_err(|error| {
+            core.segments.forget(segment);
+            FaultCode::TransferFailed.with(error.to_string())
+        });
+        match moved.and_then(|()| check(core, read, segment)) {
+            Ok(size) => read.outcome = Some(Ok(size)),
+            Err(fault) => {
+                core.places.forget(read.key);
+                core.metrics.failovers.inc();
+                failures.note(&fault);
+                if late {
+                    read.outcome = Some(Err(fault));
+                } else {
+                    read.failed_on(segment, fault);
+                }
+            }
+        }
+    }
+    failures.tell();
+}
+
+/// Every copy of this place failed: ask once more, since the object may have moved or its node come back; then say the last failure.
+fn give_up_place(core: &Core, read: &mut Read<'_>) {
+    core.places.forget(read.key);
+    if read.questions < QUESTIONS_MAX {
+        read.place = None;
+        read.failed.clear();
+    } else {
+        let unreadable = || FaultCode::NoReadableReplica.with(format!("no copy of {} can be read at the moment", read.key));
+        read.outcome = Some(Err(read.last.take().unwrap_or_else(unreadable)));
+    }
+}
+
+fn check(core: &Core, read: &mut Read<'_>, segment: SegmentId) -> Outcome<usize> {
+    let Some(place) = &read.place else { return Err(never_tried(read.key)) };
+    let bytes = read.target.slice(place.size);
+    let found = checksum(&[bytes]);
+    if found == place.checksum {
+        return Ok(bytes.len());
+    }
+    core.metrics.mismatches.inc();
+    let (key, size, wanted) = (read.key, place.size, place.checksum);
+    let told = format!("the {size} bytes of {key} on segment {segment} have checksum {found:016x}, put with {wanted:016x}");
+    Err(FaultCode::ChecksumMismatch.with(told))
+}
+
+/// Failures of one round, told together: a node that dies under a large batch is one event.
+#[derive(Default)]
+pub(crate) struct Failures {
+    count: usize,
+    first: Option<Fault>,
+}
+
+impl Failures {
+    pub(crate) fn note(&mut self, fault: &Fault) {
+        self.count += 1;
+        self.first.get_or_insert_with(|| fault.clone());
+    }
+
+    pub(crate) fn tell(self) {
+        if let Some(first) = self.first {
+            warn!(failed = self.count, "transfers failed, the first: {first}");
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! One connection to a master and the calls in flight on it.
+//!
+//! No thread belongs to a connection. A caller writes its own question. Whoever waits and finds the read half at home takes it
+//! and reads until its own answer came, putting others' answers into their slots; then it brings the read half home and wakes
+//! one parked caller to go on. So a lone call is one write and one read on the caller's own thread.
+
+use super::wire::{self, Answer, Reader, STEP, SendError};
+use perilune_protocol::rpc::session::{Hello, Welcome};
+use perilune_protocol::rpc::{self, Call};
+use perilune_protocol::{Fault, FaultCode, Outcome};
+use std::collections::HashMap;
+use std::net::{Shutdown, TcpStream, ToSocketAddrs};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+/// A connection, from hello to the first error. After an error every call fails; a new connection is somebody else's business.
+pub(crate) struct Link {
+    address: String,
+    socket: TcpStream,
+    /// Held by the caller whose frame is being written.
+    writing: Mutex<()>,
+    calls: Mutex<Calls>,
+    /// Taken once per call, by anyone; only uniqueness matters, so relaxed.
+    next_id: AtomicU64,
+}
+
+struct Calls {
+    waiting: HashMap<u64, Slot>,
+    /// `None` while a caller reads.
+    reader: Option<Reader>,
+    /// Set once, by whoever met the error.
+    broken: Option<Fault>,
+}
+
+struct Slot {
+    op: u16,
+    thread: Thread,
+    /// Only a parked caller can be handed the read half; one that still writes will look for itself.
+    parked: bool,
+    body: Option<Vec<u8>>,
+}
+
+impl Link {
+    /// Connects and says hello.
+    ///
+    /// # Errors
+    /// [`FaultCode::Unreachable`] when another attempt may succeed; any other code when it will not.
+    pub(crate) fn open(address: &str, hello: &Hello, deadline: Instant) -> Outcome<(Self, Welcome)> {
+        let at = |what: &dyn std::fmt::Display| FaultCode::Unreachable.with(format!("master {address}: {what}"));
+        let resolved = address.to_socket_addrs().map_err(|e| at(&format!("{e}; write host:port")))?;
+        let mut failure = at(&"the name has no address");
+        for target in resolved {
+            let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+            match TcpStream::connect_timeout(&target, left) {
+                Ok(socket) => {
+                    let link = Self::over(address.to_owned(), socket).map_err(|e| at(&e))?;
+                    let welcome = link.call(hello, deadline)?.map_err(|f| f.code.with(format!("master {address} refused: {}", f.message)))?;
+                    return Ok((link, welcome));
+                }
+                Err(e) => failure = at(&e),
+            }
+        }
+        Err(failure)
+    }
+
+    fn over(address: String, socket: TcpStream) -> std::io::Result<Self> {
+        socket.set_nodelay(true)?;
+        socket.set_read_timeout(Some(STEP))?;
+        socket.set_write_timeout(Some(STEP))?;
+        let calls = Calls { waiting: HashMap::new(), reader: Some(Reader::new()), broken: None };
+        Ok(Self { address, socket, writing: Mutex::new(()), calls: Mutex::new(calls), next_id: AtomicU64::new(1) })
+    }
+
+    /// Asks, and waits for the answer until `deadline`.
+    ///
+    /// # Errors
+    /// The outer fault is the connection's: [`FaultCode::Unreachable`] when it broke (the master may or may not have acted),
+    /// [`FaultCode::Timeout`] when no answer came in time. The inner one is the master's own answer.
+    pub(crate) fn call<C: Call>(&self, question: &C, deadline: Instant) -> Result<Outcome<C::Reply>, Fault> {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let mut frame = Vec::with_capacity(256);
+        if let Err(fault) = rpc::encode_question(&mut frame, id, question) {
+            return Ok(Err(fault));
+        }
+        self.enter(id, C::OP)?;
+        self.send(id, &frame, deadline, C::NAME)?;
+        let body = self.wait(id, deadline, C::NAME)?;
+        rpc::decode(&body).map_err(|fault| {
+            let fault = FaultCode::InvalidVersion.with(format!("the answer to {} cannot be read: {}", C::NAME, fault.message));
+            self.fail(&fault);
+            self.name(&fault)
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Calls> {
+        // Nothing that can panic runs under this lock half-way through a change.
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn name(&self, fault: &Fault) -> Fault {
+        fault.code.with(format!("master {}: {}", self.address, fault.message))
+    }
+
+    fn enter(&self, id: u64, op: u16) -> Result<(), Fault> {
+        let mut calls = self.lock();
+        if let Some(fault) = &calls.broken {
+            return Err(self.name(fault));
+        }
+        calls.waiting.insert(id, Slot { op, thread: thread::current(), parked: false, body: None });
+        Ok(())
+    }
+
+    fn send(&self, id: u64, frame: &[u8], deadline: Instant, name: &str) -> Result<(), Fault> {
+        let sent = {
+            let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+            wire::send(&self.socket, frame, deadline)
+        };
+        sent.map_err(|error| {
+            self.lock().waiting.remove(&id);
+            match error {
+                SendError::NothingSent => self.late(name),
+                SendError::Broken(why) => {
+                    let fault = FaultCode::Unreachable.with(why);
+                    self.fail(&fault);
+                    self.name(&fault)
+                }
+            }
+        })
+    }
+
+    fn wait(&self, id: u64, deadline: Instant, name: &str) -> Result<Vec<u8>, Fault> {
+        loop {
+            let mut calls = self.lock();
+            if let Some(body) = calls.waiting.get_mut(&id).and_then(|slot| slot.body.take()) {
+                self.leave(calls, id);
+                return Ok(body);
+            }
+            if let Some(fault) = calls.broken.clone() {
+                self.leave(calls, id);
+                return Err(self.name(&fault));
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                self.leave(calls, id);
+                return Err(self.late(name));
+            }
+            if let Some(reader) = calls.reader.take() {
+                drop(calls);
+                if let Some(body) = self.read_until(id, reader, deadline) {
+                    return Ok(body);
+                }
+            } else {
+                if let Some(slot) = calls.waiting.get_mut(&id) {
+                    slot.parked = true;
+                }
+                drop(calls);
+                thread::park_timeout(left);
+                if let Some(slot) = self.lock().waiting.get_mut(&id) {
+                    slot.parked = false;
+                }
+            }
+        }
+    }
+
+    /// Reads for everyone until the answer to `id` came, the stream broke, or the deadline passed.
+    fn read_until(&self, id: u64, mut reader: Reader, deadline: Instant) -> Option<Vec<u8>> {
+        loop {
+            match reader.next(&self.socket, deadline) {
+                Ok(Some(Answer { id: of, op, body })) => {
+                    let mut calls = self.lock();
+                    let Some(slot) = calls.waiting.get_mut(&of) else {
+                        continue; // its caller gave up
+                    };
+                    if slot.op != op {
+                        drop(calls);
+                        self.fail(&FaultCode::Unreachable.with(format!("a damaged answer: message {op} to question {of}")));
+                        return None;
+                    }
+                    if of == id {
+                        calls.reader = Some(reader);
+                        self.leave(calls, id);
+                        return Some(body);
+                    }
+                    slot.body = Some(body);
+                    slot.thread.unpark();
+                }
+                Ok(None) => {
+                    self.lock().reader = Some(reader);
+                    return None;
+                }
+                Err(fault) => {
+                    self.fail(&fault);
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// Forgets the call, and wakes somebody to read when nobody does.
+    fn leave(&self, mut calls: MutexGuard<'_, Calls>, id: u64) {
+        calls.waiting.remove(&id);
+        if calls.reader.is_some()
+            && let Some(next) = calls.waiting.values().find(|slot| slot.parked && slot.body.is_none())
+        {
+            next.thread.unpark();
+        }
+    }
+
+    /// Ends the connection: every call in flight and every later one fails with `fault`.
+    fn fail(&self, fault: &Fault) {
+        let mut calls = self.lock();
+        if calls.broken.is_none() {
+            calls.broken = Some(fault.clone());
+        }
+        for slot in calls.waiting.values() {
+            slot.thread.unpark();
+        }
+        drop(calls);
+        // An error here means that it is closed already.
+        let _ = self.socket.shutdown(Shutdown::Both);
+    }
+
+    fn late(&self, name: &str) -> Fault {
+        FaultCode::Timeout.with(format!("master {} did not answer {name} in time", self.address))
+    }
+}
+

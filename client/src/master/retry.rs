@@ -1,0 +1,168 @@
+//! Which master to ask, and which calls may be repeated, and when.
+//!
+//! Every question of the protocol may be repeated: reading changes nothing, and the others name what they change
+//! (a version, a segment, a key). What a repetition can blur is only *who* did it, so [`Repeated`] is told to those who care.
+
+use super::Link;
+use perilune_protocol::rpc::Call;
+use perilune_protocol::rpc::session::{Hello, Welcome};
+use perilune_protocol::{Fault, FaultCode, Outcome};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// The first pause between two attempts; doubled up to [`PAUSE_MAX`].
+const PAUSE_MIN: Duration = Duration::from_millis(10);
+const PAUSE_MAX: Duration = Duration::from_millis(500);
+/// One attempt at connecting and saying hello takes no longer, so that the next master of the list gets its turn.
+const ATTEMPT_MAX: Duration = Duration::from_secs(2);
+
+/// What is said on every new connection before anyone else may use it.
+pub(crate) type Greeting = Box<dyn Fn(&Link, &Welcome, Instant) -> Outcome<()> + Send + Sync>;
+
+/// Whether a question was asked more than once, so that its effect may be the earlier asking's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Repeated(pub(crate) bool);
+
+/// The masters of a cluster, and the connection to the one that answered.
+pub(crate) struct Master {
+    addresses: Vec<String>,
+    hello: Hello,
+    greeting: Option<Greeting>,
+    state: Mutex<State>,
+    /// Told when `connecting` turns false.
+    settled: Condvar,
+}
+
+struct State {
+    link: Option<Arc<Link>>,
+    welcome: Option<Welcome>,
+    /// One caller connects; the others wait for it.
+    connecting: bool,
+}
+
+impl Master {
+    pub(crate) fn new(addresses: Vec<String>, hello: Hello, greeting: Option<Greeting>) -> Outcome<Self> {
+        if addresses.is_empty() {
+            return Err(FaultCode::InvalidParams.with("no master is named: give at least one host:port"));
+        }
+        let state = Mutex::new(State { link: None, welcome: None, connecting: false });
+        Ok(Self { addresses, hello, greeting, state, settled: Condvar::new() })
+    }
+
+    /// Asks until an answer comes or the deadline passes.
+    pub(crate) fn call<C: Call>(&self, question: &C, deadline: Instant) -> Outcome<C::Reply> {
+        self.call_noting(question, deadline).0
+    }
+
+    /// As [`Master::call`], and says whether the question was repeated.
+    pub(crate) fn call_noting<C: Call>(&self, question: &C, deadline: Instant) -> (Outcome<C::Reply>, Repeated) {
+        let started = Instant::now();
+        let (mut pause, mut repeated) = (PAUSE_MIN, Repeated(false));
+        loop {
+            let fault = match self.link(deadline) {
+                Ok(link) => match link.call(question, deadline) {
+                    Ok(answer) => return (answer, repeated),
+                    Err(fault) => {
+                        self.drop_link(&link, &fault);
+                        repeated = Repeated(true);
+                        fault
+                    }
+                },
+                Err(fault) => fault,
+            };
+            if fault.code != FaultCode::Unreachable {
+                return (Err(fault), repeated);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left <= pause {
+                return (Err(gave_up(&fault, started.elapsed())), repeated);
+            }
+            thread::sleep(pause);
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    /// What the master last said of itself.
+    pub(crate) fn welcome(&self) -> Option<Welcome> {
+        self.lock().welcome.clone()
+    }
+
+    /// Makes sure that there is a connection, with one attempt at each master.
+    pub(crate) fn reach(&self, deadline: Instant) -> Outcome<()> {
+        self.link(deadline).map(drop)
+    }
+
+    /// Runs the greeting again on the present connection.
+    pub(crate) fn greet_again(&self, deadline: Instant) -> Outcome<()> {
+        let link = self.link(deadline)?;
+        match (&self.greeting, self.welcome()) {
+            (Some(greeting), Some(welcome)) => greeting(&link, &welcome, deadline).inspect_err(|fault| self.drop_link(&link, fault)),
+            _ => Ok(()),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn drop_link(&self, link: &Arc<Link>, fault: &Fault) {
+        // A late answer does not make the connection bad; everything else does.
+        if fault.code != FaultCode::Timeout {
+            self.lock().link.take_if(|present| Arc::ptr_eq(present, link));
+        }
+    }
+
+    fn link(&self, deadline: Instant) -> Outcome<Arc<Link>> {
+        let mut state = self.lock();
+        loop {
+            if let Some(link) = &state.link {
+                return Ok(Arc::clone(link));
+            }
+            if !state.connecting {
+                state.connecting = true;
+                drop(state);
+                let found = self.connect(deadline);
+                state = self.lock();
+                state.connecting = false;
+                self.settled.notify_all();
+                let (link, welcome) = found?;
+                state.welcome = Some(welcome);
+                return Ok(Arc::clone(state.link.insert(Arc::new(link))));
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(FaultCode::Unreachable.with(format!("still connecting to {}", self.addresses.join(", "))));
+            }
+            state = self.settled.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// One attempt at each master, in the order given. Worth repeating when it is for any of them.
+    fn connect(&self, deadline: Instant) -> Outcome<(Link, Welcome)> {
+        let mut failures: Vec<Fault> = Vec::new();
+        for address in &self.addresses {
+            let until = deadline.min(Instant::now() + ATTEMPT_MAX);
+            let opened = Link::open(address, &self.hello, until).and_then(|(link, welcome)| match &self.greeting {
+                Some(greeting) => greeting(&link, &welcome, deadline).map(|()| (link, welcome)),
+                None => Ok((link, welcome)),
+            });
+            match opened {
+                Ok(found) => return Ok(found),
+                // A master that is silent at hello is as good as away.
+                Err(fault) if fault.code == FaultCode::Timeout => failures.push(FaultCode::Unreachable.with(fault.message)),
+                Err(fault) => failures.push(fault),
+            }
+        }
+        let hopeless = failures.iter().all(|f| f.code != FaultCode::Unreachable);
+        let code = failures.first().filter(|_| hopeless).map_or(FaultCode::Unreachable, |f| f.code);
+        let told: Vec<String> = failures.into_iter().map(|f| f.message).collect();
+        Err(code.with(told.join("; ")))
+    }
+}
+
+fn gave_up(fault: &Fault, after: Duration) -> Fault {
+    let seconds = after.as_secs_f64();
+    fault.code.with(format!("no master answered within {seconds:.1} s: {}; check that `perilune master` runs there", fault.message))
+}
+

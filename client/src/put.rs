@@ -1,0 +1,186 @@
+//! Ask for room, move the bytes, say it is done; or give the room back.
+
+use crate::batch::{self, Limits, PLACES_PER_QUESTION};
+use crate::get::{Failures, RUN_BYTES};
+use crate::store::{Core, Put};
+use perilune_protocol::object::VALUE_BYTES_MAX;
+use perilune_protocol::rpc::object::{Exists, PutEnd, PutGrant, PutRevoke, PutStart};
+use perilune_protocol::{Fault, FaultCode, ObjectKey, Outcome, PutConfig, checksum};
+use perilune_transfer_engine::Job;
+use std::time::{Duration, Instant};
+
+/// A put is begun anew when its grant was lost (the master restarted) or its segment was (a node died).
+const ATTEMPTS: u32 = 3;
+/// Giving room back may take so long even when the deadline of the put has passed.
+const REVOKE: Duration = Duration::from_secs(1);
+
+/// One value being put.
+pub(crate) struct Write<'a> {
+    key: &'a ObjectKey,
+    value: &'a [u8],
+    /// What the last attempt met; worth another one.
+    last: Option<Fault>,
+    outcome: Option<Outcome<Put>>,
+}
+
+impl<'a> Write<'a> {
+    pub(crate) fn new(key: &'a ObjectKey, value: &'a [u8]) -> Self {
+        let outcome = check(key, value).err().map(Err);
+        Self { key, value, last: None, outcome }
+    }
+
+    pub(crate) fn finish(self) -> Outcome<Put> {
+        let last = self.last;
+        self.outcome.unwrap_or_else(|| Err(last.unwrap_or_else(|| FaultCode::Timeout.with(format!("no time was left to put {}", self.key)))))
+    }
+}
+
+fn check(key: &ObjectKey, value: &[u8]) -> Outcome<()> {
+    key.check()?;
+    match value.len() as u64 {
+        0 => Err(FaultCode::InvalidParams.with(format!("the value of {key} is empty: a value has at least one byte"))),
+        n if n > VALUE_BYTES_MAX => {
+            Err(FaultCode::InvalidParams.with(format!("the value of {key} has {n} bytes, the limit is {VALUE_BYTES_MAX}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Puts every value; each ends with an outcome.
+pub(crate) fn write_all(core: &Core, writes: &mut [Write<'_>], config: &PutConfig) {
+    if config.replicas == 0 {
+        let fault = FaultCode::InvalidParams.with("0 replicas: ask for at least one copy");
+        return writes.iter_mut().for_each(|w| w.outcome = Some(Err(fault.clone())));
+    }
+    let limits = Limits { items: PLACES_PER_QUESTION, weight: RUN_BYTES };
+    for piece in batch::pieces(writes.iter().map(|w| w.value.len() as u64 + batch::weight(w.key)), limits) {
+        let deadline = core.deadline();
+        for _ in 0..ATTEMPTS {
+            let mut pending: Vec<&mut Write<'_>> = writes[piece.clone()].iter_mut().filter(|w| w.outcome.is_none()).collect();
+            if pending.is_empty() || Instant::now() >= deadline {
+                break;
+            }
+            attempt(core, &mut pending, config, deadline);
+        }
+    }
+}
+
+fn fail(writes: &mut [&mut Write<'_>], fault: &Fault) {
+    for write in writes.iter_mut().filter(|w| w.outcome.is_none()) {
+        write.outcome = Some(Err(fault.clone()));
+    }
+}
+
+fn attempt(core: &Core, writes: &mut [&mut Write<'_>], config: &PutConfig, deadline: Instant) {
+    let puts = writes.iter().map(|w| (w.key.clone(), w.value.len() as u64)).collect();
+    let question = PutStart { puts, config: config.clone() };
+    let (answers, repeated) = core.ask_noting(&question, writes.len(), deadline);
+    let answers = match answers {
+        Ok(answers) => answers,
+        Err(fault) => return fail(writes, &fault),
+    };
+    let mut grants: Vec<(usize, PutGrant)> = Vec::with_capacity(writes.len());
+    let mut doubtful: Vec<usize> = Vec::new();
+    for (at, answer) in answers.into_iter().enumerate() {
+        match answer {
+            Ok(grant) => grants.push((at, grant)),
+            Err(fault) if fault.code == FaultCode::ObjectExists && repeated.0 => doubtful.push(at),
+            Err(fault) if fault.code == FaultCode::ObjectExists => writes[at].outcome = Some(Ok(Put::Existed)),
+            Err(fault) => writes[at].outcome = Some(Err(fault)),
+        }
+    }
+    settle_doubts(core, writes, &doubtful, deadline);
+    if grants.is_empty() {
+        return;
+    }
+    let moved = move_bytes(core, writes, &grants, deadline);
+    let (mut ends, mut ended, mut revokes, mut failures) = (Vec::new(), Vec::new(), Vec::new(), Failures::default());
+    for ((at, grant), moved) in grants.iter().zip(moved) {
+        let write = &mut writes[*at];
+        match moved {
+            Ok(()) => {
+                ends.push((write.key.clone(), grant.version, checksum(&[write.value])));
+                ended.push(*at);
+            }
+            Err(fault) => {
+                failures.note(&fault);
+                write.last = Some(fault);
+                revokes.push((write.key.clone(), grant.version));
+            }
+        }
+    }
+    failures.tell();
+    if !revokes.is_empty() {
+        // If this does not arrive, the master discards the puts by itself when their deadline passes.
+        let _ = core.master.call(&PutRevoke { puts: revokes }, deadline.max(Instant::now() + REVOKE));
+    }
+    if !ends.is_empty() {
+        publish(core, writes, ends, &ended, deadline);
+    }
+}
+
+fn publish(core: &Core, writes: &mut [&mut Write<'_>], ends: Vec<(ObjectKey, perilune_protocol::Tso, u64)>, ended: &[usize], deadline: Instant) {
+    let answers = core.ask(&PutEnd { puts: ends }, ended.len(), deadline);
+    for (nth, at) in ended.iter().enumerate() {
+        let write = &mut writes[*at];
+        core.places.forget(write.key);
+        let answer = match &answers {
+            Ok(answers) => answers[nth].clone(),
+            Err(fault) => Err(fault.clone()),
+        };
+        match answer {
+            Ok(()) => write.outcome = Some(Ok(Put::Stored)),
+            Err(fault) if fault.code == FaultCode::InvalidWrite => write.last = Some(fault),
+            Err(fault) => write.outcome = Some(Err(fault)),
+        }
+    }
+}
+
+/// The connection broke after the question, which was then repeated: `ObjectExists` may mean the put that the first asking began.
+fn settle_doubts(core: &Core, writes: &mut [&mut Write<'_>], doubtful: &[usize], deadline: Instant) {
+    if doubtful.is_empty() {
+        return;
+    }
+    let keys = doubtful.iter().map(|at| writes[*at].key.clone()).collect();
+    let readable = core.ask(&Exists { keys }, doubtful.len(), deadline);
+    for (nth, at) in doubtful.iter().enumerate() {
+        let write = &mut writes[*at];
+        write.outcome = Some(match &readable {
+            Ok(readable) if readable[nth] => Ok(Put::Existed),
+            Ok(_) => Err(FaultCode::WrongState.with(format!(
+                "the connection to the master broke while it made room for {}; that put is discarded at its deadline: try again then",
+                write.key
+            ))),
+            Err(fault) => Err(fault.clone()),
+        });
+    }
+}
+
+/// Writes every copy of every granted value: one run for all, one outcome per grant.
+fn move_bytes(core: &Core, writes: &[&mut Write<'_>], grants: &[(usize, PutGrant)], deadline: Instant) -> Vec<Outcome<()>> {
+    let wanted = grants.iter().flat_map(|(_, grant)| grant.replicas.iter().map(|r| r.segment));
+    if let Err(fault) = core.segments.learn(wanted, &core.master, &core.engine, deadline) {
+        return grants.iter().map(|_| Err(fault.clone())).collect();
+    }
+    let mut outcomes: Vec<Outcome<()>> = grants.iter().map(|_| Ok(())).collect();
+    let (mut jobs, mut owners) = (Vec::new(), Vec::new());
+    for (nth, (at, grant)) in grants.iter().enumerate() {
+        for replica in &grant.replicas {
+            match core.segments.get(replica.segment) {
+                Ok(segment) => {
+                    jobs.push(Job::write(&segment, replica.extents.clone(), writes[*at].value));
+                    owners.push((nth, replica.segment));
+                }
+                Err(fault) => outcomes[nth] = Err(fault),
+            }
+        }
+    }
+    let moved = core.engine.run(&mut jobs, deadline.saturating_duration_since(Instant::now()));
+    for ((nth, segment), moved) in owners.into_iter().zip(moved) {
+        if let Err(error) = moved {
+            core.segments.forget(segment);
+            outcomes[nth] = Err(FaultCode::TransferFailed.with(error.to_string()));
+        }
+    }
+    outcomes
+}
