@@ -83,7 +83,7 @@ impl Default for LogConfig {
             snapshot_bytes: 256 << 20,
             batch_effects: 4096,
             batch_bytes: 1 << 20,
-            queue_effects: 65_536,
+            queue_effects: 16_384,
         }
     }
 }

@@ -1,10 +1,32 @@
 //! The replicated log: effects go in, come out in one order, and outlive the process.
 
+//!
+//! | file | what |
+//! |---|---|
+//! | `driver` | the log thread |
+//! | `entry`, `record`, `snapshot`, `directory` | what is stored, each with version and checksum |
+//! | `store`, `files` | entries on disk: raft's storage over raft-engine, and the files below it |
+//! | `restore` | from the directory to a machine |
+//! | `background` | snapshots, deletion, periodic sync |
+//! | `peers` | the way to other members |
+
+mod background;
 mod config;
+mod counters;
+mod directory;
+mod driver;
+mod entry;
 mod error;
+mod files;
 mod machine;
+mod peers;
 mod proposal;
+mod raftlog;
+mod record;
+mod restore;
+mod snapshot;
 mod status;
+mod store;
 
 pub use config::{Durability, EFFECT_BYTES_MAX, LogConfig};
 pub use error::LogError;
@@ -12,12 +34,25 @@ pub use machine::{Machine, SnapshotWriter};
 pub use proposal::Proposal;
 pub use status::{LATENCY_BOUNDS_US, Latency, LogStatus, Role};
 
-use std::sync::Arc;
+use crossbeam::channel::{Sender, bounded};
+use driver::{Driver, Input, Waiting};
+use perilune_protocol::FaultCode;
+use status::Board;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{Builder, JoinHandle};
 use uuid::Uuid;
 
 /// A handle of an open log; cheap to clone. The log closes when [`Log::close`] is called or its last handle drops.
 pub struct Log<M: Machine> {
-    shared: Arc<std::marker::PhantomData<fn(M)>>,
+    shared: Arc<Shared<M>>,
+}
+
+struct Shared<M: Machine> {
+    inbox: Sender<Input<M::Output>>,
+    board: Arc<Board>,
+    cluster: Uuid,
+    /// Taken by whoever closes the log.
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl<M: Machine> Clone for Log<M> {
@@ -28,30 +63,69 @@ impl<M: Machine> Clone for Log<M> {
 
 impl<M: Machine> Log<M> {
     /// Opens or makes the log in `config.dir`, restores and replays `machine`, and returns when this member leads.
+    ///
+    /// # Errors
+    /// When the directory cannot be used, is in use, is of a newer version, or is damaged. A last write that did not finish is no
+    /// damage: it was never acknowledged, and is cut off.
     pub fn open(config: LogConfig, machine: M) -> Result<Self, LogError> {
-        let _ = (config, machine);
-        todo!()
+        let (inbox, outbox) = bounded(config.queue_effects.max(1));
+        let board = Arc::new(Board::default());
+        let dir = config.dir.clone();
+        let driver = Driver::open(config, machine, Arc::clone(&board), inbox.clone())?;
+        let cluster = driver.cluster();
+        let thread = Builder::new()
+            .name("log".into())
+            .spawn(move || driver.run(&outbox))
+            .map_err(|e| directory::io_error(&dir, "a thread cannot be started", e))?;
+        Ok(Self { shared: Arc::new(Shared { inbox, board, cluster, thread: Mutex::new(Some(thread)) }) })
     }
 
     /// Puts an effect on its way. Effects proposed by one thread are applied in the order of its calls.
     /// Waits only while [`LogConfig::queue_effects`] others wait already.
     pub fn propose(&self, effect: Vec<u8>) -> Proposal<M::Output> {
-        let _ = effect;
-        todo!()
+        let (answer, proposal) = Proposal::new();
+        if effect.len() > EFFECT_BYTES_MAX {
+            let what = format!("an effect of {} bytes, the limit is {EFFECT_BYTES_MAX}", effect.len());
+            // The receiver is in `proposal`.
+            let _ = answer.send(Err(FaultCode::InvalidParams.with(what)));
+        } else {
+            // A closed log drops the answer, which tells the proposer.
+            let _ = self.shared.inbox.send(Input::Propose(Waiting { effect, answer }));
+        }
+        proposal
     }
 
     /// Positions, counts and latencies.
     pub fn status(&self) -> LogStatus {
-        todo!()
+        self.shared.board.read()
     }
 
     /// The id that the group was given when its first member first opened its directory.
     pub fn cluster_id(&self) -> Uuid {
-        todo!()
+        self.shared.cluster
     }
 
     /// Takes no further proposals, stores those that were taken, syncs, and joins the log's threads. Closing twice does nothing.
     pub fn close(&self) {
-        todo!()
+        self.shared.close();
+    }
+}
+
+impl<M: Machine> Shared<M> {
+    fn close(&self) {
+        let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(thread) = thread.take() {
+            // Refused only when the thread has ended already.
+            let _ = self.inbox.send(Input::Close);
+            if thread.join().is_err() {
+                tracing::error!("the log thread panicked");
+            }
+        }
+    }
+}
+
+impl<M: Machine> Drop for Shared<M> {
+    fn drop(&mut self) {
+        self.close();
     }
 }

@@ -1,5 +1,8 @@
 //! What a log says about itself: positions, counts, latencies.
 
+use super::counters::Counters;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// What a member is in its group.
@@ -73,5 +76,35 @@ impl Latency {
     /// Number of observations.
     pub fn count(&self) -> u64 {
         self.buckets.iter().sum()
+    }
+}
+
+/// Where the log thread shows its positions, and all threads count.
+#[derive(Default)]
+pub(super) struct Board {
+    pub(super) counters: Arc<Counters>,
+    /// Written by the log thread after every turn; its counts stay zero.
+    positions: Mutex<LogStatus>,
+}
+
+impl Board {
+    pub(super) fn positions(&self) -> MutexGuard<'_, LogStatus> {
+        self.positions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn read(&self) -> LogStatus {
+        let positions = self.positions().clone();
+        let c = &self.counters;
+        LogStatus {
+            snapshots: c.snapshots.load(Relaxed),
+            snapshot_failures: c.snapshot_failures.load(Relaxed),
+            fsyncs: c.fsyncs.load(Relaxed),
+            entries: c.entries.load(Relaxed),
+            effects: c.effects.load(Relaxed),
+            bytes_written: c.bytes_written.load(Relaxed),
+            append: c.append.read(),
+            sync: c.sync.read(),
+            ..positions
+        }
     }
 }

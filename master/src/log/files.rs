@@ -1,0 +1,234 @@
+//! The files under raft-engine. Ours rather than its own, for three reasons: a failed sync must poison the log where raft-engine would
+//! panic; the background sync needs the file that is being written; and a broken end of the log is looked at before it is cut off.
+
+use super::counters::{Counters, count};
+use super::record::damage_in;
+use raft_engine::env::{FileSystem, Handle, Permission, WriteExt};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Instant;
+
+/// What raft-engine, the log thread and the sync thread share about the log's files.
+pub(super) struct Files {
+    pub(super) counters: Arc<Counters>,
+    /// The file that appends go to. Set by raft-engine when it opens or rotates a file, which syncs the one before.
+    current: Mutex<Option<Arc<File>>>,
+    /// The first sync that failed. After that nobody can know what is on disk, so the log takes nothing more.
+    failure: OnceLock<String>,
+    /// Damage found where raft-engine would have cut the log: it was not cut.
+    damage: OnceLock<(PathBuf, String)>,
+    /// The last index handed to the kernel. Written by the log thread (release), read by whoever syncs (acquire, in `sync`).
+    appended: AtomicU64,
+    /// The last index known to be on disk. Raised by whoever synced (release), read by the log thread (acquire, in `synced`).
+    synced: AtomicU64,
+}
+
+impl Files {
+    pub(super) fn new(counters: Arc<Counters>) -> Self {
+        Self {
+            counters,
+            current: Mutex::default(),
+            failure: OnceLock::new(),
+            damage: OnceLock::new(),
+            appended: AtomicU64::new(0),
+            synced: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn failure(&self) -> Option<&str> {
+        self.failure.get().map(String::as_str)
+    }
+
+    pub(super) fn damage(&self) -> Option<(PathBuf, String)> {
+        self.damage.get().cloned()
+    }
+
+    pub(super) fn set_appended(&self, index: u64) {
+        self.appended.store(index, Ordering::Release);
+    }
+
+    pub(super) fn set_synced(&self, index: u64) {
+        self.synced.fetch_max(index, Ordering::AcqRel);
+    }
+
+    pub(super) fn synced(&self) -> u64 {
+        self.synced.load(Ordering::Acquire)
+    }
+
+    pub(super) fn is_dirty(&self) -> bool {
+        self.appended.load(Ordering::Acquire) > self.synced()
+    }
+
+    /// Brings everything appended so far to disk; from any thread, beside appends.
+    pub(super) fn sync(&self) {
+        // First the index, then the file: entries up to it lie in this file, or in one that was synced when this one took over.
+        let appended = self.appended.load(Ordering::Acquire);
+        let current = self.current.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(file) = current {
+            self.sync_file(&file);
+        }
+        if self.failure().is_none() {
+            self.set_synced(appended);
+        }
+    }
+
+    fn sync_file(&self, file: &File) {
+        let started = Instant::now();
+        if let Err(e) = file.sync_data() {
+            tracing::error!("a sync of the log failed, the log takes nothing more: {e}");
+            // The first failure stands.
+            let _ = self.failure.set(format!("a sync of the log failed: {e}"));
+        }
+        self.counters.sync.observe(started.elapsed());
+        count(&self.counters.fsyncs, 1);
+    }
+}
+
+/// The file system as raft-engine sees it.
+pub(super) struct LogFiles(pub(super) Arc<Files>);
+
+impl LogFiles {
+    fn open_with(&self, path: &Path, options: &mut OpenOptions) -> io::Result<LogFile> {
+        let file = Arc::new(options.mode(0o600).open(path)?);
+        Ok(LogFile { file, path: path.into(), shared: Arc::clone(&self.0) })
+    }
+}
+
+impl FileSystem for LogFiles {
+    type Handle = LogFile;
+    type Reader = Cursor;
+    type Writer = Cursor;
+
+    fn create<P: AsRef<Path>>(&self, path: P) -> io::Result<LogFile> {
+        self.open_with(path.as_ref(), OpenOptions::new().read(true).write(true).create(true).truncate(false))
+    }
+
+    fn open<P: AsRef<Path>>(&self, path: P, permission: Permission) -> io::Result<LogFile> {
+        self.open_with(path.as_ref(), OpenOptions::new().read(true).write(permission == Permission::ReadWrite))
+    }
+
+    fn delete<P: AsRef<Path>>(&self, path: P) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn rename<P: AsRef<Path>>(&self, from: P, to: P) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn new_reader(&self, handle: Arc<LogFile>) -> io::Result<Cursor> {
+        Ok(Cursor { handle, offset: 0 })
+    }
+
+    fn new_writer(&self, handle: Arc<LogFile>) -> io::Result<Cursor> {
+        if handle.is_append() {
+            *self.0.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&handle.file));
+        }
+        Ok(Cursor { handle, offset: 0 })
+    }
+}
+
+/// One file of the log.
+pub(super) struct LogFile {
+    file: Arc<File>,
+    path: PathBuf,
+    shared: Arc<Files>,
+}
+
+impl LogFile {
+    /// Appends go to `.raftlog` files; `.rewrite` files hold what a purge moved there, from sources it deletes only after a sync.
+    fn is_append(&self) -> bool {
+        self.path.extension().is_some_and(|e| e == "raftlog")
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        self.file.metadata().map(|m| m.len())
+    }
+}
+
+impl Handle for LogFile {
+    /// Called in recovery only, to cut off the end of the log that cannot be read.
+    fn truncate(&self, offset: usize) -> io::Result<()> {
+        let mut tail = vec![0; usize::try_from(self.size()?.saturating_sub(offset as u64)).unwrap_or(usize::MAX)];
+        self.file.read_exact_at(&mut tail, offset as u64)?;
+        if let Some(what) = damage_in(&tail).filter(|_| self.is_append()) {
+            let what = format!("at byte {offset}, {what}");
+            let _ = self.shared.damage.set((self.path.clone(), what.clone()));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        }
+        // Space allocated ahead is zero and is cut off after every kill; anything else was a write that did not finish.
+        let unfinished = tail.iter().rposition(|b| *b != 0).map_or(0, |last| last + 1);
+        if unfinished > 0 {
+            tracing::warn!(file = %self.path.display(), offset, unfinished, "an unfinished, never acknowledged write is cut off the log");
+        }
+        self.file.set_len(offset as u64)
+    }
+
+    fn file_size(&self) -> io::Result<usize> {
+        self.size().map(|n| n as usize)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        // raft-engine would panic at an error; the log thread looks at `failure` instead, before it answers anything.
+        self.shared.sync_file(&self.file);
+        Ok(())
+    }
+}
+
+/// A position in a file of the log.
+pub(super) struct Cursor {
+    handle: Arc<LogFile>,
+    offset: u64,
+}
+
+impl Read for Cursor {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let n = self.handle.file.read_at(into, self.offset)?;
+        self.offset += n as u64;
+        Ok(n)
+    }
+}
+
+impl Write for Cursor {
+    fn write(&mut self, from: &[u8]) -> io::Result<usize> {
+        let n = self.handle.file.write_at(from, self.offset)?;
+        self.offset += n as u64;
+        count(&self.handle.shared.counters.bytes_written, n as u64);
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Seek for Cursor {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let (base, by) = match to {
+            SeekFrom::Start(offset) => (offset, 0),
+            SeekFrom::Current(by) => (self.offset, by),
+            SeekFrom::End(by) => (self.handle.size()?, by),
+        };
+        self.offset = base.checked_add_signed(by).ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(self.offset)
+    }
+}
+
+impl WriteExt for Cursor {
+    fn truncate(&mut self, offset: usize) -> io::Result<()> {
+        self.handle.file.set_len(offset as u64)?;
+        self.offset = offset as u64;
+        Ok(())
+    }
+
+    fn allocate(&mut self, offset: usize, size: usize) -> io::Result<()> {
+        use nix::fcntl::{FallocateFlags, fallocate};
+        match fallocate(&*self.handle.file, FallocateFlags::empty(), offset as i64, size as i64) {
+            Ok(()) | Err(nix::Error::EOPNOTSUPP) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+}
