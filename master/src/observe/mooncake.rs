@@ -3,8 +3,9 @@
 //! Its clients have one call for a single key and another for a batch. Ours are always batches: a batch of one is
 //! counted in the plain family, a larger one in the batch family. Families of features that do not exist here are absent.
 
+use super::Metrics;
 use super::families::{Families, label};
-use super::{Metrics, Observed};
+use super::observed::Look;
 use std::collections::BTreeMap;
 
 /// Mooncake's name of a call, as its metrics spell and its help texts write it, and ours.
@@ -23,31 +24,29 @@ const CALLS_WITHOUT_BATCH: &[(&str, &str, &str)] = &[
     ("ping", "Ping", "heartbeat"),
 ];
 
-pub(super) fn families(out: &mut Families, metrics: &Metrics, observed: &dyn Observed) {
-    gauges(out, observed);
+pub(super) fn families(out: &mut Families, metrics: &Metrics, look: &Look) {
+    gauges(out, look);
     calls(out, metrics);
-    events(out, metrics, observed);
+    events(out, metrics, look);
 }
 
-fn gauges(out: &mut Families, observed: &dyn Observed) {
-    let stat = observed.stat();
+fn gauges(out: &mut Families, look: &Look) {
+    let stat = &look.stat;
     out.gauge("master_allocated_bytes", "Total memory bytes currently allocated across all segments", stat.used as f64);
     out.gauge("master_total_capacity_bytes", "Total memory capacity across all mounted segments", stat.capacity as f64);
     // Its label is the name alone, and a family may hold each set of labels once.
-    let mut by_name: BTreeMap<String, (u64, u64)> = BTreeMap::new();
-    for segment in observed.segments() {
-        let (used, size) = by_name.entry(segment.desc.name).or_default();
+    let mut by_name: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+    for segment in &look.segments {
+        let (used, size) = by_name.entry(&segment.desc.name).or_default();
         *used += segment.used;
         *size += segment.desc.size;
     }
-    let samples =
-        |of: fn(&(u64, u64)) -> u64| by_name.iter().map(move |(name, sums)| (vec![label("segment", name.as_str())], of(sums) as f64));
+    let samples = |of: fn(&(u64, u64)) -> u64| by_name.iter().map(move |(name, sums)| (vec![label("segment", *name)], of(sums) as f64));
     out.gauges("segment_allocated_bytes", "Total memory bytes currently allocated of the segment", samples(|sums| sums.0));
     out.gauges("segment_total_capacity_bytes", "Total memory capacity of the mounted segment", samples(|sums| sums.1));
     out.gauge("master_key_count", "Total number of keys managed by the master", stat.objects as f64);
-    out.gauge("master_soft_pin_key_count", "Total number of soft-pinned keys managed by the master", observed.soft_pins() as f64);
-    let clients = observed.nodes().iter().filter(|node| node.status == "ALIVE").count();
-    out.gauge("master_active_clients", "Total number of active clients", clients as f64);
+    out.gauge("master_soft_pin_key_count", "Total number of soft-pinned keys managed by the master", look.soft_pins as f64);
+    out.gauge("master_active_clients", "Total number of active clients", look.nodes_in("ALIVE") as f64);
 }
 
 fn calls(out: &mut Families, metrics: &Metrics) {
@@ -77,9 +76,9 @@ fn calls(out: &mut Families, metrics: &Metrics) {
     }
 }
 
-fn events(out: &mut Families, metrics: &Metrics, observed: &dyn Observed) {
+fn events(out: &mut Families, metrics: &Metrics, look: &Look) {
     let events = &metrics.events;
-    out.gauge("mem_cache_nums_", "Number of values in memory", observed.stat().objects as f64);
+    out.gauge("mem_cache_nums_", "Number of values in memory", look.stat.objects as f64);
     let mut count = |name, help, value| out.counter(name, help, value);
     count(
         "master_put_start_alloc_failures_total",

@@ -12,8 +12,33 @@ pub trait Observed: Send + Sync {
     fn segments(&self) -> Vec<SegmentState>;
     /// Every store node.
     fn nodes(&self) -> Vec<NodeState>;
-    /// Objects that are soft-pinned.
+    /// Objects that are soft-pinned. Asked at every scrape: keep a count.
     fn soft_pins(&self) -> u64;
     /// The replicated log.
     fn log(&self) -> LogStatus;
+}
+
+/// One look at everything, so that a page asks once and its numbers belong together.
+pub(super) struct Look {
+    pub(super) stat: ClusterStat,
+    pub(super) segments: Vec<SegmentState>,
+    pub(super) nodes: Vec<NodeState>,
+    pub(super) soft_pins: u64,
+    pub(super) log: LogStatus,
+}
+
+impl Look {
+    pub(super) fn at(observed: &dyn Observed) -> Self {
+        Self {
+            stat: observed.stat(),
+            segments: observed.segments(),
+            nodes: observed.nodes(),
+            soft_pins: observed.soft_pins(),
+            log: observed.log(),
+        }
+    }
+
+    pub(super) fn nodes_in(&self, status: &str) -> usize {
+        self.nodes.iter().filter(|node| node.status == status).count()
+    }
 }

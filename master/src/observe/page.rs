@@ -3,20 +3,23 @@
 use super::calls::{CallMetrics, Tally};
 use super::count::Count;
 use super::families::{Families, label};
-use super::{Metrics, Observed, mooncake, process};
+use super::observed::{Look, Observed};
+use super::{Metrics, mooncake, process};
 use crate::log::{LogStatus, Role};
 use perilune_protocol::SegmentStatus;
+use perilune_protocol::rpc::cluster::ClusterStat;
 use prometheus::TextEncoder;
 
 /// Writes the page. A defect in a family costs that page, not the master: it is said in a comment line, which Prometheus skips.
 pub(super) fn render(metrics: &Metrics, observed: &dyn Observed) -> String {
     let mut families = Families::default();
-    cluster(&mut families, observed);
+    let look = Look::at(observed);
+    cluster(&mut families, &look);
     events(&mut families, metrics);
     calls(&mut families, metrics);
-    log(&mut families, &observed.log());
-    machine(&mut families, observed);
-    mooncake::families(&mut families, metrics, observed);
+    log(&mut families, &look.log);
+    machine(&mut families, &look.stat);
+    mooncake::families(&mut families, metrics, &look);
     families.0.extend(metrics.registry.gather());
     let mut page = String::new();
     if let Err(error) = TextEncoder::new().encode_utf8(&families.0, &mut page) {
@@ -25,17 +28,14 @@ pub(super) fn render(metrics: &Metrics, observed: &dyn Observed) -> String {
     page
 }
 
-fn cluster(out: &mut Families, observed: &dyn Observed) {
-    let (stat, segments, nodes) = (observed.stat(), observed.segments(), observed.nodes());
+fn cluster(out: &mut Families, look: &Look) {
+    let Look { stat, segments, .. } = look;
     out.gauge("perilune_objects", "Objects that exist", stat.objects as f64);
-    out.gauge("perilune_objects_soft_pinned", "Objects that are soft-pinned", observed.soft_pins() as f64);
+    out.gauge("perilune_objects_soft_pinned", "Objects that are soft-pinned", look.soft_pins as f64);
     out.gauge("perilune_puts_in_progress", "Puts started and neither ended, revoked nor discarded", stat.puts as f64);
     out.gauge("perilune_capacity_bytes", "Bytes lent by all segments", stat.capacity as f64);
     out.gauge("perilune_used_bytes", "Bytes allocated in all segments, rounding included", stat.used as f64);
-    let statuses = ["ALIVE", "SUSPECT", "LOST"].map(|status| {
-        let count = nodes.iter().filter(|node| node.status == status).count();
-        (vec![label("status", status)], count as f64)
-    });
+    let statuses = ["ALIVE", "SUSPECT", "LOST"].map(|status| (vec![label("status", status)], look.nodes_in(status) as f64));
     out.gauges("perilune_nodes", "Store nodes by what became of them", statuses);
     let statuses = [SegmentStatus::Mounted, SegmentStatus::Suspect, SegmentStatus::Draining, SegmentStatus::Lost].map(|status| {
         let count = segments.iter().filter(|segment| segment.status == status).count();
@@ -98,9 +98,8 @@ fn log(out: &mut Families, log: &LogStatus) {
     out.latency("perilune_log_fsync_seconds", "Time the disk took to make the log durable", &log.sync);
 }
 
-fn machine(out: &mut Families, observed: &dyn Observed) {
-    let stat = observed.stat();
-    let release = [(vec![label("release", stat.release), label("cluster", stat.cluster)], 1.0)];
+fn machine(out: &mut Families, stat: &ClusterStat) {
+    let release = [(vec![label("release", stat.release.as_str()), label("cluster", stat.cluster.as_str())], 1.0)];
     out.gauges("perilune_build_info", "Always 1; the labels tell the release and the cluster", release);
     out.gauge("perilune_uptime_seconds", "Time since the master started", stat.uptime_s as f64);
     if let Some(bytes) = process::resident_bytes() {

@@ -1,6 +1,7 @@
 //! The numbers on one line, in the layout Mooncake's operators know. What does not exist here is left out, not shown as zero.
 
-use super::{Metrics, Observed};
+use super::Metrics;
+use super::observed::{Look, Observed};
 use perilune_protocol::ByteSize;
 use std::fmt::Write;
 use std::sync::{Mutex, PoisonError};
@@ -90,13 +91,14 @@ pub(super) fn render(metrics: &Metrics, observed: &dyn Observed) -> String {
         })
         .collect();
 
-    let (stat, events) = (observed.stat(), &metrics.events);
+    let look = Look::at(observed);
+    let (stat, events) = (&look.stat, &metrics.events);
     let mut line = format!("Mem Storage: {} / {}", ByteSize(stat.used), ByteSize(stat.capacity));
     if stat.capacity > 0 {
         let _ = write!(line, " ({:.1}%)", stat.used as f64 / stat.capacity as f64 * 100.0);
     }
-    let clients = observed.nodes().iter().filter(|node| node.status == "ALIVE").count();
-    let _ = write!(line, " | Keys: {} (soft-pinned: {}) | Clients: {clients}", stat.objects, observed.soft_pins());
+    let clients = look.nodes_in("ALIVE");
+    let _ = write!(line, " | Keys: {} (soft-pinned: {}) | Clients: {clients}", stat.objects, look.soft_pins);
     let _ = write!(line, " | Requests (Success/Total per sec): {}", requests.join(", "));
     let _ = write!(line, " | Batch Requests (per sec, Req=Success/PartialSuccess/Total, Item=Success/Total): {}", batches.join(", "));
     let _ = write!(

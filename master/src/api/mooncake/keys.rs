@@ -127,7 +127,8 @@ struct Value {
 
 fn entry(engine: &dyn Facade, tenant: TenantId, raw: &str) -> Entry {
     let found = find(raw, |key| engine.peek(tenant, key)).and_then(|place| buffers(engine, &place));
-    let values = found.map(|replicas| replicas.into_iter().flatten().map(|buffer| Value { buffer_descriptor: buffer.clone(), buffer }).collect());
+    let values =
+        found.map(|replicas| replicas.into_iter().flatten().map(|buffer| Value { buffer_descriptor: buffer.clone(), buffer }).collect());
     let error = values.as_ref().err().map(|fault| fault.code.as_str());
     Entry { ok: error.is_none(), error, values: values.ok(), disk_values: None, local_disk_values: None, nof_values: None }
 }
