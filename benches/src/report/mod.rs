@@ -1,0 +1,9 @@
+//! Reports: tables for people, latencies, and where a figure was taken.
+
+mod latency;
+mod origin;
+mod table;
+
+pub use latency::{Latency, Percentiles};
+pub use origin::Origin;
+pub use table::Table;

@@ -1,0 +1,57 @@
+//! The commands: one file each, with its flags, its help and what it does.
+
+mod client;
+mod completions;
+mod exists;
+mod get;
+mod ls;
+mod man;
+mod nodes;
+mod put;
+mod query;
+mod replay;
+mod rm;
+mod segments;
+mod stat;
+mod store;
+
+use crate::failure::Failure;
+use crate::settings::Global;
+
+/// What can be asked of the binary.
+#[derive(clap::Subcommand)]
+pub(crate) enum Command {
+    Store(store::Store),
+    Put(put::Put),
+    Get(get::Get),
+    Rm(rm::Rm),
+    Exists(exists::Exists),
+    Ls(ls::Ls),
+    Stat(stat::Stat),
+    Query(query::Query),
+    Segments(segments::Segments),
+    Nodes(nodes::Nodes),
+    Replay(Box<replay::Replay>),
+    Completions(completions::Completions),
+    Man(man::Man),
+}
+
+impl Command {
+    pub(crate) fn run(self, global: &Global) -> Result<(), Failure> {
+        match self {
+            Self::Store(c) => c.run(global),
+            Self::Put(c) => c.run(global),
+            Self::Get(c) => c.run(global),
+            Self::Rm(c) => c.run(global),
+            Self::Exists(c) => c.run(global),
+            Self::Ls(c) => c.run(global),
+            Self::Stat(c) => c.run(global),
+            Self::Query(c) => c.run(global),
+            Self::Segments(c) => c.run(global),
+            Self::Nodes(c) => c.run(global),
+            Self::Replay(c) => c.run(global),
+            Self::Completions(c) => c.run(),
+            Self::Man(c) => c.run(),
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! `perilune store`: lends memory.
+
+use crate::failure::Failure;
+use crate::output;
+use crate::serve::{self, Stop};
+use crate::settings::Global;
+use crate::values::Span;
+use perilune_client::{NodeConfig, StoreNode};
+use perilune_protocol::{ByteSize, Protocol};
+use serde_json::json;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+/// Run a store node: it lends memory and serves the bytes in it
+#[derive(clap::Args)]
+pub(crate) struct Store {
+    /// The masters, separated by commas
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', default_value = "127.0.0.1:50051")]
+    master: Vec<String>,
+    /// Where the node's identity and the list of its segments are kept, in the subdirectory `store`
+    #[arg(long, value_name = "DIR", default_value = "./perilune-data")]
+    data_dir: PathBuf,
+    /// Where the store's REST listens
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    http: SocketAddr,
+    #[command(flatten)]
+    rules: NodeArgs,
+    /// How long one question to the master may take, retries included
+    #[arg(long, value_name = "DURATION", default_value = "10s")]
+    deadline: Span,
+    /// Write the addresses here, as JSON, once the memory is lent
+    #[arg(long, value_name = "FILE")]
+    ready_file: Option<PathBuf>,
+}
+
+/// What a store node lends and how; `perilune dev` takes it too.
+#[derive(clap::Args)]
+pub(crate) struct NodeArgs {
+    /// Memory to lend from the start, unless segments of an earlier run are found; 0 lends none
+    #[arg(long, value_name = "SIZE", default_value = "1GiB")]
+    segment_size: ByteSize,
+    /// How the bytes of a segment are preferably moved: tcp or shm
+    #[arg(long, value_name = "PROTOCOL", default_value = "tcp")]
+    protocol: Protocol,
+    /// Where the transfer engine listens; port 0 takes that of the last run, or the first free one from 15000
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
+    transfer: SocketAddr,
+    /// The largest segment; a larger mount is split
+    #[arg(long, value_name = "SIZE", default_value = "1TiB")]
+    max_registration: ByteSize,
+    /// Allow listening beyond loopback, where nobody is asked who they are
+    #[arg(long)]
+    insecure: bool,
+}
+
+impl NodeArgs {
+    pub(crate) fn config(&self, data_dir: &Path, masters: Vec<String>, rest: Option<SocketAddr>) -> NodeConfig {
+        NodeConfig {
+            masters,
+            data_dir: serve::role_dir(data_dir, "store"),
+            segment_size: self.segment_size.0,
+            protocol: self.protocol,
+            listen: self.transfer,
+            rest,
+            max_registration: self.max_registration.0,
+            insecure: self.insecure,
+            ..NodeConfig::default()
+        }
+    }
+}
+
+impl Store {
+    pub(crate) fn run(self, global: &Global) -> Result<(), Failure> {
+        let runtime = serve::runtime()?;
+        let stop = Stop::listen(&runtime)?;
+        let config = NodeConfig { deadline: self.deadline.0, ..self.rules.config(&self.data_dir, self.master, Some(self.http)) };
+        let node = StoreNode::start(config)?;
+        let segments = node.segments();
+        let addresses = json!({ "rest": node.rest_addr(), "transfer": segments.first().map(|s| s.tcp_endpoint().to_owned()), "segments": segments.len() });
+        serve::say_ready(self.ready_file.as_deref(), &addresses)?;
+        if global.json {
+            output::json(&addresses)?;
+        } else {
+            let rest = node.rest_addr().map_or("nowhere".to_owned(), |at| at.to_string());
+            let lent = ByteSize(segments.iter().map(|s| s.size).sum());
+            output::line(format_args!("perilune store: REST on {rest}, lends {lent} in {} segments", segments.len()))?;
+        }
+        stop.wait(&runtime);
+        node.stop();
+        Ok(())
+    }
+}

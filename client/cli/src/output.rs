@@ -1,0 +1,43 @@
+//! What leaves the process: tables for people, JSON for machines, logs to stderr.
+
+use crate::failure::Failure;
+use crate::settings::Global;
+use serde::Serialize;
+use std::io::{ErrorKind, Write};
+use tracing_subscriber::EnvFilter;
+
+/// Writes to stdout. A reader that has gone ends the command quietly.
+pub(crate) fn bytes(bytes: &[u8]) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    out.write_all(bytes).and_then(|()| out.flush()).map_err(|e| match e.kind() {
+        ErrorKind::BrokenPipe => Failure::NobodyListens,
+        _ => Failure::of("writing to the standard output", e),
+    })
+}
+
+/// Writes a line to stdout.
+pub(crate) fn line(text: impl std::fmt::Display) -> Result<(), Failure> {
+    bytes(format!("{text}\n").as_bytes())
+}
+
+/// Writes a value as one line of JSON to stdout.
+pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
+    line(serde_json::to_string(value).map_err(|e| Failure::of("writing JSON", e))?)
+}
+
+/// Starts the log of this process, on stderr, at the level of `--log`.
+pub(crate) fn log_to_stderr(global: &Global) -> Result<(), Failure> {
+    let filter = EnvFilter::try_new(&global.log).map_err(|e| {
+        Failure::Usage(format!(
+            "--log `{}` is not a filter: {e}; write a level (error, warn, info, debug, trace) or `module=level,...`",
+            global.log
+        ))
+    })?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if global.json {
+        log.json().init()
+    } else {
+        log.init()
+    }
+    Ok(())
+}

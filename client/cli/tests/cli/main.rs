@@ -1,0 +1,1 @@
+//! Real binary, real processes: each command once, bad input, kill -9.
