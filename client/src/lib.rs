@@ -16,6 +16,7 @@ mod node;
 mod observe;
 mod places;
 mod put;
+mod rest;
 mod segments;
 mod store;
 

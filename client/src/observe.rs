@@ -11,7 +11,7 @@ const SECONDS: [f64; 16] =
     [2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 2e-2, 1e-1, 5e-1, 2.0, 10.0];
 
 /// What a store counts.
-pub struct Metrics {
+pub(crate) struct Metrics {
     registry: Registry,
     pub(crate) put: Operation,
     pub(crate) get: Operation,
@@ -57,7 +57,7 @@ impl Metrics {
     }
 
     /// Everything in Prometheus' text format, with the engine's counters.
-    pub fn page(&self, engine: &Engine) -> String {
+    pub(crate) fn page(&self, engine: &Engine) -> String {
         let mut families = self.registry.gather();
         families.extend(transfers(engine));
         TextEncoder::new().encode_to_string(&families).unwrap_or_else(|e| format!("# the metrics cannot be written: {e}\n"))
@@ -109,6 +109,11 @@ fn transfers(engine: &Engine) -> Vec<prometheus::proto::MetricFamily> {
         }
     }
     page.gather()
+}
+
+/// Numbers that are not counted but asked for.
+pub(crate) fn gauges(values: &[(&str, &str, u64)]) -> String {
+    values.iter().map(|(name, help, value)| format!("# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}\n")).collect()
 }
 
 fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {

@@ -18,7 +18,7 @@ const PAUSE_MAX: Duration = Duration::from_millis(500);
 const ATTEMPT_MAX: Duration = Duration::from_secs(2);
 
 /// What is said on every new connection before anyone else may use it.
-pub(crate) type Greeting = Box<dyn Fn(&Link, &Welcome, Instant) -> Outcome<()> + Send + Sync>;
+pub(crate) type Greeting = Box<dyn Fn(&Link, Instant) -> Outcome<()> + Send + Sync>;
 
 /// Whether a question was asked more than once, so that its effect may be the earlier asking's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,9 +96,9 @@ impl Master {
     /// Runs the greeting again on the present connection.
     pub(crate) fn greet_again(&self, deadline: Instant) -> Outcome<()> {
         let link = self.link(deadline)?;
-        match (&self.greeting, self.welcome()) {
-            (Some(greeting), Some(welcome)) => greeting(&link, &welcome, deadline).inspect_err(|fault| self.drop_link(&link, fault)),
-            _ => Ok(()),
+        match &self.greeting {
+            Some(greeting) => greeting(&link, deadline).inspect_err(|fault| self.drop_link(&link, fault)),
+            None => Ok(()),
         }
     }
 
@@ -144,7 +144,7 @@ impl Master {
         for address in &self.addresses {
             let until = deadline.min(Instant::now() + ATTEMPT_MAX);
             let opened = Link::open(address, &self.hello, until).and_then(|(link, welcome)| match &self.greeting {
-                Some(greeting) => greeting(&link, &welcome, deadline).map(|()| (link, welcome)),
+                Some(greeting) => greeting(&link, deadline).map(|()| (link, welcome)),
                 None => Ok((link, welcome)),
             });
             match opened {

@@ -1,53 +1,214 @@
 //! A store node: lends memory to the cluster and serves the store over REST.
 
+mod beat;
 mod config;
+mod lending;
+mod listen;
+mod mount;
+mod record;
 
 pub use config::NodeConfig;
+pub(crate) use mount::Origin;
 
-use crate::Store;
-use perilune_protocol::{FaultCode, Outcome, Protocol, SegmentDesc, SegmentId};
+use crate::master::Master;
+use crate::{Store, StoreConfig, observe, rest};
+use beat::Announcer;
+use lending::{Lending, PAGE, Wish};
+use nix::fcntl::{Flock, FlockArg};
+use perilune_protocol::rpc::session::Hello;
+use perilune_protocol::{FaultCode, NodeId, Outcome, Protocol, SegmentDesc, SegmentId};
+use record::Record;
+use std::fs::{self, File};
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+use tracing::{info, warn};
 
-/// A running store node.
-pub struct StoreNode(Store);
+/// A running store node. Stops when dropped; its segments stay in `/dev/shm`, so that the next start finds them with their objects.
+pub struct StoreNode {
+    node: Arc<Node>,
+    /// Dropped to stop the heartbeat.
+    stop: Option<Sender<()>>,
+    beat: Option<JoinHandle<()>>,
+    rest: Option<rest::Server>,
+    /// One node per data directory. Dropped last.
+    _lock: Flock<File>,
+}
 
-#[expect(missing_docs, reason = "filled in next")]
-#[expect(unused_variables, reason = "filled in next")]
+/// What the parts of a running node share.
+pub(crate) struct Node {
+    pub(crate) config: NodeConfig,
+    pub(crate) store: Store,
+    /// The connection that belongs to this node: when it closes, the node is suspect.
+    pub(crate) master: Master,
+    pub(crate) lending: Arc<Lending>,
+    /// Whether the master answered the last beat. Written by the heartbeat, read by anybody; guards nothing, so relaxed.
+    heard: AtomicBool,
+}
+
+impl Node {
+    /// Whether the master answered the last beat.
+    pub(crate) fn is_heard(&self) -> bool {
+        self.heard.load(Ordering::Relaxed)
+    }
+
+    /// What this node and its store counted, in Prometheus' text format.
+    pub(crate) fn metrics(&self) -> String {
+        let segments = self.lending.descs();
+        let lent = segments.iter().map(|desc| desc.size).sum();
+        self.store.metrics() + &observe::gauges(&[
+            ("perilune_node_segments", "Segments this node lends.", segments.len() as u64),
+            ("perilune_node_lent_bytes", "Bytes this node lends.", lent),
+            ("perilune_node_heard", "Whether the master answered the last heartbeat.", self.is_heard().into()),
+        ])
+    }
+}
+
 impl StoreNode {
+    /// Starts a node: finds the segments of the last run, announces itself, serves.
+    ///
+    /// A master that is away does not stop it from starting; the node announces itself when the master is back.
+    ///
+    /// # Errors
+    /// When a setting is wrong, an address is taken, the data directory cannot be used (or another node uses it),
+    /// or a master refuses for good, as for a wrong version.
     pub fn start(config: NodeConfig) -> Outcome<StoreNode> {
-        Err(FaultCode::NotSupported.with("not built yet"))
+        listen::check(&config)?;
+        if config.max_registration == 0 || config.max_registration % PAGE != 0 {
+            let given = config.max_registration;
+            return Err(FaultCode::InvalidParams.with(format!("a largest segment of {given} bytes: it must be a multiple of {PAGE}")));
+        }
+        let (dir, lock) = take_directory(&config.data_dir)?;
+        let mut record = Record::load(&dir)?.unwrap_or_else(Record::fresh);
+        let listener = config.rest.map(listen::bind).transpose()?;
+        let rest_addr = listener.as_ref().and_then(|listener| listener.local_addr().ok());
+        let (engine, listened) = listen::engine(&config, &dir, record.listened)?;
+        record.listened = Some(listened);
+        record.save(&dir)?;
+        let lending = Arc::new(Lending::recover(dir, engine.clone(), config.max_registration, record)?);
+        if config.segment_size > 0 && lending.descs().is_empty() {
+            lending.allocate(config.segment_size, &Wish { protocol: config.protocol, location: "" })?;
+        }
+        let name = listened.to_string();
+        let agent = format!("perilune-store {} at {name}", env!("CARGO_PKG_VERSION"));
+        let rest = rest_addr.map(|at| format!("http://{at}")).unwrap_or_default();
+        let announcer = Announcer { lending: Arc::clone(&lending), name, rest };
+        let greeting = Box::new(move |link: &_, deadline| announcer.announce(link, deadline));
+        let master = Master::new(config.masters.clone(), Hello { agent: agent.clone(), tenant: String::new() }, Some(greeting))?;
+        let store = Store::new(StoreConfig {
+            masters: config.masters.clone(),
+            deadline: config.deadline,
+            agent,
+            engine: Some(engine),
+            ..StoreConfig::default()
+        })?;
+        let node = Arc::new(Node { config, store, master, lending, heard: AtomicBool::new(false) });
+        match node.master.reach(Instant::now() + beat::ATTEMPT) {
+            Ok(()) => node.heard.store(true, Ordering::Relaxed),
+            Err(fault) if fault.code == FaultCode::Unreachable => warn!("no master is there yet, trying on: {fault}"),
+            Err(fault) => return Err(fault),
+        }
+        let rest = listener.map(|listener| rest::serve(listener, Arc::clone(&node))).transpose()?;
+        let (stop, stopped) = channel();
+        let beating = Arc::clone(&node);
+        let beat = thread::Builder::new()
+            .name("heartbeat".into())
+            .spawn(move || beat::run(&beating.master, &beating.lending, &beating.heard, &stopped))
+            .map_err(|e| FaultCode::Internal.with(format!("cannot start the heartbeat: {e}")))?;
+        info!(node = %node.lending.node(), engine = %listened, rest = ?rest_addr, segments = node.lending.descs().len(), "the store node is up");
+        Ok(Self { node, stop: Some(stop), beat: Some(beat), rest, _lock: lock })
     }
+
+    /// Lends `size` bytes of fresh memory, rounded up to 4096, as one segment or several.
     /// `None` takes the node's protocol.
+    ///
+    /// # Errors
+    /// [`FaultCode::InvalidParams`] for size 0, [`FaultCode::NoSpace`] when `/dev/shm` has no room, or the master's.
     pub fn mount(&self, size: u64, protocol: Option<Protocol>, location: &str) -> Outcome<Vec<SegmentDesc>> {
-        Err(FaultCode::NotSupported.with("not built yet"))
+        self.node.mount(size, protocol, location)
     }
+
+    /// Lends `size` bytes from `offset` of the object `/dev/shm/<name>`; its contents are kept. A leading `/` is accepted.
+    ///
+    /// # Errors
+    /// [`FaultCode::SegmentNotFound`] when there is no such object, [`FaultCode::SegmentExists`] when some of the bytes are mounted,
+    /// [`FaultCode::Forbidden`] when it may not be read, [`FaultCode::InvalidParams`] for everything else that is wrong with it.
     pub fn mount_shm(&self, name: &str, offset: u64, size: u64, protocol: Option<Protocol>, location: &str) -> Outcome<Vec<SegmentDesc>> {
-        Err(FaultCode::NotSupported.with("not built yet"))
+        self.node.mount_shm(name, offset, size, protocol, location)
     }
-    /// Answers per segment, in order. With a grace period the memory is freed when the master says so.
+
+    /// Takes segments back; answers per segment, in order. With a grace period they stay readable and are freed when the master says so.
     pub fn unmount(&self, segments: &[SegmentId], grace: Duration) -> Vec<Outcome<()>> {
-        Vec::new()
+        self.node.unmount(segments, grace, None)
     }
+
     /// Segments lent at the moment.
     pub fn segments(&self) -> Vec<SegmentDesc> {
-        Vec::new()
+        self.node.lending.descs()
     }
+
+    /// The node's id, the same in every run.
+    pub fn id(&self) -> NodeId {
+        self.node.lending.node()
+    }
+
+    /// Whether the master answered the last heartbeat.
+    pub fn is_heard(&self) -> bool {
+        self.node.is_heard()
+    }
+
     /// The store as this node uses it for its REST face.
     pub fn store(&self) -> &Store {
-        &self.0
+        &self.node.store
     }
-    /// Only `/api/*`, without a fallback, so that it can be merged.
+
+    /// The routes below `/api/`, without a fallback, so that they can be merged into another listener.
     pub fn router(&self) -> axum::Router {
-        axum::Router::new()
+        rest::router(Arc::clone(&self.node))
     }
+
+    /// Where REST listens, with the real port.
     pub fn rest_addr(&self) -> Option<SocketAddr> {
-        None
+        self.rest.as_ref().map(rest::Server::addr)
     }
+
     /// Stops. Segments stay in `/dev/shm`, so that the next start finds them with their objects.
     pub fn stop(self) {}
+
     /// Unmounts and frees everything, then stops.
+    ///
+    /// # Errors
+    /// The first segment that could not be unmounted; it stays for the next start.
     pub fn retire(self) -> Outcome<()> {
-        Ok(())
+        let ids: Vec<SegmentId> = self.segments().iter().map(|desc| desc.id).collect();
+        self.unmount(&ids, Duration::ZERO).into_iter().collect()
     }
+}
+
+impl Drop for StoreNode {
+    fn drop(&mut self) {
+        self.stop = None;
+        if let Some(beat) = self.beat.take() {
+            // A heartbeat that panicked has said so already.
+            let _ = beat.join();
+        }
+        self.rest = None;
+        self.node.lending.withdraw_all();
+    }
+}
+
+fn take_directory(dir: &Path) -> Outcome<(std::path::PathBuf, Flock<File>)> {
+    let storage = |what: &str, e: &dyn std::fmt::Display| FaultCode::Storage.with(format!("cannot {what} the data directory {}: {e}", dir.display()));
+    fs::create_dir_all(dir).map_err(|e| storage("make", &e))?;
+    let whole = fs::canonicalize(dir).map_err(|e| storage("find", &e))?;
+    let file = File::options().create(true).append(true).open(whole.join("node.lock")).map_err(|e| storage("write to", &e))?;
+    let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, e)| match e {
+        nix::errno::Errno::EWOULDBLOCK => FaultCode::WrongState.with(format!("another store node uses the data directory {}", dir.display())),
+        other => storage("lock", &other),
+    })?;
+    Ok((whole, lock))
 }

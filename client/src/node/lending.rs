@@ -1,0 +1,286 @@
+//! The memory this node lends: from an object in `/dev/shm` to an exported segment, and back. Knows no master.
+
+use super::record::{Kept, Record};
+use nix::sys::statvfs::statvfs;
+use perilune_protocol::{ByteSize, Capability, Fault, FaultCode, NodeId, Outcome, Protocol, SegmentDesc, SegmentId};
+use perilune_transfer_engine::{Engine, Memory, MemoryError, host_id};
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tracing::{info, warn};
+
+/// Sizes and offsets of segments are multiples of this.
+pub(crate) const PAGE: u64 = 4096;
+
+/// What is lent, and the record of it. The lock is held while the record is written and never while a master is asked.
+pub(crate) struct Lending {
+    dir: PathBuf,
+    engine: Engine,
+    max_registration: u64,
+    held: Mutex<Held>,
+}
+
+struct Held {
+    record: Record,
+    /// One for each segment of the record, in the same order.
+    lent: Vec<SegmentDesc>,
+}
+
+/// How a segment was asked for.
+pub(crate) struct Wish<'a> {
+    pub(crate) protocol: Protocol,
+    pub(crate) location: &'a str,
+}
+
+/// A segment that is being made: not yet lent, not yet in the record.
+type Made = (Kept, Arc<Memory>);
+
+impl Lending {
+    /// Lends again what the record names and still exists.
+    pub(crate) fn recover(dir: PathBuf, engine: Engine, max_registration: u64, record: Record) -> Outcome<Self> {
+        let node = record.node;
+        let kept = record.segments.clone();
+        let held = Mutex::new(Held { record: Record { segments: Vec::new(), ..record }, lent: Vec::new() });
+        let lending = Self { dir, engine, max_registration, held };
+        let mut intact = Vec::new();
+        for kept in kept {
+            match reopen(&kept) {
+                Ok(memory) => intact.push((kept, memory)),
+                Err(why) => warn!(segment = %kept.id, object = %kept.object, "the memory of a segment is gone, it is dropped: {why}"),
+            }
+        }
+        remove_orphans(node, &intact);
+        if !intact.is_empty() {
+            info!(segments = intact.len(), "found the segments of the last run again");
+        }
+        lending.lend(intact)?;
+        Ok(lending)
+    }
+
+    /// Makes objects for `size` bytes, rounded up to pages, and lends them; answers what was lent.
+    pub(crate) fn allocate(&self, size: u64, wish: &Wish<'_>) -> Outcome<Vec<SegmentDesc>> {
+        let size = size.checked_next_multiple_of(PAGE).ok_or_else(|| FaultCode::InvalidParams.with(format!("{size} bytes are too many")))?;
+        self.check_space(size)?;
+        let node = self.lock().record.node;
+        let mut made: Vec<Made> = Vec::new();
+        for (_, size) in self.parts(size) {
+            let id = SegmentId::random();
+            let object = format!("{}{id}", prefix(node));
+            let memory = match Memory::create(&object, size) {
+                Ok(memory) => memory,
+                Err(error) => {
+                    discard(&made);
+                    return Err(memory_fault(&error));
+                }
+            };
+            made.push((keep(id, object, 0, size, true, wish, &memory), memory));
+        }
+        let undo: Vec<Made> = made.clone();
+        self.lend(made).inspect_err(|_| discard(&undo))
+    }
+
+    /// Lends a stretch of an object that somebody else made; its contents are kept.
+    pub(crate) fn adopt(&self, name: &str, offset: u64, size: u64, wish: &Wish<'_>) -> Outcome<Vec<SegmentDesc>> {
+        if is_ours(name) {
+            return Err(FaultCode::InvalidParams.with(format!("/dev/shm/{name} belongs to a store node: mount an object of your own")));
+        }
+        if offset.checked_add(size).is_none() {
+            return Err(FaultCode::InvalidParams.with(format!("offset {offset} and size {size} are too large")));
+        }
+        // Opened whole first, so that a stretch that is too short or unreadable is refused before anything is lent.
+        drop(Memory::open(name, offset, size).map_err(|e| memory_fault(&e))?);
+        let mut made: Vec<Made> = Vec::new();
+        for (start, size) in self.parts(size) {
+            let memory = Memory::open(name, offset + start, size).map_err(|e| memory_fault(&e))?;
+            made.push((keep(SegmentId::random(), name.to_owned(), offset + start, size, false, wish, &memory), memory));
+        }
+        self.lend(made)
+    }
+
+    /// Takes segments back: after this no byte of them moves. Objects that this node made are removed.
+    pub(crate) fn free(&self, ids: &[SegmentId]) {
+        let mut held = self.lock();
+        let mut freed = Vec::new();
+        for id in ids {
+            self.engine.withdraw(*id);
+            if let Some(at) = held.record.segments.iter().position(|kept| kept.id == *id) {
+                held.lent.remove(at);
+                freed.push(held.record.segments.remove(at));
+            }
+        }
+        if freed.is_empty() {
+            return;
+        }
+        if let Err(fault) = held.record.save(&self.dir) {
+            // The next start finds the object gone and drops the segment then.
+            warn!("a segment was unmounted, but the record could not be written: {fault}");
+        }
+        drop(held);
+        for kept in freed {
+            info!(segment = %kept.id, object = %kept.object, "unmounted");
+            if kept.owned {
+                unlink(&kept.object);
+            }
+        }
+    }
+
+    /// Stops serving everything; the objects and the record stay.
+    pub(crate) fn withdraw_all(&self) {
+        for desc in &self.lock().lent {
+            self.engine.withdraw(desc.id);
+        }
+    }
+
+    /// Remembers that segments are leaving, or not any more.
+    pub(crate) fn set_leaving(&self, ids: &[SegmentId], leaving: bool) -> Outcome<()> {
+        let mut held = self.lock();
+        for kept in held.record.segments.iter_mut().filter(|kept| ids.contains(&kept.id)) {
+            kept.leaving = leaving;
+        }
+        held.record.save(&self.dir)
+    }
+
+    /// What is lent, as peers must know it.
+    pub(crate) fn descs(&self) -> Vec<SegmentDesc> {
+        self.lock().lent.clone()
+    }
+
+    /// The record of one segment.
+    pub(crate) fn kept(&self, id: SegmentId) -> Option<Kept> {
+        self.lock().record.segments.iter().find(|kept| kept.id == id).cloned()
+    }
+
+    pub(crate) fn node(&self) -> NodeId {
+        self.lock().record.node
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Offsets and sizes of the segments that `size` bytes are split into.
+    fn parts(&self, size: u64) -> impl Iterator<Item = (u64, u64)> + use<> {
+        let most = self.max_registration;
+        (0..size.div_ceil(most)).map(move |n| (n * most, most.min(size - n * most)))
+    }
+
+    fn check_space(&self, size: u64) -> Outcome<()> {
+        let Ok(shm) = statvfs("/dev/shm") else { return Ok(()) };
+        let capacity = shm.blocks() * shm.fragment_size();
+        let available = shm.blocks_available() * shm.fragment_size();
+        // Pages are taken when they are first written, so what was lent before counts in full.
+        let lent: u64 = self.lock().record.segments.iter().filter(|kept| kept.owned).map(|kept| kept.size).sum();
+        let left = available.min(capacity.saturating_sub(lent));
+        if size <= left {
+            return Ok(());
+        }
+        let (size, left) = (ByteSize(size), ByteSize(left));
+        Err(FaultCode::NoSpace.with(format!("{size} cannot be lent: /dev/shm has room for {left} more; enlarge it or lend less")))
+    }
+
+    fn lend(&self, made: Vec<Made>) -> Outcome<Vec<SegmentDesc>> {
+        let mut held = self.lock();
+        if let Some((new, old)) = made.iter().find_map(|(new, _)| Some((new, held.record.segments.iter().find(|old| overlap(new, old))?))) {
+            let told = format!("bytes {}..{} of /dev/shm/{} are mounted already, as segment {}", old.offset, old.offset + old.size, new.object, old.id);
+            return Err(FaultCode::SegmentExists.with(told));
+        }
+        let mut record = held.record.clone();
+        record.segments.extend(made.iter().map(|(kept, _)| kept.clone()));
+        record.save(&self.dir)?;
+        let mut lent: Vec<SegmentDesc> = Vec::with_capacity(made.len());
+        for (kept, memory) in made {
+            let desc = self.describe(&kept, &memory, record.node);
+            // From here on the engine keeps the memory mapped, until the segment is withdrawn.
+            if let Err(error) = self.engine.export(desc.id, memory, desc.capability) {
+                for desc in &lent {
+                    self.engine.withdraw(desc.id);
+                }
+                held.record.save(&self.dir)?;
+                return Err(FaultCode::Internal.with(error.to_string()));
+            }
+            lent.push(desc);
+        }
+        held.record = record;
+        held.lent.extend(lent.iter().cloned());
+        Ok(lent)
+    }
+
+    fn describe(&self, kept: &Kept, memory: &Memory, node: NodeId) -> SegmentDesc {
+        let mut desc = SegmentDesc {
+            id: kept.id,
+            name: String::new(),
+            node,
+            base: memory.base(),
+            size: kept.size,
+            protocol: kept.protocol,
+            location: kept.location.clone(),
+            endpoints: self.engine.endpoints(),
+            capability: Capability::random(),
+        };
+        desc.name = if kept.owned { desc.tcp_endpoint().to_owned() } else { kept.object.clone() };
+        desc
+    }
+}
+
+fn keep(id: SegmentId, object: String, offset: u64, size: u64, owned: bool, wish: &Wish<'_>, memory: &Memory) -> Kept {
+    let identity = memory.identity().clone();
+    Kept { id, object, offset, size, owned, leaving: false, protocol: wish.protocol, location: wish.location.to_owned(), identity }
+}
+
+fn overlap(a: &Kept, b: &Kept) -> bool {
+    let object = |kept: &Kept| (kept.identity.device, kept.identity.inode);
+    object(a) == object(b) && a.offset < b.offset + b.size && b.offset < a.offset + a.size
+}
+
+fn reopen(kept: &Kept) -> Result<Arc<Memory>, String> {
+    if kept.identity.host != host_id() {
+        return Err("the host was restarted since".into());
+    }
+    let memory = Memory::open(&kept.object, kept.offset, kept.size).map_err(|e| e.to_string())?;
+    if *memory.identity() == kept.identity { Ok(memory) } else { Err("another object has its name now".into()) }
+}
+
+fn prefix(node: NodeId) -> String {
+    format!("perilune-{node}-")
+}
+
+/// Whether a name is one that a node gives to memory it allocates.
+fn is_ours(name: &str) -> bool {
+    let Some(ids) = name.strip_prefix("perilune-") else { return false };
+    let is_id = |text: Option<&str>| text.is_some_and(|text| text.parse::<SegmentId>().is_ok());
+    ids.len() == 73 && is_id(ids.get(..36)) && is_id(ids.get(37..))
+}
+
+/// Objects that this node made and did not live to write down. The lock on the data directory says that they are nobody else's.
+fn remove_orphans(node: NodeId, intact: &[Made]) {
+    let known: HashSet<&str> = intact.iter().map(|(kept, _)| kept.object.as_str()).collect();
+    let prefix = prefix(node);
+    let Ok(entries) = std::fs::read_dir("/dev/shm") else { return };
+    for name in entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
+        if name.starts_with(&prefix) && !known.contains(name.as_str()) {
+            info!(object = %name, "removing memory that an earlier run left behind");
+            unlink(&name);
+        }
+    }
+}
+
+fn discard(made: &[Made]) {
+    made.iter().for_each(|(kept, _)| unlink(&kept.object));
+}
+
+fn unlink(object: &str) {
+    if let Err(error) = Memory::unlink(object) {
+        warn!(%object, "cannot be removed: {error}");
+    }
+}
+
+fn memory_fault(error: &MemoryError) -> Fault {
+    let code = match error {
+        MemoryError::Missing(_) => FaultCode::SegmentNotFound,
+        MemoryError::Unreadable(_) => FaultCode::Forbidden,
+        MemoryError::Exists(_) => FaultCode::SegmentExists,
+        MemoryError::System { .. } => FaultCode::NoSpace,
+        _ => FaultCode::InvalidParams,
+    };
+    code.with(error.to_string())
+}

@@ -1,0 +1,71 @@
+//! Where a node listens: which addresses it may take, and which are free.
+
+use super::NodeConfig;
+use perilune_protocol::{FaultCode, Outcome};
+use perilune_transfer_engine::{Engine, EngineError};
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use tracing::warn;
+
+/// Where the transfer engine looks for a free port.
+const PORTS: std::ops::Range<u16> = 15_000..16_000;
+/// What the system allows for the path of a unix socket.
+const SOCKET_PATH_BYTES: usize = 107;
+
+/// Nobody is asked who they are, so other hosts may only come in when that was said to be right.
+pub(crate) fn check(config: &NodeConfig) -> Outcome<()> {
+    let open = [Some(config.listen), config.rest].into_iter().flatten().find(|at| !at.ip().is_loopback());
+    match open {
+        Some(at) if !config.insecure => Err(FaultCode::Forbidden.with(format!(
+            "{at} can be reached from other hosts and nobody is asked who they are: listen on 127.0.0.1, or say --insecure"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Takes the address of the REST listener.
+pub(crate) fn bind(at: SocketAddr) -> Outcome<TcpListener> {
+    let taken = |e: std::io::Error| FaultCode::WrongState.with(format!("cannot listen on {at} for REST: {e}; choose another address"));
+    let listener = TcpListener::bind(at).map_err(taken)?;
+    listener.set_nonblocking(true).map_err(taken)?;
+    Ok(listener)
+}
+
+/// Starts the engine on the address given, or for port 0 on the port of the last run or the first free one.
+pub(crate) fn engine(config: &NodeConfig, dir: &Path, listened: Option<SocketAddr>) -> Outcome<(Engine, SocketAddr)> {
+    let at = config.listen;
+    let earlier = listened.filter(|earlier| earlier.ip() == at.ip()).map(|earlier| earlier.port());
+    let ports: Vec<u16> = match at.port() {
+        0 => earlier.into_iter().chain(PORTS).chain([0]).collect(),
+        port => vec![port],
+    };
+    let socket = dir.join("engine.sock");
+    let local = socket.as_os_str().len() <= SOCKET_PATH_BYTES;
+    if !local {
+        warn!("{} is too long for the path of a socket: peers on this host will use TCP", socket.display());
+    }
+    for port in &ports {
+        let at = SocketAddr::new(at.ip(), *port);
+        // A taken port is cheaper to notice before the engine starts its threads.
+        if ports.len() > 1 && TcpListener::bind(at).is_err() {
+            continue;
+        }
+        let mut builder = Engine::builder().deadline(config.deadline).listen_tcp(at);
+        if local {
+            builder = builder.listen_shm(socket.clone());
+        }
+        match builder.build() {
+            Ok(engine) => {
+                let tcp = engine.endpoints().into_iter().find_map(|e| match e {
+                    perilune_protocol::Endpoint::Tcp(at) => at.parse().ok(),
+                    perilune_protocol::Endpoint::Shm { .. } => None,
+                });
+                return Ok((engine, tcp.unwrap_or(at)));
+            }
+            Err(EngineError::Listen { cause, .. }) if cause.kind() == ErrorKind::AddrInUse && ports.len() > 1 => {}
+            Err(error) => return Err(FaultCode::WrongState.with(format!("the transfer engine cannot start: {error}"))),
+        }
+    }
+    Err(FaultCode::WrongState.with(format!("no free port on {} for the transfer engine", at.ip())))
+}

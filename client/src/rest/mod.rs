@@ -1,0 +1,56 @@
+//! The store over REST: the routes of Mooncake's store service, its fields and texts, and statuses that say what is wrong.
+
+mod json;
+mod memory;
+mod objects;
+mod refuse;
+mod server;
+
+pub(crate) use server::{Server, serve};
+
+use crate::node::Node;
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, delete, get, post, put};
+use refuse::Refusal;
+use std::sync::Arc;
+
+/// The largest body.
+const BODY_BYTES_MAX: usize = 100 << 20;
+
+/// The routes below `/api/`. A key may contain slashes and percent-escapes; an empty one is refused with a sentence.
+pub(crate) fn router(node: Arc<Node>) -> Router {
+    let empty = || any(|| async { Refusal::new(StatusCode::BAD_REQUEST, "Missing key: the path ends where the key should be") });
+    Router::new()
+        .route("/api/put", put(objects::put))
+        .route("/api/get/{*key}", get(objects::get))
+        .route("/api/exist/{*key}", get(objects::exist))
+        .route("/api/remove/{*key}", delete(objects::remove))
+        .route("/api/remove_all", delete(objects::remove_all))
+        .route("/api/get/", empty())
+        .route("/api/exist/", empty())
+        .route("/api/remove/", empty())
+        .route("/api/mount", post(memory::mount))
+        .route("/api/unmount", post(memory::unmount))
+        .route("/api/mount_shm", post(memory::mount_shm))
+        .route("/api/unmount_shm", post(memory::unmount_shm))
+        .method_not_allowed_fallback(|| async { plain(StatusCode::METHOD_NOT_ALLOWED) })
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(node)
+}
+
+/// Runs what blocks off the threads that serve sockets.
+async fn blocking<R: IntoResponse + Send + 'static>(node: Arc<Node>, work: impl FnOnce(&Node) -> R + Send + 'static) -> Response {
+    match tokio::task::spawn_blocking(move || work(&node)).await {
+        Ok(reply) => reply.into_response(),
+        Err(error) => Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the request was not finished: {error}")).into_response(),
+    }
+}
+
+/// The answer for what is not there: a line of text, such as `404: Not Found`.
+fn plain(status: StatusCode) -> Response {
+    let text = format!("{}: {}", status.as_u16(), status.canonical_reason().unwrap_or("Error"));
+    (status, text).into_response()
+}

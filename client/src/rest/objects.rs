@@ -1,0 +1,104 @@
+//! Put, get, exist, remove.
+
+use super::json::{self, Fields, Status};
+use super::refuse::Refusal;
+use super::{blocking, json::success};
+use crate::node::Node;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use axum::http::{StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use perilune_protocol::{FaultCode, ObjectKey, PutConfig};
+use serde::Serialize;
+use serde_json::Value;
+use std::sync::Arc;
+
+pub(super) async fn put(State(node): State<Arc<Node>>, body: Result<Bytes, BytesRejection>) -> Response {
+    blocking(node, move |node| -> Result<Response, Refusal> {
+        let mut fields = Fields::read(body, &["key", "value"])?;
+        let mut text = |name: &str| match fields.take(name) {
+            Some(Value::String(text)) => Ok(text),
+            Some(_) => Err(Refusal::new(StatusCode::BAD_REQUEST, format!("Missing key or value: `{name}` must be a string"))),
+            None => Err(Refusal::new(StatusCode::BAD_REQUEST, "Missing key or value")),
+        };
+        let (key, value) = (text("key")?, text("value")?);
+        let put = node.store.put(&ObjectKey::from(key), value.as_bytes(), &PutConfig::default());
+        // A key that existed keeps its value, and that is a success.
+        put.map(|_| success()).map_err(|fault| Refusal::of("PUT operation failed", &fault))
+    })
+    .await
+}
+
+pub(super) async fn get(State(node): State<Arc<Node>>, uri: Uri) -> Response {
+    blocking(node, move |node| match node.store.get(&key(&uri, "/api/get/")) {
+        Ok(bytes) => ([(header::CONTENT_TYPE, "application/octet-stream")], bytes).into_response(),
+        Err(fault) if fault.code == FaultCode::ObjectNotFound => Refusal::new(StatusCode::NOT_FOUND, "Key not found").into_response(),
+        Err(fault) => Refusal::of("GET operation failed", &fault).into_response(),
+    })
+    .await
+}
+
+pub(super) async fn exist(State(node): State<Arc<Node>>, uri: Uri) -> Response {
+    #[derive(Serialize)]
+    struct Known {
+        exists: bool,
+    }
+    blocking(node, move |node| {
+        let key = key(&uri, "/api/exist/");
+        match key.check().and_then(|()| node.store.exists(&[key])) {
+            Ok(known) => json::reply(StatusCode::OK, &Known { exists: known == [true] }),
+            Err(fault) => Refusal::of("Exist check failed", &fault).into_response(),
+        }
+    })
+    .await
+}
+
+pub(super) async fn remove(State(node): State<Arc<Node>>, uri: Uri) -> Response {
+    blocking(node, move |node| {
+        let removed: Result<(), _> = node.store.remove(&[key(&uri, "/api/remove/")], false).into_iter().collect();
+        removed.map(|()| success()).map_err(|fault| Refusal::of("Remove operation failed", &fault))
+    })
+    .await
+}
+
+pub(super) async fn remove_all(State(node): State<Arc<Node>>) -> Response {
+    blocking(node, |node| match node.store.remove_matching("", false) {
+        Ok(count) => json::reply(StatusCode::OK, &Status { status: &format!("success removed {count} keys") }),
+        Err(fault) => Refusal::of("RemoveAll operation failed", &fault).into_response(),
+    })
+    .await
+}
+
+/// The bytes of the path after `before`. A `%` that begins no escape stands for itself.
+fn key(uri: &Uri, before: &str) -> ObjectKey {
+    let mut rest = uri.path().strip_prefix(before).unwrap_or_default().as_bytes();
+    let mut key = Vec::with_capacity(rest.len());
+    while let [first, after @ ..] = rest {
+        let escaped = match after {
+            [high, low, ..] if *first == b'%' => char::from(*high).to_digit(16).zip(char::from(*low).to_digit(16)),
+            _ => None,
+        };
+        let (byte, taken) = escaped.map_or((*first, 1), |(high, low)| ((high * 16 + low) as u8, 3));
+        key.push(byte);
+        rest = &rest[taken..];
+    }
+    ObjectKey::new(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_in_the_path_may_be_any_bytes() {
+        let of = |path: &str| key(&path.parse::<Uri>().unwrap(), "/api/get/").as_bytes().to_vec();
+        assert_eq!(of("/api/get/a/b//c"), b"a/b//c");
+        assert_eq!(of("/api/get/a%2Fb%20c%00%ff"), b"a/b c\0\xff");
+        assert_eq!(of("/api/get/100%25"), b"100%");
+        assert_eq!(of("/api/get/100%"), b"100%");
+        assert_eq!(of("/api/get/%zz%4"), b"%zz%4");
+        assert_eq!(of("/api/get/%4%41"), b"%4A");
+        assert_eq!(of("/api/get/a+b?c=d"), b"a+b");
+    }
+}

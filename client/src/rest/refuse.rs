@@ -1,0 +1,64 @@
+//! How this face says no.
+
+use super::json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use perilune_protocol::{Fault, FaultCode};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// A status and a sentence.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    status: StatusCode,
+    body: Body,
+}
+
+#[derive(Debug, Serialize)]
+struct Body {
+    error: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failed_segment_ids: Option<Vec<String>>,
+    /// Why each of them failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasons: Option<BTreeMap<String, String>>,
+}
+
+impl Refusal {
+    pub(super) fn new(status: StatusCode, error: impl Into<String>) -> Self {
+        Self { status, body: Body { error: error.into(), failed_segment_ids: None, reasons: None } }
+    }
+
+    /// What the store said, after the words that clients of this face know.
+    pub(super) fn of(words: &str, fault: &Fault) -> Self {
+        Self::new(status(fault.code), format!("{words}: {fault}"))
+    }
+
+    /// Some segments could not be unmounted.
+    pub(super) fn of_segments(words: &str, failed: Vec<(String, Fault)>) -> Self {
+        let status = failed.first().map_or(StatusCode::INTERNAL_SERVER_ERROR, |(_, fault)| status(fault.code));
+        let ids = failed.iter().map(|(id, _)| id.clone()).collect();
+        let reasons = failed.into_iter().map(|(id, fault)| (id, fault.to_string())).collect();
+        Self { status, body: Body { error: words.into(), failed_segment_ids: Some(ids), reasons: Some(reasons) } }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        json::reply(self.status, &self.body)
+    }
+}
+
+/// Whose mistake it is, and whether trying again helps.
+fn status(code: FaultCode) -> StatusCode {
+    match code {
+        FaultCode::InvalidParams => StatusCode::BAD_REQUEST,
+        FaultCode::Forbidden => StatusCode::FORBIDDEN,
+        FaultCode::ObjectNotFound | FaultCode::SegmentNotFound => StatusCode::NOT_FOUND,
+        FaultCode::ObjectExists | FaultCode::ObjectLeased | FaultCode::SegmentExists | FaultCode::WrongState => StatusCode::CONFLICT,
+        FaultCode::NoSpace | FaultCode::NoReadableReplica | FaultCode::Unreachable | FaultCode::NodeNotFound => StatusCode::SERVICE_UNAVAILABLE,
+        FaultCode::Timeout => StatusCode::GATEWAY_TIMEOUT,
+        FaultCode::NotSupported => StatusCode::NOT_IMPLEMENTED,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}

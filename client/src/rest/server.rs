@@ -1,0 +1,89 @@
+//! The node's own listener: the routes of the store, and what an operator wants to see of this process.
+
+use super::{plain, router};
+use crate::node::Node;
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use perilune_protocol::{FaultCode, Outcome};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tracing::{error, warn};
+
+/// Requests under way get so long to finish when the node stops.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// A listener that serves until it is dropped.
+pub(crate) struct Server {
+    addr: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Serves on `listener`, which does not block.
+pub(crate) fn serve(listener: TcpListener, node: Arc<Node>) -> Outcome<Server> {
+    let failed = |e: std::io::Error| FaultCode::Internal.with(format!("cannot serve REST: {e}"));
+    let addr = listener.local_addr().map_err(failed)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("rest").enable_all().build().map_err(failed)?;
+    let listener = runtime.block_on(async { tokio::net::TcpListener::from_std(listener) }).map_err(failed)?;
+    let routes = router(Arc::clone(&node)).merge(own(node)).fallback(|| async { plain(StatusCode::NOT_FOUND) });
+    let (stop, stopped) = oneshot::channel::<()>();
+    let (told, mut leaving) = oneshot::channel::<()>();
+    let serve = async move {
+        let serving = axum::serve(listener, routes).with_graceful_shutdown(async move {
+            // Dropping the sender says the same as sending.
+            let _ = stopped.await;
+            drop(told);
+        });
+        let late = async {
+            let _ = (&mut leaving).await;
+            tokio::time::sleep(FAREWELL).await;
+        };
+        tokio::select! {
+            served = serving.into_future() => if let Err(e) = served { error!("REST stopped: {e}"); },
+            () = late => warn!("REST stopped with requests unfinished"),
+        }
+    };
+    let thread = thread::Builder::new().name("rest".into()).spawn(move || {
+        runtime.block_on(serve);
+        runtime.shutdown_background();
+    });
+    Ok(Server { addr, stop: Some(stop), thread: Some(thread.map_err(failed)?) })
+}
+
+impl Server {
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take() {
+            // A thread that panicked has said so already.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn own(node: Arc<Node>) -> Router {
+    Router::new().route("/health", get(health)).route("/metrics", get(metrics)).with_state(node)
+}
+
+async fn health(State(node): State<Arc<Node>>) -> Response {
+    if node.is_heard() {
+        "OK".into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "the master does not hear this node").into_response()
+    }
+}
+
+async fn metrics(State(node): State<Arc<Node>>) -> Response {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], node.metrics()).into_response()
+}
