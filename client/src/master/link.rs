@@ -227,3 +227,168 @@ impl Link {
     }
 }
 
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::master::fake::{self, Peer};
+    use perilune_protocol::ObjectKey;
+    use perilune_protocol::rpc::object::MatchPrefix;
+    use std::sync::mpsc::channel;
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(20)
+    }
+
+    fn open(address: &str) -> Link {
+        Link::open(address, &fake::hello(), soon()).unwrap().0
+    }
+
+    /// A question that says which it is.
+    fn question(n: usize) -> MatchPrefix {
+        MatchPrefix { keys: vec![ObjectKey::from("k"); n] }
+    }
+
+    #[test]
+    fn answers_in_any_order_find_their_callers() {
+        const CALLERS: usize = 24;
+        let address = fake::master(|mut peer: Peer| {
+            peer.hello().unwrap();
+            for _round in 0..20 {
+                let mut asked: Vec<_> = (0..CALLERS).map(|_| peer.ask().unwrap()).collect();
+                asked.reverse();
+                for asked in asked {
+                    let n = asked.read::<MatchPrefix>().keys.len() as u64;
+                    peer.answer(&asked, Ok(n));
+                }
+            }
+        });
+        let link = open(&address);
+        thread::scope(|scope| {
+            for n in 0..CALLERS {
+                let link = &link;
+                scope.spawn(move || {
+                    for _round in 0..20 {
+                        assert_eq!(link.call(&question(n), soon()).unwrap(), Ok(n as u64));
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn a_reader_that_gives_up_hands_the_reading_on() {
+        let (go, wait) = channel::<()>();
+        let wait = Mutex::new(wait);
+        let address = fake::master(move |mut peer: Peer| {
+            peer.hello().unwrap();
+            let asked = [peer.ask().unwrap(), peer.ask().unwrap()];
+            wait.lock().unwrap().recv().unwrap();
+            let patient = asked.iter().find(|asked| asked.read::<MatchPrefix>().keys.len() == 2).unwrap();
+            peer.answer(patient, Ok(2u64));
+            // Stays until the client leaves.
+            assert!(peer.ask().is_none());
+        });
+        let link = open(&address);
+        thread::scope(|scope| {
+            let hasty = scope.spawn(|| link.call(&question(1), Instant::now() + Duration::from_millis(50)));
+            let patient = scope.spawn(|| link.call(&question(2), soon()));
+            assert_eq!(hasty.join().unwrap().unwrap_err().code, FaultCode::Timeout);
+            go.send(()).unwrap();
+            assert_eq!(patient.join().unwrap().unwrap(), Ok(2));
+        });
+        drop(link);
+    }
+
+    #[test]
+    fn an_answer_may_come_byte_by_byte_and_the_next_with_it() {
+        let address = fake::master(|mut peer: Peer| {
+            peer.hello().unwrap();
+            let asked = [peer.ask().unwrap(), peer.ask().unwrap()];
+            let mut out = Vec::new();
+            for asked in &asked {
+                let text = "x".repeat(100_000 * asked.read::<MatchPrefix>().keys.len());
+                rpc::encode_answer(&mut out, asked.op, asked.id, &Err::<u64, _>(FaultCode::Internal.with(text))).unwrap();
+            }
+            let (slowly, rest) = out.split_at(50);
+            slowly.iter().for_each(|byte| peer.send(&[*byte]));
+            peer.send(rest);
+        });
+        let link = open(&address);
+        thread::scope(|scope| {
+            for n in [1, 2] {
+                let link = &link;
+                scope.spawn(move || {
+                    let fault = link.call(&question(n), soon()).unwrap().unwrap_err();
+                    assert_eq!(fault.message.len(), n * 100_000);
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn a_broken_stream_fails_every_call_and_every_later_one() {
+        let breaks: [fn(&mut Peer, &fake::Asked); 4] = [
+            |_, _| {}, // closes
+            |peer, asked| peer.send(&fake::damaged(asked)),
+            |peer, asked| peer.send(&fake::damaged(asked)[..40]),
+            |peer, _| peer.send(b"PRLN\x01 but not a header, only as long as one"),
+        ];
+        for (nth, break_it) in breaks.into_iter().enumerate() {
+            let address = fake::master(move |mut peer: Peer| {
+                peer.hello().unwrap();
+                let asked = [peer.ask().unwrap(), peer.ask().unwrap(), peer.ask().unwrap()];
+                break_it(&mut peer, &asked[0]);
+            });
+            let link = open(&address);
+            thread::scope(|scope| {
+                for n in 0..3 {
+                    let (link, address) = (&link, &address);
+                    scope.spawn(move || {
+                        let fault = link.call(&question(n), soon()).unwrap_err();
+                        assert_eq!(fault.code, FaultCode::Unreachable, "break {nth}: {fault}");
+                        assert!(fault.message.contains(address.as_str()), "{fault}");
+                    });
+                }
+            });
+            assert_eq!(link.call(&question(9), soon()).unwrap_err().code, FaultCode::Unreachable);
+        }
+    }
+
+    #[test]
+    fn who_speaks_otherwise_is_told_apart() {
+        let newer = fake::master(|mut peer: Peer| {
+            let asked = peer.ask().unwrap();
+            let mut out = Vec::new();
+            rpc::encode_answer(&mut out, asked.op, asked.id, &Ok(fake::welcome())).unwrap();
+            out[4] = 2;
+            peer.send(&out);
+        });
+        let other = fake::master(|mut peer: Peer| peer.send(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"));
+        let refuses = fake::master(|mut peer: Peer| {
+            let asked = peer.ask().unwrap();
+            peer.answer(&asked, Err::<u64, _>(FaultCode::Forbidden.with("no such tenant")));
+        });
+        for (address, code, word) in [
+            (newer, FaultCode::InvalidVersion, "version 2"),
+            (other, FaultCode::NotSupported, "another service"),
+            (refuses, FaultCode::Forbidden, "no such tenant"),
+        ] {
+            let fault = Link::open(&address, &fake::hello(), soon()).err().unwrap();
+            assert_eq!(fault.code, code, "{fault}");
+            assert!(fault.message.contains(word) && fault.message.contains(&address), "{fault}");
+        }
+    }
+
+    #[test]
+    fn a_question_larger_than_a_frame_is_refused_and_harms_nothing() {
+        let address = fake::master(|mut peer: Peer| {
+            peer.hello().unwrap();
+            let asked = peer.ask().unwrap();
+            peer.answer(&asked, Ok(1u64));
+        });
+        let link = open(&address);
+        let huge = MatchPrefix { keys: vec![ObjectKey::new(vec![0; 80 << 20])] };
+        assert_eq!(link.call(&huge, soon()).unwrap().unwrap_err().code, FaultCode::InvalidParams);
+        assert_eq!(link.call(&question(1), soon()).unwrap(), Ok(1));
+    }
+}

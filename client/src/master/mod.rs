@@ -1,5 +1,7 @@
 //! What the client knows of the master: how to ask it, and when to ask again.
 
+#[cfg(test)]
+pub(crate) mod fake;
 mod link;
 mod retry;
 mod wire;

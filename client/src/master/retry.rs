@@ -166,3 +166,79 @@ fn gave_up(fault: &Fault, after: Duration) -> Fault {
     fault.code.with(format!("no master answered within {seconds:.1} s: {}; check that `perilune master` runs there", fault.message))
 }
 
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::master::fake::{self, Peer};
+    use perilune_protocol::rpc::object::MatchPrefix;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    const QUESTION: MatchPrefix = MatchPrefix { keys: Vec::new() };
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(20)
+    }
+
+    fn answers(mut peer: Peer) {
+        let _left = peer.hello();
+        while let Some(asked) = peer.ask() {
+            peer.answer(&asked, Ok(5u64));
+        }
+    }
+
+    #[test]
+    fn a_master_that_is_down_is_named_when_the_deadline_passes() {
+        let address = fake::nobody();
+        let master = Master::new(vec![address.clone()], fake::hello(), None).unwrap();
+        let fault = master.call(&QUESTION, Instant::now() + Duration::from_millis(60)).unwrap_err();
+        assert_eq!(fault.code, FaultCode::Unreachable);
+        assert!(fault.message.contains(&address) && fault.message.contains("perilune master"), "{fault}");
+        assert!(Master::new(Vec::new(), fake::hello(), None).is_err());
+    }
+
+    #[test]
+    fn a_question_whose_answer_was_lost_is_asked_again_and_says_so() {
+        let address = fake::master(|mut peer: Peer| {
+            peer.hello().unwrap();
+            if peer.nth == 0 {
+                peer.ask().unwrap(); // and closes without an answer
+                return;
+            }
+            while let Some(asked) = peer.ask() {
+                peer.answer(&asked, Ok(5u64));
+            }
+        });
+        let master = Master::new(vec![address], fake::hello(), None).unwrap();
+        assert_eq!(master.call_noting(&QUESTION, soon()), (Ok(5), Repeated(true)));
+        assert_eq!(master.call_noting(&QUESTION, soon()), (Ok(5), Repeated(false)));
+        assert_eq!(master.welcome(), Some(fake::welcome()));
+    }
+
+    #[test]
+    fn the_first_master_that_answers_is_taken_by_all_callers() {
+        let greetings = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&greetings);
+        let greeting: Greeting = Box::new(move |link, deadline| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            assert_eq!(link.call(&QUESTION, deadline)?, Ok(5));
+            Ok(())
+        });
+        let addresses = vec![fake::nobody(), "no such host:1".into(), fake::master(answers)];
+        let master = Master::new(addresses, fake::hello(), Some(greeting)).unwrap();
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| assert_eq!(master.call(&QUESTION, soon()), Ok(5)));
+            }
+        });
+        assert_eq!(greetings.load(Ordering::Relaxed), 1, "one connection, greeted once");
+        master.greet_again(soon()).unwrap();
+        assert_eq!(greetings.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn what_repeating_will_not_cure_is_said_at_once() {
+        let other = fake::master(|mut peer: Peer| peer.send(b"SSH-2.0-OpenSSH_9.2p1\r\n"));
+        let master = Master::new(vec![other], fake::hello(), None).unwrap();
+        assert_eq!(master.call(&QUESTION, soon()).unwrap_err().code, FaultCode::NotSupported);
+    }
+}
