@@ -219,6 +219,22 @@ impl State {
         overlaps
     }
 
+    /// Before a snapshot is read: what an earlier, damaged one left behind goes.
+    pub(crate) fn forget_all(&self) {
+        let mut objects = Vec::new();
+        self.index.for_each(&mut |object| {
+            objects.push(object.clone());
+            ControlFlow::Continue(())
+        });
+        for object in objects {
+            self.index.remove(object.key.as_ref(), object.version);
+        }
+        let segments: Vec<_> = self.segments.table().iter().map(|s| s.id()).collect();
+        for segment in segments {
+            self.segments.unmount(segment);
+        }
+    }
+
     /// A removal to propose for an object that was condemned.
     pub fn removal(object: &Object, reason: RemoveReason) -> Effect {
         let key: &Key = &object.key;

@@ -59,8 +59,9 @@ pub fn writer(state: Arc<State>) -> Box<dyn FnOnce(&mut dyn Write) -> io::Result
     })
 }
 
-/// Fills an empty state.
+/// Replaces the state. After an error the state is unfit for use until another snapshot has been read.
 pub fn read(state: &State, from: &mut dyn Read) -> io::Result<()> {
+    state.forget_all();
     loop {
         match take(from)? {
             Chunk::Head { tso_limit, segments } => {

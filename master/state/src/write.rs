@@ -43,6 +43,15 @@ impl From<Fault> for PutRefusal {
     }
 }
 
+/// Puts that were discarded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Discarded {
+    /// How many.
+    pub puts: u64,
+    /// Bytes that wait in limbo for their writers to have stopped.
+    pub bytes: u64,
+}
+
 /// Values up to this size are kept in at most [`EXTENTS_SMALL`] pieces, larger ones in [`EXTENTS_LARGE`] (DESIGN D3a).
 const SMALL_BYTES: u64 = 8 << 20;
 const EXTENTS_SMALL: usize = 4;
@@ -107,10 +116,16 @@ impl State {
         Err(FaultCode::InvalidWrite.with(format!("{key}: the put is being published")))
     }
 
-    /// Discards puts whose writers have gone. Returns how many.
-    pub fn discard_abandoned(&self, now: MonotonicMs) -> u64 {
-        let abandoned = self.puts.abandoned(now.saturating_sub(self.rules.put_discard_ms));
-        abandoned.iter().filter(|put| self.discard(put, now)).count() as u64
+    /// Discards puts whose writers have gone.
+    pub fn discard_abandoned(&self, now: MonotonicMs) -> Discarded {
+        let mut discarded = Discarded::default();
+        for put in self.puts.abandoned(now.saturating_sub(self.rules.put_discard_ms)) {
+            if self.discard(&put, now) {
+                discarded.puts += 1;
+                discarded.bytes += put.size * put.replicas.len() as u64;
+            }
+        }
+        discarded
     }
 
     /// Condemns an object and gives the removal to propose.

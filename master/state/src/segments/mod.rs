@@ -190,12 +190,19 @@ impl Table {
 #[derive(Default)]
 pub struct Segments {
     table: ArcSwap<Table>,
+    /// Written by apply, read by whoever sweeps orphans: a change says that there may be some. Relaxed: the sweep may come a tick later.
+    unmounts: AtomicU64,
 }
 
 impl Segments {
     /// The table as it is now.
     pub fn table(&self) -> arc_swap::Guard<Arc<Table>> {
         self.table.load()
+    }
+
+    /// How many segments have gone since this master began.
+    pub fn unmounts(&self) -> u64 {
+        self.unmounts.load(Ordering::Relaxed)
     }
 
     /// Apply: a segment is lent, or its description changed.
@@ -229,6 +236,7 @@ impl Segments {
             t.by_id.remove(&id);
             t.grace_ms.remove(&id);
         });
+        self.unmounts.fetch_add(1, Ordering::Relaxed);
         Some(segment)
     }
 

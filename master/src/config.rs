@@ -1,0 +1,101 @@
+//! The settings of a master.
+
+use crate::log::Durability;
+use perilune_state::Rules;
+use perilune_state::place::Placement;
+use perilune_state::segments::nodes::Silence;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Everything a master is started with.
+#[derive(Clone, Debug)]
+pub struct MasterConfig {
+    /// Where the log and its snapshots live.
+    pub data_dir: PathBuf,
+    /// Where clients and store nodes call. Port 0 takes a free one.
+    pub rpc: SocketAddr,
+    /// Where HTTP is served; every listener serves every face.
+    pub http: Vec<SocketAddr>,
+    /// What survives a power loss; a killed process loses nothing either way.
+    pub durability: Durability,
+    /// A snapshot is made after so many log entries.
+    pub snapshot_entries: u64,
+    /// How long a lookup keeps an object readable.
+    pub lease: Duration,
+    /// After this a put that was not ended may be discarded.
+    pub put_discard: Duration,
+    /// After this the space of a discarded put is reused.
+    pub put_release: Duration,
+    /// How often nodes are to be heard.
+    pub heartbeat: Duration,
+    /// Silence after which reads avoid a node.
+    pub suspect_after: Duration,
+    /// Silence after which a node's replicas are gone unless it returns.
+    pub lost_after: Duration,
+    /// Share of the mounted memory above which objects are evicted, 0 to 1.
+    pub eviction_high_watermark: f64,
+    /// How segments are chosen.
+    pub placement: Placement,
+    /// Allow listeners beyond loopback although nothing authenticates callers.
+    pub insecure: bool,
+}
+
+impl Default for MasterConfig {
+    fn default() -> Self {
+        Self {
+            data_dir: "perilune-data".into(),
+            rpc: ([127, 0, 0, 1], 50051).into(),
+            http: vec![([127, 0, 0, 1], 9003).into()],
+            durability: Durability::Quorum,
+            snapshot_entries: 100_000,
+            lease: Duration::from_secs(10),
+            put_discard: Duration::from_secs(30),
+            put_release: Duration::from_secs(600),
+            heartbeat: Duration::from_secs(1),
+            suspect_after: Duration::from_secs(2),
+            lost_after: Duration::from_secs(10),
+            eviction_high_watermark: 0.9,
+            placement: Placement::Random,
+            insecure: false,
+        }
+    }
+}
+
+impl MasterConfig {
+    /// Says which setting cannot be, and why.
+    pub fn check(&self) -> Result<(), String> {
+        let watermark = self.eviction_high_watermark;
+        if !(0.05..=1.0).contains(&watermark) {
+            return Err(format!("eviction-high-watermark is {watermark}; it must be between 0.05 and 1"));
+        }
+        if self.lost_after <= self.suspect_after || self.suspect_after < self.heartbeat {
+            return Err(format!(
+                "heartbeat {:?}, suspect-after {:?}, lost-after {:?}: each must be longer than the one before",
+                self.heartbeat, self.suspect_after, self.lost_after
+            ));
+        }
+        if self.put_release < self.put_discard {
+            return Err(format!("put-release {:?} must not be shorter than put-discard {:?}", self.put_release, self.put_discard));
+        }
+        let beyond = std::iter::once(&self.rpc).chain(&self.http).find(|a| !a.ip().is_loopback());
+        match beyond {
+            Some(address) if !self.insecure => Err(format!(
+                "{address} can be reached from other machines and nothing authenticates callers yet: listen on 127.0.0.1, or accept it with --insecure"
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// The part the brain decides by.
+    pub fn rules(&self) -> Rules {
+        let ms = |d: Duration| perilune_protocol::Millis::from(d).0;
+        Rules {
+            lease_ms: ms(self.lease),
+            put_discard_ms: ms(self.put_discard),
+            put_release_ms: ms(self.put_release),
+            silence: Silence { suspect_ms: ms(self.suspect_after), lost_ms: ms(self.lost_after) },
+            placement: self.placement,
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! Requests about nodes and segments, and the listings.
+
+use super::Engine;
+use perilune_protocol::rpc::cluster::{ClusterStat, NodeState};
+use perilune_protocol::rpc::segment::{Mount, SegmentState, Unmount};
+use perilune_protocol::rpc::session::{HeartbeatReply, Register, Registered, Welcome};
+use perilune_protocol::{FaultCode, Millis, NodeId, Outcome, SegmentDesc, SegmentId};
+use perilune_state::Effect;
+use perilune_state::segments::Reach;
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+/// A page of memory: sizes and offsets of segments are multiples of nothing smaller.
+const SEGMENT_BYTES_MIN: u64 = 4096;
+
+impl Engine {
+    /// A node announces itself and the memory it still has.
+    pub async fn register(&self, session: u64, question: Register) -> Outcome<Registered> {
+        let Register { node, name, rest, segments } = question;
+        let intact: HashSet<SegmentId> = segments.iter().map(|s| s.id).collect();
+        let (mut unknown, mut returning) = (Vec::new(), false);
+        for desc in segments {
+            let known = self.state().segments.table().get(desc.id).filter(|s| s.node() == node).cloned();
+            match known {
+                Some(segment) => {
+                    returning |= segment.reach() == Reach::Lost;
+                    if *segment.desc() != desc {
+                        self.commit(&Effect::Mount(desc)).await?;
+                    }
+                }
+                None => unknown.push(desc.id),
+            }
+        }
+        let table = self.state().segments.table().clone();
+        for gone in table.iter().filter(|s| s.node() == node && !intact.contains(&s.id())) {
+            tracing::warn!(%node, segment = %gone.id(), "the node came back without this segment; its replicas are gone");
+            self.commit(&Effect::Unmount { segment: gone.id() }).await?;
+        }
+        self.state().nodes.register(node, name, rest, session, self.now());
+        self.judge();
+        let objects_returned = if returning { self.objects_on(node) } else { 0 };
+        tracing::info!(%node, segments = intact.len(), unknown = unknown.len(), objects_returned, "store node registered");
+        Ok(Registered { unknown, objects_returned })
+    }
+
+    fn objects_on(&self, node: NodeId) -> u64 {
+        let mut count = 0;
+        self.state().index.for_each(&mut |object| {
+            count += u64::from(object.replicas.iter().any(|r| r.segment.node() == node));
+            ControlFlow::Continue(())
+        });
+        count
+    }
+
+    /// A node says that it lives.
+    pub fn heartbeat(&self, session: u64, node: NodeId) -> HeartbeatReply {
+        match self.state().nodes.beat(node, session, self.now()) {
+            Some(release) => HeartbeatReply { register: false, release },
+            None => HeartbeatReply { register: true, release: Vec::new() },
+        }
+    }
+
+    /// Looks at who is silent, and tells their segments.
+    pub(crate) fn judge(&self) {
+        let state = self.state();
+        for (node, reach) in state.nodes.judge(&state.segments, state.began(), self.now()) {
+            match reach {
+                Reach::Alive => tracing::info!(%node, "store node is heard again"),
+                Reach::Suspect => tracing::warn!(%node, "store node is silent; reads avoid it"),
+                Reach::Lost => tracing::warn!(%node, "store node is lost; its replicas count as gone until it returns"),
+            }
+        }
+    }
+
+    /// A node lends segments. All or nothing.
+    pub async fn mount(&self, session: u64, question: Mount) -> Outcome<()> {
+        for desc in &question.segments {
+            if !self.state().nodes.is_registered(desc.node, session) {
+                return Err(FaultCode::NodeNotFound.with(format!("node {} is not registered on this connection", desc.node)));
+            }
+            if desc.size < SEGMENT_BYTES_MIN || desc.endpoints.is_empty() {
+                let why = format!("segment {}: {} bytes, {} endpoints; it needs {SEGMENT_BYTES_MIN} bytes and 1 endpoint", desc.id, desc.size, desc.endpoints.len());
+                return Err(FaultCode::InvalidParams.with(why));
+            }
+            let known = self.state().segments.table().get(desc.id).cloned();
+            if known.is_some_and(|s| s.node() != desc.node || s.desc().size != desc.size) {
+                return Err(FaultCode::SegmentExists.with(format!("segment {} is mounted already, by another node or with another size", desc.id)));
+            }
+        }
+        for desc in question.segments {
+            tracing::info!(segment = %desc.id, node = %desc.node, bytes = desc.size, "segment mounted");
+            self.commit(&Effect::Mount(desc)).await?;
+        }
+        self.judge();
+        Ok(())
+    }
+
+    /// Takes segments back, at once or after a grace period during which they can be read.
+    pub async fn unmount(&self, question: Unmount) -> Vec<Outcome<()>> {
+        let mut outcomes = Vec::with_capacity(question.segments.len());
+        for segment in question.segments {
+            outcomes.push(if question.grace_ms > 0 {
+                tracing::info!(%segment, grace_ms = question.grace_ms, "segment drains");
+                self.commit(&Effect::Drain { segment, grace_ms: question.grace_ms }).await
+            } else {
+                self.unmount_now(segment).await
+            });
+        }
+        outcomes
+    }
+
+    /// The segment goes, and its node is told to free the memory.
+    pub(crate) async fn unmount_now(&self, segment: SegmentId) -> Outcome<()> {
+        let node = self.state().segments.table().get(segment).map(|s| s.node());
+        self.commit(&Effect::Unmount { segment }).await?;
+        if let Some(node) = node {
+            self.state().nodes.release(node, segment);
+        }
+        tracing::info!(%segment, "segment unmounted");
+        Ok(())
+    }
+
+    /// What a caller should know before its first question.
+    pub fn welcome(&self) -> Welcome {
+        let config = &self.inner.config;
+        let ms = |d: std::time::Duration| Millis::from(d).0;
+        Welcome {
+            cluster: self.inner.log.cluster_id().to_string(),
+            release: env!("CARGO_PKG_VERSION").into(),
+            lease_ms: ms(config.lease),
+            heartbeat_ms: ms(config.heartbeat),
+            put_deadline_ms: ms(config.put_discard),
+        }
+    }
+
+    /// How to reach a segment.
+    pub fn describe(&self, id: SegmentId) -> Option<Arc<SegmentDesc>> {
+        self.state().segments.table().get(id).map(|s| s.desc())
+    }
+
+    /// Every segment, sorted by name and id.
+    pub fn segments(&self) -> Vec<SegmentState> {
+        let mut all: Vec<_> = self.state().segments.table().iter().map(|s| s.state()).collect();
+        all.sort_by(|a, b| (&a.desc.name, a.desc.id).cmp(&(&b.desc.name, b.desc.id)));
+        all
+    }
+
+    /// Every store node that registered with this master.
+    pub fn nodes(&self) -> Vec<NodeState> {
+        self.state().nodes.list(&self.state().segments, self.now())
+    }
+
+    /// The totals.
+    pub fn stat(&self) -> ClusterStat {
+        let state = self.state();
+        let table = state.segments.table();
+        let log = self.inner.log.status();
+        ClusterStat {
+            cluster: self.inner.log.cluster_id().to_string(),
+            release: env!("CARGO_PKG_VERSION").into(),
+            objects: state.index.len() as u64,
+            puts: state.puts.len() as u64,
+            nodes: state.nodes.alive(),
+            segments: table.len() as u64,
+            capacity: table.iter().map(|s| s.space().capacity()).sum(),
+            used: table.iter().map(|s| s.space().used()).sum(),
+            evictions: self.inner.evictor.evicted(),
+            applied: log.applied,
+            uptime_s: self.now() / 1000,
+        }
+    }
+}

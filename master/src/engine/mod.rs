@@ -1,0 +1,92 @@
+//! The one door to the state: stamps requests with time, ids and draws, proposes what must survive, and answers.
+
+mod brain;
+mod clock;
+mod cluster;
+mod facade;
+mod objects;
+
+pub use brain::Brain;
+pub use clock::Clock;
+
+use crate::config::MasterConfig;
+use crate::log::Log;
+use crate::observe::Metrics;
+use crate::work::evict::Evictor;
+use perilune_protocol::{Outcome, Tso};
+use perilune_state::{Applied, Effect, State};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What faces, RPC and workers hold. Cheap to clone.
+#[derive(Clone)]
+pub struct Engine {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) state: Arc<State>,
+    pub(crate) log: Log<Brain>,
+    pub(crate) clock: Clock,
+    pub(crate) metrics: Metrics,
+    pub(crate) evictor: Evictor,
+    pub(crate) config: MasterConfig,
+    /// Where this master's RPC listener really is.
+    pub(crate) rpc: SocketAddr,
+    draws: AtomicU64,
+}
+
+impl Engine {
+    pub(crate) fn new(state: Arc<State>, log: Log<Brain>, clock: Clock, config: MasterConfig, rpc: SocketAddr) -> Self {
+        let draws = AtomicU64::new(clock.wall_ms());
+        let (metrics, evictor) = (Metrics::new(), Evictor::default());
+        Self { inner: Arc::new(Inner { state, log, clock, metrics, evictor, config, rpc, draws }) }
+    }
+
+    /// Where everything is counted.
+    pub fn metrics(&self) -> &Metrics {
+        &self.inner.metrics
+    }
+
+    pub(crate) fn state(&self) -> &State {
+        &self.inner.state
+    }
+
+    pub(crate) fn now(&self) -> u64 {
+        self.inner.clock.now()
+    }
+
+    /// Puts an effect into the log. Resolves when it has been committed and applied.
+    pub(crate) fn propose(&self, effect: &Effect) -> crate::log::Proposal<Applied> {
+        self.inner.log.propose(effect.encode())
+    }
+
+    /// Proposes and waits, for async callers.
+    pub(crate) async fn commit(&self, effect: &Effect) -> Outcome<()> {
+        settle(self.propose(effect).await)
+    }
+
+    /// `count` fresh stamps of the one clock, the first of them; asks the log for more room when needed.
+    async fn stamps(&self, count: u64) -> Outcome<Tso> {
+        loop {
+            match self.state().tso.next(self.inner.clock.wall_ms(), count) {
+                Ok(first) => return Ok(first),
+                Err(need) => self.commit(&Effect::TsoLimit(need.0)).await?,
+            }
+        }
+    }
+
+    /// A number for placement; needs to differ, not to be secret.
+    fn draw(&self) -> u64 {
+        self.inner.draws.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed)
+    }
+}
+
+/// One outcome from what the log says and what applying said.
+pub(crate) fn settle(outcome: Outcome<Applied>) -> Outcome<()> {
+    match outcome? {
+        Applied::Done => Ok(()),
+        Applied::Refused(fault) => Err(fault),
+    }
+}

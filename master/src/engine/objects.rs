@@ -1,0 +1,181 @@
+//! Requests about keys: batches in, one answer per key, in order.
+
+use super::{Engine, settle};
+use perilune_protocol::rpc::object::{KeyList, PutEnd, PutGrant, PutRevoke, PutStart};
+use perilune_protocol::{FaultCode, ObjectKey, ObjectPlace, Outcome, PutConfig, TenantId, Tso};
+use perilune_state::Effect;
+use perilune_state::objects::Object;
+use perilune_state::write::{PutRefusal, Stamp};
+use regex::bytes::{Regex, RegexBuilder};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+/// Keys of one page of a listing.
+const LIST_LIMIT: u64 = 100_000;
+/// Removals proposed at once, so that a removal of everything never holds the log for long.
+const REMOVE_STEP: usize = 512;
+/// How often a put asks for room before it gives up.
+const ROOM_TRIES: usize = 16;
+
+impl Engine {
+    /// Where objects are; leases each.
+    pub fn locate(&self, tenant: TenantId, keys: &[ObjectKey]) -> Vec<Outcome<ObjectPlace>> {
+        let places = self.state().locate(tenant, keys, self.now());
+        let hits = places.iter().flatten().count() as u64;
+        self.metrics().leases_granted(hits);
+        self.metrics().hits(hits, places.iter().flatten().map(|p| p.size).sum());
+        self.metrics().misses(keys.len() as u64 - hits);
+        places
+    }
+
+    /// Whether objects can be read; leases each that can.
+    pub fn exists(&self, tenant: TenantId, keys: &[ObjectKey]) -> Vec<bool> {
+        let found = self.state().exists(tenant, keys, self.now());
+        self.metrics().leases_granted(found.iter().filter(|f| **f).count() as u64);
+        found
+    }
+
+    /// How many keys of a chain can be read; leases those.
+    pub fn match_prefix(&self, tenant: TenantId, keys: &[ObjectKey]) -> u64 {
+        let found = self.state().match_prefix(tenant, keys, self.now());
+        self.metrics().leases_granted(found);
+        found
+    }
+
+    /// Gives room to puts.
+    pub async fn put_start(&self, tenant: TenantId, host: &str, question: PutStart) -> Vec<Outcome<PutGrant>> {
+        let first = match self.stamps(question.puts.len().max(1) as u64).await {
+            Ok(first) => first,
+            Err(fault) => return question.puts.iter().map(|_| Err(fault.clone())).collect(),
+        };
+        let mut grants = Vec::with_capacity(question.puts.len());
+        for (i, (key, size)) in question.puts.iter().enumerate() {
+            grants.push(self.put_start_one(tenant, host, key, *size, &question.config, Tso(first.0 + i as u64)).await);
+        }
+        grants
+    }
+
+    async fn put_start_one(&self, tenant: TenantId, host: &str, key: &ObjectKey, size: u64, config: &PutConfig, version: Tso) -> Outcome<PutGrant> {
+        let mut tries = 0;
+        loop {
+            let stamp = Stamp { tenant, now: self.now(), host, draw: self.draw() };
+            match self.state().put_start(key, size, config, version, stamp) {
+                Ok(grant) => {
+                    self.metrics().value_put(size);
+                    if grant.replicas.len() < usize::from(config.replicas) {
+                        self.metrics().put_with_fewer_copies();
+                    }
+                    return Ok(grant);
+                }
+                Err(PutRefusal::Fault(fault)) => return Err(fault),
+                Err(PutRefusal::NeedWindow(windows)) => {
+                    for (segment, limit) in windows {
+                        // A segment that went meanwhile is no longer a candidate on the next try.
+                        let _ = self.commit(&Effect::Window { segment, limit }).await.map_err(|e| tracing::debug!("{e}"));
+                    }
+                }
+                Err(PutRefusal::NeedRoom(bytes, fault)) => {
+                    tries += 1;
+                    if tries > ROOM_TRIES || !self.inner.evictor.make_room(bytes).await {
+                        self.metrics().put_without_room();
+                        return Err(fault);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Publishes puts.
+    pub async fn put_end(&self, tenant: TenantId, question: PutEnd) -> Vec<Outcome<()>> {
+        let decide = |(key, version, checksum): &(ObjectKey, Tso, u64)| self.state().put_end(tenant, key, *version, *checksum);
+        let effects: Vec<_> = question.puts.iter().map(decide).collect();
+        self.commit_each(effects).await
+    }
+
+    /// Gives up puts.
+    pub fn put_revoke(&self, tenant: TenantId, question: &PutRevoke) -> Vec<Outcome<()>> {
+        let now = self.now();
+        question.puts.iter().map(|(key, version)| self.state().put_revoke(tenant, key, *version, now)).collect()
+    }
+
+    /// Removes objects.
+    pub async fn remove(&self, tenant: TenantId, keys: &[ObjectKey], force: bool) -> Vec<Outcome<()>> {
+        let now = self.now();
+        let effects = keys.iter().map(|key| self.state().remove(tenant, key, force, now).map(Some)).collect();
+        self.commit_each(effects).await
+    }
+
+    /// Proposes all at once, so that they share log entries, then waits for each.
+    async fn commit_each(&self, effects: Vec<Outcome<Option<Effect>>>) -> Vec<Outcome<()>> {
+        let proposed: Vec<_> = effects.into_iter().map(|e| e.map(|e| e.map(|e| self.propose(&e)))).collect();
+        let mut outcomes = Vec::with_capacity(proposed.len());
+        for proposal in proposed {
+            outcomes.push(match proposal {
+                Ok(Some(proposal)) => settle(proposal.await),
+                Ok(None) => Ok(()),
+                Err(fault) => Err(fault),
+            });
+        }
+        outcomes
+    }
+
+    /// Removes every object of a tenant whose key matches; leased ones only with `force`. Blocks; works in steps.
+    pub fn remove_matching(&self, tenant: TenantId, pattern: &str, force: bool) -> Outcome<u64> {
+        let removed = compile(pattern).and_then(|regex| self.remove_all_of(self.matching(tenant, regex.as_ref(), u64::MAX), force));
+        self.metrics().removed_matching(pattern, removed.is_ok());
+        removed
+    }
+
+    fn remove_all_of(&self, objects: Vec<Arc<Object>>, force: bool) -> Outcome<u64> {
+        let mut removed = 0;
+        for step in objects.chunks(REMOVE_STEP) {
+            let now = self.now();
+            let proposals: Vec<_> =
+                step.iter().filter_map(|o| self.state().condemn(o, force, now).ok()).map(|effect| self.propose(&effect)).collect();
+            for proposal in proposals {
+                settle(proposal.wait())?;
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+
+    /// A page of keys. Blocks.
+    pub fn list_keys(&self, tenant: TenantId, pattern: &str, limit: u64) -> Outcome<KeyList> {
+        let limit = if limit == 0 { LIST_LIMIT } else { limit.min(LIST_LIMIT) };
+        let mut found = self.matching(tenant, compile(pattern)?.as_ref(), limit + 1);
+        let more = found.len() as u64 > limit;
+        found.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        Ok(KeyList { keys: found.iter().map(|o| (o.key.to_object_key(), o.size)).collect(), more })
+    }
+
+    /// Visits every key of a tenant with the size of its value. `visit` may block: the index is not held meanwhile.
+    pub fn for_each_key(&self, tenant: TenantId, visit: &mut dyn FnMut(&ObjectKey, u64) -> ControlFlow<()>) {
+        for object in self.matching(tenant, None, u64::MAX) {
+            if visit(&object.key.to_object_key(), object.size).is_break() {
+                return;
+            }
+        }
+    }
+
+    /// Handles of the objects whose keys match, collected in one pass that copies no key.
+    fn matching(&self, tenant: TenantId, regex: Option<&Regex>, limit: u64) -> Vec<Arc<Object>> {
+        let mut found = Vec::new();
+        self.state().for_each(tenant, &mut |object| {
+            if regex.is_none_or(|r| r.is_match(object.key.as_ref().bytes)) {
+                found.push(object.clone());
+            }
+            if (found.len() as u64) < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        found
+    }
+}
+
+/// `None` for the empty pattern, which matches all. The `regex` crate runs in linear time, so no pattern can stall the master.
+fn compile(pattern: &str) -> Outcome<Option<Regex>> {
+    if pattern.is_empty() {
+        return Ok(None);
+    }
+    let built = RegexBuilder::new(pattern).size_limit(1 << 20).build();
+    built.map(Some).map_err(|e| FaultCode::InvalidParams.with(format!("`{pattern}` is not a regular expression: {e}")))
+}

@@ -1,0 +1,90 @@
+//! One client connection: many questions in flight, answered out of order, written in batches.
+
+use super::handlers::{Answering, Session, answer};
+use crate::engine::Engine;
+use bytes::{Buf, BytesMut};
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use futures_util::FutureExt;
+use perilune_protocol::frame::{self, FrameError, Kind};
+use perilune_protocol::{Fault, FaultCode, Outcome, rpc};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// Questions that may be under way on one connection; beyond that it is not read from.
+const IN_FLIGHT_MAX: usize = 1024;
+/// Answers are written out when so many bytes have gathered, or nothing more is ready.
+const FLUSH_BYTES: usize = 256 << 10;
+const READ_BYTES: usize = 64 << 10;
+
+/// Serves a connection until it ends, then tells the node room.
+pub(super) async fn serve(engine: Engine, stream: TcpStream, peer: SocketAddr, session: u64) {
+    let _ = stream.set_nodelay(true);
+    let session = Arc::new(Session::new(session, peer));
+    tracing::debug!(%peer, "connected");
+    match exchange(&engine, stream, &session).await {
+        Ok(()) => tracing::debug!(%peer, "closed"),
+        Err(why) => tracing::info!(%peer, "connection ended: {why}"),
+    }
+    engine.state().nodes.disconnected(session.id());
+    engine.judge();
+}
+
+async fn exchange(engine: &Engine, mut stream: TcpStream, session: &Arc<Session>) -> Result<(), String> {
+    let mut input = BytesMut::with_capacity(READ_BYTES);
+    let mut output = Vec::new();
+    let mut answering: FuturesUnordered<Answering> = FuturesUnordered::new();
+    loop {
+        let broken = take_questions(engine, session, &mut input, &answering).err();
+        while let Some(Some(frame)) = answering.next().now_or_never() {
+            output.extend_from_slice(&frame);
+            if output.len() >= FLUSH_BYTES {
+                flush(&mut stream, &mut output).await?;
+            }
+        }
+        if let Some(error) = broken {
+            // Say why before closing, as far as the other side can still understand it.
+            let fault: Outcome<()> = Err(Fault::from(error));
+            let _ = rpc::encode_answer(&mut output, 0, 0, &fault);
+            flush(&mut stream, &mut output).await?;
+            return Err(error.to_string());
+        }
+        flush(&mut stream, &mut output).await?;
+        input.reserve(READ_BYTES);
+        tokio::select! {
+            read = stream.read_buf(&mut input), if answering.len() < IN_FLIGHT_MAX => match read {
+                Ok(0) => return if input.is_empty() { Ok(()) } else { Err("closed in the middle of a frame".into()) },
+                Ok(_) => {}
+                Err(e) => return Err(e.to_string()),
+            },
+            Some(frame) = answering.next(), if !answering.is_empty() => output.extend_from_slice(&frame),
+        }
+    }
+}
+
+/// Starts answering every whole question that has arrived.
+fn take_questions(engine: &Engine, session: &Arc<Session>, input: &mut BytesMut, answering: &FuturesUnordered<Answering>) -> Result<(), FrameError> {
+    while answering.len() < IN_FLIGHT_MAX {
+        let Some((header, body, taken)) = frame::split(input)? else { return Ok(()) };
+        if header.kind == Kind::Question {
+            answering.push(answer(engine, session, header.op, header.id, body));
+        } else {
+            let stray: Outcome<()> = Err(FaultCode::InvalidParams.with("an answer was sent to the server"));
+            let mut frame = Vec::new();
+            let _ = rpc::encode_answer(&mut frame, header.op, header.id, &stray);
+            answering.push(Box::pin(std::future::ready(frame)));
+        }
+        input.advance(taken);
+    }
+    Ok(())
+}
+
+async fn flush(stream: &mut TcpStream, output: &mut Vec<u8>) -> Result<(), String> {
+    if !output.is_empty() {
+        stream.write_all(output).await.map_err(|e| e.to_string())?;
+        output.clear();
+        output.shrink_to(FLUSH_BYTES);
+    }
+    Ok(())
+}

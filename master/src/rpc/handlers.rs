@@ -1,0 +1,144 @@
+//! From a message to the engine and back: the table of calls.
+
+use crate::engine::Engine;
+use perilune_protocol::rpc::{self, Call, cluster, object, segment, session};
+use perilune_protocol::{FaultCode, Outcome, TenantId};
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+/// An answer on its way: resolves to a whole frame.
+pub(super) type Answering = Pin<Box<dyn Future<Output = Vec<u8>> + Send>>;
+
+/// What is known of one connection.
+pub(super) struct Session {
+    id: u64,
+    host: String,
+    /// Set by Hello, once.
+    tenant: OnceLock<TenantId>,
+}
+
+impl Session {
+    pub(super) fn new(id: u64, peer: SocketAddr) -> Self {
+        Self { id, host: peer.ip().to_string(), tenant: OnceLock::new() }
+    }
+
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+
+    fn tenant(&self) -> Outcome<TenantId> {
+        self.tenant.get().copied().ok_or_else(|| FaultCode::WrongState.with("say hello first: the connection has no tenant yet"))
+    }
+}
+
+/// How a kind of call is counted: items asked about, and how many of the answers are faults.
+trait Counted {
+    fn failed(&self) -> (u64, u64) {
+        (0, 0)
+    }
+}
+impl<T> Counted for Vec<Outcome<T>> {
+    fn failed(&self) -> (u64, u64) {
+        (self.len() as u64, self.iter().filter(|o| o.is_err()).count() as u64)
+    }
+}
+impl Counted for Vec<bool> {
+    fn failed(&self) -> (u64, u64) {
+        (self.len() as u64, 0)
+    }
+}
+impl Counted for () {}
+impl Counted for u64 {}
+impl Counted for session::Welcome {}
+impl Counted for session::Registered {}
+impl Counted for session::HeartbeatReply {}
+impl Counted for Vec<segment::SegmentState> {}
+impl Counted for object::KeyList {}
+impl Counted for cluster::ClusterStat {}
+impl Counted for Vec<cluster::NodeState> {}
+
+/// Decodes a question, has it answered, and frames the answer. Unknown numbers get a fault, not a closed connection.
+pub(super) fn answer(engine: &Engine, session: &Arc<Session>, op: u16, id: u64, body: &[u8]) -> Answering {
+    let (e, s) = (engine.clone(), session.clone());
+    match op {
+        session::Hello::OP => with(engine, id, body, move |q: session::Hello| async move { hello(&e, &s, &q) }),
+        session::Register::OP => with(engine, id, body, move |q| async move { e.register(s.id, q).await }),
+        session::Heartbeat::OP => with(engine, id, body, move |q: session::Heartbeat| async move { Ok(e.heartbeat(s.id, q.node)) }),
+        segment::Mount::OP => with(engine, id, body, move |q| async move { e.mount(s.id, q).await }),
+        segment::Unmount::OP => with(engine, id, body, move |q| async move { Ok(e.unmount(q).await) }),
+        segment::Describe::OP => with(engine, id, body, move |q: segment::Describe| async move {
+            let unknown = |id| FaultCode::SegmentNotFound.with(format!("segment {id} is not mounted"));
+            Ok(q.segments.iter().map(|id| e.describe(*id).map(|d| (*d).clone()).ok_or_else(|| unknown(id))).collect())
+        }),
+        segment::ListSegments::OP => with(engine, id, body, move |_: segment::ListSegments| async move { Ok(e.segments()) }),
+        object::PutStart::OP => with(engine, id, body, move |q| async move { Ok(e.put_start(s.tenant()?, &s.host, q).await) }),
+        object::PutEnd::OP => with(engine, id, body, move |q| async move { Ok(e.put_end(s.tenant()?, q).await) }),
+        object::PutRevoke::OP => with(engine, id, body, move |q| async move { Ok(e.put_revoke(s.tenant()?, &q)) }),
+        object::Locate::OP => with(engine, id, body, move |q: object::Locate| async move { Ok(e.locate(s.tenant()?, &q.keys)) }),
+        object::Exists::OP => with(engine, id, body, move |q: object::Exists| async move { Ok(e.exists(s.tenant()?, &q.keys)) }),
+        object::MatchPrefix::OP => {
+            with(engine, id, body, move |q: object::MatchPrefix| async move { Ok(e.match_prefix(s.tenant()?, &q.keys)) })
+        }
+        object::Remove::OP => with(engine, id, body, move |q: object::Remove| async move { Ok(e.remove(s.tenant()?, &q.keys, q.force).await) }),
+        object::RemoveMatching::OP => with(engine, id, body, move |q: object::RemoveMatching| async move {
+            let tenant = s.tenant()?;
+            aside(move || e.remove_matching(tenant, &q.pattern, q.force)).await
+        }),
+        object::ListKeys::OP => with(engine, id, body, move |q: object::ListKeys| async move {
+            let tenant = s.tenant()?;
+            aside(move || e.list_keys(tenant, &q.pattern, q.limit)).await
+        }),
+        cluster::Stat::OP => with(engine, id, body, move |_: cluster::Stat| async move { Ok(e.stat()) }),
+        cluster::ListNodes::OP => with(engine, id, body, move |_: cluster::ListNodes| async move { Ok(e.nodes()) }),
+        _ => {
+            engine.metrics().op(op).observe(Instant::now(), 0, 1);
+            let fault: Outcome<()> = Err(FaultCode::NotSupported.with(format!("this master knows no call number {op}; is the client newer?")));
+            Box::pin(std::future::ready(framed(op, id, &fault)))
+        }
+    }
+}
+
+fn with<C, F>(engine: &Engine, id: u64, body: &[u8], handle: impl FnOnce(C) -> F) -> Answering
+where
+    C: Call + 'static,
+    C::Reply: Counted + 'static,
+    F: Future<Output = Outcome<C::Reply>> + Send + 'static,
+{
+    let (engine, started) = (engine.clone(), Instant::now());
+    let answer = rpc::decode(body).map(handle);
+    Box::pin(async move {
+        let outcome = match answer {
+            Ok(answer) => answer.await,
+            Err(fault) => Err(fault),
+        };
+        let (items, failed) = outcome.as_ref().map_or((0, 1), Counted::failed);
+        engine.metrics().op(C::OP).observe(started, items, failed);
+        framed(C::OP, id, &outcome)
+    })
+}
+
+fn framed<R: serde::Serialize>(op: u16, id: u64, outcome: &Outcome<R>) -> Vec<u8> {
+    let mut frame = Vec::new();
+    if let Err(fault) = rpc::encode_answer(&mut frame, op, id, outcome) {
+        // Too long to send: the fault that says so is short.
+        let _ = rpc::encode_answer::<()>(&mut frame, op, id, &Err(fault));
+    }
+    frame
+}
+
+/// Runs what blocks or walks the index off the threads that serve connections.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> Outcome<T> + Send + 'static) -> Outcome<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| Err(FaultCode::Internal.with(format!("the work stopped: {e}"))))
+}
+
+fn hello(engine: &Engine, session: &Session, question: &session::Hello) -> Outcome<session::Welcome> {
+    if !matches!(question.tenant.as_str(), "" | "default") {
+        return Err(FaultCode::InvalidParams.with(format!("unknown tenant `{}`; only `default` exists", question.tenant)));
+    }
+    tracing::debug!(agent = question.agent, host = session.host, "hello");
+    session.tenant.get_or_init(TenantId::default);
+    Ok(engine.welcome())
+}

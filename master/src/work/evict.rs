@@ -1,0 +1,124 @@
+//! Makes room before it is needed, and at once when a put found none.
+//!
+//! One thread owns the order of leaving. It evicts in small steps: condemn a few objects that nobody reads, put their removal
+//! into the log, and look again whether more is needed.
+
+use super::Bell;
+use crate::engine::{Engine, settle};
+use perilune_state::State;
+use perilune_state::effect::RemoveReason;
+use perilune_state::objects::recency::Order;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// Objects per step.
+const STEP: usize = 64;
+/// How often usage is looked at when nobody asks.
+const EVERY: Duration = Duration::from_millis(20);
+/// Eviction goes this far below the high watermark, as a share of capacity, so that it does not run for every put.
+const HYSTERESIS: f64 = 0.005;
+
+/// The evicting worker as others see it.
+///
+/// `demand`: added to by puts, taken whole by the worker. `evicted`, `evicted_bytes`: written by the worker. All Relaxed: the
+/// watch channel orders a round's end after its work.
+pub(crate) struct Evictor {
+    pub(crate) bell: Bell,
+    demand: AtomicU64,
+    evicted: AtomicU64,
+    rounds: watch::Sender<Round>,
+}
+
+/// The last round that ended.
+#[derive(Clone, Copy, Default)]
+struct Round {
+    number: u64,
+    freed: u64,
+}
+
+impl Default for Evictor {
+    fn default() -> Self {
+        Self { bell: Bell::default(), demand: AtomicU64::new(0), evicted: AtomicU64::new(0), rounds: watch::channel(Round::default()).0 }
+    }
+}
+
+impl Evictor {
+    /// Asks for about so many bytes and waits for a round that began after the question. False when it freed nothing.
+    pub(crate) async fn make_room(&self, bytes: u64) -> bool {
+        let mut rounds = self.rounds.subscribe();
+        // A round that runs now may have looked at the demand already; the one after it has not.
+        let enough = rounds.borrow_and_update().number + 2;
+        self.demand.fetch_add(bytes, Ordering::Relaxed);
+        self.bell.ring();
+        let mut freed = 0;
+        while rounds.changed().await.is_ok() {
+            let round = *rounds.borrow_and_update();
+            freed += round.freed;
+            if freed > 0 || round.number >= enough {
+                break;
+            }
+            self.bell.ring();
+        }
+        freed > 0
+    }
+
+    /// Objects evicted since the master began.
+    pub(crate) fn evicted(&self) -> u64 {
+        self.evicted.load(Ordering::Relaxed)
+    }
+}
+
+/// The worker's thread.
+pub(crate) fn run(engine: &Engine) {
+    let evictor = &engine.inner.evictor;
+    let mut order = Order::default();
+    while evictor.bell.wait(EVERY) {
+        let demand = evictor.demand.swap(0, Ordering::Relaxed);
+        let wanted = demand.max(above_watermark(engine));
+        let freed = if wanted > 0 { evict(engine, &mut order, wanted) } else { 0 };
+        evictor.rounds.send_modify(|round| *round = Round { number: round.number + 1, freed });
+    }
+}
+
+/// Bytes used beyond the high watermark of the memory that can be allocated from.
+fn above_watermark(engine: &Engine) -> u64 {
+    let (mut used, mut capacity) = (0, 0);
+    for segment in engine.state().segments.table().iter().filter(|s| s.allocatable()) {
+        used += segment.space().used();
+        capacity += segment.space().capacity();
+    }
+    // What waits in limbo is used but already on its way out.
+    let used = used.saturating_sub(engine.state().limbo.bytes());
+    let high = engine.inner.config.eviction_high_watermark;
+    if used as f64 <= high * capacity as f64 {
+        return 0;
+    }
+    used - ((high - HYSTERESIS).max(0.0) * capacity as f64) as u64
+}
+
+/// Evicts until about `wanted` bytes are free or nothing more can leave. Returns bytes freed.
+fn evict(engine: &Engine, order: &mut Order, wanted: u64) -> u64 {
+    let (mut freed, mut objects, mut barren) = (0, 0, 0);
+    // A step looks at a bounded number of objects; when all of them are leased the next step looks further on.
+    let barren_max = order.len() / 1024 + 3;
+    while freed < wanted && barren < barren_max {
+        let leaving = order.next(&engine.state().recency, engine.now(), STEP);
+        barren = if leaving.is_empty() { barren + 1 } else { 0 };
+        let proposals: Vec<_> = leaving.iter().map(|o| engine.propose(&State::removal(o, RemoveReason::Evicted))).collect();
+        for (object, proposal) in leaving.iter().zip(proposals) {
+            if let Err(fault) = settle(proposal.wait()) {
+                tracing::error!("an eviction could not be logged: {fault}");
+                return freed;
+            }
+            freed += object.size * object.replicas.len() as u64;
+            objects += 1;
+        }
+    }
+    engine.inner.evictor.evicted.fetch_add(objects, Ordering::Relaxed);
+    engine.metrics().evicted(objects, freed);
+    if freed < wanted {
+        tracing::debug!(wanted, freed, "everything that is left is leased or pinned");
+    }
+    freed
+}

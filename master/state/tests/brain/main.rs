@@ -1,0 +1,155 @@
+//! The brain as a whole: events in, effects out, no clock, no socket, no thread.
+
+mod leases;
+mod life;
+mod nodes;
+mod recovery;
+
+use perilune_protocol::rpc::object::PutGrant;
+use perilune_protocol::{Capability, Endpoint, NodeId, ObjectKey, Protocol, PutConfig, SegmentDesc, SegmentId, TenantId, Tso};
+use perilune_state::place::Placement;
+use perilune_state::segments::nodes::Silence;
+use perilune_state::write::{PutRefusal, Stamp};
+use perilune_state::{Applied, Effect, Rules, State};
+use std::sync::Arc;
+
+pub const TENANT: TenantId = TenantId(0);
+pub const MIB: u64 = 1 << 20;
+
+pub const RULES: Rules = Rules {
+    lease_ms: 10_000,
+    put_discard_ms: 30_000,
+    put_release_ms: 600_000,
+    silence: Silence { suspect_ms: 2000, lost_ms: 10_000 },
+    placement: Placement::Random,
+};
+
+/// A leader whose log is a vector: what is proposed is committed at once.
+pub struct Leader {
+    pub state: Arc<State>,
+    pub log: Vec<Effect>,
+    pub now: u64,
+    version: u64,
+}
+
+impl Leader {
+    pub fn new() -> Self {
+        let state = Arc::new(State::new(RULES));
+        assert!(state.lead(1).is_empty());
+        Self { state, log: Vec::new(), now: 1, version: 0 }
+    }
+
+    /// What a process that was killed finds again: everything in the log, nothing else.
+    pub fn restarted(&self) -> Self {
+        let state = Arc::new(State::new(RULES));
+        for effect in &self.log {
+            state.apply(Effect::decode(&effect.encode()).unwrap(), 1);
+        }
+        assert!(state.lead(1).is_empty());
+        Self { state, log: self.log.clone(), now: 1, version: self.version }
+    }
+
+    pub fn commit(&mut self, effect: Effect) -> Applied {
+        self.log.push(effect.clone());
+        self.state.apply(effect, self.now)
+    }
+
+    /// Nodes number `nodes`, each with one segment of `size` bytes, all heard just now.
+    pub fn with_nodes(nodes: u64, size: u64) -> (Self, Vec<NodeId>) {
+        let mut leader = Self::new();
+        let ids: Vec<_> = (0..nodes).map(|n| leader.node(n, size)).collect();
+        (leader, ids)
+    }
+
+    pub fn node(&mut self, n: u64, size: u64) -> NodeId {
+        let node = NodeId::random();
+        self.commit(Effect::Mount(desc(node, n, size)));
+        self.hear(node, n + 1);
+        node
+    }
+
+    pub fn hear(&self, node: NodeId, session: u64) {
+        self.state.nodes.register(node, "node".into(), String::new(), session, self.now);
+        self.judge();
+    }
+
+    pub fn judge(&self) {
+        self.state.nodes.judge(&self.state.segments, self.state.began(), self.now);
+    }
+
+    pub fn segments(&self) -> Vec<SegmentId> {
+        self.state.segments.table().iter().map(|s| s.id()).collect()
+    }
+
+    pub fn used(&self) -> u64 {
+        self.state.segments.table().iter().map(|s| s.space().used()).sum()
+    }
+
+    /// Asks for room as the engine does: windows are logged when needed.
+    pub fn start(&mut self, key: &str, size: u64, config: &PutConfig) -> Result<PutGrant, PutRefusal> {
+        self.version += 1;
+        loop {
+            let stamp = Stamp { tenant: TENANT, now: self.now, host: "127.0.0.1", draw: self.version };
+            match self.state.put_start(&key.into(), size, config, Tso(self.version), stamp) {
+                Err(PutRefusal::NeedWindow(windows)) => {
+                    for (segment, limit) in windows {
+                        self.commit(Effect::Window { segment, limit });
+                    }
+                }
+                other => return other,
+            }
+        }
+    }
+
+    pub fn end(&mut self, key: &str, version: Tso) -> Applied {
+        match self.state.put_end(TENANT, &key.into(), version, 7).unwrap() {
+            Some(effect) => self.commit(effect),
+            None => Applied::Done,
+        }
+    }
+
+    pub fn put(&mut self, key: &str, size: u64) -> PutGrant {
+        let grant = self.start(key, size, &PutConfig::default()).unwrap();
+        assert_eq!(self.end(key, grant.version), Applied::Done);
+        grant
+    }
+
+    pub fn exists(&self, key: &str) -> bool {
+        self.state.exists(TENANT, &[key.into()], self.now)[0]
+    }
+
+    pub fn remove(&mut self, key: &str, force: bool) -> Result<(), i32> {
+        let effect = self.state.remove(TENANT, &key.into(), force, self.now).map_err(|f| f.code.number())?;
+        self.commit(effect);
+        Ok(())
+    }
+}
+
+pub fn desc(node: NodeId, n: u64, size: u64) -> SegmentDesc {
+    SegmentDesc {
+        id: SegmentId::random(),
+        name: format!("127.0.0.1:{}", 15_000 + n),
+        node,
+        base: 0x1000,
+        size,
+        protocol: Protocol::Tcp,
+        location: String::new(),
+        endpoints: vec![Endpoint::Tcp(format!("127.0.0.1:{}", 15_000 + n))],
+        capability: Capability(9),
+    }
+}
+
+pub fn code(refusal: PutRefusal) -> i32 {
+    match refusal {
+        PutRefusal::Fault(fault) | PutRefusal::NeedRoom(_, fault) => fault.code.number(),
+        PutRefusal::NeedWindow(_) => 0,
+    }
+}
+
+pub fn upsert() -> PutConfig {
+    PutConfig { upsert: true, ..PutConfig::default() }
+}
+
+pub fn key(text: &str) -> ObjectKey {
+    text.into()
+}

@@ -1,0 +1,93 @@
+//! What a restarted master knows, and what it must not hand out.
+
+use super::*;
+use perilune_state::snapshot;
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+fn contents(state: &State) -> BTreeMap<String, (u64, u64)> {
+    let mut all = BTreeMap::new();
+    state.index.for_each(&mut |o| {
+        all.insert(o.key.to_object_key().to_string(), (o.version.0, o.size));
+        ControlFlow::Continue(())
+    });
+    all
+}
+
+#[test]
+fn nothing_acknowledged_is_forgotten() {
+    let (mut leader, nodes) = Leader::with_nodes(1, 64 * MIB);
+    for n in 0..100 {
+        leader.put(&format!("k{n}"), 4096 * (n + 1));
+    }
+    leader.remove("k7", false).unwrap();
+    let mut again = leader.restarted();
+    assert_eq!(contents(&again.state), contents(&leader.state));
+    assert!(again.exists("k99"), "readable before its node is heard");
+    again.hear(nodes[0], 1);
+    again.put("new", 100);
+}
+
+#[test]
+fn space_a_dead_writer_may_still_write_into_is_not_handed_out() {
+    let (mut leader, nodes) = Leader::with_nodes(1, 16 * MIB);
+    let orphaned = leader.start("unfinished", MIB, &PutConfig::default()).unwrap();
+    leader.put("kept", MIB);
+    let mut again = leader.restarted();
+    again.hear(nodes[0], 1);
+    assert!(again.start("n", MIB, &PutConfig::default()).is_err(), "all that was within the window is in quarantine");
+    again.now += RULES.put_discard_ms;
+    again.hear(nodes[0], 1);
+    again.state.limbo.sweep(again.now);
+    let extents: Vec<_> = (0..15).map(|n| again.put(&format!("n{n}"), MIB).replicas[0].extents[0]).collect();
+    assert!(extents.contains(&orphaned.replicas[0].extents[0]), "then it is used again");
+}
+
+#[test]
+fn leases_of_the_predecessor_are_honoured() {
+    let (mut leader, nodes) = Leader::with_nodes(1, 16 * MIB);
+    leader.put("k", MIB);
+    assert!(leader.exists("k"));
+    let mut again = leader.restarted();
+    again.hear(nodes[0], 1);
+    let before = again.used();
+    again.remove("k", false).unwrap();
+    assert_eq!(again.used(), before, "a reader of the old leader may still be reading");
+    again.state.limbo.sweep(1 + RULES.lease_ms);
+    assert_eq!(again.used(), before - MIB);
+}
+
+/// A snapshot is written while effects go on; restored, and with every effect after its index on top, it is the same state.
+#[test]
+fn a_snapshot_taken_in_the_middle_converges() {
+    for seed in 1..30u64 {
+        let (mut leader, _) = Leader::with_nodes(2, 64 * MIB);
+        let mut draw = seed;
+        let mut step = |leader: &mut Leader| {
+            draw = draw.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let key = format!("k{}", (draw >> 40) % 20);
+            if (draw >> 33).is_multiple_of(3) {
+                let _ = leader.remove(&key, true);
+            } else if let Ok(grant) = leader.start(&key, 1 + (draw >> 50), &upsert()) {
+                leader.end(&key, grant.version);
+            }
+        };
+        (0..50).for_each(|_| step(&mut leader));
+        let index = leader.log.len();
+        let write = snapshot::writer(leader.state.clone());
+        (0..30).for_each(|_| step(&mut leader));
+        let mut bytes = Vec::new();
+        write(&mut bytes).unwrap();
+        (0..30).for_each(|_| step(&mut leader));
+        let restored = State::new(RULES);
+        snapshot::read(&restored, &mut bytes.as_slice()).unwrap();
+        for effect in &leader.log[index..] {
+            restored.apply(effect.clone(), 1);
+        }
+        assert_eq!(contents(&restored), contents(&leader.state), "seed {seed}");
+        assert!(restored.lead(1).is_empty(), "seed {seed}: no two objects share space");
+        for cut in [0, 3, bytes.len() / 2, bytes.len() - 1] {
+            assert!(snapshot::read(&State::new(RULES), &mut &bytes[..cut]).is_err(), "seed {seed}: cut at {cut}");
+        }
+    }
+}
