@@ -35,7 +35,7 @@ const COMMITTED_BYTES: u64 = 4 << 20;
 /// An effect and whom to tell.
 pub(super) struct Waiting<O> {
     pub(super) effect: Vec<u8>,
-    pub(super) answer: oneshot::Sender<Outcome<O>>,
+    pub(super) answer: Answer<O>,
 }
 
 /// What the log thread is told. Messages of other members will be one more.
@@ -46,11 +46,22 @@ pub(super) enum Input<O> {
     Close,
 }
 
+/// Whom to tell.
+type Answer<O> = oneshot::Sender<Outcome<O>>;
+/// What goes into one entry, and the input that came next, if it was taken from the inbox already.
+type Gathered<O> = (Vec<Waiting<O>>, Option<Input<O>>);
+
 /// The proposers of one entry, in the order of its effects.
 struct Proposed<O> {
     index: u64,
     term: u64,
-    answers: Vec<oneshot::Sender<Outcome<O>>>,
+    answers: Vec<Answer<O>>,
+}
+
+/// What a proposer will be told.
+struct Known<O> {
+    answer: Answer<O>,
+    outcome: Outcome<O>,
 }
 
 pub(super) struct Driver<M: Machine> {
@@ -63,7 +74,7 @@ pub(super) struct Driver<M: Machine> {
     /// Entries appended and not yet applied, by index.
     proposed: VecDeque<Proposed<M::Output>>,
     /// Known, told once the board shows the positions that belong to them.
-    answers: Vec<(oneshot::Sender<Outcome<M::Output>>, Outcome<M::Output>)>,
+    answers: Vec<Known<M::Output>>,
     keeper: Keeper,
     syncer: Option<Syncer>,
     /// The last two, oldest first.
@@ -202,7 +213,7 @@ impl<M: Machine> Driver<M> {
     }
 
     /// All that waits, within the bounds of one entry; and the input that ended it, if one did.
-    fn gather(&self, first: Waiting<M::Output>, inbox: &Receiver<Input<M::Output>>) -> (Vec<Waiting<M::Output>>, Option<Input<M::Output>>) {
+    fn gather(&self, first: Waiting<M::Output>, inbox: &Receiver<Input<M::Output>>) -> Gathered<M::Output> {
         let mut bytes = first.effect.len();
         let mut batch = vec![first];
         while batch.len() < self.config.batch_effects {
@@ -293,7 +304,7 @@ impl<M: Machine> Driver<M> {
             let mut answers = answers.into_iter();
             for effect in entry::unpack(&entry.data).map_err(|what| format!("the entry {}: {what}", entry.index))? {
                 let output = self.machine.apply(entry.index, effect);
-                self.answers.extend(answers.next().map(|a| (a, Ok(output))));
+                self.answers.extend(answers.next().map(|answer| Known { answer, outcome: Ok(output) }));
             }
             self.refuse(lost, FaultCode::WrongState.with("another member took the lead, the effect was not stored"));
             self.applied = entry.index;
@@ -371,8 +382,8 @@ impl<M: Machine> Driver<M> {
         ))
     }
 
-    fn refuse(&mut self, answers: Vec<oneshot::Sender<Outcome<M::Output>>>, fault: Fault) {
-        self.answers.extend(answers.into_iter().map(|a| (a, Err(fault.clone()))));
+    fn refuse(&mut self, answers: Vec<Answer<M::Output>>, fault: Fault) {
+        self.answers.extend(answers.into_iter().map(|answer| Known { answer, outcome: Err(fault.clone()) }));
     }
 
     /// Shows the positions, then tells the proposers.
@@ -395,7 +406,7 @@ impl<M: Machine> Driver<M> {
                 shown.poisoned = self.poison.as_deref().or(self.files.failure()).map(str::to_owned);
             }
         }
-        for (answer, outcome) in self.answers.drain(..) {
+        for Known { answer, outcome } in self.answers.drain(..) {
             // Nobody waits any more: the effect is stored all the same.
             let _ = answer.send(outcome);
         }

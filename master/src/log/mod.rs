@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `driver` | the log thread |
 //! | `entry`, `record`, `snapshot`, `directory` | what is stored, each with version and checksum |
-//! | `store`, `files` | entries on disk: raft's storage over raft-engine, and the files below it |
+//! | `store`, `stored`, `files` | entries on disk: raft's storage over raft-engine, and the files below it |
 //! | `restore` | from the directory to a machine |
 //! | `background` | snapshots, deletion, periodic sync |
 //! | `peers` | the way to other members |
@@ -27,6 +27,7 @@ mod restore;
 mod snapshot;
 mod status;
 mod store;
+mod stored;
 
 pub use config::{Durability, EFFECT_BYTES_MAX, LogConfig};
 pub use error::LogError;
@@ -71,13 +72,22 @@ impl<M: Machine> Log<M> {
         let (inbox, outbox) = bounded(config.queue_effects.max(1));
         let board = Arc::new(Board::default());
         let dir = config.dir.clone();
-        let driver = Driver::open(config, machine, Arc::clone(&board), inbox.clone())?;
-        let cluster = driver.cluster();
-        let thread = Builder::new()
-            .name("log".into())
-            .spawn(move || driver.run(&outbox))
-            .map_err(|e| directory::io_error(&dir, "a thread cannot be started", e))?;
-        Ok(Self { shared: Arc::new(Shared { inbox, board, cluster, thread: Mutex::new(Some(thread)) }) })
+        let (opened, open) = bounded(1);
+        let (shown, back) = (Arc::clone(&board), inbox.clone());
+        // Opened on its own thread: raft-engine caches what a thread read last, without telling one engine from another.
+        let thread = Builder::new().name("log".into()).spawn(move || match Driver::open(config, machine, shown, back) {
+            Ok(driver) => {
+                // The opener waits for it.
+                let _ = opened.send(Ok(driver.cluster()));
+                driver.run(&outbox);
+            }
+            Err(e) => drop(opened.send(Err(e))),
+        });
+        let thread = thread.map_err(|e| directory::io_error(&dir, "a thread cannot be started", e))?;
+        let panicked = || LogError::Start { path: dir.clone(), what: "the log thread panicked while opening it".into() };
+        let cluster = open.recv().unwrap_or_else(|_| Err(panicked()));
+        let shared = |cluster| Shared { inbox, board, cluster, thread: Mutex::new(Some(thread)) };
+        cluster.map(|cluster| Self { shared: Arc::new(shared(cluster)) })
     }
 
     /// Puts an effect on its way. Effects proposed by one thread are applied in the order of its calls.

@@ -19,7 +19,10 @@ pub(super) fn restore<M: Machine>(directory: &Directory, store: &Store, machine:
                     break;
                 }
                 if id.index > store.last() {
-                    return Err(corrupt(&directory.path, format!("the log ends at entry {}, before its snapshot {}", store.last(), path.display())));
+                    return Err(corrupt(
+                        &directory.path,
+                        format!("the log ends at entry {}, before its snapshot {}", store.last(), path.display()),
+                    ));
                 }
                 return Ok(found);
             }

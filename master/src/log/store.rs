@@ -5,10 +5,11 @@ use super::directory::io_error;
 use super::entry::{crc, unpack};
 use super::files::{Files, LogFiles};
 use super::record::Record;
+use super::stored::{Entries, Stored};
 use protobuf_prost::Message as _;
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
-use raft_engine::{Command, Config, LogBatch, MessageExt, ReadableSize, RecoveryMode};
+use raft_engine::{Command, Config, LogBatch, ReadableSize, RecoveryMode};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -26,16 +27,6 @@ const MEMBERS_VERSION: u8 = 1;
 const FILE_BYTES: u64 = 32 << 20;
 /// Applied entries kept in memory, so that followers that lag a little are served without a read.
 const CACHE_BYTES: usize = 4 << 20;
-
-struct Entries;
-
-impl MessageExt for Entries {
-    type Entry = Entry;
-
-    fn index(entry: &Entry) -> u64 {
-        entry.index
-    }
-}
 
 /// Entries, hard state and membership of this member.
 pub(super) struct Store {
@@ -99,11 +90,11 @@ impl Store {
     pub(super) fn check(&self, from: u64) -> Result<(), String> {
         let mut next = from.max(self.record.cut_index + 1);
         while next <= self.last {
-            let mut entries = Vec::new();
+            let mut entries: Vec<Stored> = Vec::new();
             self.engine
                 .fetch_entries_to::<Entries>(GROUP, next, self.last + 1, Some(CACHE_BYTES), &mut entries)
                 .map_err(|e| format!("the entries from {next} on cannot be read: {e}"))?;
-            for entry in &entries {
+            for Stored { entry, .. } in &entries {
                 if entry.index != next {
                     return Err(format!("where the entry {next} should be is the entry {}", entry.index));
                 }
@@ -140,10 +131,11 @@ impl Store {
             // Only the commit index moved: it travels with the next write.
             return Ok(());
         }
+        let entries: Vec<Stored> = entries.into_iter().map(Stored::from).collect();
         let started = Instant::now();
         self.write(&entries, |_, _| Ok(()), sync)?;
         self.files.counters.append.observe(started.elapsed());
-        self.remember(entries);
+        self.remember(entries.into_iter().map(|s| s.entry).collect());
         Ok(())
     }
 
@@ -176,13 +168,13 @@ impl Store {
 
     fn write(
         &mut self,
-        entries: &[Entry],
+        entries: &[Stored],
         extra: impl FnOnce(&mut LogBatch, &Self) -> raft_engine::Result<()>,
         sync: bool,
     ) -> Result<(), String> {
         let (first, last) = match entries {
-            [first, .., last] => (first.index, last.index),
-            [only] => (only.index, only.index),
+            [first, .., last] => (first.entry.index, last.entry.index),
+            [only] => (only.entry.index, only.entry.index),
             [] => (0, self.last),
         };
         self.record.first = first;
@@ -251,11 +243,11 @@ impl Storage for Store {
             raft::util::limit_size(&mut entries, max_size);
             return Ok(entries);
         }
-        let mut entries = Vec::new();
+        let mut entries: Vec<Stored> = Vec::new();
         self.engine
             .fetch_entries_to::<Entries>(GROUP, low, high, max_size.map(|n| n as usize), &mut entries)
             .map_err(|e| StorageError::Other(Box::new(e)))?;
-        Ok(entries)
+        Ok(entries.into_iter().map(|s| s.entry).collect())
     }
 
     fn term(&self, index: u64) -> raft::Result<u64> {
@@ -269,7 +261,7 @@ impl Storage for Store {
             return Ok(self.cache[at].term);
         }
         match self.engine.get_entry::<Entries>(GROUP, index) {
-            Ok(Some(entry)) => Ok(entry.term),
+            Ok(Some(stored)) => Ok(stored.entry.term),
             Ok(None) => Err(StorageError::Unavailable.into()),
             Err(e) => Err(StorageError::Other(Box::new(e)).into()),
         }
