@@ -80,12 +80,19 @@ impl Engine {
                 return Err(FaultCode::NodeNotFound.with(format!("node {} is not registered on this connection", desc.node)));
             }
             if desc.size < SEGMENT_BYTES_MIN || desc.endpoints.is_empty() {
-                let why = format!("segment {}: {} bytes, {} endpoints; it needs {SEGMENT_BYTES_MIN} bytes and 1 endpoint", desc.id, desc.size, desc.endpoints.len());
+                let why = format!(
+                    "segment {}: {} bytes, {} endpoints; it needs {SEGMENT_BYTES_MIN} bytes and 1 endpoint",
+                    desc.id,
+                    desc.size,
+                    desc.endpoints.len()
+                );
                 return Err(FaultCode::InvalidParams.with(why));
             }
             let known = self.state().segments.table().get(desc.id).cloned();
             if known.is_some_and(|s| s.node() != desc.node || s.desc().size != desc.size) {
-                return Err(FaultCode::SegmentExists.with(format!("segment {} is mounted already, by another node or with another size", desc.id)));
+                return Err(
+                    FaultCode::SegmentExists.with(format!("segment {} is mounted already, by another node or with another size", desc.id))
+                );
             }
         }
         for desc in question.segments {

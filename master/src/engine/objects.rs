@@ -55,7 +55,15 @@ impl Engine {
         grants
     }
 
-    async fn put_start_one(&self, tenant: TenantId, host: &str, key: &ObjectKey, size: u64, config: &PutConfig, version: Tso) -> Outcome<PutGrant> {
+    async fn put_start_one(
+        &self,
+        tenant: TenantId,
+        host: &str,
+        key: &ObjectKey,
+        size: u64,
+        config: &PutConfig,
+        version: Tso,
+    ) -> Outcome<PutGrant> {
         let mut tries = 0;
         loop {
             let stamp = Stamp { tenant, now: self.now(), host, draw: self.draw() };

@@ -3,8 +3,8 @@
 use super::handlers::{Answering, Session, answer};
 use crate::engine::Engine;
 use bytes::{Buf, BytesMut};
-use futures_util::stream::{FuturesUnordered, StreamExt};
 use futures_util::FutureExt;
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use perilune_protocol::frame::{self, FrameError, Kind};
 use perilune_protocol::{Fault, FaultCode, Outcome, rpc};
 use std::net::SocketAddr;
@@ -64,7 +64,12 @@ async fn exchange(engine: &Engine, mut stream: TcpStream, session: &Arc<Session>
 }
 
 /// Starts answering every whole question that has arrived.
-fn take_questions(engine: &Engine, session: &Arc<Session>, input: &mut BytesMut, answering: &FuturesUnordered<Answering>) -> Result<(), FrameError> {
+fn take_questions(
+    engine: &Engine,
+    session: &Arc<Session>,
+    input: &mut BytesMut,
+    answering: &FuturesUnordered<Answering>,
+) -> Result<(), FrameError> {
     while answering.len() < IN_FLIGHT_MAX {
         let Some((header, body, taken)) = frame::split(input)? else { return Ok(()) };
         if header.kind == Kind::Question {

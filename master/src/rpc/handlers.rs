@@ -82,7 +82,9 @@ pub(super) fn answer(engine: &Engine, session: &Arc<Session>, op: u16, id: u64, 
         object::MatchPrefix::OP => {
             with(engine, id, body, move |q: object::MatchPrefix| async move { Ok(e.match_prefix(s.tenant()?, &q.keys)) })
         }
-        object::Remove::OP => with(engine, id, body, move |q: object::Remove| async move { Ok(e.remove(s.tenant()?, &q.keys, q.force).await) }),
+        object::Remove::OP => {
+            with(engine, id, body, move |q: object::Remove| async move { Ok(e.remove(s.tenant()?, &q.keys, q.force).await) })
+        }
         object::RemoveMatching::OP => with(engine, id, body, move |q: object::RemoveMatching| async move {
             let tenant = s.tenant()?;
             aside(move || e.remove_matching(tenant, &q.pattern, q.force)).await
@@ -95,7 +97,8 @@ pub(super) fn answer(engine: &Engine, session: &Arc<Session>, op: u16, id: u64, 
         cluster::ListNodes::OP => with(engine, id, body, move |_: cluster::ListNodes| async move { Ok(e.nodes()) }),
         _ => {
             engine.metrics().op(op).observe(Instant::now(), 0, 1);
-            let fault: Outcome<()> = Err(FaultCode::NotSupported.with(format!("this master knows no call number {op}; is the client newer?")));
+            let fault: Outcome<()> =
+                Err(FaultCode::NotSupported.with(format!("this master knows no call number {op}; is the client newer?")));
             Box::pin(std::future::ready(framed(op, id, &fault)))
         }
     }

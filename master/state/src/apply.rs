@@ -145,9 +145,8 @@ impl State {
     /// The object a record describes; replicas on segments that are gone are left out. `None` when no replica is left.
     pub(crate) fn object_of(&self, record: &ObjectRecord, stamp: u64) -> Option<Object> {
         let table = self.segments.table();
-        let replica = |place: &ReplicaPlace| {
-            table.get(place.segment).map(|s| Replica { segment: s.clone(), extents: place.extents.clone().into() })
-        };
+        let replica =
+            |place: &ReplicaPlace| table.get(place.segment).map(|s| Replica { segment: s.clone(), extents: place.extents.clone().into() });
         let replicas: Box<[Replica]> = record.replicas.iter().filter_map(replica).collect();
         let key = KeyRef::new(record.tenant, &record.key).to_owned();
         (!replicas.is_empty()).then(|| Object::new(key, record.version, record.size, record.checksum, record.pin, replicas, stamp))
@@ -264,4 +263,3 @@ pub fn places(replicas: &[Replica]) -> Vec<ReplicaPlace> {
 fn unknown_segment(segment: perilune_protocol::SegmentId) -> Applied {
     Applied::Refused(FaultCode::SegmentNotFound.with(format!("segment {segment} is not mounted")))
 }
-

@@ -1,8 +1,8 @@
 //! Lookups. Any number of threads, no lock, no log: what they change (leases, recency) is soft.
 
+use crate::MonotonicMs;
 use crate::apply::State;
 use crate::objects::{KeyRef, Object};
-use crate::MonotonicMs;
 use perilune_protocol::{Fault, FaultCode, ObjectKey, ObjectPlace, TenantId};
 use std::ops::ControlFlow;
 use std::sync::Arc;

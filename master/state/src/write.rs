@@ -59,7 +59,14 @@ const EXTENTS_LARGE: usize = 16;
 
 impl State {
     /// Gives room to one put under a fresh `version`.
-    pub fn put_start(&self, key: &ObjectKey, size: u64, config: &PutConfig, version: Tso, stamp: Stamp<'_>) -> Result<PutGrant, PutRefusal> {
+    pub fn put_start(
+        &self,
+        key: &ObjectKey,
+        size: u64,
+        config: &PutConfig,
+        version: Tso,
+        stamp: Stamp<'_>,
+    ) -> Result<PutGrant, PutRefusal> {
         key.check()?;
         check_put(key, size, config)?;
         let at = KeyRef::new(stamp.tenant, key);
@@ -140,7 +147,8 @@ impl State {
     pub fn condemn(&self, object: &Object, force: bool, now: MonotonicMs) -> Result<Effect, Fault> {
         let leased = |until| {
             let left = MonotonicMs::saturating_sub(until, now);
-            FaultCode::ObjectLeased.with(format!("{}: a reader's lease runs for another {left} ms; wait, or use force", object.key.to_object_key()))
+            FaultCode::ObjectLeased
+                .with(format!("{}: a reader's lease runs for another {left} ms; wait, or use force", object.key.to_object_key()))
         };
         object.condemn(now, force).map_err(leased)?;
         Ok(Self::removal(object, RemoveReason::Removed))
@@ -215,7 +223,11 @@ impl State {
         }
         let largest = candidates.iter().map(|s| s.space().capacity()).max().unwrap_or(0);
         if size > largest {
-            return Err(FaultCode::NoSpace.with(format!("a value of {} is larger than the largest segment ({})", ByteSize(size), ByteSize(largest))));
+            return Err(FaultCode::NoSpace.with(format!(
+                "a value of {} is larger than the largest segment ({})",
+                ByteSize(size),
+                ByteSize(largest)
+            )));
         }
         Ok(())
     }
@@ -244,9 +256,9 @@ fn free(replicas: &[Replica]) {
     }
 }
 
-/// Windows grow by a sixteenth of the segment and by at least 64 MiB: few log entries, little to quarantine after a crash.
+/// Windows grow by a 64th of the segment and by at least 16 MiB: few log entries, little to quarantine after a crash.
 fn next_window(segment: &Segment, size: u64) -> u64 {
     let capacity = segment.desc().size;
-    let step = (capacity / 16).max(64 << 20).max(2 * size);
+    let step = (capacity / 64).max(16 << 20).max(2 * size);
     segment.space().limit().saturating_add(step).min(capacity)
 }

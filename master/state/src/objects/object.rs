@@ -109,11 +109,7 @@ impl Object {
     pub fn place(&self, lease_ms: u64) -> ObjectPlace {
         let alive = |r: &&Replica| r.segment.readable() && r.segment.reach() == Reach::Alive;
         let pick = |filter: &dyn Fn(&&Replica) -> bool| -> Vec<ReplicaPlace> {
-            self.replicas
-                .iter()
-                .filter(filter)
-                .map(|r| ReplicaPlace { segment: r.segment.id(), extents: r.extents.to_vec() })
-                .collect()
+            self.replicas.iter().filter(filter).map(|r| ReplicaPlace { segment: r.segment.id(), extents: r.extents.to_vec() }).collect()
         };
         let mut replicas = pick(&alive);
         if replicas.is_empty() {

@@ -13,10 +13,10 @@ use perilune_state::write::{PutRefusal, Stamp};
 use perilune_state::{Applied, Effect, Rules, State};
 use std::sync::Arc;
 
-pub const TENANT: TenantId = TenantId(0);
-pub const MIB: u64 = 1 << 20;
+const TENANT: TenantId = TenantId(0);
+const MIB: u64 = 1 << 20;
 
-pub const RULES: Rules = Rules {
+const RULES: Rules = Rules {
     lease_ms: 10_000,
     put_discard_ms: 30_000,
     put_release_ms: 600_000,
@@ -25,22 +25,22 @@ pub const RULES: Rules = Rules {
 };
 
 /// A leader whose log is a vector: what is proposed is committed at once.
-pub struct Leader {
-    pub state: Arc<State>,
-    pub log: Vec<Effect>,
-    pub now: u64,
+struct Leader {
+    state: Arc<State>,
+    log: Vec<Effect>,
+    now: u64,
     version: u64,
 }
 
 impl Leader {
-    pub fn new() -> Self {
+    fn new() -> Self {
         let state = Arc::new(State::new(RULES));
         assert!(state.lead(1).is_empty());
         Self { state, log: Vec::new(), now: 1, version: 0 }
     }
 
     /// What a process that was killed finds again: everything in the log, nothing else.
-    pub fn restarted(&self) -> Self {
+    fn restarted(&self) -> Self {
         let state = Arc::new(State::new(RULES));
         for effect in &self.log {
             state.apply(Effect::decode(&effect.encode()).unwrap(), 1);
@@ -49,44 +49,44 @@ impl Leader {
         Self { state, log: self.log.clone(), now: 1, version: self.version }
     }
 
-    pub fn commit(&mut self, effect: Effect) -> Applied {
+    fn commit(&mut self, effect: Effect) -> Applied {
         self.log.push(effect.clone());
         self.state.apply(effect, self.now)
     }
 
     /// Nodes number `nodes`, each with one segment of `size` bytes, all heard just now.
-    pub fn with_nodes(nodes: u64, size: u64) -> (Self, Vec<NodeId>) {
+    fn with_nodes(nodes: u64, size: u64) -> (Self, Vec<NodeId>) {
         let mut leader = Self::new();
         let ids: Vec<_> = (0..nodes).map(|n| leader.node(n, size)).collect();
         (leader, ids)
     }
 
-    pub fn node(&mut self, n: u64, size: u64) -> NodeId {
+    fn node(&mut self, n: u64, size: u64) -> NodeId {
         let node = NodeId::random();
         self.commit(Effect::Mount(desc(node, n, size)));
         self.hear(node, n + 1);
         node
     }
 
-    pub fn hear(&self, node: NodeId, session: u64) {
+    fn hear(&self, node: NodeId, session: u64) {
         self.state.nodes.register(node, "node".into(), String::new(), session, self.now);
         self.judge();
     }
 
-    pub fn judge(&self) {
+    fn judge(&self) {
         self.state.nodes.judge(&self.state.segments, self.state.began(), self.now);
     }
 
-    pub fn segments(&self) -> Vec<SegmentId> {
+    fn segments(&self) -> Vec<SegmentId> {
         self.state.segments.table().iter().map(|s| s.id()).collect()
     }
 
-    pub fn used(&self) -> u64 {
+    fn used(&self) -> u64 {
         self.state.segments.table().iter().map(|s| s.space().used()).sum()
     }
 
     /// Asks for room as the engine does: windows are logged when needed.
-    pub fn start(&mut self, key: &str, size: u64, config: &PutConfig) -> Result<PutGrant, PutRefusal> {
+    fn start(&mut self, key: &str, size: u64, config: &PutConfig) -> Result<PutGrant, PutRefusal> {
         self.version += 1;
         loop {
             let stamp = Stamp { tenant: TENANT, now: self.now, host: "127.0.0.1", draw: self.version };
@@ -101,31 +101,31 @@ impl Leader {
         }
     }
 
-    pub fn end(&mut self, key: &str, version: Tso) -> Applied {
+    fn end(&mut self, key: &str, version: Tso) -> Applied {
         match self.state.put_end(TENANT, &key.into(), version, 7).unwrap() {
             Some(effect) => self.commit(effect),
             None => Applied::Done,
         }
     }
 
-    pub fn put(&mut self, key: &str, size: u64) -> PutGrant {
+    fn put(&mut self, key: &str, size: u64) -> PutGrant {
         let grant = self.start(key, size, &PutConfig::default()).unwrap();
         assert_eq!(self.end(key, grant.version), Applied::Done);
         grant
     }
 
-    pub fn exists(&self, key: &str) -> bool {
+    fn exists(&self, key: &str) -> bool {
         self.state.exists(TENANT, &[key.into()], self.now)[0]
     }
 
-    pub fn remove(&mut self, key: &str, force: bool) -> Result<(), i32> {
+    fn remove(&mut self, key: &str, force: bool) -> Result<(), i32> {
         let effect = self.state.remove(TENANT, &key.into(), force, self.now).map_err(|f| f.code.number())?;
         self.commit(effect);
         Ok(())
     }
 }
 
-pub fn desc(node: NodeId, n: u64, size: u64) -> SegmentDesc {
+fn desc(node: NodeId, n: u64, size: u64) -> SegmentDesc {
     SegmentDesc {
         id: SegmentId::random(),
         name: format!("127.0.0.1:{}", 15_000 + n),
@@ -139,17 +139,17 @@ pub fn desc(node: NodeId, n: u64, size: u64) -> SegmentDesc {
     }
 }
 
-pub fn code(refusal: PutRefusal) -> i32 {
+fn code(refusal: PutRefusal) -> i32 {
     match refusal {
         PutRefusal::Fault(fault) | PutRefusal::NeedRoom(_, fault) => fault.code.number(),
         PutRefusal::NeedWindow(_) => 0,
     }
 }
 
-pub fn upsert() -> PutConfig {
+fn upsert() -> PutConfig {
     PutConfig { upsert: true, ..PutConfig::default() }
 }
 
-pub fn key(text: &str) -> ObjectKey {
+fn key(text: &str) -> ObjectKey {
     text.into()
 }

@@ -1,0 +1,93 @@
+//! A whole master over its RPC port: what it answers, what it refuses, what it finds again.
+
+mod frames;
+mod restart;
+
+use perilune_master::{Master, MasterConfig};
+use perilune_protocol::frame::{self, HEADER_BYTES};
+use perilune_protocol::rpc::object::PutGrant;
+use perilune_protocol::rpc::{self, Call, object, segment, session};
+use perilune_protocol::{Capability, Endpoint, NodeId, Outcome, Protocol, PutConfig, SegmentDesc, SegmentId};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::time::Duration;
+
+fn start(dir: &Path) -> Master {
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    Master::start(MasterConfig { data_dir: dir.into(), rpc: any, http: vec![any], ..MasterConfig::default() }).expect("the master starts")
+}
+
+/// A client that speaks frames by hand.
+struct Peer {
+    stream: TcpStream,
+    next: u64,
+}
+
+impl Peer {
+    fn connect(master: &Master) -> Self {
+        let stream = TcpStream::connect(master.rpc_addr()).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        Self { stream, next: 1 }
+    }
+
+    fn hello(master: &Master) -> Self {
+        let mut peer = Self::connect(master);
+        peer.call(&session::Hello { agent: "test".into(), tenant: String::new() }).unwrap();
+        peer
+    }
+
+    fn call<C: Call>(&mut self, question: &C) -> Outcome<C::Reply> {
+        let mut out = Vec::new();
+        self.next += 1;
+        rpc::encode_question(&mut out, self.next, question).unwrap();
+        self.stream.write_all(&out).unwrap();
+        let (id, body) = self.answer().expect("an answer");
+        assert_eq!(id, self.next);
+        rpc::decode::<Outcome<C::Reply>>(&body).unwrap()
+    }
+
+    /// The next frame, or `None` when the master closed the connection.
+    fn answer(&mut self) -> Option<(u64, Vec<u8>)> {
+        let mut head = [0; HEADER_BYTES];
+        self.stream.read_exact(&mut head).ok()?;
+        let header = frame::Header::decode(&head).unwrap();
+        let mut body = vec![0; header.body_len as usize];
+        self.stream.read_exact(&mut body).ok()?;
+        header.check(&body).unwrap();
+        Some((header.id, body))
+    }
+
+    /// Registers a node with one segment of 64 MiB.
+    fn lend(&mut self) -> SegmentDesc {
+        let desc = SegmentDesc {
+            id: SegmentId::random(),
+            name: "127.0.0.1:15000".into(),
+            node: NodeId::random(),
+            base: 0,
+            size: 64 << 20,
+            protocol: Protocol::Tcp,
+            location: String::new(),
+            endpoints: vec![Endpoint::Tcp("127.0.0.1:15000".into())],
+            capability: Capability(1),
+        };
+        self.register(&desc, false);
+        self.call(&segment::Mount { segments: vec![desc.clone()] }).unwrap();
+        desc
+    }
+
+    fn register(&mut self, desc: &SegmentDesc, intact: bool) -> session::Registered {
+        let segments = if intact { vec![desc.clone()] } else { vec![] };
+        self.call(&session::Register { node: desc.node, name: desc.name.clone(), rest: String::new(), segments }).unwrap()
+    }
+
+    fn put_start(&mut self, key: &str, size: u64) -> Outcome<PutGrant> {
+        self.call(&object::PutStart { puts: vec![(key.into(), size)], config: PutConfig::default() }).unwrap().remove(0)
+    }
+
+    fn put(&mut self, key: &str, size: u64) -> PutGrant {
+        let grant = self.put_start(key, size).unwrap();
+        self.call(&object::PutEnd { puts: vec![(key.into(), grant.version, 7)] }).unwrap().remove(0).unwrap();
+        grant
+    }
+}
