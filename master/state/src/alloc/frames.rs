@@ -1,39 +1,246 @@
-//! Frames.
+//! A space of frames: what is taken of each, and which frames to look at first.
+
+use super::shape::{Place, Run, Shape, Slot};
 use super::{AllocError, ClaimError, Space};
 use perilune_protocol::Extent;
-/// A space of frames.
+use perilune_stdx::bitmap::{self, Bitmap};
+use perilune_stdx::frame::{Frame, FrameState, Moved};
+use perilune_stdx::primitive::AtomicU64 as Word;
+use perilune_stdx::set::Set;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+/// The shelf of frames of which nothing is taken. Below it, shelf `n - 1` has those whose longest run of free units is `n`; above it, shelf
+/// `SLABS + class` has the slabs with a free slot.
+pub(super) const FREE: usize = 7;
+/// The first shelf of slabs.
+pub(super) const SLABS: usize = 8;
+
+/// Lock-free space of frames of up to 2 MiB, remembered outside of the memory it describes.
+///
+/// A value takes whole units (256 KiB in large segments) and, for what is left, one slot of a slab, always of the lowest frame that can give
+/// it, so that high frames drain. The frames' words alone decide who has what; the shelves only say where to look.
 #[derive(Debug)]
-pub struct FrameSpace;
+pub struct FrameSpace {
+    pub(super) shape: Shape,
+    /// Any thread, any time: each taking and releasing is decided by an RMW of one of these, or of a bit of `slots` under its rules.
+    pub(super) frames: Box<[Frame]>,
+    /// Which slots of a frame are taken while it is a slab, `stride` words a frame.
+    slots: Box<[Word]>,
+    stride: usize,
+    /// Hints; whoever finds one stale heals it. [`Set`] says why none is missing for longer than a transition takes.
+    pub(super) shelves: Box<[Set]>,
+    /// Bytes. Relaxed: a number to look at, that orders nothing.
+    used: AtomicU64,
+    /// Frames below the limit; only grows. Relaxed: whoever raises it has made that durable before.
+    limit: AtomicUsize,
+}
+
 impl FrameSpace {
-    /// The space of a segment of `size` bytes.
-    pub fn new(_size: u64) -> Self {
-        Self
+    /// The space of a segment of `size` bytes, all free, with a limit of 0. A remainder smaller than a unit (at most 1/8192 of the segment,
+    /// or a page) is not used; nothing fits a segment smaller than a page. Costs about 70 bytes of memory for each 2 MiB.
+    pub fn new(size: u64) -> Self {
+        let shape = Shape::new(size);
+        let stride = bitmap::words(shape.most_slots());
+        let shelves = (0..SLABS + shape.class_count())
+            .map(|shelf| if shelf == FREE { Set::full(shape.frames) } else { Set::empty(shape.frames) })
+            .collect();
+        Self {
+            frames: (0..shape.frames).map(|_| Frame::default()).collect(),
+            slots: (0..shape.frames * stride).map(|_| Word::new(0)).collect(),
+            stride,
+            shelves,
+            used: AtomicU64::new(0),
+            limit: AtomicUsize::new(0),
+            shape,
+        }
+    }
+
+    /// Frames below the limit.
+    pub(super) fn below(&self) -> usize {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    fn bits(&self, frame: usize, class: u8) -> Bitmap<'_> {
+        Bitmap::over(&self.slots[frame * self.stride..][..self.stride], self.shape.slots_of(frame, class))
+    }
+
+    /// The units of `frame` that are taken or do not exist, if it is no slab.
+    pub(super) fn taken_units(&self, frame: usize, state: FrameState) -> Option<u8> {
+        let absent = !self.shape.all_units(frame);
+        match state {
+            FrameState::Free => Some(absent),
+            FrameState::Split(taken) => Some(taken | absent),
+            FrameState::Slab { .. } => None,
+        }
+    }
+
+    /// Where a frame in `state` belongs; nowhere when it has nothing to give.
+    fn shelf(&self, frame: usize, state: FrameState) -> Option<usize> {
+        match state {
+            FrameState::Free => Some(FREE),
+            FrameState::Split(taken) => longest_zeros(taken | !self.shape.all_units(frame)).checked_sub(1),
+            FrameState::Slab { class, promised } => {
+                (usize::from(promised) < self.shape.slots_of(frame, class)).then_some(SLABS + usize::from(class))
+            }
+        }
+    }
+
+    fn refile(&self, frame: usize, moved: Moved) {
+        let (before, after) = (self.shelf(frame, moved.before), self.shelf(frame, moved.after));
+        if before != after {
+            if let Some(shelf) = after {
+                self.shelves[shelf].insert(frame);
+            }
+            if let Some(shelf) = before {
+                self.heal(frame, shelf);
+            }
+        }
+    }
+
+    /// Takes `frame` off `shelf` unless it belongs there.
+    pub(super) fn heal(&self, frame: usize, shelf: usize) {
+        self.shelves[shelf].remove_unless(frame, || self.shelf(frame, self.frames[frame].state()) == Some(shelf));
+    }
+
+    /// Takes any slot of `class` in `frame`.
+    pub(super) fn take_slot_in(&self, frame: usize, class: u8) -> Option<Slot> {
+        let index = self.frames[frame].take_slot(class, self.bits(frame, class), |moved| self.refile(frame, moved))?;
+        self.used.fetch_add(self.shape.slot(class), Ordering::Relaxed);
+        Some(Slot { frame, class, index })
+    }
+
+    /// Takes units of one frame.
+    pub(super) fn take_units(&self, frame: usize, mask: u8) -> bool {
+        let took = self.frames[frame].take_units(mask, |moved| self.refile(frame, moved));
+        if took {
+            self.used.fetch_add(u64::from(mask.count_ones()) * self.shape.unit, Ordering::Relaxed);
+        }
+        took
+    }
+
+    fn release_units(&self, frame: usize, mask: u8) -> bool {
+        let released = self.frames[frame].release_units(mask, |moved| self.refile(frame, moved));
+        if released {
+            self.used.fetch_sub(u64::from(mask.count_ones()) * self.shape.unit, Ordering::Relaxed);
+        }
+        released
+    }
+
+    /// Takes all of `run` or nothing.
+    pub(super) fn take_run(&self, run: Run) -> bool {
+        let missed = run.masks().position(|(frame, mask)| !self.take_units(frame, mask));
+        if let Some(taken) = missed {
+            run.masks().take(taken).for_each(|(frame, mask)| {
+                self.release_units(frame, mask);
+            });
+        }
+        missed.is_none()
+    }
+
+    fn take_place(&self, place: Place) -> bool {
+        match place {
+            Place::Units(run) => self.take_run(run),
+            Place::Slot(Slot { frame, class, index }) => {
+                let took = self.frames[frame].take_slot_at(class, self.bits(frame, class), index, |moved| self.refile(frame, moved));
+                if took {
+                    self.used.fetch_add(self.shape.slot(class), Ordering::Relaxed);
+                }
+                took
+            }
+        }
+    }
+
+    /// Releases a place; `false` where a part of it was not taken, which is a defect of the caller: that part is left as it is.
+    pub(super) fn release_place(&self, place: Place) -> bool {
+        match place {
+            Place::Units(run) => run.masks().fold(true, |all, (frame, mask)| self.release_units(frame, mask) && all),
+            Place::Slot(Slot { frame, class, index }) => {
+                let released = self.frames[frame].release_slot(class, self.bits(frame, class), index, |moved| self.refile(frame, moved));
+                if released {
+                    self.used.fetch_sub(self.shape.slot(class), Ordering::Relaxed);
+                }
+                released
+            }
+        }
+    }
+
+    /// Takes whatever units are free in `frame`, as runs.
+    fn take_free_units(&self, frame: usize, runs: &mut Vec<Run>) {
+        while let Some(taken) = self.taken_units(frame, self.frames[frame].state()).filter(|taken| *taken != u8::MAX) {
+            let first = (!taken).trailing_zeros();
+            let count = (taken >> first).trailing_zeros().min(8 - first);
+            let run = Run { first: frame as u64 * super::shape::UNITS + u64::from(first), count: count.into() };
+            if self.take_run(run) {
+                runs.push(run);
+            }
+        }
     }
 }
-#[expect(unused_variables, clippy::unimplemented, reason = "the body follows in the next commit")]
+
+/// The length of the longest run of zeros.
+fn longest_zeros(taken: u8) -> usize {
+    let (mut free, mut longest) = (!taken, 0);
+    while free != 0 {
+        free &= free << 1;
+        longest += 1;
+    }
+    longest
+}
+
 impl Space for FrameSpace {
     fn allocate(&self, len: u64, extents_max: usize) -> Result<Vec<Extent>, AllocError> {
-        unimplemented!()
+        if len > self.shape.capacity() {
+            return Err(AllocError::TooLarge);
+        }
+        let below = self.below();
+        let no_room = if below < self.shape.frames { AllocError::Window } else { AllocError::Full };
+        self.find(len, extents_max.max(1), below).ok_or(no_room)
     }
+
     fn release(&self, extents: &[Extent]) {
-        unimplemented!()
+        for extent in extents {
+            let released = self.shape.place(*extent).is_ok_and(|place| self.release_place(place));
+            debug_assert!(released, "extent {}+{} was released but nobody held it", extent.offset, extent.len);
+        }
     }
+
     fn claim(&self, extents: &[Extent]) -> Result<(), ClaimError> {
-        unimplemented!()
+        let places = extents.iter().map(|extent| self.shape.place(*extent)).collect::<Result<Vec<_>, _>>()?;
+        let Some(refused) = places.iter().position(|place| !self.take_place(*place)) else { return Ok(()) };
+        for place in &places[..refused] {
+            self.release_place(*place);
+        }
+        Err(ClaimError::Overlap(extents[refused]))
     }
+
     fn quarantine(&self) -> Vec<Extent> {
-        unimplemented!()
+        let (mut runs, mut extents) = (Vec::new(), Vec::new());
+        for frame in 0..self.below() {
+            self.take_free_units(frame, &mut runs);
+            if let FrameState::Slab { class, .. } = self.frames[frame].state() {
+                while let Some(slot) = self.take_slot_in(frame, class) {
+                    extents.push(self.shape.slot_extent(slot, self.shape.slot(class)));
+                }
+            }
+        }
+        extents.extend(Run::merge(runs).into_iter().map(|run| self.shape.run_extent(run)));
+        extents
     }
+
     fn used(&self) -> u64 {
-        unimplemented!()
+        self.used.load(Ordering::Relaxed)
     }
+
     fn capacity(&self) -> u64 {
-        unimplemented!()
+        self.shape.capacity()
     }
+
     fn limit(&self) -> u64 {
-        unimplemented!()
+        (self.below() as u64 * self.shape.frame()).min(self.shape.capacity())
     }
+
     fn raise_limit(&self, bytes: u64) {
-        unimplemented!()
+        let below = if bytes >= self.shape.capacity() { self.shape.frames } else { (bytes / self.shape.frame()) as usize };
+        self.limit.fetch_max(below, Ordering::Relaxed);
     }
 }

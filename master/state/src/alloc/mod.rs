@@ -1,6 +1,10 @@
 //! The space of a segment: who gets which bytes of it, decided without a lock and remembered outside of it.
 
 mod frames;
+mod search;
+mod shape;
+#[cfg(test)]
+mod tests;
 
 pub use frames::FrameSpace;
 

@@ -1,0 +1,70 @@
+//! Real threads over one small space, so that frames are cut, drain and are cut anew all the time.
+
+use super::*;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+
+/// One flag a page; whoever is handed a page must find it unowned.
+fn own(pages: &[AtomicBool], extents: &[Extent], owned: bool) {
+    for extent in extents {
+        for page in &pages[(extent.offset / PAGE) as usize..(extent.offset + extent.len).div_ceil(PAGE) as usize] {
+            // Relaxed: only the allocator orders two owners of a page.
+            assert_eq!(page.swap(owned, Ordering::Relaxed), !owned, "a page of {extent:?} was handed out twice");
+        }
+    }
+}
+
+/// Threads allocate and release sizes below `largest`, all of them below `limit` of a segment of `size` bytes.
+fn churn(size: u64, limit: u64, largest: u64, threads: u64, rounds: u64) {
+    let space = FrameSpace::new(size);
+    space.raise_limit(limit);
+    let pages: Vec<AtomicBool> = (0..space.limit() / PAGE).map(|_| AtomicBool::new(false)).collect();
+    let finished = AtomicU8::new(0);
+    std::thread::scope(|scope| {
+        for seed in 0..threads {
+            let (space, pages, finished) = (&space, &pages, &finished);
+            scope.spawn(move || {
+                let (mut random, mut held, mut got) = (Random(seed), Vec::new(), 0u64);
+                for _ in 0..rounds {
+                    if random.below(2) == 0 && !held.is_empty() {
+                        let extents: Vec<Extent> = held.swap_remove(random.below(held.len() as u64) as usize);
+                        own(pages, &extents, false);
+                        space.release(&extents);
+                    } else if let Ok(extents) = space.allocate(random.log_uniform(1, largest), 1 + random.below(6) as usize) {
+                        own(pages, &extents, true);
+                        held.push(extents);
+                        got += 1;
+                    }
+                }
+                assert!(got > rounds / 50, "seed {seed}: only {got} allocations worked");
+                for extents in held {
+                    own(pages, &extents, false);
+                    space.release(&extents);
+                }
+                finished.fetch_add(1, Ordering::Relaxed);
+            });
+        }
+    });
+    assert_eq!(u64::from(finished.into_inner()), threads);
+    assert_eq!(space.used(), 0);
+    // At rest no frame is lost to the search, whatever the threads did to the shelves.
+    assert_eq!(space.allocate(space.limit(), 1).map(|extents| extents.len()), Ok(1));
+}
+
+#[test]
+fn slots_of_draining_frames_are_handed_out_once() {
+    churn(4 << 30, 4 << 20, 16 << 10, 4, 20_000);
+    churn(4 << 30, 100 << 20, 224 << 10, 4, 10_000);
+}
+
+#[test]
+fn units_and_slots_share_frames_in_turn() {
+    churn(300 << 20, 3 << 20, 100 << 10, 2, 20_000);
+    churn(4 << 30, 32 << 20, 12 << 20, 4, 10_000);
+    churn(1 << 20, 1 << 20, 300 << 10, 4, 10_000);
+}
+
+#[test]
+fn one_frame_changes_hands_without_being_lost() {
+    churn(4096, 4096, 4096, 4, 20_000);
+    churn(4 << 30, 2 << 20, 2 << 20, 4, 20_000);
+}
