@@ -1,0 +1,7 @@
+//! The HTTP faces, over real sockets.
+
+mod connections;
+mod engine;
+mod http;
+mod metrics;
+mod mooncake;
