@@ -29,7 +29,12 @@ pub(crate) fn runtime() -> Result<Runtime, Failure> {
 }
 
 /// Takes an address before anything else is started, so that a taken port changes nothing.
-pub(crate) fn bind(runtime: &Runtime, flag: &str, at: SocketAddr) -> Result<(TcpListener, SocketAddr), Failure> {
+pub(crate) fn bind(runtime: &Runtime, flag: &str, at: SocketAddr, insecure: bool) -> Result<(TcpListener, SocketAddr), Failure> {
+    if !at.ip().is_loopback() && !insecure {
+        return Err(Failure::Usage(format!(
+            "{flag} {at} can be reached from other machines and nothing authenticates callers yet: listen on 127.0.0.1, or accept it with --insecure"
+        )));
+    }
     let bound = runtime.block_on(TcpListener::bind(at)).and_then(|l| l.local_addr().map(|at| (l, at)));
     bound.map_err(|e| Failure::Failed(format!("cannot listen on {at}: {e}; choose another address with {flag}")))
 }

@@ -2,10 +2,12 @@
 
 mod client;
 mod completions;
+mod dev;
 mod exists;
 mod get;
 mod ls;
 mod man;
+mod master;
 mod nodes;
 mod put;
 mod query;
@@ -21,6 +23,8 @@ use crate::settings::Global;
 /// What can be asked of the binary.
 #[derive(clap::Subcommand)]
 pub(crate) enum Command {
+    Dev(dev::Dev),
+    Master(master::Master),
     Store(store::Store),
     Put(put::Put),
     Get(get::Get),
@@ -39,6 +43,8 @@ pub(crate) enum Command {
 impl Command {
     pub(crate) fn run(self, global: &Global) -> Result<(), Failure> {
         match self {
+            Self::Dev(c) => c.run(global),
+            Self::Master(c) => c.run(global),
             Self::Store(c) => c.run(global),
             Self::Put(c) => c.run(global),
             Self::Get(c) => c.run(global),

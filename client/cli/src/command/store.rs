@@ -28,6 +28,9 @@ pub(crate) struct Store {
     /// How long one question to the master may take, retries included
     #[arg(long, value_name = "DURATION", default_value = "10s")]
     deadline: Span,
+    /// Allow listening beyond loopback, where nobody is asked who they are
+    #[arg(long)]
+    insecure: bool,
     /// Write the addresses here, as JSON, once the memory is lent
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
@@ -48,13 +51,10 @@ pub(crate) struct NodeArgs {
     /// The largest segment; a larger mount is split
     #[arg(long, value_name = "SIZE", default_value = "1TiB")]
     max_registration: ByteSize,
-    /// Allow listening beyond loopback, where nobody is asked who they are
-    #[arg(long)]
-    insecure: bool,
 }
 
 impl NodeArgs {
-    pub(crate) fn config(&self, data_dir: &Path, masters: Vec<String>, rest: Option<SocketAddr>) -> NodeConfig {
+    pub(crate) fn config(&self, data_dir: &Path, masters: Vec<String>, rest: Option<SocketAddr>, insecure: bool) -> NodeConfig {
         NodeConfig {
             masters,
             data_dir: serve::role_dir(data_dir, "store"),
@@ -63,7 +63,7 @@ impl NodeArgs {
             listen: self.transfer,
             rest,
             max_registration: self.max_registration.0,
-            insecure: self.insecure,
+            insecure,
             ..NodeConfig::default()
         }
     }
@@ -73,7 +73,8 @@ impl Store {
     pub(crate) fn run(self, global: &Global) -> Result<(), Failure> {
         let runtime = serve::runtime()?;
         let stop = Stop::listen(&runtime)?;
-        let config = NodeConfig { deadline: self.deadline.0, ..self.rules.config(&self.data_dir, self.master, Some(self.http)) };
+        let config =
+            NodeConfig { deadline: self.deadline.0, ..self.rules.config(&self.data_dir, self.master, Some(self.http), self.insecure) };
         let node = StoreNode::start(config)?;
         let segments = node.segments();
         let addresses = json!({ "rest": node.rest_addr(), "transfer": segments.first().map(|s| s.tcp_endpoint().to_owned()), "segments": segments.len() });

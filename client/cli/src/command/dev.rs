@@ -1,0 +1,86 @@
+//! `perilune dev`: one process, a master and a store node, nothing else needed.
+
+use super::master::MasterArgs;
+use super::store::NodeArgs;
+use crate::failure::Failure;
+use crate::output;
+use crate::serve::{self, Stop};
+use crate::settings::Global;
+use perilune_client::StoreNode;
+use perilune_master::Master;
+use perilune_protocol::ByteSize;
+use serde_json::json;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use tokio::sync::watch;
+
+/// Run a whole store in one process: a master and a store node
+///
+/// Both HTTP addresses answer the same: the master's endpoints and the store node's.
+#[derive(clap::Args)]
+pub(crate) struct Dev {
+    /// Where everything that must survive is kept
+    #[arg(long, value_name = "DIR", default_value = "./perilune-data")]
+    data_dir: PathBuf,
+    /// Where HTTP listens
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9003")]
+    http: SocketAddr,
+    /// Where HTTP listens too, for tools that expect the store's REST at its own address
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    rest: SocketAddr,
+    #[command(flatten)]
+    master: MasterArgs,
+    #[command(flatten)]
+    node: NodeArgs,
+    /// Allow listening beyond loopback, where nobody is asked who they are
+    #[arg(long)]
+    insecure: bool,
+    /// Write the addresses here, as JSON, once everything serves
+    #[arg(long, value_name = "FILE")]
+    ready_file: Option<PathBuf>,
+}
+
+impl Dev {
+    pub(crate) fn run(self, global: &Global) -> Result<(), Failure> {
+        let runtime = serve::runtime()?;
+        let stop = Stop::listen(&runtime)?;
+        let (http, http_at) = serve::bind(&runtime, "--http", self.http, self.insecure)?;
+        let (rest, rest_at) = serve::bind(&runtime, "--rest", self.rest, self.insecure)?;
+        let master =
+            Master::start(self.master.config(&self.data_dir, Vec::new(), self.insecure)?).map_err(|e| Failure::Failed(e.to_string()))?;
+        let rpc_at = master.rpc_addr();
+        let node = match StoreNode::start(self.node.config(&self.data_dir, vec![rpc_at.to_string()], None, self.insecure)) {
+            Ok(node) => node,
+            Err(fault) => {
+                master.stop();
+                return Err(fault.into());
+            }
+        };
+
+        let router = master.router().merge(node.router());
+        let (close, closed) = watch::channel(false);
+        let served = [http, rest].map(|listener| runtime.spawn(perilune_master::api::serve::run(listener, router.clone(), closed.clone())));
+
+        let addresses = json!({ "rpc": rpc_at, "http": http_at, "rest": rest_at });
+        serve::say_ready(self.ready_file.as_deref(), &addresses)?;
+        if global.json {
+            output::json(&addresses)?;
+        } else {
+            let lent = ByteSize(node.segments().iter().map(|s| s.size).sum());
+            output::line(format_args!(
+                "perilune dev is ready: {lent} of memory, data in {}\n\n  RPC   {rpc_at}\n  HTTP  http://{http_at}   (metrics, health, queries)\n  REST  http://{rest_at}   (put, get, mount; both answer everything)\n\n\
+                 Try, in another terminal:\n  echo hello | perilune put greeting - --master {rpc_at}\n  curl http://{rest_at}/api/get/greeting\n  perilune replay --master {rpc_at}\n  perilune stat --master {rpc_at}\n\nCtrl-C stops it; the data stays.",
+                self.data_dir.display()
+            ))?;
+        }
+        stop.wait(&runtime);
+        close.send_replace(true);
+        for server in served {
+            // Its only failure is a panic, which has been printed.
+            let _ = runtime.block_on(server);
+        }
+        node.stop();
+        master.stop();
+        Ok(())
+    }
+}

@@ -1,0 +1,111 @@
+//! `perilune master`: keeps the metadata.
+
+use crate::failure::Failure;
+use crate::output;
+use crate::serve::{self, Stop};
+use crate::settings::Global;
+use crate::values::Span;
+use perilune_master::log::Durability;
+use perilune_master::{MasterConfig, Placement};
+use serde_json::json;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+/// Run a master: it knows which object lies where
+#[derive(clap::Args)]
+pub(crate) struct Master {
+    /// Where the log is kept, in the subdirectory `master`
+    #[arg(long, value_name = "DIR", default_value = "./perilune-data")]
+    data_dir: PathBuf,
+    /// Where HTTP listens; several addresses may be given, separated by commas
+    #[arg(long, value_name = "ADDR", value_delimiter = ',', default_value = "127.0.0.1:9003")]
+    http: Vec<SocketAddr>,
+    #[command(flatten)]
+    rules: MasterArgs,
+    /// Allow listening beyond loopback, where nobody is asked who they are
+    #[arg(long)]
+    insecure: bool,
+    /// Write the addresses here, as JSON, once the master serves
+    #[arg(long, value_name = "FILE")]
+    ready_file: Option<PathBuf>,
+}
+
+/// The rules a master keeps; `perilune dev` takes them too.
+#[derive(clap::Args)]
+pub(crate) struct MasterArgs {
+    /// Where RPC listens
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:50051")]
+    rpc: SocketAddr,
+    /// When a put counts as done: when the log is on disk (quorum-fsync), in the page cache and flushed every 100 ms (quorum), or in this process (leader)
+    #[arg(long, value_name = "WHEN", default_value = "quorum")]
+    durability: Durability,
+    /// For how long a lookup keeps an object readable
+    #[arg(long, value_name = "DURATION", default_value = "10s")]
+    lease: Span,
+    /// When a put that was started and not ended is given up
+    #[arg(long, value_name = "DURATION", default_value = "30s")]
+    put_discard: Span,
+    /// When the room of a put that was given up is used again
+    #[arg(long, value_name = "DURATION", default_value = "10m")]
+    put_release: Span,
+    /// How often a store node must be heard
+    #[arg(long, value_name = "DURATION", default_value = "1s")]
+    heartbeat: Span,
+    /// When reads begin to avoid a silent store node
+    #[arg(long, value_name = "DURATION", default_value = "2s")]
+    suspect_after: Span,
+    /// When the copies on a silent store node count as gone
+    #[arg(long, value_name = "DURATION", default_value = "10s")]
+    lost_after: Span,
+    /// The share of the memory that may be used before the oldest objects leave, 0.05 to 1
+    #[arg(long, value_name = "SHARE", default_value_t = 0.9)]
+    eviction_high_watermark: f64,
+    /// Make a snapshot, and cut the log, after so many entries
+    #[arg(long, value_name = "COUNT", default_value_t = 100_000)]
+    snapshot_entries: u64,
+    /// Which segment takes a new object: random, free-ratio-first or local-first
+    #[arg(long, value_name = "RULE", default_value = "random")]
+    placement: Placement,
+}
+
+impl MasterArgs {
+    pub(crate) fn config(&self, data_dir: &Path, http: Vec<SocketAddr>, insecure: bool) -> Result<MasterConfig, Failure> {
+        let config = MasterConfig {
+            data_dir: serve::role_dir(data_dir, "master"),
+            rpc: self.rpc,
+            http,
+            durability: self.durability,
+            lease: self.lease.0,
+            put_discard: self.put_discard.0,
+            put_release: self.put_release.0,
+            heartbeat: self.heartbeat.0,
+            suspect_after: self.suspect_after.0,
+            lost_after: self.lost_after.0,
+            eviction_high_watermark: self.eviction_high_watermark,
+            placement: self.placement,
+            snapshot_entries: self.snapshot_entries,
+            insecure,
+        };
+        config.check().map_err(Failure::Usage)?;
+        Ok(config)
+    }
+}
+
+impl Master {
+    pub(crate) fn run(self, global: &Global) -> Result<(), Failure> {
+        let runtime = serve::runtime()?;
+        let stop = Stop::listen(&runtime)?;
+        let master = perilune_master::Master::start(self.rules.config(&self.data_dir, self.http, self.insecure)?)
+            .map_err(|e| Failure::Failed(e.to_string()))?;
+        let addresses = json!({ "rpc": master.rpc_addr(), "http": master.http_addrs() });
+        serve::say_ready(self.ready_file.as_deref(), &addresses)?;
+        if global.json {
+            output::json(&addresses)?;
+        } else {
+            output::line(format_args!("perilune master: RPC on {}, HTTP on {:?}", master.rpc_addr(), master.http_addrs()))?;
+        }
+        stop.wait(&runtime);
+        master.stop();
+        Ok(())
+    }
+}
