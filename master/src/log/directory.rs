@@ -23,7 +23,7 @@ const TITLE: &str = "perilune data directory";
 pub(super) struct Directory {
     pub(super) path: PathBuf,
     pub(super) cluster: Uuid,
-    _lock: File,
+    lock: File,
 }
 
 impl Directory {
@@ -46,7 +46,14 @@ impl Directory {
             }
         }
         sync_dir(path)?;
-        Ok(Self { path: path.into(), cluster, _lock: lock })
+        Ok(Self { path: path.into(), cluster, lock })
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // Closing would not do: a child process that is just being forked holds a copy of the descriptor until it execs.
+        let _ = self.lock.unlock();
     }
 }
 

@@ -294,6 +294,11 @@ fn open_engine(dir: &Path, files: &Arc<Files>) -> Result<Engine, LogError> {
         enable_log_recycle: false,
         ..Config::default()
     };
+    // Raft-engine's own lock is only in the way (ours is held): a process just being forked may hold it a little longer than we did.
+    match std::fs::remove_file(dir.join("LOCK")) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(io_error(dir, "an old lock file cannot be removed", e)),
+        _ => {}
+    }
     let opened = catch_unwind(AssertUnwindSafe(|| Engine::open_with_file_system(config, Arc::new(LogFiles(Arc::clone(files))))));
     if let Some((path, what)) = files.damage() {
         return Err(corrupt(&path, what));
