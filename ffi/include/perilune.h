@@ -18,352 +18,352 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/*
- Done.
+/**
+ * Done.
  */
 #define PERILUNE_OK 0
 
-/*
- Not done yet: the status of a transfer that is still under way.
+/**
+ * Not done yet: the status of a transfer that is still under way.
  */
 #define PERILUNE_PENDING 1
 
-/*
- A defect of perilune itself.
+/**
+ * A defect of perilune itself.
  */
 #define PERILUNE_INTERNAL_ERROR -1
 
-/*
- No such segment.
+/**
+ * No such segment.
  */
 #define PERILUNE_SEGMENT_NOT_FOUND -101
 
-/*
- The segment exists already.
+/**
+ * The segment exists already.
  */
 #define PERILUNE_SEGMENT_ALREADY_EXISTS -102
 
-/*
- The node is not registered.
+/**
+ * The node is not registered.
  */
 #define PERILUNE_CLIENT_NOT_FOUND -103
 
-/*
- No segment has room, and nothing could be evicted.
+/**
+ * No segment has room, and nothing could be evicted.
  */
 #define PERILUNE_NO_AVAILABLE_HANDLE -200
 
-/*
- The other side speaks another version.
+/**
+ * The other side speaks another version.
  */
 #define PERILUNE_INVALID_VERSION -300
 
-/*
- An argument is wrong: NULL, too long, closed, unknown.
+/**
+ * An argument is wrong: NULL, too long, closed, unknown.
  */
 #define PERILUNE_INVALID_PARAMS -600
 
-/*
- The caller may not do this.
+/**
+ * The caller may not do this.
  */
 #define PERILUNE_ILLEGAL_CLIENT -601
 
-/*
- The put is not, or no longer, in progress.
+/**
+ * The put is not, or no longer, in progress.
  */
 #define PERILUNE_INVALID_WRITE -700
 
-/*
- No copy can be read at the moment.
+/**
+ * No copy can be read at the moment.
  */
 #define PERILUNE_REPLICA_IS_NOT_READY -703
 
-/*
- No such object.
+/**
+ * No such object.
  */
 #define PERILUNE_OBJECT_NOT_FOUND -704
 
-/*
- The object exists already, or is being put.
+/**
+ * The object exists already, or is being put.
  */
 #define PERILUNE_OBJECT_ALREADY_EXISTS -705
 
-/*
- A reader holds a lease on the object.
+/**
+ * A reader holds a lease on the object.
  */
 #define PERILUNE_OBJECT_HAS_LEASE -706
 
-/*
- The lease ran out before the read was done.
+/**
+ * The lease ran out before the read was done.
  */
 #define PERILUNE_LEASE_EXPIRED -707
 
-/*
- The bytes could not be moved.
+/**
+ * The bytes could not be moved.
  */
 #define PERILUNE_TRANSFER_FAIL -800
 
-/*
- The bytes that arrived are not the bytes that were put.
+/**
+ * The bytes that arrived are not the bytes that were put.
  */
 #define PERILUNE_CHECKSUM_MISMATCH -801
 
-/*
- The other process could not be reached.
+/**
+ * The other process could not be reached.
  */
 #define PERILUNE_RPC_FAIL -900
 
-/*
- The other process did not answer in time.
+/**
+ * The other process did not answer in time.
  */
 #define PERILUNE_RPC_TIMEOUT -901
 
-/*
- Not possible in the present state.
+/**
+ * Not possible in the present state.
  */
 #define PERILUNE_UNAVAILABLE_IN_CURRENT_STATUS -1010
 
-/*
- This build or this server does not offer it.
+/**
+ * This build or this server does not offer it.
  */
 #define PERILUNE_NOT_SUPPORTED -1012
 
-/*
- The log or the data directory of a master failed.
+/**
+ * The log or the data directory of a master failed.
  */
 #define PERILUNE_PERSISTENT_FAIL -1503
 
-/*
- `pin` of a put: the object leaves when it is the oldest.
+/**
+ * `pin` of a put: the object leaves when it is the oldest.
  */
 #define PERILUNE_PIN_NONE 0
 
-/*
- `pin` of a put: the object leaves when nothing unpinned is left to evict.
+/**
+ * `pin` of a put: the object leaves when nothing unpinned is left to evict.
  */
 #define PERILUNE_PIN_SOFT 1
 
-/*
- `pin` of a put: the object is never evicted.
+/**
+ * `pin` of a put: the object is never evicted.
  */
 #define PERILUNE_PIN_HARD 2
 
-/*
- `op` of a transfer: from the segment into local memory.
+/**
+ * `op` of a transfer: from the segment into local memory.
  */
 #define PERILUNE_READ 0
 
-/*
- `op` of a transfer: from local memory into the segment.
+/**
+ * `op` of a transfer: from local memory into the segment.
  */
 #define PERILUNE_WRITE 1
 
-/*
- Transfers that were submitted together.
+/**
+ * Transfers that were submitted together.
  */
 typedef struct perilune_batch_t perilune_batch_t;
 
-/*
- An engine: it moves bytes between this process and segments, and serves the segments this process lends.
+/**
+ * An engine: it moves bytes between this process and segments, and serves the segments this process lends.
  */
 typedef struct perilune_engine_t perilune_engine_t;
 
-/*
- A segment of some process, opened to be read and written.
+/**
+ * A segment of some process, opened to be read and written.
  */
 typedef struct perilune_segment_t perilune_segment_t;
 
-/*
- The store, as seen by this process.
+/**
+ * The store, as seen by this process.
  */
 typedef struct perilune_store_t perilune_store_t;
 
-/*
- Bytes that belong to the library until `perilune_buffer_free`.
+/**
+ * Bytes that belong to the library until `perilune_buffer_free`.
  */
 typedef struct {
-  /*
-   The first byte; NULL when there are none.
+  /**
+   * The first byte; NULL when there are none.
    */
   uint8_t *data;
-  /*
-   Bytes.
+  /**
+   * Bytes.
    */
   size_t length;
 } perilune_buffer_t;
 
-/*
- What a call came to: `PERILUNE_OK`, or one of the negative faults.
+/**
+ * What a call came to: `PERILUNE_OK`, or one of the negative faults.
  */
 typedef int32_t perilune_status_t;
 
-/*
- How an engine is to work. All zero is a good start: it then reaches out and lends nothing.
+/**
+ * How an engine is to work. All zero is a good start: it then reaches out and lends nothing.
  */
 typedef struct {
-  /*
-   `address:port` to lend memory to peers over TCP; port 0 takes a free one. NULL: not over TCP.
-   Peers need a segment's descriptor, nothing else, to use it; the bytes travel unencrypted.
+  /**
+   * `address:port` to lend memory to peers over TCP; port 0 takes a free one. NULL: not over TCP.
+   * Peers need a segment's descriptor, nothing else, to use it; the bytes travel unencrypted.
    */
   const char *listen_tcp;
-  /*
-   The path of a unix socket to lend memory to processes of this host. NULL: not so.
+  /**
+   * The path of a unix socket to lend memory to processes of this host. NULL: not so.
    */
   const char *listen_shm;
-  /*
-   How many threads can move bytes at once, 1 to 64. 0: one per core, at most 4.
+  /**
+   * How many threads can move bytes at once, 1 to 64. 0: one per core, at most 4.
    */
   uint32_t lanes;
-  /*
-   The longest any transfer may take, in milliseconds. 0: 10 000.
+  /**
+   * The longest any transfer may take, in milliseconds. 0: 10 000.
    */
   uint64_t deadline_ms;
 } perilune_engine_config_t;
 
-/*
- How a store finds its masters and how long it waits.
+/**
+ * How a store finds its masters and how long it waits.
  */
 typedef struct {
-  /*
-   `host:port` of each master, with commas between them. NULL: 127.0.0.1:50051.
+  /**
+   * `host:port` of each master, with commas between them. NULL: 127.0.0.1:50051.
    */
   const char *masters;
-  /*
-   The tenant whose keys are meant. NULL: `default`.
+  /**
+   * The tenant whose keys are meant. NULL: `default`.
    */
   const char *tenant;
-  /*
-   What is calling, for the master's logs. NULL: the name of this library.
+  /**
+   * What is calling, for the master's logs. NULL: the name of this library.
    */
   const char *agent;
-  /*
-   How long one call may take in all, repetitions included, in milliseconds. 0: 10 000.
+  /**
+   * How long one call may take in all, repetitions included, in milliseconds. 0: 10 000.
    */
   uint64_t deadline_ms;
-  /*
-   An engine to move the bytes with, which may be closed afterwards. NULL: an engine of its own.
+  /**
+   * An engine to move the bytes with, which may be closed afterwards. NULL: an engine of its own.
    */
   perilune_engine_t *engine;
 } perilune_store_config_t;
 
-/*
- How a value is to be stored. All zero is a good start.
+/**
+ * How a value is to be stored. All zero is a good start.
  */
 typedef struct {
-  /*
-   Copies, each on a segment of its own. 0: one.
+  /**
+   * Copies, each on a segment of its own. 0: one.
    */
   uint8_t replicas;
-  /*
-   Whether fewer copies than asked for are good enough.
+  /**
+   * Whether fewer copies than asked for are good enough.
    */
   bool best_effort;
-  /*
-   Replace an existing object instead of leaving it as it is.
+  /**
+   * Replace an existing object instead of leaving it as it is.
    */
   bool upsert;
-  /*
-   PERILUNE_PIN_NONE, PERILUNE_PIN_SOFT or PERILUNE_PIN_HARD.
+  /**
+   * PERILUNE_PIN_NONE, PERILUNE_PIN_SOFT or PERILUNE_PIN_HARD.
    */
   uint32_t pin;
-  /*
-   Names of segments to prefer, best first.
+  /**
+   * Names of segments to prefer, best first.
    */
   const char *const *preferred_segments;
-  /*
-   How many names.
+  /**
+   * How many names.
    */
   size_t preferred_segments_count;
 } perilune_put_config_t;
 
-/*
- A key.
+/**
+ * A key.
  */
 typedef struct {
-  /*
-   Its bytes, not interpreted.
+  /**
+   * Its bytes, not interpreted.
    */
   const void *bytes;
-  /*
-   How many, 1 to 4096.
+  /**
+   * How many, 1 to 4096.
    */
   size_t length;
 } perilune_key_t;
 
-/*
- A value to put, and what became of it.
+/**
+ * A value to put, and what became of it.
  */
 typedef struct {
-  /*
-   The key.
+  /**
+   * The key.
    */
   perilune_key_t key;
-  /*
-   The value.
+  /**
+   * The value.
    */
   const void *value;
-  /*
-   Bytes of the value, at least 1.
+  /**
+   * Bytes of the value, at least 1.
    */
   size_t value_length;
-  /*
-   Written by the call: what this put came to.
+  /**
+   * Written by the call: what this put came to.
    */
   perilune_status_t status;
-  /*
-   Written by the call: whether the key existed, and its value was left as it is.
+  /**
+   * Written by the call: whether the key existed, and its value was left as it is.
    */
   bool existed;
 } perilune_put_item_t;
 
-/*
- A value to get, and what became of it.
+/**
+ * A value to get, and what became of it.
  */
 typedef struct {
-  /*
-   The key.
+  /**
+   * The key.
    */
   perilune_key_t key;
-  /*
-   Where the value goes. No two items of a call may share a byte.
+  /**
+   * Where the value goes. No two items of a call may share a byte.
    */
   void *into;
-  /*
-   Room there, in bytes.
+  /**
+   * Room there, in bytes.
    */
   size_t capacity;
-  /*
-   Written by the call: bytes of the value, 0 when it was not read.
+  /**
+   * Written by the call: bytes of the value, 0 when it was not read.
    */
   size_t length;
-  /*
-   Written by the call: what this get came to.
+  /**
+   * Written by the call: what this get came to.
    */
   perilune_status_t status;
 } perilune_get_item_t;
 
-/*
- One transfer between a stretch of a segment and local memory.
+/**
+ * One transfer between a stretch of a segment and local memory.
  */
 typedef struct {
-  /*
-   PERILUNE_READ or PERILUNE_WRITE.
+  /**
+   * PERILUNE_READ or PERILUNE_WRITE.
    */
   uint32_t op;
-  /*
-   The remote side.
+  /**
+   * The remote side.
    */
   perilune_segment_t *segment;
-  /*
-   The first byte, from the start of the segment.
+  /**
+   * The first byte, from the start of the segment.
    */
   uint64_t offset;
-  /*
-   The local side. Read into: nobody else may use it until the transfer is done.
+  /**
+   * The local side. Read into: nobody else may use it until the transfer is done.
    */
   void *local;
-  /*
-   Bytes, at least 1.
+  /**
+   * Bytes, at least 1.
    */
   size_t length;
 } perilune_transfer_t;
@@ -372,42 +372,42 @@ typedef struct {
 extern "C" {
 #endif // __cplusplus
 
-/*
- Frees the bytes of a buffer and empties it. Freeing an empty buffer, or NULL, does nothing.
+/**
+ * Frees the bytes of a buffer and empties it. Freeing an empty buffer, or NULL, does nothing.
  */
 void perilune_buffer_free(perilune_buffer_t *buffer);
 
-/*
- Starts an engine and writes its handle to `engine`. `config` may be NULL.
+/**
+ * Starts an engine and writes its handle to `engine`. `config` may be NULL.
  */
 perilune_status_t perilune_engine_create(const perilune_engine_config_t *config, perilune_engine_t **engine);
 
-/*
- Takes back every segment the engine lends, closes it, and leaves NULL in `engine`. When `engine` holds NULL it fails and does no harm.
- Transfers that are under way keep running until their batch is freed.
+/**
+ * Takes back every segment the engine lends, closes it, and leaves NULL in `engine`. When `engine` holds NULL it fails and does no harm.
+ * Transfers that are under way keep running until their batch is freed.
  */
 perilune_status_t perilune_engine_close(perilune_engine_t **engine);
 
-/*
- Registers `size` bytes at `address` as local memory of transfers. Not needed on TCP and shared memory; it makes RDMA fast.
- The memory must stay valid until it is unregistered. Registering bytes twice is PERILUNE_INVALID_PARAMS.
+/**
+ * Registers `size` bytes at `address` as local memory of transfers. Not needed on TCP and shared memory; it makes RDMA fast.
+ * The memory must stay valid until it is unregistered. Registering bytes twice is PERILUNE_INVALID_PARAMS.
  */
 perilune_status_t perilune_engine_register(perilune_engine_t *engine,
                                            void *address,
                                            size_t size);
 
-/*
- Takes back the registration of the memory that starts at `address`.
+/**
+ * Takes back the registration of the memory that starts at `address`.
  */
 perilune_status_t perilune_engine_unregister(perilune_engine_t *engine, void *address);
 
-/*
- Lends `size` bytes as a new segment: of the shared memory object `name` from `offset` (a multiple of 4096) on, or, when `name` is
- NULL, of fresh zeroed memory (`offset` must then be 0).
-
- `base` receives the address of the bytes in this process, valid until the segment is withdrawn; it may be NULL. `descriptor` receives
- what a peer needs to open the segment; free it with perilune_buffer_free. It carries the right to read and write the segment: hand it
- to whom you trust. Peers read and write the bytes whenever they like, as other threads would.
+/**
+ * Lends `size` bytes as a new segment: of the shared memory object `name` from `offset` (a multiple of 4096) on, or, when `name` is
+ * NULL, of fresh zeroed memory (`offset` must then be 0).
+ *
+ * `base` receives the address of the bytes in this process, valid until the segment is withdrawn; it may be NULL. `descriptor` receives
+ * what a peer needs to open the segment; free it with perilune_buffer_free. It carries the right to read and write the segment: hand it
+ * to whom you trust. Peers read and write the bytes whenever they like, as other threads would.
  */
 perilune_status_t perilune_engine_lend(perilune_engine_t *engine,
                                        const char *name,
@@ -416,67 +416,67 @@ perilune_status_t perilune_engine_lend(perilune_engine_t *engine,
                                        void **base,
                                        perilune_buffer_t *descriptor);
 
-/*
- Takes back the segment that `descriptor` describes. After this no byte of it moves any more, and its memory is gone from this process.
+/**
+ * Takes back the segment that `descriptor` describes. After this no byte of it moves any more, and its memory is gone from this process.
  */
 perilune_status_t perilune_engine_withdraw(perilune_engine_t *engine,
                                            const void *descriptor,
                                            size_t length);
 
-/*
- Opens the segment that `descriptor` describes (from perilune_engine_lend or perilune_store_describe) and writes its handle to
- `segment`. Does not block: the first transfer connects.
+/**
+ * Opens the segment that `descriptor` describes (from perilune_engine_lend or perilune_store_describe) and writes its handle to
+ * `segment`. Does not block: the first transfer connects.
  */
 perilune_status_t perilune_engine_open(perilune_engine_t *engine,
                                        const void *descriptor,
                                        size_t length,
                                        perilune_segment_t **segment);
 
-/*
- Writes the size of a segment in bytes to `size`.
+/**
+ * Writes the size of a segment in bytes to `size`.
  */
 perilune_status_t perilune_segment_size(perilune_segment_t *segment, uint64_t *size);
 
-/*
- Closes a segment and leaves NULL in `segment`. Transfers that are under way keep running.
+/**
+ * Closes a segment and leaves NULL in `segment`. Transfers that are under way keep running.
  */
 perilune_status_t perilune_segment_close(perilune_segment_t **segment);
 
-/*
- What went wrong in the last call of this thread that failed: a sentence that says what, where, and what to do. Empty when none did.
- The text belongs to the library and is valid until the next call of this thread fails.
+/**
+ * What went wrong in the last call of this thread that failed: a sentence that says what, where, and what to do. Empty when none did.
+ * The text belongs to the library and is valid until the next call of this thread fails.
  */
 const char *perilune_last_error(void);
 
-/*
- The name of a status, such as `OBJECT_NOT_FOUND`; `UNKNOWN` for numbers that are none. The text is static.
+/**
+ * The name of a status, such as `OBJECT_NOT_FOUND`; `UNKNOWN` for numbers that are none. The text is static.
  */
 const char *perilune_fault_name(perilune_status_t status);
 
-/*
- The release of this library, such as `0.1.0`. The text is static.
+/**
+ * The release of this library, such as `0.1.0`. The text is static.
  */
 const char *perilune_version(void);
 
-/*
- Connects to a master and writes a handle of the store to `store`. `config` may be NULL.
+/**
+ * Connects to a master and writes a handle of the store to `store`. `config` may be NULL.
  */
 perilune_status_t perilune_store_create(const perilune_store_config_t *config, perilune_store_t **store);
 
-/*
- Closes a store and leaves NULL in `store`. Calls of other threads that are under way end first or end well. When `store` holds NULL
- it fails and does no harm.
+/**
+ * Closes a store and leaves NULL in `store`. Calls of other threads that are under way end first or end well. When `store` holds NULL
+ * it fails and does no harm.
  */
 perilune_status_t perilune_store_close(perilune_store_t **store);
 
-/*
- Asks a master whether it is there.
+/**
+ * Asks a master whether it is there.
  */
 perilune_status_t perilune_store_health(perilune_store_t *store);
 
-/*
- Stores a value under a key of 1 to 4096 bytes. `config` may be NULL. When the key exists and `upsert` is not set, its value is left
- as it is and the call succeeds; `existed`, when it is not NULL, says which it was.
+/**
+ * Stores a value under a key of 1 to 4096 bytes. `config` may be NULL. When the key exists and `upsert` is not set, its value is left
+ * as it is and the call succeeds; `existed`, when it is not NULL, says which it was.
  */
 perilune_status_t perilune_store_put(perilune_store_t *store,
                                      const void *key_bytes,
@@ -486,17 +486,17 @@ perilune_status_t perilune_store_put(perilune_store_t *store,
                                      const perilune_put_config_t *config,
                                      bool *existed);
 
-/*
- Reads the value of a key into memory of the library: free it with perilune_buffer_free. The bytes are verified.
+/**
+ * Reads the value of a key into memory of the library: free it with perilune_buffer_free. The bytes are verified.
  */
 perilune_status_t perilune_store_get(perilune_store_t *store,
                                      const void *key_bytes,
                                      size_t key_length,
                                      perilune_buffer_t *value);
 
-/*
- Reads the value of a key into `capacity` bytes at `into`, and writes how many it has to `length`. The bytes are verified.
- PERILUNE_INVALID_PARAMS when the value is larger than `capacity`; perilune_store_size tells how large it is.
+/**
+ * Reads the value of a key into `capacity` bytes at `into`, and writes how many it has to `length`. The bytes are verified.
+ * PERILUNE_INVALID_PARAMS when the value is larger than `capacity`; perilune_store_size tells how large it is.
  */
 perilune_status_t perilune_store_get_into(perilune_store_t *store,
                                           const void *key_bytes,
@@ -505,90 +505,90 @@ perilune_status_t perilune_store_get_into(perilune_store_t *store,
                                           size_t capacity,
                                           size_t *length);
 
-/*
- Whether a key exists and can be read. Grants a lease if it does: for a while it will not be evicted.
+/**
+ * Whether a key exists and can be read. Grants a lease if it does: for a while it will not be evicted.
  */
 perilune_status_t perilune_store_exists(perilune_store_t *store,
                                         const void *key_bytes,
                                         size_t key_length,
                                         bool *exists);
 
-/*
- Writes how many bytes the value of a key has to `size`.
+/**
+ * Writes how many bytes the value of a key has to `size`.
  */
 perilune_status_t perilune_store_size(perilune_store_t *store,
                                       const void *key_bytes,
                                       size_t key_length,
                                       uint64_t *size);
 
-/*
- Removes a key. PERILUNE_OBJECT_HAS_LEASE when a reader holds a lease on it, unless `force`.
+/**
+ * Removes a key. PERILUNE_OBJECT_HAS_LEASE when a reader holds a lease on it, unless `force`.
  */
 perilune_status_t perilune_store_remove(perilune_store_t *store, const void *key_bytes, size_t key_length, bool force);
 
-/*
- Removes every key in which the regular expression `pattern` is found, leased ones only with `force`, and writes how many to
- `removed`, which may be NULL. An empty pattern matches all keys.
+/**
+ * Removes every key in which the regular expression `pattern` is found, leased ones only with `force`, and writes how many to
+ * `removed`, which may be NULL. An empty pattern matches all keys.
  */
 perilune_status_t perilune_store_remove_matching(perilune_store_t *store,
                                                  const char *pattern,
                                                  bool force,
                                                  uint64_t *removed);
 
-/*
- Registers memory that values are read into or put from. See perilune_engine_register.
+/**
+ * Registers memory that values are read into or put from. See perilune_engine_register.
  */
 perilune_status_t perilune_store_register(perilune_store_t *store, void *address, size_t size);
 
-/*
- Takes back the registration of the memory that starts at `address`.
+/**
+ * Takes back the registration of the memory that starts at `address`.
  */
 perilune_status_t perilune_store_unregister(perilune_store_t *store, void *address);
 
-/*
- Asks the master for the descriptor of a segment, by its id in text, so that an engine can open it. Free it with perilune_buffer_free.
+/**
+ * Asks the master for the descriptor of a segment, by its id in text, so that an engine can open it. Free it with perilune_buffer_free.
  */
 perilune_status_t perilune_store_describe(perilune_store_t *store,
                                           const char *segment_id,
                                           perilune_buffer_t *descriptor);
 
-/*
- Stores many values with one question. Each item receives its status; returns PERILUNE_OK when all went well, else the fault of the
- first that did not. `config` may be NULL.
+/**
+ * Stores many values with one question. Each item receives its status; returns PERILUNE_OK when all went well, else the fault of the
+ * first that did not. `config` may be NULL.
  */
 perilune_status_t perilune_store_put_batch(perilune_store_t *store,
                                            perilune_put_item_t *items,
                                            size_t count,
                                            const perilune_put_config_t *config);
 
-/*
- Reads many values with one question. Each item receives its status and length; returns PERILUNE_OK when all went well, else the fault
- of the first that did not. The bytes are verified.
+/**
+ * Reads many values with one question. Each item receives its status and length; returns PERILUNE_OK when all went well, else the fault
+ * of the first that did not. The bytes are verified.
  */
 perilune_status_t perilune_store_get_batch_into(perilune_store_t *store,
                                                 perilune_get_item_t *items,
                                                 size_t count);
 
-/*
- Whether each of many keys exists and can be read: `exist` receives as many answers. Grants a lease on each that does.
+/**
+ * Whether each of many keys exists and can be read: `exist` receives as many answers. Grants a lease on each that does.
  */
 perilune_status_t perilune_store_exists_batch(perilune_store_t *store,
                                               const perilune_key_t *keys,
                                               size_t count,
                                               bool *exist);
 
-/*
- How many keys exist, counted from the first until one is missing. Grants a lease on those.
+/**
+ * How many keys exist, counted from the first until one is missing. Grants a lease on those.
  */
 perilune_status_t perilune_store_match_prefix(perilune_store_t *store,
                                               const perilune_key_t *keys,
                                               size_t count,
                                               uint64_t *matched);
 
-/*
- Runs `count` transfers and waits for all. `statuses`, when it is not NULL, receives the status of each. Returns PERILUNE_OK when all
- went well, else the fault of the first that did not. When it returns, no local memory is touched any more. `deadline_ms` is for all
- together; 0 means 10 000.
+/**
+ * Runs `count` transfers and waits for all. `statuses`, when it is not NULL, receives the status of each. Returns PERILUNE_OK when all
+ * went well, else the fault of the first that did not. When it returns, no local memory is touched any more. `deadline_ms` is for all
+ * together; 0 means 10 000.
  */
 perilune_status_t perilune_engine_transfer(perilune_engine_t *engine,
                                            const perilune_transfer_t *transfers,
@@ -596,9 +596,9 @@ perilune_status_t perilune_engine_transfer(perilune_engine_t *engine,
                                            uint64_t deadline_ms,
                                            perilune_status_t *statuses);
 
-/*
- Starts `count` transfers and writes a handle of the batch to `batch`. Local memory must stay valid until every transfer is done or
- the batch is freed. `deadline_ms` is for all together; 0 means 10 000. When this fails, nothing was started.
+/**
+ * Starts `count` transfers and writes a handle of the batch to `batch`. Local memory must stay valid until every transfer is done or
+ * the batch is freed. `deadline_ms` is for all together; 0 means 10 000. When this fails, nothing was started.
  */
 perilune_status_t perilune_batch_submit(perilune_engine_t *engine,
                                         const perilune_transfer_t *transfers,
@@ -606,19 +606,19 @@ perilune_status_t perilune_batch_submit(perilune_engine_t *engine,
                                         uint64_t deadline_ms,
                                         perilune_batch_t **batch);
 
-/*
- The status of transfer `index` of a batch, without waiting: PERILUNE_PENDING, PERILUNE_OK, or its fault.
+/**
+ * The status of transfer `index` of a batch, without waiting: PERILUNE_PENDING, PERILUNE_OK, or its fault.
  */
 perilune_status_t perilune_batch_status(perilune_batch_t *batch, size_t index);
 
-/*
- Waits until every transfer of a batch is done. Returns PERILUNE_OK when all went well, else the fault of the first that did not.
+/**
+ * Waits until every transfer of a batch is done. Returns PERILUNE_OK when all went well, else the fault of the first that did not.
  */
 perilune_status_t perilune_batch_wait(perilune_batch_t *batch);
 
-/*
- Forgets a batch and leaves NULL in `batch`. Transfers that are not done are given up. When it returns, no local memory is touched
- any more.
+/**
+ * Forgets a batch and leaves NULL in `batch`. Transfers that are not done are given up. When it returns, no local memory is touched
+ * any more.
  */
 perilune_status_t perilune_batch_free(perilune_batch_t **batch);
 
