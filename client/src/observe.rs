@@ -7,8 +7,7 @@ use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts, Regi
 use std::time::Instant;
 
 /// From the few microseconds of a same-host read to the default deadline.
-const SECONDS: [f64; 16] =
-    [2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 2e-2, 1e-1, 5e-1, 2.0, 10.0];
+const SECONDS: [f64; 16] = [2e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 2e-2, 1e-1, 5e-1, 2.0, 10.0];
 
 /// What a store counts.
 pub(crate) struct Metrics {
@@ -93,8 +92,7 @@ fn transfers(engine: &Engine) -> Vec<prometheus::proto::MetricFamily> {
     let labels = ["transport", "end", "operation"];
     let ops = counters(&page, "perilune_transfers_total", "Transfers that succeeded.", &labels);
     let bytes = counters(&page, "perilune_transfer_bytes_total", "Bytes of transfers that succeeded.", &labels);
-    let errors =
-        counters(&page, "perilune_transfer_errors_total", "Transfers that failed.", &["transport", "end", "operation", "reason"]);
+    let errors = counters(&page, "perilune_transfer_errors_total", "Transfers that failed.", &["transport", "end", "operation", "reason"]);
     for counts in engine.counters().transports {
         let end = match counts.counted {
             Counted::Asked => "asked",

@@ -31,7 +31,8 @@ impl<'a> Write<'a> {
 
     pub(crate) fn finish(self) -> Outcome<Put> {
         let last = self.last;
-        self.outcome.unwrap_or_else(|| Err(last.unwrap_or_else(|| FaultCode::Timeout.with(format!("no time was left to put {}", self.key)))))
+        self.outcome
+            .unwrap_or_else(|| Err(last.unwrap_or_else(|| FaultCode::Timeout.with(format!("no time was left to put {}", self.key)))))
     }
 }
 
@@ -119,7 +120,13 @@ fn attempt(core: &Core, writes: &mut [&mut Write<'_>], config: &PutConfig, deadl
     }
 }
 
-fn publish(core: &Core, writes: &mut [&mut Write<'_>], ends: Vec<(ObjectKey, perilune_protocol::Tso, u64)>, ended: &[usize], deadline: Instant) {
+fn publish(
+    core: &Core,
+    writes: &mut [&mut Write<'_>],
+    ends: Vec<(ObjectKey, perilune_protocol::Tso, u64)>,
+    ended: &[usize],
+    deadline: Instant,
+) {
     let answers = core.ask(&PutEnd { puts: ends }, ended.len(), deadline);
     for (nth, at) in ended.iter().enumerate() {
         let write = &mut writes[*at];

@@ -25,7 +25,13 @@ pub(crate) struct Segments {
 impl Segments {
     /// Makes sure that `wanted` are known, with one question for those that are not.
     /// Segments that the master does not know (any more) stay unknown.
-    pub(crate) fn learn(&self, wanted: impl Iterator<Item = SegmentId>, master: &Master, engine: &Engine, deadline: Instant) -> Outcome<()> {
+    pub(crate) fn learn(
+        &self,
+        wanted: impl Iterator<Item = SegmentId>,
+        master: &Master,
+        engine: &Engine,
+        deadline: Instant,
+    ) -> Outcome<()> {
         let mut missing: Vec<SegmentId> = {
             let known = self.read();
             wanted.filter(|id| !known.contains_key(id)).collect()

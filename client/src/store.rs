@@ -55,7 +55,12 @@ impl Core {
         self.ask_noting(question, count, deadline).0
     }
 
-    pub(crate) fn ask_noting<C: Call<Reply = Vec<T>>, T>(&self, question: &C, count: usize, deadline: Instant) -> (Outcome<Vec<T>>, Repeated) {
+    pub(crate) fn ask_noting<C: Call<Reply = Vec<T>>, T>(
+        &self,
+        question: &C,
+        count: usize,
+        deadline: Instant,
+    ) -> (Outcome<Vec<T>>, Repeated) {
         let (answers, repeated) = self.master.call_noting(question, deadline);
         let whole = answers.and_then(|answers: Vec<T>| match answers.len() {
             n if n == count => Ok(answers),

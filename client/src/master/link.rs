@@ -56,7 +56,8 @@ impl Link {
             match TcpStream::connect_timeout(&target, left) {
                 Ok(socket) => {
                     let link = Self::over(address.to_owned(), socket).map_err(|e| at(&e))?;
-                    let welcome = link.call(hello, deadline)?.map_err(|f| f.code.with(format!("master {address} refused: {}", f.message)))?;
+                    let welcome =
+                        link.call(hello, deadline)?.map_err(|f| f.code.with(format!("master {address} refused: {}", f.message)))?;
                     return Ok((link, welcome));
                 }
                 Err(e) => failure = at(&e),

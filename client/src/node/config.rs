@@ -20,7 +20,7 @@ pub struct NodeConfig {
     pub listen: SocketAddr,
     /// Where the REST listener listens; `None` for no listener.
     pub rest: Option<SocketAddr>,
-    /// The largest segment, in bytes, a multiple of 4096; a larger mount is split.
+    /// The largest segment, in bytes, a multiple of 4096 and at least 8192; a larger mount is split.
     pub max_registration: u64,
     /// How long one question to the master may take in all.
     pub deadline: Duration,

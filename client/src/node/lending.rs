@@ -59,11 +59,12 @@ impl Lending {
 
     /// Makes objects for `size` bytes, rounded up to pages, and lends them; answers what was lent.
     pub(crate) fn allocate(&self, size: u64, wish: &Wish<'_>) -> Outcome<Vec<SegmentDesc>> {
-        let size = size.checked_next_multiple_of(PAGE).ok_or_else(|| FaultCode::InvalidParams.with(format!("{size} bytes are too many")))?;
+        let size =
+            size.checked_next_multiple_of(PAGE).ok_or_else(|| FaultCode::InvalidParams.with(format!("{size} bytes are too many")))?;
         self.check_space(size)?;
         let node = self.lock().record.node;
         let mut made: Vec<Made> = Vec::new();
-        for (_, size) in self.parts(size) {
+        for (_, size) in parts(size, self.max_registration) {
             let id = SegmentId::random();
             let object = format!("{}{id}", prefix(node));
             let memory = match Memory::create(&object, size) {
@@ -84,13 +85,16 @@ impl Lending {
         if is_ours(name) {
             return Err(FaultCode::InvalidParams.with(format!("/dev/shm/{name} belongs to a store node: mount an object of your own")));
         }
+        if size < PAGE {
+            return Err(FaultCode::InvalidParams.with(format!("{size} bytes are too few for a segment: lend at least {PAGE}")));
+        }
         if offset.checked_add(size).is_none() {
             return Err(FaultCode::InvalidParams.with(format!("offset {offset} and size {size} are too large")));
         }
         // Opened whole first, so that a stretch that is too short or unreadable is refused before anything is lent.
         drop(Memory::open(name, offset, size).map_err(|e| memory_fault(&e))?);
         let mut made: Vec<Made> = Vec::new();
-        for (start, size) in self.parts(size) {
+        for (start, size) in parts(size, self.max_registration) {
             let memory = Memory::open(name, offset + start, size).map_err(|e| memory_fault(&e))?;
             made.push((keep(SegmentId::random(), name.to_owned(), offset + start, size, false, wish, &memory), memory));
         }
@@ -158,12 +162,6 @@ impl Lending {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Offsets and sizes of the segments that `size` bytes are split into.
-    fn parts(&self, size: u64) -> impl Iterator<Item = (u64, u64)> + use<> {
-        let most = self.max_registration;
-        (0..size.div_ceil(most)).map(move |n| (n * most, most.min(size - n * most)))
-    }
-
     fn check_space(&self, size: u64) -> Outcome<()> {
         let Ok(shm) = statvfs("/dev/shm") else { return Ok(()) };
         let capacity = shm.blocks() * shm.fragment_size();
@@ -181,7 +179,13 @@ impl Lending {
     fn lend(&self, made: Vec<Made>) -> Outcome<Vec<SegmentDesc>> {
         let mut held = self.lock();
         if let Some((new, old)) = made.iter().find_map(|(new, _)| Some((new, held.record.segments.iter().find(|old| overlap(new, old))?))) {
-            let told = format!("bytes {}..{} of /dev/shm/{} are mounted already, as segment {}", old.offset, old.offset + old.size, new.object, old.id);
+            let told = format!(
+                "bytes {}..{} of /dev/shm/{} are mounted already, as segment {}",
+                old.offset,
+                old.offset + old.size,
+                new.object,
+                old.id
+            );
             return Err(FaultCode::SegmentExists.with(told));
         }
         let mut record = held.record.clone();
@@ -220,6 +224,19 @@ impl Lending {
         desc.name = if kept.owned { desc.tcp_endpoint().to_owned() } else { kept.object.clone() };
         desc
     }
+}
+
+/// Offsets and sizes of the segments that `size` bytes are split into, none larger than `most` and none smaller than a page.
+fn parts(size: u64, most: u64) -> Vec<(u64, u64)> {
+    let (mut parts, mut at) = (Vec::new(), 0);
+    while at < size {
+        let left = size - at;
+        // A tail that would be less than a page takes one from the part before it.
+        let part = if left > most && left - most < PAGE { most - PAGE } else { left.min(most) };
+        parts.push((at, part));
+        at += part;
+    }
+    parts
 }
 
 fn keep(id: SegmentId, object: String, offset: u64, size: u64, owned: bool, wish: &Wish<'_>, memory: &Memory) -> Kept {
@@ -283,4 +300,34 @@ fn memory_fault(error: &MemoryError) -> Fault {
         _ => FaultCode::InvalidParams,
     };
     code.with(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_cover_the_whole_once_and_are_never_too_small() {
+        for most in [2 * PAGE, 3 * PAGE, 1 << 20] {
+            for size in [PAGE, PAGE + 1, most - 1, most, most + 1, 2 * most, 2 * most + PAGE - 1, 2 * most + PAGE, 5 * most + 7] {
+                let parts = parts(size, most);
+                let mut at = 0;
+                for (start, len) in &parts {
+                    assert_eq!(*start, at, "{size} by {most}");
+                    assert!((PAGE..=most).contains(len) && start % PAGE == 0, "{size} by {most}: {parts:?}");
+                    at += len;
+                }
+                assert_eq!(at, size);
+            }
+        }
+    }
+
+    #[test]
+    fn names_of_nodes_memory_are_told_from_others() {
+        let ours = format!("{}{}", prefix(NodeId::random()), SegmentId::random());
+        assert!(is_ours(&ours));
+        for other in ["perilune-demo", "perilune-", "x", &ours[1..], &format!("{ours}x"), &"perilune-é".repeat(9)] {
+            assert!(!is_ours(other), "{other}");
+        }
+    }
 }

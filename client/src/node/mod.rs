@@ -60,11 +60,12 @@ impl Node {
     pub(crate) fn metrics(&self) -> String {
         let segments = self.lending.descs();
         let lent = segments.iter().map(|desc| desc.size).sum();
-        self.store.metrics() + &observe::gauges(&[
-            ("perilune_node_segments", "Segments this node lends.", segments.len() as u64),
-            ("perilune_node_lent_bytes", "Bytes this node lends.", lent),
-            ("perilune_node_heard", "Whether the master answered the last heartbeat.", self.is_heard().into()),
-        ])
+        self.store.metrics()
+            + &observe::gauges(&[
+                ("perilune_node_segments", "Segments this node lends.", segments.len() as u64),
+                ("perilune_node_lent_bytes", "Bytes this node lends.", lent),
+                ("perilune_node_heard", "Whether the master answered the last heartbeat.", self.is_heard().into()),
+            ])
     }
 }
 
@@ -78,9 +79,10 @@ impl StoreNode {
     /// or a master refuses for good, as for a wrong version.
     pub fn start(config: NodeConfig) -> Outcome<StoreNode> {
         listen::check(&config)?;
-        if config.max_registration == 0 || config.max_registration % PAGE != 0 {
+        if config.max_registration < 2 * PAGE || !config.max_registration.is_multiple_of(PAGE) {
             let given = config.max_registration;
-            return Err(FaultCode::InvalidParams.with(format!("a largest segment of {given} bytes: it must be a multiple of {PAGE}")));
+            let told = format!("a largest segment of {given} bytes: it must be a multiple of {PAGE}, and at least twice that");
+            return Err(FaultCode::InvalidParams.with(told));
         }
         let (dir, lock) = take_directory(&config.data_dir)?;
         let mut record = Record::load(&dir)?.unwrap_or_else(Record::fresh);
@@ -202,12 +204,15 @@ impl Drop for StoreNode {
 }
 
 fn take_directory(dir: &Path) -> Outcome<(std::path::PathBuf, Flock<File>)> {
-    let storage = |what: &str, e: &dyn std::fmt::Display| FaultCode::Storage.with(format!("cannot {what} the data directory {}: {e}", dir.display()));
+    let storage =
+        |what: &str, e: &dyn std::fmt::Display| FaultCode::Storage.with(format!("cannot {what} the data directory {}: {e}", dir.display()));
     fs::create_dir_all(dir).map_err(|e| storage("make", &e))?;
     let whole = fs::canonicalize(dir).map_err(|e| storage("find", &e))?;
     let file = File::options().create(true).append(true).open(whole.join("node.lock")).map_err(|e| storage("write to", &e))?;
     let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, e)| match e {
-        nix::errno::Errno::EWOULDBLOCK => FaultCode::WrongState.with(format!("another store node uses the data directory {}", dir.display())),
+        nix::errno::Errno::EWOULDBLOCK => {
+            FaultCode::WrongState.with(format!("another store node uses the data directory {}", dir.display()))
+        }
         other => storage("lock", &other),
     })?;
     Ok((whole, lock))

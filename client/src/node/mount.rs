@@ -26,7 +26,14 @@ impl Node {
         self.announce(segments)
     }
 
-    pub(crate) fn mount_shm(&self, name: &str, offset: u64, size: u64, protocol: Option<Protocol>, location: &str) -> Outcome<Vec<SegmentDesc>> {
+    pub(crate) fn mount_shm(
+        &self,
+        name: &str,
+        offset: u64,
+        size: u64,
+        protocol: Option<Protocol>,
+        location: &str,
+    ) -> Outcome<Vec<SegmentDesc>> {
         check_size(size)?;
         let wish = Wish { protocol: protocol.unwrap_or(self.config.protocol), location };
         let segments = self.lending.adopt(name.strip_prefix('/').unwrap_or(name), offset, size, &wish)?;

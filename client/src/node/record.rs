@@ -76,7 +76,10 @@ impl Record {
         let damaged = |why: &dyn std::fmt::Display| format!("damaged ({why}); move it away to start as a new node without segments");
         let versioned: Versioned = serde_json::from_slice(bytes).map_err(|e| damaged(&e))?;
         if versioned.version != VERSION {
-            return Err(format!("written in version {}, this release reads version {VERSION}: use the release that wrote it", versioned.version));
+            return Err(format!(
+                "written in version {}, this release reads version {VERSION}: use the release that wrote it",
+                versioned.version
+            ));
         }
         let envelope: Envelope<Self> = serde_json::from_slice(bytes).map_err(|e| damaged(&e))?;
         if envelope.checksum != envelope.body.checksum()? {

@@ -56,7 +56,9 @@ fn status(code: FaultCode) -> StatusCode {
         FaultCode::Forbidden => StatusCode::FORBIDDEN,
         FaultCode::ObjectNotFound | FaultCode::SegmentNotFound => StatusCode::NOT_FOUND,
         FaultCode::ObjectExists | FaultCode::ObjectLeased | FaultCode::SegmentExists | FaultCode::WrongState => StatusCode::CONFLICT,
-        FaultCode::NoSpace | FaultCode::NoReadableReplica | FaultCode::Unreachable | FaultCode::NodeNotFound => StatusCode::SERVICE_UNAVAILABLE,
+        FaultCode::NoSpace | FaultCode::NoReadableReplica | FaultCode::Unreachable | FaultCode::NodeNotFound => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         FaultCode::Timeout => StatusCode::GATEWAY_TIMEOUT,
         FaultCode::NotSupported => StatusCode::NOT_IMPLEMENTED,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
