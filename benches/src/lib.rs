@@ -3,13 +3,16 @@
 //! ```text
 //! trace/    requests of a KV cache: read from a file, or generated in the same shape
 //! replay/   a trace against a store, with bytes that are all verified
-//! store/    put and get beside rivals and the physical floor       rivals/  how each of them is started and asked
-//! transfer  the transfer engine alone
+//! store     put and get beside rivals and the physical floor       rivals/  how each of them is started and asked
+//! pinned    processes on chosen cores, and the processor time they used
 //! report    tables for people; latencies; the machine and the commit beside every figure
 //! ```
 
 pub mod payload;
+pub mod pinned;
 pub mod random;
 pub mod replay;
 pub mod report;
+pub mod rivals;
+pub mod store;
 pub mod trace;

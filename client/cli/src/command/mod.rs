@@ -1,5 +1,6 @@
 //! The commands: one file each, with its flags, its help and what it does.
 
+mod bench;
 mod client;
 mod completions;
 mod dev;
@@ -36,6 +37,7 @@ pub(crate) enum Command {
     Segments(segments::Segments),
     Nodes(nodes::Nodes),
     Replay(Box<replay::Replay>),
+    Bench(bench::Bench),
     Completions(completions::Completions),
     Man(man::Man),
 }
@@ -56,6 +58,7 @@ impl Command {
             Self::Segments(c) => c.run(global),
             Self::Nodes(c) => c.run(global),
             Self::Replay(c) => c.run(global),
+            Self::Bench(c) => c.run(global),
             Self::Completions(c) => c.run(),
             Self::Man(c) => c.run(),
         }
