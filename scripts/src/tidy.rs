@@ -115,7 +115,12 @@ fn reached(source: &Source, sources: &[Source], problems: &mut Problems) {
     }
     let parents = [format!("{home}/mod.rs"), format!("{home}/lib.rs"), format!("{home}/main.rs"), format!("{home}.rs")];
     let mut parents = sources.iter().filter(|s| parents.contains(&s.path));
-    if !parents.any(|parent| has_word(&code_only(&parent.text), &format!("mod {name}"))) {
+    let by_name = parents.any(|parent| has_word(&code_only(&parent.text), &format!("mod {name}")));
+    // Test binaries share a folder by `#[path = "../shared/mod.rs"]`.
+    let tail = path.rmatch_indices('/').nth(1).map_or(path, |(at, _)| &path[at..]);
+    let by_path =
+        || sources.iter().any(|s| s.path.ends_with(".rs") && s.text.contains("#[path = \"") && s.text.contains(&format!("{tail}\"]")));
+    if !by_name && !by_path() {
         problems.push(format!("{path}: no `mod {name};` names it, so it is never compiled"));
     }
 }
