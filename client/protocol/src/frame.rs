@@ -93,7 +93,13 @@ fn crc(bytes: &[u8]) -> u32 {
 ///
 /// # Errors
 /// When the body is longer than [`BODY_BYTES_MAX`]; `out` is then as it was.
-pub fn encode<E>(out: &mut Vec<u8>, kind: Kind, op: u16, id: u64, write_body: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<(), Fault>
+pub fn encode<E>(
+    out: &mut Vec<u8>,
+    kind: Kind,
+    op: u16,
+    id: u64,
+    write_body: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+) -> Result<(), Fault>
 where
     E: std::fmt::Display,
 {
@@ -102,10 +108,9 @@ where
     let written = write_body(out).map_err(|e| FaultCode::Internal.with(format!("a message could not be encoded: {e}")));
     let body_len = out.len() - start - HEADER_BYTES;
     let checked = written.and_then(|()| {
-        u32::try_from(body_len)
-            .ok()
-            .filter(|len| *len <= BODY_BYTES_MAX)
-            .ok_or_else(|| FaultCode::InvalidParams.with(format!("a message of {body_len} bytes, the limit is {BODY_BYTES_MAX}: send smaller batches")))
+        u32::try_from(body_len).ok().filter(|len| *len <= BODY_BYTES_MAX).ok_or_else(|| {
+            FaultCode::InvalidParams.with(format!("a message of {body_len} bytes, the limit is {BODY_BYTES_MAX}: send smaller batches"))
+        })
     });
     let len = match checked {
         Ok(len) => len,
@@ -164,9 +169,12 @@ impl Header {
     }
 }
 
+/// A whole frame at the start of a buffer: its header, its body, and how many bytes it took.
+pub type Whole<'a> = (Header, &'a [u8], usize);
+
 /// Takes the first whole frame of `bytes`: its header, its body, and how many bytes it took.
 /// `None` when more bytes must come first.
-pub fn split(bytes: &[u8]) -> Result<Option<(Header, &[u8], usize)>, FrameError> {
+pub fn split(bytes: &[u8]) -> Result<Option<Whole<'_>>, FrameError> {
     let known = bytes.len().min(MAGIC.len());
     if bytes[..known] != MAGIC[..known] {
         return Err(FrameError::Magic);

@@ -65,7 +65,7 @@ impl fmt::Display for ByteSize {
             .into_iter()
             .find(|(_, scale)| self.0 >= *scale)
             .unwrap_or(("B", 1));
-        if self.0 % scale == 0 {
+        if self.0.is_multiple_of(scale) {
             write!(f, "{} {name}", self.0 / scale)
         } else {
             write!(f, "{:.2} {name}", self.0 as f64 / scale as f64)

@@ -34,7 +34,7 @@ impl Machine for Brain {
     }
 
     fn snapshot(&self) -> SnapshotWriter {
-        snapshot::writer(self.state.clone())
+        Box::new(snapshot::writer(self.state.clone()))
     }
 
     fn restore(&mut self, from: &mut dyn io::Read) -> io::Result<()> {

@@ -33,7 +33,7 @@ const SAMPLE_PER_REPLICA: usize = 6;
 
 /// Orders the segments that may take a replica, best first: those the caller prefers by name, then by the strategy.
 /// `host` is the writer's address without port; `draw` a random number.
-pub fn order(candidates: &mut Vec<Arc<Segment>>, placement: Placement, config: &PutConfig, host: &str, draw: u64) {
+pub fn order(candidates: &mut [Arc<Segment>], placement: Placement, config: &PutConfig, host: &str, draw: u64) {
     shuffle(candidates, draw);
     match placement {
         Placement::Random => {}

@@ -33,7 +33,7 @@ struct SegmentRecord {
 }
 
 /// What to write. Segments and limits are taken when this is called, on the log's thread; objects while the closure runs.
-pub fn writer(state: Arc<State>) -> Box<dyn FnOnce(&mut dyn Write) -> io::Result<()> + Send> {
+pub fn writer(state: Arc<State>) -> impl FnOnce(&mut dyn Write) -> io::Result<()> + Send + 'static {
     let table = state.segments.table();
     let record = |s: &Arc<crate::segments::Segment>| SegmentRecord {
         desc: SegmentDesc::clone(&s.desc()),
@@ -42,7 +42,7 @@ pub fn writer(state: Arc<State>) -> Box<dyn FnOnce(&mut dyn Write) -> io::Result
     };
     let head = Chunk::Head { tso_limit: state.tso.limit(), segments: table.iter().map(record).collect() };
     drop(table);
-    Box::new(move |out| {
+    move |out| {
         put(out, &head)?;
         let mut batch = Vec::with_capacity(CHUNK_OBJECTS);
         let mut outcome = Ok(());
@@ -56,7 +56,7 @@ pub fn writer(state: Arc<State>) -> Box<dyn FnOnce(&mut dyn Write) -> io::Result
         outcome?;
         put(out, &Chunk::Objects(batch))?;
         put(out, &Chunk::End)
-    })
+    }
 }
 
 /// Replaces the state. After an error the state is unfit for use until another snapshot has been read.

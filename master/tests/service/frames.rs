@@ -50,7 +50,11 @@ fn a_message_of_noise_gets_a_fault_and_the_connection_lives() {
             })
             .collect();
         let op = [1, 2, 10, 20, 21, 23, 26][id as usize % 7];
-        frame::encode(&mut out, frame::Kind::Question, op, id, |o| Ok::<_, String>(o.extend_from_slice(&body))).unwrap();
+        frame::encode(&mut out, frame::Kind::Question, op, id, |o| {
+            o.extend_from_slice(&body);
+            Ok::<_, String>(())
+        })
+        .unwrap();
         peer.stream.write_all(&out).unwrap();
         assert_eq!(peer.answer().expect("seed 42").0, id);
     }
