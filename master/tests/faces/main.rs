@@ -5,3 +5,4 @@ mod engine;
 mod http;
 mod metrics;
 mod mooncake;
+mod real;

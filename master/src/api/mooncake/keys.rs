@@ -36,16 +36,12 @@ fn buffers(engine: &dyn Facade, place: &ObjectPlace) -> Outcome<Vec<Vec<Buffer>>
     if replicas.is_empty() { Err(FaultCode::NoReadableReplica.with("the segments that held the object are gone")) } else { Ok(replicas) }
 }
 
-/// The first reading of a key that names an object, or what the likeliest one got.
-fn find(raw: &str, look: impl Fn(&ObjectKey) -> Outcome<ObjectPlace>) -> Outcome<ObjectPlace> {
-    let checked = |key: &ObjectKey| key.check().and_then(|()| look(key));
-    let readings = readings(raw);
-    let (likeliest, others) = readings.split_first().ok_or_else(|| FaultCode::InvalidParams.with("the key is empty"))?;
-    let first = checked(likeliest);
-    match &first {
-        Err(fault) if fault.code == FaultCode::ObjectNotFound => others.iter().map(checked).find(Result::is_ok).unwrap_or(first),
-        _ => first,
-    }
+/// The first reading of a key that names an object, or the likeliest.
+fn meant(engine: &dyn Facade, tenant: TenantId, raw: &str) -> Outcome<ObjectKey> {
+    let mut readings = readings(raw);
+    let named = if readings.len() == 1 { None } else { readings.iter().position(|key| engine.peek(tenant, key).is_ok()) };
+    let key = readings.swap_remove(named.unwrap_or(0));
+    key.check().map(|()| key)
 }
 
 /// `GET /query_key?key=`: where the replicas of an object are. Grants a lease, as a read does.
@@ -62,11 +58,10 @@ pub(super) async fn query_key(State(app): State<App>, query: Query) -> Answer {
     }
     let tenant = query.tenant()?;
     let raw = query.raw("key").ok_or_else(|| FaultCode::InvalidParams.with("Missing key query parameter: use /query_key?key=KEY"))?;
-    let look = |key: &ObjectKey| {
-        let located = app.engine.locate(tenant, std::slice::from_ref(key)).pop();
-        located.unwrap_or_else(|| Err(FaultCode::Internal.with("the lookup of one key gave no answer")))
-    };
-    let replicas = buffers(&*app.engine, &find(raw, look)?)?;
+    let key = meant(&*app.engine, tenant, raw)?;
+    let located = app.engine.locate(tenant, &[key]).pop();
+    let place = located.unwrap_or_else(|| Err(FaultCode::Internal.with("the lookup of one key gave no answer")))?;
+    let replicas = buffers(&*app.engine, &place)?;
     let best = replicas.first().map_or(&[][..], Vec::as_slice);
     let transport_endpoint_ = best.first().map_or("", |buffer| &buffer.transport_endpoint_);
     let body = Body { success: true, data: replicas.iter().flatten().collect(), transport_endpoint_, buffer_descriptors: best };
@@ -126,7 +121,7 @@ struct Value {
 }
 
 fn entry(engine: &dyn Facade, tenant: TenantId, raw: &str) -> Entry {
-    let found = find(raw, |key| engine.peek(tenant, key)).and_then(|place| buffers(engine, &place));
+    let found = meant(engine, tenant, raw).and_then(|key| engine.peek(tenant, &key)).and_then(|place| buffers(engine, &place));
     let values =
         found.map(|replicas| replicas.into_iter().flatten().map(|buffer| Value { buffer_descriptor: buffer.clone(), buffer }).collect());
     let error = values.as_ref().err().map(|fault| fault.code.as_str());
