@@ -2,23 +2,26 @@
 
 use crate::engine::Engine;
 use crate::fault::EngineError;
+use crate::transport::Family;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Settings of an [`Engine`].
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct EngineBuilder {
     pub(crate) listen_tcp: Vec<SocketAddr>,
     pub(crate) listen_shm: Option<PathBuf>,
     pub(crate) lanes: usize,
     pub(crate) deadline: Duration,
+    pub(crate) families: Vec<Arc<dyn Family>>,
 }
 
 impl Default for EngineBuilder {
     fn default() -> Self {
         let lanes = std::thread::available_parallelism().map_or(1, usize::from).clamp(1, 4);
-        Self { listen_tcp: Vec::new(), listen_shm: None, lanes, deadline: Duration::from_secs(10) }
+        Self { listen_tcp: Vec::new(), listen_shm: None, lanes, deadline: Duration::from_secs(10), families: Vec::new() }
     }
 }
 
@@ -49,6 +52,13 @@ impl EngineBuilder {
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
+        self
+    }
+
+    /// Adds a way of moving bytes, preferred to the built-in ones where it understands a segment's endpoint.
+    #[must_use]
+    pub fn transport(mut self, family: Arc<dyn Family>) -> Self {
+        self.families.push(family);
         self
     }
 

@@ -1,19 +1,38 @@
 //! The engine: lend memory, reach the memory of others, move bytes, wait for them.
 
 use crate::builder::EngineBuilder;
-use crate::completion::Ticket;
-use crate::fault::EngineError;
-use crate::memory::Memory;
-use crate::observe::Counters;
-use crate::request::{Job, Outcome, Request};
-use crate::segment::Segment;
+use crate::completion::{Tally, Ticket};
+use crate::fault::{EngineError, Failure, TransferErrorKind};
+use crate::lane::work::{Work, error};
+use crate::lane::{Driver, Lane, Wake};
+use crate::memory::{Memory, Region, Table};
+use crate::observe::{Counted, Counters, Meter};
+use crate::request::{Job, Outcome, Request, plan};
+use crate::segment::{Exports, Segment, check_bounds};
+use crate::transport::{Family, Server, families, shm, tcp};
 use perilune_protocol::{Capability, Endpoint, SegmentDesc, SegmentId};
+use std::cell::Cell;
+use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
-/// Moves bytes between this process and segments, and serves the segments it exports. Cheap to clone; stops when the last clone drops.
+/// Moves bytes between this process and segments, and serves the segments it exports.
+/// Cheap to clone; stops when the last clone drops, and cancels what is still under way then.
 #[derive(Clone)]
 pub struct Engine {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    exports: Arc<Exports>,
+    servers: Vec<Box<dyn Server>>,
+    families: Vec<Arc<dyn Family>>,
+    asked: Vec<Arc<Meter>>,
+    served: Arc<Meter>,
+    lanes: Vec<Arc<Lane>>,
+    registered: Table,
+    deadline: Duration,
 }
 
 impl Engine {
@@ -22,67 +41,193 @@ impl Engine {
         EngineBuilder::default()
     }
 
-    pub(crate) fn start(_settings: EngineBuilder) -> Result<Self, EngineError> {
-        todo!()
+    pub(crate) fn start(settings: EngineBuilder) -> Result<Self, EngineError> {
+        let EngineBuilder { listen_tcp, listen_shm, lanes, deadline, families: mut own } = settings;
+        if !(1..=64).contains(&lanes) {
+            return Err(EngineError::Setting(format!("{lanes} lanes: there must be 1 to 64")));
+        }
+        if deadline.is_zero() {
+            return Err(EngineError::Setting("a deadline of 0: no transfer could meet it".to_owned()));
+        }
+        let exports = Arc::new(Exports::default());
+        let served = Arc::new(Meter::default());
+        let mut servers: Vec<Box<dyn Server>> = Vec::new();
+        for at in listen_tcp {
+            servers.push(Box::new(tcp::serve(at, Arc::clone(&exports), Arc::clone(&served))?));
+        }
+        if let Some(path) = listen_shm {
+            servers.push(Box::new(shm::serve(path, Arc::clone(&exports))?));
+        }
+        own.extend(families());
+        let asked: Vec<_> = own.iter().map(|_| Arc::new(Meter::default())).collect();
+        let system = |cause| EngineError::System { what: "start a lane", cause };
+        let lanes = (0..lanes).map(|number| start_lane(number, &own, &asked)).collect::<Result<_, _>>().map_err(system)?;
+        let inner = Inner { exports, servers, families: own, asked, served, lanes, registered: Table::default(), deadline };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Where peers reach the segments exported here: what a [`SegmentDesc`] carries. Ports are the real ones.
     pub fn endpoints(&self) -> Vec<Endpoint> {
-        todo!()
+        self.inner.servers.iter().map(|server| server.endpoint()).collect()
     }
 
     /// Lends `memory` as segment `id` to whoever presents `capability`.
     ///
     /// # Errors
     /// When the id is already lent.
-    pub fn export(&self, _id: SegmentId, _memory: Arc<Memory>, _capability: Capability) -> Result<(), EngineError> {
-        todo!()
+    pub fn export(&self, id: SegmentId, memory: Arc<Memory>, capability: Capability) -> Result<(), EngineError> {
+        self.inner.exports.insert(id, memory, capability)
     }
 
     /// Ends the loan: after this returns no byte moves into or out of the segment. False when it was not lent.
-    pub fn withdraw(&self, _id: SegmentId) -> bool {
-        todo!()
+    pub fn withdraw(&self, id: SegmentId) -> bool {
+        let lent = self.inner.exports.withdraw(id);
+        if lent {
+            self.inner.servers.iter().for_each(|server| server.withdraw(id));
+        }
+        lent
     }
 
     /// A handle of a remote segment. Connects on first use: by shared memory when the peer is on this host and reachable so, else by TCP.
-    pub fn connect(&self, _desc: &SegmentDesc) -> Segment {
-        todo!()
+    pub fn connect(&self, desc: &SegmentDesc) -> Segment {
+        Segment::new(desc.clone(), &self.inner.families)
     }
 
     /// Runs jobs on the calling thread's time until each is done or `deadline` has passed; one outcome per job, in their order.
-    pub fn run(&self, _jobs: &mut [Job<'_>], _deadline: Duration) -> Vec<Outcome> {
-        todo!()
+    pub fn run(&self, jobs: &mut [Job<'_>], deadline: Duration) -> Vec<Outcome> {
+        // The jobs' borrows last until this returns, and it returns only when every piece of work came back.
+        let requests = jobs.iter().map(|job| job.request.clone()).collect();
+        let (work, tally) = self.plan(requests, deadline);
+        if !work.is_empty() {
+            self.with_free_lane(|lane| lane.run(work.into_iter(), &tally));
+        }
+        tally.take()
     }
 
     /// Starts requests and returns at once; the ticket says when they are done.
     ///
     /// # Safety
     /// Each local slice stays valid until the ticket is done or dropped, and nobody else uses a slice that is read into.
-    pub unsafe fn submit(&self, _requests: Vec<Request>, _deadline: Duration) -> Ticket {
-        todo!()
+    /// A ticket that is leaked instead of dropped must count as never done.
+    pub unsafe fn submit(&self, requests: Vec<Request>, deadline: Duration) -> Ticket {
+        let (work, tally) = self.plan(requests, deadline);
+        self.with_free_lane(|lane| {
+            lane.submit(work.into_iter());
+            Ticket::new(tally, Arc::clone(lane))
+        })
     }
 
-    /// Registers a local buffer with every transport. Not needed for TCP and shared memory; makes RDMA fast. O(log n).
+    /// Registers a local buffer with every transport that wants it. Not needed for TCP and shared memory. O(log n).
     ///
     /// # Safety
     /// The buffer stays valid until it is unregistered.
     ///
     /// # Errors
-    /// When the buffer is empty or overlaps a registered one.
-    pub unsafe fn register(&self, _ptr: *mut u8, _len: usize) -> Result<(), EngineError> {
-        todo!()
+    /// When the buffer is empty or overlaps a registered one, or a device refuses it.
+    pub unsafe fn register(&self, ptr: *mut u8, len: usize) -> Result<(), EngineError> {
+        let region = Region { base: ptr.expose_provenance() as u64, len: len as u64 };
+        self.inner.registered.insert(region)?;
+        for lane in self.inner.lanes.iter().filter(|lane| lane.registers()) {
+            if let Err(failure) = lane.register(region) {
+                let _ = self.unregister(ptr);
+                return Err(EngineError::Refused { base: region.base, len: region.len, cause: failure.cause });
+            }
+        }
+        Ok(())
     }
 
     /// Takes the registration of the buffer that starts at `ptr` back.
     ///
     /// # Errors
     /// When no registered buffer starts there.
-    pub fn unregister(&self, _ptr: *mut u8) -> Result<(), EngineError> {
-        todo!()
+    pub fn unregister(&self, ptr: *mut u8) -> Result<(), EngineError> {
+        let region = self.inner.registered.remove(ptr.addr() as u64)?;
+        self.inner.lanes.iter().filter(|lane| lane.registers()).for_each(|lane| lane.unregister(region));
+        Ok(())
     }
 
     /// Transfers so far, per transport, operation and outcome.
     pub fn counters(&self) -> Counters {
-        todo!()
+        let asked = self.inner.families.iter().zip(&self.inner.asked);
+        let mut transports: Vec<_> = asked.map(|(family, meter)| meter.snapshot(family.name(), Counted::Asked)).collect();
+        // Who maps shared memory copies it alone, so only TCP transfers are seen by the serving side.
+        transports.push(self.inner.served.snapshot("tcp", Counted::Served));
+        Counters { transports }
+    }
+
+    pub(crate) fn exports(&self) -> &Arc<Exports> {
+        &self.inner.exports
+    }
+
+    /// Checks requests and cuts them into work; what is refused is already told to the tally.
+    fn plan(&self, requests: Vec<Request>, deadline: Duration) -> (Vec<Box<Work>>, Arc<Tally>) {
+        let started = Instant::now();
+        let deadline = started + deadline.min(self.inner.deadline);
+        let mut outcomes: Vec<Outcome> = Vec::with_capacity(requests.len());
+        let mut pieces = Vec::with_capacity(requests.len());
+        for (slot, Request { op, segment, extents, local }) in requests.into_iter().enumerate() {
+            let in_bounds = check_bounds_of_some(&extents, segment.desc().size);
+            match in_bounds.and_then(|()| plan::cut(&extents, local)) {
+                Ok(cut) => {
+                    pieces.extend(cut.into_iter().map(|piece| (slot, op, segment.clone(), piece)));
+                    outcomes.push(Ok(()));
+                }
+                Err(failure) => outcomes.push(Err(error(op, &segment, &extents, failure, None))),
+            }
+        }
+        let tally = Arc::new(Tally::new(pieces.len(), outcomes));
+        let work = |(slot, op, segment, piece)| Work::new(op, segment, piece, Arc::clone(&tally), slot, started, deadline);
+        (pieces.into_iter().map(work).collect(), tally)
+    }
+
+    /// Calls `f` with the lane this thread prefers, or with the next one nobody drives.
+    fn with_free_lane<T>(&self, f: impl FnOnce(&Arc<Lane>) -> T) -> T {
+        let lanes = &self.inner.lanes;
+        let own = thread_number() % lanes.len();
+        let free = (0..lanes.len()).map(|i| &lanes[(own + i) % lanes.len()]).find(|lane| lane.looks_free());
+        f(free.unwrap_or(&lanes[own]))
+    }
+}
+
+/// Empty extents are nowhere and so are not asked about.
+fn check_bounds_of_some(extents: &[perilune_protocol::Extent], size: u64) -> Result<(), Failure> {
+    if extents.len() > plan::REQUEST_PARTS_MAX {
+        let cause = format!("{} extents in one request, the limit is {}", extents.len(), plan::REQUEST_PARTS_MAX);
+        return Err(Failure::new(TransferErrorKind::BadRequest, cause));
+    }
+    extents.iter().filter(|extent| extent.len > 0).try_for_each(|extent| check_bounds(std::slice::from_ref(extent), size))
+}
+
+fn start_lane(number: usize, families: &[Arc<dyn Family>], meters: &[Arc<Meter>]) -> std::io::Result<Arc<Lane>> {
+    let wake = Arc::new(Wake::new()?);
+    let open = |(family, meter): (&Arc<dyn Family>, &Arc<Meter>)| Ok((family.open(&wake)?, Arc::clone(meter)));
+    let transports = families.iter().zip(meters).map(open).collect::<std::io::Result<Vec<_>>>()?;
+    Lane::start(number, Driver::new(transports), wake)
+}
+
+/// Small numbers for threads, so that each keeps to one lane and its warm connections.
+fn thread_number() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local!(static NUMBER: Cell<Option<usize>> = const { Cell::new(None) });
+    NUMBER.with(|number| {
+        number.get().unwrap_or_else(|| {
+            let fresh = NEXT.fetch_add(1, Ordering::Relaxed);
+            number.set(Some(fresh));
+            fresh
+        })
+    })
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("endpoints", &self.endpoints()).field("lanes", &self.inner.lanes.len()).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Servers stop first, when their fields drop after this only lanes could still ask them.
+        self.servers.clear();
+        self.lanes.iter().for_each(|lane| lane.close());
     }
 }

@@ -142,10 +142,8 @@ pub enum EngineError {
     #[error("no registered buffer starts at {0:#x}")]
     NotRegistered(u64),
     /// A transport refused the buffer.
-    #[error("{transport} cannot register {len} bytes at {base:#x}: {cause}")]
+    #[error("{len} bytes at {base:#x} cannot be registered: {cause}")]
     Refused {
-        /// The transport.
-        transport: &'static str,
         /// The first byte.
         base: u64,
         /// Bytes.

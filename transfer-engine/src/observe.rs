@@ -18,7 +18,7 @@ pub enum Counted {
 /// The live counters of one transport at one end. Written by whoever completes a transfer, read by anybody;
 /// every field stands alone, so relaxed ordering is enough.
 #[derive(Debug, Default)]
-pub struct Meter {
+pub(crate) struct Meter {
     ops: [AtomicU64; 2],
     bytes: [AtomicU64; 2],
     errors: [[AtomicU64; KINDS]; 2],
@@ -26,18 +26,18 @@ pub struct Meter {
 
 impl Meter {
     /// Counts a transfer that succeeded.
-    pub fn done(&self, op: Op, bytes: u64) {
+    pub(crate) fn done(&self, op: Op, bytes: u64) {
         self.ops[op as usize].fetch_add(1, Relaxed);
         self.bytes[op as usize].fetch_add(bytes, Relaxed);
     }
 
     /// Counts a transfer that failed.
-    pub fn failed(&self, op: Op, kind: TransferErrorKind) {
+    pub(crate) fn failed(&self, op: Op, kind: TransferErrorKind) {
         self.errors[op as usize][kind as usize].fetch_add(1, Relaxed);
     }
 
     /// The numbers now.
-    pub fn snapshot(&self, transport: &'static str, counted: Counted) -> TransportCounts {
+    pub(crate) fn snapshot(&self, transport: &'static str, counted: Counted) -> TransportCounts {
         let of = |op: Op| OpCounts {
             ops: self.ops[op as usize].load(Relaxed),
             bytes: self.bytes[op as usize].load(Relaxed),

@@ -1,1 +1,309 @@
-//! lane
+//! A lane: transports of its own, driven by one thread at a time.
+//!
+//! # The baton
+//!
+//! The baton is the lock of the [`Driver`]. Whoever wants bytes moved tries to take it and moves them itself; nobody ever blocks on it.
+//!
+//! 1. *Ask, then try.* A thread that asks for something puts it in the inbox (or, when it means to sleep, itself on the list of waiters),
+//!    passes a `SeqCst` fence, and then tries to take the baton.
+//! 2. *Leave, then look.* The holder drops the baton, passes a `SeqCst` fence, and then, if it left work under way or the inbox is not
+//!    empty, calls exactly one thread: the oldest waiter, or the background thread when there is none.
+//! 3. *Called, then try.* A called thread tries to take the baton before it does anything else; if its own work is done by then, it
+//!    takes it only to leave again by rule 2. If it fails to take it, the new holder has the duty.
+//! 4. *Sleep, then look.* A holder that is about to sleep in a transport says so in `asleep`, passes a `SeqCst` fence, and looks into the
+//!    inbox once more. A thread that failed to take the baton in rule 1 wakes a holder that is asleep.
+//! 5. The background thread gives the baton up as soon as somebody waits: a waiter that moves its own bytes saves a hand-over.
+//!
+//! Why nothing is lost: by 1 and 2 either the asker takes the baton or the leaving holder sees what was asked; by 2 and 3 work under way
+//! always has a holder or a called thread on its way; by 4 a sleeping holder learns of new work.
+
+mod driver;
+mod wake;
+pub(crate) mod work;
+
+pub(crate) use driver::{Driver, Message};
+pub use wake::Wake;
+pub(crate) use wake::milliseconds;
+
+use crate::completion::{Listener, Tally};
+use crate::fault::Failure;
+use crate::transport::Region;
+use crossbeam::queue::SegQueue;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, mpsc};
+use std::thread::{self, JoinHandle, Thread};
+use std::time::Duration;
+use work::Work;
+
+/// A thread that sleeps until its work is done or it is called to drive.
+struct Waiter {
+    thread: Thread,
+    /// Set with `Release` by the thread that took it off the list, read with `Acquire` by its own thread.
+    called: AtomicBool,
+}
+
+pub(crate) struct Lane {
+    driver: Mutex<Driver>,
+    inbox: SegQueue<Message>,
+    waiters: Mutex<VecDeque<Arc<Waiter>>>,
+    wake: Arc<Wake>,
+    /// Written by the holder, read by threads that failed to become it; ordered by the fences of rule 4.
+    asleep: AtomicBool,
+    /// Set by whoever calls the background thread, cleared by that thread; `park` and `unpark` order the rest.
+    background_called: AtomicBool,
+    /// Set once, when the engine closes.
+    closed: AtomicBool,
+    background: Mutex<Option<JoinHandle<()>>>,
+    registers: bool,
+    /// Whether somebody holds the baton. Written by the holder; only a hint, so relaxed.
+    driven: AtomicBool,
+}
+
+impl Lane {
+    pub(crate) fn start(number: usize, driver: Driver, wake: Arc<Wake>) -> std::io::Result<Arc<Self>> {
+        let registers = driver.registers();
+        let lane = Arc::new(Self {
+            registers,
+            driven: AtomicBool::new(false),
+            driver: Mutex::new(driver),
+            inbox: SegQueue::new(),
+            waiters: Mutex::default(),
+            wake,
+            asleep: AtomicBool::new(false),
+            background_called: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            background: Mutex::new(None),
+        });
+        let own = Arc::clone(&lane);
+        let thread = thread::Builder::new().name(format!("pl-lane-{number}")).stack_size(256 << 10).spawn(move || own.run_background())?;
+        *lane.lock_background() = Some(thread);
+        Ok(lane)
+    }
+
+    /// Whether any transport of this lane wants local memory registered.
+    pub(crate) fn registers(&self) -> bool {
+        self.registers
+    }
+
+    /// A hint for the choice of a lane: nobody drives it at this moment.
+    pub(crate) fn looks_free(&self) -> bool {
+        !self.driven.load(Ordering::Relaxed)
+    }
+
+    /// Takes the baton if it is free.
+    pub(crate) fn try_baton(&self) -> Option<Baton<'_>> {
+        let driver = match self.driver.try_lock() {
+            Ok(driver) => driver,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        self.driven.store(true, Ordering::Relaxed);
+        Some(Baton { lane: self, driver: Some(driver) })
+    }
+
+    /// Starts work without waiting for it.
+    pub(crate) fn submit(&self, work: impl Iterator<Item = Box<Work>>) {
+        match self.try_baton() {
+            Some(mut baton) => baton.start_all(work),
+            None => {
+                work.for_each(|work| self.inbox.push(Message::Start(work)));
+                self.ask();
+            }
+        }
+    }
+
+    /// Starts work and returns when all of its tally is done.
+    pub(crate) fn run(&self, work: impl Iterator<Item = Box<Work>>, tally: &Arc<Tally>) {
+        if let Some(mut baton) = self.try_baton() {
+            work.for_each(|work| baton.start(work));
+            baton.drive(|| tally.done());
+        } else {
+            work.for_each(|work| self.inbox.push(Message::Start(work)));
+            fence(Ordering::SeqCst);
+        }
+        self.wait(tally);
+    }
+
+    /// Drives the lane, or sleeps while another thread does, until the tally is done.
+    pub(crate) fn wait(&self, tally: &Arc<Tally>) {
+        while !tally.done() {
+            if let Some(mut baton) = self.try_baton() {
+                baton.drive(|| tally.done());
+                continue;
+            }
+            let me = Arc::new(Waiter { thread: thread::current(), called: AtomicBool::new(false) });
+            if !tally.listen(Listener::Thread(me.thread.clone())) {
+                return;
+            }
+            self.lock_waiters().push_back(Arc::clone(&me));
+            fence(Ordering::SeqCst);
+            if let Some(mut baton) = self.try_baton() {
+                baton.drive(|| tally.done());
+            } else {
+                self.rouse();
+                while !tally.done() && !me.called.load(Ordering::Acquire) {
+                    thread::park();
+                }
+            }
+            self.lock_waiters().retain(|waiter| !Arc::ptr_eq(waiter, &me));
+            if me.called.load(Ordering::Acquire) && tally.done() {
+                // Rule 3: dropping the baton at once passes the call on.
+                drop(self.try_baton());
+            }
+        }
+    }
+
+    /// Takes back what the tally still waits for; returns when no buffer of it will be touched again.
+    pub(crate) fn cancel(&self, tally: &Arc<Tally>) {
+        self.inbox.push(Message::Cancel(Arc::clone(tally)));
+        self.ask();
+        self.wait(tally);
+    }
+
+    /// Registers local memory with every transport of this lane.
+    pub(crate) fn register(&self, region: Region) -> Result<(), Failure> {
+        let (reply, answer) = mpsc::channel();
+        self.inbox.push(Message::Register(region, reply));
+        self.ask();
+        answer.recv().unwrap_or_else(|_| Err(Failure::new(crate::fault::TransferErrorKind::Cancelled, "the engine was closed")))
+    }
+
+    /// The opposite of [`Lane::register`].
+    pub(crate) fn unregister(&self, region: Region) {
+        self.inbox.push(Message::Unregister(region));
+        self.ask();
+    }
+
+    /// Cancels everything and joins the background thread.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        self.call_background();
+        self.ask();
+        let thread = self.lock_background().take();
+        // The last handle of an engine may be dropped by one of its own threads, which cannot join itself.
+        if let Some(thread) = thread.filter(|t| t.thread().id() != thread::current().id()) {
+            let _ = thread.join();
+        }
+    }
+
+    /// Rule 1 after the inbox was filled.
+    fn ask(&self) {
+        fence(Ordering::SeqCst);
+        match self.try_baton() {
+            Some(mut baton) => baton.step(Duration::ZERO),
+            None => self.rouse(),
+        }
+    }
+
+    fn rouse(&self) {
+        if self.asleep.load(Ordering::SeqCst) {
+            self.wake.fire();
+        }
+    }
+
+    fn call_one(&self) {
+        let oldest = self.lock_waiters().pop_front();
+        match oldest {
+            Some(waiter) => {
+                waiter.called.store(true, Ordering::Release);
+                waiter.thread.unpark();
+            }
+            None => self.call_background(),
+        }
+    }
+
+    fn call_background(&self) {
+        self.background_called.store(true, Ordering::SeqCst);
+        if let Some(thread) = &*self.lock_background() {
+            thread.thread().unpark();
+        }
+    }
+
+    fn run_background(&self) {
+        loop {
+            let closed = self.closed.load(Ordering::SeqCst);
+            self.background_called.store(false, Ordering::SeqCst);
+            if let Some(mut baton) = self.try_baton() {
+                baton.drive(|| !self.lock_waiters().is_empty());
+            }
+            if closed {
+                return;
+            }
+            while !self.background_called.load(Ordering::SeqCst) {
+                thread::park();
+            }
+        }
+    }
+
+    fn lock_waiters(&self) -> MutexGuard<'_, VecDeque<Arc<Waiter>>> {
+        self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_background(&self) -> MutexGuard<'_, Option<JoinHandle<()>>> {
+        self.background.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The right to drive the lane. Dropping it follows rule 2.
+pub(crate) struct Baton<'a> {
+    lane: &'a Lane,
+    /// `None` only while it is being dropped.
+    driver: Option<MutexGuard<'a, Driver>>,
+}
+
+impl Baton<'_> {
+    pub(crate) fn start(&mut self, work: Box<Work>) {
+        if let Some(driver) = &mut self.driver {
+            driver.start(work);
+        }
+    }
+
+    fn start_all(&mut self, work: impl Iterator<Item = Box<Work>>) {
+        work.for_each(|work| self.start(work));
+        self.step(Duration::ZERO);
+    }
+
+    /// One round: what was asked, what the transports have, and at most one sleep.
+    fn step(&mut self, wait: Duration) {
+        let Some(driver) = &mut self.driver else { return };
+        let lane = self.lane;
+        while let Some(message) = lane.inbox.pop() {
+            driver.take(message);
+        }
+        if lane.closed.load(Ordering::SeqCst) {
+            driver.close();
+        }
+        if wait.is_zero() {
+            return driver.step(&lane.wake, wait);
+        }
+        lane.asleep.store(true, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        let missed = !lane.inbox.is_empty() || lane.closed.load(Ordering::SeqCst);
+        driver.step(&lane.wake, if missed { Duration::ZERO } else { wait });
+        lane.asleep.store(false, Ordering::SeqCst);
+    }
+
+    /// Moves bytes until `enough`, or until nothing is left to do.
+    fn drive(&mut self, enough: impl Fn() -> bool) {
+        loop {
+            self.step(Duration::MAX);
+            let idle = self.driver.as_ref().is_none_or(|driver| driver.idle());
+            if enough() || (idle && self.lane.inbox.is_empty()) {
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for Baton<'_> {
+    fn drop(&mut self) {
+        let idle = self.driver.as_ref().is_none_or(|driver| driver.idle());
+        self.lane.driven.store(false, Ordering::Relaxed);
+        self.driver = None;
+        fence(Ordering::SeqCst);
+        if !idle || !self.lane.inbox.is_empty() {
+            self.lane.call_one();
+        }
+    }
+}

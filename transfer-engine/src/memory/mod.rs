@@ -4,8 +4,9 @@ mod sys;
 mod table;
 
 pub use sys::copy;
-pub(crate) use sys::{Mapping, duplicate};
-pub(crate) use table::{Region, Table};
+pub(crate) use sys::{Mapping, transfer};
+pub use table::Region;
+pub(crate) use table::Table;
 
 use crate::fault::MemoryError;
 use nix::errno::Errno;
@@ -61,6 +62,8 @@ pub struct Memory {
     mapping: Mapping,
     file: OwnedFd,
     offset: u64,
+    /// The object cannot shrink.
+    sealed: bool,
     identity: MemoryIdentity,
 }
 
@@ -148,6 +151,16 @@ impl Memory {
         self.mapping.write_at(offset, from)
     }
 
+    /// Moves the bytes of `work`, whose extents were checked against this memory.
+    pub(crate) fn transfer(&self, work: &crate::transport::Work) {
+        transfer(work, &self.mapping);
+    }
+
+    /// Whether every byte still exists. A named object may be cut short by anybody who may write it; then its bytes must not be touched.
+    pub(crate) fn intact(&self) -> bool {
+        is_intact(self.file(), self.sealed, self.offset + self.len())
+    }
+
     /// The descriptor of the object, to hand to a process that may map it.
     pub(crate) fn file(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
@@ -166,13 +179,25 @@ impl Memory {
         }
         let mapping = Mapping::new(file.as_fd(), offset, size).map_err(|e| system("map", name, size, e))?;
         let identity = MemoryIdentity { host: host_id().to_owned(), device: stat.st_dev, inode: stat.st_ino, offset };
-        Ok(Arc::new(Self { mapping, file, offset, identity }))
+        let sealed = is_sealed(file.as_fd());
+        Ok(Arc::new(Self { mapping, file, offset, sealed, identity }))
     }
 }
 
 /// The length of a plain file; anything else cannot be lent.
 pub(crate) fn object_length(stat: &FileStat) -> Option<u64> {
     (stat.st_mode & libc::S_IFMT == libc::S_IFREG).then(|| u64::try_from(stat.st_size).unwrap_or(0))
+}
+
+/// Whether an object can never become shorter.
+pub(crate) fn is_sealed(file: BorrowedFd<'_>) -> bool {
+    let seals = fcntl(file, FcntlArg::F_GET_SEALS).unwrap_or(0);
+    SealFlag::from_bits_truncate(seals).contains(SealFlag::F_SEAL_SHRINK)
+}
+
+/// Whether an object still has its first `end` bytes. One system call, none when it is sealed.
+pub(crate) fn is_intact(file: BorrowedFd<'_>, sealed: bool, end: u64) -> bool {
+    sealed || fstat(file).ok().and_then(|stat| object_length(&stat)).is_some_and(|length| length >= end)
 }
 
 fn check_size(size: u64) -> Result<(), MemoryError> {

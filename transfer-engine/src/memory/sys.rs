@@ -1,9 +1,11 @@
 //! The unsafe calls on memory: map, unmap, copy.
 
+use crate::request::Op;
+use crate::transport::Work;
 use nix::errno::Errno;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use std::num::NonZeroUsize;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 
 /// A shared mapping of a stretch of a file; unmapped on drop. Its bytes may change at any moment, so they are only ever copied.
@@ -76,7 +78,25 @@ pub unsafe fn copy(from: u64, to: u64, len: u64) {
     unsafe { std::ptr::copy_nonoverlapping(source, target, len as usize) };
 }
 
-/// Another descriptor of the same object.
-pub(crate) fn duplicate(file: BorrowedFd<'_>) -> std::io::Result<OwnedFd> {
-    file.try_clone_to_owned()
+/// Moves the bytes of `work` between its local buffers and a mapped segment. Extents that leave the mapping were refused before; if any came
+/// here it would move nothing.
+pub(crate) fn transfer(work: &Work, mapping: &Mapping) {
+    let mut local = work.local.iter().copied();
+    let Some(mut slice) = local.next() else { return };
+    for extent in work.extents.iter().filter(|extent| extent.fits(mapping.len())) {
+        let (mut at, mut left) = (mapping.base() + extent.offset, extent.len);
+        while left > 0 {
+            if slice.len == 0 {
+                let Some(next) = local.next() else { return };
+                slice = next;
+                continue;
+            }
+            let now = left.min(slice.len);
+            let (from, to) = if work.op == Op::Read { (at, slice.base) } else { (slice.base, at) };
+            // SAFETY: one side lies in the mapping, which is borrowed; the other in memory that the submitter keeps valid while the work exists.
+            unsafe { copy(from, to, now) };
+            (at, left) = (at + now, left - now);
+            (slice.base, slice.len) = (slice.base + now, slice.len - now);
+        }
+    }
 }

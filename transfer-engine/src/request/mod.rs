@@ -1,5 +1,7 @@
 //! What a caller asks: read or write, which bytes of a segment, from or into which local memory.
 
+pub(crate) mod plan;
+
 use crate::fault::TransferError;
 use crate::segment::Segment;
 use perilune_protocol::Extent;

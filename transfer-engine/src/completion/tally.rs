@@ -1,0 +1,75 @@
+//! Counts the pieces of a batch down to zero and tells whoever waits.
+
+use crate::request::Outcome;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::task::Waker;
+use std::thread::Thread;
+
+/// Who is told when the last piece is done.
+pub(crate) enum Listener {
+    Thread(Thread),
+    Task(Waker),
+}
+
+/// The outcomes of one batch while they come in.
+pub(crate) struct Tally {
+    /// Pieces not done. Lowered by whoever drives the lane, with `AcqRel`: it publishes the moved bytes and the outcomes
+    /// to [`Tally::done`], which reads with `Acquire`.
+    left: AtomicUsize,
+    state: Mutex<State>,
+}
+
+struct State {
+    outcomes: Vec<Outcome>,
+    listener: Option<Listener>,
+}
+
+impl Tally {
+    /// For `pieces` pieces in total; `outcomes` are what is known before the first of them.
+    pub(crate) fn new(pieces: usize, outcomes: Vec<Outcome>) -> Self {
+        Self { left: AtomicUsize::new(pieces), state: Mutex::new(State { outcomes, listener: None }) }
+    }
+
+    pub(crate) fn done(&self) -> bool {
+        self.left.load(Ordering::Acquire) == 0
+    }
+
+    /// Takes the outcome of one piece of request `slot`. The first error of a request is its outcome.
+    pub(crate) fn report(&self, slot: usize, outcome: Outcome) {
+        if outcome.is_err() {
+            let state = &mut *self.lock();
+            if let Some(kept) = state.outcomes.get_mut(slot)
+                && kept.is_ok()
+            {
+                *kept = outcome;
+            }
+        }
+        if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            match self.lock().listener.take() {
+                None => {}
+                Some(Listener::Thread(thread)) => thread.unpark(),
+                Some(Listener::Task(waker)) => waker.wake(),
+            }
+        }
+    }
+
+    /// Tells `listener` when all is done; false when that is already so. The lock is what makes this and the last report see each other.
+    pub(crate) fn listen(&self, listener: Listener) -> bool {
+        let mut state = self.lock();
+        if self.done() {
+            return false;
+        }
+        state.listener = Some(listener);
+        true
+    }
+
+    /// The outcomes, once all are there.
+    pub(crate) fn take(&self) -> Vec<Outcome> {
+        std::mem::take(&mut self.lock().outcomes)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

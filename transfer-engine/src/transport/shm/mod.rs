@@ -1,0 +1,113 @@
+//! Bytes between processes of one host: the segment is mapped once, then every transfer is a copy on the calling thread.
+
+mod frame;
+mod host;
+mod server;
+mod sys;
+
+pub(crate) use server::serve;
+
+use crate::fault::{Failure, TransferErrorKind};
+use crate::lane::Wake;
+use crate::memory::{Region, host_id};
+use crate::segment::check_bounds;
+use crate::transport::{Address, Capabilities, Completion, Family, Peer, Transport, Work};
+use host::{Hosts, Mapped};
+use perilune_protocol::{Endpoint, SegmentId};
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The family. All lanes share its mappings, so that each page is faulted in once.
+#[derive(Default)]
+pub(crate) struct Shm {
+    hosts: Arc<Hosts>,
+}
+
+impl Family for Shm {
+    fn name(&self) -> &'static str {
+        "shm"
+    }
+
+    fn address(&self, endpoint: &Endpoint) -> Option<Address> {
+        match endpoint {
+            Endpoint::Shm { host, path } if host == host_id() => Some(Address::from_text(path)),
+            _ => None,
+        }
+    }
+
+    fn open(&self, _wake: &Arc<Wake>) -> std::io::Result<Box<dyn Transport>> {
+        Ok(Box::new(ShmTransport { hosts: Arc::clone(&self.hosts), mapped: HashMap::new() }))
+    }
+}
+
+impl Drop for Shm {
+    fn drop(&mut self) {
+        self.hosts.stop();
+    }
+}
+
+struct ShmTransport {
+    hosts: Arc<Hosts>,
+    /// What this lane used before, to spare the shared table.
+    mapped: HashMap<(Peer, SegmentId, u128), Arc<Mapped>>,
+}
+
+impl Transport for ShmTransport {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { depth: usize::MAX, registers: false }
+    }
+
+    fn register(&mut self, _region: Region) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn unregister(&mut self, _region: Region) {}
+
+    fn connect(&mut self, address: &Address) -> Result<Peer, Failure> {
+        Ok(self.hosts.number(address))
+    }
+
+    fn submit(&mut self, queue: &mut VecDeque<Box<Work>>, done: &mut Vec<Completion>) -> usize {
+        let took = queue.len();
+        for work in queue.drain(..) {
+            let outcome = self.transfer(&work);
+            done.push(Completion { work, outcome });
+        }
+        took
+    }
+
+    fn poll(&mut self, _done: &mut Vec<Completion>, _wait: Duration) {}
+
+    fn cancel(&mut self, _peer: Peer, _id: u64) -> Option<(Box<Work>, String)> {
+        None
+    }
+
+    fn readiness(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+}
+
+impl ShmTransport {
+    fn transfer(&mut self, work: &Work) -> Result<(), Failure> {
+        let key = (work.peer, work.segment_id(), work.capability().0);
+        let known = self.mapped.get(&key).filter(|mapped| mapped.alive());
+        let mapped = match known {
+            Some(mapped) => Arc::clone(mapped),
+            None => {
+                self.mapped.remove(&key);
+                let mapped = self.hosts.map(work)?;
+                self.mapped.insert(key, Arc::clone(&mapped));
+                mapped
+            }
+        };
+        check_bounds(&work.extents, mapped.len())?;
+        let moved = mapped.transfer(work);
+        if matches!(&moved, Err(failure) if failure.kind == TransferErrorKind::UnknownSegment) {
+            self.mapped.remove(&key);
+            self.hosts.forget(work);
+        }
+        moved
+    }
+}

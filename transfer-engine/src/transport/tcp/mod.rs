@@ -1,0 +1,141 @@
+//! Bytes over TCP: one connection per lane and peer, many pieces of work in flight on it, answered in any order.
+
+mod conn;
+mod frame;
+mod link;
+mod server;
+mod staging;
+mod sys;
+
+pub(crate) use server::serve;
+
+use crate::fault::{Failure, TransferErrorKind};
+use crate::lane::{Wake, milliseconds};
+use crate::memory::Region;
+use crate::transport::{Address, Capabilities, Completion, Family, Peer, Transport, Work};
+use link::Link;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use perilune_protocol::Endpoint;
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The number under which the wake descriptor is polled.
+const WAKE: u64 = u64::MAX;
+/// As many pieces as one lane keeps in flight over TCP.
+const DEPTH: usize = 64 << 10;
+/// Events taken from the kernel at once.
+const EVENTS: usize = 64;
+
+/// The family.
+pub(crate) struct Tcp;
+
+impl Family for Tcp {
+    fn name(&self) -> &'static str {
+        "tcp"
+    }
+
+    fn address(&self, endpoint: &Endpoint) -> Option<Address> {
+        if let Endpoint::Tcp(at) = endpoint { Some(Address::from_text(at)) } else { None }
+    }
+
+    fn open(&self, wake: &Arc<Wake>) -> std::io::Result<Box<dyn Transport>> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        epoll.add(wake.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, WAKE))?;
+        let transport =
+            TcpTransport { epoll, wake: Arc::clone(wake), links: Vec::new(), numbers: HashMap::new(), held: 0, late: Vec::new() };
+        Ok(Box::new(transport))
+    }
+}
+
+struct TcpTransport {
+    epoll: Epoll,
+    wake: Arc<Wake>,
+    links: Vec<Link>,
+    numbers: HashMap<Address, Peer>,
+    /// Pieces on all links.
+    held: usize,
+    /// Completed while other work was taken back; reported by the next poll.
+    late: Vec<Completion>,
+}
+
+impl Transport for TcpTransport {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { depth: DEPTH, registers: false }
+    }
+
+    fn register(&mut self, _region: Region) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn unregister(&mut self, _region: Region) {}
+
+    fn connect(&mut self, address: &Address) -> Result<Peer, Failure> {
+        if let Some(peer) = self.numbers.get(address) {
+            return Ok(*peer);
+        }
+        let number = u32::try_from(self.links.len()).map_err(|_| Failure::new(TransferErrorKind::PeerUnreachable, "too many peers"))?;
+        let link = Link::new(u64::from(number), &address.display())?;
+        self.links.push(link);
+        self.numbers.insert(address.clone(), Peer(number));
+        Ok(Peer(number))
+    }
+
+    fn submit(&mut self, queue: &mut VecDeque<Box<Work>>, done: &mut Vec<Completion>) -> usize {
+        let take = queue.len().min(DEPTH - self.held);
+        let before = done.len();
+        let mut last = None;
+        for work in queue.drain(..take) {
+            let number = work.peer.0 as usize;
+            // Consecutive work for one peer goes out together.
+            if last.is_some_and(|last| last != number) {
+                flush(&mut self.links, last, &self.epoll, done);
+            }
+            last = Some(number);
+            if let Some(link) = self.links.get_mut(number) {
+                link.push(work);
+            }
+        }
+        flush(&mut self.links, last, &self.epoll, done);
+        self.held = (self.held + take).saturating_sub(done.len() - before);
+        take
+    }
+
+    fn poll(&mut self, done: &mut Vec<Completion>, wait: Duration) {
+        let wait = if self.late.is_empty() { wait } else { Duration::ZERO };
+        let mut events = [EpollEvent::empty(); EVENTS];
+        // An interrupted sleep is one that returned early.
+        let count = self.epoll.wait(&mut events, EpollTimeout::from(milliseconds(wait))).unwrap_or(0);
+        let before = done.len();
+        done.append(&mut self.late);
+        for event in &events[..count] {
+            if event.data() == WAKE {
+                self.wake.clear();
+            } else if let Some(link) = self.links.get_mut(event.data() as usize) {
+                link.on_event(event.events(), &self.epoll, done);
+            }
+        }
+        self.held = self.held.saturating_sub(done.len() - before);
+    }
+
+    fn cancel(&mut self, peer: Peer, id: u64) -> Option<(Box<Work>, String)> {
+        if let Some(at) = self.late.iter().position(|completion| completion.work.id == id) {
+            self.held = self.held.saturating_sub(1);
+            return Some((self.late.swap_remove(at).work, "it was failing".to_owned()));
+        }
+        let found = self.links.get_mut(peer.0 as usize)?.cancel(id, &self.epoll, &mut self.late)?;
+        self.held = self.held.saturating_sub(1);
+        Some(found)
+    }
+
+    fn readiness(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.epoll.0.as_fd())
+    }
+}
+
+fn flush(links: &mut [Link], number: Option<usize>, epoll: &Epoll, done: &mut Vec<Completion>) {
+    if let Some(link) = number.and_then(|number| links.get_mut(number)) {
+        link.flush(epoll, done);
+    }
+}

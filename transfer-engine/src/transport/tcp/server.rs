@@ -1,0 +1,168 @@
+//! Serves exported segments to TCP peers: one thread, one epoll, any number of connections, none of which can delay the others.
+
+use crate::fault::EngineError;
+use crate::lane::{Wake, milliseconds};
+use crate::observe::Meter;
+use crate::segment::Exports;
+use crate::transport::Server;
+use crate::transport::tcp::conn::Conn;
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use perilune_protocol::{Endpoint, SegmentId};
+use std::collections::HashMap;
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+const LISTENER: u64 = 0;
+const STOP: u64 = 1;
+const FIRST_CONN: u64 = 2;
+const EVENTS: usize = 64;
+/// How long new connections wait when the process has no descriptor left for them.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A running server; stops when dropped.
+pub(crate) struct TcpServer {
+    at: SocketAddr,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    stop: Wake,
+    /// Set once by the owner before it fires `stop`, read by the thread after.
+    stopping: AtomicBool,
+}
+
+/// Starts to serve `exports` at `at`.
+pub(crate) fn serve(at: SocketAddr, exports: Arc<Exports>, meter: Arc<Meter>) -> Result<TcpServer, EngineError> {
+    let refused = |cause: std::io::Error| EngineError::Listen { at: at.to_string(), cause };
+    let listener = TcpListener::bind(at).map_err(refused)?;
+    listener.set_nonblocking(true).map_err(refused)?;
+    let real = listener.local_addr().map_err(refused)?;
+    let shared = Arc::new(Shared { stop: Wake::new().map_err(refused)?, stopping: AtomicBool::new(false) });
+    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|e| refused(e.into()))?;
+    epoll.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER)).map_err(|e| refused(e.into()))?;
+    epoll.add(shared.stop.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, STOP)).map_err(|e| refused(e.into()))?;
+    let reactor =
+        Reactor { epoll, listener, exports, meter, shared: Arc::clone(&shared), conns: HashMap::new(), next: FIRST_CONN, paused: false };
+    let thread =
+        thread::Builder::new().name("pl-tcp-serve".to_owned()).stack_size(256 << 10).spawn(move || reactor.run()).map_err(refused)?;
+    Ok(TcpServer { at: real, shared, thread: Some(thread) })
+}
+
+impl Server for TcpServer {
+    fn endpoint(&self) -> Endpoint {
+        Endpoint::Tcp(self.at.to_string())
+    }
+
+    fn withdraw(&self, _id: SegmentId) {
+        // Every byte passes the gate of its export, which is closed by now.
+    }
+}
+
+impl Drop for TcpServer {
+    fn drop(&mut self) {
+        self.shared.stopping.store(true, Ordering::SeqCst);
+        self.shared.stop.fire();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Served {
+    conn: Conn,
+    interest: EpollFlags,
+}
+
+struct Reactor {
+    epoll: Epoll,
+    listener: TcpListener,
+    exports: Arc<Exports>,
+    meter: Arc<Meter>,
+    shared: Arc<Shared>,
+    conns: HashMap<u64, Served>,
+    next: u64,
+    /// The listener is not polled because there was no descriptor for a new connection.
+    paused: bool,
+}
+
+impl Reactor {
+    fn run(mut self) {
+        let mut events = [EpollEvent::empty(); EVENTS];
+        while !self.shared.stopping.load(Ordering::SeqCst) {
+            let timeout = if self.paused { EpollTimeout::from(milliseconds(ACCEPT_PAUSE)) } else { EpollTimeout::NONE };
+            let count = match self.epoll.wait(&mut events, timeout) {
+                Ok(count) => count,
+                Err(Errno::EINTR) => 0,
+                Err(e) => return tracing::error!("the TCP server at {:?} stopped: epoll: {e}", self.listener.local_addr()),
+            };
+            if self.paused {
+                self.pause(false);
+            }
+            for event in &events[..count] {
+                match event.data() {
+                    LISTENER => self.accept(),
+                    STOP => {}
+                    number => self.turn(number),
+                }
+            }
+        }
+    }
+
+    fn turn(&mut self, number: u64) {
+        let Some(served) = self.conns.get_mut(&number) else { return };
+        if let Err(cause) = served.conn.turn(&self.exports, &self.meter) {
+            tracing::debug!(number, "transfer connection closed: {cause}");
+            self.conns.remove(&number);
+            return;
+        }
+        let mut interest = EpollFlags::empty();
+        interest.set(EpollFlags::EPOLLIN, served.conn.wants_more());
+        interest.set(EpollFlags::EPOLLOUT, served.conn.wants_room());
+        if interest != served.interest {
+            served.interest = interest;
+            if self.epoll.modify(served.conn.socket(), &mut EpollEvent::new(interest, number)).is_err() {
+                self.conns.remove(&number);
+            }
+        }
+    }
+
+    fn accept(&mut self) {
+        loop {
+            let stream = match self.listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return,
+                Err(e) if matches!(e.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => continue,
+                Err(e) => {
+                    tracing::warn!("no new transfer connections for {} ms: {e}", ACCEPT_PAUSE.as_millis());
+                    return self.pause(true);
+                }
+            };
+            let number = self.next;
+            self.next += 1;
+            let added = stream
+                .set_nonblocking(true)
+                .and_then(|()| stream.set_nodelay(true))
+                .and_then(|()| Ok(self.epoll.add(&stream, EpollEvent::new(EpollFlags::EPOLLIN, number))?));
+            match added {
+                Ok(()) => {
+                    self.conns.insert(number, Served { conn: Conn::new(stream.into()), interest: EpollFlags::EPOLLIN });
+                }
+                Err(e) => tracing::warn!("a transfer connection could not be served: {e}"),
+            }
+        }
+    }
+
+    fn pause(&mut self, pause: bool) {
+        let flags = if pause { EpollFlags::empty() } else { EpollFlags::EPOLLIN };
+        if self.epoll.modify(&self.listener, &mut EpollEvent::new(flags, LISTENER)).is_ok() {
+            self.paused = pause;
+        }
+    }
+}
