@@ -191,3 +191,124 @@ fn move_bytes(core: &Core, writes: &[&mut Write<'_>], grants: &[(usize, PutGrant
     }
     outcomes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::master::fake::{self, Asked, Peer};
+    use crate::{Store, StoreConfig};
+    use perilune_protocol::rpc::Call;
+    use perilune_protocol::rpc::segment::Describe;
+    use perilune_protocol::{Capability, Extent, NodeId, Protocol, ReplicaPlace, SegmentDesc, SegmentId, Tso};
+    use perilune_transfer_engine::{Engine, Memory};
+    use std::sync::{Arc, Mutex};
+
+    fn store(address: String) -> Store {
+        Store::new(StoreConfig { masters: vec![address], ..StoreConfig::default() }).unwrap()
+    }
+
+    fn put(store: &Store) -> Outcome<Put> {
+        store.put(&"k".into(), b"value", &PutConfig::default())
+    }
+
+    /// Memory of a peer, and how to reach it.
+    fn lend() -> (Engine, Arc<Memory>, SegmentDesc) {
+        let engine = Engine::builder().listen_tcp(([127, 0, 0, 1], 0).into()).build().unwrap();
+        let memory = Memory::anonymous(4096).unwrap();
+        let desc = SegmentDesc {
+            id: SegmentId::random(),
+            name: "peer".into(),
+            node: NodeId::random(),
+            base: memory.base(),
+            size: memory.len(),
+            protocol: Protocol::Tcp,
+            location: String::new(),
+            endpoints: engine.endpoints(),
+            capability: Capability::random(),
+        };
+        engine.export(desc.id, Arc::clone(&memory), desc.capability).unwrap();
+        (engine, memory, desc)
+    }
+
+    fn grant(peer: &mut Peer, asked: &Asked, version: u64, segment: SegmentId) {
+        let replicas = vec![ReplicaPlace { segment, extents: vec![Extent { offset: 64, len: 5 }] }];
+        peer.answer(asked, Ok(vec![Ok::<_, Fault>(PutGrant { version: Tso(version), replicas })]));
+    }
+
+    #[test]
+    fn a_put_whose_first_asking_was_lost_is_not_taken_for_somebody_elses() {
+        for (readable, expected) in [(true, Ok(Put::Existed)), (false, Err(FaultCode::WrongState))] {
+            let store = store(fake::master(move |mut peer| {
+                peer.hello().unwrap();
+                let asked = peer.ask().unwrap();
+                asked.read::<PutStart>();
+                if peer.nth == 0 {
+                    return; // granted, perhaps; nobody knows
+                }
+                peer.answer(&asked, Ok(vec![Err::<PutGrant, _>(FaultCode::ObjectExists.with("k is being put"))]));
+                let asked = peer.ask().unwrap();
+                asked.read::<Exists>();
+                peer.answer(&asked, Ok(vec![readable]));
+            }));
+            assert_eq!(put(&store).map_err(|fault| fault.code), expected);
+        }
+    }
+
+    #[test]
+    fn a_put_whose_grant_was_lost_begins_anew() {
+        let (_engine, memory, desc) = lend();
+        let store = store(fake::master(move |mut peer| {
+            peer.hello().unwrap();
+            let (mut versions, mut ends) = (0, 0);
+            while let Some(asked) = peer.ask() {
+                match asked.op {
+                    PutStart::OP => {
+                        versions += 1;
+                        grant(&mut peer, &asked, versions, desc.id);
+                    }
+                    Describe::OP => peer.answer(&asked, Ok(vec![Ok::<_, Fault>(desc.clone())])),
+                    _ => {
+                        let end = asked.read::<PutEnd>();
+                        assert_eq!(end.puts, [("k".into(), Tso(versions), checksum(&[b"value"]))]);
+                        ends += 1;
+                        let answer = if ends == 1 { Err(FaultCode::InvalidWrite.with("restarted")) } else { Ok(()) };
+                        peer.answer(&asked, Ok(vec![answer]));
+                    }
+                }
+            }
+        }));
+        assert_eq!(put(&store), Ok(Put::Stored));
+        let mut bytes = [0; 5];
+        assert!(memory.read_at(64, &mut bytes) && bytes == *b"value");
+    }
+
+    #[test]
+    fn a_put_that_cannot_be_written_gives_its_room_back() {
+        let (engine, _memory, desc) = lend();
+        engine.withdraw(desc.id);
+        let revoked = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&revoked);
+        let store = store(fake::master(move |mut peer| {
+            peer.hello().unwrap();
+            let mut versions = 0;
+            while let Some(asked) = peer.ask() {
+                match asked.op {
+                    PutStart::OP => {
+                        versions += 1;
+                        grant(&mut peer, &asked, versions, desc.id);
+                    }
+                    Describe::OP => peer.answer(&asked, Ok(vec![Ok::<_, Fault>(desc.clone())])),
+                    _ => {
+                        seen.lock().unwrap().extend(asked.read::<PutRevoke>().puts);
+                        peer.answer(&asked, Ok(vec![Ok::<(), Fault>(())]));
+                    }
+                }
+            }
+        }));
+        let fault = put(&store).unwrap_err();
+        assert_eq!(fault.code, FaultCode::TransferFailed, "{fault}");
+        assert!(fault.message.contains("write of bytes 64..69"), "{fault}");
+        let expected: Vec<(ObjectKey, Tso)> = (1..=3).map(|version| ("k".into(), Tso(version))).collect();
+        assert_eq!(*revoked.lock().unwrap(), expected);
+    }
+}

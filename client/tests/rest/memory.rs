@@ -126,7 +126,7 @@ fn bad_shared_memory_is_refused() {
     ] {
         post(&node, "/api/mount_shm", &body.to_string()).refuses(status, error);
     }
-    std::fs::set_permissions(format!("/dev/shm/{}", unreadable.0), std::os::unix::fs::PermissionsExt::from_mode(0)).unwrap();
+    std::fs::set_permissions(format!("/dev/shm/{}", unreadable.0), std::os::unix::fs::PermissionsExt::from_mode(0o000)).unwrap();
     let reply = post(&node, "/api/mount_shm", &json!({"name": unreadable.0, "size": 4096}).to_string());
     // The superuser may read everything.
     assert!(matches!(reply.status, 200 | 403), "{}", reply.text());

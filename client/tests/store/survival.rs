@@ -41,7 +41,8 @@ fn a_node_that_returns_has_its_objects() {
 
 #[test]
 fn a_master_that_returns_knows_every_object() {
-    let mut cluster = Cluster::start();
+    // A new master leaves free space alone until the leases of its predecessor have lapsed.
+    let mut cluster = Cluster::start_with(|config| config.lease = Duration::from_millis(500));
     let node = cluster.node("node", 16 * MIB);
     let store = cluster.store();
     let items = items(100);
