@@ -160,6 +160,7 @@ impl Engine {
     }
 
     /// Checks requests and cuts them into work; what is refused is already told to the tally.
+    #[expect(clippy::vec_box, reason = "each box goes its own way through lane and transport")]
     fn plan(&self, requests: Vec<Request>, deadline: Duration) -> (Vec<Box<Work>>, Arc<Tally>) {
         let started = Instant::now();
         let deadline = started + deadline.min(self.inner.deadline);

@@ -92,7 +92,7 @@ impl Memory {
     pub fn open(name: &str, offset: u64, size: u64) -> Result<Arc<Self>, MemoryError> {
         let path = path_of(name)?;
         check_size(size)?;
-        if offset % PAGE != 0 {
+        if !offset.is_multiple_of(PAGE) {
             return Err(MemoryError::BadOffset { offset, page: PAGE });
         }
         let flags = OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;

@@ -180,7 +180,7 @@ impl Dice {
     }
 
     fn one_in(&mut self, n: u64) -> bool {
-        n > 0 && self.next() % n == 0
+        n > 0 && self.next().is_multiple_of(n)
     }
 
     fn fraction(&mut self) -> f64 {

@@ -247,7 +247,7 @@ fn ended(socket: &UnixStream) -> bool {
 fn map(file: OwnedFd, control: &OwnedFd, offset: u64, size: u64) -> Result<Mapped, Failure> {
     let failed = |cause: String| Failure::new(TransferErrorKind::Failed, cause);
     let length = |fd: &OwnedFd| fstat(fd).ok().and_then(|stat| object_length(&stat)).unwrap_or(0);
-    let end = offset.checked_add(size).filter(|end| *end <= length(&file) && size > 0 && offset % PAGE == 0);
+    let end = offset.checked_add(size).filter(|end| *end <= length(&file) && size > 0 && offset.is_multiple_of(PAGE));
     let Some(end) = end else {
         return Err(failed(format!("the object behind the segment has no {size} bytes at offset {offset}")));
     };

@@ -89,15 +89,17 @@ impl Conn {
             }
         }
         // While answers wait, room in the socket will call again; without any, nothing would, so all that was read must be used up.
-        while !self.wants_room() {
+        loop {
+            self.send(meter)?;
             let before = self.staging.data().len();
+            if self.wants_room() {
+                return Ok(());
+            }
             self.digest(exports, meter)?;
             if self.staging.data().len() == before {
-                break;
+                return Ok(());
             }
-            self.send(meter)?;
         }
-        self.send(meter)
     }
 
     /// One call into place. False when the socket is empty.
