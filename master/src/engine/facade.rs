@@ -6,7 +6,7 @@ use crate::log::LogStatus;
 use crate::observe::{Metrics, Observed};
 use perilune_protocol::rpc::cluster::{ClusterStat, NodeState};
 use perilune_protocol::rpc::segment::SegmentState;
-use perilune_protocol::{FaultCode, ObjectKey, ObjectPlace, Outcome, Pin, SegmentDesc, SegmentId, TenantId};
+use perilune_protocol::{FaultCode, ObjectKey, ObjectPlace, Outcome, SegmentDesc, SegmentId, TenantId};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -24,12 +24,7 @@ impl Observed for Engine {
     }
 
     fn soft_pins(&self) -> u64 {
-        let mut count = 0;
-        self.state().index.for_each(&mut |object| {
-            count += u64::from(object.pin == Pin::Soft);
-            ControlFlow::Continue(())
-        });
-        count
+        self.state().soft_pins()
     }
 
     fn log(&self) -> LogStatus {

@@ -69,7 +69,6 @@ impl Engine {
             let stamp = Stamp { tenant, now: self.now(), host, draw: self.draw() };
             match self.state().put_start(key, size, config, version, stamp) {
                 Ok(grant) => {
-                    self.metrics().value_put(size);
                     if grant.replicas.len() < usize::from(config.replicas) {
                         self.metrics().put_with_fewer_copies();
                     }
@@ -97,7 +96,13 @@ impl Engine {
     pub async fn put_end(&self, tenant: TenantId, question: PutEnd) -> Vec<Outcome<()>> {
         let decide = |(key, version, checksum): &(ObjectKey, Tso, u64)| self.state().put_end(tenant, key, *version, *checksum);
         let effects: Vec<_> = question.puts.iter().map(decide).collect();
-        self.commit_each(effects).await
+        let size = |effect: &Outcome<Option<Effect>>| if let Ok(Some(Effect::Commit(record))) = effect { Some(record.size) } else { None };
+        let sizes: Vec<_> = effects.iter().map(size).collect();
+        let outcomes = self.commit_each(effects).await;
+        for size in sizes.iter().zip(&outcomes).filter_map(|(size, outcome)| size.filter(|_| outcome.is_ok())) {
+            self.metrics().value_put(size);
+        }
+        outcomes
     }
 
     /// Gives up puts.

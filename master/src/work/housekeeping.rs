@@ -26,7 +26,10 @@ pub(crate) fn run(engine: &Engine, bell: &Bell, handle: &tokio::runtime::Handle)
             engine.metrics().puts_discarded(discarded.puts, discarded.bytes);
         }
         let freed = state.limbo.sweep(engine.now());
-        if freed > 0 {
+        if freed.puts > 0 {
+            engine.metrics().puts_released(freed.puts, freed.put_bytes);
+        }
+        if freed.bytes > 0 {
             engine.inner.evictor.bell.ring();
         }
         end_grace_periods(engine, handle);

@@ -2,13 +2,13 @@
 
 use crate::MonotonicMs;
 use crate::effect::{Effect, ObjectRecord, RemoveReason};
-use crate::objects::limbo::Limbo;
+use crate::objects::limbo::{Limbo, Why};
 use crate::objects::puts::Puts;
 use crate::objects::recency::Recency;
 use crate::objects::{Key, KeyRef, Object, ObjectIndex, PapayaIndex, Published, Replica};
 use crate::segments::{Segments, nodes::Nodes, nodes::Silence};
 use crate::tso::TsoSource;
-use perilune_protocol::{Fault, FaultCode, ObjectKey, ReplicaPlace};
+use perilune_protocol::{Fault, FaultCode, ObjectKey, Pin, ReplicaPlace};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -46,6 +46,8 @@ pub struct State {
     pub tso: TsoSource,
     /// Settings.
     pub rules: Rules,
+    /// Objects that are soft-pinned. Written by apply.
+    soft_pins: AtomicU64,
     /// Set once by [`State::lead`], before any request runs. Until then effects are replayed: they change what is known, not whose space is free.
     leading: AtomicBool,
     /// When this leader began. Its predecessor may have granted leases that run until `began + lease`.
@@ -82,6 +84,7 @@ impl State {
             recency: Recency::default(),
             tso: TsoSource::default(),
             rules,
+            soft_pins: AtomicU64::new(0),
             leading: AtomicBool::new(false),
             began: AtomicU64::new(0),
         }
@@ -133,7 +136,7 @@ impl State {
             // The same put ended twice, or a snapshot that had already seen it.
             Published::Known(known) if known.version == object.version => {}
             Published::Known(_) => {
-                self.retire(&object, now);
+                self.hold(&object, now);
                 self.puts.finish(key, record.version);
                 return Applied::Refused(FaultCode::ObjectExists.with(format!("{}: a newer version was published meanwhile", record.key)));
             }
@@ -158,6 +161,9 @@ impl State {
     }
 
     fn admit(&self, object: &Arc<Object>) {
+        if object.pin == Pin::Soft {
+            self.soft_pins.fetch_add(1, Ordering::Relaxed);
+        }
         if self.is_leading() {
             self.recency.admit(object);
         }
@@ -165,11 +171,16 @@ impl State {
 
     /// A version left the index: its space is free once its last lease has ended.
     fn retire(&self, object: &Object, now: MonotonicMs) {
+        if object.pin == Pin::Soft {
+            self.soft_pins.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.hold(object, now);
+    }
+
+    fn hold(&self, object: &Object, now: MonotonicMs) {
         let until = object.retire();
         if self.is_leading() {
-            for replica in &object.replicas {
-                self.limbo.hold(replica.clone(), until.max(self.lease_floor()), now);
-            }
+            self.limbo.hold(&object.replicas, Why::Readers, until.max(self.lease_floor()), now);
         }
     }
 
@@ -177,6 +188,11 @@ impl State {
     fn lease_floor(&self) -> MonotonicMs {
         let began = self.began.load(Ordering::Relaxed);
         if began == 0 { 0 } else { began + self.rules.lease_ms }
+    }
+
+    /// Objects that are soft-pinned.
+    pub fn soft_pins(&self) -> u64 {
+        self.soft_pins.load(Ordering::Relaxed)
     }
 
     /// When this leader began.
@@ -205,8 +221,8 @@ impl State {
         }
         let table = self.segments.table();
         for segment in table.iter() {
-            let extents = segment.space().quarantine().into();
-            self.limbo.hold(Replica { segment: segment.clone(), extents }, now + self.rules.put_discard_ms, now);
+            let quarantined = [Replica { segment: segment.clone(), extents: segment.space().quarantine().into() }];
+            self.limbo.hold(&quarantined, Why::Revoked, now + self.rules.put_discard_ms, now);
             if let Some(grace_ms) = table.grace_ms(segment.id()) {
                 segment.start_grace(now + grace_ms);
             }
@@ -228,6 +244,7 @@ impl State {
         for object in objects {
             self.index.remove(object.key.as_ref(), object.version);
         }
+        self.soft_pins.store(0, Ordering::Relaxed);
         let segments: Vec<_> = self.segments.table().iter().map(|s| s.id()).collect();
         for segment in segments {
             self.segments.unmount(segment);

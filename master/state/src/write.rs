@@ -4,6 +4,7 @@
 use crate::alloc::AllocError;
 use crate::apply::{State, places};
 use crate::effect::{Effect, ObjectRecord, RemoveReason};
+use crate::objects::limbo::Why;
 use crate::objects::puts::Put;
 use crate::objects::{KeyRef, Object, Replica};
 use crate::segments::Segment;
@@ -117,7 +118,7 @@ impl State {
         let Some(put) = self.puts.get(KeyRef::new(tenant, key)).filter(|p| p.version == version) else { return Ok(()) };
         if self.puts.discard(&put) {
             // The writer says that it stopped; what it had on the way may still land until its own deadline.
-            self.hold(&put, put.started + self.rules.put_discard_ms, now);
+            self.limbo.hold(&put.replicas, Why::Revoked, put.started + self.rules.put_discard_ms, now);
             return Ok(());
         }
         Err(FaultCode::InvalidWrite.with(format!("{key}: the put is being published")))
@@ -158,15 +159,9 @@ impl State {
         let discarded = self.puts.discard(put);
         if discarded {
             // Nobody knows whether this writer still writes.
-            self.hold(put, put.started + self.rules.put_release_ms, now);
+            self.limbo.hold(&put.replicas, Why::Abandoned, put.started + self.rules.put_release_ms, now);
         }
         discarded
-    }
-
-    fn hold(&self, put: &Put, until: MonotonicMs, now: MonotonicMs) {
-        for replica in &put.replicas {
-            self.limbo.hold(replica.clone(), until, now);
-        }
     }
 
     /// Space for all replicas, each on a segment of its own, on distinct nodes as long as there are enough.

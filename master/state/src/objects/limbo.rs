@@ -4,7 +4,6 @@ use super::Replica;
 use crate::MonotonicMs;
 use crate::segments::Phase;
 use crossbeam::queue::SegQueue;
-use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,40 +11,72 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// The room. Anyone puts space in without a lock; one worker takes it out when its time has come.
 #[derive(Default)]
 pub struct Limbo {
-    inbox: SegQueue<(MonotonicMs, Replica)>,
+    inbox: SegQueue<Held>,
     /// Sorted by time. Only the worker that sweeps takes this mutex.
-    waiting: Mutex<BTreeMap<(MonotonicMs, Reverse<u64>), Replica>>,
+    waiting: Mutex<BTreeMap<(MonotonicMs, u64), Held>>,
     sequence: AtomicU64,
     bytes: AtomicU64,
 }
 
+/// Why space waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// A reader may still read what was there.
+    Readers,
+    /// A writer gave up, but what it had on the way may still land.
+    Revoked,
+    /// A writer was not heard again and may still write.
+    Abandoned,
+}
+
+struct Held {
+    until: MonotonicMs,
+    why: Why,
+    replicas: Box<[Replica]>,
+}
+
+/// What a sweep freed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Freed {
+    /// Bytes in all.
+    pub bytes: u64,
+    /// Puts that had been abandoned.
+    pub puts: u64,
+    /// Bytes of those.
+    pub put_bytes: u64,
+}
+
 impl Limbo {
-    /// Frees the replica's space at `until`, or at once when that has passed.
-    pub fn hold(&self, replica: Replica, until: MonotonicMs, now: MonotonicMs) {
+    /// Frees the space of `replicas` at `until`, or at once when that has passed.
+    pub fn hold(&self, replicas: &[Replica], why: Why, until: MonotonicMs, now: MonotonicMs) {
         if until <= now {
-            free(&replica);
+            free(replicas);
             return;
         }
-        self.bytes.fetch_add(bytes(&replica), Ordering::Relaxed);
-        self.inbox.push((until, replica));
+        self.bytes.fetch_add(bytes(replicas), Ordering::Relaxed);
+        self.inbox.push(Held { until, why, replicas: replicas.into() });
     }
 
-    /// Frees what is due. Returns bytes freed.
-    pub fn sweep(&self, now: MonotonicMs) -> u64 {
+    /// Frees what is due.
+    pub fn sweep(&self, now: MonotonicMs) -> Freed {
         let mut waiting = self.waiting.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        while let Some((until, replica)) = self.inbox.pop() {
-            waiting.insert((until, Reverse(self.sequence.fetch_add(1, Ordering::Relaxed))), replica);
+        while let Some(held) = self.inbox.pop() {
+            waiting.insert((held.until, self.sequence.fetch_add(1, Ordering::Relaxed)), held);
         }
-        let mut freed = 0;
+        let mut freed = Freed::default();
         while let Some(first) = waiting.first_entry() {
             if first.key().0 > now {
                 break;
             }
-            let replica = first.remove();
-            freed += bytes(&replica);
-            free(&replica);
+            let held = first.remove();
+            freed.bytes += bytes(&held.replicas);
+            if held.why == Why::Abandoned {
+                freed.puts += 1;
+                freed.put_bytes += bytes(&held.replicas);
+            }
+            free(&held.replicas);
         }
-        self.bytes.fetch_sub(freed, Ordering::Relaxed);
+        self.bytes.fetch_sub(freed.bytes, Ordering::Relaxed);
         freed
     }
 
@@ -55,12 +86,12 @@ impl Limbo {
     }
 }
 
-fn bytes(replica: &Replica) -> u64 {
-    replica.extents.iter().map(|e| e.len).sum()
+fn bytes(replicas: &[Replica]) -> u64 {
+    replicas.iter().flat_map(|r| &r.extents).map(|e| e.len).sum()
 }
 
-fn free(replica: &Replica) {
-    if replica.segment.phase() != Phase::Gone {
+fn free(replicas: &[Replica]) {
+    for replica in replicas.iter().filter(|r| r.segment.phase() != Phase::Gone) {
         replica.segment.space().release(&replica.extents);
     }
 }
