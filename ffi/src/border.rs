@@ -47,7 +47,7 @@ pub(crate) unsafe fn slice<'a, T>(what: &str, pointer: *const T, count: usize) -
     Ok(if count == 0 { &[] } else { unsafe { std::slice::from_raw_parts(pointer, count) } })
 }
 
-/// As [`slice`], to be written.
+/// As [`slice()`], to be written.
 ///
 /// # Safety
 /// A pointer that is not null is valid for `count` values, and nobody else uses them while `'a` lasts.
@@ -60,7 +60,7 @@ pub(crate) unsafe fn slice_mut<'a, T>(what: &str, pointer: *mut T, count: usize)
 /// `length` bytes at `pointer`.
 ///
 /// # Safety
-/// As [`slice`].
+/// As [`slice()`].
 pub(crate) unsafe fn bytes<'a>(what: &str, pointer: *const c_void, length: usize) -> Outcome<&'a [u8]> {
     // SAFETY: the caller's promise, handed on.
     unsafe { slice(what, pointer.cast(), length) }
@@ -78,7 +78,7 @@ pub(crate) unsafe fn bytes_mut<'a>(what: &str, pointer: *mut c_void, length: usi
 /// A key.
 ///
 /// # Safety
-/// As [`slice`].
+/// As [`slice()`].
 pub(crate) unsafe fn key(pointer: *const c_void, length: usize) -> Outcome<ObjectKey> {
     // SAFETY: the caller's promise, handed on; the bytes are copied before it ends.
     let key = ObjectKey::new(unsafe { bytes("the key", pointer, length) }?);

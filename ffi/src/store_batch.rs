@@ -143,7 +143,7 @@ unsafe fn key_of(given: PeriluneKey) -> Outcome<ObjectKey> {
 }
 
 /// # Safety
-/// As [`slice`], and each key as [`key`].
+/// As [`slice()`], and each key as [`key`].
 unsafe fn keys_of(keys: *const PeriluneKey, count: usize) -> Outcome<Vec<ObjectKey>> {
     // SAFETY: the caller's promise, handed on.
     unsafe { slice("keys", keys, count)?.iter().map(|one| key_of(*one)).collect() }
