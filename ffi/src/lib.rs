@@ -9,7 +9,7 @@
 //! Nothing here decides anything; the store is `perilune_client`, the engine `perilune_transfer_engine`.
 //!
 //! What every function of this crate asks of its caller: a pointer is null or valid for the length that goes with it, memory that is
-//! written to is used by nobody else meanwhile, and text ends in a zero byte. Handles need no care: see [`handle`].
+//! written to is used by nobody else meanwhile, and text ends in a zero byte. Handles need no care: see `handle.rs`.
 #![expect(clippy::missing_safety_doc, reason = "one contract for all, above and in the header")]
 
 mod border;
