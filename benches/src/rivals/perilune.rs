@@ -39,7 +39,7 @@ impl Perilune {
         };
         let (master, addresses) = start("master", &["--rpc", "127.0.0.1:0"])?;
         let rpc = addresses["rpc"].as_str().ok_or("perilune master wrote no RPC address into its ready file")?.to_owned();
-        let (node, _) = start("store", &["--master", &rpc, "--segment-size", SEGMENT, "--protocol", protocol.as_str()])?;
+        let (node, _) = start("store", &["--master", &rpc, "--segment-size", SEGMENT, "--free-on-stop", "--protocol", protocol.as_str()])?;
         if protocol == Protocol::Tcp {
             // A client on the same host would prefer shared memory: without the node's socket it has only TCP.
             std::fs::remove_file(dir.join("store").join("engine.sock"))?;

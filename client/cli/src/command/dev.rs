@@ -79,8 +79,8 @@ impl Dev {
             // Its only failure is a panic, which has been printed.
             let _ = runtime.block_on(server);
         }
-        node.stop();
+        let stopped = self.node.stop(node);
         master.stop();
-        Ok(())
+        stopped
     }
 }

@@ -54,7 +54,7 @@ impl Rm {
                     )?;
                 }
                 Ok(()) => output::line(format_args!("removed {key}"))?,
-                Err(fault) => eprintln!("perilune: {key}: {fault}"),
+                Err(fault) => eprintln!("perilune: {fault}"),
             }
         }
         if failed > 0 { Err(Failure::Said) } else { Ok(()) }

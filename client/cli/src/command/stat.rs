@@ -21,7 +21,7 @@ impl Stat {
             return output::json(&stat);
         }
         let percent = if stat.capacity == 0 { 0.0 } else { stat.used as f64 * 100.0 / stat.capacity as f64 };
-        let mut table = Table::new(["", ""]).left(1);
+        let mut table = Table::new(["", ""]).left(0);
         for (name, value) in [
             ("cluster", stat.cluster),
             ("release", stat.release),

@@ -51,9 +51,21 @@ pub(crate) struct NodeArgs {
     /// The largest segment; a larger mount is split
     #[arg(long, value_name = "SIZE", default_value = "1TiB")]
     max_registration: ByteSize,
+    /// Free the memory, and forget what is in it, when stopped by a signal, instead of keeping it for the next start
+    #[arg(long)]
+    free_on_stop: bool,
 }
 
 impl NodeArgs {
+    /// Stops the node as `--free-on-stop` says.
+    pub(crate) fn stop(&self, node: StoreNode) -> Result<(), Failure> {
+        if self.free_on_stop {
+            return Ok(node.retire()?);
+        }
+        node.stop();
+        Ok(())
+    }
+
     pub(crate) fn config(&self, data_dir: &Path, masters: Vec<String>, rest: Option<SocketAddr>, insecure: bool) -> NodeConfig {
         NodeConfig {
             masters,
@@ -87,7 +99,6 @@ impl Store {
             output::line(format_args!("perilune store: REST on {rest}, lends {lent} in {} segments", segments.len()))?;
         }
         stop.wait(&runtime);
-        node.stop();
-        Ok(())
+        self.rules.stop(node)
     }
 }

@@ -1,1 +1,6 @@
-//! Real binary, real processes: each command once, bad input, kill -9.
+//! The real binary, as real processes: each command once, bad input and its exit code, kill -9 and back.
+
+mod bad;
+mod commands;
+mod crash;
+mod harness;
