@@ -39,6 +39,7 @@ impl Engine {
         }
         self.state().nodes.register(node, name, rest, session, self.now());
         self.judge();
+        self.inner.heard.send_modify(|count| *count += 1);
         let objects_returned = if returning { self.objects_on(node) } else { 0 };
         tracing::info!(%node, segments = intact.len(), unknown = unknown.len(), objects_returned, "store node registered");
         Ok(Registered { unknown, objects_returned })
@@ -66,7 +67,10 @@ impl Engine {
         let state = self.state();
         for (node, reach) in state.nodes.judge(&state.segments, state.began(), self.now()) {
             match reach {
-                Reach::Alive => tracing::info!(%node, "store node is heard again"),
+                Reach::Alive => {
+                    tracing::info!(%node, "store node is heard again");
+                    self.inner.heard.send_modify(|count| *count += 1);
+                }
                 Reach::Suspect => tracing::warn!(%node, "store node is silent; reads avoid it"),
                 Reach::Lost => tracing::warn!(%node, "store node is lost; its replicas count as gone until it returns"),
             }

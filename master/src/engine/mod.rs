@@ -18,6 +18,7 @@ use perilune_state::{Applied, Effect, State};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::watch;
 
 /// What faces, RPC and workers hold. Cheap to clone.
 #[derive(Clone)]
@@ -34,14 +35,16 @@ pub(crate) struct Inner {
     pub(crate) config: MasterConfig,
     /// Where this master's RPC listener really is.
     pub(crate) rpc: SocketAddr,
+    /// Counts the moments at which a node was heard (again); puts that found no node wait on it.
+    pub(crate) heard: watch::Sender<u64>,
     draws: AtomicU64,
 }
 
 impl Engine {
     pub(crate) fn new(state: Arc<State>, log: Log<Brain>, clock: Clock, config: MasterConfig, rpc: SocketAddr) -> Self {
         let draws = AtomicU64::new(clock.wall_ms());
-        let (metrics, evictor) = (Metrics::new(), Evictor::default());
-        Self { inner: Arc::new(Inner { state, log, clock, metrics, evictor, config, rpc, draws }) }
+        let (metrics, evictor, heard) = (Metrics::new(), Evictor::default(), watch::channel(0).0);
+        Self { inner: Arc::new(Inner { state, log, clock, metrics, evictor, config, rpc, heard, draws }) }
     }
 
     /// Where everything is counted.

@@ -9,11 +9,14 @@ use perilune_state::write::{PutRefusal, Stamp};
 use regex::bytes::{Regex, RegexBuilder};
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Keys of one page of a listing.
 const LIST_LIMIT: u64 = 100_000;
 /// Removals proposed at once, so that a removal of everything never holds the log for long.
 const REMOVE_STEP: usize = 512;
+/// How long a put waits for a node that was there before to be heard again.
+const NODE_PATIENCE: Duration = Duration::from_secs(2);
 /// How often a put asks for room before it gives up.
 const ROOM_TRIES: usize = 16;
 
@@ -64,7 +67,8 @@ impl Engine {
         config: &PutConfig,
         version: Tso,
     ) -> Outcome<PutGrant> {
-        let mut tries = 0;
+        let (mut tries, mut heard) = (0, self.inner.heard.subscribe());
+        let patience = tokio::time::Instant::now() + NODE_PATIENCE;
         loop {
             let stamp = Stamp { tenant, now: self.now(), host, draw: self.draw() };
             match self.state().put_start(key, size, config, version, stamp) {
@@ -79,6 +83,11 @@ impl Engine {
                     for (segment, limit) in windows {
                         // A segment that went meanwhile is no longer a candidate on the next try.
                         let _ = self.commit(&Effect::Window { segment, limit }).await.map_err(|e| tracing::debug!("{e}"));
+                    }
+                }
+                Err(PutRefusal::NeedNode(fault)) => {
+                    if tokio::time::timeout_at(patience, heard.changed()).await.is_err() {
+                        return Err(fault);
                     }
                 }
                 Err(PutRefusal::NeedRoom(bytes, fault)) => {

@@ -8,7 +8,7 @@ use crate::objects::recency::Recency;
 use crate::objects::{Key, KeyRef, Object, ObjectIndex, PapayaIndex, Published, Replica};
 use crate::segments::{Segments, nodes::Nodes, nodes::Silence};
 use crate::tso::TsoSource;
-use perilune_protocol::{Fault, FaultCode, ObjectKey, Pin, ReplicaPlace};
+use perilune_protocol::{Fault, FaultCode, ObjectKey, Pin, ReplicaPlace, Tso};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -50,8 +50,10 @@ pub struct State {
     soft_pins: AtomicU64,
     /// Set once by [`State::lead`], before any request runs. Until then effects are replayed: they change what is known, not whose space is free.
     leading: AtomicBool,
-    /// When this leader began. Its predecessor may have granted leases that run until `began + lease`.
+    /// When this leader began. Written once, in `lead`.
     began: AtomicU64,
+    /// The last stamp a predecessor may have issued: on versions up to it, it may have granted leases. Written once, in `lead`.
+    inherited: AtomicU64,
 }
 
 /// What applying an effect did.
@@ -87,6 +89,7 @@ impl State {
             soft_pins: AtomicU64::new(0),
             leading: AtomicBool::new(false),
             began: AtomicU64::new(0),
+            inherited: AtomicU64::new(0),
         }
     }
 
@@ -180,14 +183,13 @@ impl State {
     fn hold(&self, object: &Object, now: MonotonicMs) {
         let until = object.retire();
         if self.is_leading() {
-            self.limbo.hold(&object.replicas, Why::Readers, until.max(self.lease_floor()), now);
+            self.limbo.hold(&object.replicas, Why::Readers, until.max(self.lease_floor(object.version)), now);
         }
     }
 
-    /// No space of an object is reused before this: the predecessor may have leased it.
-    fn lease_floor(&self) -> MonotonicMs {
-        let began = self.began.load(Ordering::Relaxed);
-        if began == 0 { 0 } else { began + self.rules.lease_ms }
+    /// The space of an inherited version is not reused before this: the predecessor may have leased it.
+    fn lease_floor(&self, version: Tso) -> MonotonicMs {
+        if version.0 > self.inherited.load(Ordering::Relaxed) { 0 } else { self.began() + self.rules.lease_ms }
     }
 
     /// Objects that are soft-pinned.
@@ -228,8 +230,8 @@ impl State {
             }
         }
         self.tso.skip_past_limit();
-        // A leader of an empty state has no predecessor to wait for.
-        self.began.store(if table.is_empty() { 0 } else { now }, Ordering::Relaxed);
+        self.inherited.store(self.tso.limit().0, Ordering::Relaxed);
+        self.began.store(now, Ordering::Relaxed);
         self.leading.store(true, Ordering::Release);
         overlaps
     }

@@ -7,7 +7,7 @@ use crate::effect::{Effect, ObjectRecord, RemoveReason};
 use crate::objects::limbo::Why;
 use crate::objects::puts::Put;
 use crate::objects::{KeyRef, Object, Replica};
-use crate::segments::Segment;
+use crate::segments::{Phase, Reach, Segment};
 use crate::{MonotonicMs, place};
 use perilune_protocol::object::VALUE_BYTES_MAX;
 use perilune_protocol::rpc::object::PutGrant;
@@ -34,6 +34,8 @@ pub enum PutRefusal {
     Fault(Fault),
     /// Log larger windows for these segments (DESIGN D4) and ask again.
     NeedWindow(Vec<(SegmentId, u64)>),
+    /// Nodes that were there are not heard yet, as after a restart: ask again when one is; if none comes, tell the caller.
+    NeedNode(Fault),
     /// Evict about this many bytes and ask again; if nothing can be evicted, tell the caller.
     NeedRoom(u64, Fault),
 }
@@ -200,29 +202,23 @@ impl State {
         Err(PutRefusal::NeedRoom(size * wanted as u64, FaultCode::NoSpace.with(text)))
     }
 
-    fn check_segments(&self, candidates: &[Arc<Segment>], size: u64, config: &PutConfig) -> Result<(), Fault> {
-        if candidates.is_empty() {
-            let why = if self.segments.table().is_empty() {
-                "no segment is mounted: start a store node, or mount memory on one (POST /api/mount)"
-            } else {
-                "no mounted segment takes allocations: their nodes are silent or they are draining"
+    fn check_segments(&self, candidates: &[Arc<Segment>], size: u64, config: &PutConfig) -> Result<(), PutRefusal> {
+        let table = self.segments.table();
+        let wanted = if config.best_effort { 1 } else { usize::from(config.replicas) };
+        if candidates.len() < wanted {
+            let fault = match (table.len(), candidates.len()) {
+                (0, _) => FaultCode::NoSpace.with("no segment is mounted: start a store node, or mount memory on one (POST /api/mount)"),
+                (_, 0) => FaultCode::NoSpace.with("no mounted segment takes allocations: their nodes are silent or they are draining"),
+                (_, some) => FaultCode::InvalidParams
+                    .with(format!("{wanted} replicas need as many segments, {some} can take one; mount more, or ask for best effort")),
             };
-            return Err(FaultCode::NoSpace.with(why));
-        }
-        if candidates.len() < usize::from(config.replicas) && !config.best_effort {
-            return Err(FaultCode::InvalidParams.with(format!(
-                "{} replicas need as many segments, {} can take one; mount more, or ask for best effort",
-                config.replicas,
-                candidates.len()
-            )));
+            let awaited = table.iter().any(|s| s.phase() == Phase::Mounted && s.reach() == Reach::Suspect);
+            return Err(if awaited { PutRefusal::NeedNode(fault) } else { fault.into() });
         }
         let largest = candidates.iter().map(|s| s.space().capacity()).max().unwrap_or(0);
         if size > largest {
-            return Err(FaultCode::NoSpace.with(format!(
-                "a value of {} is larger than the largest segment ({})",
-                ByteSize(size),
-                ByteSize(largest)
-            )));
+            let why = format!("a value of {} is larger than the largest segment ({})", ByteSize(size), ByteSize(largest));
+            return Err(FaultCode::NoSpace.with(why).into());
         }
         Ok(())
     }

@@ -88,6 +88,7 @@ impl Leader {
     /// Asks for room as the engine does: windows are logged when needed.
     fn start(&mut self, key: &str, size: u64, config: &PutConfig) -> Result<PutGrant, PutRefusal> {
         self.version += 1;
+        self.commit(Effect::TsoLimit(Tso(self.version)));
         loop {
             let stamp = Stamp { tenant: TENANT, now: self.now, host: "127.0.0.1", draw: self.version };
             match self.state.put_start(&key.into(), size, config, Tso(self.version), stamp) {
@@ -141,7 +142,7 @@ fn desc(node: NodeId, n: u64, size: u64) -> SegmentDesc {
 
 fn code(refusal: PutRefusal) -> i32 {
     match refusal {
-        PutRefusal::Fault(fault) | PutRefusal::NeedRoom(_, fault) => fault.code.number(),
+        PutRefusal::Fault(fault) | PutRefusal::NeedNode(fault) | PutRefusal::NeedRoom(_, fault) => fault.code.number(),
         PutRefusal::NeedWindow(_) => 0,
     }
 }
