@@ -5,15 +5,20 @@ use crate::store::Core;
 use perilune_protocol::object::VALUE_BYTES_MAX;
 use perilune_protocol::rpc::object::Locate;
 use perilune_protocol::{Fault, FaultCode, ObjectKey, ObjectPlace, Outcome, SegmentId, checksum};
-use perilune_transfer_engine::{Job, Segment};
+use perilune_transfer_engine::{Job, Segment, TransferErrorKind};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tracing::warn;
 
 /// Bytes that one run of the engine moves; a batch beyond that gets its deadline anew for every run.
 pub(crate) const RUN_BYTES: u64 = 256 << 20;
 /// Questions to the master about one key in one read: the second follows when every copy of the first answer failed.
 const QUESTIONS_MAX: u8 = 2;
+/// The same when a node answered that it does not lend the segment, or not on these terms: it has just restarted, and the master
+/// learns the new terms within moments.
+const QUESTIONS_RETURNING: u8 = 6;
+/// Between those.
+pub(crate) const RETURNING_PAUSE: Duration = Duration::from_millis(50);
 
 /// Where the bytes of a read go.
 pub(crate) enum Target<'a> {
@@ -29,6 +34,8 @@ pub(crate) struct Read<'a> {
     target: Target<'a>,
     place: Option<Arc<ObjectPlace>>,
     questions: u8,
+    /// A node that holds a copy seems to be coming back.
+    returning: bool,
     /// Copies of this place that did not work.
     failed: Vec<SegmentId>,
     last: Option<Fault>,
@@ -37,7 +44,7 @@ pub(crate) struct Read<'a> {
 
 impl<'a> Read<'a> {
     pub(crate) fn new(key: &'a ObjectKey, target: Target<'a>) -> Self {
-        Self { key, target, place: None, questions: 0, failed: Vec::new(), last: None, outcome: None }
+        Self { key, target, place: None, questions: 0, returning: false, failed: Vec::new(), last: None, outcome: None }
     }
 
     /// Bytes read.
@@ -114,6 +121,9 @@ pub(crate) fn read_all(core: &Core, reads: &mut [Read<'_>]) {
         while reads.iter().any(|read| read.outcome.is_none()) {
             locate(core, reads, deadline);
             transfer(core, reads, &mut deadline);
+            if reads.iter().any(|read| read.outcome.is_none() && read.returning && read.place.is_none()) {
+                std::thread::sleep(RETURNING_PAUSE.min(deadline.saturating_duration_since(Instant::now())));
+            }
         }
     }
 }
@@ -198,6 +208,7 @@ fn transfer(core: &Core, reads: &mut [Read<'_>], deadline: &mut Instant) {
         let read = &mut reads[at];
         let moved = moved.map_err(|error| {
             core.segments.forget(segment);
+            read.returning |= matches!(error.kind, TransferErrorKind::UnknownSegment | TransferErrorKind::Denied);
             FaultCode::TransferFailed.with(error.to_string())
         });
         match moved.and_then(|()| check(core, read, segment)) {
@@ -220,7 +231,7 @@ fn transfer(core: &Core, reads: &mut [Read<'_>], deadline: &mut Instant) {
 /// Every copy of this place failed: ask once more, since the object may have moved or its node come back; then say the last failure.
 fn give_up_place(core: &Core, read: &mut Read<'_>) {
     core.places.forget(read.key);
-    if read.questions < QUESTIONS_MAX {
+    if read.questions < if read.returning { QUESTIONS_RETURNING } else { QUESTIONS_MAX } {
         read.place = None;
         read.failed.clear();
     } else {

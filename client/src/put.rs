@@ -1,7 +1,7 @@
 //! Ask for room, move the bytes, say it is done; or give the room back.
 
 use crate::batch::{self, Limits, PLACES_PER_QUESTION};
-use crate::get::{Failures, RUN_BYTES};
+use crate::get::{Failures, RETURNING_PAUSE, RUN_BYTES};
 use crate::store::{Core, Put};
 use perilune_protocol::object::VALUE_BYTES_MAX;
 use perilune_protocol::rpc::object::{Exists, PutEnd, PutGrant, PutRevoke, PutStart};
@@ -56,10 +56,13 @@ pub(crate) fn write_all(core: &Core, writes: &mut [Write<'_>], config: &PutConfi
     let limits = Limits { items: PLACES_PER_QUESTION, weight: RUN_BYTES };
     for piece in batch::pieces(writes.iter().map(|w| w.value.len() as u64 + batch::weight(w.key)), limits) {
         let deadline = core.deadline();
-        for _ in 0..ATTEMPTS {
+        for attempted in 0..ATTEMPTS {
             let mut pending: Vec<&mut Write<'_>> = writes[piece.clone()].iter_mut().filter(|w| w.outcome.is_none()).collect();
             if pending.is_empty() || Instant::now() >= deadline {
                 break;
+            }
+            if attempted > 0 {
+                std::thread::sleep(RETURNING_PAUSE.min(deadline.saturating_duration_since(Instant::now())));
             }
             attempt(core, &mut pending, config, deadline);
         }

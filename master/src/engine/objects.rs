@@ -15,6 +15,8 @@ use std::time::Duration;
 const LIST_LIMIT: u64 = 100_000;
 /// Removals proposed at once, so that a removal of everything never holds the log for long.
 const REMOVE_STEP: usize = 512;
+/// How many larger windows a put asks for: each log entry gives at least a frame, so it never needs so many.
+const WINDOW_TRIES: usize = 64;
 /// How long a put waits for a node that was there before to be heard again.
 const NODE_PATIENCE: Duration = Duration::from_secs(2);
 /// How often a put asks for room before it gives up.
@@ -67,7 +69,7 @@ impl Engine {
         config: &PutConfig,
         version: Tso,
     ) -> Outcome<PutGrant> {
-        let (mut tries, mut heard) = (0, self.inner.heard.subscribe());
+        let (mut tries, mut rooms, mut heard) = (0, 0, self.inner.heard.subscribe());
         let patience = tokio::time::Instant::now() + NODE_PATIENCE;
         loop {
             let stamp = Stamp { tenant, now: self.now(), host, draw: self.draw() };
@@ -80,6 +82,12 @@ impl Engine {
                 }
                 Err(PutRefusal::Fault(fault)) => return Err(fault),
                 Err(PutRefusal::NeedWindow(windows)) => {
+                    tries += 1;
+                    if tries > WINDOW_TRIES {
+                        let fault =
+                            FaultCode::Internal.with(format!("{key}: {WINDOW_TRIES} larger windows gave no room; this is a defect"));
+                        return Err(fault);
+                    }
                     for (segment, limit) in windows {
                         // A segment that went meanwhile is no longer a candidate on the next try.
                         let _ = self.commit(&Effect::Window { segment, limit }).await.map_err(|e| tracing::debug!("{e}"));
@@ -91,8 +99,8 @@ impl Engine {
                     }
                 }
                 Err(PutRefusal::NeedRoom(bytes, fault)) => {
-                    tries += 1;
-                    if tries > ROOM_TRIES || !self.inner.evictor.make_room(bytes).await {
+                    rooms += 1;
+                    if rooms > ROOM_TRIES || !self.inner.evictor.make_room(bytes).await {
                         self.metrics().put_without_room();
                         return Err(fault);
                     }

@@ -8,7 +8,7 @@ use crate::objects::recency::Recency;
 use crate::objects::{Key, KeyRef, Object, ObjectIndex, PapayaIndex, Published, Replica};
 use crate::segments::{Segments, nodes::Nodes, nodes::Silence};
 use crate::tso::TsoSource;
-use perilune_protocol::{Fault, FaultCode, ObjectKey, Pin, ReplicaPlace, Tso};
+use perilune_protocol::{Fault, FaultCode, ObjectKey, Pin, ReplicaPlace};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -52,8 +52,6 @@ pub struct State {
     leading: AtomicBool,
     /// When this leader began. Written once, in `lead`.
     began: AtomicU64,
-    /// The last stamp a predecessor may have issued: on versions up to it, it may have granted leases. Written once, in `lead`.
-    inherited: AtomicU64,
 }
 
 /// What applying an effect did.
@@ -89,7 +87,6 @@ impl State {
             soft_pins: AtomicU64::new(0),
             leading: AtomicBool::new(false),
             began: AtomicU64::new(0),
-            inherited: AtomicU64::new(0),
         }
     }
 
@@ -183,13 +180,8 @@ impl State {
     fn hold(&self, object: &Object, now: MonotonicMs) {
         let until = object.retire();
         if self.is_leading() {
-            self.limbo.hold(&object.replicas, Why::Readers, until.max(self.lease_floor(object.version)), now);
+            self.limbo.hold(&object.replicas, Why::Readers, until, now);
         }
-    }
-
-    /// The space of an inherited version is not reused before this: the predecessor may have leased it.
-    fn lease_floor(&self, version: Tso) -> MonotonicMs {
-        if version.0 > self.inherited.load(Ordering::Relaxed) { 0 } else { self.began() + self.rules.lease_ms }
     }
 
     /// Objects that are soft-pinned.
@@ -219,6 +211,7 @@ impl State {
                     self.index.remove(object.key.as_ref(), object.version);
                 }
             }
+            object.inherit(now + self.rules.lease_ms);
             self.recency.admit(object);
         }
         let table = self.segments.table();
@@ -230,7 +223,6 @@ impl State {
             }
         }
         self.tso.skip_past_limit();
-        self.inherited.store(self.tso.limit().0, Ordering::Relaxed);
         self.began.store(now, Ordering::Relaxed);
         self.leading.store(true, Ordering::Release);
         overlaps

@@ -247,9 +247,10 @@ fn free(replicas: &[Replica]) {
     }
 }
 
-/// Windows grow by a 64th of the segment and by at least 16 MiB: few log entries, little to quarantine after a crash.
+/// Windows grow by a 64th of the segment: few log entries, little to quarantine after a crash. By 4 MiB at least, since the
+/// space rounds them down to frames of up to 2 MiB and each must get further than the last.
 fn next_window(segment: &Segment, size: u64) -> u64 {
     let capacity = segment.desc().size;
-    let step = (capacity / 64).max(16 << 20).max(2 * size);
+    let step = (capacity / 64).max(4 << 20).max(2 * size);
     segment.space().limit().saturating_add(step).min(capacity)
 }

@@ -72,6 +72,11 @@ impl Object {
         true
     }
 
+    /// A predecessor may have leased it until `until`, and nobody can ask it.
+    pub(crate) fn inherit(&self, until: MonotonicMs) {
+        self.lease.grant(until);
+    }
+
     /// From now on no lease is granted. Refused while one runs, unless `force`; then the space is held until it ends.
     /// The `Err` says until when.
     pub fn condemn(&self, now: MonotonicMs, force: bool) -> Result<(), MonotonicMs> {
@@ -124,10 +129,5 @@ impl Object {
     /// Marks it used without a readable replica.
     pub(crate) fn touch_for_test(&self, stamp: u64) {
         self.touched.fetch_max(stamp, Ordering::Relaxed);
-    }
-
-    /// Leases it without a readable replica.
-    pub(crate) fn lease_for_test(&self, until: MonotonicMs) -> bool {
-        self.lease.grant(until)
     }
 }

@@ -157,7 +157,7 @@ mod tests {
         let recency = Recency::default();
         let objects: Vec<_> = (0..10_000).map(|n| object(&recency, n, Pin::None)).collect();
         for o in &objects[..9_000] {
-            assert!(o.lease_for_test(100));
+            o.inherit(100);
         }
         let mut order = Order::default();
         let mut found = Vec::new();
