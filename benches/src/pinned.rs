@@ -18,10 +18,10 @@ pub fn has_both_cores() -> bool {
     sched_getaffinity(Pid::from_raw(0)).is_ok_and(|set| [CLIENT_CORE, SERVER_CORE].iter().all(|core| set.is_set(*core).unwrap_or(false)))
 }
 
-/// Keeps this thread, and all that it starts from now on, on one core.
-pub fn stay_on(core: usize) -> io::Result<()> {
+/// Keeps this thread, and all that it starts from now on, on these cores.
+pub fn stay_on(cores: &[usize]) -> io::Result<()> {
     let mut set = CpuSet::new();
-    set.set(core)?;
+    cores.iter().try_for_each(|core| set.set(*core))?;
     Ok(sched_setaffinity(Pid::from_raw(0), &set)?)
 }
 
@@ -36,11 +36,12 @@ pub fn cpu_time(pid: u32) -> Duration {
 pub struct Process(Child);
 
 impl Process {
-    /// Starts `command` on `core`: through `taskset`'s system call made by this thread, which then returns to its own core.
-    pub fn start(command: &mut Command, core: Option<usize>) -> io::Result<Self> {
+    /// Starts `command` on these cores, or on those of this thread when there are none. A child inherits its cores,
+    /// so this thread goes there for a moment and returns to its own.
+    pub fn start(command: &mut Command, cores: &[usize]) -> io::Result<Self> {
         let before = sched_getaffinity(Pid::from_raw(0))?;
-        if let Some(core) = core {
-            stay_on(core)?;
+        if !cores.is_empty() {
+            stay_on(cores)?;
         }
         let child = command.spawn();
         sched_setaffinity(Pid::from_raw(0), &before)?;
@@ -120,12 +121,12 @@ mod tests {
 
     #[test]
     fn a_process_is_measured_and_ends_with_its_value() {
-        let mut process = Process::start(Command::new("sh").args(["-c", "while :; do :; done"]).stdout(Stdio::null()), None).unwrap();
+        let mut process = Process::start(Command::new("sh").args(["-c", "while :; do :; done"]).stdout(Stdio::null()), &[]).unwrap();
         let pid = process.pid();
         process.wait_until("a busy shell", Duration::from_secs(20), || cpu_time(pid) > Duration::from_millis(20)).unwrap();
         drop(process);
         assert_eq!(cpu_time(pid), Duration::ZERO);
-        let mut brief = Process::start(&mut Command::new("true"), None).unwrap();
+        let mut brief = Process::start(&mut Command::new("true"), &[]).unwrap();
         assert!(brief.wait_until("`true`", Duration::from_secs(20), || false).unwrap_err().to_string().contains("ended before"));
     }
 }

@@ -80,12 +80,14 @@ pub struct Figures {
 
 /// Measures.
 pub fn run(options: &Options) -> Result<Figures, Trouble> {
+    // Before anything is pinned: it tells how many processors there are.
+    let origin = Origin::here();
     let pinned = pinned::has_both_cores();
     let setting =
         Setting { program: &options.program, dir: &options.dir, peers: &options.peers, server_core: pinned.then_some(SERVER_CORE) };
     if pinned {
         // Before any rival is made, so that the threads of client libraries stay here too.
-        pinned::stay_on(CLIENT_CORE)?;
+        pinned::stay_on(&[CLIENT_CORE])?;
     }
     let mut skipped = Vec::new();
     let mut rivals = gather(options, &setting, &mut skipped)?;
@@ -118,7 +120,7 @@ pub fn run(options: &Options) -> Result<Figures, Trouble> {
     bar.finish_and_clear();
     let names: Vec<Option<String>> = rivals.iter().map(|rival| rival.as_ref().map(|r| r.name())).collect();
     let figures = samples.iter().filter_map(|((case, index), samples)| Some(Figure::of(names[*index].clone()?, case, samples))).collect();
-    Ok(Figures { origin: Origin::here(), pinned, figures, skipped })
+    Ok(Figures { origin, pinned, figures, skipped })
 }
 
 type Slot = Option<Box<dyn Rival>>;
@@ -225,7 +227,7 @@ impl std::fmt::Display for Figures {
             o.build
         )?;
         let cores = if self.pinned {
-            format!("Client on core {CLIENT_CORE}, servers on core {SERVER_CORE}.")
+            format!("Client on core {CLIENT_CORE}, servers on core {SERVER_CORE}; Mooncake, whose client polls, on both.")
         } else {
             format!("NOT PINNED: cores {CLIENT_CORE} and {SERVER_CORE} are not both ours, latencies are not comparable.")
         };

@@ -91,7 +91,7 @@ impl RawTcp {
     pub fn start(setting: &Setting<'_>) -> Result<Self, Trouble> {
         let mut command = Command::new(setting.program);
         command.args(["bench", "answer-raw"]).stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut server = Process::start(&mut command, setting.server_core)?;
+        let mut server = Process::start(&mut command, setting.server_core.as_slice())?;
         let mut port = String::new();
         BufReader::new(server.child().stdout.take().ok_or("the raw server has no output")?).read_line(&mut port)?;
         let port: u16 = port.trim().parse().map_err(|e| format!("the raw server did not tell its port within {START:?}: {e}"))?;

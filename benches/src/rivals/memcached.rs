@@ -27,7 +27,7 @@ impl Memcached {
         let mut command = Command::new("memcached");
         command.args(["-u", "nobody", "-l", "127.0.0.1", "-p", &port.to_string(), "-m", "6144", "-I", "64m", "-t", "1"]);
         command.stdout(Stdio::null()).stderr(Stdio::null());
-        let mut server = Process::start(&mut command, setting.server_core)?;
+        let mut server = Process::start(&mut command, setting.server_core.as_slice())?;
         server.wait_until("memcached", START, || Wire::connect(port).is_ok())?;
         Ok(Some(Self { bench: Bench::default(), link: Link { wire: Wire::connect(port)?, server } }))
     }

@@ -1,7 +1,7 @@
 //! Mooncake's store from its unmodified wheel: a Python process of the rival's own kind asks and measures, `benches/peers/mooncake.py`.
 
 use super::{Case, Rival, Sample, Setting, Trouble, free_port};
-use crate::pinned::{CLIENT_CORE, Process};
+use crate::pinned::{CLIENT_CORE, Process, SERVER_CORE};
 use serde::Deserialize;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
@@ -36,11 +36,12 @@ impl Mooncake {
         let script = setting.dir.join("mooncake.py");
         std::fs::write(&script, SCRIPT)?;
         let log = std::fs::File::create(setting.dir.join("mooncake.log"))?;
-        let core = setting.server_core.map_or("-".to_owned(), |core| core.to_string());
         let mut command = Command::new(python);
-        command.arg(script).args([free_port()?.to_string(), free_port()?.to_string(), core]);
+        command.arg(script).args([free_port()?.to_string(), free_port()?.to_string()]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
-        let mut process = Process::start(&mut command, setting.server_core.map(|_| CLIENT_CORE))?;
+        // Not kept on one core like the others: see the script.
+        let both: &[usize] = if setting.server_core.is_some() { &[CLIENT_CORE, SERVER_CORE] } else { &[] };
+        let mut process = Process::start(&mut command, both)?;
         let (Some(questions), Some(answers)) = (process.child().stdin.take(), process.child().stdout.take()) else {
             return Err("a pipe of the Mooncake script is missing".into());
         };

@@ -33,7 +33,7 @@ impl Perilune {
             let mut command = Command::new(setting.program);
             command.arg(role).args(flags).arg("--data-dir").arg(&dir).arg("--ready-file").arg(&ready);
             command.args(["--http", "127.0.0.1:0"]).stdin(Stdio::null()).stdout(Stdio::null());
-            let mut process = Process::start(&mut command, setting.server_core)?;
+            let mut process = Process::start(&mut command, setting.server_core.as_slice())?;
             process.wait_until(&format!("perilune {role}"), START, || ready.exists())?;
             Ok((process, serde_json::from_slice(&std::fs::read(&ready)?)?))
         };

@@ -27,7 +27,7 @@ impl Redis {
         let mut command = Command::new("redis-server");
         command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--maxmemory", "6gb"]);
         command.current_dir(setting.dir).stdout(Stdio::null()).stderr(Stdio::null());
-        let mut server = Process::start(&mut command, setting.server_core)?;
+        let mut server = Process::start(&mut command, setting.server_core.as_slice())?;
         server.wait_until("redis-server", START, || Wire::connect(port).is_ok())?;
         Ok(Some(Self { bench: Bench::default(), link: Link { wire: Wire::connect(port)?, server } }))
     }
