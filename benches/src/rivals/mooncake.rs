@@ -1,4 +1,4 @@
-//! Mooncake's store from its unmodified wheel: a Python process of the rival's own kind asks and measures, `benches/peers/mooncake.py`.
+//! Mooncake's store from its unmodified wheel: a Python process of the rival's own kind asks and measures, `benches/peers/mooncake_store.py`.
 
 use super::{Case, Rival, Sample, Setting, Trouble, free_port};
 use crate::pinned::{CLIENT_CORE, Process, SERVER_CORE};
@@ -15,7 +15,7 @@ pub struct Mooncake {
     _script: Process,
 }
 
-const SCRIPT: &str = include_str!("../../peers/mooncake.py");
+const SCRIPT: &str = include_str!("../../peers/mooncake_store.py");
 
 /// What the script answers.
 #[derive(Deserialize)]
@@ -33,7 +33,7 @@ impl Mooncake {
         if !python.is_file() {
             return Ok(None);
         }
-        let script = setting.dir.join("mooncake.py");
+        let script = setting.dir.join("mooncake_store.py");
         std::fs::write(&script, SCRIPT)?;
         let log = std::fs::File::create(setting.dir.join("mooncake.log"))?;
         let mut command = Command::new(python);

@@ -6,7 +6,7 @@ value crosses a TCP socket. Its processes may use both cores: its client polls, 
 ({"op": "put", "size": 4096, "batch": 1, "seconds": 1.0, "working_set": 2048, "calls_max": 50000}),
 writes one JSON sample a line to stdout. Ends, with its processes, when stdin ends.
 
-usage: mooncake.py RPC_PORT METRICS_PORT
+usage: mooncake_store.py RPC_PORT METRICS_PORT
 """
 import ctypes
 import json
