@@ -1,6 +1,7 @@
 //! Requests about keys: batches in, one answer per key, in order.
 
 use super::{Engine, settle};
+use crate::work::evict;
 use perilune_protocol::rpc::object::{KeyList, PutEnd, PutGrant, PutRevoke, PutStart};
 use perilune_protocol::{FaultCode, ObjectKey, ObjectPlace, Outcome, PutConfig, TenantId, Tso};
 use perilune_state::Effect;
@@ -57,6 +58,7 @@ impl Engine {
         for (i, (key, size)) in question.puts.iter().enumerate() {
             grants.push(self.put_start_one(tenant, host, key, *size, &question.config, Tso(first.0 + i as u64)).await);
         }
+        evict::ring_if_tight(self);
         grants
     }
 

@@ -14,8 +14,8 @@ use tokio::sync::watch;
 
 /// Objects per step.
 const STEP: usize = 64;
-/// How often usage is looked at when nobody asks.
-const EVERY: Duration = Duration::from_millis(20);
+/// How often usage is looked at when nobody rings: leases lapse and segments leave without anybody telling.
+const EVERY: Duration = Duration::from_secs(1);
 /// Eviction goes this far below the high watermark, as a share of capacity, so that it does not run for every put.
 const HYSTERESIS: f64 = 0.005;
 
@@ -78,6 +78,13 @@ pub(crate) fn run(engine: &Engine) {
         let wanted = demand.max(above_watermark(engine));
         let freed = if wanted > 0 { evict(engine, &mut order, wanted) } else { 0 };
         evictor.rounds.send_modify(|round| *round = Round { number: round.number + 1, freed });
+    }
+}
+
+/// After puts were given room: has it become tight?
+pub(crate) fn ring_if_tight(engine: &Engine) {
+    if above_watermark(engine) > 0 {
+        engine.inner.evictor.bell.ring();
     }
 }
 
