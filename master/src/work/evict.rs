@@ -7,7 +7,7 @@ use super::Bell;
 use crate::engine::{Engine, settle};
 use perilune_state::State;
 use perilune_state::effect::RemoveReason;
-use perilune_state::objects::recency::Order;
+use perilune_state::objects::recency::{LOOKED_AT, Order};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -16,6 +16,8 @@ use tokio::sync::watch;
 const STEP: usize = 64;
 /// How often usage is looked at when nobody rings: leases lapse and segments leave without anybody telling.
 const EVERY: Duration = Duration::from_secs(1);
+/// Pause after a round that found nothing.
+const BARREN_PAUSE: Duration = Duration::from_millis(5);
 /// Eviction goes this far below the high watermark, as a share of capacity, so that it does not run for every put.
 const HYSTERESIS: f64 = 0.005;
 
@@ -78,6 +80,10 @@ pub(crate) fn run(engine: &Engine) {
         let wanted = demand.max(above_watermark(engine));
         let freed = if wanted > 0 { evict(engine, &mut order, wanted) } else { 0 };
         evictor.rounds.send_modify(|round| *round = Round { number: round.number + 1, freed });
+        if wanted > 0 && freed == 0 {
+            // All is leased or pinned: looking again at once would only burn the processor.
+            std::thread::sleep(BARREN_PAUSE);
+        }
     }
 }
 
@@ -108,7 +114,7 @@ fn above_watermark(engine: &Engine) -> u64 {
 fn evict(engine: &Engine, order: &mut Order, wanted: u64) -> u64 {
     let (mut freed, mut objects, mut barren) = (0, 0, 0);
     // A step looks at a bounded number of objects; when all of them are leased the next step looks further on.
-    let barren_max = order.len() / 1024 + 3;
+    let barren_max = order.len() / LOOKED_AT + 2;
     while freed < wanted && barren < barren_max {
         let leaving = order.next(&engine.state().recency, engine.now(), STEP);
         barren = if leaving.is_empty() { barren + 1 } else { 0 };

@@ -48,8 +48,8 @@ struct Queue {
     cursor: Option<(u64, u64)>,
 }
 
-/// Objects looked at per call, so that one step stays short.
-const STEP: usize = 4096;
+/// Objects looked at per call of [`Order::next`], so that one step stays short.
+pub const LOOKED_AT: usize = 4096;
 
 impl Order {
     /// The next objects to evict, oldest first, condemned already: the caller must propose their removal.
@@ -84,7 +84,7 @@ impl Queue {
     fn take(&mut self, now: u64, count: usize) -> (Vec<Arc<Object>>, bool) {
         let mut found = Vec::new();
         let mut wrapped = self.cursor.is_none();
-        for _ in 0..STEP {
+        for _ in 0..LOOKED_AT {
             if found.len() == count {
                 return (found, false);
             }
