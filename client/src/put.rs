@@ -20,13 +20,24 @@ pub(crate) struct Write<'a> {
     value: &'a [u8],
     /// What the last attempt met; worth another one.
     last: Option<Fault>,
+    /// Attempts that got room and lost it.
+    failed: u32,
     outcome: Option<Outcome<Put>>,
 }
 
 impl<'a> Write<'a> {
     pub(crate) fn new(key: &'a ObjectKey, value: &'a [u8]) -> Self {
         let outcome = check(key, value).err().map(Err);
-        Self { key, value, last: None, outcome }
+        Self { key, value, last: None, failed: 0, outcome }
+    }
+
+    fn is_pending(&self) -> bool {
+        self.outcome.is_none() && self.failed < ATTEMPTS
+    }
+
+    fn fail_attempt(&mut self, fault: Fault) {
+        self.last = Some(fault);
+        self.failed += 1;
     }
 
     pub(crate) fn finish(self) -> Outcome<Put> {
@@ -56,17 +67,22 @@ pub(crate) fn write_all(core: &Core, writes: &mut [Write<'_>], config: &PutConfi
     let limits = Limits { items: PLACES_PER_QUESTION, weight: RUN_BYTES };
     for piece in batch::pieces(writes.iter().map(|w| w.value.len() as u64 + batch::weight(w.key)), limits) {
         let deadline = core.deadline();
-        for attempted in 0..ATTEMPTS {
-            let mut pending: Vec<&mut Write<'_>> = writes[piece.clone()].iter_mut().filter(|w| w.outcome.is_none()).collect();
+        loop {
+            let mut pending: Vec<&mut Write<'_>> = writes[piece.clone()].iter_mut().filter(|w| w.is_pending()).collect();
             if pending.is_empty() || Instant::now() >= deadline {
                 break;
             }
-            if attempted > 0 {
+            attempt(core, &mut pending, config, deadline);
+            if pending.iter().any(|w| w.is_pending()) {
                 std::thread::sleep(RETURNING_PAUSE.min(deadline.saturating_duration_since(Instant::now())));
             }
-            attempt(core, &mut pending, config, deadline);
         }
     }
+}
+
+/// Not [`FaultCode::ObjectExists`], which callers rightly take for "nothing to do".
+fn busy(fault: &Fault) -> Fault {
+    FaultCode::WrongState.with(format!("{}, and has not been stored within the deadline; it was not replaced: try again", fault.message))
 }
 
 fn fail(writes: &mut [&mut Write<'_>], fault: &Fault) {
@@ -88,7 +104,9 @@ fn attempt(core: &Core, writes: &mut [&mut Write<'_>], config: &PutConfig, deadl
     for (at, answer) in answers.into_iter().enumerate() {
         match answer {
             Ok(grant) => grants.push((at, grant)),
-            Err(fault) if fault.code == FaultCode::ObjectExists && repeated.0 => doubtful.push(at),
+            // An upsert is stored or it failed: it waits for the other put's end, then takes its place.
+            Err(fault) if fault.code == FaultCode::ObjectExists && config.upsert => writes[at].last = Some(busy(&fault)),
+            Err(fault) if fault.code == FaultCode::ObjectExists && (repeated.0 || writes[at].failed > 0) => doubtful.push(at),
             Err(fault) if fault.code == FaultCode::ObjectExists => writes[at].outcome = Some(Ok(Put::Existed)),
             Err(fault) => writes[at].outcome = Some(Err(fault)),
         }
@@ -108,7 +126,7 @@ fn attempt(core: &Core, writes: &mut [&mut Write<'_>], config: &PutConfig, deadl
             }
             Err(fault) => {
                 failures.note(&fault);
-                write.last = Some(fault);
+                write.fail_attempt(fault);
                 revokes.push((write.key.clone(), grant.version));
             }
         }
@@ -140,13 +158,14 @@ fn publish(
         };
         match answer {
             Ok(()) => write.outcome = Some(Ok(Put::Stored)),
-            Err(fault) if fault.code == FaultCode::InvalidWrite => write.last = Some(fault),
+            Err(fault) if fault.code == FaultCode::InvalidWrite => write.fail_attempt(fault),
             Err(fault) => write.outcome = Some(Err(fault)),
         }
     }
 }
 
-/// The connection broke after the question, which was then repeated: `ObjectExists` may mean the put that the first asking began.
+/// The connection broke after the question, which was then repeated, or room was given back before and that may have been lost:
+/// `ObjectExists` may mean a put that this one began.
 fn settle_doubts(core: &Core, writes: &mut [&mut Write<'_>], doubtful: &[usize], deadline: Instant) {
     if doubtful.is_empty() {
         return;
@@ -255,6 +274,35 @@ mod tests {
             }));
             assert_eq!(put(&store).map_err(|fault| fault.code), expected);
         }
+    }
+
+    #[test]
+    fn an_upsert_waits_for_another_put_and_never_counts_as_done_meanwhile() {
+        let (_engine, memory, desc) = lend();
+        let upsert = PutConfig { upsert: true, ..PutConfig::default() };
+        let address = fake::master(move |mut peer| {
+            peer.hello().unwrap();
+            let mut refused = 0;
+            while let Some(asked) = peer.ask() {
+                match asked.op {
+                    // More often than a put is begun anew.
+                    PutStart::OP if asked.read::<PutStart>().puts[0].0 == "busy".into() || refused < ATTEMPTS + 2 => {
+                        refused += 1;
+                        peer.answer(&asked, Ok(vec![Err::<PutGrant, _>(FaultCode::ObjectExists.with("k is being put"))]));
+                    }
+                    PutStart::OP => grant(&mut peer, &asked, 1, desc.id),
+                    Describe::OP => peer.answer(&asked, Ok(vec![Ok::<_, Fault>(desc.clone())])),
+                    _ => peer.answer(&asked, Ok(vec![Ok::<(), Fault>(())])),
+                }
+            }
+        });
+        let patient = store(address.clone());
+        assert_eq!(patient.put(&"k".into(), b"value", &upsert), Ok(Put::Stored));
+        let mut bytes = [0; 5];
+        assert!(memory.read_at(64, &mut bytes) && bytes == *b"value");
+        let config = StoreConfig { masters: vec![address], deadline: Duration::from_millis(150), ..StoreConfig::default() };
+        let fault = Store::new(config).unwrap().put(&"busy".into(), b"value", &upsert).unwrap_err();
+        assert!(fault.code == FaultCode::WrongState && fault.message.contains("being put"), "{fault}");
     }
 
     #[test]

@@ -104,7 +104,8 @@ impl Store {
     ///
     /// # Errors
     /// [`FaultCode::InvalidParams`] for an empty key or value, [`FaultCode::NoSpace`] when nothing can make room,
-    /// [`FaultCode::TransferFailed`] when the bytes could not be moved; nothing is stored then.
+    /// [`FaultCode::TransferFailed`] when the bytes could not be moved, [`FaultCode::WrongState`] when an upsert met another put of
+    /// the key that did not end within the deadline; nothing is stored then.
     pub fn put(&self, key: &ObjectKey, value: &[u8], config: &PutConfig) -> Outcome<Put> {
         let started = Instant::now();
         let mut write = [Write::new(key, value)];
