@@ -5,6 +5,8 @@ use nix::sys::statvfs::statvfs;
 use perilune_protocol::{ByteSize, Capability, Fault, FaultCode, NodeId, Outcome, Protocol, SegmentDesc, SegmentId};
 use perilune_transfer_engine::{Engine, Memory, MemoryError, host_id};
 use std::collections::HashSet;
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tracing::{info, warn};
@@ -44,16 +46,17 @@ impl Lending {
         let lending = Self { dir, engine, max_registration, held };
         let mut intact = Vec::new();
         for kept in kept {
-            match reopen(&kept) {
-                Ok(memory) => intact.push((kept, memory)),
-                Err(why) => warn!(segment = %kept.id, object = %kept.object, "the memory of a segment is gone, it is dropped: {why}"),
+            match reopen(&kept)? {
+                Reopened::Intact(memory) => intact.push((kept, memory)),
+                Reopened::Gone(why) => warn!(segment = %kept.id, object = %kept.object, "the memory of a segment is gone: {why}"),
             }
         }
-        remove_orphans(node, &intact);
         if !intact.is_empty() {
             info!(segments = intact.len(), "found the segments of the last run again");
         }
+        let found = intact.iter().map(|(kept, _)| kept.object.clone()).collect();
         lending.lend(intact)?;
+        remove_orphans(node, &found);
         Ok(lending)
     }
 
@@ -190,19 +193,20 @@ impl Lending {
         }
         let mut record = held.record.clone();
         record.segments.extend(made.iter().map(|(kept, _)| kept.clone()));
-        record.save(&self.dir)?;
         let mut lent: Vec<SegmentDesc> = Vec::with_capacity(made.len());
-        for (kept, memory) in made {
+        let export = |(kept, memory): Made| {
             let desc = self.describe(&kept, &memory, record.node);
-            // From here on the engine keeps the memory mapped, until the segment is withdrawn.
-            if let Err(error) = self.engine.export(desc.id, memory, desc.capability) {
-                for desc in &lent {
-                    self.engine.withdraw(desc.id);
-                }
-                held.record.save(&self.dir)?;
-                return Err(FaultCode::Internal.with(error.to_string()));
-            }
+            // From here on the engine keeps the memory mapped, until the segment is withdrawn. Nobody knows the capability yet.
+            self.engine.export(desc.id, memory, desc.capability).map_err(|error| FaultCode::Internal.with(error.to_string()))?;
             lent.push(desc);
+            Ok(())
+        };
+        let lending = made.into_iter().try_for_each(export).and_then(|()| record.save(&self.dir));
+        if let Err(fault) = lending {
+            for desc in &lent {
+                self.engine.withdraw(desc.id);
+            }
+            return Err(fault);
         }
         held.record = record;
         held.lent.extend(lent.iter().cloned());
@@ -249,12 +253,38 @@ fn overlap(a: &Kept, b: &Kept) -> bool {
     object(a) == object(b) && a.offset < b.offset + b.size && b.offset < a.offset + a.size
 }
 
-fn reopen(kept: &Kept) -> Result<Arc<Memory>, String> {
-    if kept.identity.host != host_id() {
-        return Err("the host was restarted since".into());
+/// What became of the memory of a segment since the last run.
+enum Reopened {
+    Intact(Arc<Memory>),
+    /// The bytes are nowhere any more: the object is missing, another has its name, or the host was restarted.
+    Gone(&'static str),
+}
+
+/// Whatever else keeps the memory from being mapped may pass, and the bytes with their objects are still there: then the node must not
+/// start without them, for the master would take them for lost.
+fn reopen(kept: &Kept) -> Outcome<Reopened> {
+    let Kept { id, object, identity, .. } = kept;
+    let refused = |why: &dyn std::fmt::Display| {
+        FaultCode::Storage.with(format!(
+            "segment {id} of the last run cannot be lent again: {why}. Start again when that is cured, or remove /dev/shm/{object} to do without it"
+        ))
+    };
+    if identity.host.is_empty() || host_id().is_empty() {
+        return Err(refused(&"/proc/sys/kernel/random/boot_id cannot be read, so nobody knows whether the host was restarted"));
     }
-    let memory = Memory::open(&kept.object, kept.offset, kept.size).map_err(|e| e.to_string())?;
-    if *memory.identity() == kept.identity { Ok(memory) } else { Err("another object has its name now".into()) }
+    if identity.host != host_id() {
+        return Ok(Reopened::Gone("the host was restarted since"));
+    }
+    match std::fs::symlink_metadata(format!("/dev/shm/{object}")) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Reopened::Gone("the object is missing")),
+        Err(e) => return Err(refused(&e)),
+        Ok(found) if (found.dev(), found.ino()) != (identity.device, identity.inode) => {
+            return Ok(Reopened::Gone("another object has its name now"));
+        }
+        Ok(_) => {}
+    }
+    let memory = Memory::open(object, kept.offset, kept.size).map_err(|e| refused(&e))?;
+    if memory.identity() == identity { Ok(Reopened::Intact(memory)) } else { Err(refused(&"the object was exchanged just now")) }
 }
 
 fn prefix(node: NodeId) -> String {
@@ -269,12 +299,11 @@ fn is_ours(name: &str) -> bool {
 }
 
 /// Objects that this node made and did not live to write down. The lock on the data directory says that they are nobody else's.
-fn remove_orphans(node: NodeId, intact: &[Made]) {
-    let known: HashSet<&str> = intact.iter().map(|(kept, _)| kept.object.as_str()).collect();
+fn remove_orphans(node: NodeId, known: &HashSet<String>) {
     let prefix = prefix(node);
     let Ok(entries) = std::fs::read_dir("/dev/shm") else { return };
     for name in entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
-        if name.starts_with(&prefix) && !known.contains(name.as_str()) {
+        if name.starts_with(&prefix) && !known.contains(&name) {
             info!(object = %name, "removing memory that an earlier run left behind");
             unlink(&name);
         }

@@ -40,6 +40,32 @@ fn a_node_that_returns_has_its_objects() {
 }
 
 #[test]
+fn a_node_that_cannot_map_its_memory_just_now_refuses_to_start_and_keeps_it() {
+    let cluster = Cluster::start();
+    let config = cluster.node_config("node", 4 * MIB);
+    let node = cluster.node_with(config.clone());
+    let (id, segment) = (node.id(), node.segments()[0].id);
+    node.stop();
+    let object = objects_of(id).remove(0);
+    let file = std::fs::File::options().write(true).open(&object).unwrap();
+    file.set_len(4096).unwrap();
+    for _ in 0..2 {
+        let fault = perilune_client::StoreNode::start(config.clone()).err().expect("a segment cannot be mapped");
+        assert!(fault.code == FaultCode::Storage && fault.message.contains(&segment.to_string()), "{fault}");
+        assert_eq!(objects_of(id), [object.clone()], "its memory stays");
+    }
+    file.set_len(4 * MIB).unwrap();
+    let node = cluster.node_with(config.clone());
+    assert_eq!(node.segments()[0].id, segment);
+    node.stop();
+    // What is really gone is done without.
+    std::fs::remove_file(&object).unwrap();
+    std::fs::write(&object, [0; 4096]).unwrap();
+    let node = cluster.node_with(config);
+    assert_ne!(node.segments()[0].id, segment, "another object has its name");
+}
+
+#[test]
 fn a_master_that_returns_knows_every_object() {
     // A new master leaves free space alone until the leases of its predecessor have lapsed.
     let mut cluster = Cluster::start_with(|config| config.lease = Duration::from_millis(500));
