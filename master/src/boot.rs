@@ -9,6 +9,7 @@ use crate::work::{Bell, evict, housekeeping};
 use perilune_state::State;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -25,6 +26,14 @@ pub enum StartError {
     /// The data directory cannot be used.
     #[error(transparent)]
     Log(#[from] LogError),
+    /// The data directory holds what this release cannot read.
+    #[error("{} holds what this release cannot read ({what}): start the newer release that wrote it, or choose another --data-dir", dir.display())]
+    Newer {
+        /// The data directory.
+        dir: PathBuf,
+        /// What.
+        what: String,
+    },
     /// A listener could not be opened.
     #[error("cannot listen on {address} for {purpose}: {cause}; stop what uses it, or choose another with {flag}")]
     Listen {
@@ -85,7 +94,13 @@ impl Master {
             snapshot_entries: config.snapshot_entries,
             ..LogConfig::default()
         };
-        let log = Log::open(log_config, Brain::new(state.clone(), clock))?;
+        let brain = Brain::new(state.clone(), clock);
+        let unreadable = brain.unreadable();
+        let log = Log::open(log_config, brain)?;
+        if let Some(what) = unreadable.get() {
+            log.close();
+            return Err(StartError::Newer { dir: config.data_dir, what: what.clone() });
+        }
         for overlap in state.lead(clock.now()) {
             tracing::error!(key = %overlap.key, "a committed object overlaps another and was left out: {}", overlap.why);
         }

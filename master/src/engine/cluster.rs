@@ -6,13 +6,14 @@ use perilune_protocol::rpc::segment::{Mount, SegmentState, Unmount};
 use perilune_protocol::rpc::session::{HeartbeatReply, Register, Registered, Welcome};
 use perilune_protocol::{FaultCode, Millis, NodeId, Outcome, SegmentDesc, SegmentId};
 use perilune_state::Effect;
-use perilune_state::segments::Reach;
+use perilune_state::segments::{self, Reach, Segment};
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
-/// A page of memory: sizes and offsets of segments are multiples of nothing smaller.
-const SEGMENT_BYTES_MIN: u64 = 4096;
+/// The longest grace period.
+const GRACE_MAX: Duration = Duration::from_secs(24 * 3600);
 
 impl Engine {
     /// A node announces itself and the memory it still has.
@@ -21,7 +22,9 @@ impl Engine {
         let intact: HashSet<SegmentId> = segments.iter().map(|s| s.id).collect();
         let (mut unknown, mut returning) = (Vec::new(), false);
         for desc in segments {
-            let known = self.state().segments.table().get(desc.id).filter(|s| s.node() == node).cloned();
+            segments::check(&desc)?;
+            let same = |s: &&Arc<Segment>| s.node() == node && desc.node == node && s.desc().size == desc.size;
+            let known = self.state().segments.table().get(desc.id).filter(same).cloned();
             match known {
                 Some(segment) => {
                     returning |= segment.reach() == Reach::Lost;
@@ -83,15 +86,7 @@ impl Engine {
             if !self.state().nodes.is_registered(desc.node, session) {
                 return Err(FaultCode::NodeNotFound.with(format!("node {} is not registered on this connection", desc.node)));
             }
-            if desc.size < SEGMENT_BYTES_MIN || desc.endpoints.is_empty() {
-                let why = format!(
-                    "segment {}: {} bytes, {} endpoints; it needs {SEGMENT_BYTES_MIN} bytes and 1 endpoint",
-                    desc.id,
-                    desc.size,
-                    desc.endpoints.len()
-                );
-                return Err(FaultCode::InvalidParams.with(why));
-            }
+            segments::check(desc)?;
             let known = self.state().segments.table().get(desc.id).cloned();
             if known.is_some_and(|s| s.node() != desc.node || s.desc().size != desc.size) {
                 return Err(
@@ -110,6 +105,10 @@ impl Engine {
     /// Takes segments back, at once or after a grace period during which they can be read.
     pub async fn unmount(&self, question: Unmount) -> Vec<Outcome<()>> {
         let mut outcomes = Vec::with_capacity(question.segments.len());
+        if question.grace_ms > Millis::from(GRACE_MAX).0 {
+            let fault = FaultCode::InvalidParams.with(format!("a grace period of {} ms; the longest is {GRACE_MAX:?}", question.grace_ms));
+            return question.segments.iter().map(|_| Err(fault.clone())).collect();
+        }
         for segment in question.segments {
             outcomes.push(if question.grace_ms > 0 {
                 tracing::info!(%segment, grace_ms = question.grace_ms, "segment drains");

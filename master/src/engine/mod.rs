@@ -13,11 +13,12 @@ use crate::config::MasterConfig;
 use crate::log::Log;
 use crate::observe::Metrics;
 use crate::work::evict::Evictor;
-use perilune_protocol::{Outcome, Tso};
+use perilune_protocol::{FaultCode, Outcome, Tso};
 use perilune_state::{Applied, Effect, State};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::watch;
 
 /// What faces, RPC and workers hold. Cheap to clone.
@@ -62,7 +63,22 @@ impl Engine {
 
     /// Puts an effect into the log. Resolves when it has been committed and applied.
     pub(crate) fn propose(&self, effect: &Effect) -> crate::log::Proposal<Applied> {
-        self.inner.log.propose(effect.encode())
+        let bytes = effect.encode();
+        if self.inner.log.is_crowded() && Handle::try_current().is_ok_and(|h| h.runtime_flavor() == RuntimeFlavor::MultiThread) {
+            // The log may make its proposers wait. Lookups and heartbeats on this worker must not wait with them.
+            return tokio::task::block_in_place(|| self.inner.log.propose(bytes));
+        }
+        self.inner.log.propose(bytes)
+    }
+
+    /// Whether changes can be stored. After the log failed, reads go on and nothing else does.
+    pub(crate) fn writable(&self) -> Outcome<()> {
+        match self.inner.log.status().poisoned {
+            None => Ok(()),
+            Some(why) => {
+                Err(FaultCode::Storage.with(format!("nothing can be stored any more: {why}; free the disk and restart the master")))
+            }
+        }
     }
 
     /// Proposes and waits, for async callers.

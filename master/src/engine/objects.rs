@@ -6,7 +6,7 @@ use perilune_protocol::rpc::object::{KeyList, PutEnd, PutGrant, PutRevoke, PutSt
 use perilune_protocol::{FaultCode, ObjectKey, ObjectPlace, Outcome, PutConfig, TenantId, Tso};
 use perilune_state::Effect;
 use perilune_state::objects::Object;
-use perilune_state::write::{PutRefusal, Stamp};
+use perilune_state::write::{PutEnding, PutRefusal, Stamp};
 use regex::bytes::{Regex, RegexBuilder};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -14,10 +14,15 @@ use std::time::Duration;
 
 /// Keys of one page of a listing.
 const LIST_LIMIT: u64 = 100_000;
+/// Bytes of one page, well below what a frame holds; and what an item takes beside its key.
+const LIST_BYTES: usize = 32 << 20;
+const LIST_ITEM_BYTES: usize = 16;
 /// Removals proposed at once, so that a removal of everything never holds the log for long.
 const REMOVE_STEP: usize = 512;
-/// How many larger windows a put asks for: each log entry gives at least a frame, so it never needs so many.
-const WINDOW_TRIES: usize = 64;
+/// How many larger windows a put asks for: one or two per segment it is placed on, so it never needs so many.
+const WINDOW_TRIES: usize = 1024;
+/// How long a repeated end waits for the first one's commit.
+const ENDING_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a put waits for a node that was there before to be heard again.
 const NODE_PATIENCE: Duration = Duration::from_secs(2);
 /// How often a put asks for room before it gives up.
@@ -83,17 +88,15 @@ impl Engine {
                     return Ok(grant);
                 }
                 Err(PutRefusal::Fault(fault)) => return Err(fault),
-                Err(PutRefusal::NeedWindow(windows)) => {
+                Err(PutRefusal::NeedWindow { segment, limit }) => {
                     tries += 1;
                     if tries > WINDOW_TRIES {
                         let fault =
                             FaultCode::Internal.with(format!("{key}: {WINDOW_TRIES} larger windows gave no room; this is a defect"));
                         return Err(fault);
                     }
-                    for (segment, limit) in windows {
-                        // A segment that went meanwhile is no longer a candidate on the next try.
-                        let _ = self.commit(&Effect::Window { segment, limit }).await.map_err(|e| tracing::debug!("{e}"));
-                    }
+                    // A segment that went meanwhile is no longer a candidate on the next try.
+                    let _ = self.commit(&Effect::Window { segment, limit }).await.map_err(|e| tracing::debug!("{e}"));
                 }
                 Err(PutRefusal::NeedNode(fault)) => {
                     if tokio::time::timeout_at(patience, heard.changed()).await.is_err() {
@@ -113,15 +116,38 @@ impl Engine {
 
     /// Publishes puts.
     pub async fn put_end(&self, tenant: TenantId, question: PutEnd) -> Vec<Outcome<()>> {
-        let decide = |(key, version, checksum): &(ObjectKey, Tso, u64)| self.state().put_end(tenant, key, *version, *checksum);
-        let effects: Vec<_> = question.puts.iter().map(decide).collect();
-        let size = |effect: &Outcome<Option<Effect>>| if let Ok(Some(Effect::Commit(record))) = effect { Some(record.size) } else { None };
-        let sizes: Vec<_> = effects.iter().map(size).collect();
-        let outcomes = self.commit_each(effects).await;
-        for size in sizes.iter().zip(&outcomes).filter_map(|(size, outcome)| size.filter(|_| outcome.is_ok())) {
-            self.metrics().value_put(size);
+        // Proposed first and waited for afterwards, so that a batch shares log entries.
+        let mut endings = Vec::with_capacity(question.puts.len());
+        for (key, version, checksum) in &question.puts {
+            endings.push(self.state().put_end(tenant, key, *version, *checksum).map(|ending| match ending {
+                PutEnding::Propose(effect) => {
+                    let size = if let Effect::Commit(record) = &effect { record.size } else { 0 };
+                    Some((self.propose(&effect), size))
+                }
+                PutEnding::Underway | PutEnding::Published => None,
+            }));
+        }
+        let mut outcomes = Vec::with_capacity(endings.len());
+        for (ending, (key, version, checksum)) in endings.into_iter().zip(&question.puts) {
+            outcomes.push(match ending {
+                Ok(Some((proposal, size))) => settle(proposal.await).inspect(|()| self.metrics().value_put(size)),
+                Ok(None) => self.await_ending(tenant, key, *version, *checksum).await,
+                Err(fault) => Err(fault),
+            });
         }
         outcomes
+    }
+
+    /// The same end was asked for twice, over two connections: the second asking learns what became of the first.
+    async fn await_ending(&self, tenant: TenantId, key: &ObjectKey, version: Tso, checksum: u64) -> Outcome<()> {
+        let patience = tokio::time::Instant::now() + ENDING_PATIENCE;
+        while self.state().put_is_ending(tenant, key, version) {
+            if tokio::time::Instant::now() >= patience {
+                return Err(FaultCode::Timeout.with(format!("{key}: the commit takes longer than {ENDING_PATIENCE:?}; ask again")));
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        self.state().put_end(tenant, key, version, checksum).map(|_| ())
     }
 
     /// Gives up puts.
@@ -132,6 +158,9 @@ impl Engine {
 
     /// Removes objects.
     pub async fn remove(&self, tenant: TenantId, keys: &[ObjectKey], force: bool) -> Vec<Outcome<()>> {
+        if let Err(fault) = self.writable() {
+            return keys.iter().map(|_| Err(fault.clone())).collect();
+        }
         let now = self.now();
         let effects = keys.iter().map(|key| self.state().remove(tenant, key, force, now).map(Some)).collect();
         self.commit_each(effects).await
@@ -161,6 +190,7 @@ impl Engine {
     fn remove_all_of(&self, objects: Vec<Arc<Object>>, force: bool) -> Outcome<u64> {
         let mut removed = 0;
         for step in objects.chunks(REMOVE_STEP) {
+            self.writable()?;
             let now = self.now();
             let proposals: Vec<_> =
                 step.iter().filter_map(|o| self.state().condemn(o, force, now).ok()).map(|effect| self.propose(&effect)).collect();
@@ -176,8 +206,14 @@ impl Engine {
     pub fn list_keys(&self, tenant: TenantId, pattern: &str, limit: u64) -> Outcome<KeyList> {
         let limit = if limit == 0 { LIST_LIMIT } else { limit.min(LIST_LIMIT) };
         let mut found = self.matching(tenant, compile(pattern)?.as_ref(), limit + 1);
-        let more = found.len() as u64 > limit;
-        found.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+        let mut bytes = 0;
+        let fits = |object: &&Arc<Object>| {
+            bytes += object.key.as_ref().bytes.len() + LIST_ITEM_BYTES;
+            bytes <= LIST_BYTES
+        };
+        let within = found.iter().take(usize::try_from(limit).unwrap_or(usize::MAX)).take_while(fits).count();
+        let more = found.len() > within;
+        found.truncate(within);
         Ok(KeyList { keys: found.iter().map(|o| (o.key.to_object_key(), o.size)).collect(), more })
     }
 

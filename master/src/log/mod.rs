@@ -105,6 +105,12 @@ impl<M: Machine> Log<M> {
         proposal
     }
 
+    /// Whether the next proposal may have to wait for room.
+    pub fn is_crowded(&self) -> bool {
+        let inbox = &self.shared.inbox;
+        inbox.capacity().is_some_and(|capacity| inbox.len() >= capacity / 4 * 3)
+    }
+
     /// Positions, counts and latencies.
     pub fn status(&self) -> LogStatus {
         self.shared.board.read()

@@ -5,15 +5,23 @@ use crate::engine::Engine;
 use bytes::{Buf, BytesMut};
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::{KeepAlive, TcpKeepIdle, TcpUserTimeout};
 use perilune_protocol::frame::{self, FrameError, Kind};
 use perilune_protocol::{Fault, FaultCode, Outcome, rpc};
+use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// Questions that may be under way on one connection; beyond that it is not read from.
 const IN_FLIGHT_MAX: usize = 1024;
+/// The same in bytes of their bodies.
+const IN_FLIGHT_BYTES: usize = frame::BODY_BYTES_MAX as usize;
+/// Seconds after which a peer that says nothing is asked by the kernel whether it is there, and one that takes nothing is given up.
+const PEER_SILENT_S: u32 = 30;
 /// Answers are written out when so many bytes have gathered, or nothing more is ready.
 const FLUSH_BYTES: usize = 256 << 10;
 const READ_BYTES: usize = 64 << 10;
@@ -21,6 +29,10 @@ const READ_BYTES: usize = 64 << 10;
 /// Serves a connection until it ends, then tells the node room.
 pub(super) async fn serve(engine: Engine, stream: TcpStream, peer: SocketAddr, session: u64) {
     let _ = stream.set_nodelay(true);
+    // A peer that vanished, or that takes none of its answers, is given up by the kernel; without this it would be kept for ever.
+    let _ = setsockopt(&stream, KeepAlive, &true);
+    let _ = setsockopt(&stream, TcpKeepIdle, &PEER_SILENT_S);
+    let _ = setsockopt(&stream, TcpUserTimeout, &(PEER_SILENT_S * 1000));
     let session = Arc::new(Session::new(session, peer));
     tracing::debug!(%peer, "connected");
     match exchange(&engine, stream, &session).await {
@@ -34,10 +46,12 @@ pub(super) async fn serve(engine: Engine, stream: TcpStream, peer: SocketAddr, s
 async fn exchange(engine: &Engine, mut stream: TcpStream, session: &Arc<Session>) -> Result<(), String> {
     let mut input = BytesMut::with_capacity(READ_BYTES);
     let mut output = Vec::new();
-    let mut answering: FuturesUnordered<Answering> = FuturesUnordered::new();
+    let mut answering: FuturesUnordered<Underway> = FuturesUnordered::new();
+    let mut in_flight = 0;
     loop {
-        let broken = take_questions(engine, session, &mut input, &answering).err();
-        while let Some(Some(frame)) = answering.next().now_or_never() {
+        let broken = take_questions(engine, session, &mut input, &answering, &mut in_flight).err();
+        while let Some(Some((asked, frame))) = answering.next().now_or_never() {
+            in_flight -= asked;
             output.extend_from_slice(&frame);
             if output.len() >= FLUSH_BYTES {
                 flush(&mut stream, &mut output).await?;
@@ -53,33 +67,42 @@ async fn exchange(engine: &Engine, mut stream: TcpStream, session: &Arc<Session>
         flush(&mut stream, &mut output).await?;
         input.reserve(READ_BYTES);
         tokio::select! {
-            read = stream.read_buf(&mut input), if answering.len() < IN_FLIGHT_MAX => match read {
+            read = stream.read_buf(&mut input), if answering.len() < IN_FLIGHT_MAX && in_flight < IN_FLIGHT_BYTES => match read {
                 Ok(0) => return if input.is_empty() { Ok(()) } else { Err("closed in the middle of a frame".into()) },
                 Ok(_) => {}
                 Err(e) => return Err(e.to_string()),
             },
-            Some(frame) = answering.next(), if !answering.is_empty() => output.extend_from_slice(&frame),
+            Some((asked, frame)) = answering.next(), if !answering.is_empty() => {
+                in_flight -= asked;
+                output.extend_from_slice(&frame);
+            }
         }
     }
 }
 
-/// Starts answering every whole question that has arrived.
+/// An answer on its way, and the bytes of its question.
+type Underway = Pin<Box<dyn Future<Output = (usize, Vec<u8>)> + Send>>;
+
+/// Starts answering every whole question that has arrived, as far as the limits go.
 fn take_questions(
     engine: &Engine,
     session: &Arc<Session>,
     input: &mut BytesMut,
-    answering: &FuturesUnordered<Answering>,
+    answering: &FuturesUnordered<Underway>,
+    in_flight: &mut usize,
 ) -> Result<(), FrameError> {
-    while answering.len() < IN_FLIGHT_MAX {
+    while answering.len() < IN_FLIGHT_MAX && *in_flight < IN_FLIGHT_BYTES {
         let Some((header, body, taken)) = frame::split(input)? else { return Ok(()) };
-        if header.kind == Kind::Question {
-            answering.push(answer(engine, session, header.op, header.id, body));
+        let answer: Answering = if header.kind == Kind::Question {
+            answer(engine, session, header.op, header.id, body)
         } else {
             let stray: Outcome<()> = Err(FaultCode::InvalidParams.with("an answer was sent to the server"));
             let mut frame = Vec::new();
             let _ = rpc::encode_answer(&mut frame, header.op, header.id, &stray);
-            answering.push(Box::pin(std::future::ready(frame)));
-        }
+            Box::pin(std::future::ready(frame))
+        };
+        answering.push(Box::pin(async move { (taken, answer.await) }));
+        *in_flight += taken;
         input.advance(taken);
     }
     Ok(())

@@ -76,9 +76,11 @@ pub(crate) fn run(engine: &Engine) {
     let evictor = &engine.inner.evictor;
     let mut order = Order::default();
     while evictor.bell.wait(EVERY) {
+        order.refresh(&engine.state().recency, engine.state().index.len());
         let demand = evictor.demand.swap(0, Ordering::Relaxed);
         let wanted = demand.max(above_watermark(engine));
-        let freed = if wanted > 0 { evict(engine, &mut order, wanted) } else { 0 };
+        // A removal that cannot be logged must not make an object unreadable.
+        let freed = if wanted > 0 && engine.writable().is_ok() { evict(engine, &mut order, wanted) } else { 0 };
         evictor.rounds.send_modify(|round| *round = Round { number: round.number + 1, freed });
         if wanted > 0 && freed == 0 {
             // All is leased or pinned: looking again at once would only burn the processor.
@@ -116,7 +118,8 @@ fn evict(engine: &Engine, order: &mut Order, wanted: u64) -> u64 {
     // A step looks at a bounded number of objects; when all of them are leased the next step looks further on.
     let barren_max = order.len() / LOOKED_AT + 2;
     while freed < wanted && barren < barren_max {
-        let leaving = order.next(&engine.state().recency, engine.now(), STEP);
+        // Objects on nodes that are silent are left alone: their going would free nothing, and they may return.
+        let leaving = order.next(engine.now(), STEP, |object| object.frees() > 0);
         barren = if leaving.is_empty() { barren + 1 } else { 0 };
         let proposals: Vec<_> = leaving.iter().map(|o| engine.propose(&State::removal(o, RemoveReason::Evicted))).collect();
         for (object, proposal) in leaving.iter().zip(proposals) {
@@ -124,7 +127,7 @@ fn evict(engine: &Engine, order: &mut Order, wanted: u64) -> u64 {
                 tracing::error!("an eviction could not be logged: {fault}");
                 return freed;
             }
-            freed += object.size * object.replicas.len() as u64;
+            freed += object.frees();
             objects += 1;
         }
     }

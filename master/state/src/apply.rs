@@ -6,7 +6,7 @@ use crate::objects::limbo::{Limbo, Why};
 use crate::objects::puts::Puts;
 use crate::objects::recency::Recency;
 use crate::objects::{Key, KeyRef, Object, ObjectIndex, PapayaIndex, Published, Replica};
-use crate::segments::{Segments, nodes::Nodes, nodes::Silence};
+use crate::segments::{self, Phase, Segments, nodes::Nodes, nodes::Silence};
 use crate::tso::TsoSource;
 use perilune_protocol::{Fault, FaultCode, ObjectKey, Pin, ReplicaPlace};
 use std::ops::ControlFlow;
@@ -100,10 +100,13 @@ impl State {
                 }
             }
             Effect::Mount(desc) => {
+                if let Err(fault) = segments::check(&desc) {
+                    return Applied::Refused(fault);
+                }
                 self.segments.mount(desc);
             }
             Effect::Drain { segment, grace_ms } => match self.segments.drain(segment, grace_ms) {
-                Some(segment) => segment.start_grace(now + grace_ms),
+                Some(segment) => segment.start_grace(now.saturating_add(grace_ms)),
                 None => return unknown_segment(segment),
             },
             Effect::Unmount { segment } => {
@@ -127,6 +130,10 @@ impl State {
             return Applied::Refused(FaultCode::SegmentNotFound.with(format!("{}: every segment it was written to is gone", record.key)));
         };
         let object = Arc::new(object);
+        if !self.is_leading() && self.index.remove(key, record.version).is_some() {
+            // A snapshot knew the object but not yet every segment it lies on; this record knows all.
+            self.unpin(&object);
+        }
         match self.index.publish(object.clone()) {
             Published::Fresh => self.admit(&object),
             Published::Replaced(old) => {
@@ -171,10 +178,14 @@ impl State {
 
     /// A version left the index: its space is free once its last lease has ended.
     fn retire(&self, object: &Object, now: MonotonicMs) {
+        self.unpin(object);
+        self.hold(object, now);
+    }
+
+    fn unpin(&self, object: &Object) {
         if object.pin == Pin::Soft {
             self.soft_pins.fetch_sub(1, Ordering::Relaxed);
         }
-        self.hold(object, now);
     }
 
     fn hold(&self, object: &Object, now: MonotonicMs) {
@@ -203,13 +214,14 @@ impl State {
             objects.push(object.clone());
             ControlFlow::Continue(())
         });
-        objects.sort_by_key(|o| o.version);
+        // Newest first: should two ever claim the same bytes, the newer was written last.
+        objects.sort_by_key(|o| std::cmp::Reverse(o.version));
         for object in &objects {
-            for replica in &object.replicas {
-                if let Err(e) = replica.segment.space().claim(&replica.extents) {
-                    overlaps.push(Overlap { key: object.key.to_object_key(), why: format!("{e:?} on segment {}", replica.segment.id()) });
-                    self.index.remove(object.key.as_ref(), object.version);
-                }
+            if let Err(why) = claim(&object.replicas) {
+                overlaps.push(Overlap { key: object.key.to_object_key(), why });
+                self.index.remove(object.key.as_ref(), object.version);
+                self.unpin(object);
+                continue;
             }
             object.inherit(now + self.rules.lease_ms);
             self.recency.admit(object);
@@ -219,7 +231,7 @@ impl State {
             let quarantined = [Replica { segment: segment.clone(), extents: segment.space().quarantine().into() }];
             self.limbo.hold(&quarantined, Why::Revoked, now + self.rules.put_discard_ms, now);
             if let Some(grace_ms) = table.grace_ms(segment.id()) {
-                segment.start_grace(now + grace_ms);
+                segment.start_grace(now.saturating_add(grace_ms));
             }
         }
         self.tso.skip_past_limit();
@@ -251,9 +263,10 @@ impl State {
         Effect::Remove { tenant: key.as_ref().tenant, key: key.to_object_key(), version: object.version, reason }
     }
 
-    /// The record that describes a published object.
+    /// The record that describes a published object; without the replicas that went with their segments.
     pub(crate) fn record_of(object: &Object) -> ObjectRecord {
         let KeyRef { tenant, bytes } = object.key.as_ref();
+        let here: Vec<_> = object.replicas.iter().filter(|r| r.segment.phase() != Phase::Gone).cloned().collect();
         ObjectRecord {
             tenant,
             key: ObjectKey::new(bytes),
@@ -261,9 +274,22 @@ impl State {
             size: object.size,
             checksum: object.checksum,
             pin: object.pin,
-            replicas: places(&object.replicas),
+            replicas: places(&here),
         }
     }
+}
+
+/// Gives an object the space its record names, all of it or none.
+fn claim(replicas: &[Replica]) -> Result<(), String> {
+    for (n, replica) in replicas.iter().enumerate() {
+        if let Err(e) = replica.segment.space().claim(&replica.extents) {
+            for claimed in &replicas[..n] {
+                claimed.segment.space().release(&claimed.extents);
+            }
+            return Err(format!("{e} on segment {}", replica.segment.id()));
+        }
+    }
+    Ok(())
 }
 
 /// The form of replicas that crosses process boundaries.

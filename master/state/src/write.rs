@@ -5,7 +5,7 @@ use crate::alloc::AllocError;
 use crate::apply::{State, places};
 use crate::effect::{Effect, ObjectRecord, RemoveReason};
 use crate::objects::limbo::Why;
-use crate::objects::puts::Put;
+use crate::objects::puts::{Ending, Put};
 use crate::objects::{KeyRef, Object, Replica};
 use crate::segments::{Phase, Reach, Segment};
 use crate::{MonotonicMs, place};
@@ -32,8 +32,13 @@ pub struct Stamp<'a> {
 pub enum PutRefusal {
     /// For good; tell the caller.
     Fault(Fault),
-    /// Log larger windows for these segments (DESIGN D4) and ask again.
-    NeedWindow(Vec<(SegmentId, u64)>),
+    /// Log a larger window for this segment (DESIGN D4) and ask again.
+    NeedWindow {
+        /// Which.
+        segment: SegmentId,
+        /// Bytes from its start.
+        limit: u64,
+    },
     /// Nodes that were there are not heard yet, as after a restart: ask again when one is; if none comes, tell the caller.
     NeedNode(Fault),
     /// Evict about this many bytes and ask again; if nothing can be evicted, tell the caller.
@@ -44,6 +49,17 @@ impl From<Fault> for PutRefusal {
     fn from(fault: Fault) -> Self {
         Self::Fault(fault)
     }
+}
+
+/// What ending a put needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PutEnding {
+    /// This effect in the log, from this caller.
+    Propose(Effect),
+    /// Patience: somebody else proposed it, ask again when [`State::put_is_ending`] says no.
+    Underway,
+    /// Nothing.
+    Published,
 }
 
 /// Puts that were discarded.
@@ -94,11 +110,12 @@ impl State {
         }
     }
 
-    /// The effect that publishes a put; `Ok(None)` when it was published before.
-    pub fn put_end(&self, tenant: TenantId, key: &ObjectKey, version: Tso, checksum: u64) -> Result<Option<Effect>, Fault> {
+    /// Ends a put. Asking again is harmless: the commit is proposed once.
+    pub fn put_end(&self, tenant: TenantId, key: &ObjectKey, version: Tso, checksum: u64) -> Result<PutEnding, Fault> {
         let at = KeyRef::new(tenant, key);
-        match self.puts.get(at).filter(|p| p.version == version) {
-            Some(put) if put.end() => Ok(Some(Effect::Commit(ObjectRecord {
+        let put = self.puts.get(at).filter(|p| p.version == version);
+        match put.map(|put| (put.end(), put)) {
+            Some((Ending::First, put)) => Ok(PutEnding::Propose(Effect::Commit(ObjectRecord {
                 tenant,
                 key: key.clone(),
                 version,
@@ -107,12 +124,18 @@ impl State {
                 pin: put.pin,
                 replicas: places(&put.replicas),
             }))),
-            _ if self.index.get(at).is_some_and(|o| o.version == version) => Ok(None),
+            Some((Ending::Again, _)) => Ok(PutEnding::Underway),
+            _ if self.index.get(at).is_some_and(|o| o.version == version) => Ok(PutEnding::Published),
             _ => Err(FaultCode::InvalidWrite.with(format!(
                 "{key}: this put is not in progress; it was revoked, took longer than {} ms, or the master restarted. Put again",
                 self.rules.put_discard_ms
             ))),
         }
+    }
+
+    /// Whether the commit of this put is on its way.
+    pub fn put_is_ending(&self, tenant: TenantId, key: &ObjectKey, version: Tso) -> bool {
+        self.puts.get(KeyRef::new(tenant, key)).is_some_and(|p| p.version == version && p.is_ending())
     }
 
     /// Gives up a put. Unknown puts are fine: the answer to an earlier revoke may have been lost.
@@ -174,7 +197,6 @@ impl State {
         place::order(&mut candidates, self.rules.placement, config, stamp.host, stamp.draw);
         let extents_max = if size < SMALL_BYTES { EXTENTS_SMALL } else { EXTENTS_LARGE };
         let mut taken: Vec<Replica> = Vec::with_capacity(wanted);
-        let mut windows = Vec::new();
         // Two rounds: first one segment per node, then any segment that is not yet used.
         for distinct_nodes in [true, false] {
             for segment in &candidates {
@@ -184,20 +206,19 @@ impl State {
                 }
                 match segment.space().allocate(size, extents_max) {
                     Ok(extents) => taken.push(Replica { segment: segment.clone(), extents: extents.into() }),
-                    Err(AllocError::Window) => windows.push((segment.id(), next_window(segment, size))),
+                    // Not a worse segment instead: a fresh node would never be placed on.
+                    Err(AllocError::Window) => {
+                        free(&taken);
+                        return Err(PutRefusal::NeedWindow { segment: segment.id(), limit: next_window(segment, size) });
+                    }
                     Err(AllocError::Full | AllocError::TooLarge) => {}
                 }
             }
         }
-        if taken.len() == wanted || (config.best_effort && !taken.is_empty() && windows.is_empty()) {
+        if taken.len() == wanted || (config.best_effort && !taken.is_empty()) {
             return Ok(taken.into());
         }
         free(&taken);
-        if !windows.is_empty() {
-            windows.sort_unstable();
-            windows.dedup();
-            return Err(PutRefusal::NeedWindow(windows));
-        }
         let text = format!("no segment has {} free for {wanted} replica(s), and nothing more can be evicted", ByteSize(size));
         Err(PutRefusal::NeedRoom(size * wanted as u64, FaultCode::NoSpace.with(text)))
     }

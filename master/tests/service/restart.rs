@@ -107,3 +107,19 @@ fn a_second_master_on_the_same_directory_or_port_is_refused() {
     let beyond = MasterConfig { rpc: ([0, 0, 0, 0], 0).into(), ..config };
     assert!(refused(beyond).contains("--insecure"));
 }
+
+#[test]
+fn what_no_node_can_lend_is_refused_and_the_master_starts_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let master = start(dir.path());
+    let mut peer = Peer::hello(&master);
+    let desc = peer.lend();
+    let too_large = SegmentDesc { id: SegmentId::random(), size: 1 << 60, ..desc.clone() };
+    assert_eq!(peer.call(&segment::Mount { segments: vec![too_large] }).unwrap_err().code, FaultCode::InvalidParams);
+    let resized = SegmentDesc { size: 1 << 20, ..desc.clone() };
+    assert_eq!(peer.register(&resized, true).unknown, [desc.id], "the same id with another size is another segment");
+    let long = segment::Unmount { segments: vec![desc.id], grace_ms: u64::MAX };
+    assert_eq!(peer.call(&long).unwrap()[0].as_ref().unwrap_err().code, FaultCode::InvalidParams);
+    master.stop();
+    start(dir.path());
+}

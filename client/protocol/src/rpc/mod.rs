@@ -10,8 +10,10 @@ pub mod session;
 
 use crate::frame::{self, Kind};
 use crate::{Fault, FaultCode, Outcome};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use std::fmt;
+use std::marker::PhantomData;
 
 /// A question and the type of its answer.
 pub trait Call: Serialize + DeserializeOwned + Send {
@@ -54,8 +56,51 @@ pub fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<T, Fault> {
     }
 }
 
+/// Items of one question. A batch of more is refused while it is read, so that a short frame cannot stand for endless work.
+pub const ITEMS_MAX: usize = 1 << 17;
+
+/// Reads the items of a question: at most [`ITEMS_MAX`].
+pub(crate) fn items<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Vec<T>, D::Error> {
+    struct Items<T>(PhantomData<T>);
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Items<T> {
+        type Value = Vec<T>;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "at most {ITEMS_MAX} items")
+        }
+        fn visit_seq<A: SeqAccess<'de>>(self, mut from: A) -> Result<Vec<T>, A::Error> {
+            let mut items = Vec::new();
+            while let Some(item) = from.next_element()? {
+                if items.len() == ITEMS_MAX {
+                    return Err(A::Error::custom(format!("more than {ITEMS_MAX} items: send smaller batches")));
+                }
+                items.push(item);
+            }
+            Ok(items)
+        }
+    }
+    from.deserialize_seq(Items(PhantomData))
+}
+
 fn append<T: Serialize>(out: &mut Vec<u8>, value: &T) -> postcard::Result<()> {
     let taken = std::mem::take(out);
     *out = postcard::to_extend(value, taken)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use object::Exists;
+
+    #[test]
+    fn a_batch_has_a_limit_that_is_found_while_reading() {
+        let mut body = Vec::new();
+        append(&mut body, &Exists { keys: vec![crate::ObjectKey::new([]); ITEMS_MAX] }).unwrap();
+        assert_eq!(decode::<Exists>(&body).unwrap().keys.len(), ITEMS_MAX);
+        body.clear();
+        append(&mut body, &Exists { keys: vec![crate::ObjectKey::new([]); ITEMS_MAX + 1] }).unwrap();
+        assert_eq!(decode::<Exists>(&body).unwrap_err().code, FaultCode::InvalidParams);
+        // A length that claims more than there is.
+        assert_eq!(decode::<Exists>(&[0xff, 0xff, 0xff, 0xff, 0x0f]).unwrap_err().code, FaultCode::InvalidParams);
+    }
 }

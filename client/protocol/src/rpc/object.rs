@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PutStart {
     /// Keys and sizes in bytes.
+    #[serde(deserialize_with = "super::items")]
     pub puts: Vec<(ObjectKey, u64)>,
     /// How to store all of them.
     pub config: PutConfig,
@@ -27,6 +28,7 @@ pub struct PutGrant {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PutEnd {
     /// Key, version granted, and [`crate::checksum`] of the value.
+    #[serde(deserialize_with = "super::items")]
     pub puts: Vec<(ObjectKey, Tso, u64)>,
 }
 call!(PutEnd = 21 "put_end" -> Vec<Outcome<()>>);
@@ -35,6 +37,7 @@ call!(PutEnd = 21 "put_end" -> Vec<Outcome<()>>);
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PutRevoke {
     /// Key and version granted.
+    #[serde(deserialize_with = "super::items")]
     pub puts: Vec<(ObjectKey, Tso)>,
 }
 call!(PutRevoke = 22 "put_revoke" -> Vec<Outcome<()>>);
@@ -43,6 +46,7 @@ call!(PutRevoke = 22 "put_revoke" -> Vec<Outcome<()>>);
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Locate {
     /// Which.
+    #[serde(deserialize_with = "super::items")]
     pub keys: Vec<ObjectKey>,
 }
 call!(Locate = 23 "locate" -> Vec<Outcome<ObjectPlace>>);
@@ -51,6 +55,7 @@ call!(Locate = 23 "locate" -> Vec<Outcome<ObjectPlace>>);
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exists {
     /// Which.
+    #[serde(deserialize_with = "super::items")]
     pub keys: Vec<ObjectKey>,
 }
 call!(Exists = 24 "exists" -> Vec<bool>);
@@ -59,6 +64,7 @@ call!(Exists = 24 "exists" -> Vec<bool>);
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MatchPrefix {
     /// The chain of keys, head first.
+    #[serde(deserialize_with = "super::items")]
     pub keys: Vec<ObjectKey>,
 }
 call!(MatchPrefix = 25 "match_prefix" -> u64);
@@ -67,6 +73,7 @@ call!(MatchPrefix = 25 "match_prefix" -> u64);
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Remove {
     /// Which.
+    #[serde(deserialize_with = "super::items")]
     pub keys: Vec<ObjectKey>,
     /// Even when leased.
     pub force: bool,

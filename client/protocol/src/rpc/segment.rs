@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mount {
     /// What is lent; the node must be registered on this connection.
+    #[serde(deserialize_with = "super::items")]
     pub segments: Vec<SegmentDesc>,
 }
 call!(Mount = 10 "mount" -> ());
@@ -16,6 +17,7 @@ call!(Mount = 10 "mount" -> ());
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unmount {
     /// Which.
+    #[serde(deserialize_with = "super::items")]
     pub segments: Vec<SegmentId>,
     /// How long they stay readable before they go; 0 means at once.
     pub grace_ms: u64,
@@ -26,6 +28,7 @@ call!(Unmount = 11 "unmount" -> Vec<Outcome<()>>);
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Describe {
     /// Which.
+    #[serde(deserialize_with = "super::items")]
     pub segments: Vec<SegmentId>,
 }
 call!(Describe = 12 "describe" -> Vec<Outcome<SegmentDesc>>);

@@ -40,6 +40,7 @@ pub struct Register {
     /// The base URL of its REST listener, or empty.
     pub rest: String,
     /// Segments whose memory is intact, with their present endpoints and capabilities.
+    #[serde(deserialize_with = "super::items")]
     pub segments: Vec<SegmentDesc>,
 }
 call!(Register = 2 "register" -> Registered);

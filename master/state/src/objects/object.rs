@@ -21,8 +21,7 @@ pub struct Replica {
 ///
 /// | word | written by | meaning |
 /// |---|---|---|
-/// | `lease` | readers extend it; whoever removes the object condemns it | readable until |
-/// | `held_until` | whoever condemned it, before proposing the removal; read by apply | its space is not reused before |
+/// | `lease` | readers extend it; whoever removes the object condemns it | readable until, also after it was condemned |
 /// | `touched` | readers; the evictor compares | stamp of the last use |
 pub struct Object {
     /// The key.
@@ -38,24 +37,13 @@ pub struct Object {
     /// The copies.
     pub replicas: Box<[Replica]>,
     lease: LeaseWord,
-    held_until: AtomicU64,
     touched: AtomicU64,
 }
 
 impl Object {
     /// A new version, not leased, last used at stamp `touched`.
     pub fn new(key: Key, version: Tso, size: u64, checksum: u64, pin: Pin, replicas: Box<[Replica]>, touched: u64) -> Self {
-        Self {
-            key,
-            version,
-            size,
-            checksum,
-            pin,
-            replicas,
-            lease: LeaseWord::new(),
-            held_until: AtomicU64::new(0),
-            touched: AtomicU64::new(touched),
-        }
+        Self { key, version, size, checksum, pin, replicas, lease: LeaseWord::new(), touched: AtomicU64::new(touched) }
     }
 
     /// Whether a copy can be read now.
@@ -83,16 +71,19 @@ impl Object {
         if !force {
             return self.lease.condemn(now);
         }
-        if let Some(until) = self.lease.condemn_by_force() {
-            // Pairs with the channel to the log's thread: apply reads it after receiving the removal.
-            self.held_until.store(until, Ordering::Relaxed);
-        }
+        self.lease.condemn_by_force();
         Ok(())
     }
 
     /// Apply: until when a lease that was granted must be honoured.
     pub(crate) fn retire(&self) -> MonotonicMs {
-        self.lease.condemn_by_force().unwrap_or(0).max(self.held_until.load(Ordering::Relaxed))
+        self.lease.condemn_by_force();
+        self.lease.until()
+    }
+
+    /// Bytes that leaving would give back to memory that can be allocated from.
+    pub fn frees(&self) -> u64 {
+        self.size * self.replicas.iter().filter(|r| r.segment.allocatable()).count() as u64
     }
 
     /// Whether someone may be reading.

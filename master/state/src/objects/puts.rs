@@ -17,6 +17,17 @@ const WRITING: u8 = 0;
 const ENDING: u8 = 1;
 const DISCARDED: u8 = 2;
 
+/// What saying that a put is done came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It was in progress until now.
+    First,
+    /// Somebody said so before; the commit is on its way.
+    Again,
+    /// It was discarded.
+    TooLate,
+}
+
 /// One put.
 pub struct Put {
     /// The key.
@@ -41,12 +52,19 @@ impl Put {
         Self { key, version, size, pin, replicas, started, state: AtomicU8::new(WRITING) }
     }
 
-    /// The writer is done. True also when it said so before: an answer may have been lost.
-    pub fn end(&self) -> bool {
+    /// The writer is done. [`Ending::First`] for exactly one caller, who owes the log the commit: a second commit of the same put
+    /// could reach the log after the object was removed again, and publish space that has been given to others.
+    pub fn end(&self) -> Ending {
         match self.state.compare_exchange(WRITING, ENDING, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => true,
-            Err(state) => state == ENDING,
+            Ok(_) => Ending::First,
+            Err(ENDING) => Ending::Again,
+            Err(_) => Ending::TooLate,
         }
+    }
+
+    /// Whether the commit is on its way.
+    pub fn is_ending(&self) -> bool {
+        self.state.load(Ordering::Acquire) == ENDING
     }
 
     fn discard(&self) -> bool {

@@ -46,21 +46,35 @@ struct Queue {
     by_stamp: BTreeMap<(u64, u64), Arc<Object>>,
     /// Where the walk goes on, so that leased objects at the front do not hide those behind them.
     cursor: Option<(u64, u64)>,
+    /// Objects passed over in a row, over any number of calls. As many as there are: nothing can leave.
+    passed: usize,
 }
 
 /// Objects looked at per call of [`Order::next`], so that one step stays short.
 pub const LOOKED_AT: usize = 4096;
 
 impl Order {
-    /// The next objects to evict, oldest first, condemned already: the caller must propose their removal.
-    /// `now` decides who is leased; soft-pinned objects come only when a whole round found nothing else.
-    pub fn next(&mut self, recency: &Recency, now: u64, count: usize) -> Vec<Arc<Object>> {
+    /// Takes in what appeared since the last call, and lets go of most that has left otherwise; `alive` is about how many objects
+    /// there are. To be called regularly, or replaced objects pile up.
+    pub fn refresh(&mut self, recency: &Recency, alive: usize) {
         while let Some(object) = recency.inbox.pop() {
-            let queue = if object.pin == Pin::Soft { &mut self.soft_pinned } else { &mut self.plain };
-            queue.insert(object);
+            if !object.is_condemned() {
+                let queue = if object.pin == Pin::Soft { &mut self.soft_pinned } else { &mut self.plain };
+                queue.insert(object);
+            }
         }
-        let (found, whole_round) = self.plain.take(now, count);
-        if found.is_empty() && whole_round { self.soft_pinned.take(now, count).0 } else { found }
+        if self.len() > 2 * alive + LOOKED_AT {
+            self.plain.by_stamp.retain(|_, object| !object.is_condemned());
+            self.soft_pinned.by_stamp.retain(|_, object| !object.is_condemned());
+        }
+    }
+
+    /// The next objects to evict, oldest first, condemned already: the caller must propose their removal.
+    /// `now` decides who is leased, `useful` whether its leaving would help; soft-pinned objects come only when a whole round
+    /// found nothing else.
+    pub fn next(&mut self, now: u64, count: usize, useful: impl Fn(&Object) -> bool) -> Vec<Arc<Object>> {
+        let (found, whole_round) = self.plain.take(now, count, &useful);
+        if found.is_empty() && whole_round { self.soft_pinned.take(now, count, &useful).0 } else { found }
     }
 
     /// Objects it knows.
@@ -80,21 +94,16 @@ impl Queue {
         self.by_stamp.insert((object.touched(), object.version.0), object);
     }
 
-    /// Returns what it found and whether it came round to where it began.
-    fn take(&mut self, now: u64, count: usize) -> (Vec<Arc<Object>>, bool) {
+    /// Returns what it found, and whether all that there is has been passed over in a row.
+    fn take(&mut self, now: u64, count: usize, useful: &impl Fn(&Object) -> bool) -> (Vec<Arc<Object>>, bool) {
         let mut found = Vec::new();
-        let mut wrapped = self.cursor.is_none();
         for _ in 0..LOOKED_AT {
-            if found.len() == count {
-                return (found, false);
+            if found.len() == count || self.by_stamp.is_empty() {
+                break;
             }
             let from = self.cursor.map_or(Bound::Unbounded, Bound::Excluded);
             let Some((place, object)) = self.by_stamp.range((from, Bound::Unbounded)).next() else {
                 self.cursor = None;
-                if wrapped {
-                    return (found, true);
-                }
-                wrapped = true;
                 continue;
             };
             let (place, object) = (*place, object.clone());
@@ -103,14 +112,16 @@ impl Queue {
             } else if object.touched() > place.0 {
                 self.by_stamp.remove(&place);
                 self.insert(object);
-            } else if object.condemn(now, false).is_ok() {
+            } else if useful(&object) && object.condemn(now, false).is_ok() {
                 self.by_stamp.remove(&place);
+                self.passed = 0;
                 found.push(object);
             } else {
                 self.cursor = Some(place);
+                self.passed += 1;
             }
         }
-        (found, false)
+        (found, self.passed >= self.by_stamp.len())
     }
 }
 
@@ -127,6 +138,10 @@ mod tests {
         object
     }
 
+    fn next(order: &mut Order, now: u64, count: usize) -> Vec<Arc<Object>> {
+        order.next(now, count, |_| true)
+    }
+
     fn versions(found: &[Arc<Object>]) -> Vec<u64> {
         found.iter().map(|o| o.version.0 - 1).collect()
     }
@@ -138,17 +153,18 @@ mod tests {
         let soft = object(&recency, 6, Pin::Soft);
         object(&recency, 7, Pin::Hard);
         let mut order = Order::default();
+        order.refresh(&recency, 10_000);
         // Use 0 and then, as one batch with 1 at the head, 1 and 2.
         let touch = |o: &Arc<Object>, stamp| o.touch_for_test(stamp);
         touch(&objects[0], recency.stamps(1));
         let head = recency.stamps(2);
         touch(&objects[1], head);
         touch(&objects[2], head - 1);
-        assert_eq!(versions(&order.next(&recency, 0, 3)), [3, 4, 5]);
-        assert_eq!(versions(&order.next(&recency, 0, 10)), [0, 2, 1], "the tail of a batch leaves before its head");
-        assert_eq!(versions(&order.next(&recency, 0, 10)), [6], "soft-pinned only when nothing else is left");
+        assert_eq!(versions(&next(&mut order, 0, 3)), [3, 4, 5]);
+        assert_eq!(versions(&next(&mut order, 0, 10)), [0, 2, 1], "the tail of a batch leaves before its head");
+        assert_eq!(versions(&next(&mut order, 0, 10)), [6], "soft-pinned only when nothing else is left");
         assert!(soft.is_condemned());
-        assert!(order.next(&recency, 0, 10).is_empty(), "hard-pinned never");
+        assert!(next(&mut order, 0, 10).is_empty(), "hard-pinned never");
         assert!(order.is_empty());
     }
 
@@ -160,9 +176,10 @@ mod tests {
             o.inherit(100);
         }
         let mut order = Order::default();
+        order.refresh(&recency, 10_000);
         let mut found = Vec::new();
         for _ in 0..10 {
-            found.extend(order.next(&recency, 50, 64));
+            found.extend(next(&mut order, 50, 64));
             if !found.is_empty() {
                 break;
             }
@@ -170,8 +187,39 @@ mod tests {
         assert_eq!(versions(&found[..1]), [9_000]);
         let mut all = found.len();
         for _ in 0..200 {
-            all += order.next(&recency, 101, 64).len();
+            all += next(&mut order, 101, 64).len();
         }
         assert_eq!(all, 10_000, "once leases lapse all can leave");
+    }
+
+    #[test]
+    fn soft_pinned_objects_leave_when_everything_else_is_leased() {
+        let recency = Recency::default();
+        for n in 0..5_000 {
+            object(&recency, n, Pin::None).inherit(100);
+        }
+        object(&recency, 5_000, Pin::Soft);
+        let mut order = Order::default();
+        order.refresh(&recency, 5_001);
+        let found: Vec<_> = (0..4).flat_map(|_| next(&mut order, 50, 64)).collect();
+        assert_eq!(versions(&found), [5_000]);
+    }
+
+    #[test]
+    fn what_was_replaced_is_let_go() {
+        let recency = Recency::default();
+        let mut order = Order::default();
+        for n in 0..50_000 {
+            assert!(object(&recency, n, Pin::None).condemn(0, true).is_ok());
+            if n % 1000 == 0 {
+                order.refresh(&recency, 1);
+            }
+        }
+        for n in 0..20_000 {
+            object(&recency, n, Pin::None);
+        }
+        order.refresh(&recency, 20_000);
+        assert_eq!(order.len(), 20_000);
+        assert!(order.next(0, 1, |_| false).is_empty(), "what would not help stays");
     }
 }

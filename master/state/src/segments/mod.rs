@@ -7,7 +7,7 @@ pub mod nodes;
 use crate::MonotonicMs;
 use crate::alloc::{FrameSpace, Space};
 use arc_swap::ArcSwap;
-use perilune_protocol::{Capability, NodeId, SegmentDesc, SegmentId, SegmentStatus, rpc::segment::SegmentState};
+use perilune_protocol::{Capability, Fault, FaultCode, NodeId, SegmentDesc, SegmentId, SegmentStatus, rpc::segment::SegmentState};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -149,6 +149,23 @@ impl Segment {
         desc.capability = Capability(0);
         SegmentState { desc, status: self.status(), used: self.space.used() }
     }
+}
+
+/// A page of memory: less cannot be lent.
+pub const SEGMENT_BYTES_MIN: u64 = 4096;
+/// The largest segment; a node splits what is larger.
+pub const SEGMENT_BYTES_MAX: u64 = 1 << 40;
+
+/// Says why a segment cannot be lent.
+pub fn check(desc: &SegmentDesc) -> Result<(), Fault> {
+    if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&desc.size) {
+        let why = format!("segment {}: {} bytes; it may have {SEGMENT_BYTES_MIN} to {SEGMENT_BYTES_MAX}", desc.id, desc.size);
+        return Err(FaultCode::InvalidParams.with(why));
+    }
+    if desc.endpoints.is_empty() {
+        return Err(FaultCode::InvalidParams.with(format!("segment {}: no endpoint to reach it by", desc.id)));
+    }
+    Ok(())
 }
 
 /// All segments that are not gone.

@@ -24,6 +24,45 @@ fn ending_twice_is_harmless_and_ending_another_put_is_refused() {
 }
 
 #[test]
+fn a_put_is_committed_once_however_often_its_end_is_asked_for() {
+    let (mut leader, _) = Leader::with_nodes(1, 16 * MIB);
+    let grant = leader.start("k", MIB, &PutConfig::default()).unwrap();
+    let PutEnding::Propose(commit) = leader.state.put_end(TENANT, &key("k"), grant.version, 7).unwrap() else { panic!("first") };
+    let again = leader.state.put_end(TENANT, &key("k"), grant.version, 7).unwrap();
+    assert_eq!(again, PutEnding::Underway, "a second commit could follow the removal, and publish space that is someone else's");
+    leader.commit(commit);
+    assert_eq!(leader.state.put_end(TENANT, &key("k"), grant.version, 7), Ok(PutEnding::Published));
+    leader.remove("k", false).unwrap();
+    assert_eq!(leader.state.put_end(TENANT, &key("k"), grant.version, 7).unwrap_err().code, FaultCode::InvalidWrite);
+}
+
+#[test]
+fn a_fresh_node_is_placed_on_before_a_node_is_used_twice() {
+    let (mut leader, nodes) = Leader::with_nodes(1, 16 * MIB);
+    leader.put("warm", MIB);
+    leader.commit(Effect::Mount(desc(nodes[0], 9, 16 * MIB)));
+    leader.node(1, 16 * MIB);
+    for n in 0..10 {
+        let grant = leader.start(&format!("k{n}"), MIB, &PutConfig { replicas: 2, ..PutConfig::default() }).unwrap();
+        let table = leader.state.segments.table();
+        let node = |n: usize| table.get(grant.replicas[n].segment).unwrap().node();
+        assert_ne!(node(0), node(1));
+    }
+}
+
+#[test]
+fn what_cannot_be_lent_is_refused_even_from_the_log() {
+    let mut leader = Leader::new();
+    for size in [0, 4095, 1 << 60, u64::MAX] {
+        assert!(matches!(leader.commit(Effect::Mount(desc(NodeId::random(), 1, size))), Applied::Refused(_)), "{size}");
+    }
+    let (mut leader, _) = Leader::with_nodes(1, 16 * MIB);
+    let segment = leader.segments()[0];
+    assert_eq!(leader.commit(Effect::Drain { segment, grace_ms: u64::MAX }), Applied::Done);
+    leader.restarted();
+}
+
+#[test]
 fn a_key_is_put_once_unless_upserted() {
     let (mut leader, _) = Leader::with_nodes(1, 16 * MIB);
     leader.put("k", 100);

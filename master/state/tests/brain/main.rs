@@ -9,7 +9,7 @@ use perilune_protocol::rpc::object::PutGrant;
 use perilune_protocol::{Capability, Endpoint, NodeId, ObjectKey, Protocol, PutConfig, SegmentDesc, SegmentId, TenantId, Tso};
 use perilune_state::place::Placement;
 use perilune_state::segments::nodes::Silence;
-use perilune_state::write::{PutRefusal, Stamp};
+use perilune_state::write::{PutEnding, PutRefusal, Stamp};
 use perilune_state::{Applied, Effect, Rules, State};
 use std::sync::Arc;
 
@@ -92,10 +92,8 @@ impl Leader {
         loop {
             let stamp = Stamp { tenant: TENANT, now: self.now, host: "127.0.0.1", draw: self.version };
             match self.state.put_start(&key.into(), size, config, Tso(self.version), stamp) {
-                Err(PutRefusal::NeedWindow(windows)) => {
-                    for (segment, limit) in windows {
-                        self.commit(Effect::Window { segment, limit });
-                    }
+                Err(PutRefusal::NeedWindow { segment, limit }) => {
+                    self.commit(Effect::Window { segment, limit });
                 }
                 other => return other,
             }
@@ -104,8 +102,8 @@ impl Leader {
 
     fn end(&mut self, key: &str, version: Tso) -> Applied {
         match self.state.put_end(TENANT, &key.into(), version, 7).unwrap() {
-            Some(effect) => self.commit(effect),
-            None => Applied::Done,
+            PutEnding::Propose(effect) => self.commit(effect),
+            PutEnding::Underway | PutEnding::Published => Applied::Done,
         }
     }
 
@@ -143,7 +141,7 @@ fn desc(node: NodeId, n: u64, size: u64) -> SegmentDesc {
 fn code(refusal: PutRefusal) -> i32 {
     match refusal {
         PutRefusal::Fault(fault) | PutRefusal::NeedNode(fault) | PutRefusal::NeedRoom(_, fault) => fault.code.number(),
-        PutRefusal::NeedWindow(_) => 0,
+        PutRefusal::NeedWindow { .. } => 0,
     }
 }
 

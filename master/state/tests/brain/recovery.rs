@@ -5,10 +5,11 @@ use perilune_state::snapshot;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-fn contents(state: &State) -> BTreeMap<String, (u64, u64)> {
+/// Version, size and copies of every object.
+fn contents(state: &State) -> BTreeMap<String, (u64, u64, usize)> {
     let mut all = BTreeMap::new();
     state.index.for_each(&mut |o| {
-        all.insert(o.key.to_object_key().to_string(), (o.version.0, o.size));
+        all.insert(o.key.to_object_key().to_string(), (o.version.0, o.size, o.replicas.len()));
         ControlFlow::Continue(())
     });
     all
@@ -72,13 +73,15 @@ fn a_snapshot_taken_in_the_middle_converges() {
             let key = format!("k{}", (draw >> 40) % 20);
             if (draw >> 33).is_multiple_of(3) {
                 let _ = leader.remove(&key, true);
-            } else if let Ok(grant) = leader.start(&key, 1 + (draw >> 50), &upsert()) {
+            } else if let Ok(grant) = leader.start(&key, 1 + (draw >> 50), &PutConfig { replicas: 2, ..upsert() }) {
                 leader.end(&key, grant.version);
             }
         };
         (0..50).for_each(|_| step(&mut leader));
         let index = leader.log.len();
         let write = snapshot::writer(leader.state.clone());
+        // A segment the snapshot does not know, and objects on it that it may know.
+        leader.node(2, 64 * MIB);
         (0..30).for_each(|_| step(&mut leader));
         let mut bytes = Vec::new();
         write(&mut bytes).unwrap();
