@@ -311,9 +311,9 @@ typedef struct {
    */
   perilune_status_t status;
   /**
-   * Written by the call: whether the key existed, and its value was left as it is.
+   * Written by the call: 1 when the key existed, and its value was left as it is; else 0.
    */
-  bool existed;
+  uint8_t existed;
 } perilune_put_item_t;
 
 /**
@@ -384,7 +384,7 @@ perilune_status_t perilune_engine_create(const perilune_engine_config_t *config,
 
 /**
  * Takes back every segment the engine lends, closes it, and leaves NULL in `engine`. When `engine` holds NULL it fails and does no harm.
- * Transfers that are under way keep running until their batch is freed.
+ * Transfers that are under way are given up; their local memory must stay valid until their batch was waited for or freed.
  */
 perilune_status_t perilune_engine_close(perilune_engine_t **engine);
 

@@ -81,7 +81,7 @@ pub unsafe extern "C" fn perilune_engine_create(config: *const PeriluneEngineCon
 }
 
 /// Takes back every segment the engine lends, closes it, and leaves NULL in `engine`. When `engine` holds NULL it fails and does no harm.
-/// Transfers that are under way keep running until their batch is freed.
+/// Transfers that are under way are given up; their local memory must stay valid until their batch was waited for or freed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn perilune_engine_close(engine: *mut *mut PeriluneEngine) -> PeriluneStatus {
     guard(|| {

@@ -28,8 +28,8 @@ pub struct PerilunePutItem {
     pub value_length: usize,
     /// Written by the call: what this put came to.
     pub status: PeriluneStatus,
-    /// Written by the call: whether the key existed, and its value was left as it is.
-    pub existed: bool,
+    /// Written by the call: 1 when the key existed, and its value was left as it is; else 0.
+    pub existed: u8,
 }
 
 /// A value to get, and what became of it.
@@ -65,7 +65,7 @@ pub unsafe extern "C" fn perilune_store_put_batch(
         let outcomes = ask(items.iter().map(read), |sound| store.put_batch(sound, &config));
         for (item, outcome) in items.iter_mut().zip(&outcomes) {
             item.status = number(outcome);
-            item.existed = matches!(outcome, Ok(Put::Existed));
+            item.existed = matches!(outcome, Ok(Put::Existed)).into();
         }
         first_fault(outcomes)
     })

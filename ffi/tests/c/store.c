@@ -153,7 +153,7 @@ static void many_at_once(perilune_store_t *store) {
     for (int i = 0; i < COUNT; i++) {
         snprintf(names[i], sizeof names[i], "many/%d", i);
         keys[i] = (perilune_key_t){KEY(names[i])};
-        puts[i] = (perilune_put_item_t){.key = keys[i], .value = value + i, .value_length = 5000 - (size_t)i, .status = 99};
+        puts[i] = (perilune_put_item_t){.key = keys[i], .value = value + i, .value_length = 5000 - (size_t)i, .status = 99, .existed = 99};
         gets[i] = (perilune_get_item_t){.key = keys[i], .into = into[i], .capacity = sizeof into[i], .status = 99};
     }
     OK(perilune_store_put_batch(store, puts, COUNT, NULL));
@@ -163,7 +163,7 @@ static void many_at_once(perilune_store_t *store) {
         CHECK(gets[i].length == puts[i].value_length && memcmp(into[i], value + i, gets[i].length) == 0);
     }
     OK(perilune_store_put_batch(store, puts, COUNT, NULL));
-    CHECK(puts[3].existed);
+    CHECK(puts[3].existed == 1);
 
     keys[COUNT] = (perilune_key_t){KEY("many/none")};
     OK(perilune_store_exists_batch(store, keys, COUNT + 1, exist));
