@@ -229,7 +229,9 @@ impl State {
         let table = self.segments.table();
         for segment in table.iter() {
             let quarantined = [Replica { segment: segment.clone(), extents: segment.space().quarantine().into() }];
-            self.limbo.hold(&quarantined, Why::Revoked, now + self.rules.put_discard_ms, now);
+            // Writers stop at the put deadline; readers of what the predecessor had removed, when their leases end.
+            let until = now + self.rules.put_discard_ms.max(self.rules.lease_ms);
+            self.limbo.hold(&quarantined, Why::Revoked, until, now);
             if let Some(grace_ms) = table.grace_ms(segment.id()) {
                 segment.start_grace(now.saturating_add(grace_ms));
             }
