@@ -8,6 +8,7 @@ use serde::Serialize;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::thread;
+use std::time::Duration;
 
 /// One connection, seen from the master.
 pub(crate) struct Peer {
@@ -40,6 +41,14 @@ impl Peer {
         self.socket.read_exact(&mut body).ok()?;
         header.check(&body).unwrap();
         Some(Asked { op: header.op, id: header.id, body })
+    }
+
+    /// As [`Peer::ask`], and `None` when none comes in time.
+    pub(crate) fn ask_within(&mut self, patience: Duration) -> Option<Asked> {
+        self.socket.set_read_timeout(Some(patience)).unwrap();
+        let asked = self.ask();
+        self.socket.set_read_timeout(None).unwrap();
+        asked
     }
 
     pub(crate) fn answer<R: Serialize>(&mut self, asked: &Asked, answer: Outcome<R>) {

@@ -57,11 +57,16 @@ impl Master {
 
     /// As [`Master::call`], and says whether the question was repeated.
     pub(crate) fn call_noting<C: Call>(&self, question: &C, deadline: Instant) -> (Outcome<C::Reply>, Repeated) {
+        self.call_by(deadline, |link| link.call(question, deadline))
+    }
+
+    /// As [`Master::call_noting`]; `ask` asks once, on the connection it is given.
+    pub(crate) fn call_by<R>(&self, deadline: Instant, ask: impl Fn(&Link) -> Result<Outcome<R>, Fault>) -> (Outcome<R>, Repeated) {
         let started = Instant::now();
         let (mut pause, mut repeated) = (PAUSE_MIN, Repeated(false));
         loop {
             let fault = match self.link(deadline) {
-                Ok(link) => match link.call(question, deadline) {
+                Ok(link) => match ask(&link) {
                     Ok(answer) => return (answer, repeated),
                     Err(fault) => {
                         self.drop_link(&link, &fault);

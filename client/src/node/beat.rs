@@ -5,9 +5,9 @@ use crate::master::{Link, Master};
 use perilune_protocol::rpc::segment::Mount;
 use perilune_protocol::rpc::session::{Heartbeat, Register};
 use perilune_protocol::{FaultCode, Outcome, SegmentDesc, SegmentId};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
@@ -18,16 +18,34 @@ const PAUSE: Duration = Duration::from_millis(500);
 
 /// Who says it.
 pub(crate) struct Announcer {
-    pub(crate) lending: Arc<Lending>,
+    lending: Arc<Lending>,
     /// A name for people.
-    pub(crate) name: String,
+    name: String,
     /// The base URL of the REST listener, or empty.
-    pub(crate) rest: String,
+    rest: String,
+    /// Held from the moment a [`Register`] or [`Mount`] is put together until it is answered: the master unmounts what a Register does
+    /// not name, so none may be on its way when a segment is mounted. Taken on a connection, never while one is waited for.
+    turn: Mutex<()>,
 }
 
 impl Announcer {
+    pub(crate) fn new(lending: Arc<Lending>, name: String, rest: String) -> Self {
+        Self { lending, name, rest, turn: Mutex::new(()) }
+    }
+
+    /// Mounts segments that are lent.
+    pub(crate) fn mount(&self, master: &Master, segments: &[SegmentDesc], deadline: Instant) -> Outcome<()> {
+        let question = Mount { segments: segments.to_vec() };
+        let ask = |link: &Link| {
+            let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+            link.call(&question, deadline)
+        };
+        master.call_by(deadline, ask).0
+    }
+
     /// Announces the node and its memory on a connection, and mounts what the master does not know.
     pub(crate) fn announce(&self, link: &Link, deadline: Instant) -> Outcome<()> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let segments = self.lending.descs();
         let question = Register { node: self.lending.node(), name: self.name.clone(), rest: self.rest.clone(), segments };
         let registered = link.call(&question, deadline)??;
@@ -87,4 +105,68 @@ fn beat(master: &Master, lending: &Lending) -> Outcome<()> {
     }
     lending.free(&reply.release);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::master::fake::{self, Peer};
+    use crate::{NodeConfig, StoreNode};
+    use perilune_protocol::rpc::Call;
+    use perilune_protocol::rpc::segment::{Mount, Unmount};
+    use perilune_protocol::rpc::session::{Heartbeat, HeartbeatReply, Register, Registered};
+    use perilune_protocol::{Fault, SegmentId};
+    use std::sync::Mutex;
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    /// Answers what a node asks when nothing happens.
+    fn routine(peer: &mut Peer, asked: &fake::Asked, known: &[SegmentId]) {
+        match asked.op {
+            Heartbeat::OP => peer.answer(asked, Ok(HeartbeatReply { register: false, release: Vec::new() })),
+            Register::OP => {
+                let segments = asked.read::<Register>().segments;
+                let unknown = segments.iter().map(|desc| desc.id).filter(|id| !known.contains(id)).collect();
+                peer.answer(asked, Ok(Registered { unknown, objects_returned: 0 }));
+            }
+            Mount::OP => peer.answer(asked, Ok(())),
+            _ => {
+                let gone = asked.read::<Unmount>().segments.iter().map(|_| Ok::<(), Fault>(())).collect::<Vec<_>>();
+                peer.answer(asked, Ok(gone));
+            }
+        }
+    }
+
+    fn config(dir: &tempfile::TempDir, master: String) -> NodeConfig {
+        NodeConfig { masters: vec![master], data_dir: dir.path().into(), rest: None, ..NodeConfig::default() }
+    }
+
+    #[test]
+    fn nothing_is_mounted_while_a_register_that_does_not_name_it_is_on_its_way() {
+        let (tell, told) = channel();
+        let tell = Mutex::new(tell);
+        let master = fake::master(move |mut peer| {
+            peer.hello().unwrap();
+            let mut registers = 0;
+            while let Some(asked) = peer.ask() {
+                if asked.op == Heartbeat::OP && registers == 1 {
+                    peer.answer(&asked, Ok(HeartbeatReply { register: true, release: Vec::new() }));
+                    continue;
+                }
+                registers += usize::from(asked.op == Register::OP);
+                if asked.op == Register::OP && registers == 2 {
+                    let tell = tell.lock().unwrap();
+                    tell.send("registering").unwrap();
+                    let overtaken = peer.ask_within(Duration::from_millis(200)).is_some();
+                    tell.send(if overtaken { "overtaken" } else { "alone" }).unwrap();
+                }
+                routine(&mut peer, &asked, &[]);
+            }
+        });
+        let dir = tempfile::tempdir().unwrap();
+        let node = StoreNode::start(config(&dir, master)).unwrap();
+        assert_eq!(told.recv(), Ok("registering"));
+        assert_eq!(node.mount(8192, None, "").unwrap().len(), 1);
+        assert_eq!(told.recv(), Ok("alone"));
+        node.retire().unwrap();
+    }
 }

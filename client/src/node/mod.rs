@@ -46,6 +46,7 @@ pub(crate) struct Node {
     /// The connection that belongs to this node: when it closes, the node is suspect.
     pub(crate) master: Master,
     pub(crate) lending: Arc<Lending>,
+    announcer: Arc<Announcer>,
     /// Whether the master answered the last beat. Written by the heartbeat, read by anybody; guards nothing, so relaxed.
     heard: AtomicBool,
 }
@@ -98,8 +99,9 @@ impl StoreNode {
         let name = listened.to_string();
         let agent = format!("perilune-store {} at {name}", env!("CARGO_PKG_VERSION"));
         let rest = rest_addr.map(|at| format!("http://{at}")).unwrap_or_default();
-        let announcer = Announcer { lending: Arc::clone(&lending), name, rest };
-        let greeting = Box::new(move |link: &_, deadline| announcer.announce(link, deadline));
+        let announcer = Arc::new(Announcer::new(Arc::clone(&lending), name, rest));
+        let announcing = Arc::clone(&announcer);
+        let greeting = Box::new(move |link: &_, deadline| announcing.announce(link, deadline));
         let master = Master::new(config.masters.clone(), Hello { agent: agent.clone(), tenant: String::new() }, Some(greeting))?;
         let store = Store::new(StoreConfig {
             masters: config.masters.clone(),
@@ -108,7 +110,7 @@ impl StoreNode {
             engine: Some(engine),
             ..StoreConfig::default()
         })?;
-        let node = Arc::new(Node { config, store, master, lending, heard: AtomicBool::new(false) });
+        let node = Arc::new(Node { config, store, master, lending, announcer, heard: AtomicBool::new(false) });
         match node.master.reach(Instant::now() + beat::ATTEMPT) {
             Ok(()) => node.heard.store(true, Ordering::Relaxed),
             Err(fault) if fault.code == FaultCode::Unreachable => warn!("no master is there yet, trying on: {fault}"),

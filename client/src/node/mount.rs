@@ -2,7 +2,7 @@
 
 use super::Node;
 use super::lending::Wish;
-use perilune_protocol::rpc::segment::{Mount, Unmount as Question};
+use perilune_protocol::rpc::segment::Unmount as Question;
 use perilune_protocol::{FaultCode, Outcome, Protocol, SegmentDesc, SegmentId};
 use std::time::{Duration, Instant};
 
@@ -42,7 +42,7 @@ impl Node {
 
     fn announce(&self, segments: Vec<SegmentDesc>) -> Outcome<Vec<SegmentDesc>> {
         let deadline = Instant::now() + self.config.deadline;
-        match self.master.call(&Mount { segments: segments.clone() }, deadline) {
+        match self.announcer.mount(&self.master, &segments, deadline) {
             Ok(()) => Ok(segments),
             // A connection made meanwhile has announced them.
             Err(fault) if fault.code == FaultCode::SegmentExists => Ok(segments),
