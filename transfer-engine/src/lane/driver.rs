@@ -103,6 +103,8 @@ impl Driver {
 
     /// Gives queued work to the transports, moves bytes, sleeps for at most `wait` when nothing happens, and reports what is done.
     pub(crate) fn step(&mut self, wake: &Wake, wait: Duration) {
+        // First, because work may have waited here while its thread was stopped.
+        self.expire();
         self.push();
         if self.done.is_empty() && !self.idle() {
             self.poll(wake, wait);

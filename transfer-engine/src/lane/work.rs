@@ -61,6 +61,20 @@ impl Work {
         self.segment.desc().capability
     }
 
+    /// Refuses once it is too late: from then on the space on the other side may be somebody else's. For use right before bytes move.
+    ///
+    /// # Errors
+    /// `Timeout`, when the deadline has passed.
+    pub fn in_time(&self) -> Result<(), Failure> {
+        if Instant::now() < self.deadline { Ok(()) } else { Err(self.too_late("its turn had not come")) }
+    }
+
+    /// What is said of work whose deadline passed, with a phrase on how far it came.
+    pub(crate) fn too_late(&self, progress: &str) -> Failure {
+        let waited = self.started.elapsed().as_millis();
+        Failure::new(TransferErrorKind::Timeout, format!("the deadline passed after {waited} ms, {progress}"))
+    }
+
     pub(crate) fn route(&self) -> Option<&(usize, Address)> {
         self.segment.inner.paths.get(self.path)
     }

@@ -8,7 +8,7 @@ pub(crate) use sys::{Mapping, transfer};
 pub use table::Region;
 pub(crate) use table::Table;
 
-use crate::fault::MemoryError;
+use crate::fault::{Failure, MemoryError};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl, open};
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -151,9 +151,9 @@ impl Memory {
         self.mapping.write_at(offset, from)
     }
 
-    /// Moves the bytes of `work`, whose extents were checked against this memory.
-    pub(crate) fn transfer(&self, work: &crate::transport::Work) {
-        transfer(work, &self.mapping);
+    /// Moves the bytes of `work`, whose extents were checked against this memory, until its deadline.
+    pub(crate) fn transfer(&self, work: &crate::transport::Work) -> Result<(), Failure> {
+        transfer(work, &self.mapping)
     }
 
     /// Whether every byte still exists. A named object may be cut short by anybody who may write it; then its bytes must not be touched.

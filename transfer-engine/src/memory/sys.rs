@@ -1,5 +1,6 @@
 //! The unsafe calls on memory: map, unmap, copy.
 
+use crate::fault::Failure;
 use crate::request::Op;
 use crate::transport::Work;
 use nix::errno::Errno;
@@ -78,25 +79,36 @@ pub unsafe fn copy(from: u64, to: u64, len: u64) {
     unsafe { std::ptr::copy_nonoverlapping(source, target, len as usize) };
 }
 
-/// Moves the bytes of `work` between its local buffers and a mapped segment. Extents that leave the mapping were refused before; if any came
-/// here it would move nothing.
-pub(crate) fn transfer(work: &Work, mapping: &Mapping) {
+/// As many bytes are copied between two looks at the clock; well under a millisecond.
+const STRIDE: u64 = 2 << 20;
+
+/// Moves the bytes of `work` between its local buffers and a mapped segment, as long as its deadline has not passed.
+/// Extents that leave the mapping were refused before; if any came here it would move nothing.
+pub(crate) fn transfer(work: &Work, mapping: &Mapping) -> Result<(), Failure> {
     let mut local = work.local.iter().copied();
-    let Some(mut slice) = local.next() else { return };
+    let Some(mut slice) = local.next() else { return Ok(()) };
+    // Bytes that may move before the next look at the clock.
+    let mut granted = 0;
     for extent in work.extents.iter().filter(|extent| extent.fits(mapping.len())) {
         let (mut at, mut left) = (mapping.base() + extent.offset, extent.len);
         while left > 0 {
             if slice.len == 0 {
-                let Some(next) = local.next() else { return };
+                let Some(next) = local.next() else { return Ok(()) };
                 slice = next;
                 continue;
             }
-            let now = left.min(slice.len);
+            if granted == 0 {
+                work.in_time()?;
+                granted = STRIDE;
+            }
+            let now = left.min(slice.len).min(granted);
             let (from, to) = if work.op == Op::Read { (at, slice.base) } else { (slice.base, at) };
             // SAFETY: one side lies in the mapping, which is borrowed; the other in memory that the submitter keeps valid while the work exists.
             unsafe { copy(from, to, now) };
             (at, left) = (at + now, left - now);
             (slice.base, slice.len) = (slice.base + now, slice.len - now);
+            granted -= now;
         }
     }
+    Ok(())
 }

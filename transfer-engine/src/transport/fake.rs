@@ -162,8 +162,7 @@ impl FakeTransport {
             return Err(Failure::new(TransferErrorKind::PeerGone, "the connection broke"));
         }
         let _passage = export.enter().ok_or_else(|| Failure::new(TransferErrorKind::UnknownSegment, "the peer withdrew the segment"))?;
-        export.memory.transfer(work);
-        Ok(())
+        export.memory.transfer(work)
     }
 }
 

@@ -1,11 +1,12 @@
 //! Tickets: polled, waited for, awaited, dropped; and registration.
 
-use crate::rig::{LONG, Rig, at, pattern};
-use perilune_transfer_engine::{EngineError, LocalSlice, Op, Request};
+use crate::rig::{LONG, Rig, at, kind_of, pattern};
+use perilune_transfer_engine::{EngineError, Job, LocalSlice, Op, Request, TransferErrorKind};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
+use std::time::{Duration, Instant};
 
 struct Unpark(Thread);
 
@@ -106,4 +107,25 @@ pub(crate) fn registering_rules(rig: &Rig) {
     assert!(matches!(rig.client.unregister(base.wrapping_add(1)), Err(EngineError::NotRegistered(_))));
     rig.client.unregister(base).unwrap();
     assert!(matches!(rig.client.unregister(base), Err(EngineError::NotRegistered(_))));
+}
+
+/// After its deadline the space of a put may be somebody else's: nothing may be written there any more, however long the queue was.
+pub(crate) fn nothing_moves_after_the_deadline(rig: &Rig) {
+    const LEN: usize = 16 << 20;
+    const LAST: u64 = 70 << 20;
+    let large = vec![1; LEN];
+    assert_eq!(
+        kind_of(rig.client.run(&mut [Job::write(&rig.segment, at(LAST, 8), &large[..8])], Duration::ZERO)),
+        TransferErrorKind::Timeout
+    );
+    // Far more than can be moved until then.
+    let mut jobs: Vec<Job<'_>> = (0..200).map(|_| Job::write(&rig.segment, at(0, LEN), &large)).collect();
+    jobs.push(Job::write(&rig.segment, at(LAST, 8), &large[..8]));
+    let begun = Instant::now();
+    let mut outcomes = rig.client.run(&mut jobs, Duration::from_millis(5));
+    assert!(begun.elapsed() < Duration::from_millis(500), "{:?}", begun.elapsed());
+    assert_eq!(outcomes.pop().unwrap().unwrap_err().kind, TransferErrorKind::Timeout);
+    let mut there = [7; 8];
+    assert!(rig.memory.read_at(LAST, &mut there));
+    assert_eq!(there, [0; 8], "{} of 200 were in time", outcomes.iter().filter(|outcome| outcome.is_ok()).count());
 }

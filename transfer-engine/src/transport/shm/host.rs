@@ -50,12 +50,13 @@ impl Mapped {
         if !self.control.enter() {
             return Err(Failure::new(TransferErrorKind::UnknownSegment, "the peer withdrew the segment"));
         }
-        let intact = is_intact(self.file.as_fd(), self.sealed, self.end);
-        if intact {
-            transfer(work, &self.mapping);
-        }
+        let moved = if is_intact(self.file.as_fd(), self.sealed, self.end) {
+            transfer(work, &self.mapping)
+        } else {
+            Err(Failure::new(TransferErrorKind::Failed, "the object behind the segment was cut short"))
+        };
         self.control.leave();
-        if intact { Ok(()) } else { Err(Failure::new(TransferErrorKind::Failed, "the object behind the segment was cut short")) }
+        moved
     }
 }
 

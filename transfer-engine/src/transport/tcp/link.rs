@@ -16,6 +16,7 @@ use std::collections::{HashMap, VecDeque};
 use std::io::ErrorKind;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::Instant;
 
 /// Enough for many short answers; small, because what is read ahead of a payload has to be copied.
 const STAGING: usize = 512;
@@ -110,16 +111,20 @@ impl Link {
 
     /// Sends what the socket takes, and connects first when there is no connection.
     pub(super) fn flush(&mut self, epoll: &Epoll, done: &mut Vec<Completion>) {
-        if matches!(self.socket, Socket::Down) && !self.queue.is_empty() {
-            self.target = 0;
-            self.open(epoll, done);
-        }
-        while let Socket::Up(socket) = &self.socket
-            && !self.queue.is_empty()
-        {
+        loop {
+            let now = Instant::now();
+            self.drop_late(now, done);
+            if matches!(self.socket, Socket::Down) && !self.queue.is_empty() {
+                self.target = 0;
+                self.open(epoll, done);
+            }
+            let Socket::Up(socket) = &self.socket else { break };
+            if self.queue.is_empty() {
+                break;
+            }
             let mut gather = Gather::new();
             for flight in &self.queue {
-                if gather.full() {
+                if gather.full() || flight.work.deadline <= now {
                     break;
                 }
                 let head = flight.head.len() as u64;
@@ -134,6 +139,25 @@ impl Link {
             }
         }
         self.want_room(epoll);
+    }
+
+    /// Fails what is at the front of the queue and too late, so that none of its bytes are sent. What is late further back comes to the front.
+    fn drop_late(&mut self, now: Instant, done: &mut Vec<Completion>) {
+        while let Some(first) = self.queue.front()
+            && first.work.deadline <= now
+        {
+            let progress = format!("{} of {} bytes were sent", first.sent, first.to_send());
+            let half_sent = (first.sent > 0).then_some(first.work.id);
+            // Half a frame cannot be taken back: its connection is replaced, and what that puts back may be late too.
+            if half_sent.is_some() {
+                self.restart();
+            }
+            let at = half_sent.and_then(|id| self.queue.iter().position(|flight| flight.work.id == id)).unwrap_or(0);
+            if let Some(Flight { work, .. }) = self.queue.remove(at) {
+                let failure = work.too_late(&progress);
+                done.push(Completion { work, outcome: Err(failure) });
+            }
+        }
     }
 
     pub(super) fn on_event(&mut self, flags: EpollFlags, epoll: &Epoll, done: &mut Vec<Completion>) {

@@ -139,3 +139,52 @@ fn flush(links: &mut [Link], number: Option<usize>, epoll: &Epoll, done: &mut Ve
         link.flush(epoll, done);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::completion::Tally;
+    use crate::request::{LocalSlice, Op, plan::cut};
+    use crate::segment::Segment;
+    use perilune_protocol::{Capability, Extent, NodeId, Protocol, SegmentDesc, SegmentId};
+    use std::io::Read;
+    use std::net::TcpListener;
+    use std::time::Instant;
+
+    fn write_of(bytes: &mut [u8], id: u64, left: Duration) -> Box<Work> {
+        let (name, location, endpoints) = (String::new(), String::new(), Vec::new());
+        let (id_of_segment, node, size) = (SegmentId::random(), NodeId::random(), bytes.len() as u64);
+        let capability = Capability::random();
+        let desc = SegmentDesc { id: id_of_segment, name, node, base: 0, size, protocol: Protocol::Tcp, location, endpoints, capability };
+        let piece = cut(&[Extent { offset: 0, len: size }], vec![LocalSlice::from_mut(bytes)]).unwrap().remove(0);
+        let tally = Arc::new(Tally::new(1, vec![Ok(())]));
+        let now = Instant::now();
+        let mut work = Work::new(Op::Write, Segment::new(desc, &[]), piece, tally, 0, now, now + left);
+        work.id = id;
+        work
+    }
+
+    #[test]
+    fn what_is_late_is_never_sent_and_what_is_behind_it_is() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut transport = Tcp.open(&Arc::new(Wake::new().unwrap())).unwrap();
+        let peer = transport.connect(&Address::from_text(&listener.local_addr().unwrap().to_string())).unwrap();
+        assert_eq!(peer, Peer(0));
+        let (mut late, mut early) = ([0xbb; 64], [0xaa; 64]);
+        let long = Duration::from_secs(20);
+        let mut queue =
+            VecDeque::from([write_of(&mut late, 1, Duration::ZERO), write_of(&mut early, 2, long), write_of(&mut late, 3, Duration::ZERO)]);
+        let mut done = Vec::new();
+        assert_eq!(transport.submit(&mut queue, &mut done), 3);
+        let (mut socket, _) = listener.accept().unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let (mut got, begun) = (Vec::new(), Instant::now());
+        while (done.len() < 2 || !got.ends_with(&[0xaa; 64])) && begun.elapsed() < long {
+            transport.poll(&mut done, Duration::from_millis(1));
+            let _ = socket.read_to_end(&mut got);
+        }
+        let outcomes: Vec<_> = done.iter().map(|done| (done.work.id, done.outcome.as_ref().unwrap_err().kind)).collect();
+        assert_eq!(outcomes, [(1, TransferErrorKind::Timeout), (3, TransferErrorKind::Timeout)]);
+        assert!(got.ends_with(&[0xaa; 64]) && !got.windows(64).any(|bytes| bytes == [0xbb; 64]), "{got:x?}");
+    }
+}
