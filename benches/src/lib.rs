@@ -4,10 +4,15 @@
 //! trace/    requests of a KV cache: read from a file, or generated in the same shape
 //! replay/   a trace against a store, with bytes that are all verified
 //! store     put and get beside rivals and the physical floor       rivals/  how each of them is started and asked
+//! transfer  the transfer engine alone, beside a plain copy and a plain socket
+//! master    what questions cost a master
+//! alloc     the space of a segment, in this process
 //! pinned    processes on chosen cores, and the processor time they used
 //! report    tables for people; latencies; the machine and the commit beside every figure
 //! ```
 
+pub mod alloc;
+pub mod master;
 pub mod payload;
 pub mod pinned;
 pub mod random;
@@ -16,3 +21,4 @@ pub mod report;
 pub mod rivals;
 pub mod store;
 pub mod trace;
+pub mod transfer;

@@ -4,7 +4,7 @@
 //! Round 0 touches memory for the first time and is not counted. Medians over the other rounds are told.
 
 use crate::pinned::{self, CLIENT_CORE, SERVER_CORE};
-use crate::report::{Origin, Percentiles, Table};
+use crate::report::{Origin, Percentiles, Table, median};
 use crate::rivals::{Case, Memcached, Memcpy, Mooncake, Op, Perilune, RawTcp, Redis, Rival, Sample, Setting, Trouble};
 use indicatif::ProgressBar;
 use perilune_protocol::{ByteSize, Protocol};
@@ -173,16 +173,6 @@ fn cases(options: &Options) -> Vec<Case> {
     cases
 }
 
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    match values.len() {
-        0 => f64::NAN,
-        n if n % 2 == 1 => values[n / 2],
-        n => f64::midpoint(values[n / 2 - 1], values[n / 2]),
-    }
-}
-
 impl Figure {
     fn of(rival: String, case: &Case, samples: &[Sample]) -> Self {
         let rate = |s: &Sample| s.values as f64 / s.wall_s;
@@ -215,17 +205,7 @@ impl Figures {
 
 impl std::fmt::Display for Figures {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let o = &self.origin;
-        writeln!(
-            f,
-            "{} x {}, {} of memory, kernel {}, commit {}, {} build",
-            o.cpus,
-            o.cpu,
-            ByteSize(o.memory),
-            o.kernel,
-            o.commit,
-            o.build
-        )?;
+        writeln!(f, "{}", self.origin)?;
         let cores = if self.pinned {
             format!("Client on core {CLIENT_CORE}, servers on core {SERVER_CORE}; Mooncake, whose client polls, on both.")
         } else {
@@ -286,8 +266,6 @@ mod tests {
 
     #[test]
     fn medians_and_ratios() {
-        assert_eq!(median([3.0, 1.0, 2.0].into_iter()), 2.0);
-        assert_eq!(median([4.0, 1.0, 2.0, 3.0].into_iter()), 2.5);
         let sample = |values| Sample { values, wall_s: 1.0, p50_us: 1.0, p99_us: 2.0, client_cpu_s: 0.5, server_cpu_s: 0.25 };
         let case = Case { size: 4096, batch: 1, op: Op::Get };
         let figures = Figures {

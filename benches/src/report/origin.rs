@@ -1,5 +1,6 @@
 //! Where a figure was taken: the machine, the kernel, the commit.
 
+use perilune_protocol::ByteSize;
 use serde::Serialize;
 use std::process::Command;
 
@@ -37,5 +38,12 @@ impl Origin {
             commit: git.map_or_else(|| "unknown".into(), |o| String::from_utf8_lossy(&o.stdout).trim().into()),
             build: if cfg!(debug_assertions) { "debug" } else { "release" },
         }
+    }
+}
+
+impl std::fmt::Display for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let memory = ByteSize(self.memory);
+        write!(f, "{} x {}, {memory} of memory, kernel {}, commit {}, {} build", self.cpus, self.cpu, self.kernel, self.commit, self.build)
     }
 }

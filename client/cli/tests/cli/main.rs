@@ -1,6 +1,7 @@
 //! The real binary, as real processes: each command once, bad input and its exit code, kill -9 and back.
 
 mod bad;
+mod bench;
 mod commands;
 mod crash;
 mod harness;

@@ -1,0 +1,105 @@
+//! `perilune bench`: measures this build, as a whole and part by part.
+
+mod alloc;
+mod master;
+mod store;
+mod transfer;
+
+use crate::failure::Failure;
+use crate::output;
+use crate::settings::Global;
+use perilune_benches::rivals;
+use perilune_protocol::ByteSize;
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+
+/// Measure this build, as a whole beside rivals, and part by part
+#[derive(clap::Args)]
+pub(crate) struct Bench {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(clap::Subcommand)]
+enum What {
+    Store(store::Store),
+    Transfer(transfer::Transfer),
+    Master(master::Master),
+    Alloc(alloc::Alloc),
+    /// Answer questions of a plain socket: the other side of the physical floor
+    #[command(hide = true)]
+    AnswerRaw,
+    #[command(hide = true)]
+    TransferPeer(transfer::Peer),
+}
+
+impl Bench {
+    pub(crate) fn run(self, global: &Global) -> Result<(), Failure> {
+        match self.what {
+            What::Store(c) => c.run(global),
+            What::Transfer(c) => c.run(global),
+            What::Master(c) => c.run(global),
+            What::Alloc(c) => c.run(global),
+            What::AnswerRaw => {
+                let tell = |port| output::line(port).map_err(|_| std::io::Error::other("nobody reads the port"));
+                rivals::answer_raw(tell).map_err(|e| Failure::of("answering", e))
+            }
+            What::TransferPeer(c) => c.run(),
+        }
+    }
+}
+
+/// Prints figures as a table, or each as a line of JSON with what `beside` says of all of them.
+fn tell(global: &Global, table: &impl std::fmt::Display, figures: &[impl Serialize], beside: &Value) -> Result<(), Failure> {
+    if !global.json {
+        return output::bytes(table.to_string().as_bytes());
+    }
+    figures.iter().try_for_each(|figure| {
+        let mut line = json!(figure);
+        for (name, value) in beside.as_object().into_iter().flatten() {
+            line[name] = value.clone();
+        }
+        output::json(&line)
+    })
+}
+
+fn this_program() -> Result<PathBuf, Failure> {
+    std::env::current_exe().map_err(|e| Failure::of("finding this program", e))
+}
+
+/// Sizes from 1 byte to `most`.
+fn sizes(given: &[ByteSize], most: usize) -> Result<Vec<usize>, Failure> {
+    let sizes: Vec<usize> = given.iter().filter_map(|size| usize::try_from(size.0).ok()).filter(|size| (1..=most).contains(size)).collect();
+    if sizes.is_empty() || sizes.len() < given.len() {
+        return Err(Failure::Usage(format!("--sizes: each between 1 byte and {}", ByteSize(most as u64))));
+    }
+    Ok(sizes)
+}
+
+/// A directory of our own, removed when it drops unless it is to be kept.
+struct Scratch {
+    dir: PathBuf,
+    keep: bool,
+}
+
+impl Scratch {
+    fn new(keep: Option<PathBuf>) -> Result<Self, Failure> {
+        let kept = keep.is_some();
+        let dir = keep.unwrap_or_else(|| std::env::temp_dir().join(format!("perilune-bench-{}", std::process::id())));
+        std::fs::create_dir(&dir).map_err(|e| Failure::of(format_args!("making {}", dir.display()), e))?;
+        Ok(Self { dir, keep: kept })
+    }
+
+    fn dir(&self) -> &Path {
+        &self.dir
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if !self.keep {
+            let _ = std::fs::remove_dir_all(&self.dir);
+        }
+    }
+}
