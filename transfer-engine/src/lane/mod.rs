@@ -95,6 +95,7 @@ impl Lane {
     pub(crate) fn try_baton(&self) -> Option<Baton<'_>> {
         let driver = match self.driver.try_lock() {
             Ok(driver) => driver,
+            // Not by a panic with the driver in hand: that ends the process.
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return None,
         };
@@ -115,14 +116,16 @@ impl Lane {
 
     /// Starts work and returns when all of its tally is done.
     pub(crate) fn run(&self, work: impl Iterator<Item = Box<Work>>, tally: &Arc<Tally>) {
-        if let Some(mut baton) = self.try_baton() {
-            work.for_each(|work| baton.start(work));
-            baton.drive(|| tally.done());
-        } else {
-            work.for_each(|work| self.inbox.push(Message::Start(work)));
-            fence(Ordering::SeqCst);
-        }
-        self.wait(tally);
+        never_unwind(|| {
+            if let Some(mut baton) = self.try_baton() {
+                work.for_each(|work| baton.start(work));
+                baton.drive(|| tally.done());
+            } else {
+                work.for_each(|work| self.inbox.push(Message::Start(work)));
+                fence(Ordering::SeqCst);
+            }
+            self.wait(tally);
+        });
     }
 
     /// Drives the lane, or sleeps while another thread does, until the tally is done.
@@ -245,6 +248,22 @@ impl Lane {
     }
 }
 
+/// Ends the process when `f` panics. Unwinding would free local buffers while transports still hold work on them, and the next holder of
+/// the baton would go on with a half-changed driver: bytes would move through dangling pointers.
+fn never_unwind<T>(f: impl FnOnce() -> T) -> T {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            tracing::error!("a panic while bytes travel: the process ends, as memory that is still in use would be freed");
+            std::process::abort();
+        }
+    }
+    let bomb = Bomb;
+    let result = f();
+    std::mem::forget(bomb);
+    result
+}
+
 /// The right to drive the lane. Dropping it follows rule 2.
 pub(crate) struct Baton<'a> {
     lane: &'a Lane,
@@ -255,7 +274,7 @@ pub(crate) struct Baton<'a> {
 impl Baton<'_> {
     pub(crate) fn start(&mut self, work: Box<Work>) {
         if let Some(driver) = &mut self.driver {
-            driver.start(work);
+            never_unwind(|| driver.start(work));
         }
     }
 
@@ -267,7 +286,10 @@ impl Baton<'_> {
     /// One round: what was asked, what the transports have, and at most one sleep.
     fn step(&mut self, wait: Duration) {
         let Some(driver) = &mut self.driver else { return };
-        let lane = self.lane;
+        never_unwind(|| Self::step_with(self.lane, driver, wait));
+    }
+
+    fn step_with(lane: &Lane, driver: &mut Driver, wait: Duration) {
         while let Some(message) = lane.inbox.pop() {
             driver.take(message);
         }

@@ -1,8 +1,13 @@
 //! What callers see of a network that loses, delays, reorders and breaks. Each test prints its seed; PERILUNE_SEED repeats one.
 
-use perilune_protocol::{Capability, Extent, NodeId, Protocol, SegmentDesc, SegmentId};
+use perilune_protocol::{Capability, Endpoint, Extent, NodeId, Protocol, SegmentDesc, SegmentId};
 use perilune_transfer_engine::transport::fake::{FakeNetwork, Faults};
+use perilune_transfer_engine::transport::{Address, Capabilities, Completion, Failure, Family, Peer, Region, Transport, Wake, Work};
 use perilune_transfer_engine::{Engine, Job, LocalSlice, Memory, Op, Request, Segment, TransferErrorKind};
+use std::collections::VecDeque;
+use std::os::fd::BorrowedFd;
+use std::os::unix::process::ExitStatusExt;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -135,4 +140,77 @@ fn a_closed_engine_cancels_what_is_under_way() {
     let ticket = unsafe { world.client.submit(vec![request], LONG) };
     drop(world);
     assert_eq!(ticket.wait()[0].as_ref().unwrap_err().kind, TransferErrorKind::Cancelled);
+}
+
+const CHILD: &str = "PERILUNE_TEST_PANIC";
+
+/// A family whose transports panic with work in hand.
+struct Broken;
+
+impl Family for Broken {
+    fn name(&self) -> &'static str {
+        "broken"
+    }
+
+    fn address(&self, _endpoint: &Endpoint) -> Option<Address> {
+        Some(Address::from_text("anywhere"))
+    }
+
+    fn open(&self, _wake: &Arc<Wake>) -> std::io::Result<Box<dyn Transport>> {
+        Ok(Box::new(Broken))
+    }
+}
+
+impl Transport for Broken {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { depth: 1, registers: false }
+    }
+
+    fn register(&mut self, _region: Region) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn unregister(&mut self, _region: Region) {}
+
+    fn connect(&mut self, _address: &Address) -> Result<Peer, Failure> {
+        Ok(Peer(0))
+    }
+
+    fn submit(&mut self, _queue: &mut VecDeque<Box<Work>>, _done: &mut Vec<Completion>) -> usize {
+        panic!("broken on purpose")
+    }
+
+    fn poll(&mut self, _done: &mut Vec<Completion>, _wait: Duration) {}
+
+    fn cancel(&mut self, _peer: Peer, _id: u64) -> Option<(Box<Work>, String)> {
+        None
+    }
+
+    fn readiness(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+}
+
+/// Not a test of its own: the body of the child process below.
+#[test]
+fn child() {
+    if std::env::var_os(CHILD).is_none() {
+        return;
+    }
+    let engine = Engine::builder().lanes(1).transport(Arc::new(Broken)).build().unwrap();
+    let (name, location, endpoints) = (String::new(), String::new(), vec![Endpoint::Tcp(String::new())]);
+    let (id, node, capability) = (SegmentId::random(), NodeId::random(), Capability::random());
+    let desc = SegmentDesc { id, name, node, base: 0, size: SIZE, protocol: Protocol::Tcp, location, endpoints, capability };
+    let mut buffer = [0; 8];
+    let run = || engine.run(&mut [Job::read(&engine.connect(&desc), at(0), &mut buffer)], LONG);
+    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
+    println!("the buffer of a lost read is free again");
+}
+
+#[test]
+fn a_panic_with_work_in_hand_ends_the_process() {
+    let child = Command::new(std::env::current_exe().unwrap()).args(["child", "--exact", "--nocapture"]).env(CHILD, "1").output().unwrap();
+    let said = String::from_utf8_lossy(&child.stderr);
+    assert!(said.contains("broken on purpose"), "{said}");
+    assert_eq!(child.status.signal(), Some(6), "it must be aborted: {:?}", child.status);
 }
