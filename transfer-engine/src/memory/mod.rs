@@ -10,9 +10,10 @@ pub(crate) use table::Table;
 
 use crate::fault::{Failure, MemoryError};
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl, open};
+use nix::fcntl::{FallocateFlags, FcntlArg, OFlag, SealFlag, fallocate, fcntl, open};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::{FileStat, Mode, fstat};
+use nix::sys::statvfs::fstatvfs;
 use nix::unistd::ftruncate;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -68,23 +69,25 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Makes `/dev/shm/<name>` of `size` bytes, zeroed, readable and writable by this user only.
+    /// Makes `/dev/shm/<name>` of `size` bytes, zeroed, readable and writable by this user only. All of it is taken from `/dev/shm` at once,
+    /// as who touches a byte that there is no room for is killed (SIGBUS).
     ///
     /// # Errors
-    /// When the name is not one plain file name, the object exists, or the system refuses.
+    /// When the name is not one plain file name, the object exists, `/dev/shm` has no room for it, or the system refuses.
     pub fn create(name: &str, size: u64) -> Result<Arc<Self>, MemoryError> {
         let path = path_of(name)?;
         check_size(size)?;
         let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
         let file = open(path.as_str(), flags, Mode::S_IRUSR | Mode::S_IWUSR).map_err(|e| open_error(name, size, e))?;
-        let made = grow(&file, name, size).and_then(|()| Self::map(file, name, 0, size));
+        let made = grow(&file, name, size).and_then(|()| reserve(&file, name, size)).and_then(|()| Self::map(file, name, 0, size));
         if made.is_err() {
             let _ = std::fs::remove_file(&path);
         }
         made
     }
 
-    /// Maps `size` bytes from `offset` of the existing object `/dev/shm/<name>`. Its contents are kept.
+    /// Maps `size` bytes from `offset` of the existing object `/dev/shm/<name>`. Its contents are kept, and so are its holes: that there is
+    /// room in `/dev/shm` for all of it is the duty of whoever made it (`fallocate`).
     ///
     /// # Errors
     /// When the name is not one plain file name, the object is missing, unreadable, or shorter than `offset + size`,
@@ -209,6 +212,25 @@ fn grow(file: &OwnedFd, name: &str, size: u64) -> Result<(), MemoryError> {
     ftruncate(file, length).map_err(|e| system("reserve", name, size, e))
 }
 
+/// Takes the room of a named object; one that is only as long as it should be gets its pages when they are first touched, if there are any left.
+/// Unnamed memory needs none of this: no file system limits it.
+fn reserve(file: &OwnedFd, name: &str, size: u64) -> Result<(), MemoryError> {
+    let length = i64::try_from(size).map_err(|_| MemoryError::BadSize(size))?;
+    loop {
+        match fallocate(file, FallocateFlags::empty(), 0, length) {
+            Ok(()) => return Ok(()),
+            Err(Errno::EINTR) => {}
+            Err(Errno::ENOSPC) => {
+                let free = fstatvfs(file).map_or(0, |stat| stat.blocks_available() * stat.fragment_size());
+                let hint = format!("/dev/shm has {free} bytes free: ask for less, remove objects there, or enlarge it");
+                let cause = std::io::Error::new(std::io::ErrorKind::StorageFull, hint);
+                return Err(MemoryError::System { what: "reserve", name: name.to_owned(), size, cause });
+            }
+            Err(e) => return Err(system("reserve", name, size, e)),
+        }
+    }
+}
+
 fn system(what: &'static str, name: &str, size: u64, cause: Errno) -> MemoryError {
     MemoryError::System { what, name: name.to_owned(), size, cause: cause.into() }
 }
@@ -284,6 +306,20 @@ mod tests {
         std::fs::create_dir_all(format!("/dev/shm/{name}")).unwrap();
         assert!(matches!(Memory::open(&name, 0, 1), Err(MemoryError::NotAnObject(_))));
         std::fs::remove_dir(format!("/dev/shm/{name}")).unwrap();
+    }
+
+    #[test]
+    fn what_dev_shm_has_no_room_for_is_refused_and_what_it_has_is_taken() {
+        let total = nix::sys::statvfs::statvfs("/dev/shm").map(|stat| stat.blocks() * stat.fragment_size()).unwrap();
+        let name = name("room");
+        let _one = Memory::create(&name, 8 * PAGE).unwrap();
+        let blocks = std::os::unix::fs::MetadataExt::blocks(&std::fs::metadata(format!("/dev/shm/{name}")).unwrap());
+        Memory::unlink(&name).unwrap();
+        assert_eq!(blocks * 512, 8 * PAGE);
+        let error = Memory::create(&name, total + PAGE).unwrap_err();
+        assert!(matches!(&error, MemoryError::System { cause, .. } if cause.kind() == std::io::ErrorKind::StorageFull), "{error:?}");
+        assert!(error.to_string().contains("bytes free"), "{error}");
+        assert!(matches!(Memory::open(&name, 0, PAGE), Err(MemoryError::Missing(_))), "nothing of it stays");
     }
 
     #[test]
