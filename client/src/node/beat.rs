@@ -54,7 +54,7 @@ impl Announcer {
         }
         let is_leaving = |id: &SegmentId| self.lending.kept(*id).is_some_and(|kept| kept.leaving);
         let (left, anew): (Vec<SegmentId>, Vec<SegmentId>) = registered.unknown.into_iter().partition(is_leaving);
-        self.lending.free(&left);
+        self.lending.aside(left, Lending::free);
         // What was unmounted meanwhile is not mounted again.
         let segments: Vec<SegmentDesc> = self.lending.descs().into_iter().filter(|desc| anew.contains(&desc.id)).collect();
         if segments.is_empty() {
@@ -72,7 +72,7 @@ impl Announcer {
 }
 
 /// Beats until told to stop, reconnecting for ever. `heard` tells others whether the last beat was answered; it guards no data, so relaxed.
-pub(crate) fn run(master: &Master, lending: &Lending, heard: &AtomicBool, stop: &Receiver<()>) {
+pub(crate) fn run(master: &Master, lending: &Arc<Lending>, heard: &AtomicBool, stop: &Receiver<()>) {
     loop {
         let every = master.welcome().map_or(PAUSE, |welcome| Duration::from_millis(welcome.heartbeat_ms.max(1)));
         let pause = if heard.load(Ordering::Relaxed) { every } else { every.min(PAUSE) };
@@ -97,13 +97,13 @@ pub(crate) fn run(master: &Master, lending: &Lending, heard: &AtomicBool, stop: 
     }
 }
 
-fn beat(master: &Master, lending: &Lending) -> Outcome<()> {
+fn beat(master: &Master, lending: &Arc<Lending>) -> Outcome<()> {
     let deadline = Instant::now() + ATTEMPT;
     let reply = master.call(&Heartbeat { node: lending.node() }, deadline)?;
     if reply.register {
         master.greet_again(deadline)?;
     }
-    lending.free(&reply.release);
+    lending.aside(reply.release, Lending::free);
     Ok(())
 }
 

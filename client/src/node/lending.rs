@@ -9,12 +9,14 @@ use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use tracing::{info, warn};
 
 /// Sizes and offsets of segments are multiples of this.
 pub(crate) const PAGE: u64 = 4096;
 
-/// What is lent, and the record of it. The lock is held while the record is written and never while a master is asked.
+/// What is lent, and the record of it. The lock is held while the record is written, and never while a master is asked
+/// or a segment is withdrawn: a peer that was stopped in the middle of a copy can hold a withdrawal up for seconds.
 pub(crate) struct Lending {
     dir: PathBuf,
     engine: Engine,
@@ -25,7 +27,15 @@ pub(crate) struct Lending {
 struct Held {
     record: Record,
     /// One for each segment of the record, in the same order.
-    lent: Vec<SegmentDesc>,
+    lent: Vec<Lent>,
+    /// Everything was withdrawn for good: the record belongs to the next run.
+    closed: bool,
+}
+
+struct Lent {
+    desc: SegmentDesc,
+    /// Being withdrawn: not announced any more, but its bytes may still move.
+    ending: bool,
 }
 
 /// How a segment was asked for.
@@ -42,7 +52,7 @@ impl Lending {
     pub(crate) fn recover(dir: PathBuf, engine: Engine, max_registration: u64, record: Record) -> Outcome<Self> {
         let node = record.node;
         let kept = record.segments.clone();
-        let held = Mutex::new(Held { record: Record { segments: Vec::new(), ..record }, lent: Vec::new() });
+        let held = Mutex::new(Held { record: Record { segments: Vec::new(), ..record }, lent: Vec::new(), closed: false });
         let lending = Self { dir, engine, max_registration, held };
         let mut intact = Vec::new();
         for kept in kept {
@@ -104,19 +114,19 @@ impl Lending {
         self.lend(made)
     }
 
-    /// Takes segments back: after this no byte of them moves. Objects that this node made are removed.
+    /// Takes segments back: after this no byte of them moves. Objects that this node made are removed. May take seconds.
     pub(crate) fn free(&self, ids: &[SegmentId]) {
+        let ending = self.withdraw(ids);
         let mut held = self.lock();
+        if ending.is_empty() || held.closed {
+            return;
+        }
         let mut freed = Vec::new();
-        for id in ids {
-            self.engine.withdraw(*id);
-            if let Some(at) = held.record.segments.iter().position(|kept| kept.id == *id) {
+        for id in ending {
+            if let Some(at) = held.record.segments.iter().position(|kept| kept.id == id) {
                 held.lent.remove(at);
                 freed.push(held.record.segments.remove(at));
             }
-        }
-        if freed.is_empty() {
-            return;
         }
         if let Err(fault) = held.record.save(&self.dir) {
             // The next start finds the object gone and drops the segment then.
@@ -131,11 +141,38 @@ impl Lending {
         }
     }
 
+    /// Does what may take seconds on a thread of its own.
+    pub(crate) fn aside(self: &Arc<Self>, ids: Vec<SegmentId>, work: fn(&Self, &[SegmentId])) {
+        if ids.is_empty() {
+            return;
+        }
+        let (lending, there) = (Arc::clone(self), ids.clone());
+        if let Err(e) = thread::Builder::new().name("withdraw".into()).spawn(move || work(&lending, &there)) {
+            warn!("no thread to withdraw segments on, so heartbeats wait for it: {e}");
+            work(self, &ids);
+        }
+    }
+
+    /// Withdraws those of `ids` that nobody is withdrawing yet, and answers which these were.
+    fn withdraw(&self, ids: &[SegmentId]) -> Vec<SegmentId> {
+        let mut ending = Vec::new();
+        for lent in self.lock().lent.iter_mut().filter(|lent| !lent.ending && ids.contains(&lent.desc.id)) {
+            lent.ending = true;
+            ending.push(lent.desc.id);
+        }
+        for id in &ending {
+            self.engine.withdraw(*id);
+        }
+        ending
+    }
+
     /// Stops serving everything; the objects and the record stay.
     pub(crate) fn withdraw_all(&self) {
-        for desc in &self.lock().lent {
-            self.engine.withdraw(desc.id);
-        }
+        let mut held = self.lock();
+        held.closed = true;
+        let ids: Vec<SegmentId> = held.lent.iter().map(|lent| lent.desc.id).collect();
+        drop(held);
+        self.withdraw(&ids);
     }
 
     /// Remembers that segments are leaving, or not any more.
@@ -149,7 +186,7 @@ impl Lending {
 
     /// What is lent, as peers must know it.
     pub(crate) fn descs(&self) -> Vec<SegmentDesc> {
-        self.lock().lent.clone()
+        self.lock().lent.iter().filter(|lent| !lent.ending).map(|lent| lent.desc.clone()).collect()
     }
 
     /// The record of one segment.
@@ -209,7 +246,7 @@ impl Lending {
             return Err(fault);
         }
         held.record = record;
-        held.lent.extend(lent.iter().cloned());
+        held.lent.extend(lent.iter().map(|desc| Lent { desc: desc.clone(), ending: false }));
         Ok(lent)
     }
 
