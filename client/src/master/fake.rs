@@ -63,9 +63,13 @@ impl Peer {
     }
 
     pub(crate) fn hello(&mut self) -> Option<()> {
+        self.hello_with(welcome())
+    }
+
+    pub(crate) fn hello_with(&mut self, welcome: Welcome) -> Option<()> {
         let asked = self.ask()?;
         asked.read::<Hello>();
-        self.answer(&asked, Ok(welcome()));
+        self.answer(&asked, Ok(welcome));
         Some(())
     }
 }

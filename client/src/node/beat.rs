@@ -4,7 +4,8 @@ use super::lending::Lending;
 use crate::master::{Link, Master};
 use perilune_protocol::rpc::segment::Mount;
 use perilune_protocol::rpc::session::{Heartbeat, Register};
-use perilune_protocol::{FaultCode, Outcome, SegmentDesc, SegmentId};
+use perilune_protocol::{Fault, FaultCode, Outcome, SegmentDesc, SegmentId};
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -35,12 +36,24 @@ impl Announcer {
 
     /// Mounts segments that are lent.
     pub(crate) fn mount(&self, master: &Master, segments: &[SegmentDesc], deadline: Instant) -> Outcome<()> {
-        let question = Mount { segments: segments.to_vec() };
         let ask = |link: &Link| {
             let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-            link.call(&question, deadline)
+            if let Some(gone) = segments.iter().find(|desc| self.lending.kept(desc.id).is_none()) {
+                let told = format!("segment {} was unmounted, or lent under another id, while it was being mounted", gone.id);
+                return Ok(Err(FaultCode::WrongState.with(told)));
+            }
+            self.ask_to_mount(link, segments, deadline)
         };
         master.call_by(deadline, ask).0
+    }
+
+    /// The caller has its turn.
+    fn ask_to_mount(&self, link: &Link, segments: &[SegmentDesc], deadline: Instant) -> Result<Outcome<()>, Fault> {
+        let answer = link.call(&Mount { segments: segments.to_vec() }, deadline)?;
+        if answer.is_ok() {
+            self.lending.set_announced(|id| segments.iter().any(|desc| desc.id == *id));
+        }
+        Ok(answer)
     }
 
     /// Announces the node and its memory on a connection, and mounts what the master does not know.
@@ -52,22 +65,30 @@ impl Announcer {
         if registered.objects_returned > 0 {
             info!(objects = registered.objects_returned, "objects became readable again");
         }
-        let is_leaving = |id: &SegmentId| self.lending.kept(*id).is_some_and(|kept| kept.leaving);
-        let (left, anew): (Vec<SegmentId>, Vec<SegmentId>) = registered.unknown.into_iter().partition(is_leaving);
+        let known: HashSet<SegmentId> =
+            question.segments.iter().map(|desc| desc.id).filter(|id| !registered.unknown.contains(id)).collect();
+        self.lending.set_announced(|id| known.contains(id));
+        let (mut left, mut forgotten) = (Vec::new(), Vec::new());
+        for kept in registered.unknown.iter().filter_map(|id| self.lending.kept(*id)) {
+            if kept.leaving {
+                left.push(kept.id);
+            } else if !kept.unannounced {
+                forgotten.push(kept.id);
+            }
+        }
         self.lending.aside(left, Lending::free);
+        // Announced as new segments by a later beat: somebody may still be about to write under the old ids.
+        self.lending.aside(forgotten, Lending::renew);
+        let is_new = |id| registered.unknown.contains(&id) && self.lending.kept(id).is_some_and(|kept| kept.unannounced && !kept.leaving);
         // What was unmounted meanwhile is not mounted again.
-        let segments: Vec<SegmentDesc> = self.lending.descs().into_iter().filter(|desc| anew.contains(&desc.id)).collect();
+        let segments: Vec<SegmentDesc> = self.lending.descs().into_iter().filter(|desc| is_new(desc.id)).collect();
         if segments.is_empty() {
             return Ok(());
         }
-        match link.call(&Mount { segments }, deadline)? {
-            Ok(()) => Ok(()),
-            Err(fault) if fault.code == FaultCode::SegmentExists => Ok(()),
-            Err(fault) => {
-                warn!("the master does not take the memory of this node: {fault}");
-                Ok(())
-            }
+        if let Err(fault) = self.ask_to_mount(link, &segments, deadline)? {
+            warn!("the master does not take the memory of this node: {fault}");
         }
+        Ok(())
     }
 }
 
@@ -100,8 +121,10 @@ pub(crate) fn run(master: &Master, lending: &Arc<Lending>, heard: &AtomicBool, s
 fn beat(master: &Master, lending: &Arc<Lending>) -> Outcome<()> {
     let deadline = Instant::now() + ATTEMPT;
     let reply = master.call(&Heartbeat { node: lending.node() }, deadline)?;
-    if reply.register {
-        master.greet_again(deadline)?;
+    if lending.set_news(false) || reply.register {
+        master.greet_again(deadline).inspect_err(|_| {
+            lending.set_news(true);
+        })?;
     }
     lending.aside(reply.release, Lending::free);
     Ok(())
@@ -113,7 +136,7 @@ mod tests {
     use crate::{NodeConfig, StoreNode};
     use perilune_protocol::rpc::Call;
     use perilune_protocol::rpc::segment::{Mount, Unmount};
-    use perilune_protocol::rpc::session::{Heartbeat, HeartbeatReply, Register, Registered};
+    use perilune_protocol::rpc::session::{Heartbeat, HeartbeatReply, Register, Registered, Welcome};
     use perilune_protocol::{Fault, SegmentId};
     use std::sync::Mutex;
     use std::sync::mpsc::channel;
@@ -138,6 +161,44 @@ mod tests {
 
     fn config(dir: &tempfile::TempDir, master: String) -> NodeConfig {
         NodeConfig { masters: vec![master], data_dir: dir.path().into(), rest: None, ..NodeConfig::default() }
+    }
+
+    #[test]
+    fn an_id_that_the_master_forgot_is_never_used_again() {
+        let (tell, told) = channel();
+        let tell = Mutex::new(tell);
+        let master = fake::master(move |mut peer| {
+            peer.hello_with(Welcome { heartbeat_ms: 20, ..fake::welcome() }).unwrap();
+            let (mut known, mut forgets) = (Vec::new(), true);
+            while let Some(asked) = peer.ask() {
+                match asked.op {
+                    Heartbeat::OP if forgets && !known.is_empty() => {
+                        (known, forgets) = (Vec::new(), false);
+                        peer.answer(&asked, Ok(HeartbeatReply { register: true, release: Vec::new() }));
+                        continue;
+                    }
+                    Mount::OP => {
+                        known = asked.read::<Mount>().segments.iter().map(|desc| desc.id).collect();
+                        tell.lock().unwrap().send(asked.read::<Mount>().segments).unwrap();
+                    }
+                    _ => {}
+                }
+                routine(&mut peer, &asked, &known);
+            }
+        });
+        let dir = tempfile::tempdir().unwrap();
+        let node = StoreNode::start(NodeConfig { segment_size: 8192, ..config(&dir, master.clone()) }).unwrap();
+        let (first, second) = (told.recv().unwrap(), told.recv().unwrap());
+        assert_eq!((first.len(), second.len()), (1, 1));
+        assert!(first[0].id != second[0].id && first[0].capability != second[0].capability);
+        assert_eq!((first[0].base, first[0].size), (second[0].base, second[0].size), "the memory is kept");
+        assert_eq!(node.segments(), second);
+        node.stop();
+        // The new id is what the next run begins with; this master knows nothing again.
+        let node = StoreNode::start(config(&dir, master)).unwrap();
+        let third = told.recv().unwrap();
+        assert!(third[0].id != first[0].id && third[0].id != second[0].id);
+        node.retire().unwrap();
     }
 
     #[test]

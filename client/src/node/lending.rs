@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use tracing::{info, warn};
@@ -22,6 +23,8 @@ pub(crate) struct Lending {
     engine: Engine,
     max_registration: u64,
     held: Mutex<Held>,
+    /// There are segments that no master was told of. Set and taken by whoever comes; the lock on `held` guards the segments, so relaxed.
+    news: AtomicBool,
 }
 
 struct Held {
@@ -34,6 +37,8 @@ struct Held {
 
 struct Lent {
     desc: SegmentDesc,
+    /// Mapped as long as the segment is lent.
+    memory: Arc<Memory>,
     /// Being withdrawn: not announced any more, but its bytes may still move.
     ending: bool,
 }
@@ -53,7 +58,7 @@ impl Lending {
         let node = record.node;
         let kept = record.segments.clone();
         let held = Mutex::new(Held { record: Record { segments: Vec::new(), ..record }, lent: Vec::new(), closed: false });
-        let lending = Self { dir, engine, max_registration, held };
+        let lending = Self { dir, engine, max_registration, held, news: AtomicBool::new(false) };
         let mut intact = Vec::new();
         for kept in kept {
             match reopen(&kept)? {
@@ -138,6 +143,58 @@ impl Lending {
             if kept.owned {
                 unlink(&kept.object);
             }
+        }
+    }
+
+    /// Lends the memory of segments anew, under other ids: the master forgot them, and with them who may still read or write there.
+    /// May take seconds.
+    pub(crate) fn renew(&self, ids: &[SegmentId]) {
+        let ending = self.withdraw(ids);
+        let mut left = Vec::new();
+        let mut held = self.lock();
+        if ending.is_empty() || held.closed {
+            return;
+        }
+        let Held { record, lent, .. } = &mut *held;
+        for (kept, lent) in record.segments.iter_mut().zip(lent).filter(|(kept, _)| ending.contains(&kept.id)) {
+            let old = kept.id;
+            (kept.id, kept.unannounced) = (SegmentId::random(), true);
+            match self.export(kept, Arc::clone(&lent.memory), record.node) {
+                Ok(renewed) => *lent = renewed,
+                Err(fault) => warn!(segment = %old, "cannot be lent anew before the next start: {fault}"),
+            }
+            info!(segment = %old, anew = %kept.id, "the master does not know this segment: its memory is lent as a new one");
+            if kept.leaving {
+                left.push(kept.id);
+            }
+        }
+        if let Err(fault) = record.save(&self.dir) {
+            // The next start announces the old ids and learns again that they are unknown.
+            warn!("segments were lent anew, but the record could not be written: {fault}");
+        }
+        drop(held);
+        self.free(&left);
+        self.set_news(true);
+    }
+
+    /// Says whether there are segments to announce.
+    pub(crate) fn set_news(&self, news: bool) -> bool {
+        self.news.swap(news, Ordering::Relaxed)
+    }
+
+    /// Remembers that a master has mounted segments: if it ever calls one of them unknown, its id is used up.
+    pub(crate) fn set_announced(&self, is_mounted: impl Fn(&SegmentId) -> bool) {
+        let mut held = self.lock();
+        let mut changed = false;
+        for kept in held.record.segments.iter_mut().filter(|kept| kept.unannounced && is_mounted(&kept.id)) {
+            kept.unannounced = false;
+            changed = true;
+        }
+        if changed
+            && !held.closed
+            && let Err(fault) = held.record.save(&self.dir)
+        {
+            warn!("segments were mounted, but the record could not be written: {fault}");
         }
     }
 
@@ -230,24 +287,30 @@ impl Lending {
         }
         let mut record = held.record.clone();
         record.segments.extend(made.iter().map(|(kept, _)| kept.clone()));
-        let mut lent: Vec<SegmentDesc> = Vec::with_capacity(made.len());
+        let mut lent: Vec<Lent> = Vec::with_capacity(made.len());
         let export = |(kept, memory): Made| {
-            let desc = self.describe(&kept, &memory, record.node);
-            // From here on the engine keeps the memory mapped, until the segment is withdrawn. Nobody knows the capability yet.
-            self.engine.export(desc.id, memory, desc.capability).map_err(|error| FaultCode::Internal.with(error.to_string()))?;
-            lent.push(desc);
+            lent.push(self.export(&kept, memory, record.node)?);
             Ok(())
         };
         let lending = made.into_iter().try_for_each(export).and_then(|()| record.save(&self.dir));
         if let Err(fault) = lending {
-            for desc in &lent {
-                self.engine.withdraw(desc.id);
+            for lent in &lent {
+                self.engine.withdraw(lent.desc.id);
             }
             return Err(fault);
         }
+        let descs = lent.iter().map(|lent| lent.desc.clone()).collect();
         held.record = record;
-        held.lent.extend(lent.iter().map(|desc| Lent { desc: desc.clone(), ending: false }));
-        Ok(lent)
+        held.lent.extend(lent);
+        Ok(descs)
+    }
+
+    /// Nobody knows the capability yet, so no byte moves until the segment is announced.
+    fn export(&self, kept: &Kept, memory: Arc<Memory>, node: NodeId) -> Outcome<Lent> {
+        let desc = self.describe(kept, &memory, node);
+        let exported = self.engine.export(desc.id, Arc::clone(&memory), desc.capability);
+        exported.map_err(|error| FaultCode::Internal.with(error.to_string()))?;
+        Ok(Lent { desc, memory, ending: false })
     }
 
     fn describe(&self, kept: &Kept, memory: &Memory, node: NodeId) -> SegmentDesc {
@@ -282,7 +345,18 @@ fn parts(size: u64, most: u64) -> Vec<(u64, u64)> {
 
 fn keep(id: SegmentId, object: String, offset: u64, size: u64, owned: bool, wish: &Wish<'_>, memory: &Memory) -> Kept {
     let identity = memory.identity().clone();
-    Kept { id, object, offset, size, owned, leaving: false, protocol: wish.protocol, location: wish.location.to_owned(), identity }
+    Kept {
+        id,
+        object,
+        offset,
+        size,
+        owned,
+        leaving: false,
+        unannounced: true,
+        protocol: wish.protocol,
+        location: wish.location.to_owned(),
+        identity,
+    }
 }
 
 fn overlap(a: &Kept, b: &Kept) -> bool {

@@ -34,6 +34,9 @@ pub(crate) struct Kept {
     pub(crate) owned: bool,
     /// Whether it was unmounted with a grace period that has not ended.
     pub(crate) leaving: bool,
+    /// Whether no master is known to have mounted it yet. Absent in what earlier releases wrote.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) unannounced: bool,
     pub(crate) protocol: Protocol,
     pub(crate) location: String,
     pub(crate) identity: MemoryIdentity,
