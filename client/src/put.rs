@@ -94,6 +94,8 @@ fn fail(writes: &mut [&mut Write<'_>], fault: &Fault) {
 fn attempt(core: &Core, writes: &mut [&mut Write<'_>], config: &PutConfig, deadline: Instant) {
     let puts = writes.iter().map(|w| (w.key.clone(), w.value.len() as u64)).collect();
     let question = PutStart { puts, config: config.clone() };
+    // The master counts from when it gives room, which is later.
+    let begun = Instant::now();
     let (answers, repeated) = core.ask_noting(&question, writes.len(), deadline);
     let answers = match answers {
         Ok(answers) => answers,
@@ -115,7 +117,8 @@ fn attempt(core: &Core, writes: &mut [&mut Write<'_>], config: &PutConfig, deadl
     if grants.is_empty() {
         return;
     }
-    let moved = move_bytes(core, writes, &grants, deadline);
+    let put_deadline = core.master.welcome().and_then(|w| begun.checked_add(Duration::from_millis(w.put_deadline_ms)));
+    let moved = move_bytes(core, writes, &grants, deadline.min(put_deadline.unwrap_or(deadline)));
     let (mut ends, mut ended, mut revokes, mut failures) = (Vec::new(), Vec::new(), Vec::new(), Failures::default());
     for ((at, grant), moved) in grants.iter().zip(moved) {
         let write = &mut writes[*at];
@@ -185,7 +188,8 @@ fn settle_doubts(core: &Core, writes: &mut [&mut Write<'_>], doubtful: &[usize],
     }
 }
 
-/// Writes every copy of every granted value: one run for all, one outcome per grant.
+/// Writes every copy of every granted value: one run for all, one outcome per grant. Not a byte after `deadline`: the room may be
+/// somebody else's then.
 fn move_bytes(core: &Core, writes: &[&mut Write<'_>], grants: &[(usize, PutGrant)], deadline: Instant) -> Vec<Outcome<()>> {
     let wanted = grants.iter().flat_map(|(_, grant)| grant.replicas.iter().map(|r| r.segment));
     if let Err(fault) = core.segments.learn(wanted, &core.master, &core.engine, deadline) {
@@ -204,7 +208,13 @@ fn move_bytes(core: &Core, writes: &[&mut Write<'_>], grants: &[(usize, PutGrant
             }
         }
     }
-    let moved = core.engine.run(&mut jobs, deadline.saturating_duration_since(Instant::now()));
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        let fault =
+            FaultCode::Timeout.with("the time in which the master keeps the room of this put was over before its bytes could be moved");
+        return grants.iter().map(|_| Err(fault.clone())).collect();
+    }
+    let moved = core.engine.run(&mut jobs, left);
     for ((nth, segment), moved) in owners.into_iter().zip(moved) {
         if let Err(error) = moved {
             core.segments.forget(segment);
@@ -221,6 +231,7 @@ mod tests {
     use crate::{Store, StoreConfig};
     use perilune_protocol::rpc::Call;
     use perilune_protocol::rpc::segment::Describe;
+    use perilune_protocol::rpc::session::Welcome;
     use perilune_protocol::{Capability, Extent, NodeId, Protocol, ReplicaPlace, SegmentDesc, SegmentId, Tso};
     use perilune_transfer_engine::{Engine, Memory};
     use std::sync::{Arc, Mutex};
@@ -331,6 +342,40 @@ mod tests {
         assert_eq!(put(&store), Ok(Put::Stored));
         let mut bytes = [0; 5];
         assert!(memory.read_at(64, &mut bytes) && bytes == *b"value");
+    }
+
+    #[test]
+    fn room_that_came_too_late_is_given_back_unwritten() {
+        const PUT_DEADLINE: Duration = Duration::from_millis(300);
+        let (_engine, memory, desc) = lend();
+        let (untouched, seen) = std::sync::mpsc::channel();
+        let untouched = Mutex::new(untouched);
+        let there = Arc::clone(&memory);
+        let store = store(fake::master(move |mut peer| {
+            peer.hello_with(Welcome { put_deadline_ms: PUT_DEADLINE.as_millis() as u64, ..fake::welcome() }).unwrap();
+            let mut versions = 0;
+            while let Some(asked) = peer.ask() {
+                match asked.op {
+                    PutStart::OP => {
+                        versions += 1;
+                        if versions == 1 {
+                            std::thread::sleep(PUT_DEADLINE);
+                        }
+                        grant(&mut peer, &asked, versions, desc.id);
+                    }
+                    Describe::OP => peer.answer(&asked, Ok(vec![Ok::<_, Fault>(desc.clone())])),
+                    PutRevoke::OP => {
+                        let mut bytes = [1; 5];
+                        let unwritten = there.read_at(64, &mut bytes) && bytes == [0; 5];
+                        untouched.lock().unwrap().send((asked.read::<PutRevoke>().puts, unwritten)).unwrap();
+                        peer.answer(&asked, Ok(vec![Ok::<(), Fault>(())]));
+                    }
+                    _ => peer.answer(&asked, Ok(vec![Ok::<(), Fault>(())])),
+                }
+            }
+        }));
+        assert_eq!(put(&store), Ok(Put::Stored), "the second time, room comes soon enough");
+        assert_eq!(seen.try_recv(), Ok((vec![("k".into(), Tso(1))], true)));
     }
 
     #[test]
