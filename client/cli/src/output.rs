@@ -3,7 +3,7 @@
 use crate::failure::Failure;
 use crate::settings::Global;
 use serde::Serialize;
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use tracing_subscriber::EnvFilter;
 
 /// Writes to stdout. A reader that has gone ends the command quietly.
@@ -27,13 +27,14 @@ pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
 
 /// Starts the log of this process, on stderr, at the level of `--log`.
 pub(crate) fn log_to_stderr(global: &Global) -> Result<(), Failure> {
-    let filter = EnvFilter::try_new(&global.log).map_err(|e| {
+    // The log store reports every torn last write as a warning, and our log says the same in our words.
+    let filter = EnvFilter::try_new(format!("raft_engine=error,{}", global.log)).map_err(|e| {
         Failure::Usage(format!(
             "--log `{}` is not a filter: {e}; write a level (error, warn, info, debug, trace) or `module=level,...`",
             global.log
         ))
     })?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(std::io::stderr().is_terminal()).with_writer(std::io::stderr);
     if global.json {
         log.json().init()
     } else {

@@ -1,5 +1,6 @@
 //! JSON as this face speaks it: strict when reading, spaced as Python's when writing.
 
+use super::BODY_BYTES_MAX;
 use super::refuse::Refusal;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
@@ -15,7 +16,12 @@ pub(super) struct Fields(Map<String, Value>);
 
 impl Fields {
     pub(super) fn read(body: Result<Bytes, BytesRejection>, allowed: &[&str]) -> Result<Self, Refusal> {
-        let body = body.map_err(|e| Refusal::new(e.status(), format!("the body cannot be read: {}", e.body_text())))?;
+        let body = body.map_err(|e| match e.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => {
+                Refusal::new(e.status(), format!("the body is longer than {BODY_BYTES_MAX} bytes: put larger values through the library"))
+            }
+            other => Refusal::new(other, format!("the body cannot be read: {}", e.body_text())),
+        })?;
         let bad = |text: String| Refusal::new(StatusCode::BAD_REQUEST, text);
         let value = serde_json::from_slice(&body).map_err(|e| bad(format!("Malformed JSON body: {e}")))?;
         let Value::Object(fields) = value else { return Err(bad("Request body must be a JSON object".into())) };
