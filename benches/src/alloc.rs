@@ -4,7 +4,7 @@
 //! next one may be taken without being more than 90 % full, and takes it. Choosing, and the list of what is held, are part of the figure.
 
 use crate::random::Random;
-use crate::report::{Latency, Origin, Percentiles, Table, median};
+use crate::report::{Latency, Origin, Percentiles, Table, median, range};
 use crate::rivals::Trouble;
 use indicatif::ProgressBar;
 use perilune_protocol::{ByteSize, Extent};
@@ -241,7 +241,7 @@ impl Figure {
             threads,
             rounds: samples.len(),
             ns_per_pair: of(&ns),
-            ns_per_pair_range: [samples.iter().map(ns).fold(f64::INFINITY, f64::min), samples.iter().map(ns).fold(0.0, f64::max)],
+            ns_per_pair_range: range(samples.iter().map(ns)),
             p50_ns: of(&|s| s.steps.percentiles().p50_us * 1e3),
             p99_ns: of(&|s| s.steps.percentiles().p99_us * 1e3),
             pairs_per_s: of(&|s| s.pairs as f64 / s.wall.as_secs_f64()),

@@ -18,6 +18,15 @@ pub fn has_both_cores() -> bool {
     sched_getaffinity(Pid::from_raw(0)).is_ok_and(|set| [CLIENT_CORE, SERVER_CORE].iter().all(|core| set.is_set(*core).unwrap_or(false)))
 }
 
+/// Says in a sentence where the sides were.
+pub fn sentence(pinned: bool) -> String {
+    if pinned {
+        format!("Client on core {CLIENT_CORE}, servers on core {SERVER_CORE}.")
+    } else {
+        format!("NOT PINNED: cores {CLIENT_CORE} and {SERVER_CORE} are not both ours, latencies are not comparable.")
+    }
+}
+
 /// Keeps this thread, and all that it starts from now on, on these cores.
 pub fn stay_on(cores: &[usize]) -> io::Result<()> {
     let mut set = CpuSet::new();

@@ -4,7 +4,7 @@
 //! Round 0 touches memory for the first time and is not counted. Medians over the other rounds are told.
 
 use crate::pinned::{self, CLIENT_CORE, SERVER_CORE};
-use crate::report::{Origin, Percentiles, Table, median};
+use crate::report::{Origin, Percentiles, Table, median, range};
 use crate::rivals::{Case, Memcached, Memcpy, Mooncake, Op, Perilune, RawTcp, Redis, Rival, Sample, Setting, Trouble};
 use indicatif::ProgressBar;
 use perilune_protocol::{ByteSize, Protocol};
@@ -185,7 +185,7 @@ impl Figure {
             batch: case.batch,
             rounds: samples.len(),
             values_per_s,
-            values_per_s_range: [samples.iter().map(rate).fold(f64::INFINITY, f64::min), samples.iter().map(rate).fold(0.0, f64::max)],
+            values_per_s_range: range(samples.iter().map(rate)),
             bytes_per_s: values_per_s * case.size as f64,
             p50_us: of(&|s| s.p50_us),
             p99_us: of(&|s| s.p99_us),
@@ -206,11 +206,7 @@ impl Figures {
 impl std::fmt::Display for Figures {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         writeln!(f, "{}", self.origin)?;
-        let cores = if self.pinned {
-            format!("Client on core {CLIENT_CORE}, servers on core {SERVER_CORE}; Mooncake, whose client polls, on both.")
-        } else {
-            format!("NOT PINNED: cores {CLIENT_CORE} and {SERVER_CORE} are not both ours, latencies are not comparable.")
-        };
+        let cores = pinned::sentence(self.pinned) + " Mooncake, whose client polls, has both.";
         writeln!(
             f,
             "{cores} Medians of interleaved rounds; one client thread; GB = 1e9 bytes; CPU per value. `of X`: our rate divided by that of X.\n"

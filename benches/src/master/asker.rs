@@ -164,19 +164,8 @@ impl<'a> Asker<'a> {
             look(answer)?;
             calls += 1;
         }
-        let (wall, client_cpu, server_cpu) = meter.stop();
-        if calls == 0 {
-            return Err("there was nothing to ask about".into());
-        }
-        let told = latency.percentiles();
-        Ok(Sample {
-            values: (calls * batch) as u64,
-            wall_s: wall.as_secs_f64(),
-            p50_us: told.p50_us,
-            p99_us: told.p99_us,
-            client_cpu_s: client_cpu.as_secs_f64(),
-            server_cpu_s: server_cpu.as_secs_f64(),
-        })
+        let sample = Sample::of((calls * batch) as u64, &latency, meter);
+        if calls == 0 { Err("there was nothing to ask about".into()) } else { Ok(sample) }
     }
 }
 

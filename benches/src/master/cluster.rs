@@ -18,9 +18,9 @@ const START: Duration = Duration::from_secs(20);
 pub(super) struct Cluster {
     /// Asks the questions.
     pub(super) store: Store,
-    /// The node's own connection: the node is suspect when it closes.
-    _node: Store,
     master: Process,
+    /// The node's own connection: the node is suspect when it closes, so it outlives the master.
+    _node: Store,
 }
 
 impl Cluster {

@@ -7,7 +7,7 @@ mod asker;
 mod cluster;
 
 use crate::pinned::{self, CLIENT_CORE, SERVER_CORE};
-use crate::report::{Origin, Percentiles, Table, median};
+use crate::report::{Origin, Percentiles, Table, median, range};
 use crate::rivals::{Sample, Trouble};
 use asker::{Asker, Question};
 use cluster::Cluster;
@@ -132,7 +132,7 @@ impl Figure {
             batch,
             rounds: samples.len(),
             keys_per_s: of(&rate),
-            keys_per_s_range: [samples.iter().map(rate).fold(f64::INFINITY, f64::min), samples.iter().map(rate).fold(0.0, f64::max)],
+            keys_per_s_range: range(samples.iter().map(rate)),
             p50_us: of(&|s| s.p50_us),
             p99_us: of(&|s| s.p99_us),
             master_cpu_us: of(&|s| s.server_cpu_s * 1e6 / s.values as f64),
@@ -144,11 +144,7 @@ impl Figure {
 impl std::fmt::Display for Figures {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         writeln!(f, "{}", self.origin)?;
-        let cores = if self.pinned {
-            format!("Client on core {CLIENT_CORE}, master on core {SERVER_CORE}.")
-        } else {
-            format!("NOT PINNED: cores {CLIENT_CORE} and {SERVER_CORE} are not both ours, latencies are not comparable.")
-        };
+        let cores = pinned::sentence(self.pinned);
         let m = &self.memory;
         writeln!(f, "{cores} Medians of rounds; one asking thread, one call at a time; a table of {} objects; CPU per key.", m.objects)?;
         writeln!(

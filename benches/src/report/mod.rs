@@ -6,6 +6,6 @@ mod origin;
 mod table;
 
 pub use latency::{Latency, Percentiles};
-pub use median::median;
+pub use median::{median, range};
 pub use origin::Origin;
 pub use table::Table;

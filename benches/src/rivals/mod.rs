@@ -13,6 +13,7 @@ pub use mooncake::Mooncake;
 pub use perilune::Perilune;
 pub use redis::Redis;
 
+use crate::pinned::Meter;
 use crate::report::Latency;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -83,6 +84,22 @@ pub struct Sample {
     pub client_cpu_s: f64,
     /// Processor time of the answering processes, in seconds.
     pub server_cpu_s: f64,
+}
+
+impl Sample {
+    /// Stops the meter: `values` were moved since it was started.
+    pub(crate) fn of(values: u64, latency: &Latency, meter: Meter) -> Self {
+        let (wall, client_cpu, server_cpu) = meter.stop();
+        let told = latency.percentiles();
+        Self {
+            values,
+            wall_s: wall.as_secs_f64(),
+            p50_us: told.p50_us,
+            p99_us: told.p99_us,
+            client_cpu_s: client_cpu.as_secs_f64(),
+            server_cpu_s: server_cpu.as_secs_f64(),
+        }
+    }
 }
 
 /// What can go wrong with a rival: a sentence.
@@ -169,7 +186,7 @@ fn measure(bench: &mut Bench, connection: &mut impl Connection, case: &Case, tim
     let mut latency = Latency::default();
     let mut calls = 0;
     let servers = connection.servers();
-    let meter = crate::pinned::Meter::start(std::process::id(), &servers);
+    let meter = Meter::start(std::process::id(), &servers);
     let end = Instant::now() + time;
     while calls < calls_max {
         let asked = Instant::now();
@@ -186,22 +203,14 @@ fn measure(bench: &mut Bench, connection: &mut impl Connection, case: &Case, tim
         latency.record(asked.elapsed());
         calls += 1;
     }
-    let (wall, client_cpu, server_cpu) = meter.stop();
+    let sample = Sample::of((calls * case.batch) as u64, &latency, meter);
     if case.op == Op::Get && connection.keeps_values() && !into.chunks(case.size).all(|got| got == value) {
         return Err(format!("the values of {} bytes that were read are not those that were put", case.size).into());
     }
     if case.op == Op::Put {
         connection.forget(&prefix, &new_keys[..calls * case.batch])?;
     }
-    let told = latency.percentiles();
-    Ok(Sample {
-        values: (calls * case.batch) as u64,
-        wall_s: wall.as_secs_f64(),
-        p50_us: told.p50_us,
-        p99_us: told.p99_us,
-        client_cpu_s: client_cpu.as_secs_f64(),
-        server_cpu_s: server_cpu.as_secs_f64(),
-    })
+    Ok(sample)
 }
 
 /// A port of loopback that is free at the moment.

@@ -57,6 +57,9 @@ impl Asker {
         // As the floors do: every job writes the same bytes, and reads have a buffer each.
         self.write_next(shape.case.size);
         self.into.resize(bytes, 0);
+        if self.at + bytes as u64 > LENT {
+            self.at = 0;
+        }
         let mut latency = Latency::default();
         let mut calls = 0;
         let meter = Meter::start(std::process::id(), &[self.peer.pid()]);
@@ -71,17 +74,9 @@ impl Asker {
             calls += 1;
             self.at = if self.at + 2 * bytes as u64 > LENT { 0 } else { self.at + bytes as u64 };
         }
-        let (wall, client_cpu, server_cpu) = meter.stop();
+        let sample = Sample::of(calls * shape.case.batch as u64, &latency, meter);
         self.verify(shape, bytes)?;
-        let told = latency.percentiles();
-        Ok(Sample {
-            values: calls * shape.case.batch as u64,
-            wall_s: wall.as_secs_f64(),
-            p50_us: told.p50_us,
-            p99_us: told.p99_us,
-            client_cpu_s: client_cpu.as_secs_f64(),
-            server_cpu_s: server_cpu.as_secs_f64(),
-        })
+        Ok(sample)
     }
 
     /// One call at the present place.

@@ -1,10 +1,11 @@
 //! `perilune bench transfer`: READ and WRITE of the transfer engine alone, beside a plain copy and a plain socket, in interleaved rounds.
 //!
 //! The other side is a process of its own that lends 256 MiB of a memfd. One thread asks; a case with 16 in flight gives the engine
-//! 16 jobs in one call, a scatter case gives it one job of 128 pieces that lie apart on both sides. The floors move as many bytes a call.
+//! 16 jobs in one call, a scatter case gives it one job of 128 pieces that lie apart on both sides. The floors move as many bytes a call; the plain
+//! socket reads them with one system call and writes them with one for each job or piece, so that the engine can be faster.
 
 use crate::pinned::{self, CLIENT_CORE, SERVER_CORE};
-use crate::report::{Origin, Percentiles, Table, median};
+use crate::report::{Origin, Percentiles, Table, median, range};
 use crate::rivals::{Case, Memcpy, Op, RawTcp, Rival, Sample, Setting, Trouble};
 use indicatif::ProgressBar;
 use perilune_protocol::{ByteSize, Protocol};
@@ -18,8 +19,8 @@ mod peer;
 
 pub use peer::serve;
 
-/// Bytes the other side lends: more than the caches hold, as much as the floors walk through.
-const LENT: u64 = 256 << 20;
+/// Bytes the other side lends, and the most that a call may move: more than the caches hold, as much as the floors walk through.
+pub const LENT: u64 = 256 << 20;
 /// Pieces of a scatter case.
 const PIECES: usize = 128;
 /// Bytes of such a piece.
@@ -32,9 +33,9 @@ pub struct Options {
     pub program: PathBuf,
     /// Counted rounds.
     pub rounds: usize,
-    /// Bytes of a job: multiples of 4096, at most 4 MiB.
+    /// Bytes of a job.
     pub sizes: Vec<usize>,
-    /// Jobs of one call in the cases with several.
+    /// Jobs of one call in the cases with several; together at most [`LENT`].
     pub in_flight: usize,
     /// How long one measurement takes.
     pub time: Duration,
@@ -174,7 +175,7 @@ impl Figure {
             pieces: if shape.scatter { batch } else { 1 },
             rounds: samples.len(),
             bytes_per_s: of(&rate),
-            bytes_per_s_range: [samples.iter().map(rate).fold(f64::INFINITY, f64::min), samples.iter().map(rate).fold(0.0, f64::max)],
+            bytes_per_s_range: range(samples.iter().map(rate)),
             p50_us: of(&|s| s.p50_us),
             p99_us: of(&|s| s.p99_us),
             client_cpu_s_per_gb: of(&|s| s.client_cpu_s * 1e9 / bytes(s)),
@@ -186,11 +187,7 @@ impl Figure {
 impl std::fmt::Display for Figures {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         writeln!(f, "{}", self.origin)?;
-        let cores = if self.pinned {
-            format!("Asking side on core {CLIENT_CORE}, other side on core {SERVER_CORE}.")
-        } else {
-            format!("NOT PINNED: cores {CLIENT_CORE} and {SERVER_CORE} are not both ours, latencies are not comparable.")
-        };
+        let cores = pinned::sentence(self.pinned);
         writeln!(f, "{cores} Medians of interleaved rounds; one asking thread; GB = 1e9 bytes; p50 and p99 of a call, with all its jobs.")?;
         writeln!(f, "`of floor`: our rate divided by that of memcpy (shm) or raw tcp (tcp) in the same case.\n")?;
         let header = ["op", "size", "jobs", "pieces", "who", "GB/s", "p50", "p99", "client CPU s/GB", "peer CPU s/GB", "of floor"];

@@ -39,9 +39,13 @@ pub(super) struct Peer {
 
 impl Transfer {
     pub(super) fn run(self, global: &Global) -> Result<(), Failure> {
-        let sizes = sizes(&self.sizes, 4 << 20)?;
-        if self.rounds == 0 || !(1..=32).contains(&self.in_flight) || self.time.0.is_zero() {
-            return Err(Failure::Usage("--rounds and --time must be more than 0, --in-flight between 1 and 32".into()));
+        let sizes = sizes(&self.sizes, 64 << 20)?;
+        if self.rounds == 0 || self.in_flight == 0 || self.time.0.is_zero() {
+            return Err(Failure::Usage("--rounds, --in-flight and --time must be more than 0".into()));
+        }
+        if sizes.iter().any(|size| size.saturating_mul(self.in_flight) as u64 > transfer::LENT) {
+            let lent = ByteSize(transfer::LENT);
+            return Err(Failure::Usage(format!("--sizes and --in-flight: a call moves at most {lent}, take less of one of them")));
         }
         let scratch = Scratch::new(None)?;
         let options = transfer::Options {
