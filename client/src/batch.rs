@@ -54,7 +54,7 @@ mod tests {
     #[test]
     fn pieces_cover_everything_once_within_the_limits() {
         let limits = Limits { items: 3, weight: 10 };
-        assert_eq!(pieces([].into_iter(), limits), []);
+        assert!(pieces([].into_iter(), limits).is_empty());
         assert_eq!(pieces([1, 1, 1, 1].into_iter(), limits), [0..3, 3..4]);
         assert_eq!(pieces([5, 5, 1].into_iter(), limits), [0..2, 2..3]);
         assert_eq!(pieces([99, 1, u64::MAX, u64::MAX].into_iter(), limits), [0..1, 1..2, 2..3, 3..4]);

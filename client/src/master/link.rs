@@ -11,7 +11,7 @@ use perilune_protocol::{Fault, FaultCode, Outcome};
 use std::collections::HashMap;
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
@@ -19,8 +19,10 @@ use std::time::{Duration, Instant};
 pub(crate) struct Link {
     address: String,
     socket: TcpStream,
-    /// Held by the caller whose frame is being written.
-    writing: Mutex<()>,
+    /// Whether somebody's frame is being written.
+    writing: Mutex<bool>,
+    /// Told when `writing` turns false.
+    written: Condvar,
     calls: Mutex<Calls>,
     /// Taken once per call, by anyone; only uniqueness matters, so relaxed.
     next_id: AtomicU64,
@@ -71,7 +73,14 @@ impl Link {
         socket.set_read_timeout(Some(STEP))?;
         socket.set_write_timeout(Some(STEP))?;
         let calls = Calls { waiting: HashMap::new(), reader: Some(Reader::new()), broken: None };
-        Ok(Self { address, socket, writing: Mutex::new(()), calls: Mutex::new(calls), next_id: AtomicU64::new(1) })
+        Ok(Self {
+            address,
+            socket,
+            writing: Mutex::new(false),
+            written: Condvar::new(),
+            calls: Mutex::new(calls),
+            next_id: AtomicU64::new(1),
+        })
     }
 
     /// Asks, and waits for the answer until `deadline`.
@@ -114,11 +123,7 @@ impl Link {
     }
 
     fn send(&self, id: u64, frame: &[u8], deadline: Instant, name: &str) -> Result<(), Fault> {
-        let sent = {
-            let _turn = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-            wire::send(&self.socket, frame, deadline)
-        };
-        sent.map_err(|error| {
+        self.send_in_turn(frame, deadline).map_err(|error| {
             self.lock().waiting.remove(&id);
             match error {
                 SendError::NothingSent => self.late(name),
@@ -129,6 +134,21 @@ impl Link {
                 }
             }
         })
+    }
+
+    fn send_in_turn(&self, frame: &[u8], deadline: Instant) -> Result<(), SendError> {
+        let writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = deadline.saturating_duration_since(Instant::now());
+        let (mut writing, _) = self.written.wait_timeout_while(writing, left, |busy| *busy).unwrap_or_else(PoisonError::into_inner);
+        if *writing {
+            return Err(SendError::NothingSent);
+        }
+        *writing = true;
+        drop(writing);
+        let sent = wire::send(&self.socket, frame, deadline);
+        *self.writing.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        self.written.notify_one();
+        sent
     }
 
     fn wait(&self, id: u64, deadline: Instant, name: &str) -> Result<Vec<u8>, Fault> {
@@ -298,6 +318,26 @@ mod tests {
             assert_eq!(patient.join().unwrap().unwrap(), Ok(2));
         });
         drop(link);
+    }
+
+    #[test]
+    fn a_caller_whose_time_is_over_does_not_wait_for_a_question_that_is_stuck() {
+        let address = fake::master(|mut peer: Peer| {
+            peer.hello().unwrap();
+            thread::sleep(Duration::from_secs(20)); // reads nothing; ends with the test's process
+        });
+        let link = open(&address);
+        thread::scope(|scope| {
+            let huge = MatchPrefix { keys: vec![ObjectKey::new(vec![0; 32 << 20])] };
+            let stuck = scope.spawn(|| link.call(&{ huge }, Instant::now() + Duration::from_secs(3)));
+            while !*link.writing.lock().unwrap() && !stuck.is_finished() {
+                thread::yield_now();
+            }
+            let fault = link.call(&question(1), Instant::now() + Duration::from_millis(50)).unwrap_err();
+            assert_eq!(fault.code, FaultCode::Timeout);
+            assert!(!stuck.is_finished());
+            assert_eq!(stuck.join().unwrap().unwrap_err().code, FaultCode::Unreachable);
+        });
     }
 
     #[test]

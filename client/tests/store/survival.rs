@@ -52,7 +52,7 @@ fn a_node_that_cannot_map_its_memory_just_now_refuses_to_start_and_keeps_it() {
     for _ in 0..2 {
         let fault = perilune_client::StoreNode::start(config.clone()).err().expect("a segment cannot be mapped");
         assert!(fault.code == FaultCode::Storage && fault.message.contains(&segment.to_string()), "{fault}");
-        assert_eq!(objects_of(id), [object.clone()], "its memory stays");
+        assert_eq!(objects_of(id), std::slice::from_ref(&object), "its memory stays");
     }
     file.set_len(4 * MIB).unwrap();
     let node = cluster.node_with(config.clone());
