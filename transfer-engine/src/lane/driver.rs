@@ -106,8 +106,12 @@ impl Driver {
         // First, because work may have waited here while its thread was stopped.
         self.expire();
         self.push();
+        let held: usize = self.ports.iter().map(|port| port.held).sum();
         if self.done.is_empty() && !self.idle() {
             self.poll(wake, wait);
+        } else if held > self.done.len() {
+            // A transport that always has something done must not starve the others.
+            self.poll(wake, Duration::ZERO);
         }
         self.deliver();
         self.expire();

@@ -156,7 +156,7 @@ impl Memory {
 
     /// Moves the bytes of `work`, whose extents were checked against this memory, until its deadline.
     pub(crate) fn transfer(&self, work: &crate::transport::Work) -> Result<(), Failure> {
-        transfer(work, &self.mapping)
+        transfer(work, &self.mapping, || work.in_time())
     }
 
     /// Whether every byte still exists. A named object may be cut short by anybody who may write it; then its bytes must not be touched.

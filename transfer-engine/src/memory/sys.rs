@@ -79,15 +79,15 @@ pub unsafe fn copy(from: u64, to: u64, len: u64) {
     unsafe { std::ptr::copy_nonoverlapping(source, target, len as usize) };
 }
 
-/// As many bytes are copied between two looks at the clock; well under a millisecond.
+/// As many bytes are copied between two questions whether to go on; well under a millisecond.
 const STRIDE: u64 = 2 << 20;
 
-/// Moves the bytes of `work` between its local buffers and a mapped segment, as long as its deadline has not passed.
+/// Moves the bytes of `work` between its local buffers and a mapped segment; stops when `may` refuses.
 /// Extents that leave the mapping were refused before; if any came here it would move nothing.
-pub(crate) fn transfer(work: &Work, mapping: &Mapping) -> Result<(), Failure> {
+pub(crate) fn transfer(work: &Work, mapping: &Mapping, may: impl Fn() -> Result<(), Failure>) -> Result<(), Failure> {
     let mut local = work.local.iter().copied();
     let Some(mut slice) = local.next() else { return Ok(()) };
-    // Bytes that may move before the next look at the clock.
+    // Bytes that may move before the next question.
     let mut granted = 0;
     for extent in work.extents.iter().filter(|extent| extent.fits(mapping.len())) {
         let (mut at, mut left) = (mapping.base() + extent.offset, extent.len);
@@ -98,7 +98,7 @@ pub(crate) fn transfer(work: &Work, mapping: &Mapping) -> Result<(), Failure> {
                 continue;
             }
             if granted == 0 {
-                work.in_time()?;
+                may()?;
                 granted = STRIDE;
             }
             let now = left.min(slice.len).min(granted);

@@ -12,6 +12,9 @@ use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+/// Pieces answered in one call.
+const TURN: usize = 16;
+
 /// What the fake does to work. The default moves everything at once.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Faults {
@@ -112,8 +115,13 @@ impl Transport for FakeTransport {
 
     fn submit(&mut self, queue: &mut VecDeque<Box<Work>>, done: &mut Vec<Completion>) -> usize {
         let Faults { lose_one_in, delay_max, .. } = self.network.faults;
-        let took = queue.len().min(self.capabilities().depth - self.held.len());
-        for work in queue.drain(..took) {
+        let room = self.capabilities().depth - self.held.len();
+        let mut took = 0;
+        while took < room
+            && done.len() < TURN
+            && let Some(work) = queue.pop_front()
+        {
+            took += 1;
             if self.dice.one_in(lose_one_in) {
                 self.held.push((None, work));
             } else if delay_max.is_zero() {

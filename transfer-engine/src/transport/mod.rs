@@ -78,7 +78,9 @@ pub trait Transport: Send {
     /// When no connection can be tried.
     fn connect(&mut self, address: &Address) -> Result<Peer, Failure>;
 
-    /// Takes work from the front of `queue` and returns how much it took. What is done at once goes to `done` right away.
+    /// Takes work from the front of `queue` and returns how much it took. What is done at once goes to `done` right away; a transport that
+    /// moves bytes here stops after some and leaves the rest for the next call, so that the lane can look after others in between.
+    /// One that leaves work for any other reason than that is full must have added to `done`: else the lane may sleep.
     fn submit(&mut self, queue: &mut VecDeque<Box<Work>>, done: &mut Vec<Completion>) -> usize;
 
     /// Moves bytes and adds what is done. With nothing to report it sleeps until there is, [`Wake`] fires, or `wait` is over; it may return early.

@@ -192,6 +192,23 @@ fn where_shared_memory_does_not_work_tcp_does() {
     assert!(outcome[0].as_ref().unwrap_err().to_string().contains("nobody.sock"), "{outcome:?}");
 }
 
+/// Guards against a stopped process that holds its lane for a quarter of a second again and again.
+#[test]
+fn a_silent_socket_is_tried_once_and_tcp_is_used_meanwhile() {
+    let rig = Rig::new(Way::Tcp);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("silent.sock");
+    let silent = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let segment = rig.described(|desc| desc.endpoints.insert(0, shm_at(path.to_str().unwrap())));
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(700) {
+        assert_eq!(rig.client.run(&mut [Job::write(&segment, at(0, 3), b"one")], LONG), [Ok(())]);
+    }
+    silent.set_nonblocking(true).unwrap();
+    assert!(silent.accept().is_ok());
+    assert!(silent.accept().is_err(), "it was tried again within 700 ms");
+}
+
 #[test]
 fn nonsense_closes_its_connection_and_touches_nothing() {
     let rig = Rig::new(Way::Tcp);

@@ -94,6 +94,16 @@ pub(crate) fn a_dropped_ticket_leaves_the_buffers_alone(rig: &Rig) {
     assert!(there.iter().all(|&b| b == 1), "bytes of a buffer that was given back were sent");
 }
 
+/// However much is queued, a lane stays open for other things.
+pub(crate) fn a_dropped_ticket_ends_a_long_queue(rig: &Rig) {
+    let mut large = vec![1; 16 << 20];
+    let writes = (0..400).map(|_| request(rig, Op::Write, 0, &mut large)).collect();
+    let begun = Instant::now();
+    // SAFETY: `large` outlives the ticket and is only read.
+    drop(unsafe { rig.client.submit(writes, LONG) });
+    assert!(begun.elapsed() < Duration::from_millis(300), "{:?}", begun.elapsed());
+}
+
 pub(crate) fn registering_rules(rig: &Rig) {
     let mut buffer = vec![0u8; 4096];
     let base = buffer.as_mut_ptr();

@@ -7,11 +7,11 @@ use crate::transport::shm::frame::{ANSWER_BYTES, Answer, Question};
 use crate::transport::shm::sys::{CONTROL_BYTES, Control, receive_with_files};
 use crate::transport::{Address, Peer, Work};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::socket::{MsgFlags, recv};
+use nix::sys::socket::{self, AddressFamily, MsgFlags, SockFlag, SockType, UnixAddr, recv};
 use nix::sys::stat::fstat;
 use perilune_protocol::SegmentId;
 use std::collections::HashMap;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,8 +21,11 @@ use std::time::{Duration, Instant};
 
 /// How long a process may take to hand a descriptor out before another path is tried.
 const HANDSHAKE: Duration = Duration::from_millis(250);
-/// How long a process that did not answer is left alone.
+/// How long a process that refused at once is left alone.
 const PAUSE: Duration = Duration::from_millis(100);
+/// How long one that kept a lane waiting in vain is left alone: this long at first, doubled up to the maximum while it stays silent.
+const SILENT: Duration = Duration::from_secs(1);
+const SILENT_MAX: Duration = Duration::from_secs(10);
 const STOP: u64 = u64::MAX;
 
 /// A segment of another process in our address space.
@@ -47,11 +50,12 @@ impl Mapped {
     }
 
     pub(super) fn transfer(&self, work: &Work) -> Result<(), Failure> {
+        let withdrawn = || Err(Failure::new(TransferErrorKind::UnknownSegment, "the peer withdrew the segment"));
         if !self.control.enter() {
-            return Err(Failure::new(TransferErrorKind::UnknownSegment, "the peer withdrew the segment"));
+            return withdrawn();
         }
         let moved = if is_intact(self.file.as_fd(), self.sealed, self.end) {
-            transfer(work, &self.mapping)
+            transfer(work, &self.mapping, || if self.control.open() { work.in_time() } else { withdrawn() })
         } else {
             Err(Failure::new(TransferErrorKind::Failed, "the object behind the segment was cut short"))
         };
@@ -66,7 +70,14 @@ struct Host {
     mapped: HashMap<(SegmentId, u128), Arc<Mapped>>,
     /// Connected before, and lost since.
     gone: bool,
-    failed: Option<(Instant, String)>,
+    failed: Option<Failed>,
+}
+
+/// A connection that could not be made, and how long none is tried since.
+struct Failed {
+    at: Instant,
+    pause: Duration,
+    cause: String,
 }
 
 /// All of them; shared by the lanes and the watcher.
@@ -105,11 +116,12 @@ impl Hosts {
         if let Some(mapped) = host.mapped.get(&key).filter(|mapped| mapped.alive()) {
             return Ok(Arc::clone(mapped));
         }
-        if let Some((since, cause)) = &host.failed
-            && since.elapsed() < PAUSE
+        if let Some(Failed { at, pause, cause }) = &host.failed
+            && at.elapsed() < *pause
         {
             return Err(unreachable(cause));
         }
+        work.in_time()?;
         let question = Question { segment: work.segment_id(), capability: work.capability() };
         match self.ask(&mut host, work.peer, &address, question) {
             Ok(Ok(mapped)) => {
@@ -118,11 +130,16 @@ impl Hosts {
             }
             Ok(Err(refused)) => Err(refused),
             Err(e) => {
-                let cause = format!("its socket {}: {e}", address.display());
+                // Both a receive that timed out and a connect to a full backlog.
+                let silent = matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
+                let why = if silent { format!("no answer within {} ms", HANDSHAKE.as_millis()) } else { e.to_string() };
+                let cause = format!("its socket {}: {why}", address.display());
+                let before = host.failed.take().map_or(Duration::ZERO, |failed| failed.pause);
+                let pause = if silent { (before * 2).clamp(SILENT, SILENT_MAX) } else { PAUSE };
                 let kind = if host.gone { TransferErrorKind::PeerGone } else { TransferErrorKind::PeerUnreachable };
                 host.close();
                 host.gone = false;
-                host.failed = Some((Instant::now(), cause.clone()));
+                host.failed = Some(Failed { at: Instant::now(), pause, cause: cause.clone() });
                 Err(Failure::new(kind, cause))
             }
         }
@@ -158,19 +175,19 @@ impl Hosts {
             host.gone = true;
         }
         if host.socket.is_none() {
-            let socket = UnixStream::connect(&*address.display())?;
+            let socket = connect_now(&address.display())?;
             socket.set_read_timeout(Some(HANDSHAKE))?;
             socket.set_write_timeout(Some(HANDSHAKE))?;
             self.watch(&socket, peer)?;
             host.socket = Some(socket);
         }
-        let Some(socket) = &mut host.socket else { return Err(std::io::ErrorKind::NotConnected.into()) };
+        let Some(socket) = &mut host.socket else { return Err(ErrorKind::NotConnected.into()) };
         socket.write_all(&question.encode())?;
         let mut bytes = [0; ANSWER_BYTES];
         let (count, files) = receive_with_files(socket.as_fd(), &mut bytes)?;
-        let garbled = || std::io::Error::new(std::io::ErrorKind::InvalidData, "the answer is not one of this version");
+        let garbled = || std::io::Error::new(ErrorKind::InvalidData, "the answer is not one of this version");
         if count == 0 {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
+            return Err(ErrorKind::UnexpectedEof.into());
         }
         if count < ANSWER_BYTES {
             return Err(garbled());
@@ -236,6 +253,16 @@ impl Host {
             mapped.alive.store(false, Ordering::Release);
         }
     }
+}
+
+/// Connects without waiting for a process that does not accept.
+fn connect_now(path: &str) -> std::io::Result<UnixStream> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket::socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    socket::connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+    let socket = UnixStream::from(socket);
+    socket.set_nonblocking(false)?;
+    Ok(socket)
 }
 
 /// Whether the other side closed. Nothing is ever sent unasked, so a readable socket is one that ended.

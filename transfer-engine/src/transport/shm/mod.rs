@@ -19,6 +19,11 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// As many bytes are copied before the lane looks after deadlines, cancellations and its other transports again.
+const TURN: u64 = 4 << 20;
+/// A piece counts for so many bytes at least.
+const PIECE: u64 = 1 << 10;
+
 /// The family. All lanes share its mappings, so that each page is faulted in once.
 #[derive(Default)]
 pub(crate) struct Shm {
@@ -70,9 +75,14 @@ impl Transport for ShmTransport {
     }
 
     fn submit(&mut self, queue: &mut VecDeque<Box<Work>>, done: &mut Vec<Completion>) -> usize {
-        let took = queue.len();
-        for work in queue.drain(..) {
+        let (mut took, mut spent) = (0, 0);
+        while spent < TURN
+            && let Some(work) = queue.pop_front()
+        {
             let outcome = self.transfer(&work);
+            // A failure may have taken the time of a handshake.
+            spent += if outcome.is_ok() { work.bytes.max(PIECE) } else { TURN };
+            took += 1;
             done.push(Completion { work, outcome });
         }
         took

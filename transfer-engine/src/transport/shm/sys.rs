@@ -31,11 +31,16 @@ impl Control {
     /// The user's side: the right to copy until [`Control::leave`]; false once withdrawn.
     pub(super) fn enter(&self) -> bool {
         self.word(1).fetch_add(1, Ordering::SeqCst);
-        let open = self.word(0).load(Ordering::SeqCst) == 0;
+        let open = self.open();
         if !open {
             self.leave();
         }
         open
+    }
+
+    /// Whether the segment is still lent; the owner of one that is not may be waiting for [`Control::leave`].
+    pub(super) fn open(&self) -> bool {
+        self.word(0).load(Ordering::SeqCst) == 0
     }
 
     pub(super) fn leave(&self) {
