@@ -94,7 +94,9 @@ impl Server for ShmServer {
 
     fn withdraw(&self, id: SegmentId) {
         let begun = Instant::now();
+        let mut pause = Duration::from_micros(50);
         loop {
+            // Held for a look only: everybody else goes on while we wait, and the end of a connection takes its grants away.
             let mut grants = self.shared.grants();
             grants.iter().filter(|grant| grant.segment == id).for_each(|grant| grant.control.withdraw());
             grants.retain(|grant| grant.segment != id || grant.control.busy());
@@ -106,7 +108,8 @@ impl Server for ShmServer {
                 return tracing::error!("segment {id}: a process stopped in the middle of a copy may still finish it after the withdrawal");
             }
             drop(grants);
-            thread::sleep(Duration::from_micros(50));
+            thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(5));
         }
     }
 }
@@ -222,4 +225,44 @@ fn send(stream: &UnixStream, answer: Answer, files: &[RawFd]) -> std::io::Result
     let control: &[ControlMessage<'_>] = if files.is_empty() { &[] } else { &rights };
     let sent = sendmsg::<()>(stream.as_raw_fd(), &[IoSlice::new(&bytes)], control, MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT, None)?;
     if sent == bytes.len() { Ok(()) } else { Err(std::io::Error::from(ErrorKind::WriteZero)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::shm::frame::ANSWER_BYTES;
+    use perilune_protocol::Capability;
+    use std::io::Write;
+
+    /// Guards against a stopped user of one segment that takes the whole node down while the segment is withdrawn.
+    #[test]
+    fn a_withdrawal_that_waits_for_a_copy_blocks_nobody_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let (exports, capability) = (Arc::new(Exports::default()), Capability::random());
+        let server = serve(dir.path().join("s"), Arc::clone(&exports)).unwrap();
+        let (stuck, other) = (SegmentId::random(), SegmentId::random());
+        exports.insert(other, Memory::anonymous(4096).unwrap(), capability).unwrap();
+        let page = Memory::anonymous(CONTROL_BYTES).unwrap();
+        let copying = Control::map(page.file()).unwrap();
+        assert!(copying.enter());
+        server.shared.grants().push(Grant { conn: u64::MAX, segment: stuck, control: Control::map(page.file()).unwrap() });
+        thread::scope(|scope| {
+            let withdrawal = scope.spawn(|| server.withdraw(stuck));
+            while copying.open() {
+                thread::yield_now();
+            }
+            let begun = Instant::now();
+            let mut socket = UnixStream::connect(&server.path).unwrap();
+            socket.write_all(&Question { segment: other, capability }.encode()).unwrap();
+            let mut answer = [0; ANSWER_BYTES];
+            socket.read_exact(&mut answer).unwrap();
+            assert!(matches!(Answer::decode(&answer), Some(Answer::Granted { size: 4096, .. })));
+            server.withdraw(other);
+            assert!(begun.elapsed() < WITHDRAW_MAX / 2);
+            assert!(!withdrawal.is_finished(), "the copy is still under way");
+            copying.leave();
+            withdrawal.join().unwrap();
+            assert!(begun.elapsed() < WITHDRAW_MAX / 2, "it returns as soon as the copy is over");
+        });
+    }
 }
