@@ -1,8 +1,9 @@
 //! What a store node and its master keep telling each other: I am here, with this memory; and what to free.
 
 use super::lending::Lending;
+use super::watch::Watch;
 use crate::master::{Link, Master};
-use perilune_protocol::rpc::segment::Mount;
+use perilune_protocol::rpc::segment::{Mount, Unmount};
 use perilune_protocol::rpc::session::{Heartbeat, Register};
 use perilune_protocol::{Fault, FaultCode, Outcome, SegmentDesc, SegmentId};
 use std::collections::HashSet;
@@ -14,6 +15,8 @@ use tracing::{info, warn};
 
 /// One attempt at being heard takes no longer, so that stopping is quick while the master is away.
 pub(crate) const ATTEMPT: Duration = Duration::from_secs(2);
+/// How long objects in memory that somebody took away are still offered: as long as the master lets a segment drain.
+const SPOILED_GRACE_MS: u64 = 24 * 3600 * 1000;
 /// The pause between two attempts while the master is away.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -94,6 +97,7 @@ impl Announcer {
 
 /// Beats until told to stop, reconnecting for ever. `heard` tells others whether the last beat was answered; it guards no data, so relaxed.
 pub(crate) fn run(master: &Master, lending: &Arc<Lending>, heard: &AtomicBool, stop: &Receiver<()>) {
+    let mut watch = Watch::default();
     loop {
         let every = master.welcome().map_or(PAUSE, |welcome| Duration::from_millis(welcome.heartbeat_ms.max(1)));
         let pause = if heard.load(Ordering::Relaxed) { every } else { every.min(PAUSE) };
@@ -101,7 +105,7 @@ pub(crate) fn run(master: &Master, lending: &Arc<Lending>, heard: &AtomicBool, s
             return;
         }
         let before = heard.load(Ordering::Relaxed);
-        match beat(master, lending) {
+        match beat(master, lending, &mut watch) {
             Ok(()) => {
                 heard.store(true, Ordering::Relaxed);
                 if !before {
@@ -118,7 +122,7 @@ pub(crate) fn run(master: &Master, lending: &Arc<Lending>, heard: &AtomicBool, s
     }
 }
 
-fn beat(master: &Master, lending: &Arc<Lending>) -> Outcome<()> {
+fn beat(master: &Master, lending: &Arc<Lending>, watch: &mut Watch) -> Outcome<()> {
     let deadline = Instant::now() + ATTEMPT;
     let reply = master.call(&Heartbeat { node: lending.node() }, deadline)?;
     if lending.set_news(false) || reply.register {
@@ -127,6 +131,11 @@ fn beat(master: &Master, lending: &Arc<Lending>) -> Outcome<()> {
         })?;
     }
     lending.aside(reply.release, Lending::free);
+    let segments = watch.look(&lending.all_kept());
+    if !segments.is_empty() {
+        let told = master.call(&Unmount { segments: segments.clone(), grace_ms: SPOILED_GRACE_MS }, deadline);
+        told.inspect_err(|_| watch.forget(&segments))?;
+    }
     Ok(())
 }
 

@@ -247,6 +247,10 @@ impl Lending {
     }
 
     /// The record of one segment.
+    pub(crate) fn all_kept(&self) -> Vec<Kept> {
+        self.lock().record.segments.clone()
+    }
+
     pub(crate) fn kept(&self, id: SegmentId) -> Option<Kept> {
         self.lock().record.segments.iter().find(|kept| kept.id == id).cloned()
     }

@@ -6,6 +6,7 @@ mod lending;
 mod listen;
 mod mount;
 mod record;
+mod watch;
 
 pub use config::NodeConfig;
 pub(crate) use mount::Origin;

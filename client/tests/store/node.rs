@@ -1,7 +1,7 @@
 //! Memory that comes and goes.
 
 use crate::cluster::{Cluster, MIB, Object, eventually, objects_of, value};
-use perilune_client::protocol::rpc::segment::ListSegments;
+use perilune_client::protocol::rpc::segment::{ListSegments, SegmentState};
 use perilune_client::protocol::{FaultCode, ObjectKey, PutConfig, SegmentStatus};
 use perilune_client::{Put, StoreNode};
 use std::time::Duration;
@@ -74,6 +74,10 @@ fn named_shared_memory_keeps_its_contents_and_its_name() {
     for n in 0..100 {
         assert!(store.get(&ObjectKey::from(format!("k{n}"))).unwrap() == value(n, 10_000), "removed while mounted, it stays");
     }
+    // What is put there from now on would not outlive the node, so it is not taken.
+    let is_draining = |segments: Vec<SegmentState>| segments.iter().all(|s| s.status == SegmentStatus::Draining);
+    eventually("the node notices", || is_draining(store.call(&ListSegments {}).unwrap()));
+    assert_eq!(code(store.put(&"late".into(), b"v", &PutConfig::default())), FaultCode::NoSpace);
     assert_eq!(node.unmount(&[mounted[0].id, rest[0].id], Duration::ZERO), [Ok(()), Ok(())]);
 }
 
