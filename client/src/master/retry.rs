@@ -46,6 +46,13 @@ impl Master {
         if addresses.is_empty() {
             return Err(FaultCode::InvalidParams.with("no master is named: give at least one host:port"));
         }
+        // Told now, since no amount of trying would cure it.
+        let is_address = |a: &str| a.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+        if let Some(bad) = addresses.iter().find(|a| !is_address(a)) {
+            return Err(
+                FaultCode::InvalidParams.with(format!("`{bad}` is not the address of a master: write host:port, such as 127.0.0.1:50051"))
+            );
+        }
         let state = Mutex::new(State { link: None, welcome: None, connecting: false });
         Ok(Self { addresses, hello, greeting, state, settled: Condvar::new() })
     }
