@@ -246,11 +246,12 @@ impl Lending {
         self.lock().lent.iter().filter(|lent| !lent.ending).map(|lent| lent.desc.clone()).collect()
     }
 
-    /// The record of one segment.
+    /// The records of all segments.
     pub(crate) fn all_kept(&self) -> Vec<Kept> {
         self.lock().record.segments.clone()
     }
 
+    /// The record of one segment.
     pub(crate) fn kept(&self, id: SegmentId) -> Option<Kept> {
         self.lock().record.segments.iter().find(|kept| kept.id == id).cloned()
     }
