@@ -1,7 +1,7 @@
 //! Counts the pieces of a batch down to zero and tells whoever waits.
 
 use crate::request::Outcome;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use perilune_stdx::tally::Tally as Pieces;
 use std::sync::{Mutex, PoisonError};
 use std::task::Waker;
 use std::thread::Thread;
@@ -14,9 +14,8 @@ pub(crate) enum Listener {
 
 /// The outcomes of one batch while they come in.
 pub(crate) struct Tally {
-    /// Pieces not done. Lowered by whoever drives the lane, with `AcqRel`: it publishes the moved bytes and the outcomes
-    /// to [`Tally::done`], which reads with `Acquire`.
-    left: AtomicUsize,
+    /// Pieces not done. Lowered by whoever drives the lane; publishes the moved bytes and the outcomes to who sees that none is left.
+    pieces: Pieces,
     state: Mutex<State>,
 }
 
@@ -28,11 +27,11 @@ struct State {
 impl Tally {
     /// For `pieces` pieces in total; `outcomes` are what is known before the first of them.
     pub(crate) fn new(pieces: usize, outcomes: Vec<Outcome>) -> Self {
-        Self { left: AtomicUsize::new(pieces), state: Mutex::new(State { outcomes, listener: None }) }
+        Self { pieces: Pieces::new(pieces), state: Mutex::new(State { outcomes, listener: None }) }
     }
 
     pub(crate) fn done(&self) -> bool {
-        self.left.load(Ordering::Acquire) == 0
+        self.pieces.left() == 0
     }
 
     /// Takes the outcome of one piece of request `slot`. The first error of a request is its outcome.
@@ -45,7 +44,7 @@ impl Tally {
                 *kept = outcome;
             }
         }
-        if self.left.fetch_sub(1, Ordering::AcqRel) == 1 {
+        if self.pieces.done() {
             match self.lock().listener.take() {
                 None => {}
                 Some(Listener::Thread(thread)) => thread.unpark(),
