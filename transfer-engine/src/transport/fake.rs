@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 /// Pieces answered in one call.
-const TURN: usize = 16;
+const TURN: usize = 4;
 
 /// What the fake does to work. The default moves everything at once.
 #[derive(Clone, Copy, Debug, Default)]

@@ -96,12 +96,15 @@ pub(crate) fn a_dropped_ticket_leaves_the_buffers_alone(rig: &Rig) {
 
 /// However much is queued, a lane stays open for other things.
 pub(crate) fn a_dropped_ticket_ends_a_long_queue(rig: &Rig) {
+    const LAST: u64 = 70 << 20;
     let mut large = vec![1; 16 << 20];
-    let writes = (0..400).map(|_| request(rig, Op::Write, 0, &mut large)).collect();
-    let begun = Instant::now();
+    let mut writes: Vec<_> = (0..400).map(|_| request(rig, Op::Write, 0, &mut large)).collect();
+    writes.push(request(rig, Op::Write, LAST, &mut large[..8]));
     // SAFETY: `large` outlives the ticket and is only read.
     drop(unsafe { rig.client.submit(writes, LONG) });
-    assert!(begun.elapsed() < Duration::from_millis(300), "{:?}", begun.elapsed());
+    let mut there = [7; 8];
+    assert!(rig.memory.read_at(LAST, &mut there));
+    assert_eq!(there, [0; 8], "the whole queue was moved before anything else");
 }
 
 pub(crate) fn registering_rules(rig: &Rig) {
@@ -133,7 +136,7 @@ pub(crate) fn nothing_moves_after_the_deadline(rig: &Rig) {
     jobs.push(Job::write(&rig.segment, at(LAST, 8), &large[..8]));
     let begun = Instant::now();
     let mut outcomes = rig.client.run(&mut jobs, Duration::from_millis(5));
-    assert!(begun.elapsed() < Duration::from_millis(500), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     assert_eq!(outcomes.pop().unwrap().unwrap_err().kind, TransferErrorKind::Timeout);
     let mut there = [7; 8];
     assert!(rig.memory.read_at(LAST, &mut there));
