@@ -3,12 +3,15 @@
 //! ```text
 //! <dir>/FORMAT              format version, cluster id, checksum; text
 //! <dir>/LOCK                flock of the process that has it open
+//! <dir>/USED                there once the log held an entry: from then on a directory without a log is a damaged one
 //! <dir>/raft/               the entries (raft-engine)
 //! <dir>/snapshots/I-T       the machine after entry I of term T
 //! ```
 
 use super::LogError;
 use super::entry::crc;
+use super::files::is_append;
+use super::store::corrupt;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -17,12 +20,19 @@ use uuid::Uuid;
 
 /// The newest format of the whole directory that this version reads, and the one it writes.
 pub(super) const FORMAT_VERSION: u32 = 1;
+/// What is wrong when a directory that was in use has no log.
+pub(super) const LOG_GONE: &str = "the log is gone: this directory was in use, but none of its log files (*.raftlog) holds anything";
+const MARK: &str = "USED";
 const TITLE: &str = "perilune data directory";
 
 /// An open, locked data directory. Dropped last of all that works in it: that unlocks it.
 pub(super) struct Directory {
     pub(super) path: PathBuf,
     pub(super) cluster: Uuid,
+    /// Whether the log held entries before.
+    pub(super) used: bool,
+    /// Whether USED says so; directories of versions before it have at most snapshots to say so.
+    pub(super) marked: bool,
     lock: File,
 }
 
@@ -36,17 +46,38 @@ impl Directory {
             Err(e) => return Err(io_error(path, "cannot be looked at", e)),
         }
         let lock = lock(path)?;
-        let cluster = match read_format(path)? {
-            Some(cluster) => cluster,
-            None => write_format(path)?,
-        };
+        let found = read_format(path)?;
+        let marked = path.join(MARK).exists();
+        let used = marked || holds(&snapshots(path), |name| name.contains('-'))?;
+        if !holds_log(path)? {
+            if used {
+                return Err(corrupt(&raft(path), LOG_GONE.into()));
+            }
+            if found.is_some() {
+                tracing::warn!(dir = %path.display(), "the directory was made before but holds no log: nothing was stored yet, or its log was removed");
+            }
+        }
+        let cluster = found.map_or_else(|| write_format(path), Ok)?;
         for inner in [raft(path), snapshots(path)] {
             if !inner.is_dir() {
                 make(&inner)?;
             }
         }
         sync_dir(path)?;
-        Ok(Self { path: path.into(), cluster, lock })
+        Ok(Self { path: path.into(), cluster, used, marked, lock })
+    }
+
+    /// Called once the log holds an entry, and that is on disk.
+    pub(super) fn mark(&mut self) {
+        let path = self.path.join(MARK);
+        let said = "The log in this directory holds entries; without them the directory is not opened.\n";
+        // The names of the files come before the mark.
+        let marked = sync_dir(&raft(&self.path)).map_err(|e| e.to_string());
+        match marked.and_then(|()| write_whole(&path, |file| file.write_all(said.as_bytes())).map_err(|e| e.to_string())) {
+            Ok(()) => (self.used, self.marked) = (true, true),
+            // It only serves to tell a log that is gone from one that never was; the next open tries again.
+            Err(e) => tracing::warn!(file = %path.display(), "the mark of a log in use cannot be written: {e}"),
+        }
     }
 }
 
@@ -63,6 +94,27 @@ pub(super) fn raft(dir: &Path) -> PathBuf {
 
 pub(super) fn snapshots(dir: &Path) -> PathBuf {
     dir.join("snapshots")
+}
+
+/// Whether a file with anything in it, of a name that fits, is in a directory that may be missing.
+fn holds(dir: &Path, fits: impl Fn(&str) -> bool) -> Result<bool, LogError> {
+    let looked = || -> io::Result<bool> {
+        for file in fs::read_dir(dir)? {
+            let file = file?;
+            if file.file_name().to_str().is_some_and(&fits) && file.metadata()?.len() > 0 {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    };
+    match looked() {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
+        looked => looked.map_err(|e| io_error(dir, "cannot be listed", e)),
+    }
+}
+
+fn holds_log(dir: &Path) -> Result<bool, LogError> {
+    holds(&raft(dir), |name| is_append(Path::new(name)))
 }
 
 /// Makes names in a directory durable.

@@ -102,7 +102,7 @@ impl<M: Machine> Driver<M> {
         let raft_dir = directory::raft(&directory.path);
         let files = Arc::new(Files::new(Arc::clone(&board.counters)));
         let members = ConfState { voters: vec![MEMBER], ..ConfState::default() };
-        let mut store = Store::open(&raft_dir, Arc::clone(&files), members)?;
+        let mut store = Store::open(&raft_dir, Arc::clone(&files), members, directory.used)?;
         let snapshots = restore(&directory, &store, &mut machine)?;
         let applied = snapshots.last().map_or(0, |s| s.index);
         store.check(applied + 1).map_err(|what| corrupt(&raft_dir, what))?;
@@ -158,6 +158,12 @@ impl<M: Machine> Driver<M> {
             }
         });
         led.map_err(|what| LogError::Start { path: driver.config.dir.clone(), what })?;
+        if !driver.directory.marked {
+            driver.files.sync();
+            if driver.files.failure().is_none() {
+                driver.directory.mark();
+            }
+        }
         driver.publish();
         Ok(driver)
     }

@@ -2,7 +2,7 @@
 //! panic; the background sync needs the file that is being written; and a broken end of the log is looked at before it is cut off.
 
 use super::counters::{Counters, count};
-use super::record::damage_in;
+use super::tail::damage_in;
 use raft_engine::env::{FileSystem, Handle, Permission, WriteExt};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -131,6 +131,32 @@ impl FileSystem for LogFiles {
     }
 }
 
+pub(super) fn is_append(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e == "raftlog")
+}
+
+/// Raft-engine's header of a file: 53 bytes that are always the same, its version, and in version 2 the alignment of writes; big-endian.
+const HEADER_BEGINS: &[u8] = b"RAFT-LOG-FILE-HEADER-";
+const VERSION_2: [u8; 8] = 2u64.to_be_bytes();
+
+/// The first file in the directory whose header asks for aligned writes, which none of ours does. Raft-engine does not check that field,
+/// and would ask for as much memory as it says.
+pub(super) fn strange_header(dir: &Path) -> io::Result<Option<PathBuf>> {
+    for file in fs::read_dir(dir)? {
+        let path = file?.path();
+        let mut header = [0; 69];
+        if (is_append(&path) || path.extension().is_some_and(|e| e == "rewrite"))
+            && File::open(&path)?.read_exact_at(&mut header, 0).is_ok()
+            && header.starts_with(HEADER_BEGINS)
+            && header[53..61] == VERSION_2
+            && header[61..] != [0; 8]
+        {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
+}
+
 /// One file of the log.
 pub(super) struct LogFile {
     file: Arc<File>,
@@ -141,7 +167,19 @@ pub(super) struct LogFile {
 impl LogFile {
     /// Appends go to `.raftlog` files; `.rewrite` files hold what a purge moved there, from sources it deletes only after a sync.
     fn is_append(&self) -> bool {
-        self.path.extension().is_some_and(|e| e == "raftlog")
+        is_append(&self.path)
+    }
+
+    /// The low bits of the number in its name.
+    fn number(&self) -> u32 {
+        self.path.file_stem().and_then(|s| s.to_str()?.parse::<u64>().ok()).unwrap_or_default() as u32
+    }
+
+    /// Whether files that were begun after this one hold anything; nothing when that cannot be seen.
+    fn has_later(&self) -> Option<bool> {
+        let files = fs::read_dir(self.path.parent()?).ok()?.flatten();
+        let name = self.path.file_name()?;
+        Some(files.filter(|f| is_append(&f.path()) && *f.file_name() > *name).any(|f| f.metadata().is_ok_and(|m| m.len() > 0)))
     }
 
     fn size(&self) -> io::Result<u64> {
@@ -154,15 +192,20 @@ impl Handle for LogFile {
     fn truncate(&self, offset: usize) -> io::Result<()> {
         let mut tail = vec![0; usize::try_from(self.size()?.saturating_sub(offset as u64)).unwrap_or(usize::MAX)];
         self.file.read_exact_at(&mut tail, offset as u64)?;
-        if let Some(what) = damage_in(&tail).filter(|_| self.is_append()) {
-            let what = format!("at byte {offset}, {what}");
-            let _ = self.shared.damage.set((self.path.clone(), what.clone()));
-            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
-        }
-        // Space allocated ahead is zero and is cut off after every kill; anything else was a write that did not finish.
-        let unfinished = tail.iter().rposition(|b| *b != 0).map_or(0, |last| last + 1);
-        if unfinished > 0 {
-            tracing::warn!(file = %self.path.display(), offset, unfinished, "an unfinished, never acknowledged write is cut off the log");
+        // Space allocated ahead is zero and is cut off after every kill.
+        let unread = tail.iter().rposition(|b| *b != 0).map_or(0, |last| last + 1);
+        if self.is_append() && unread > 0 {
+            // A file is synced before the next one is begun, so nothing in it can be torn.
+            let in_the_middle = || self.has_later()?.then(|| "its last write cannot be read, though a later file follows".into());
+            if let Some(what) = damage_in(&tail[..unread], self.number()).or_else(in_the_middle) {
+                let what = format!("at byte {offset}, {what}");
+                let _ = self.shared.damage.set((self.path.clone(), what.clone()));
+                return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+            }
+            tracing::warn!(
+                file = %self.path.display(), offset, unread,
+                "the last write of the log is not whole and is cut off: it was under way when the process or the machine stopped, or was damaged since"
+            );
         }
         self.file.set_len(offset as u64)
     }

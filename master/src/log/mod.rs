@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `driver` | the log thread |
 //! | `entry`, `record`, `snapshot`, `directory` | what is stored, each with version and checksum |
-//! | `store`, `stored`, `files` | entries on disk: raft's storage over raft-engine, and the files below it |
+//! | `store`, `stored`, `files`, `tail` | entries on disk: raft's storage over raft-engine, the files below it, and what a broken end means |
 //! | `restore` | from the directory to a machine |
 //! | `background` | snapshots, deletion, periodic sync |
 //! | `peers` | the way to other members |
@@ -28,6 +28,7 @@ mod snapshot;
 mod status;
 mod store;
 mod stored;
+mod tail;
 
 pub use config::{Durability, EFFECT_BYTES_MAX, LogConfig};
 pub use error::LogError;
@@ -66,8 +67,8 @@ impl<M: Machine> Log<M> {
     /// Opens or makes the log in `config.dir`, restores and replays `machine`, and returns when this member leads.
     ///
     /// # Errors
-    /// When the directory cannot be used, is in use, is of a newer version, or is damaged. A last write that did not finish is no
-    /// damage: it was never acknowledged, and is cut off.
+    /// When the directory cannot be used, is in use, is of a newer version, or is damaged, or when its log is gone. A last write that did
+    /// not finish is no damage and is cut off, as long as no whole write lies behind it.
     pub fn open(config: LogConfig, machine: M) -> Result<Self, LogError> {
         let (inbox, outbox) = bounded(config.queue_effects.max(1));
         let board = Arc::new(Board::default());

@@ -68,26 +68,9 @@ impl Record {
 }
 
 /// Every whole record in a stretch of raw bytes, in order, with where it begins.
-fn scan(bytes: &[u8]) -> impl Iterator<Item = (usize, Record)> + '_ {
+pub(super) fn scan(bytes: &[u8]) -> impl Iterator<Item = (usize, Record)> + '_ {
     let starts = bytes.windows(RECORD_BYTES).enumerate().filter(|(_, w)| w.starts_with(&MAGIC));
     starts.filter_map(|(at, w)| Record::decode(w).ok().map(|r| (at, r)))
-}
-
-/// The log ends in bytes that cannot be read: `tail` begins with the write that is broken. Says so when that write was once safely on
-/// disk: then this is damage, not a torn write.
-///
-/// A write is torn when the machine stops in the middle of it; nothing after it was synced, because the next sync comes after the next
-/// write. So when a whole record stands behind the hole and says that what lies in the hole had been synced, the disk lost it later.
-pub(super) fn damage_in(tail: &[u8]) -> Option<String> {
-    // The broken write's own record may be whole, and says nothing about itself. raft-engine begins a write with its length, shifted by
-    // a byte, big-endian. Where that is lost, the first record is taken for the broken write's own, which errs toward torn.
-    let length = tail.first_chunk::<8>().map(|b| u64::from_be_bytes(*b) >> 8).filter(|l| (1..tail.len() as u64).contains(l));
-    let records: Vec<(usize, Record)> = scan(tail).filter(|(_, r)| r.first > 0).collect();
-    let (at, first) = records.first()?;
-    let is_own = length.is_none_or(|l| (*at as u64) < l);
-    let lost = if is_own { first.first } else { first.first - 1 };
-    let synced = records.iter().map(|(_, r)| r.synced).max()?;
-    (synced >= lost).then(|| format!("the entry {lost} cannot be read, though entries up to {synced} had been synced"))
 }
 
 #[cfg(test)]
@@ -110,29 +93,5 @@ mod tests {
         for cut in 0..bytes.len() {
             assert!(Record::decode(&bytes[..cut]).is_err(), "cut at {cut}");
         }
-    }
-
-    #[test]
-    fn a_torn_write_is_told_from_damage() {
-        let write = |record: Record| {
-            let body = record.encode();
-            [&((8 + body.len() as u64) << 8).to_be_bytes()[..], &body].concat()
-        };
-        let torn = [&b"half a write"[..], &[0; 500]].concat();
-        assert_eq!(damage_in(&torn), None);
-        // Torn before its record was.
-        assert_eq!(damage_in(&write(record(10, 9))), None);
-        // Lost in a power cut before any sync: entry 10 is gone, 11 happened to reach the disk.
-        let unsynced = [write(record(10, 9)), write(record(11, 9))].concat();
-        assert_eq!(damage_in(&unsynced), None);
-        let mut damaged = [write(record(10, 9)), write(record(11, 10))].concat();
-        assert!(damage_in(&damaged).unwrap().contains("entry 10 "));
-        damaged[30] ^= 1;
-        assert!(damage_in(&damaged).unwrap().contains("entry 10 "));
-        // With its length lost too, the next sync after it tells.
-        damaged.splice(..8, [0; 8]);
-        assert_eq!(damage_in(&damaged), None);
-        damaged.extend(write(record(12, 11)));
-        assert!(damage_in(&damaged).unwrap().contains("entry 11 "));
     }
 }

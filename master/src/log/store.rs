@@ -1,9 +1,9 @@
 //! The entries on disk: raft's `Storage` over raft-engine. Owned by the log thread.
 
 use super::LogError;
-use super::directory::io_error;
+use super::directory::{self, io_error};
 use super::entry::{crc, unpack};
-use super::files::{Files, LogFiles};
+use super::files::{Files, LogFiles, strange_header};
 use super::record::Record;
 use super::stored::{Entries, Stored};
 use protobuf_prost::Message as _;
@@ -41,8 +41,8 @@ pub(super) struct Store {
 }
 
 impl Store {
-    /// Opens the entries in `dir`; a new store begins with `members`.
-    pub(super) fn open(dir: &Path, files: Arc<Files>, members: ConfState) -> Result<Self, LogError> {
+    /// Opens the entries in `dir`; a new store, which is an error when `used`, begins with `members`.
+    pub(super) fn open(dir: &Path, files: Arc<Files>, members: ConfState, used: bool) -> Result<Self, LogError> {
         let engine = Arc::new(open_engine(dir, &files)?);
         let corrupt = |what: String| corrupt(dir, what);
         let mut store = Self { engine, files, record: Record::default(), members, last: 0, cache: VecDeque::new(), cache_bytes: 0 };
@@ -51,6 +51,7 @@ impl Store {
                 store.record = Record::decode(&record).map_err(corrupt)?;
                 store.members = decode_members(&members).map_err(corrupt)?;
             }
+            (None, None) if used && store.engine.last_index(GROUP).is_none() => return Err(corrupt(directory::LOG_GONE.into())),
             // A new log, or one whose very first write did not reach the disk.
             (None, None) if store.engine.last_index(GROUP).is_none() => store
                 .write(&[], |batch, store| batch.put(GROUP, MEMBERS.to_vec(), encode_members(&store.members)), true)
@@ -294,6 +295,9 @@ fn open_engine(dir: &Path, files: &Arc<Files>) -> Result<Engine, LogError> {
         enable_log_recycle: false,
         ..Config::default()
     };
+    if let Some(path) = strange_header(dir).map_err(|e| io_error(dir, "cannot be looked at", e))? {
+        return Err(corrupt(&path, "its header asks for aligned writes, which this program never does".into()));
+    }
     // Raft-engine's own lock is only in the way (ours is held): a process just being forked may hold it a little longer than we did.
     match std::fs::remove_file(dir.join("LOCK")) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(io_error(dir, "an old lock file cannot be removed", e)),
@@ -301,7 +305,10 @@ fn open_engine(dir: &Path, files: &Arc<Files>) -> Result<Engine, LogError> {
     }
     let opened = catch_unwind(AssertUnwindSafe(|| Engine::open_with_file_system(config, Arc::new(LogFiles(Arc::clone(files))))));
     if let Some((path, what)) = files.damage() {
-        return Err(corrupt(&path, what));
+        let advice = "Restore the data directory from a backup, or start with an empty one and let the store nodes mount again; keep the \
+                      damaged one for inspection. To give up that write and all behind it instead, cut the file off at that byte \
+                      (truncate --size).";
+        return Err(LogError::Corrupt { path, what, advice });
     }
     match opened {
         Ok(Ok(engine)) => Ok(engine),

@@ -1,11 +1,12 @@
 //! Directories that are not as they were left.
 
-use crate::machine::{Table, config, file_with, open, put_each};
+use crate::machine::{Table, config, file_with, open, put_each, until};
 use perilune_master::log::{Durability, Log, LogConfig, LogError};
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::time::Duration;
 
 fn refused(dir: &Path) -> LogError {
     Log::open(config(dir), Table::default()).err().expect("it opened")
@@ -37,6 +38,15 @@ fn a_torn_last_record_is_cut_off_wherever_it_was_torn() {
         assert_eq!(table.seen().len(), 10, "cut at {cut}");
         assert_eq!(table.seen()[9], "after=1");
     }
+    // The same with the rest of the file still there, as a power cut may leave it.
+    for (cut, fill) in (offsets[9] - 20..whole.len()).step_by(9).flat_map(|cut| [(cut, 0), (cut, 0xa5)]) {
+        let mut torn = whole.clone();
+        torn[cut..].fill(fill);
+        torn.extend([fill; 3000]);
+        fs::write(&path, torn).unwrap();
+        let (_log, table) = open(config(dir.path()));
+        assert_eq!(table.seen().len(), 9, "cut at {cut}, filled with {fill}");
+    }
     // As a kill leaves it: space allocated ahead, or garbage in it.
     for tail in [vec![0; 5000], vec![0xa5; 5000]] {
         fs::write(&path, [&whole[..], &tail].concat()).unwrap();
@@ -63,6 +73,140 @@ fn damage_in_the_middle_is_refused_and_nothing_is_changed() {
     }
     fs::write(&path, &whole).unwrap();
     assert_eq!(open(config(dir.path())).1.seen().len(), 10);
+}
+
+/// The files of an open log, as a kill at this moment would leave them.
+fn copy_as_killed(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for file in fs::read_dir(from).unwrap().map(Result::unwrap).filter(|f| f.file_name() != "LOCK") {
+        let to = to.join(file.file_name());
+        if file.file_type().unwrap().is_dir() {
+            copy_as_killed(&file.path(), &to);
+        } else {
+            fs::copy(file.path(), to).unwrap();
+        }
+    }
+}
+
+/// Forty acknowledged effects that no sync was ever heard of, killed; and the offsets where their bytes lie.
+fn forty_killed(dir: &Path) -> Vec<usize> {
+    let live = tempfile::tempdir().unwrap();
+    let (log, _) = open(LogConfig { durability: Durability::Quorum, sync_every: Duration::from_secs(3600), ..config(live.path()) });
+    put_each(&log, (0..40).map(|n| format!("effect-{n:02}=x")));
+    copy_as_killed(live.path(), dir);
+    let bytes = fs::read(file_with(&dir.join("raft"), ".raftlog")).unwrap();
+    let find = |n| bytes.windows(9).position(|w| w == format!("effect-{n:02}").as_bytes()).unwrap();
+    (0..40).map(find).collect()
+}
+
+#[test]
+fn damage_with_whole_writes_behind_it_is_refused_though_nothing_was_synced() {
+    let dir = tempfile::tempdir().unwrap();
+    let offsets = forty_killed(dir.path());
+    let path = file_with(&dir.path().join("raft"), ".raftlog");
+    let whole = fs::read(&path).unwrap();
+    let refused_with = |damaged: &[u8], what: &str| {
+        fs::write(&path, damaged).unwrap();
+        let error = refused(dir.path());
+        assert!(matches!(error, LogError::Corrupt { .. }), "{what}: {error}");
+        assert!(error.to_string().contains("backup"), "{what}: {error}");
+        // Where what was written ends well, the zeros behind it may go.
+        let left = fs::read(&path).unwrap();
+        assert!(damaged.starts_with(&left) && damaged[left.len()..].iter().all(|b| *b == 0), "{what}: the file was changed");
+    };
+    // Two bytes anywhere, from the file's own header to the last write but one.
+    for at in (0..offsets[38]).step_by(31) {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 0x41;
+        damaged[at + 1] ^= 0x41;
+        refused_with(&damaged, &format!("at {at}"));
+    }
+    // A whole stretch gone, with only the very last write behind it.
+    for from in [offsets[38] - 20, offsets[30], offsets[2] + 50] {
+        for fill in [0, 0xa5] {
+            let mut damaged = whole.clone();
+            damaged[from..offsets[39] - 40].fill(fill);
+            refused_with(&damaged, &format!("from {from}, filled with {fill}"));
+        }
+    }
+    // Giving up what lies behind, as the advice says.
+    let mut damaged = whole.clone();
+    damaged[offsets[20] + 60] ^= 1;
+    refused_with(&damaged, "at the record of effect 20");
+    let error = refused(dir.path()).to_string();
+    let at = error.split_once("at byte ").and_then(|(_, rest)| rest.split_once(',')).unwrap_or_else(|| panic!("{error}")).0;
+    OpenOptions::new().write(true).open(&path).unwrap().set_len(at.parse().unwrap()).unwrap();
+    assert_eq!(open(config(dir.path())).1.seen().len(), 20);
+    fs::write(&path, &whole).unwrap();
+    assert_eq!(open(config(dir.path())).1.seen().len(), 40);
+}
+
+#[test]
+fn a_log_that_is_gone_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    ten(dir.path());
+    let raft = dir.path().join("raft");
+    let path = file_with(&raft, ".raftlog");
+    let whole = fs::read(&path).unwrap();
+    let refused = |what: &str| {
+        let error = refused(dir.path());
+        assert!(matches!(error, LogError::Corrupt { .. }), "{what}: {error}");
+        assert!(error.to_string().contains("the log is gone") && error.to_string().contains("backup"), "{what}: {error}");
+    };
+    // Twice, for a refusal must not make the next one pass.
+    for _ in 0..2 {
+        fs::write(&path, b"").unwrap();
+        refused("emptied");
+        // Its header alone, as a new file has it, and what cannot be read at all.
+        fs::write(&path, &whole[..64]).unwrap();
+        refused("only a header");
+        fs::write(&path, [0; 4096]).unwrap();
+        refused("zeros");
+        fs::remove_file(&path).unwrap();
+        refused("removed");
+        fs::remove_dir_all(&raft).unwrap();
+        refused("all removed");
+        assert!(!raft.exists(), "it was made anew");
+        fs::create_dir(&raft).unwrap();
+    }
+    fs::write(&path, &whole).unwrap();
+    assert_eq!(open(config(dir.path())).1.seen().len(), 10);
+}
+
+#[test]
+fn a_directory_that_never_held_a_log_opens() {
+    // Stopped at any moment of the very first open: with FORMAT, with empty rooms, with a log file begun.
+    for begun in 0..4 {
+        let dir = tempfile::tempdir().unwrap();
+        drop(open(config(dir.path())));
+        fs::remove_file(dir.path().join("USED")).unwrap();
+        let raft = dir.path().join("raft");
+        let path = file_with(&raft, ".raftlog");
+        match begun {
+            0 => (fs::remove_dir_all(&raft).unwrap(), fs::remove_dir(dir.path().join("snapshots")).unwrap()).0,
+            1 => fs::remove_file(&path).unwrap(),
+            2 => fs::write(&path, b"").unwrap(),
+            _ => fs::write(&path, b"RAFT-LOG").unwrap(),
+        }
+        let (log, _) = open(config(dir.path()));
+        put_each(&log, ["first=1".into()]);
+        drop(log);
+        assert_eq!(open(config(dir.path())).1.seen(), ["first=1"], "{begun}");
+    }
+}
+
+#[test]
+fn a_log_that_is_gone_is_refused_for_its_snapshots_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, _) = open(LogConfig { snapshot_entries: 5, ..config(dir.path()) });
+    put_each(&log, (0..6).map(|n| format!("{n}=x")));
+    until(&log, "a snapshot", |s| s.snapshots == 1);
+    drop(log);
+    // Made before there was a mark.
+    fs::remove_file(dir.path().join("USED")).unwrap();
+    fs::remove_file(file_with(&dir.path().join("raft"), ".raftlog")).unwrap();
+    let error = refused(dir.path());
+    assert!(matches!(error, LogError::Corrupt { .. }) && error.to_string().contains("the log is gone"), "{error}");
 }
 
 #[test]
