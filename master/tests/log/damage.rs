@@ -247,7 +247,17 @@ fn an_old_log_file_that_vanished_is_noticed() {
     put_each(&log, (0..5).map(|n| format!("{n}={}", "x".repeat(10 << 20))));
     drop(log);
     let raft = dir.path().join("raft");
-    fs::remove_file(file_with(&raft, "0001.raftlog")).unwrap();
+    let old = file_with(&raft, "0001.raftlog");
+    // A last write that is torn in any file but the last is damage.
+    let whole = fs::read(&old).unwrap();
+    let mut damaged = whole.clone();
+    damaged[whole.iter().rposition(|b| *b == b'x').unwrap() - 1000] ^= 1;
+    fs::write(&old, &damaged).unwrap();
+    let error = refused(dir.path());
+    assert!(matches!(error, LogError::Corrupt { .. }) && error.to_string().contains("a later file follows"), "{error}");
+    assert!(fs::read(&old).unwrap() == damaged);
+    fs::write(&old, &whole).unwrap();
+    fs::remove_file(&old).unwrap();
     assert!(matches!(refused(dir.path()), LogError::Corrupt { .. }));
     // A file cut short that is not the last is no torn write either.
     let file = OpenOptions::new().write(true).create(true).truncate(true).open(raft.join("0000000000000001.raftlog")).unwrap();
