@@ -33,7 +33,16 @@ pub fn verify(root: &Path) -> Problems {
     } else {
         steps.push(("tests", cargo("test --workspace --no-fail-fast")));
     }
+    steps.push(("loom", Box::new(|| every_interleaving(root))));
     run(&steps)
+}
+
+/// The lock-free parts once more, under loom, which tries every order of their steps. In a target directory of its own, since the
+/// flag would have all the others built anew.
+fn every_interleaving(root: &Path) -> Problems {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), Into::into).join("loom");
+    let target = target.to_string_lossy();
+    run_cargo(root, "test --package perilune-stdx --lib --quiet", &[("RUSTFLAGS", "--cfg loom"), ("CARGO_TARGET_DIR", &target)])
 }
 
 /// Puts right what a machine can put right.
