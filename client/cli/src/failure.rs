@@ -1,6 +1,7 @@
 //! Why a command did not do its work, and the exit code that says so: 1 failed, 2 usage.
 
 use perilune_protocol::Fault;
+use serde_json::json;
 use std::fmt;
 use std::process::ExitCode;
 
@@ -9,6 +10,8 @@ use std::process::ExitCode;
 pub(crate) enum Failure {
     /// It was tried and did not succeed.
     Failed(String),
+    /// The store said no.
+    Refused(Fault),
     /// What was asked for makes no sense; nothing was tried.
     Usage(String),
     /// The parser's own words: help, version, or what is wrong with the arguments.
@@ -25,9 +28,18 @@ impl Failure {
         Self::Failed(format!("{doing}: {cause}"))
     }
 
-    /// Prints the failure and gives its exit code.
-    pub(crate) fn report(self) -> ExitCode {
+    /// Prints the failure to stderr, as one line of JSON where that was asked for, and gives its exit code.
+    pub(crate) fn report(self, json: bool) -> ExitCode {
         match self {
+            Self::Refused(fault) if json => {
+                eprintln!("{}", json!({"error": fault.message, "code": fault.code.number(), "name": fault.code.as_str()}));
+                ExitCode::from(1)
+            }
+            Self::Refused(fault) => Self::Failed(fault.to_string()).report(false),
+            Self::Failed(text) if json => {
+                eprintln!("{}", json!({"error": text}));
+                ExitCode::from(1)
+            }
             Self::Failed(text) => {
                 eprintln!("perilune: {text}");
                 ExitCode::from(1)
@@ -49,7 +61,7 @@ impl Failure {
 
 impl From<Fault> for Failure {
     fn from(fault: Fault) -> Self {
-        Self::Failed(fault.to_string())
+        Self::Refused(fault)
     }
 }
 

@@ -11,12 +11,12 @@ mod values;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let done = settings::parse(std::env::args_os()).and_then(|cli| {
-        output::log_to_stderr(&cli.global)?;
-        cli.command.run(&cli.global)
-    });
-    match done {
+    let cli = match settings::parse(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(failure) => return failure.report(false),
+    };
+    match output::log_to_stderr(&cli.global).and_then(|()| cli.command.run(&cli.global)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(),
+        Err(failure) => failure.report(cli.global.json),
     }
 }

@@ -56,6 +56,10 @@ fn bad_keys_values_and_files() {
     refused(&dev.run(&["put", "k", path]), 1, &["empty"]);
     std::fs::write(&file, b"x").unwrap();
     refused(&dev.run(&["put", "", path]), 1, &["key is empty"]);
+    let output = dev.run(&["get", "nobody", "--json"]);
+    refused(&output, 1, &["nobody"]);
+    let said: serde_json::Value = serde_json::from_slice(&output.stderr).expect("with --json, errors are JSON too");
+    assert_eq!((&said["code"], &said["name"]), (&(-704).into(), &"OBJECT_NOT_FOUND".into()));
     refused(&dev.run(&["put", &"k".repeat(5000), path]), 1, &["5000", "4096"]);
     refused(&dev.run(&["put", "k", path, "--replicas", "2"]), 1, &["2"]);
     refused(&dev.run(&["put", "k", "/no/such/file"]), 1, &["/no/such/file"]);
