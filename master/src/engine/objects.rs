@@ -162,18 +162,13 @@ impl Engine {
             return keys.iter().map(|_| Err(fault.clone())).collect();
         }
         let now = self.now();
-        let effects = keys.iter().map(|key| self.state().remove(tenant, key, force, now).map(Some)).collect();
-        self.commit_each(effects).await
-    }
-
-    /// Proposes all at once, so that they share log entries, then waits for each.
-    async fn commit_each(&self, effects: Vec<Outcome<Option<Effect>>>) -> Vec<Outcome<()>> {
-        let proposed: Vec<_> = effects.into_iter().map(|e| e.map(|e| e.map(|e| self.propose(&e)))).collect();
+        // Proposed all at once, so that they share log entries, then waited for.
+        let propose = |key| self.state().remove(tenant, key, force, now).map(|effect| self.propose(&effect));
+        let proposed: Vec<_> = keys.iter().map(propose).collect();
         let mut outcomes = Vec::with_capacity(proposed.len());
         for proposal in proposed {
             outcomes.push(match proposal {
-                Ok(Some(proposal)) => settle(proposal.await),
-                Ok(None) => Ok(()),
+                Ok(proposal) => settle(proposal.await),
                 Err(fault) => Err(fault),
             });
         }

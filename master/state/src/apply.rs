@@ -140,7 +140,7 @@ impl State {
                 self.admit(&object);
                 self.retire(&old, now);
             }
-            // The same put ended twice, or a snapshot that had already seen it.
+            // A put ends once, so a leader never commits it twice; were it to, nothing is left to do.
             Published::Known(known) if known.version == object.version => {}
             Published::Known(_) => {
                 self.hold(&object, now);
@@ -216,14 +216,16 @@ impl State {
         });
         // Newest first: should two ever claim the same bytes, the newer was written last.
         objects.sort_by_key(|o| std::cmp::Reverse(o.version));
-        for object in &objects {
+        // Who used what is not in the log. The order of publishing stands in for it: what is newest counts as used last.
+        let newest = self.recency.stamps(objects.len());
+        for (age, object) in objects.iter().enumerate() {
             if let Err(why) = claim(&object.replicas) {
                 overlaps.push(Overlap { key: object.key.to_object_key(), why });
                 self.index.remove(object.key.as_ref(), object.version);
                 self.unpin(object);
                 continue;
             }
-            object.inherit(now + self.rules.lease_ms);
+            object.inherit(now + self.rules.lease_ms, newest - age as u64);
             self.recency.admit(object);
         }
         let table = self.segments.table();

@@ -60,9 +60,10 @@ impl Object {
         true
     }
 
-    /// A predecessor may have leased it until `until`, and nobody can ask it.
-    pub(crate) fn inherit(&self, until: MonotonicMs) {
+    /// A predecessor may have leased it until `until`, and nobody can ask it; `stamp` stands in for its last use.
+    pub(crate) fn inherit(&self, until: MonotonicMs, stamp: u64) {
         self.lease.grant(until);
+        self.touched.store(stamp, Ordering::Relaxed);
     }
 
     /// From now on no lease is granted. Refused while one runs, unless `force`; then the space is held until it ends.

@@ -121,7 +121,12 @@ impl Queue {
                 self.passed += 1;
             }
         }
-        (found, self.passed >= self.by_stamp.len())
+        let whole_round = self.passed >= self.by_stamp.len();
+        if whole_round {
+            // Leases lapse: the next verdict takes a round of its own.
+            self.passed = 0;
+        }
+        (found, whole_round)
     }
 }
 
@@ -173,7 +178,7 @@ mod tests {
         let recency = Recency::default();
         let objects: Vec<_> = (0..10_000).map(|n| object(&recency, n, Pin::None)).collect();
         for o in &objects[..9_000] {
-            o.inherit(100);
+            o.inherit(100, o.touched());
         }
         let mut order = Order::default();
         order.refresh(&recency, 10_000);
@@ -196,13 +201,22 @@ mod tests {
     fn soft_pinned_objects_leave_when_everything_else_is_leased() {
         let recency = Recency::default();
         for n in 0..5_000 {
-            object(&recency, n, Pin::None).inherit(100);
+            let o = object(&recency, n, Pin::None);
+            o.inherit(100, o.touched());
         }
         object(&recency, 5_000, Pin::Soft);
         let mut order = Order::default();
         order.refresh(&recency, 5_001);
         let found: Vec<_> = (0..4).flat_map(|_| next(&mut order, 50, 64)).collect();
         assert_eq!(versions(&found), [5_000]);
+        // That everything was leased once says nothing about later.
+        let soft = object(&recency, 5_001, Pin::Soft);
+        for o in (6_000..12_000).map(|n| object(&recency, n, Pin::None)) {
+            o.inherit(300, o.touched());
+        }
+        order.refresh(&recency, 11_001);
+        let found: Vec<_> = (0..200).flat_map(|_| next(&mut order, 200, 64)).take(5_000).collect();
+        assert!(found.len() == 5_000 && !soft.is_condemned(), "what is no longer leased leaves first");
     }
 
     #[test]
