@@ -1,0 +1,176 @@
+//! How RDMA is used, and what of it this process has.
+
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// How an engine uses RDMA. The defaults take every device with an active port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RdmaSettings {
+    /// Names of the devices to use, as in `/sys/class/infiniband`; empty for all.
+    pub devices: Vec<String>,
+    /// The port of each device, from 1.
+    pub port: u8,
+    /// The index of the GID to use on each device; `None` chooses: RoCE v2 before v1, IPv4-mapped before IPv6.
+    pub gid_index: Option<u8>,
+    /// Queue pairs to a peer on each device, for each lane. 1 to 16.
+    pub queue_pairs: u8,
+    /// The most bytes one work request moves. 4 KiB to 8 MiB, as soft-RoCE allows no more.
+    pub slice: u64,
+    /// The most bytes of one memory region; larger memory is registered in pieces, in parallel. The limit of the device counts too.
+    pub region: u64,
+    /// Overrides the NUMA node that sysfs tells of a device.
+    pub numa_nodes: BTreeMap<String, u32>,
+    /// Connects queue pairs by the RDMA connection manager (`rdma_cm`), which resolves routes and is all that iWARP knows,
+    /// instead of by our own exchange.
+    pub connection_manager: bool,
+}
+
+impl Default for RdmaSettings {
+    fn default() -> Self {
+        Self {
+            devices: Vec::new(),
+            port: 1,
+            gid_index: None,
+            queue_pairs: 2,
+            slice: 1 << 20,
+            region: 4 << 30,
+            numa_nodes: BTreeMap::new(),
+            connection_manager: false,
+        }
+    }
+}
+
+/// What RDMA this process has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RdmaStatus {
+    /// Why RDMA cannot be used, and what to do; `None` when it can.
+    pub reason: Option<String>,
+    /// Every device of this machine, also those that cannot be used.
+    pub devices: Vec<RdmaDevice>,
+}
+
+/// One device, with its first port.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct RdmaDevice {
+    /// As in `/sys/class/infiniband`.
+    pub name: String,
+    /// The number of the port that the rest is about.
+    pub port: u8,
+    /// Whether packets get through.
+    pub active: bool,
+    /// The state of the port in words; empty when it is not known.
+    pub state: String,
+    /// `Ethernet` or `InfiniBand`; empty when it is not known.
+    pub link_layer: String,
+    /// Bytes of the largest packet.
+    pub mtu: u32,
+    /// The local identifier; 0 on Ethernet.
+    pub lid: u16,
+    /// The address that is used unless the settings name another.
+    pub gid: Option<RdmaGid>,
+    /// The NUMA node it is attached to; software devices have none.
+    pub numa_node: Option<u32>,
+    /// What is wrong with it.
+    pub problem: Option<String>,
+}
+
+/// An address of a port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RdmaGid {
+    /// Its place in the table of the port.
+    pub index: u8,
+    /// As an IPv6 address.
+    pub address: String,
+    /// `RoCE v2` or `IB/RoCE v1`.
+    pub kind: String,
+}
+
+impl RdmaStatus {
+    /// No RDMA, for that reason.
+    pub(crate) fn none(reason: String) -> Self {
+        Self { reason: Some(reason), devices: Vec::new() }
+    }
+
+    /// Whether some device can be used.
+    pub fn usable(&self) -> bool {
+        self.reason.is_none()
+    }
+}
+
+impl fmt::Display for RdmaStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.reason {
+            Some(reason) => write!(f, "RDMA: none: {reason}")?,
+            None => f.write_str("RDMA:")?,
+        }
+        self.devices.iter().try_for_each(|device| write!(f, "\n  {device}"))
+    }
+}
+
+impl fmt::Display for RdmaDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, port, state, link_layer, mtu, lid, gid, numa_node, problem, .. } = self;
+        write!(f, "{name} port {port}")?;
+        if !state.is_empty() {
+            write!(f, ": {state}, {link_layer}, MTU {mtu}")?;
+        }
+        if *lid != 0 {
+            write!(f, ", LID {lid}")?;
+        }
+        if let Some(RdmaGid { index, address, kind }) = gid {
+            write!(f, ", GID {index} {address} ({kind})")?;
+        }
+        if let Some(node) = numa_node {
+            write!(f, ", NUMA node {node}")?;
+        }
+        problem.iter().try_for_each(|problem| write!(f, ": {problem}"))
+    }
+}
+
+/// What RDMA this process has, or why it has none. Asks every device; loads nothing where there is none.
+#[cfg(feature = "rdma")]
+pub fn rdma_status() -> RdmaStatus {
+    crate::transport::rdma::status()
+}
+
+/// What RDMA this process has, or why it has none.
+#[cfg(not(feature = "rdma"))]
+pub fn rdma_status() -> RdmaStatus {
+    RdmaStatus::none("this program was built without it (feature `rdma`)".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_reads_well() {
+        assert_eq!(RdmaStatus::none("no device".to_owned()).to_string(), "RDMA: none: no device");
+        let gid = RdmaGid { index: 1, address: "::ffff:10.78.0.1".to_owned(), kind: "RoCE v2".to_owned() };
+        let up = RdmaDevice {
+            name: "rxe_va".to_owned(),
+            port: 1,
+            active: true,
+            state: "active".to_owned(),
+            link_layer: "Ethernet".to_owned(),
+            mtu: 4096,
+            gid: Some(gid),
+            numa_node: Some(1),
+            ..Default::default()
+        };
+        let odd = RdmaDevice { name: "mlx5_0".to_owned(), port: 1, problem: Some("it cannot be opened".to_owned()), ..Default::default() };
+        let status = RdmaStatus { reason: None, devices: vec![up, odd] };
+        let want = "RDMA:\n  rxe_va port 1: active, Ethernet, MTU 4096, GID 1 ::ffff:10.78.0.1 (RoCE v2), NUMA node 1\n  mlx5_0 port 1: it cannot be opened";
+        assert_eq!(status.to_string(), want);
+        assert!(status.usable());
+    }
+
+    #[test]
+    fn the_status_of_this_process_names_devices_or_a_reason() {
+        let status = rdma_status();
+        assert!(status.usable() || status.reason.is_some_and(|reason| !reason.is_empty()));
+        let here = std::fs::read_dir("/sys/class/infiniband").map_or(0, Iterator::count);
+        assert_eq!(status.devices.len(), if cfg!(feature = "rdma") { here } else { 0 });
+    }
+}

@@ -1,0 +1,213 @@
+//! Which devices are used, and how each is opened.
+
+use crate::fault::{EngineError, Failure, TransferErrorKind};
+use crate::rdma::RdmaSettings;
+use crate::transport::rdma::gid::Gid;
+use crate::transport::rdma::sys::{Context, Domain, Limits, Port};
+use crate::transport::rdma::topology::{Sysfs, Topology};
+use std::sync::{Arc, OnceLock};
+
+/// An opened device.
+pub(crate) struct Device {
+    pub(crate) name: String,
+    pub(crate) context: Arc<Context>,
+    /// All memory of the engine is registered here.
+    pub(crate) domain: Arc<Domain>,
+    pub(crate) limits: Limits,
+    pub(crate) port: u8,
+    /// The address of the port when it was opened; see [`Device::current_gid`].
+    pub(crate) gid: [u8; 16],
+    pub(crate) numa_node: Option<u32>,
+    pub(crate) ethernet: bool,
+    gid_index: Option<u8>,
+    sysfs: Sysfs,
+}
+
+impl Device {
+    /// Opens a device whose port is active.
+    fn open(name: &str, settings: &RdmaSettings, sysfs: &Sysfs) -> Result<Self, String> {
+        if sysfs.is_iwarp(name) && !settings.connection_manager {
+            return Err(format!("{name} speaks iWARP, which connects only by the connection manager (RdmaSettings::connection_manager)"));
+        }
+        let context = Context::open(name).map_err(|e| e.to_string())?;
+        let port = context.port(settings.port).map_err(|e| e.to_string())?;
+        active(name, settings.port, &port)?;
+        let gid = gid_of(sysfs, name, settings.port, port.ethernet, settings.gid_index)?;
+        let domain = Domain::new(&context).map_err(|e| e.to_string())?;
+        let numa_node = settings.numa_nodes.get(name).copied().or_else(|| sysfs.node_of_device(name));
+        Ok(Self {
+            name: name.to_owned(),
+            limits: context.limits(),
+            context,
+            domain,
+            port: settings.port,
+            gid: gid.bytes,
+            numa_node,
+            ethernet: port.ethernet,
+            gid_index: settings.gid_index,
+            sysfs: sysfs.clone(),
+        })
+    }
+
+    /// The address of its port now. It may change: a link that comes back gets its addresses anew, maybe at other places of the table.
+    pub(crate) fn current_gid(&self) -> Result<Gid, Failure> {
+        gid_of(&self.sysfs, &self.name, self.port, self.ethernet, self.gid_index).map_err(unusable)
+    }
+
+    /// Its port now. An error when it is not active.
+    pub(crate) fn current_port(&self) -> Result<Port, Failure> {
+        let port = self.context.port(self.port).map_err(|e| unusable(e.to_string()))?;
+        active(&self.name, self.port, &port).map_err(unusable)?;
+        Ok(port)
+    }
+}
+
+fn active(name: &str, number: u8, port: &Port) -> Result<(), String> {
+    if port.active { Ok(()) } else { Err(format!("{name}: port {number} is not active but {}: is its link up?", port.state)) }
+}
+
+fn gid_of(sysfs: &Sysfs, name: &str, port: u8, ethernet: bool, wanted: Option<u8>) -> Result<Gid, String> {
+    Gid::choose(&Gid::table(sysfs, name, port), ethernet, wanted).map_err(|cause| format!("{name}: port {port}: {cause}"))
+}
+
+fn unusable(cause: String) -> Failure {
+    Failure::new(TransferErrorKind::PeerUnreachable, cause)
+}
+
+/// The devices of an engine, opened when the first of them is needed.
+pub(crate) struct Devices {
+    settings: RdmaSettings,
+    sysfs: Sysfs,
+    topology: OnceLock<Topology>,
+    opened: OnceLock<Vec<Arc<Device>>>,
+}
+
+impl Devices {
+    /// Checks the settings; opens nothing.
+    pub(crate) fn new(settings: RdmaSettings) -> Result<Self, EngineError> {
+        Self::with(settings, Sysfs::default())
+    }
+
+    fn with(settings: RdmaSettings, sysfs: Sysfs) -> Result<Self, EngineError> {
+        check(&settings).map_err(EngineError::Setting)?;
+        Ok(Self { settings, sysfs, topology: OnceLock::new(), opened: OnceLock::new() })
+    }
+
+    pub(crate) fn settings(&self) -> &RdmaSettings {
+        &self.settings
+    }
+
+    /// Whether it is worth trying; as cheap as looking into a folder.
+    pub(crate) fn there_may_be_some(&self) -> bool {
+        self.sysfs.has_devices()
+    }
+
+    /// How far the nodes of this machine are apart.
+    pub(crate) fn topology(&self) -> &Topology {
+        self.topology.get_or_init(|| Topology::read(&self.sysfs))
+    }
+
+    /// All that are used, at least one. Without any the next call tries again: a link may have come up.
+    pub(crate) fn get(&self) -> Result<&[Arc<Device>], Failure> {
+        if let Some(opened) = self.opened.get() {
+            return Ok(opened);
+        }
+        let opened = self.open().map_err(unusable)?;
+        Ok(self.opened.get_or_init(|| opened))
+    }
+
+    fn open(&self) -> Result<Vec<Arc<Device>>, String> {
+        let (known, wanted) = (self.sysfs.devices(), &self.settings.devices);
+        if known.is_empty() {
+            return Err(no_device());
+        }
+        if let Some(missing) = wanted.iter().find(|name| !known.contains(name)) {
+            return Err(format!("there is no RDMA device `{missing}`; there are: {}", known.join(", ")));
+        }
+        let open = |name: &String| Device::open(name, &self.settings, &self.sysfs).map(Arc::new);
+        if !wanted.is_empty() {
+            return wanted.iter().map(open).collect();
+        }
+        let (mut opened, mut skipped) = (Vec::new(), Vec::new());
+        for name in &known {
+            match open(name) {
+                Ok(device) => opened.push(device),
+                Err(cause) => {
+                    tracing::info!("RDMA: not used: {cause}");
+                    skipped.push(cause);
+                }
+            }
+        }
+        if opened.is_empty() { Err(format!("no RDMA device can be used: {}", skipped.join("; "))) } else { Ok(opened) }
+    }
+}
+
+/// What is said where there is none.
+pub(super) fn no_device() -> String {
+    "this machine has no RDMA device: /sys/class/infiniband is empty (soft-RoCE: `rdma link add rxe0 type rxe netdev <interface>`)"
+        .to_owned()
+}
+
+fn check(settings: &RdmaSettings) -> Result<(), String> {
+    let RdmaSettings { devices, port, queue_pairs, slice, region, .. } = settings;
+    let twice = devices.iter().enumerate().find(|(place, name)| devices[..*place].contains(name));
+    if let Some((_, name)) = twice {
+        Err(format!("RDMA device `{name}` is named twice"))
+    } else if *port == 0 {
+        Err("RDMA port 0: the ports of a device are numbered from 1".to_owned())
+    } else if !(1..=16).contains(queue_pairs) {
+        Err(format!("{queue_pairs} RDMA queue pairs: there must be 1 to 16"))
+    } else if !(4 << 10..=8 << 20).contains(slice) {
+        Err(format!("an RDMA slice of {slice} bytes: there must be 4 KiB to 8 MiB"))
+    } else if *region < 1 << 20 {
+        Err(format!("RDMA memory regions of {region} bytes: there must be at least 1 MiB"))
+    } else {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::rdma::topology::tests::folder;
+
+    #[test]
+    fn settings_that_cannot_be_are_refused() {
+        let bad = |change: &dyn Fn(&mut RdmaSettings), want: &str| {
+            let mut settings = RdmaSettings::default();
+            change(&mut settings);
+            let error = Devices::new(settings).map(|_| ()).unwrap_err().to_string();
+            assert!(error.contains(want), "{error}");
+        };
+        bad(&|s| s.devices = vec!["a".into(), "b".into(), "a".into()], "`a` is named twice");
+        bad(&|s| s.port = 0, "port 0");
+        bad(&|s| s.queue_pairs = 0, "1 to 16");
+        bad(&|s| s.queue_pairs = 17, "1 to 16");
+        bad(&|s| s.slice = 4095, "4 KiB to 8 MiB");
+        bad(&|s| s.slice = (8 << 20) + 1, "4 KiB to 8 MiB");
+        bad(&|s| s.region = 0, "at least 1 MiB");
+        assert!(Devices::new(RdmaSettings::default()).is_ok());
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let (_root, sysfs) = folder(&[]);
+        let none = Devices::with(RdmaSettings::default(), sysfs).unwrap();
+        assert!(!none.there_may_be_some());
+        assert!(none.get().map(|_| ()).unwrap_err().cause.contains("/sys/class/infiniband is empty"));
+
+        let (_root, sysfs) = folder(&[("class/infiniband/mlx5_0/node_type", "1: CA"), ("class/infiniband/mlx5_1/node_type", "1: CA")]);
+        let wanted = RdmaSettings { devices: vec!["mlx5_1".into(), "mlx5_7".into()], ..Default::default() };
+        let devices = Devices::with(wanted, sysfs).unwrap();
+        assert!(devices.there_may_be_some());
+        let error = devices.get().map(|_| ()).unwrap_err().cause;
+        assert_eq!(error, "there is no RDMA device `mlx5_7`; there are: mlx5_0, mlx5_1");
+    }
+
+    #[test]
+    fn iwarp_is_not_connected_by_our_exchange() {
+        let (_root, sysfs) = folder(&[("class/infiniband/siw0/node_type", "4: RNIC")]);
+        let error = Devices::with(RdmaSettings::default(), sysfs).unwrap().get().map(|_| ()).unwrap_err().cause;
+        assert!(error.contains("siw0 speaks iWARP"), "{error}");
+    }
+}

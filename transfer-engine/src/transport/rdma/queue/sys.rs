@@ -1,0 +1,238 @@
+//! The unsafe calls of verbs on queue pairs and what is posted to them, one function for each.
+
+use super::chain::Chain;
+use crate::memory::copy;
+use crate::request::{LocalSlice, Op};
+use crate::transport::Work;
+use crate::transport::rdma::sys::types::mtu_of_bytes;
+use crate::transport::rdma::sys::{
+    COUNTERS, Capacity, CompletionQueue, Domain, Kind, Path, Raw, Refused, WorkRequest, add, check, explain,
+};
+use rdma_mummy_sys as ib;
+use std::io;
+use std::mem::zeroed;
+use std::ptr::null_mut;
+use std::sync::Arc;
+
+// SAFETY: the pointers inside a chain are set and followed within `QueuePair::post`; at other times they are only numbers.
+unsafe impl Send for Chain {}
+
+/// Receives for several queue pairs of a device. They hold no memory: what arrives is only the number of a `WriteImmediate`.
+pub(crate) struct SharedReceiveQueue {
+    raw: Raw<ib::ibv_srq>,
+    _domain: Arc<Domain>,
+}
+
+impl SharedReceiveQueue {
+    pub(crate) fn new(domain: &Arc<Domain>, depth: u32) -> io::Result<Arc<Self>> {
+        let attr = ib::ibv_srq_attr { max_wr: depth, max_sge: 1, srq_limit: 0 };
+        let mut init = ib::ibv_srq_init_attr { srq_context: null_mut(), attr };
+        // SAFETY: the domain exists, and is owned by the queue from here on.
+        let raw = Raw::made(Kind::SharedQueue, unsafe { ib::ibv_create_srq(domain.raw.get(), &mut init) }).map_err(|e| {
+            let most = domain.context.limits().max_srq_wr;
+            explain(&e, format!("{} gives no shared receive queue of {depth} (at most {most}): {e}", domain.context.name))
+        })?;
+        Ok(Arc::new(Self { raw, _domain: Arc::clone(domain) }))
+    }
+
+    /// Posts that many receives.
+    pub(crate) fn post(&self, count: u32) -> io::Result<()> {
+        let empty = ib::ibv_recv_wr { wr_id: 0, next: null_mut(), sg_list: null_mut(), num_sge: 0 };
+        let mut receives = vec![empty; count as usize];
+        let first = receives.as_mut_ptr();
+        let last = receives.len().saturating_sub(1);
+        for (place, receive) in receives[..last].iter_mut().enumerate() {
+            receive.next = first.wrapping_add(place + 1);
+        }
+        if count == 0 {
+            return Ok(());
+        }
+        let mut bad = null_mut();
+        // SAFETY: the queue exists; the chain is ours and copied by the call.
+        check(unsafe { ib::ibv_post_srq_recv(self.raw.get(), first, &mut bad) })
+    }
+}
+
+impl Drop for SharedReceiveQueue {
+    fn drop(&mut self) {
+        // SAFETY: no queue pair uses it: those own it.
+        Kind::SharedQueue.destroyed(unsafe { ib::ibv_destroy_srq(self.raw.get()) });
+    }
+}
+
+/// One end of a reliable connection.
+pub(crate) struct QueuePair {
+    raw: Raw<ib::ibv_qp>,
+    number: u32,
+    capacity: Capacity,
+    _send: Arc<CompletionQueue>,
+    _receive: Arc<CompletionQueue>,
+    _shared: Option<Arc<SharedReceiveQueue>>,
+    _domain: Arc<Domain>,
+}
+
+impl QueuePair {
+    /// A queue pair in reset. `InvalidInput` when a size is beyond the device.
+    pub(crate) fn new(
+        domain: &Arc<Domain>,
+        send: &Arc<CompletionQueue>,
+        receive: &Arc<CompletionQueue>,
+        shared: Option<&Arc<SharedReceiveQueue>>,
+        capacity: Capacity,
+    ) -> io::Result<Self> {
+        let Capacity { sends, receives, sges, inline } = capacity;
+        let mut init = ib::ibv_qp_init_attr {
+            qp_context: null_mut(),
+            send_cq: send.raw.get(),
+            recv_cq: receive.raw.get(),
+            srq: shared.map_or(null_mut(), |shared| shared.raw.get()),
+            cap: ib::ibv_qp_cap { max_send_wr: sends, max_recv_wr: receives, max_send_sge: sges, max_recv_sge: 1, max_inline_data: inline },
+            qp_type: ib::ibv_qp_type::IBV_QPT_RC,
+            sq_sig_all: 0,
+        };
+        // SAFETY: all of these exist, and are owned by the queue pair from here on.
+        let raw = Raw::made(Kind::QueuePair, unsafe { ib::ibv_create_qp(domain.raw.get(), &mut init) })?;
+        let cap = init.cap;
+        let given = Capacity { sends: cap.max_send_wr, receives: cap.max_recv_wr, sges: cap.max_send_sge, inline: cap.max_inline_data };
+        // SAFETY: it was just made.
+        let number = unsafe { (*raw.get()).qp_num };
+        let (send, receive, shared) = (Arc::clone(send), Arc::clone(receive), shared.cloned());
+        Ok(Self { raw, number, capacity: given, _send: send, _receive: receive, _shared: shared, _domain: Arc::clone(domain) })
+    }
+
+    /// Its number on the device.
+    pub(crate) fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Its real sizes.
+    pub(crate) fn capacity(&self) -> Capacity {
+        self.capacity
+    }
+
+    /// From reset to init: receives may be posted.
+    pub(crate) fn to_init(&self, port: u8) -> io::Result<()> {
+        let mut wanted = attributes(ib::ibv_qp_state::IBV_QPS_INIT);
+        wanted.port_num = port;
+        wanted.qp_access_flags = (ib::ibv_access_flags::IBV_ACCESS_REMOTE_WRITE | ib::ibv_access_flags::IBV_ACCESS_REMOTE_READ).0;
+        let which = ib::ibv_qp_attr_mask::IBV_QP_STATE
+            | ib::ibv_qp_attr_mask::IBV_QP_PKEY_INDEX
+            | ib::ibv_qp_attr_mask::IBV_QP_PORT
+            | ib::ibv_qp_attr_mask::IBV_QP_ACCESS_FLAGS;
+        self.modify(wanted, which)
+    }
+
+    /// From init to ready to receive: the peer's requests are answered.
+    pub(crate) fn to_ready_to_receive(&self, path: &Path) -> io::Result<()> {
+        let words = || format!("a path has packets of 256, 512, 1024, 2048 or 4096 bytes, not {}", path.mtu);
+        let mut wanted = attributes(ib::ibv_qp_state::IBV_QPS_RTR);
+        wanted.path_mtu = mtu_of_bytes(path.mtu).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, words()))?;
+        wanted.dest_qp_num = path.number;
+        wanted.rq_psn = path.psn;
+        wanted.max_dest_rd_atomic = path.reads;
+        // 0.64 ms between the tries of a peer that found no receive.
+        wanted.min_rnr_timer = 12;
+        wanted.ah_attr.port_num = path.port;
+        wanted.ah_attr.dlid = path.lid;
+        wanted.ah_attr.is_global = u8::from(path.global);
+        wanted.ah_attr.grh.dgid = ib::ibv_gid { raw: path.gid };
+        wanted.ah_attr.grh.sgid_index = path.gid_index;
+        wanted.ah_attr.grh.hop_limit = 64;
+        let which = ib::ibv_qp_attr_mask::IBV_QP_STATE
+            | ib::ibv_qp_attr_mask::IBV_QP_AV
+            | ib::ibv_qp_attr_mask::IBV_QP_PATH_MTU
+            | ib::ibv_qp_attr_mask::IBV_QP_DEST_QPN
+            | ib::ibv_qp_attr_mask::IBV_QP_RQ_PSN
+            | ib::ibv_qp_attr_mask::IBV_QP_MAX_DEST_RD_ATOMIC
+            | ib::ibv_qp_attr_mask::IBV_QP_MIN_RNR_TIMER;
+        self.modify(wanted, which)
+    }
+
+    /// From ready to receive to ready to send. `psn` is the first packet sequence number, `reads` how many reads may be under way.
+    pub(crate) fn to_ready_to_send(&self, psn: u32, reads: u8) -> io::Result<()> {
+        let mut wanted = attributes(ib::ibv_qp_state::IBV_QPS_RTS);
+        wanted.sq_psn = psn;
+        wanted.max_rd_atomic = reads;
+        // 4.096 us * 2^14 = 67 ms without an answer, then six more tries: a peer is given up after half a second. 7 means for ever on rxe.
+        wanted.timeout = 14;
+        wanted.retry_cnt = 6;
+        wanted.rnr_retry = 6;
+        let which = ib::ibv_qp_attr_mask::IBV_QP_STATE
+            | ib::ibv_qp_attr_mask::IBV_QP_TIMEOUT
+            | ib::ibv_qp_attr_mask::IBV_QP_RETRY_CNT
+            | ib::ibv_qp_attr_mask::IBV_QP_RNR_RETRY
+            | ib::ibv_qp_attr_mask::IBV_QP_SQ_PSN
+            | ib::ibv_qp_attr_mask::IBV_QP_MAX_QP_RD_ATOMIC;
+        self.modify(wanted, which)
+    }
+
+    /// From any state to error: all that was posted comes back flushed.
+    pub(crate) fn to_error(&self) -> io::Result<()> {
+        self.modify(attributes(ib::ibv_qp_state::IBV_QPS_ERR), ib::ibv_qp_attr_mask::IBV_QP_STATE)
+    }
+
+    fn modify(&self, mut wanted: ib::ibv_qp_attr, which: ib::ibv_qp_attr_mask) -> io::Result<()> {
+        // SAFETY: the queue pair exists.
+        check(unsafe { ib::ibv_modify_qp(self.raw.get(), &mut wanted, which.0 as i32) })
+    }
+
+    /// Hands all requests of the chain to the device with one doorbell. The chain is empty afterwards, whatever came of it.
+    pub(crate) fn post(&self, chain: &mut Chain) -> Result<(), Refused> {
+        let count = chain.len();
+        if count == 0 {
+            return Ok(());
+        }
+        let first = chain.link();
+        let mut bad = null_mut();
+        // SAFETY: the queue pair exists; the chain was just linked and is copied by the call, inline bytes too.
+        let code = unsafe { ib::ibv_post_send(self.raw.get(), first, &mut bad) };
+        add(&COUNTERS.doorbells, 1);
+        let posted = match code {
+            0 => count,
+            // A device that names no request may have all of them.
+            _ if bad.is_null() => count,
+            _ => (bad as usize - first as usize) / size_of::<ib::ibv_send_wr>(),
+        };
+        add(&COUNTERS.work_requests, posted);
+        chain.clear();
+        check(code).map_err(|cause| Refused { posted, cause })
+    }
+}
+
+impl Drop for QueuePair {
+    fn drop(&mut self) {
+        // First to error, so that the peer hears of it. After the second call the device touches nothing for it any more.
+        let _ = self.to_error();
+        // SAFETY: it exists, and nobody has its pointer afterwards.
+        Kind::QueuePair.destroyed(unsafe { ib::ibv_destroy_qp(self.raw.get()) });
+    }
+}
+
+fn attributes(state: ib::ibv_qp_state::Type) -> ib::ibv_qp_attr {
+    // SAFETY: plain numbers, for which zeros are valid.
+    let mut wanted: ib::ibv_qp_attr = unsafe { zeroed() };
+    wanted.qp_state = state;
+    wanted
+}
+
+impl Chain {
+    /// Adds a write of `len` bytes of a write's local memory from its byte `from` on. They are copied now: their submitter keeps them valid
+    /// as long as the work exists, and it is borrowed.
+    pub(crate) fn push_inline_work(&mut self, request: WorkRequest, work: &Work, from: u64, len: u32) {
+        let at = self.inline.len();
+        self.inline.resize(at + len as usize, 0);
+        let (mut rest, mut skip) = (&mut self.inline[at..], from);
+        for &LocalSlice { base, len } in work.local.iter().filter(|_| work.op == Op::Write) {
+            if skip >= len {
+                skip -= len;
+                continue;
+            }
+            let now = rest.len().min(usize::try_from(len - skip).unwrap_or(usize::MAX));
+            let (target, later) = rest.split_at_mut(now);
+            // SAFETY: readable memory for the reason above, and `now` bytes of it; the target is ours.
+            unsafe { copy(base + skip, target.as_mut_ptr().expose_provenance() as u64, now as u64) };
+            (rest, skip) = (later, 0);
+        }
+        self.inlined(request, at);
+    }
+}
