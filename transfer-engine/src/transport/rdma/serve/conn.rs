@@ -1,0 +1,196 @@
+//! One peer's connection: what was asked, what is answered, and the queue pairs that live as long as it does.
+
+use crate::fault::{Failure, TransferErrorKind};
+use crate::segment::Exports;
+use crate::transport::rdma::queue::Queue;
+use crate::transport::rdma::serve::lent::Lent;
+use crate::transport::rdma::wire::{Ask, ENDS_MAX, End, Grant, Inbox, Offer, Refusal, Tell, VERSION, encode};
+use nix::sys::epoll::EpollFlags;
+use nix::sys::socket::{setsockopt, sockopt};
+use perilune_protocol::{Capability, SegmentId};
+use std::io::{ErrorKind, Write};
+use std::net::TcpStream;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Instant;
+
+/// No further frame is read while so many bytes wait to be sent.
+const UNSENT_PAUSE: usize = 64 << 10;
+/// A peer that lets so many bytes wait does not listen. Only what nobody asked for comes so far: withdrawals.
+const UNSENT_MAX: usize = 8 << 20;
+/// A host that vanished is noticed after 10 s of silence and 4 unanswered probes, 5 s apart; its queue pairs go with it.
+const KEEPALIVE: (u32, u32, u32) = (10, 5, 4);
+
+/// A connection, and what it is polled for.
+pub(super) struct Served {
+    pub(super) conn: Conn,
+    pub(super) interest: EpollFlags,
+}
+
+/// How far the exchange came.
+enum Phase {
+    /// Nothing said yet.
+    New { since: Instant },
+    /// Knows our devices.
+    Greeted { since: Instant },
+    /// The queue pairs are being made, on this device.
+    Connecting { device: usize },
+    /// Kept for their life only: the peer moves the bytes.
+    Connected { device: usize, _queues: Vec<Queue> },
+    /// Was refused, and is closed once it was told so.
+    Refused,
+}
+
+pub(super) struct Conn {
+    stream: TcpStream,
+    inbox: Inbox,
+    unsent: Vec<u8>,
+    phase: Phase,
+    wish: Option<(usize, Vec<End>)>,
+}
+
+impl Conn {
+    pub(super) fn new(stream: TcpStream) -> std::io::Result<Self> {
+        stream.set_nonblocking(true)?;
+        stream.set_nodelay(true)?;
+        let (idle, interval, count) = KEEPALIVE;
+        setsockopt(&stream, sockopt::KeepAlive, &true)?;
+        setsockopt(&stream, sockopt::TcpKeepIdle, &idle)?;
+        setsockopt(&stream, sockopt::TcpKeepInterval, &interval)?;
+        setsockopt(&stream, sockopt::TcpKeepCount, &count)?;
+        Ok(Self { stream, inbox: Inbox::default(), unsent: Vec::new(), phase: Phase::New { since: Instant::now() }, wish: None })
+    }
+
+    pub(super) fn socket(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+
+    pub(super) fn interest(&self) -> EpollFlags {
+        let mut interest = EpollFlags::empty();
+        interest.set(EpollFlags::EPOLLIN, self.wants_more());
+        interest.set(EpollFlags::EPOLLOUT, !self.unsent.is_empty());
+        interest
+    }
+
+    /// When a peer came that has not said yet which device it wants.
+    pub(super) fn silent_since(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::New { since } | Phase::Greeted { since } => Some(since),
+            _ => None,
+        }
+    }
+
+    /// The device its queue pairs are on, once it has some; only then it may hold keys.
+    pub(super) fn device(&self) -> Option<usize> {
+        if let Phase::Connected { device, .. } = self.phase { Some(device) } else { None }
+    }
+
+    /// The device and the ends the peer asked for since the last turn.
+    pub(super) fn wish(&mut self) -> Option<(usize, Vec<End>)> {
+        self.wish.take()
+    }
+
+    /// Receives, answers and sends what can be now.
+    pub(super) fn turn(&mut self, offers: &[Offer], exports: &Exports, lent: &Lent) -> Result<(), String> {
+        self.send()?;
+        if self.wants_more() {
+            self.inbox.fill(&self.stream).map_err(|e| match e.kind() {
+                ErrorKind::UnexpectedEof => "the peer closed it".to_owned(),
+                _ => e.to_string(),
+            })?;
+        }
+        // Frames that were read ahead are answered as room in the socket comes back: no event would announce them.
+        while self.wants_more()
+            && let Some(ask) = self.inbox.next::<Ask>().map_err(|e| e.to_string())?
+        {
+            self.asked(ask, offers, exports, lent)?;
+            self.send()?;
+        }
+        Ok(())
+    }
+
+    /// The queue pairs it asked for, or why there are none.
+    pub(super) fn connected(&mut self, outcome: Result<(Vec<Queue>, Vec<End>), Failure>) -> Result<(), String> {
+        match (outcome, &self.phase) {
+            (Ok((queues, ends)), &Phase::Connecting { device }) => {
+                self.phase = Phase::Connected { device, _queues: queues };
+                self.tell(&Tell::Connected { ends, credits: 0 });
+            }
+            (Ok(_), _) => {}
+            (Err(failure), _) => self.refuse(failure.cause),
+        }
+        self.send()
+    }
+
+    /// Sends a frame that answers nothing.
+    pub(super) fn tell_unasked(&mut self, frame: &[u8]) -> Result<(), String> {
+        self.unsent.extend_from_slice(frame);
+        self.send()
+    }
+
+    fn wants_more(&self) -> bool {
+        self.unsent.len() < UNSENT_PAUSE && !matches!(self.phase, Phase::Refused)
+    }
+
+    fn asked(&mut self, ask: Ask, offers: &[Offer], exports: &Exports, lent: &Lent) -> Result<(), String> {
+        match (ask, &self.phase) {
+            (Ask::Hello { version }, Phase::New { .. }) if version != VERSION => {
+                self.refuse(format!("this node speaks version {VERSION} of the exchange, the peer version {version}"));
+            }
+            (Ask::Hello { .. }, &Phase::New { since }) => {
+                self.tell(&Tell::Devices { version: VERSION, devices: offers.to_vec() });
+                self.phase = Phase::Greeted { since };
+            }
+            (Ask::Connect { device, ends }, Phase::Greeted { .. }) => {
+                let device = usize::from(device);
+                if device >= offers.len() || ends.is_empty() || ends.len() > ENDS_MAX {
+                    return Err(format!("it asked for {} queue pairs on device {device} of {}", ends.len(), offers.len()));
+                }
+                self.wish = Some((device, ends));
+                self.phase = Phase::Connecting { device };
+            }
+            (Ask::Key { id, segment, capability }, Phase::Connected { .. }) => {
+                self.tell(&Tell::Key { id, grant: grant(segment, capability, exports, lent) });
+            }
+            (ask, _) => return Err(format!("out of turn: {ask:?}")),
+        }
+        Ok(())
+    }
+
+    fn refuse(&mut self, cause: String) {
+        self.phase = Phase::Refused;
+        self.tell(&Tell::Refused { cause });
+    }
+
+    fn tell(&mut self, what: &Tell) {
+        self.unsent.extend_from_slice(&encode(what));
+    }
+
+    fn send(&mut self) -> Result<(), String> {
+        let mut sent = 0;
+        while sent < self.unsent.len() {
+            match self.stream.write(&self.unsent[sent..]) {
+                Ok(0) => return Err("the peer closed it".to_owned()),
+                Ok(count) => sent += count,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => break,
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Err(e.to_string()),
+            }
+        }
+        self.unsent.drain(..sent);
+        match self.phase {
+            Phase::Refused if self.unsent.is_empty() => Err("it was refused".to_owned()),
+            _ if self.unsent.len() > UNSENT_MAX => Err(format!("it does not take what it is told: {} bytes wait", self.unsent.len())),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The keys of a segment, for who shows its capability.
+pub(super) fn grant(segment: SegmentId, capability: Capability, exports: &Exports, lent: &Lent) -> Result<Grant, Refusal> {
+    let export = exports.find(segment).map_err(|_| Refusal::UnknownSegment)?;
+    match export.check(capability, &[]) {
+        Ok(()) => lent.grant(segment, &export).ok_or(Refusal::UnknownSegment),
+        Err(failure) if failure.kind == TransferErrorKind::UnknownSegment => Err(Refusal::UnknownSegment),
+        Err(_) => Err(Refusal::Denied),
+    }
+}

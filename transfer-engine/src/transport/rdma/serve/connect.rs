@@ -1,0 +1,104 @@
+//! Makes queue pairs and connects them to the ends of a peer, on threads of its own: finding the peer's address may take a second.
+
+use crate::fault::{Failure, TransferErrorKind};
+use crate::transport::rdma::device::Device;
+use crate::transport::rdma::queue::Queue;
+use crate::transport::rdma::serve::{Note, Shared};
+use crate::transport::rdma::sys::{Capacity, CompletionQueue};
+use crate::transport::rdma::wire::End;
+use std::collections::VecDeque;
+use std::sync::{Arc, mpsc};
+use std::thread::{self, Scope};
+
+/// As many peers are connected at one time; the others wait for their turn.
+const THREADS_MAX: usize = 8;
+/// The queue pairs that serve send nothing and receive nothing: one-sided operations leave no trace on this side.
+const CAPACITY: Capacity = Capacity { sends: 1, receives: 1, sges: 1, inline: 0 };
+const COMPLETIONS: u32 = 16;
+
+/// Queue pairs for the connection with that number, and their ends; or why there are none.
+pub(super) struct Connected {
+    pub(super) number: u64,
+    pub(super) outcome: Result<(Vec<Queue>, Vec<End>), Failure>,
+}
+
+/// One device, and the completion queue all its queue pairs share.
+struct Station {
+    device: Arc<Device>,
+    completions: Arc<CompletionQueue>,
+}
+
+/// A connection that wants queue pairs on a station for these ends.
+struct Wish {
+    number: u64,
+    station: Arc<Station>,
+    ends: Vec<End>,
+}
+
+pub(super) struct Connector {
+    stations: Vec<Arc<Station>>,
+    waiting: VecDeque<Wish>,
+    running: usize,
+}
+
+impl Connector {
+    pub(super) fn new(devices: &[Arc<Device>]) -> Result<Self, Failure> {
+        let station = |device: &Arc<Device>| {
+            let completions = CompletionQueue::new(&device.context, COMPLETIONS, None)
+                .map_err(|e| Failure::new(TransferErrorKind::Failed, format!("{}: cannot make a completion queue: {e}", device.name)))?;
+            Ok(Arc::new(Station { device: Arc::clone(device), completions }))
+        };
+        Ok(Self { stations: devices.iter().map(station).collect::<Result<_, Failure>>()?, waiting: VecDeque::new(), running: 0 })
+    }
+
+    pub(super) fn queue(&mut self, number: u64, device: usize, ends: Vec<End>) {
+        if let Some(station) = self.stations.get(device) {
+            self.waiting.push_back(Wish { number, station: Arc::clone(station), ends });
+        }
+    }
+
+    /// Of a connection that ended.
+    pub(super) fn forget(&mut self, number: u64) {
+        self.waiting.retain(|wish| wish.number != number);
+    }
+
+    /// Gives threads to those who wait, as far as there are any.
+    pub(super) fn start<'scope>(&mut self, scope: &'scope Scope<'scope, '_>, notes: &mpsc::Sender<Note>, shared: &Arc<Shared>) {
+        while self.running < THREADS_MAX
+            && let Some(wish) = self.waiting.pop_front()
+        {
+            let (number, own, wake) = (wish.number, notes.clone(), Arc::clone(shared));
+            let work = move || {
+                let _ = own.send(Note::Connected(Connected { number, outcome: wish.station.connect(&wish.ends) }));
+                wake.wake.fire();
+            };
+            self.running += 1;
+            let thread = thread::Builder::new().name("pl-rdma-connect".to_owned()).stack_size(128 << 10);
+            if let Err(e) = thread.spawn_scoped(scope, work) {
+                let failure = Failure::new(TransferErrorKind::Failed, format!("no thread to connect queue pairs: {e}"));
+                let _ = notes.send(Note::Connected(Connected { number, outcome: Err(failure) }));
+                shared.wake.fire();
+            }
+        }
+    }
+
+    /// One of the threads is free again.
+    pub(super) fn done(&mut self) {
+        self.running -= 1;
+    }
+}
+
+impl Station {
+    /// All of them or none.
+    fn connect(&self, ends: &[End]) -> Result<(Vec<Queue>, Vec<End>), Failure> {
+        let Self { device, completions } = self;
+        let mut queues = Vec::with_capacity(ends.len());
+        for end in ends {
+            let mut queue = Queue::new(device, completions, completions, None, CAPACITY)?;
+            queue.connect(end)?;
+            queues.push(queue);
+        }
+        let own = queues.iter().map(Queue::end).collect();
+        Ok((queues, own))
+    }
+}

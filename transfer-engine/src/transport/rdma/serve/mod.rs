@@ -1,0 +1,162 @@
+//! Serves exported segments to RDMA peers: meets them over TCP, connects queue pairs, gives keys out. The bytes pass by without us.
+//!
+//! One thread, one epoll. What may take long has threads of its own: connecting queue pairs (the address of the peer must be found first),
+//! and registering memory (the thread that lends it).
+
+mod conn;
+mod connect;
+mod lent;
+mod reactor;
+#[cfg(test)]
+mod tests;
+
+use crate::fault::EngineError;
+use crate::lane::Wake;
+use crate::segment::{Export, Exports};
+use crate::transport::Server;
+use crate::transport::rdma::device::{Device, Devices};
+use crate::transport::rdma::wire::Offer;
+use connect::{Connected, Connector};
+use lent::Lent;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use perilune_protocol::{Endpoint, SegmentId};
+use reactor::Reactor;
+use std::collections::HashMap;
+use std::io::Error;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+const LISTENER: u64 = 0;
+const WAKE: u64 = 1;
+const FIRST_CONN: u64 = 2;
+/// How long a peer may take to say which device it wants.
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+
+/// A running server; stops when dropped.
+pub(crate) struct RdmaServer {
+    at: SocketAddr,
+    notes: mpsc::Sender<Note>,
+    thread: Option<JoinHandle<()>>,
+    shared: Arc<Shared>,
+}
+
+/// What the server's owner, its thread and the connecting threads share.
+struct Shared {
+    lent: Lent,
+    /// A note was sent, or the server shall stop.
+    wake: Wake,
+    /// Set once by the owner before it fires `wake`, read by the thread after.
+    stopping: AtomicBool,
+}
+
+/// What the server's thread is told by others; they fire the wake then.
+enum Note {
+    /// The thread that made queue pairs is done.
+    Connected(Connected),
+    /// The keys of this segment are worthless.
+    Withdrawn(SegmentId),
+    /// Destroy all queue pairs of this device, and drop `done` then.
+    Cut { device: usize, done: mpsc::Sender<()> },
+}
+
+/// Starts to serve `exports` at `at`, over all `devices`.
+pub(crate) fn serve(at: SocketAddr, exports: Arc<Exports>, devices: &Arc<Devices>) -> Result<RdmaServer, EngineError> {
+    let opened = devices.get().map_err(|failure| EngineError::NoRdma(failure.cause))?;
+    start(at, exports, opened.to_vec(), devices.settings().region, CONNECT_MAX)
+}
+
+fn start(
+    at: SocketAddr,
+    exports: Arc<Exports>,
+    devices: Vec<Arc<Device>>,
+    region: u64,
+    patience: Duration,
+) -> Result<RdmaServer, EngineError> {
+    let refused = |cause: Error| EngineError::Listen { at: at.to_string(), cause };
+    let connector = Connector::new(&devices).map_err(|failure| EngineError::NoRdma(failure.cause))?;
+    let listener = TcpListener::bind(at).map_err(refused)?;
+    listener.set_nonblocking(true).map_err(refused)?;
+    let real = listener.local_addr().map_err(refused)?;
+    let shared = Arc::new(Shared {
+        wake: Wake::new().map_err(refused)?,
+        lent: Lent::new(devices.clone(), region),
+        stopping: AtomicBool::new(false),
+    });
+    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|e| refused(e.into()))?;
+    epoll.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER)).map_err(|e| refused(e.into()))?;
+    epoll.add(shared.wake.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, WAKE)).map_err(|e| refused(e.into()))?;
+    let offers = devices.iter().map(|device| Offer { name: device.name.clone(), gid: device.gid }).collect();
+    let (notes, heard) = mpsc::channel();
+    let reactor = Reactor {
+        epoll,
+        listener,
+        offers,
+        exports,
+        shared: Arc::clone(&shared),
+        connector,
+        notes: notes.clone(),
+        heard,
+        patience,
+        conns: HashMap::new(),
+        next: FIRST_CONN,
+        paused: false,
+    };
+    let thread =
+        thread::Builder::new().name("pl-rdma-serve".to_owned()).stack_size(256 << 10).spawn(move || reactor.run()).map_err(refused)?;
+    Ok(RdmaServer { at: real, notes, thread: Some(thread), shared })
+}
+
+impl Server for RdmaServer {
+    fn endpoint(&self) -> Endpoint {
+        Endpoint::Rdma(self.at.to_string())
+    }
+
+    fn lend(&self, id: SegmentId, export: &Arc<Export>) -> Result<(), EngineError> {
+        self.shared.lent.lend(id, export)
+    }
+
+    fn withdraw(&self, id: SegmentId) {
+        let Some(mut regions) = self.shared.lent.take(id) else { return };
+        for (device, of_device) in regions.iter_mut().enumerate() {
+            if let Err(cause) = lent::unregister(of_device) {
+                tracing::error!("segment {id}: cannot unregister its memory, so all queue pairs of device {device} are ended: {cause}");
+                self.cut(device);
+                if let Err(cause) = lent::unregister(of_device) {
+                    tracing::error!("segment {id}: its memory stays registered with device {device} until the server stops: {cause}");
+                }
+            }
+        }
+        self.shared.lent.keep(regions);
+        self.tell(Note::Withdrawn(id));
+    }
+}
+
+impl RdmaServer {
+    /// Destroys all queue pairs of a device.
+    fn cut(&self, device: usize) {
+        let (done, ended) = mpsc::channel();
+        self.tell(Note::Cut { device, done });
+        // Nothing is ever sent: `done` is dropped when it is done, or with a server thread that ended, and its queue pairs with it.
+        let _ = ended.recv();
+    }
+
+    fn tell(&self, note: Note) {
+        // Refused only when the thread has ended; then there is nobody left to tell.
+        let _ = self.notes.send(note);
+        self.shared.wake.fire();
+    }
+}
+
+impl Drop for RdmaServer {
+    fn drop(&mut self) {
+        self.shared.stopping.store(true, Ordering::SeqCst);
+        self.shared.wake.fire();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}

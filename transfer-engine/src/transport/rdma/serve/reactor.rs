@@ -1,0 +1,171 @@
+//! The thread of the server: who connects, who speaks, who is told what.
+
+use crate::lane::milliseconds;
+use crate::segment::Exports;
+use crate::transport::rdma::serve::conn::{Conn, Served};
+use crate::transport::rdma::serve::connect::{Connected, Connector};
+use crate::transport::rdma::serve::{LISTENER, Note, Shared, WAKE};
+use crate::transport::rdma::wire::{Offer, Tell, encode};
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags, EpollTimeout};
+use std::collections::HashMap;
+use std::io::ErrorKind;
+use std::net::TcpListener;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, mpsc};
+use std::thread::{self, Scope};
+use std::time::Duration;
+
+const EVENTS: usize = 64;
+/// How long new connections wait when the process has no descriptor left for them.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+pub(super) struct Reactor {
+    pub(super) epoll: Epoll,
+    pub(super) listener: TcpListener,
+    /// Our devices, in the order of the connector.
+    pub(super) offers: Vec<Offer>,
+    pub(super) exports: Arc<Exports>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) connector: Connector,
+    /// For the connecting threads.
+    pub(super) notes: mpsc::Sender<Note>,
+    pub(super) heard: mpsc::Receiver<Note>,
+    /// How long a peer may take to say which device it wants.
+    pub(super) patience: Duration,
+    pub(super) conns: HashMap<u64, Served>,
+    pub(super) next: u64,
+    /// The listener is not polled because there was no descriptor for a new connection.
+    pub(super) paused: bool,
+}
+
+impl Reactor {
+    pub(super) fn run(mut self) {
+        // The scope joins the connecting threads, so that no queue pair outlives the server.
+        thread::scope(|scope| self.run_in(scope));
+    }
+
+    fn run_in<'scope>(&mut self, scope: &'scope Scope<'scope, '_>) {
+        let mut events = [EpollEvent::empty(); EVENTS];
+        while !self.shared.stopping.load(Ordering::SeqCst) {
+            let count = match self.epoll.wait(&mut events, self.timeout()) {
+                Ok(count) => count,
+                Err(Errno::EINTR) => 0,
+                Err(e) => return tracing::error!("the RDMA server at {:?} stopped: epoll: {e}", self.listener.local_addr()),
+            };
+            if self.paused {
+                self.pause(false);
+            }
+            for event in &events[..count] {
+                match event.data() {
+                    LISTENER => self.accept(),
+                    WAKE => self.shared.wake.clear(),
+                    number => self.turn(number),
+                }
+            }
+            while let Ok(note) = self.heard.try_recv() {
+                self.hear(note);
+            }
+            self.connector.start(scope, &self.notes, &self.shared);
+            self.close_late();
+        }
+    }
+
+    /// Until the first connection that says nothing is given up.
+    fn timeout(&self) -> EpollTimeout {
+        let pause = self.paused.then_some(ACCEPT_PAUSE);
+        let since = self.conns.values().filter_map(|served| served.conn.silent_since()).min();
+        let late = since.map(|at| self.patience.saturating_sub(at.elapsed()));
+        pause.into_iter().chain(late).min().map_or(EpollTimeout::NONE, |wait| EpollTimeout::from(milliseconds(wait)))
+    }
+
+    fn turn(&mut self, number: u64) {
+        let Some(served) = self.conns.get_mut(&number) else { return };
+        let ended = served.conn.turn(&self.offers, &self.exports, &self.shared.lent);
+        if let Some((device, ends)) = served.conn.wish() {
+            self.connector.queue(number, device, ends);
+        }
+        self.settle(number, ended);
+    }
+
+    /// Closes a connection that ended, or has it polled for what it waits for.
+    fn settle(&mut self, number: u64, ended: Result<(), String>) {
+        let Some(served) = self.conns.get_mut(&number) else { return };
+        let interest = served.conn.interest();
+        let polled = ended.and_then(|()| {
+            if interest != served.interest {
+                served.interest = interest;
+                self.epoll.modify(served.conn.socket(), &mut EpollEvent::new(interest, number)).map_err(|e| e.to_string())?;
+            }
+            Ok(())
+        });
+        if let Err(cause) = polled {
+            tracing::debug!(number, "RDMA connection closed: {cause}");
+            self.conns.remove(&number);
+            self.connector.forget(number);
+        }
+    }
+
+    fn hear(&mut self, note: Note) {
+        match note {
+            Note::Connected(Connected { number, outcome }) => {
+                self.connector.done();
+                // Of a connection that ended meanwhile the queue pairs are dropped here.
+                let Some(served) = self.conns.get_mut(&number) else { return };
+                let told = served.conn.connected(outcome);
+                self.settle(number, told);
+            }
+            Note::Withdrawn(segment) => {
+                let frame = encode(&Tell::Withdrawn { segment });
+                let holders: Vec<u64> = self.conns.iter().filter(|(_, served)| served.conn.device().is_some()).map(|(n, _)| *n).collect();
+                for number in holders {
+                    let Some(served) = self.conns.get_mut(&number) else { continue };
+                    let told = served.conn.tell_unasked(&frame);
+                    self.settle(number, told);
+                }
+            }
+            Note::Cut { device, done } => {
+                self.conns.retain(|_, served| served.conn.device() != Some(device));
+                drop(done);
+            }
+        }
+    }
+
+    fn close_late(&mut self) {
+        let late = |served: &Served| served.conn.silent_since().is_some_and(|at| at.elapsed() >= self.patience);
+        self.conns.retain(|_, served| !late(served));
+    }
+
+    fn accept(&mut self) {
+        loop {
+            let stream = match self.listener.accept() {
+                Ok((stream, _)) => stream,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return,
+                Err(e) if matches!(e.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => continue,
+                Err(e) => {
+                    tracing::warn!("no new RDMA connections for {} ms: {e}", ACCEPT_PAUSE.as_millis());
+                    return self.pause(true);
+                }
+            };
+            let number = self.next;
+            self.next += 1;
+            let conn = Conn::new(stream).and_then(|conn| {
+                self.epoll.add(conn.socket(), EpollEvent::new(EpollFlags::EPOLLIN, number))?;
+                Ok(conn)
+            });
+            match conn {
+                Ok(conn) => {
+                    self.conns.insert(number, Served { conn, interest: EpollFlags::EPOLLIN });
+                }
+                Err(e) => tracing::warn!("an RDMA connection could not be served: {e}"),
+            }
+        }
+    }
+
+    fn pause(&mut self, pause: bool) {
+        let flags = if pause { EpollFlags::empty() } else { EpollFlags::EPOLLIN };
+        if self.epoll.modify(&self.listener, &mut EpollEvent::new(flags, LISTENER)).is_ok() {
+            self.paused = pause;
+        }
+    }
+}
