@@ -2,6 +2,7 @@
 
 use crate::engine::Engine;
 use crate::fault::EngineError;
+use crate::rdma::RdmaSettings;
 use crate::transport::Family;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,6 +14,9 @@ use std::time::Duration;
 pub struct EngineBuilder {
     pub(crate) listen_tcp: Vec<SocketAddr>,
     pub(crate) listen_shm: Option<PathBuf>,
+    pub(crate) listen_rdma: Option<SocketAddr>,
+    pub(crate) rdma: RdmaSettings,
+    pub(crate) only: Vec<String>,
     pub(crate) lanes: usize,
     pub(crate) deadline: Duration,
     pub(crate) families: Vec<Arc<dyn Family>>,
@@ -21,7 +25,16 @@ pub struct EngineBuilder {
 impl Default for EngineBuilder {
     fn default() -> Self {
         let lanes = std::thread::available_parallelism().map_or(1, usize::from).clamp(1, 4);
-        Self { listen_tcp: Vec::new(), listen_shm: None, lanes, deadline: Duration::from_secs(10), families: Vec::new() }
+        Self {
+            listen_tcp: Vec::new(),
+            listen_shm: None,
+            listen_rdma: None,
+            rdma: RdmaSettings::default(),
+            only: Vec::new(),
+            lanes,
+            deadline: Duration::from_secs(10),
+            families: Vec::new(),
+        }
     }
 }
 
@@ -38,6 +51,27 @@ impl EngineBuilder {
     #[must_use]
     pub fn listen_shm(mut self, at: PathBuf) -> Self {
         self.listen_shm = Some(at);
+        self
+    }
+
+    /// Serves segments to RDMA peers ([`Engine::export_rdma`]); they meet us at this TCP address, port 0 takes a free one.
+    #[must_use]
+    pub fn listen_rdma(mut self, at: SocketAddr) -> Self {
+        self.listen_rdma = Some(at);
+        self
+    }
+
+    /// Which devices are used for RDMA and how.
+    #[must_use]
+    pub fn rdma(mut self, settings: RdmaSettings) -> Self {
+        self.rdma = settings;
+        self
+    }
+
+    /// Moves bytes by these built-in transports only, named `shm`, `rdma` and `tcp`; none named means all.
+    #[must_use]
+    pub fn only(mut self, transports: &[&str]) -> Self {
+        self.only = transports.iter().map(|&name| name.to_owned()).collect();
         self
     }
 

@@ -9,6 +9,8 @@ use crate::memory::{Memory, Region, Table};
 use crate::observe::{Counted, Counters, Meter};
 use crate::request::{Job, Outcome, Request, plan};
 use crate::segment::{Exports, Segment, check_bounds};
+#[cfg(feature = "rdma")]
+use crate::transport::rdma;
 use crate::transport::{Family, Server, families, shm, tcp};
 use perilune_protocol::{Capability, Endpoint, SegmentDesc, SegmentId};
 use std::cell::Cell;
@@ -42,7 +44,7 @@ impl Engine {
     }
 
     pub(crate) fn start(settings: EngineBuilder) -> Result<Self, EngineError> {
-        let EngineBuilder { listen_tcp, listen_shm, lanes, deadline, families: mut own } = settings;
+        let EngineBuilder { listen_tcp, listen_shm, listen_rdma, rdma: rdma_settings, only, lanes, deadline, families: mut own } = settings;
         if !(1..=64).contains(&lanes) {
             return Err(EngineError::Setting(format!("{lanes} lanes: there must be 1 to 64")));
         }
@@ -58,7 +60,25 @@ impl Engine {
         if let Some(path) = listen_shm {
             servers.push(Box::new(shm::serve(path, Arc::clone(&exports))?));
         }
-        own.extend(families());
+        #[cfg(feature = "rdma")]
+        let devices = Arc::new(rdma::Devices::new(rdma_settings)?);
+        #[cfg(feature = "rdma")]
+        if let Some(at) = listen_rdma {
+            servers.push(Box::new(rdma::serve(at, Arc::clone(&exports), &devices)?));
+        }
+        #[cfg(not(feature = "rdma"))]
+        if listen_rdma.is_some() {
+            drop(rdma_settings);
+            return Err(EngineError::NoRdma("this program was built without it".to_owned()));
+        }
+        let built_in = families(
+            #[cfg(feature = "rdma")]
+            &devices,
+        );
+        if let Some(unknown) = only.iter().find(|name| built_in.iter().all(|family| family.name() != name.as_str())) {
+            return Err(EngineError::Setting(format!("there is no transport `{unknown}` in this build")));
+        }
+        own.extend(built_in.into_iter().filter(|family| only.is_empty() || only.iter().any(|name| name == family.name())));
         let asked: Vec<_> = own.iter().map(|_| Arc::new(Meter::default())).collect();
         let system = |cause| EngineError::System { what: "start a lane", cause };
         let lanes = (0..lanes).map(|number| start_lane(number, &own, &asked)).collect::<Result<_, _>>().map_err(system)?;
@@ -77,6 +97,19 @@ impl Engine {
     /// When the id is already lent.
     pub fn export(&self, id: SegmentId, memory: Arc<Memory>, capability: Capability) -> Result<(), EngineError> {
         self.inner.exports.insert(id, memory, capability)
+    }
+
+    /// Makes a segment that is exported reachable by RDMA too: its memory is registered with every device, and so pinned.
+    ///
+    /// # Errors
+    /// When the engine does not listen for RDMA peers, the segment is not exported, or a device refuses its memory.
+    pub fn export_rdma(&self, id: SegmentId) -> Result<(), EngineError> {
+        let export = self.inner.exports.find(id).map_err(|_| EngineError::NotExported(id))?;
+        let rdma = |server: &&Box<dyn Server>| matches!(server.endpoint(), Endpoint::Rdma(_));
+        match self.inner.servers.iter().find(rdma) {
+            Some(server) => server.lend(id, &export),
+            None => Err(EngineError::NoRdma("the engine does not listen for RDMA peers".to_owned())),
+        }
     }
 
     /// Ends the loan: after this returns no byte moves into or out of the segment. False when it was not lent.

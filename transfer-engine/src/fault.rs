@@ -115,6 +115,12 @@ pub enum EngineError {
         /// What the system said.
         cause: std::io::Error,
     },
+    /// RDMA cannot be used.
+    #[error("RDMA cannot be used: {0}")]
+    NoRdma(String),
+    /// No such segment is lent.
+    #[error("segment {0} is not exported")]
+    NotExported(SegmentId),
     /// The segment is already lent.
     #[error("segment {0} is already exported")]
     AlreadyExported(SegmentId),

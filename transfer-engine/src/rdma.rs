@@ -140,6 +140,53 @@ pub fn rdma_status() -> RdmaStatus {
     RdmaStatus::none("this program was built without it (feature `rdma`)".to_owned())
 }
 
+/// What the RDMA of this process did so far, all engines together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct RdmaCounts {
+    /// Times work requests were handed to a device.
+    pub doorbells: u64,
+    /// The work requests of these.
+    pub work_requests: u64,
+    /// Completions taken.
+    pub completions: u64,
+    /// Times a completion queue was told to raise an event.
+    pub arms: u64,
+    /// Events that came.
+    pub events: u64,
+    /// Times a lane slept on its completion queues and sockets.
+    pub sleeps: u64,
+    /// Bytes that went through staging, because their memory was not registered.
+    pub staged_bytes: u64,
+    /// Rails that carried their first bytes.
+    pub rails_connected: u64,
+    /// Rails that broke, or were given up to take work back.
+    pub rails_lost: u64,
+}
+
+/// What the RDMA of this process did so far.
+#[cfg(feature = "rdma")]
+pub fn rdma_counts() -> RdmaCounts {
+    crate::transport::rdma::counts()
+}
+
+/// What the RDMA of this process did so far: nothing, it was built without.
+#[cfg(not(feature = "rdma"))]
+pub fn rdma_counts() -> RdmaCounts {
+    RdmaCounts::default()
+}
+
+/// The verbs objects of this process that exist now; 0 when no engine uses RDMA any more.
+#[cfg(feature = "rdma")]
+pub fn rdma_objects() -> u64 {
+    crate::transport::rdma::live().total()
+}
+
+/// The verbs objects of this process that exist now: none, it was built without.
+#[cfg(not(feature = "rdma"))]
+pub fn rdma_objects() -> u64 {
+    0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,17 +12,20 @@ pub enum Protocol {
     Tcp,
     /// Shared memory of one host; peers elsewhere use TCP.
     Shm,
+    /// RDMA verbs; peers that cannot use TCP.
+    Rdma,
 }
 
 impl Protocol {
-    /// Every protocol this build can lend memory with.
-    pub const ALL: [Self; 2] = [Self::Tcp, Self::Shm];
+    /// Every protocol memory can be lent with.
+    pub const ALL: [Self; 3] = [Self::Tcp, Self::Shm, Self::Rdma];
 
     /// The name users write.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
             Self::Shm => "shm",
+            Self::Rdma => "rdma",
         }
     }
 }
@@ -39,7 +42,7 @@ impl FromStr for Protocol {
         Self::ALL
             .into_iter()
             .find(|p| p.as_str().eq_ignore_ascii_case(text))
-            .ok_or_else(|| format!("unknown protocol `{text}`: this build has tcp and shm"))
+            .ok_or_else(|| format!("unknown protocol `{text}`: there are tcp, shm and rdma"))
     }
 }
 
@@ -55,6 +58,8 @@ pub enum Endpoint {
         /// The path of the socket.
         path: String,
     },
+    /// `host:port` where a node exchanges what RDMA peers must know of each other.
+    Rdma(String),
 }
 
 /// The life of a segment.

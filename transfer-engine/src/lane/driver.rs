@@ -135,22 +135,18 @@ impl Driver {
     fn poll(&mut self, wake: &Wake, wait: Duration) {
         let nearest = self.places.first_key_value().map(|(&(deadline, _), _)| deadline);
         let wait = nearest.map_or(SLEEP_MAX, |at| at.saturating_duration_since(Instant::now())).min(wait);
-        let mut busy: Vec<usize> = Vec::with_capacity(self.ports.len());
-        busy.extend((0..self.ports.len()).filter(|&i| self.ports[i].held > 0));
-        let wait_together = match busy[..] {
-            [] => Some(Duration::from_millis(1)),
-            [_] => None,
-            _ if wait.is_zero() => None,
-            _ if busy.iter().all(|&i| self.ports[i].transport.readiness().is_some()) => Some(wait),
-            _ => Some(Duration::from_millis(1)),
-        };
-        if let Some(together) = wait_together {
-            let fds: Vec<_> = busy.iter().filter_map(|&i| self.ports[i].transport.readiness()).collect();
+        const LOOK: Duration = Duration::from_millis(1);
+        let busy = self.ports.iter().filter(|port| port.held > 0).count();
+        let alone = busy == 1 || (busy > 1 && wait.is_zero());
+        if !alone {
+            let ready: Vec<_> = self.ports.iter_mut().filter(|port| port.held > 0).map(|port| port.transport.readiness()).collect();
+            let together = if busy > 0 && ready.iter().all(Option::is_some) { wait } else { LOOK };
+            let fds: Vec<_> = ready.into_iter().flatten().collect();
             wake.sleep(&fds, together.min(wait));
         }
-        let wait = if wait_together.is_some() { Duration::ZERO } else { wait };
-        for i in busy {
-            self.ports[i].transport.poll(&mut self.done, wait);
+        let wait = if alone { wait } else { Duration::ZERO };
+        for port in self.ports.iter_mut().filter(|port| port.held > 0) {
+            port.transport.poll(&mut self.done, wait);
         }
     }
 

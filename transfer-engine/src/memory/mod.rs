@@ -159,6 +159,12 @@ impl Memory {
         transfer(work, &self.mapping, || work.in_time())
     }
 
+    /// Copies one local stretch of `work` to `offset` here for a write, and from there for a read. Nothing, when the range leaves the memory.
+    #[cfg_attr(not(feature = "rdma"), expect(dead_code, reason = "for devices that reach registered memory only"))]
+    pub(crate) fn stage(&self, offset: u64, work: &crate::transport::Work, local: crate::request::LocalSlice) {
+        sys::stage(work, local, &self.mapping, offset);
+    }
+
     /// Whether every byte still exists. A named object may be cut short by anybody who may write it; then its bytes must not be touched.
     pub(crate) fn intact(&self) -> bool {
         is_intact(self.file(), self.sealed, self.offset + self.len())

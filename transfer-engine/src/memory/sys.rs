@@ -1,7 +1,7 @@
 //! The unsafe calls on memory: map, unmap, copy.
 
 use crate::fault::Failure;
-use crate::request::Op;
+use crate::request::{LocalSlice, Op};
 use crate::transport::Work;
 use nix::errno::Errno;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
@@ -77,6 +77,18 @@ pub unsafe fn copy(from: u64, to: u64, len: u64) {
     let target = std::ptr::with_exposed_provenance_mut::<u8>(to as usize);
     // SAFETY: promised by the caller.
     unsafe { std::ptr::copy_nonoverlapping(source, target, len as usize) };
+}
+
+/// Copies one local stretch of `work` into a mapping for a write, out of it for a read. A range that leaves the mapping moves nothing.
+#[cfg_attr(not(feature = "rdma"), expect(dead_code, reason = "for devices that reach registered memory only"))]
+pub(crate) fn stage(work: &Work, local: LocalSlice, mapping: &Mapping, offset: u64) {
+    if !usize::try_from(local.len).is_ok_and(|len| mapping.holds(offset, len)) {
+        return;
+    }
+    let there = mapping.base() + offset;
+    let (from, to) = if work.op == Op::Read { (there, local.base) } else { (local.base, there) };
+    // SAFETY: one side lies in the mapping, which is borrowed; the other is local memory that the submitter keeps valid while the work exists.
+    unsafe { copy(from, to, local.len) };
 }
 
 /// As many bytes are copied between two questions whether to go on; well under a millisecond.

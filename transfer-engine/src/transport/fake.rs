@@ -153,7 +153,7 @@ impl Transport for FakeTransport {
         Some((self.held.swap_remove(at).1, "no answer came".to_owned()))
     }
 
-    fn readiness(&self) -> Option<BorrowedFd<'_>> {
+    fn readiness(&mut self) -> Option<BorrowedFd<'_>> {
         None
     }
 }

@@ -4,6 +4,8 @@
 //! in a [`Completion`], or from [`Transport::cancel`]. After it came back the transport never touches those buffers again.
 
 pub mod fake;
+#[cfg(feature = "rdma")]
+pub(crate) mod rdma;
 mod registry;
 pub(crate) mod shm;
 pub(crate) mod tcp;
@@ -14,6 +16,8 @@ pub use crate::lane::work::Work;
 pub use crate::memory::{Region, copy};
 pub(crate) use registry::families;
 
+use crate::fault::EngineError;
+use crate::segment::Export;
 use perilune_protocol::{Endpoint, SegmentId};
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
@@ -91,7 +95,8 @@ pub trait Transport: Send {
 
     /// A descriptor that becomes readable when [`Transport::poll`] has something to do. Without one it is polled every millisecond
     /// while work is under way on another transport of the lane too.
-    fn readiness(&self) -> Option<BorrowedFd<'_>>;
+    /// Asked right before the lane sleeps on it: from here on everything that comes must make it readable, or fire the wake.
+    fn readiness(&mut self) -> Option<BorrowedFd<'_>>;
 }
 
 /// All of one way of moving bytes: understands its endpoints and makes one transport for each lane.
@@ -113,6 +118,14 @@ pub trait Family: Send + Sync {
 pub(crate) trait Server: Send + Sync {
     /// Where peers find it.
     fn endpoint(&self) -> Endpoint;
+
+    /// Makes an exported segment's memory reachable this way too, where that takes more than the export.
+    ///
+    /// # Errors
+    /// When the memory cannot be registered.
+    fn lend(&self, _id: SegmentId, _export: &Arc<Export>) -> Result<(), EngineError> {
+        Ok(())
+    }
 
     /// Called after the segment's gate was closed; returns when no peer can reach its bytes any more.
     fn withdraw(&self, id: SegmentId);

@@ -1,6 +1,6 @@
 //! What must not be moved is not moved.
 
-use crate::rig::{LONG, Rig, SIZE, at, kind_of, pattern};
+use crate::rig::{LONG, Rig, SIZE, Way, at, kind_of, pattern};
 use perilune_protocol::{Capability, Extent, SegmentId};
 use perilune_transfer_engine::{Job, Request, TransferErrorKind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -105,6 +105,9 @@ pub(crate) fn a_withdrawn_segment_gives_no_new_byte(rig: &Rig) {
     // Lent again, it works again, without the client's doing.
     rig.server.export(rig.segment.id(), rig.memory.clone(), rig.segment.desc().capability).unwrap();
     assert!(rig.server.export(rig.segment.id(), rig.memory.clone(), rig.segment.desc().capability).is_err());
+    if rig.way == Way::Rdma {
+        rig.server.export_rdma(rig.segment.id()).unwrap();
+    }
     let mut buffer = [0; 3];
     assert_eq!(rig.client.run(&mut [Job::read(&rig.segment, at(0, 3), &mut buffer)], LONG), [Ok(())]);
     assert_eq!(&buffer, b"bbb");

@@ -92,6 +92,7 @@ pub(crate) fn transfers_are_counted(rig: &Rig) {
         Way::Fake => "fake",
         Way::Tcp => "tcp",
         Way::Shm => "shm",
+        Way::Rdma => "rdma",
     };
     let counters = rig.client.counters();
     let counts = counters.transports.iter().find(|c| c.transport == name && c.counted == Counted::Asked).unwrap();

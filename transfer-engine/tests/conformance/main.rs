@@ -12,6 +12,12 @@ macro_rules! conformance {
         mod fake { $($(#[test] fn $rule() { super::$room::$rule(&super::rig::Rig::new(super::rig::Way::Fake)); })+)+ }
         mod tcp { $($(#[test] fn $rule() { super::$room::$rule(&super::rig::Rig::new(super::rig::Way::Tcp)); })+)+ }
         mod shm { $($(#[test] fn $rule() { super::$room::$rule(&super::rig::Rig::new(super::rig::Way::Shm)); })+)+ }
+        #[cfg(feature = "rdma")]
+        mod rdma { $($(
+            #[test]
+            #[ignore = "needs an RDMA device: scripts/rxe-vm"]
+            fn $rule() { super::$room::$rule(&super::rig::Rig::new(super::rig::Way::Rdma)); }
+        )+)+ }
     };
 }
 

@@ -2,7 +2,7 @@
 
 use perilune_protocol::{Capability, Endpoint, Extent, NodeId, Protocol, SegmentDesc, SegmentId};
 use perilune_transfer_engine::transport::fake::{FakeNetwork, Faults};
-use perilune_transfer_engine::{Engine, Memory, Outcome, Segment, TransferErrorKind};
+use perilune_transfer_engine::{Engine, Memory, Outcome, RdmaSettings, Segment, TransferErrorKind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -18,6 +18,13 @@ pub(crate) enum Way {
     Fake,
     Tcp,
     Shm,
+    Rdma,
+}
+
+/// Devices for the side that is told by `variable`: those it names, else all there are.
+pub(crate) fn rdma(variable: &str) -> RdmaSettings {
+    let devices = std::env::var(variable).map(|names| names.split(',').map(str::to_owned).collect()).unwrap_or_default();
+    RdmaSettings { devices, ..RdmaSettings::default() }
 }
 
 pub(crate) struct Rig {
@@ -44,18 +51,23 @@ impl Rig {
             Way::Fake => builder,
             Way::Tcp => builder.listen_tcp("127.0.0.1:0".parse().unwrap()),
             Way::Shm => builder.listen_shm(socket_in(&dir)),
+            Way::Rdma => builder.rdma(rdma("PERILUNE_RDMA_SERVER")).listen_rdma("127.0.0.1:0".parse().unwrap()),
         };
         let server = server.build().unwrap();
         let client = Engine::builder().deadline(LONG);
         let (client, endpoints) = match way {
             Way::Fake => (client.transport(network.family()), vec![network.attach("server", &server)]),
             Way::Tcp | Way::Shm => (client, server.endpoints()),
+            Way::Rdma => (client.rdma(rdma("PERILUNE_RDMA_CLIENT")), server.endpoints()),
         };
         let client = client.build().unwrap();
         let memory = Memory::anonymous(SIZE).unwrap();
         let capability = Capability::random();
         let id = SegmentId::random();
         server.export(id, Arc::clone(&memory), capability).unwrap();
+        if way == Way::Rdma {
+            server.export_rdma(id).unwrap();
+        }
         let segment = client.connect(&desc(id, SIZE, capability, endpoints));
         Self { way, server, client, memory, segment, _dir: dir }
     }

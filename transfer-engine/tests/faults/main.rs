@@ -186,7 +186,7 @@ impl Transport for Broken {
         None
     }
 
-    fn readiness(&self) -> Option<BorrowedFd<'_>> {
+    fn readiness(&mut self) -> Option<BorrowedFd<'_>> {
         None
     }
 }

@@ -449,13 +449,3 @@ impl Drop for CompletionQueue {
         Kind::CompletionQueue.destroyed(unsafe { ib::ibv_destroy_cq(self.raw.get()) });
     }
 }
-
-/// The NUMA node that holds the page at `address`, which is brought in if it was not there.
-pub(crate) fn node_of_memory(address: u64) -> Option<u32> {
-    /// `MPOL_F_NODE | MPOL_F_ADDR`: not the policy but the node of that address.
-    const NODE_OF_ADDRESS: libc::c_ulong = 3;
-    let mut node: libc::c_int = -1;
-    // SAFETY: the kernel writes only the answer, which is ours; an address that is not mapped is refused.
-    let code = unsafe { libc::syscall(libc::SYS_get_mempolicy, &raw mut node, 0_usize, 0_usize, address, NODE_OF_ADDRESS) };
-    if code == 0 { u32::try_from(node).ok() } else { None }
-}

@@ -94,7 +94,7 @@ impl Transport for ShmTransport {
         None
     }
 
-    fn readiness(&self) -> Option<BorrowedFd<'_>> {
+    fn readiness(&mut self) -> Option<BorrowedFd<'_>> {
         None
     }
 }

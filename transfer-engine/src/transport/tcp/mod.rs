@@ -129,7 +129,7 @@ impl Transport for TcpTransport {
         Some(found)
     }
 
-    fn readiness(&self) -> Option<BorrowedFd<'_>> {
+    fn readiness(&mut self) -> Option<BorrowedFd<'_>> {
         Some(self.epoll.0.as_fd())
     }
 }

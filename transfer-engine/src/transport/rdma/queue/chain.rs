@@ -36,20 +36,20 @@ impl Chain {
         self.requests.is_empty()
     }
 
+    /// Has the success of the last request reported, which stands for all before it.
+    pub(crate) fn signal_last(&mut self) {
+        if let Some(last) = self.requests.last_mut() {
+            last.send_flags |= ib::ibv_send_flags::IBV_SEND_SIGNALED.0;
+        }
+    }
+
     /// Adds a request whose local bytes the device reads or writes later, by their keys.
     pub(crate) fn push(&mut self, request: WorkRequest, local: &[Local]) {
         self.sges.extend(local.iter().map(|&Local { base, len, key }| ib::ibv_sge { addr: base, length: len, lkey: key }));
         self.add(request, local.len(), ib::ibv_send_flags(0));
     }
 
-    /// Adds a write of bytes that are copied now; at most as many as the queue pair's capacity for inline bytes.
-    pub(crate) fn push_inline(&mut self, request: WorkRequest, bytes: &[u8]) {
-        let from = self.inline.len();
-        self.inline.extend_from_slice(bytes);
-        self.inlined(request, from);
-    }
-
-    /// Adds a write of the inline bytes from `from` on.
+    /// Adds a write of the inline bytes from `from` on, at most as many as the queue pair takes.
     pub(super) fn inlined(&mut self, request: WorkRequest, from: usize) {
         debug_assert!(request.op != Verb::Read, "only writes carry bytes");
         let length = (self.inline.len() - from) as u32;
@@ -106,13 +106,16 @@ mod tests {
         for round in 0..2_u64 {
             assert!(chain.is_empty());
             for id in 0..40 {
-                let request = WorkRequest { id, op: Verb::Write, remote: 7, key: 9, signaled: id == 39 };
+                let request = WorkRequest { id, op: Verb::Write, remote: 7, key: 9, signaled: false };
                 if id % 2 == 0 {
                     chain.push(request, &[Local { base: 100 + id, len: 5, key: 1 }, Local { base: 200 + id, len: 6, key: 2 }]);
                 } else {
-                    chain.push_inline(request, &[id as u8; 3]);
+                    let from = chain.inline.len();
+                    chain.inline.extend([id as u8; 3]);
+                    chain.inlined(request, from);
                 }
             }
+            chain.signal_last();
             let first = chain.link();
             assert_eq!((chain.len(), first), (40, chain.requests.as_mut_ptr()), "round {round}");
             let mut at = 0;

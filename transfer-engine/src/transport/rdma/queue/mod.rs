@@ -6,14 +6,14 @@
 //! Init              Queue::new                      nothing         Queue::connect                 their submitter
 //! ReadyToReceive    Queue::connect, half way        nothing         Queue::connect, fail           their submitter
 //! ReadyToSend       Queue::connect                  chains          fail                           the device, from post to completion
-//! Error             fail: we gave it up, or the     nothing         all came back flushed          the device, until flushed or dropped
-//!                   device did and told by a
+//! Error             fail: we gave it up, or the     nothing         drain                          the device: what was posted comes back
+//!                   device did and said so by a                                                    flushed, or not at all
 //!                   completion that is no success
-//! Drained           all that was posted came back   nothing         drop                           their submitter
+//! Drained           drain, from any state           nothing         drop                           their submitter
 //! ```
-//! The peer writes and reads from `ReadyToReceive` until `Error`. There is no way back: a queue pair that failed is dropped and another one made,
-//! as packets of its earlier life may still be on their way to its number. Dropping is allowed in every state; after it the device touches
-//! nothing that was posted, and what is not yet completed never will be.
+//! The peer writes and reads from `ReadyToReceive` until `Error`. There is no way back: a queue pair that failed is drained and another one made,
+//! as packets of its earlier life may still be on their way to its number. To drain is to destroy it on the device: `ibv_destroy_qp` returns
+//! when the device is done with all that was posted; what has not completed by then never will.
 
 mod chain;
 mod sys;
@@ -54,11 +54,12 @@ impl State {
     }
 }
 
-/// A queue pair, where it is in its life, and how much the device has of what was posted.
+/// A queue pair, and where it is in its life.
 pub(crate) struct Queue {
-    pair: QueuePair,
+    /// `None` once it is drained.
+    pair: Option<QueuePair>,
     state: State,
-    outstanding: u32,
+    capacity: Capacity,
     device: Arc<Device>,
     gid: Gid,
     end: End,
@@ -76,9 +77,10 @@ impl Queue {
         // Looked up anew each time: both change when the link goes down and up.
         let (gid, port) = (device.current_gid()?, device.current_port()?);
         let pair = make(device, send, receive, shared, capacity)?;
-        let psn = rand_psn();
+        let psn = random_psn();
         let end = End { number: pair.number(), psn, gid: gid.bytes, lid: port.lid, mtu: port.mtu };
-        let mut queue = Self { pair, state: State::Reset, outstanding: 0, device: Arc::clone(device), gid, end };
+        let capacity = pair.capacity();
+        let mut queue = Self { pair: Some(pair), state: State::Reset, capacity, device: Arc::clone(device), gid, end };
         queue.step(State::Init, |pair, device| pair.to_init(device.port))?;
         Ok(queue)
     }
@@ -90,17 +92,12 @@ impl Queue {
 
     /// Its real sizes.
     pub(crate) fn capacity(&self) -> Capacity {
-        self.pair.capacity()
+        self.capacity
     }
 
     /// Where it is in its life.
     pub(crate) fn state(&self) -> State {
         self.state
-    }
-
-    /// How many work requests the device has.
-    pub(crate) fn outstanding(&self) -> u32 {
-        self.outstanding
     }
 
     /// Connects it to the other end. May wait a second for the address of the peer.
@@ -124,44 +121,32 @@ impl Queue {
 
     /// Hands the chain to the device; only when ready to send.
     pub(crate) fn post(&mut self, chain: &mut Chain) -> Result<(), Refused> {
-        if self.state != State::ReadyToSend {
-            chain.clear();
-            let words = format!("the queue pair is not ready to send but in {:?}", self.state);
-            return Err(Refused { posted: 0, cause: io::Error::new(io::ErrorKind::NotConnected, words) });
-        }
-        let count = chain.len();
-        let outcome = self.pair.post(chain);
-        let posted = outcome.as_ref().map_or_else(|refused| refused.posted, |()| count);
-        self.outstanding += u32::try_from(posted).unwrap_or(u32::MAX);
-        outcome
-    }
-
-    /// `requests` of what was posted came back: those of a completion and of the unsignaled ones it stands for.
-    pub(crate) fn completed(&mut self, requests: u32) {
-        self.outstanding = self.outstanding.saturating_sub(requests);
-        self.settle();
-    }
-
-    /// Gives it up: all that was posted comes back flushed.
-    pub(crate) fn fail(&mut self) {
-        if self.state.leads_to(State::Error) {
-            if let Err(cause) = self.pair.to_error() {
-                tracing::warn!("RDMA: {}: a queue pair could not be moved to error: {cause}", self.device.name);
+        match &self.pair {
+            Some(pair) if self.state == State::ReadyToSend => pair.post(chain),
+            _ => {
+                chain.clear();
+                let words = format!("the queue pair is not ready to send but in {:?}", self.state);
+                Err(Refused { posted: 0, cause: io::Error::new(io::ErrorKind::NotConnected, words) })
             }
+        }
+    }
+
+    /// Gives it up: nothing more is posted, and what was comes back flushed.
+    pub(crate) fn fail(&mut self) {
+        if let Err(cause) = self.step(State::Error, |pair, _| pair.to_error())
+            && self.state.leads_to(State::Error)
+        {
+            // The device gave it up already, or is gone.
+            tracing::debug!("RDMA: {}", cause.cause);
             self.state = State::Error;
-            self.settle();
         }
     }
 
-    /// The device has nothing of it any more: all local buffers are their submitters' again.
-    pub(crate) fn drained(&self) -> bool {
-        self.state == State::Drained
-    }
-
-    fn settle(&mut self) {
-        if self.outstanding == 0 && self.state.leads_to(State::Drained) {
-            self.state = State::Drained;
-        }
+    /// Takes everything away from the device: when this returns, it touches nothing that was posted.
+    pub(crate) fn drain(&mut self) {
+        self.fail();
+        self.pair = None;
+        self.state = State::Drained;
     }
 
     fn step(&mut self, next: State, how: impl FnOnce(&QueuePair, &Device) -> io::Result<()>) -> Result<(), Failure> {
@@ -169,9 +154,16 @@ impl Queue {
         if !self.state.leads_to(next) {
             return Err(unreachable(format!("{name}: a queue pair in {:?} cannot become {next:?}", self.state)));
         }
-        how(&self.pair, &self.device).map_err(|e| unreachable(format!("{name}: a queue pair cannot become {next:?}: {e}")))?;
+        let Some(pair) = &self.pair else { return Err(unreachable(format!("{name}: a queue pair that is drained"))) };
+        how(pair, &self.device).map_err(|e| unreachable(format!("{name}: a queue pair cannot become {next:?}: {e}")))?;
         self.state = next;
         Ok(())
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        self.drain();
     }
 }
 
@@ -207,7 +199,7 @@ fn refused(device: &Device, capacity: Capacity, cause: &io::Error) -> String {
 }
 
 /// Any number will do that an earlier connection between these two is not likely to have had.
-fn rand_psn() -> u32 {
+fn random_psn() -> u32 {
     (uuid::Uuid::new_v4().as_u128() & 0xff_ffff) as u32
 }
 

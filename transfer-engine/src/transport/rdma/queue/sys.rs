@@ -219,13 +219,17 @@ impl Chain {
     /// Adds a write of `len` bytes of a write's local memory from its byte `from` on. They are copied now: their submitter keeps them valid
     /// as long as the work exists, and it is borrowed.
     pub(crate) fn push_inline_work(&mut self, request: WorkRequest, work: &Work, from: u64, len: u32) {
+        debug_assert!(work.op == Op::Write, "only writes carry bytes");
         let at = self.inline.len();
         self.inline.resize(at + len as usize, 0);
         let (mut rest, mut skip) = (&mut self.inline[at..], from);
-        for &LocalSlice { base, len } in work.local.iter().filter(|_| work.op == Op::Write) {
+        for &LocalSlice { base, len } in &work.local {
             if skip >= len {
                 skip -= len;
                 continue;
+            }
+            if rest.is_empty() {
+                break;
             }
             let now = rest.len().min(usize::try_from(len - skip).unwrap_or(usize::MAX));
             let (target, later) = rest.split_at_mut(now);

@@ -5,6 +5,8 @@
 
 mod conn;
 mod connect;
+#[cfg(test)]
+mod device_tests;
 mod lent;
 mod reactor;
 #[cfg(test)]

@@ -16,8 +16,15 @@ pub(crate) struct Live {
 
 impl Live {
     /// Nothing is left.
+    #[cfg(test)]
     pub(crate) fn is_zero(&self) -> bool {
-        *self == Self::default()
+        self.total() == 0
+    }
+
+    /// All kinds together.
+    pub(crate) fn total(&self) -> u64 {
+        let Self { contexts, domains, regions, channels, completion_queues, shared_queues, queue_pairs } = *self;
+        contexts + domains + regions + channels + completion_queues + shared_queues + queue_pairs
     }
 }
 

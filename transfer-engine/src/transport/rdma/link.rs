@@ -1,0 +1,84 @@
+//! A peer as one lane knows it: its rails, and the keys of its segments.
+
+use super::rail::Rail;
+use super::wire::Grant;
+use crate::fault::Failure;
+use perilune_protocol::SegmentId;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long a rail that could not be connected, or did not carry its first bytes, is left alone.
+pub(super) const PAUSE: Duration = Duration::from_millis(200);
+
+/// One rail of the peer, or why there is none.
+pub(super) enum Slot {
+    /// Not connected, and not tried before `retry`.
+    Down { cause: Option<Failure>, retry: Instant },
+    /// A thread is connecting it.
+    Connecting,
+    /// Connected; a write of no bytes is on its way over every queue pair, to see whether anything gets through.
+    Probing(Box<Rail>),
+    /// Carries bytes.
+    Up(Box<Rail>),
+}
+
+impl Slot {
+    pub(super) fn rail(&mut self) -> Option<&mut Rail> {
+        match self {
+            Self::Probing(rail) | Self::Up(rail) => Some(rail),
+            Self::Down { .. } | Self::Connecting => None,
+        }
+    }
+}
+
+/// Names a segment and the right to it.
+pub(super) type Key = (SegmentId, u128);
+
+/// What is known of a segment's keys.
+pub(super) enum Known {
+    /// The peer was asked over the rail of this generation.
+    Asked { generation: u32 },
+    /// The peer granted them.
+    Granted(Arc<Grant>),
+}
+
+/// A peer.
+pub(super) struct Link {
+    pub(super) address: String,
+    /// One for each of our devices.
+    pub(super) slots: Vec<Slot>,
+    pub(super) keys: HashMap<Key, Known>,
+    /// Questions for keys, by their number.
+    pub(super) questions: HashMap<u64, Key>,
+    /// Work with slices to post, by id, in order. Work that is gone is passed over.
+    pub(super) waiting: VecDeque<u64>,
+    /// It was connected before.
+    pub(super) known: bool,
+}
+
+impl Link {
+    pub(super) fn new(address: String, devices: usize) -> Self {
+        let slots = (0..devices).map(|_| Slot::Down { cause: None, retry: Instant::now() }).collect();
+        Self { address, slots, keys: HashMap::new(), questions: HashMap::new(), waiting: VecDeque::new(), known: false }
+    }
+
+    pub(super) fn ups(&mut self) -> impl Iterator<Item = &mut Rail> {
+        self.slots.iter_mut().filter_map(|slot| if let Slot::Up(rail) = slot { Some(&mut **rail) } else { None })
+    }
+
+    /// Whether any rail carries bytes, or may soon.
+    pub(super) fn hopeful(&self) -> bool {
+        self.slots.iter().any(|slot| !matches!(slot, Slot::Down { .. }))
+    }
+
+    /// The same of all rails but one.
+    pub(super) fn hopeful_beside(&self, but: usize) -> bool {
+        self.slots.iter().enumerate().any(|(i, slot)| i != but && !matches!(slot, Slot::Down { .. }))
+    }
+
+    /// Why nothing gets through.
+    pub(super) fn cause(&self) -> Option<Failure> {
+        self.slots.iter().find_map(|slot| if let Slot::Down { cause, .. } = slot { cause.clone() } else { None })
+    }
+}

@@ -1,0 +1,110 @@
+//! Bytes over RDMA verbs: one-sided reads and writes on reliable connections, over every device that gets through.
+//!
+//! ```text
+//! work -> cut (slices) -> flow (which rail and queue pair, one doorbell for many) -> device -> completion queue -> flow -> done
+//! ```
+//! - [`rail`]: queue pairs of one of our devices with one of a peer's, and the TCP connection they live with ([`wire`]).
+//! - [`link`]: a peer: its rails, those that are being connected, and the keys of its segments.
+//! - [`flow`]: posts slices, takes completions, and moves what a broken rail leaves to another.
+//! - [`registry`]: the memory devices may touch. [`serve`]: the side that lends. [`queue`]: the life of a queue pair.
+//!
+//! # Why nothing is touched after it came back
+//!
+//! Work goes back to the lane when each of its slices completed, or after the queue pairs that may still touch its buffers were destroyed:
+//! `ibv_destroy_qp` returns when the device is done with them. A slice that goes through staging touches no caller's buffer.
+//!
+//! # Why a completed write is visible
+//!
+//! The acknowledgement says that the peer's device accepted the bytes; they may still be on its bus. Whoever learns of the write does so by a
+//! message that this device receives later, and its writes to memory do not overtake each other (relaxed ordering is not asked for).
+
+mod cut;
+mod device;
+mod flow;
+mod gid;
+mod link;
+mod ports;
+mod queue;
+mod rail;
+mod registry;
+mod serve;
+mod status;
+mod sys;
+mod topology;
+mod transport;
+mod wire;
+
+pub(crate) use device::Devices;
+pub(crate) use serve::serve;
+pub(crate) use status::status;
+pub(crate) use sys::live;
+
+use crate::lane::Wake;
+use crate::rdma::RdmaCounts;
+use crate::transport::{Address, Family, Transport};
+use perilune_protocol::Endpoint;
+use registry::Registry;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use transport::RdmaTransport;
+
+/// The family. Its lanes share the devices and the registrations, and each has completion queues and queue pairs of its own.
+pub(crate) struct Rdma {
+    devices: Arc<Devices>,
+    registry: Arc<Registry>,
+}
+
+impl Rdma {
+    pub(crate) fn new(devices: Arc<Devices>) -> Self {
+        Self { devices, registry: Arc::default() }
+    }
+}
+
+impl Family for Rdma {
+    fn name(&self) -> &'static str {
+        "rdma"
+    }
+
+    fn address(&self, endpoint: &Endpoint) -> Option<Address> {
+        match endpoint {
+            Endpoint::Rdma(at) if self.devices.there_may_be_some() => Some(Address::from_text(at)),
+            _ => None,
+        }
+    }
+
+    fn open(&self, wake: &Arc<Wake>) -> std::io::Result<Box<dyn Transport>> {
+        Ok(Box::new(RdmaTransport::new(Arc::clone(&self.devices), Arc::clone(&self.registry), Arc::clone(wake))?))
+    }
+}
+
+/// What the asking sides of this process did; beside what [`sys::counts`] says of devices. Each stands alone, so relaxed.
+pub(crate) struct Tallies {
+    pub(crate) sleeps: AtomicU64,
+    pub(crate) staged_bytes: AtomicU64,
+    pub(crate) rails_connected: AtomicU64,
+    pub(crate) rails_lost: AtomicU64,
+}
+
+pub(crate) static TALLIES: Tallies = Tallies {
+    sleeps: AtomicU64::new(0),
+    staged_bytes: AtomicU64::new(0),
+    rails_connected: AtomicU64::new(0),
+    rails_lost: AtomicU64::new(0),
+};
+
+/// What devices and lanes did so far.
+pub(crate) fn counts() -> RdmaCounts {
+    let sys::Counts { doorbells, work_requests, completions, arms, events, .. } = sys::counts();
+    let of = |counter: &AtomicU64| counter.load(Relaxed);
+    RdmaCounts {
+        doorbells,
+        work_requests,
+        completions,
+        arms,
+        events,
+        sleeps: of(&TALLIES.sleeps),
+        staged_bytes: of(&TALLIES.staged_bytes),
+        rails_connected: of(&TALLIES.rails_connected),
+        rails_lost: of(&TALLIES.rails_lost),
+    }
+}

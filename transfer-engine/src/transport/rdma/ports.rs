@@ -1,0 +1,90 @@
+//! A lane's completion queues, one for each device, and when it spins on them and when it sleeps.
+
+use super::device::Device;
+use super::sys::{Channel, Completed, CompletionQueue};
+use crate::fault::{Failure, TransferErrorKind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Entries of a completion queue, where the device allows it.
+const ENTRIES: u32 = 4096;
+/// Completions taken at once.
+const BATCH: usize = 64;
+/// Waits that are expected to be longer are slept through.
+const SPIN_MAX: Duration = Duration::from_micros(100);
+
+/// What a lane has of one device.
+pub(super) struct Port {
+    pub(super) device: Arc<Device>,
+    pub(super) channel: Arc<Channel>,
+    pub(super) completions: Arc<CompletionQueue>,
+    /// How far it is from the processor that drives the lane; 10 is near.
+    pub(super) distance: u32,
+    /// An event will come with the next completion.
+    armed: bool,
+    /// Work requests the device has. Each may come back, if only because its queue pair broke, so they must fit the completion queue.
+    pub(super) outstanding: usize,
+}
+
+impl Port {
+    pub(super) fn open(device: &Arc<Device>) -> Result<Self, Failure> {
+        let failed = |e: std::io::Error| Failure::new(TransferErrorKind::PeerUnreachable, e.to_string());
+        let channel = Channel::new(&device.context).map_err(failed)?;
+        let depth = ENTRIES.min(device.limits.max_cqe);
+        let completions = CompletionQueue::new(&device.context, depth, Some(&channel)).map_err(failed)?;
+        // Fewer events under load; not every device can.
+        completions.moderate(16, 8);
+        Ok(Self { device: Arc::clone(device), channel, completions, distance: 10, armed: false, outstanding: 0 })
+    }
+
+    /// Half of the queue is kept for what broken queue pairs leave in it.
+    pub(super) fn has_room(&self) -> bool {
+        self.outstanding < self.completions.depth() as usize / 2
+    }
+
+    pub(super) fn poll(&self, into: &mut Vec<Completed>) {
+        let mut some = [Completed::default(); BATCH];
+        loop {
+            let count = self.completions.poll(&mut some);
+            into.extend_from_slice(&some[..count]);
+            if count < BATCH {
+                return;
+            }
+        }
+    }
+
+    /// Before a sleep; whoever armed must look into the queue once more.
+    pub(super) fn arm(&mut self) {
+        if !self.armed && self.completions.arm().is_ok() {
+            self.armed = true;
+        }
+    }
+
+    /// After the channel became readable.
+    pub(super) fn disarm(&mut self) {
+        if self.channel.take() > 0 {
+            self.armed = false;
+        }
+    }
+}
+
+/// Learns how long completions take to come, to decide between spinning and sleeping.
+pub(super) struct Patience {
+    expected: Duration,
+}
+
+impl Patience {
+    pub(super) fn new() -> Self {
+        Self { expected: Duration::from_micros(10) }
+    }
+
+    /// How long to spin now.
+    pub(super) fn spin(&self) -> Duration {
+        if self.expected <= SPIN_MAX { (self.expected * 2).max(Duration::from_micros(5)) } else { Duration::ZERO }
+    }
+
+    /// Something came, this long after the wait began.
+    pub(super) fn waited(&mut self, begun: Instant) {
+        self.expected = (self.expected * 7 + begun.elapsed()) / 8;
+    }
+}

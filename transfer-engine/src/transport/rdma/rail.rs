@@ -1,0 +1,238 @@
+//! A rail: queue pairs between one of our devices and one of a peer's, and the TCP connection they live and die with.
+
+use super::cut::Slice;
+use super::device::Device;
+use super::queue::Queue;
+use super::registry::Stretch;
+use super::sys::{Capacity, Chain, CompletionQueue};
+use super::wire::{self, Ask, Inbox, Tell};
+use crate::fault::{Failure, TransferErrorKind};
+use std::collections::VecDeque;
+use std::io::{ErrorKind, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How long each step of connecting may take; a peer that is there answers within a round trip.
+const STEP: Duration = Duration::from_secs(1);
+/// Work requests in one send queue.
+pub(super) const DEPTH: usize = 128;
+/// Bytes under way in one send queue: enough for any wire, and little enough to be sent again elsewhere.
+const WINDOW: u64 = 8 << 20;
+/// At least every so many work requests, and so many bytes, one reports its success.
+const SIGNAL_REQUESTS: u32 = 64;
+const SIGNAL_BYTES: u64 = 4 << 20;
+/// Asked for; a device that gives less says so.
+const INLINE: u32 = 220;
+
+/// One work request that the device has.
+pub(super) struct Sent {
+    sequence: u32,
+    /// The work it belongs to; `None` for a probe.
+    pub(super) work: Option<u64>,
+    pub(super) slice: Option<Slice>,
+    pub(super) stretch: Option<Stretch>,
+}
+
+/// The sending side of a queue pair. Requests complete in the order they were posted, so one reported success stands for all before it.
+pub(super) struct Sending {
+    pub(super) queue: Queue,
+    pub(super) chain: Chain,
+    sent: VecDeque<Sent>,
+    next: u32,
+    /// Bytes under way.
+    pub(super) backlog: u64,
+    silent_requests: u32,
+    silent_bytes: u64,
+}
+
+impl Sending {
+    fn new(queue: Queue) -> Self {
+        Self { queue, chain: Chain::new(), sent: VecDeque::new(), next: 0, backlog: 0, silent_requests: 0, silent_bytes: 0 }
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.sent.len() < DEPTH && self.backlog < WINDOW
+    }
+
+    pub(super) fn outstanding(&self) -> usize {
+        self.sent.len()
+    }
+
+    pub(super) fn sent(&self) -> impl Iterator<Item = &Sent> {
+        self.sent.iter()
+    }
+
+    /// Counts a request in, and answers its sequence number and whether it must report its success.
+    /// `last`: nothing will be posted behind it for now, so nobody else would speak for it.
+    pub(super) fn record(&mut self, work: Option<u64>, slice: Option<Slice>, stretch: Option<Stretch>, last: bool) -> (u32, bool) {
+        let (sequence, len) = (self.next, slice.map_or(0, |slice| slice.len));
+        self.next = self.next.wrapping_add(1);
+        self.backlog += len;
+        self.silent_requests += 1;
+        self.silent_bytes += len;
+        let signaled = last || self.silent_requests >= SIGNAL_REQUESTS || self.silent_bytes >= SIGNAL_BYTES || !self.has_room_for_one_more();
+        if signaled {
+            (self.silent_requests, self.silent_bytes) = (0, 0);
+        }
+        self.sent.push_back(Sent { sequence, work, slice, stretch });
+        (sequence, signaled)
+    }
+
+    fn has_room_for_one_more(&self) -> bool {
+        self.sent.len() + 1 < DEPTH && self.backlog < WINDOW
+    }
+
+    /// Makes the last request of the chain report its success, for all of them.
+    pub(super) fn speak(&mut self) {
+        self.chain.signal_last();
+        (self.silent_requests, self.silent_bytes) = (0, 0);
+    }
+
+    /// What the device has; the queue pair must be destroyed before any of it is used again.
+    pub(super) fn abandon(&mut self) -> VecDeque<Sent> {
+        self.queue.fail();
+        self.backlog = 0;
+        std::mem::take(&mut self.sent)
+    }
+
+    /// The next request at or before `sequence` that the device is done with.
+    pub(super) fn settle(&mut self, sequence: u32) -> Option<Sent> {
+        let first = self.sent.front()?;
+        if sequence.wrapping_sub(first.sequence) > u32::MAX / 2 {
+            return None;
+        }
+        let sent = self.sent.pop_front()?;
+        self.backlog -= sent.slice.map_or(0, |slice| slice.len);
+        Some(sent)
+    }
+}
+
+/// A rail that is connected.
+pub(super) struct Rail {
+    /// Names it in the numbers of its work requests, so that what is left of an earlier rail in a completion queue is told apart.
+    pub(super) generation: u32,
+    pub(super) control: TcpStream,
+    pub(super) inbox: Inbox,
+    pub(super) sendings: Vec<Sending>,
+    /// Ours, by its place among the devices.
+    pub(super) device: usize,
+    /// Theirs, by its place in the offer.
+    pub(super) remote: usize,
+    /// Which queue pair is being filled, and how many bytes of its turn are left.
+    pub(super) turn: (usize, u64),
+}
+
+impl Rail {
+    pub(super) fn new(generation: u32, device: usize, opened: Opened) -> Self {
+        let Opened { control, queues, remote } = opened;
+        let sendings = queues.into_iter().map(Sending::new).collect();
+        Self { generation, control, inbox: Inbox::default(), sendings, device, remote, turn: (0, 0) }
+    }
+
+    /// Sends a frame. They are so small that a socket without room for one has a peer that stopped reading.
+    pub(super) fn ask(&mut self, ask: &Ask) -> Result<(), Failure> {
+        self.control.write_all(&wire::encode(ask)).map_err(|e| gone(&e))
+    }
+
+    /// Frames that came.
+    pub(super) fn hear(&mut self) -> Result<Vec<Tell>, Failure> {
+        self.inbox.fill(&self.control).map_err(|e| gone(&e))?;
+        let mut heard = Vec::new();
+        while let Some(tell) = self.inbox.next().map_err(|e| gone(&e))? {
+            heard.push(tell);
+        }
+        Ok(heard)
+    }
+
+    /// Which queue pair takes the next `len` bytes: the one whose turn it is, else the one with the least under way.
+    pub(super) fn take_turn(&mut self, len: u64, turn: u64) -> usize {
+        let (place, left) = self.turn;
+        let place = if left > 0 && self.sendings[place].has_room() {
+            place
+        } else {
+            self.turn.1 = turn;
+            (0..self.sendings.len()).filter(|&i| self.sendings[i].has_room()).min_by_key(|&i| self.sendings[i].backlog).unwrap_or(place)
+        };
+        self.turn = (place, self.turn.1.saturating_sub(len.max(1)));
+        place
+    }
+
+    pub(super) fn backlog(&self) -> u64 {
+        self.sendings.iter().map(|sending| sending.backlog).sum()
+    }
+}
+
+fn gone(cause: &std::io::Error) -> Failure {
+    let cause = if cause.kind() == ErrorKind::UnexpectedEof { "the peer closed the connection".to_owned() } else { cause.to_string() };
+    Failure::new(TransferErrorKind::PeerGone, cause)
+}
+
+/// What connecting gives.
+pub(super) struct Opened {
+    control: TcpStream,
+    queues: Vec<Queue>,
+    remote: usize,
+}
+
+/// Connects a rail; blocks for as long as the peer takes, on a thread of its own.
+pub(super) fn open(address: &str, device: &Arc<Device>, completions: &Arc<CompletionQueue>, count: u8) -> Result<Opened, Failure> {
+    let unreachable = |e: &dyn std::fmt::Display| Failure::new(TransferErrorKind::PeerUnreachable, format!("RDMA exchange at {address}: {e}"));
+    let at = address.to_socket_addrs().map_err(|e| unreachable(&e))?.next().ok_or_else(|| unreachable(&"no such host"))?;
+    let control = TcpStream::connect_timeout(&at, STEP).map_err(|e| unreachable(&e))?;
+    let prepared = control
+        .set_nodelay(true)
+        .and_then(|()| control.set_read_timeout(Some(2 * STEP)))
+        .and_then(|()| control.set_write_timeout(Some(STEP)));
+    prepared.map_err(|e| unreachable(&e))?;
+    let talk = |ask: &Ask| -> Result<Tell, Failure> {
+        wire::send(&control, ask).and_then(|()| wire::receive(&control)).map_err(|e| unreachable(&e))
+    };
+    let offers = match talk(&Ask::Hello { version: wire::VERSION })? {
+        Tell::Devices { version: wire::VERSION, devices } => devices,
+        Tell::Devices { version, .. } => return Err(unreachable(&format!("it speaks version {version} of the exchange, we {}", wire::VERSION))),
+        Tell::Refused { cause } => return Err(unreachable(&cause)),
+        _ => return Err(unreachable(&"it answered something else than was asked")),
+    };
+    let capacity = Capacity { sends: DEPTH as u32, receives: 0, sges: super::cut::PARTS as u32, inline: INLINE };
+    let queue = |_| Queue::new(device, completions, completions, None, capacity);
+    let mut queues = (0..count).map(queue).collect::<Result<Vec<_>, _>>()?;
+    let ends: Vec<_> = queues.iter().map(Queue::end).collect();
+    let own = ends.first().map_or([0; 16], |end| end.gid);
+    let remote = nearest(own, &offers.iter().map(|offer| offer.gid).collect::<Vec<_>>()).ok_or_else(|| unreachable(&"it offers no device"))?;
+    let theirs = match talk(&Ask::Connect { device: remote as u16, ends })? {
+        Tell::Connected { ends, .. } if ends.len() == queues.len() => ends,
+        Tell::Refused { cause } => return Err(unreachable(&cause)),
+        _ => return Err(unreachable(&"it answered something else than was asked")),
+    };
+    for (queue, end) in queues.iter_mut().zip(&theirs) {
+        queue.connect(end)?;
+    }
+    control.set_nonblocking(true).map_err(|e| unreachable(&e))?;
+    Ok(Opened { control, queues, remote })
+}
+
+/// The port that shares the longest prefix of its address with ours: the same subnet before any other. Our own only when there is no other.
+fn nearest(own: [u8; 16], offers: &[[u8; 16]]) -> Option<usize> {
+    let prefix = |other: &[u8; 16]| (u128::from_be_bytes(own) ^ u128::from_be_bytes(*other)).leading_zeros();
+    // Of equals the first: `max_by_key` would take the last.
+    (0..offers.len()).rev().max_by_key(|&i| if offers[i] == own { 0 } else { 1 + prefix(&offers[i]) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_device_of_our_subnet_is_taken() {
+        let gid = |a: u8, b: u8| {
+            let mut gid = [0; 16];
+            gid[10..].copy_from_slice(&[0xff, 0xff, 10, 78, a, b]);
+            gid
+        };
+        assert_eq!(nearest(gid(1, 1), &[gid(2, 2), gid(1, 1), gid(1, 2)]), Some(2));
+        assert_eq!(nearest(gid(1, 1), &[gid(1, 1)]), Some(0));
+        assert_eq!(nearest(gid(1, 1), &[gid(9, 9), gid(9, 9)]), Some(0));
+        assert_eq!(nearest(gid(1, 1), &[]), None);
+    }
+}

@@ -1,0 +1,184 @@
+//! Local memory the devices may touch: buffers that callers registered, and staging for the bytes of all others.
+
+use super::device::Device;
+use super::sys::{Access, MemoryRegion};
+use crate::fault::{Failure, TransferErrorKind};
+use crate::memory::{Memory, PAGE, Region};
+use crate::request::LocalSlice;
+use crate::transport::Work;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::thread;
+
+/// A buffer, registered with every device in pieces.
+pub(super) struct Registered {
+    base: u64,
+    len: u64,
+    piece: u64,
+    /// For each device, the region of each piece.
+    regions: Vec<Vec<MemoryRegion>>,
+}
+
+impl Registered {
+    fn key(&self, device: usize, at: u64) -> Option<u32> {
+        let piece = at.checked_sub(self.base)? / self.piece;
+        Some(self.regions.get(device)?.get(piece as usize)?.lkey())
+    }
+}
+
+/// The registered buffers of an engine. Each is registered once, however many lanes use it, and let go with the last of them.
+#[derive(Default)]
+pub(super) struct Registry {
+    held: Mutex<HashMap<(u64, u64), Weak<Registered>>>,
+}
+
+impl Registry {
+    pub(super) fn hold(&self, devices: &[Arc<Device>], region: Region, piece: u64) -> Result<Arc<Registered>, Failure> {
+        // Held while the memory is registered: another lane that wants the same buffer waits for it instead of pinning it twice.
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.retain(|_, registered| registered.strong_count() > 0);
+        let key = (region.base, region.len);
+        if let Some(registered) = held.get(&key).and_then(Weak::upgrade) {
+            return Ok(registered);
+        }
+        let piece = piece_for(devices, piece);
+        let Region { base, len } = region;
+        let regions = in_pieces(devices, len, piece, |device, offset, len| {
+            MemoryRegion::of_region(&device.domain, Region { base: base + offset, len }, Access::Local)
+        });
+        let registered = Arc::new(Registered { base, len, piece, regions: regions.map_err(|e| refused(&e))? });
+        held.insert(key, Arc::downgrade(&registered));
+        Ok(registered)
+    }
+}
+
+fn refused(cause: &std::io::Error) -> Failure {
+    Failure::new(TransferErrorKind::Failed, cause.to_string())
+}
+
+/// The length of a memory region: what was set, or less where a device takes no more. A multiple of the page size.
+pub(super) fn piece_for(devices: &[Arc<Device>], wanted: u64) -> u64 {
+    let most = devices.iter().map(|device| device.limits.max_mr_size).fold(wanted, u64::min);
+    (most / PAGE * PAGE).max(PAGE)
+}
+
+/// Registers `len` bytes with every device, piece by piece, as many at a time as there are processors: pinning is what takes long.
+pub(super) fn in_pieces(
+    devices: &[Arc<Device>],
+    len: u64,
+    piece: u64,
+    register: impl Fn(&Arc<Device>, u64, u64) -> std::io::Result<MemoryRegion> + Sync,
+) -> std::io::Result<Vec<Vec<MemoryRegion>>> {
+    let pieces: Vec<(u64, u64)> = (0..len.div_ceil(piece)).map(|i| (i * piece, piece.min(len - i * piece))).collect();
+    let jobs: Vec<(usize, u64, u64)> = (0..devices.len()).flat_map(|d| pieces.iter().map(move |&(at, len)| (d, at, len))).collect();
+    let each = |jobs: &[(usize, u64, u64)]| -> std::io::Result<Vec<MemoryRegion>> {
+        jobs.iter().map(|&(d, at, len)| register(&devices[d], at, len)).collect()
+    };
+    let threads = thread::available_parallelism().map_or(1, usize::from).min(jobs.len());
+    let made: Vec<MemoryRegion> = if threads <= 1 {
+        each(&jobs)?
+    } else {
+        let share = jobs.len().div_ceil(threads);
+        let parts: std::io::Result<Vec<Vec<_>>> = thread::scope(|scope| {
+            let running: Vec<_> = jobs.chunks(share).map(|some| scope.spawn(|| each(some))).collect();
+            running.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(std::io::Error::other("a registering thread panicked")))).collect()
+        });
+        parts?.into_iter().flatten().collect()
+    };
+    let mut made = made.into_iter();
+    Ok(devices.iter().map(|_| made.by_ref().take(pieces.len()).collect()).collect())
+}
+
+/// The registered buffers as one lane knows them; only the thread that drives the lane looks here.
+#[derive(Default)]
+pub(super) struct Buffers {
+    by_base: BTreeMap<u64, Arc<Registered>>,
+}
+
+impl Buffers {
+    pub(super) fn insert(&mut self, registered: Arc<Registered>) {
+        self.by_base.insert(registered.base, registered);
+    }
+
+    pub(super) fn remove(&mut self, region: Region) {
+        self.by_base.remove(&region.base);
+    }
+
+    /// The end of the memory region that holds the byte at `at`, if it is registered.
+    pub(super) fn end_of(&self, at: u64) -> Option<u64> {
+        let registered = self.find(at)?;
+        let piece = (at - registered.base) / registered.piece + 1;
+        Some(registered.base + (piece * registered.piece).min(registered.len))
+    }
+
+    /// The key under which a device knows the byte at `at`.
+    pub(super) fn key(&self, device: usize, at: u64) -> Option<u32> {
+        self.find(at)?.key(device, at)
+    }
+
+    fn find(&self, at: u64) -> Option<&Registered> {
+        let (_, registered) = self.by_base.range(..=at).next_back()?;
+        (at - registered.base < registered.len).then_some(registered)
+    }
+}
+
+/// Bytes of a small and of a large stretch of staging, and how many of each a lane has.
+const SMALL: u64 = 8 << 10;
+const SMALLS: u64 = 256;
+pub(super) const LARGE: u64 = 256 << 10;
+const LARGES: u64 = 32;
+
+/// Registered memory of a lane, through which bytes of unregistered buffers go. A cache of registrations would save the copy, but could not
+/// know when a caller's memory is freed and its address used again.
+pub(super) struct Staging {
+    memory: Arc<Memory>,
+    /// One for each device.
+    regions: Vec<MemoryRegion>,
+    small: Vec<u64>,
+    large: Vec<u64>,
+}
+
+/// A stretch of staging that is in use; given back by [`Staging::give`].
+#[derive(Debug)]
+pub(super) struct Stretch {
+    offset: u64,
+    large: bool,
+}
+
+impl Staging {
+    pub(super) fn new(devices: &[Arc<Device>]) -> Result<Self, Failure> {
+        let size = SMALL * SMALLS + LARGE * LARGES;
+        let memory = Memory::anonymous(size).map_err(|e| Failure::new(TransferErrorKind::Failed, e.to_string()))?;
+        let region = |device: &Arc<Device>| MemoryRegion::of_memory(&device.domain, &memory, 0, size, Access::Local);
+        let regions = devices.iter().map(region).collect::<Result<_, _>>().map_err(|e| refused(&e))?;
+        let small = (0..SMALLS).map(|i| i * SMALL).collect();
+        let large = (0..LARGES).map(|i| SMALL * SMALLS + i * LARGE).collect();
+        Ok(Self { memory, regions, small, large })
+    }
+
+    /// Room for `len` bytes, at most [`LARGE`]; `None` while all is in use.
+    pub(super) fn take(&mut self, len: u64) -> Option<Stretch> {
+        let large = len > SMALL;
+        let free = if large { &mut self.large } else { &mut self.small };
+        free.pop().map(|offset| Stretch { offset, large })
+    }
+
+    pub(super) fn give(&mut self, stretch: Stretch) {
+        let free = if stretch.large { &mut self.large } else { &mut self.small };
+        free.push(stretch.offset);
+    }
+
+    /// The address of a stretch, and its key for a device.
+    pub(super) fn place(&self, stretch: &Stretch, device: usize) -> (u64, u32) {
+        (self.memory.base() + stretch.offset, self.regions.get(device).map_or(0, MemoryRegion::lkey))
+    }
+
+    /// Copies local bytes of a write in, of a read out.
+    pub(super) fn copy(&self, stretch: &Stretch, work: &Work, local: &[LocalSlice]) {
+        let mut offset = stretch.offset;
+        for slice in local {
+            self.memory.stage(offset, work, *slice);
+            offset += slice.len;
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! The serving side with real devices and real peers: keys that work until they are withdrawn, queue pairs that go with their connection.
+
+use super::*;
+use crate::memory::Memory;
+use crate::rdma::RdmaSettings;
+use crate::transport::rdma::queue::{Chain, Queue};
+use crate::transport::rdma::sys::{Access, Capacity, Completed, CompletionQueue, Live, Local, MemoryRegion, Status, Verb, WorkRequest, live};
+use crate::transport::rdma::wire::{self, Ask, End, Grant, Refusal, Tell, VERSION};
+use perilune_protocol::Capability;
+use std::net::TcpStream;
+use std::time::Instant;
+
+/// Far longer than anything here takes.
+const LONG: Duration = Duration::from_secs(30);
+const PIECE: u64 = 1 << 20;
+const SIZE: u64 = 2 * PIECE + 4096;
+
+struct Rig {
+    devices: Devices,
+    exports: Arc<Exports>,
+    server: RdmaServer,
+    id: SegmentId,
+    capability: Capability,
+    memory: Arc<Memory>,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let devices = Devices::new(RdmaSettings::default()).unwrap();
+        let (exports, at) = (Arc::new(Exports::default()), "127.0.0.1:0".parse().unwrap());
+        let server = start(at, Arc::clone(&exports), devices.get().unwrap().to_vec(), PIECE, LONG).unwrap();
+        let (id, capability, memory) = (SegmentId::random(), Capability::random(), Memory::anonymous(SIZE).unwrap());
+        exports.insert(id, Arc::clone(&memory), capability).unwrap();
+        server.lend(id, &exports.find(id).unwrap()).unwrap();
+        Self { devices, exports, server, id, capability, memory }
+    }
+
+    fn withdraw(&self) {
+        assert!(self.exports.withdraw(self.id));
+        self.server.withdraw(self.id);
+    }
+}
+
+/// A peer with queue pairs between a device and itself.
+struct Peer {
+    stream: TcpStream,
+    completions: Arc<CompletionQueue>,
+    queues: Vec<Queue>,
+    source: Arc<Memory>,
+    region: MemoryRegion,
+}
+
+const CAPACITY: Capacity = Capacity { sends: 16, receives: 1, sges: 1, inline: 0 };
+
+impl Peer {
+    /// Greets, and asks for queue pairs; what the server says to that.
+    fn ask(server: &RdmaServer, device: usize, ends: Vec<End>) -> (TcpStream, Tell) {
+        let stream = TcpStream::connect(server.at).unwrap();
+        stream.set_read_timeout(Some(LONG)).unwrap();
+        wire::send(&stream, &Ask::Hello { version: VERSION }).unwrap();
+        let Tell::Devices { .. } = wire::receive(&stream).unwrap() else { panic!("the devices come first") };
+        wire::send(&stream, &Ask::Connect { device: device as u16, ends }).unwrap();
+        let answer = wire::receive(&stream).unwrap();
+        (stream, answer)
+    }
+
+    fn new(rig: &Rig, number: usize, count: usize) -> Self {
+        let device = &rig.devices.get().unwrap()[number];
+        let completions = CompletionQueue::new(&device.context, 64, None).unwrap();
+        let queue = |_| Queue::new(device, &completions, &completions, None, CAPACITY).unwrap();
+        let mut queues: Vec<Queue> = (0..count).map(queue).collect();
+        let (stream, answer) = Self::ask(&rig.server, number, queues.iter().map(Queue::end).collect());
+        let Tell::Connected { ends, .. } = answer else { panic!("{answer:?}") };
+        assert_eq!(ends.len(), count);
+        queues.iter_mut().zip(&ends).for_each(|(queue, end)| queue.connect(end).unwrap());
+        let source = Memory::anonymous(PIECE).unwrap();
+        let region = MemoryRegion::of_memory(&device.domain, &source, 0, PIECE, Access::Local).unwrap();
+        Self { stream, completions, queues, source, region }
+    }
+
+    fn key(&self, rig: &Rig, capability: Capability) -> Result<Grant, Refusal> {
+        wire::send(&self.stream, &Ask::Key { id: 5, segment: rig.id, capability }).unwrap();
+        let Tell::Key { id: 5, grant } = wire::receive(&self.stream).unwrap() else { panic!("a key or a refusal") };
+        grant
+    }
+
+    /// Writes our first `len` bytes to an address of the server, and says how that ended.
+    fn write(&mut self, queue: usize, remote: u64, key: u32, len: u32) -> Status {
+        let mut chain = Chain::new();
+        let local = Local { base: self.source.base(), len, key: self.region.lkey() };
+        chain.push(WorkRequest { id: 1, op: Verb::Write, remote, key, signaled: true }, &[local]);
+        self.queues[queue].post(&mut chain).unwrap();
+        let (begun, mut done) = (Instant::now(), [Completed::default()]);
+        while self.completions.poll(&mut done) == 0 {
+            assert!(begun.elapsed() < LONG, "no completion");
+        }
+        done[0].status
+    }
+}
+
+#[test]
+#[ignore = "needs an RDMA device: scripts/rxe-vm"]
+fn keys_work_until_they_are_withdrawn() {
+    let rig = Rig::new();
+    let count = rig.devices.get().unwrap().len();
+    for number in 0..count {
+        let mut peer = Peer::new(&rig, number, 2);
+        assert_eq!(peer.key(&rig, Capability::random()), Err(Refusal::Denied));
+        let Grant { base, size, piece, keys } = peer.key(&rig, rig.capability).unwrap();
+        assert_eq!((base, size, piece), (rig.memory.base(), SIZE, PIECE));
+        assert_eq!(keys.iter().map(Vec::len).collect::<Vec<_>>(), vec![3; count]);
+        for (at, key) in keys[number].iter().enumerate() {
+            let (offset, text) = (at as u64 * PIECE + 7, format!("piece {at} by device {number}"));
+            assert!(peer.source.write_at(0, text.as_bytes()));
+            assert_eq!(peer.write(at % 2, base + offset, *key, text.len() as u32), Status::Success);
+            let mut there = vec![0; text.len()];
+            assert!(rig.memory.read_at(offset, &mut there));
+            assert_eq!(String::from_utf8(there).unwrap(), text);
+        }
+        // Past the end of its piece a key is worthless, and the queue pair fails.
+        assert_eq!(peer.write(0, base + PIECE - 1, keys[number][0], 2), Status::RemoteAccess);
+    }
+    let mut peers: Vec<(Peer, Grant)> = (0..count)
+        .map(|number| {
+            let peer = Peer::new(&rig, number, 1);
+            let grant = peer.key(&rig, rig.capability).unwrap();
+            (peer, grant)
+        })
+        .collect();
+    rig.withdraw();
+    assert!(rig.memory.write_at(0, &[0; 8]));
+    for (number, (peer, grant)) in peers.iter_mut().enumerate() {
+        assert_eq!(wire::receive::<Tell>(&peer.stream).unwrap(), Tell::Withdrawn { segment: rig.id });
+        assert_eq!(peer.key(&rig, rig.capability), Err(Refusal::UnknownSegment));
+        assert_eq!(peer.write(0, grant.base, grant.keys[number][0], 8), Status::RemoteAccess);
+    }
+    let mut there = [1; 8];
+    assert!(rig.memory.read_at(0, &mut there));
+    assert_eq!(there, [0; 8]);
+    drop((peers, rig));
+    // Other tests may have some of their own for a while.
+    let begun = Instant::now();
+    while live() != Live::default() {
+        assert!(begun.elapsed() < LONG, "left: {:?}", live());
+        thread::yield_now();
+    }
+}
+
+#[test]
+#[ignore = "needs an RDMA device: scripts/rxe-vm"]
+fn no_byte_moves_once_a_withdrawal_returned() {
+    let rig = Rig::new();
+    let mut peer = Peer::new(&rig, 0, 1);
+    let grant = peer.key(&rig, rig.capability).unwrap();
+    assert!(peer.source.write_at(0, &vec![0xee; PIECE as usize]));
+    thread::scope(|scope| {
+        let (key, base) = (grant.keys[0][0], grant.base);
+        let writer = scope.spawn(move || {
+            let mut written = 0;
+            loop {
+                match peer.write(0, base, key, PIECE as u32) {
+                    Status::Success => written += 1,
+                    failed => return (written, failed),
+                }
+            }
+        });
+        let (begun, mut first) = (Instant::now(), [0]);
+        while first != [0xee] {
+            assert!(begun.elapsed() < LONG && rig.memory.read_at(0, &mut first));
+        }
+        rig.withdraw();
+        assert!(rig.memory.write_at(0, &vec![0; PIECE as usize]));
+        let (_, failed) = writer.join().unwrap();
+        assert_eq!(failed, Status::RemoteAccess);
+    });
+    let mut there = vec![1; PIECE as usize];
+    assert!(rig.memory.read_at(0, &mut there));
+    assert!(there.iter().all(|&byte| byte == 0), "bytes moved after the withdrawal");
+}
+
+#[test]
+#[ignore = "needs an RDMA device: scripts/rxe-vm"]
+fn the_queue_pairs_go_with_their_connection() {
+    let rig = Rig::new();
+    let mut peer = Peer::new(&rig, 0, 1);
+    let grant = peer.key(&rig, rig.capability).unwrap();
+    peer.stream.shutdown(std::net::Shutdown::Both).unwrap();
+    let begun = Instant::now();
+    let failed = loop {
+        match peer.write(0, grant.base, grant.keys[0][0], 8) {
+            Status::Success => assert!(begun.elapsed() < LONG, "the queue pair still answers"),
+            failed => break failed,
+        }
+    };
+    assert_eq!(failed, Status::RetryExceeded);
+}
+
+#[test]
+#[ignore = "needs an RDMA device: scripts/rxe-vm"]
+fn who_cannot_be_reached_is_told_so_and_holds_up_nobody() {
+    let rig = Rig::new();
+    // A neighbour on the device's own network that is not there, and an address no route leads to.
+    for last in [[203, 0, 113, 9], [0, 0, 0, 0]] {
+        let mut gid = [0; 16];
+        gid[10..12].copy_from_slice(&[0xff; 2]);
+        gid[12..].copy_from_slice(&last);
+        thread::scope(|scope| {
+            let nowhere = vec![End { number: 77, psn: 1, gid, lid: 0, mtu: 1024 }];
+            let lost = scope.spawn(|| Peer::ask(&rig.server, 0, nowhere).1);
+            let mut others: Vec<Peer> = (0..24).map(|_| Peer::new(&rig, 0, 2)).collect();
+            let grant = others[0].key(&rig, rig.capability).unwrap();
+            for other in &mut others {
+                assert_eq!(other.write(1, grant.base, grant.keys[0][0], 8), Status::Success);
+            }
+            // Some devices notice only when they send.
+            match lost.join().unwrap() {
+                Tell::Refused { cause } => assert!(cause.contains(&rig.devices.get().unwrap()[0].name), "{cause}"),
+                Tell::Connected { .. } => {}
+                other => panic!("{other:?}"),
+            }
+        });
+    }
+}

@@ -1,0 +1,265 @@
+//! One lane's RDMA: what it holds, and the steps of the [`Transport`] trait.
+
+use super::cut::Slice;
+use super::device::Devices;
+use super::link::Link;
+use super::ports::{Patience, Port};
+use super::rail::Opened;
+use super::registry::{Buffers, Registry, Staging, piece_for};
+use super::sys::Completed;
+use super::TALLIES;
+use crate::fault::{Failure, TransferErrorKind};
+use crate::lane::{Wake, milliseconds};
+use crate::memory::Region;
+use crate::transport::{Address, Capabilities, Completion, Peer, Transport, Work};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+/// As many pieces of work as one lane takes.
+const DEPTH: usize = 64 << 10;
+/// What is polled under numbers of its own; rails are polled under their generation.
+pub(super) const WAKE: u64 = u64::MAX;
+const CHANNELS: u64 = 1 << 40;
+/// A lane that is busy looks after its sockets this often.
+const LOOK: Duration = Duration::from_millis(1);
+
+/// Work that came in and has not gone back.
+pub(super) struct Flight {
+    pub(super) work: Box<Work>,
+    pub(super) peer: usize,
+    /// Slices to post; `None` until the segment's keys are known.
+    pub(super) todo: Option<VecDeque<Slice>>,
+    /// Slices devices have.
+    pub(super) outstanding: u32,
+    /// Rails that broke under it, and how often the peer's device refused its key.
+    pub(super) broken: u32,
+    pub(super) refused: u32,
+    /// In the peer's `waiting`.
+    pub(super) waits: bool,
+}
+
+/// A thread that connected a rail, or failed to.
+pub(super) struct News {
+    pub(super) peer: usize,
+    pub(super) slot: usize,
+    pub(super) outcome: Result<Opened, Failure>,
+}
+
+/// The asking side of one lane.
+pub(super) struct RdmaTransport {
+    pub(super) devices: Arc<Devices>,
+    registry: Arc<Registry>,
+    pub(super) wake: Arc<Wake>,
+    pub(super) epoll: Epoll,
+    pub(super) ports: Vec<Port>,
+    pub(super) staging: Option<Staging>,
+    pub(super) buffers: Buffers,
+    pub(super) links: Vec<Link>,
+    numbers: HashMap<Address, Peer>,
+    pub(super) flights: HashMap<u64, Flight>,
+    /// Where the rail of a generation is: peer and slot.
+    pub(super) rails: HashMap<u32, (usize, usize)>,
+    pub(super) generation: u32,
+    pub(super) question: u64,
+    pub(super) tell: mpsc::Sender<News>,
+    news: mpsc::Receiver<News>,
+    /// Done while something else was going on; reported by the next poll.
+    pub(super) late: Vec<Completion>,
+    patience: Patience,
+    completed: Vec<Completed>,
+    looked: Instant,
+}
+
+impl RdmaTransport {
+    pub(super) fn new(devices: Arc<Devices>, registry: Arc<Registry>, wake: Arc<Wake>) -> std::io::Result<Self> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        epoll.add(wake.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, WAKE))?;
+        let (tell, news) = mpsc::channel();
+        Ok(Self {
+            devices,
+            registry,
+            wake,
+            epoll,
+            ports: Vec::new(),
+            staging: None,
+            buffers: Buffers::default(),
+            links: Vec::new(),
+            numbers: HashMap::new(),
+            flights: HashMap::new(),
+            rails: HashMap::new(),
+            generation: 0,
+            question: 0,
+            tell,
+            news,
+            late: Vec::new(),
+            patience: Patience::new(),
+            completed: Vec::new(),
+            looked: Instant::now(),
+        })
+    }
+
+    /// Makes the completion queues and the staging, once, when the lane first needs them.
+    fn open(&mut self) -> Result<(), Failure> {
+        if self.staging.is_some() {
+            return Ok(());
+        }
+        let devices = self.devices.get()?;
+        let ports = devices.iter().map(Port::open).collect::<Result<Vec<_>, _>>()?;
+        let staging = Staging::new(devices)?;
+        for (i, port) in ports.iter().enumerate() {
+            let polled = self.epoll.add(port.channel.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, CHANNELS + i as u64));
+            polled.map_err(|e| Failure::new(TransferErrorKind::PeerUnreachable, e.to_string()))?;
+        }
+        (self.ports, self.staging) = (ports, Some(staging));
+        Ok(())
+    }
+
+    /// Takes all completions that are there.
+    fn take_completions(&mut self, done: &mut Vec<Completion>) {
+        let mut completed = std::mem::take(&mut self.completed);
+        for i in 0..self.ports.len() {
+            self.ports[i].poll(&mut completed);
+            for one in completed.drain(..) {
+                self.complete(one, done);
+            }
+        }
+        self.completed = completed;
+    }
+
+    /// Looks after sockets, channels and connecting threads. Returns after at most `wait`.
+    fn look(&mut self, wait: Duration, done: &mut Vec<Completion>) {
+        let mut events = [EpollEvent::empty(); 32];
+        if !wait.is_zero() {
+            TALLIES.sleeps.fetch_add(1, Relaxed);
+        }
+        let count = self.epoll.wait(&mut events, EpollTimeout::from(milliseconds(wait))).unwrap_or(0);
+        self.looked = Instant::now();
+        for event in &events[..count] {
+            match event.data() {
+                WAKE => self.wake.clear(),
+                channel if channel >= CHANNELS => {
+                    if let Some(port) = self.ports.get_mut((channel - CHANNELS) as usize) {
+                        port.disarm();
+                    }
+                }
+                generation => self.hear(generation as u32, done),
+            }
+        }
+        while let Ok(news) = self.news.try_recv() {
+            self.connected(news, done);
+        }
+    }
+}
+
+impl Transport for RdmaTransport {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { depth: DEPTH, registers: self.devices.there_may_be_some() }
+    }
+
+    fn register(&mut self, region: Region) -> Result<(), Failure> {
+        let piece = piece_for(self.devices.get()?, self.devices.settings().region);
+        let registered = self.registry.hold(self.devices.get()?, region, piece)?;
+        self.buffers.insert(registered);
+        Ok(())
+    }
+
+    fn unregister(&mut self, region: Region) {
+        self.buffers.remove(region);
+    }
+
+    fn connect(&mut self, address: &Address) -> Result<Peer, Failure> {
+        if let Some(peer) = self.numbers.get(address) {
+            return Ok(*peer);
+        }
+        self.open()?;
+        let peer = Peer(self.links.len() as u32);
+        self.links.push(Link::new(address.display().into_owned(), self.ports.len()));
+        self.numbers.insert(address.clone(), peer);
+        Ok(peer)
+    }
+
+    fn submit(&mut self, queue: &mut VecDeque<Box<Work>>, done: &mut Vec<Completion>) -> usize {
+        if self.looked.elapsed() > LOOK {
+            // A peer may have gone while nobody looked.
+            self.look(Duration::ZERO, done);
+        }
+        if self.ports.len() > 1 {
+            let here = self.devices.topology().node_of_this_thread();
+            for port in &mut self.ports {
+                port.distance = self.devices.topology().distance(port.device.numa_node, here);
+            }
+        }
+        let take = queue.len().min(DEPTH.saturating_sub(self.flights.len()));
+        let mut peers: Vec<usize> = Vec::new();
+        for work in queue.drain(..take) {
+            let (id, peer) = (work.id, work.peer.0 as usize);
+            self.flights.insert(id, Flight { work, peer, todo: None, outstanding: 0, broken: 0, refused: 0, waits: true });
+            self.links[peer].waiting.push_back(id);
+            if !peers.contains(&peer) {
+                peers.push(peer);
+            }
+        }
+        peers.into_iter().for_each(|peer| self.pump(peer, done));
+        take
+    }
+
+    fn poll(&mut self, done: &mut Vec<Completion>, wait: Duration) {
+        done.append(&mut self.late);
+        self.take_completions(done);
+        if self.looked.elapsed() > LOOK {
+            self.look(Duration::ZERO, done);
+        }
+        if !done.is_empty() || wait.is_zero() {
+            return;
+        }
+        let begun = Instant::now();
+        let spin = self.patience.spin().min(wait);
+        while begun.elapsed() < spin {
+            self.take_completions(done);
+            if !done.is_empty() {
+                return self.patience.waited(begun);
+            }
+            std::hint::spin_loop();
+        }
+        // Armed first and looked at once more: a completion in between would raise no event.
+        self.ports.iter_mut().for_each(Port::arm);
+        self.take_completions(done);
+        if done.is_empty() {
+            self.look(wait.saturating_sub(begun.elapsed()), done);
+            self.take_completions(done);
+        }
+        if !done.is_empty() {
+            self.patience.waited(begun);
+        }
+    }
+
+    fn cancel(&mut self, _peer: Peer, id: u64) -> Option<(Box<Work>, String)> {
+        if let Some(at) = self.late.iter().position(|completion| completion.work.id == id) {
+            return Some((self.late.swap_remove(at).work, "it was failing".to_owned()));
+        }
+        let flight = self.flights.get(&id)?;
+        let progress = match (&flight.todo, flight.outstanding) {
+            (None, _) => format!("waiting for a connection to {}", self.links[flight.peer].address),
+            (Some(todo), under_way) => format!("{} slices were not sent and {under_way} not acknowledged", todo.len()),
+        };
+        if flight.outstanding > 0 {
+            self.take_back(id);
+        }
+        self.flights.remove(&id).map(|flight| (flight.work, progress))
+    }
+
+    fn readiness(&mut self) -> Option<BorrowedFd<'_>> {
+        self.ports.iter_mut().for_each(Port::arm);
+        let mut done = Vec::new();
+        self.take_completions(&mut done);
+        self.late.append(&mut done);
+        if !self.late.is_empty() {
+            self.wake.fire();
+        }
+        Some(self.epoll.0.as_fd())
+    }
+}

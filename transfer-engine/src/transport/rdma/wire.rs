@@ -1,0 +1,212 @@
+//! What RDMA peers tell each other over TCP: once to connect queue pairs, then about the keys of segments. Decoders are total.
+//!
+//! ```text
+//! frame   length of the body 4, little endian | body, postcard
+//! asking side                                  serving side
+//!   Hello { version }                       ->
+//!                                           <-  Devices { version, devices }
+//!   Connect { device, ends }                ->                                    queue pairs are made on that device
+//!                                           <-  Connected { ends, credits }       or Refused { cause }
+//!   Key { id, segment, capability }         ->
+//!                                           <-  Key { id, grant }
+//!                                           <-  Withdrawn { segment }             at any time
+//!                                           <-  Credits { count }                 at any time
+//! ```
+//! One such connection carries the queue pairs of one rail: one of our devices with one of theirs. It lives as long as they do, so its end
+//! is the end of them on both sides, and a peer that dies is noticed at once.
+
+use crate::fault::{Failure, TransferErrorKind};
+use perilune_protocol::{Capability, SegmentId};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::io::{Error, ErrorKind, Read, Result, Write};
+
+/// The version of this exchange. A peer of another one is refused.
+pub(super) const VERSION: u16 = 1;
+/// The longest body. A segment of 16 TiB in pieces of 4 GiB, on eight devices, fits four times.
+const BODY_MAX: usize = 1 << 20;
+/// The most queue pairs of one rail.
+pub(super) const ENDS_MAX: usize = 16;
+
+/// One end of a queue pair, as the other side must know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct End {
+    /// The number of the queue pair.
+    pub(super) number: u32,
+    /// The first packet sequence number it sends, 24 bits.
+    pub(super) psn: u32,
+    /// The address of its port; all zero on InfiniBand without GRH.
+    pub(super) gid: [u8; 16],
+    /// The local identifier of its port; 0 on Ethernet.
+    pub(super) lid: u16,
+    /// The largest packet its port takes, in bytes; the smaller of both sides is used.
+    pub(super) mtu: u32,
+}
+
+/// A device of the serving side.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Offer {
+    /// Its name there, for messages.
+    pub(super) name: String,
+    /// The address of its port, to choose the nearest.
+    pub(super) gid: [u8; 16],
+}
+
+/// From the asking side.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Ask {
+    /// The first frame.
+    Hello { version: u16 },
+    /// Connect these ends to queue pairs of that device, by its place in the offer.
+    Connect { device: u16, ends: Vec<End> },
+    /// The keys of a segment, for who has the right to them.
+    Key { id: u64, segment: SegmentId, capability: Capability },
+}
+
+/// From the serving side.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Tell {
+    /// Answers `Hello`.
+    Devices { version: u16, devices: Vec<Offer> },
+    /// Answers `Connect`: as many ends, in the same order, ready to receive; and how many notices may be sent.
+    Connected { ends: Vec<End>, credits: u32 },
+    /// Answers `Hello` or `Connect`; the connection is closed after it.
+    Refused { cause: String },
+    /// Answers `Key`.
+    Key { id: u64, grant: std::result::Result<Grant, Refusal> },
+    /// The keys of this segment are worthless from now on.
+    Withdrawn { segment: SegmentId },
+    /// So many more notices may be sent.
+    Credits { count: u32 },
+}
+
+/// How the bytes of a segment are reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Grant {
+    /// The address of the first byte, to the devices.
+    pub(super) base: u64,
+    /// Bytes.
+    pub(super) size: u64,
+    /// Bytes of each memory region; the last may be shorter.
+    pub(super) piece: u64,
+    /// For each device of the offer, the key of each piece.
+    pub(super) keys: Vec<Vec<u32>>,
+}
+
+/// Why there is no grant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Refusal {
+    /// The capability is not that of the segment.
+    Denied,
+    /// The segment is not lent over RDMA (any more).
+    UnknownSegment,
+}
+
+impl Refusal {
+    pub(super) fn failure(self) -> Failure {
+        match self {
+            Self::Denied => Failure::new(TransferErrorKind::Denied, "the capability is not that of the segment"),
+            Self::UnknownSegment => Failure::new(TransferErrorKind::UnknownSegment, "the peer does not lend this segment over RDMA"),
+        }
+    }
+}
+
+/// A frame, ready to send.
+pub(super) fn encode(message: &impl Serialize) -> Vec<u8> {
+    let mut frame = vec![0; 4];
+    // Writing into a vector cannot fail, and what is encoded here is far below the limit.
+    frame = postcard::to_extend(message, frame).unwrap_or_default();
+    let length = (frame.len().saturating_sub(4)) as u32;
+    if let Some(head) = frame.first_chunk_mut() {
+        *head = length.to_le_bytes();
+    }
+    frame
+}
+
+/// Sends one frame and waits until it is on its way; for sockets that block.
+pub(super) fn send(mut to: impl Write, message: &impl Serialize) -> Result<()> {
+    to.write_all(&encode(message))
+}
+
+/// Receives one frame; for sockets that block.
+pub(super) fn receive<T: DeserializeOwned>(mut from: impl Read) -> Result<T> {
+    let mut head = [0; 4];
+    from.read_exact(&mut head)?;
+    let mut body = vec![0; length(head)?];
+    from.read_exact(&mut body)?;
+    postcard::from_bytes(&body).map_err(|_| noise())
+}
+
+/// Collects frames from a socket that does not block.
+#[derive(Debug, Default)]
+pub(super) struct Inbox {
+    bytes: Vec<u8>,
+}
+
+impl Inbox {
+    /// Reads what is there. An end of the stream is an error, `UnexpectedEof`.
+    pub(super) fn fill(&mut self, mut from: impl Read) -> Result<()> {
+        let mut some = [0; 4096];
+        loop {
+            match from.read(&mut some) {
+                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                Ok(count) => self.bytes.extend_from_slice(&some[..count]),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+            // Nobody sends so much without being answered.
+            if self.bytes.len() > 4 * BODY_MAX {
+                return Err(noise());
+            }
+        }
+    }
+
+    /// The next whole frame, if there is one.
+    pub(super) fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>> {
+        let Some((head, rest)) = self.bytes.split_first_chunk::<4>() else { return Ok(None) };
+        let length = length(*head)?;
+        let Some(body) = rest.get(..length) else { return Ok(None) };
+        let message = postcard::from_bytes(body).map_err(|_| noise())?;
+        self.bytes.drain(..4 + length);
+        Ok(Some(message))
+    }
+}
+
+fn length(head: [u8; 4]) -> Result<usize> {
+    let length = u32::from_le_bytes(head) as usize;
+    if length <= BODY_MAX { Ok(length) } else { Err(noise()) }
+}
+
+fn noise() -> Error {
+    Error::new(ErrorKind::InvalidData, "not a frame of this exchange")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_come_back_in_pieces_of_any_size_and_noise_is_refused() {
+        let end = End { number: 17, psn: 0xff_ffff, gid: [7; 16], lid: 3, mtu: 4096 };
+        let key = Tell::Key { id: 9, grant: Ok(Grant { base: 1 << 40, size: 1 << 33, piece: 1 << 32, keys: vec![vec![1, 2], vec![3, 4]] }) };
+        let said = [Tell::Connected { ends: vec![end; 3], credits: 8 }, Tell::Refused { cause: "full".to_owned() }, key];
+        let bytes: Vec<u8> = said.iter().flat_map(encode).collect();
+        for step in [1, 3, 7, bytes.len()] {
+            let (mut inbox, mut heard) = (Inbox::default(), Vec::new());
+            for some in bytes.chunks(step) {
+                inbox.bytes.extend_from_slice(some);
+                while let Some(message) = inbox.next::<Tell>().unwrap() {
+                    heard.push(message);
+                }
+            }
+            assert_eq!(heard, said);
+        }
+        assert_eq!(receive::<Ask>(&encode(&Ask::Hello { version: VERSION })[..]).unwrap(), Ask::Hello { version: VERSION });
+        for noise in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[255; 64], &[5, 0, 0, 0, 200, 1, 1, 1, 1]] {
+            assert!(receive::<Ask>(noise).is_err());
+            let mut inbox = Inbox { bytes: noise.to_vec() };
+            assert!(inbox.next::<Ask>().is_err());
+        }
+    }
+}
