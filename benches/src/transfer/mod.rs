@@ -16,6 +16,7 @@ use std::time::Duration;
 
 mod asker;
 mod peer;
+pub mod rdma;
 
 pub use peer::serve;
 
@@ -31,6 +32,8 @@ const PIECE: usize = 4096;
 pub struct Options {
     /// This program, which starts the other sides.
     pub program: PathBuf,
+    /// By which of TCP and shared memory; RDMA is measured beside others, by [`rdma::run`].
+    pub protocols: Vec<Protocol>,
     /// Counted rounds.
     pub rounds: usize,
     /// Bytes of a job.
@@ -123,7 +126,7 @@ pub fn run(options: &Options) -> Result<Figures, Trouble> {
         pinned::stay_on(&[CLIENT_CORE])?;
     }
     let mut all = vec![Who::Floor(Box::new(Memcpy::default())), Who::Floor(Box::new(RawTcp::start(&setting)?))];
-    for protocol in Protocol::ALL {
+    for protocol in options.protocols.iter().copied() {
         all.push(Who::Engine(asker::Asker::start(&setting, protocol)?));
     }
     let shapes = shapes(options);

@@ -32,6 +32,10 @@ enum What {
     AnswerRaw,
     #[command(hide = true)]
     TransferPeer(transfer::Peer),
+    #[command(hide = true)]
+    TransferRdmaPeer(transfer::RdmaPeer),
+    #[command(hide = true)]
+    TransferRdmaAsk(transfer::RdmaAsk),
 }
 
 impl Bench {
@@ -46,6 +50,8 @@ impl Bench {
                 rivals::answer_raw(tell).map_err(|e| Failure::of("answering", e))
             }
             What::TransferPeer(c) => c.run(),
+            What::TransferRdmaPeer(c) => c.run(),
+            What::TransferRdmaAsk(c) => c.run(),
         }
     }
 }

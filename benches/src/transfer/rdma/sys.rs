@@ -1,0 +1,84 @@
+//! The two calls of the engine that need a promise: memory registered for as long as it lives, and several requests under way at once.
+
+use crate::rivals::Trouble;
+use perilune_protocol::Extent;
+use perilune_transfer_engine::{Engine, LocalSlice, Op, Request, Segment, Ticket};
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// A buffer that stays registered with an engine until it drops.
+pub(super) struct Registered {
+    engine: Engine,
+    bytes: Box<[u8]>,
+}
+
+impl Registered {
+    pub(super) fn new(engine: &Engine, len: usize) -> Result<Self, Trouble> {
+        let mut bytes = vec![0; len].into_boxed_slice();
+        // SAFETY: the box is neither replaced nor freed before `drop` has unregistered it.
+        unsafe { engine.register(bytes.as_mut_ptr(), len)? };
+        Ok(Self { engine: engine.clone(), bytes })
+    }
+
+    pub(super) fn bytes(&mut self) -> &mut [u8] {
+        &mut self.bytes
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        if self.engine.unregister(self.bytes.as_mut_ptr()).is_err() {
+            // A device might still know the memory: better lost than used by somebody else.
+            std::mem::forget(std::mem::take(&mut self.bytes));
+        }
+    }
+}
+
+/// What moves again and again: pieces of `size` bytes, `depth` of them under way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Window {
+    pub(super) op: Op,
+    pub(super) size: usize,
+    pub(super) depth: usize,
+    /// Requests that are submitted, and waited for, together; divides `depth`.
+    pub(super) together: usize,
+    pub(super) deadline: Duration,
+}
+
+impl Window {
+    /// Moves pieces between `buffer` and `segment`, both used round and round, while `go_on` is told how many were asked for and says yes.
+    /// Returns how many were moved, and none is under way any more.
+    pub(super) fn slide(
+        &self,
+        engine: &Engine,
+        segment: &Segment,
+        buffer: &mut [u8],
+        mut go_on: impl FnMut(u64) -> bool,
+    ) -> Result<u64, Trouble> {
+        let Self { op, size, depth, together, deadline } = *self;
+        let remote = segment.desc().size as usize / size;
+        if depth == 0 || together == 0 || buffer.len() / size < depth || remote < depth {
+            return Err(format!("{depth} pieces of {size} bytes do not fit into the buffer, or not into the segment").into());
+        }
+        let local: Vec<LocalSlice> = buffer.chunks_exact_mut(size).take(depth).map(LocalSlice::from_mut).collect();
+        let mut tickets: VecDeque<Ticket> = VecDeque::with_capacity(depth);
+        let mut asked = 0;
+        loop {
+            while (tickets.len() + 1) * together <= depth && go_on(asked) {
+                let request = |number: u64| Request {
+                    op,
+                    segment: segment.clone(),
+                    extents: vec![Extent { offset: (number as usize % remote * size) as u64, len: size as u64 }],
+                    local: vec![local[number as usize % depth]],
+                };
+                let requests = (asked..asked + together as u64).map(request).collect();
+                // SAFETY: `buffer` is borrowed for all of this call, and the tickets, which no one else sees, are done or dropped when it ends.
+                // Piece n uses the slot of piece n - depth, whose ticket was waited for.
+                tickets.push_back(unsafe { engine.submit(requests, deadline) });
+                asked += together as u64;
+            }
+            let Some(oldest) = tickets.pop_front() else { return Ok(asked) };
+            oldest.wait().into_iter().collect::<Result<(), _>>()?;
+        }
+    }
+}
