@@ -34,7 +34,7 @@ use std::time::Duration;
 
 const LISTENER: u64 = 0;
 const WAKE: u64 = 1;
-const FIRST_CONN: u64 = 2;
+const FIRST_DEVICE: u64 = 2;
 /// How long a peer may take to say which device it wants.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 
@@ -91,6 +91,9 @@ fn start(
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|e| refused(e.into()))?;
     epoll.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER)).map_err(|e| refused(e.into()))?;
     epoll.add(shared.wake.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, WAKE)).map_err(|e| refused(e.into()))?;
+    for (number, device) in (FIRST_DEVICE..).zip(&devices) {
+        epoll.add(&device.context, EpollEvent::new(EpollFlags::EPOLLIN, number)).map_err(|e| refused(e.into()))?;
+    }
     let offers = devices.iter().map(|device| Offer { name: device.name.clone(), gid: device.gid }).collect();
     let (notes, heard) = mpsc::channel();
     let reactor = Reactor {
@@ -104,7 +107,8 @@ fn start(
         heard,
         patience,
         conns: HashMap::new(),
-        next: FIRST_CONN,
+        next: FIRST_DEVICE + devices.len() as u64,
+        devices,
         paused: false,
     };
     let thread =

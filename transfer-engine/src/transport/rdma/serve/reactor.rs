@@ -2,9 +2,10 @@
 
 use crate::lane::milliseconds;
 use crate::segment::Exports;
+use crate::transport::rdma::device::Device;
 use crate::transport::rdma::serve::conn::{Conn, Served};
 use crate::transport::rdma::serve::connect::{Connected, Connector};
-use crate::transport::rdma::serve::{LISTENER, Note, Shared, WAKE};
+use crate::transport::rdma::serve::{FIRST_DEVICE, LISTENER, Note, Shared, WAKE};
 use crate::transport::rdma::wire::{Offer, Tell, encode};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags, EpollTimeout};
@@ -23,7 +24,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct Reactor {
     pub(super) epoll: Epoll,
     pub(super) listener: TcpListener,
-    /// Our devices, in the order of the connector.
+    pub(super) devices: Vec<Arc<Device>>,
+    /// What peers are told of the devices, in the same order.
     pub(super) offers: Vec<Offer>,
     pub(super) exports: Arc<Exports>,
     pub(super) shared: Arc<Shared>,
@@ -60,7 +62,10 @@ impl Reactor {
                 match event.data() {
                     LISTENER => self.accept(),
                     WAKE => self.shared.wake.clear(),
-                    number => self.turn(number),
+                    number => match self.devices.get((number - FIRST_DEVICE) as usize) {
+                        Some(device) => tell_events(device),
+                        None => self.turn(number),
+                    },
                 }
             }
             while let Ok(note) = self.heard.try_recv() {
@@ -167,5 +172,12 @@ impl Reactor {
         if self.epoll.modify(&self.listener, &mut EpollEvent::new(flags, LISTENER)).is_ok() {
             self.paused = pause;
         }
+    }
+}
+
+/// For people only: that a queue pair or a link failed is noticed where bytes move.
+fn tell_events(device: &Device) {
+    while let Some(event) = device.context.next_event() {
+        tracing::info!(device = device.name, "RDMA device: {event}");
     }
 }
