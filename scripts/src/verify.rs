@@ -34,6 +34,7 @@ pub fn verify(root: &Path) -> Problems {
         steps.push(("tests", cargo("test --workspace --no-fail-fast")));
     }
     steps.push(("loom", Box::new(|| every_interleaving(root))));
+    steps.push(("rdma", Box::new(|| in_the_guest(root))));
     run(&steps)
 }
 
@@ -43,6 +44,15 @@ fn every_interleaving(root: &Path) -> Problems {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), Into::into).join("loom");
     let target = target.to_string_lossy();
     run_cargo(root, "test --package perilune-stdx --lib --quiet", &[("RUSTFLAGS", "--cfg loom"), ("CARGO_TARGET_DIR", &target)])
+}
+
+/// The tests that need RDMA devices, in a guest that has some; without the long ones.
+fn in_the_guest(root: &Path) -> Problems {
+    match Command::new(root.join("scripts/rdma-test")).current_dir(root).status() {
+        Ok(status) if status.success() => Problems::new(),
+        Ok(status) => vec![format!("`scripts/rdma-test` failed ({status})")],
+        Err(e) => vec![format!("`scripts/rdma-test` cannot be started: {e}")],
+    }
 }
 
 /// Puts right what a machine can put right.

@@ -105,8 +105,7 @@ impl Engine {
     /// When the engine does not listen for RDMA peers, the segment is not exported, or a device refuses its memory.
     pub fn export_rdma(&self, id: SegmentId) -> Result<(), EngineError> {
         let export = self.inner.exports.find(id).map_err(|_| EngineError::NotExported(id))?;
-        let rdma = |server: &&Box<dyn Server>| matches!(server.endpoint(), Endpoint::Rdma(_));
-        match self.inner.servers.iter().find(rdma) {
+        match self.inner.servers.iter().find(|server| matches!(server.endpoint(), Endpoint::Rdma(_))) {
             Some(server) => server.lend(id, &export),
             None => Err(EngineError::NoRdma("the engine does not listen for RDMA peers".to_owned())),
         }

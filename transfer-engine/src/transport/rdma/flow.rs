@@ -207,7 +207,8 @@ impl RdmaTransport {
             self.settled(sent, done);
         }
         if failed {
-            let blamed = self.links[peer].slots[slot].rail().and_then(|rail| rail.sendings.get(place)?.sent().next().and_then(|sent| sent.work));
+            let blamed =
+                self.links[peer].slots[slot].rail().and_then(|rail| rail.sendings.get(place)?.sent().next().and_then(|sent| sent.work));
             return self.broke(generation, blamed, completed.status, done);
         }
         if let slot @ Slot::Probing(_) = &mut self.links[peer].slots[slot] {
@@ -287,9 +288,11 @@ impl RdmaTransport {
     pub(super) fn lose(&mut self, generation: u32, cause: Failure, of_path: bool, done: &mut Vec<Completion>) {
         let Some((peer, slot)) = self.end(generation, cause, of_path) else { return };
         tracing::debug!(peer = %self.links[peer].address, slot, "an RDMA rail was lost");
-        let worn: Vec<u64> = self.links[peer].waiting.iter().copied().filter(|id| self.flights.get(id).is_some_and(|f| f.broken > BROKEN_MAX)).collect();
+        let worn: Vec<u64> =
+            self.links[peer].waiting.iter().copied().filter(|id| self.flights.get(id).is_some_and(|f| f.broken > BROKEN_MAX)).collect();
         for id in worn {
-            let failure = self.links[peer].cause().unwrap_or_else(|| Failure::new(TransferErrorKind::PeerGone, "its rails broke again and again"));
+            let failure =
+                self.links[peer].cause().unwrap_or_else(|| Failure::new(TransferErrorKind::PeerGone, "its rails broke again and again"));
             let _ = self.finish(id, Err(failure), done);
         }
         self.pump(peer, done);
@@ -394,7 +397,9 @@ impl RdmaTransport {
                 for (place, sending) in rail.sendings.iter_mut().enumerate() {
                     let (sequence, signaled) = sending.record(None, None, None, true);
                     // No bytes: needs no key, and comes back only over a path that works.
-                    sending.chain.push(WorkRequest { id: number(generation, place, sequence), op: Verb::Write, remote: 0, key: 0, signaled }, &[]);
+                    sending
+                        .chain
+                        .push(WorkRequest { id: number(generation, place, sequence), op: Verb::Write, remote: 0, key: 0, signaled }, &[]);
                     self.ports[slot].outstanding += 1;
                 }
                 self.rails.insert(generation, (peer, slot));

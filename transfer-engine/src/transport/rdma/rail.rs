@@ -71,7 +71,8 @@ impl Sending {
         self.backlog += len;
         self.silent_requests += 1;
         self.silent_bytes += len;
-        let signaled = last || self.silent_requests >= SIGNAL_REQUESTS || self.silent_bytes >= SIGNAL_BYTES || !self.has_room_for_one_more();
+        let signaled =
+            last || self.silent_requests >= SIGNAL_REQUESTS || self.silent_bytes >= SIGNAL_BYTES || !self.has_room_for_one_more();
         if signaled {
             (self.silent_requests, self.silent_bytes) = (0, 0);
         }
@@ -177,7 +178,8 @@ pub(super) struct Opened {
 
 /// Connects a rail; blocks for as long as the peer takes, on a thread of its own.
 pub(super) fn open(address: &str, device: &Arc<Device>, completions: &Arc<CompletionQueue>, count: u8) -> Result<Opened, Failure> {
-    let unreachable = |e: &dyn std::fmt::Display| Failure::new(TransferErrorKind::PeerUnreachable, format!("RDMA exchange at {address}: {e}"));
+    let unreachable =
+        |e: &dyn std::fmt::Display| Failure::new(TransferErrorKind::PeerUnreachable, format!("RDMA exchange at {address}: {e}"));
     let at = address.to_socket_addrs().map_err(|e| unreachable(&e))?.next().ok_or_else(|| unreachable(&"no such host"))?;
     let control = TcpStream::connect_timeout(&at, STEP).map_err(|e| unreachable(&e))?;
     let prepared = control
@@ -190,7 +192,9 @@ pub(super) fn open(address: &str, device: &Arc<Device>, completions: &Arc<Comple
     };
     let offers = match talk(&Ask::Hello { version: wire::VERSION })? {
         Tell::Devices { version: wire::VERSION, devices } => devices,
-        Tell::Devices { version, .. } => return Err(unreachable(&format!("it speaks version {version} of the exchange, we {}", wire::VERSION))),
+        Tell::Devices { version, .. } => {
+            return Err(unreachable(&format!("it speaks version {version} of the exchange, we {}", wire::VERSION)));
+        }
         Tell::Refused { cause } => return Err(unreachable(&cause)),
         _ => return Err(unreachable(&"it answered something else than was asked")),
     };
@@ -199,7 +203,8 @@ pub(super) fn open(address: &str, device: &Arc<Device>, completions: &Arc<Comple
     let mut queues = (0..count).map(queue).collect::<Result<Vec<_>, _>>()?;
     let ends: Vec<_> = queues.iter().map(Queue::end).collect();
     let own = ends.first().map_or([0; 16], |end| end.gid);
-    let remote = nearest(own, &offers.iter().map(|offer| offer.gid).collect::<Vec<_>>()).ok_or_else(|| unreachable(&"it offers no device"))?;
+    let remote =
+        nearest(own, &offers.iter().map(|offer| offer.gid).collect::<Vec<_>>()).ok_or_else(|| unreachable(&"it offers no device"))?;
     let theirs = match talk(&Ask::Connect { device: remote as u16, ends })? {
         Tell::Connected { ends, .. } if ends.len() == queues.len() => ends,
         Tell::Refused { cause } => return Err(unreachable(&cause)),

@@ -81,7 +81,10 @@ pub(super) fn in_pieces(
         let share = jobs.len().div_ceil(threads);
         let parts: std::io::Result<Vec<Vec<_>>> = thread::scope(|scope| {
             let running: Vec<_> = jobs.chunks(share).map(|some| scope.spawn(|| each(some))).collect();
-            running.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(std::io::Error::other("a registering thread panicked")))).collect()
+            running
+                .into_iter()
+                .map(|thread| thread.join().unwrap_or_else(|_| Err(std::io::Error::other("a registering thread panicked"))))
+                .collect()
         });
         parts?.into_iter().flatten().collect()
     };

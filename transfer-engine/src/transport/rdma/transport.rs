@@ -1,5 +1,6 @@
 //! One lane's RDMA: what it holds, and the steps of the [`Transport`] trait.
 
+use super::TALLIES;
 use super::cut::Slice;
 use super::device::Devices;
 use super::link::Link;
@@ -7,7 +8,6 @@ use super::ports::{Patience, Port};
 use super::rail::Opened;
 use super::registry::{Buffers, Registry, Staging, piece_for};
 use super::sys::Completed;
-use super::TALLIES;
 use crate::fault::{Failure, TransferErrorKind};
 use crate::lane::{Wake, milliseconds};
 use crate::memory::Region;

@@ -189,7 +189,8 @@ mod tests {
     #[test]
     fn frames_come_back_in_pieces_of_any_size_and_noise_is_refused() {
         let end = End { number: 17, psn: 0xff_ffff, gid: [7; 16], lid: 3, mtu: 4096 };
-        let key = Tell::Key { id: 9, grant: Ok(Grant { base: 1 << 40, size: 1 << 33, piece: 1 << 32, keys: vec![vec![1, 2], vec![3, 4]] }) };
+        let key =
+            Tell::Key { id: 9, grant: Ok(Grant { base: 1 << 40, size: 1 << 33, piece: 1 << 32, keys: vec![vec![1, 2], vec![3, 4]] }) };
         let said = [Tell::Connected { ends: vec![end; 3], credits: 8 }, Tell::Refused { cause: "full".to_owned() }, key];
         let bytes: Vec<u8> = said.iter().flat_map(encode).collect();
         for step in [1, 3, 7, bytes.len()] {

@@ -1,0 +1,146 @@
+//! RDMA where it breaks: links that go down under a transfer, peers that die, objects left behind. In a guest: `scripts/rxe-vm --net pairs`.
+#![cfg(feature = "rdma")]
+
+use perilune_protocol::{Capability, Extent, NodeId, Protocol, SegmentDesc, SegmentId};
+use perilune_transfer_engine::{Counted, Engine, Job, Memory, RdmaSettings, Segment, rdma_counts, rdma_objects};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const SIZE: u64 = 32 << 20;
+const LONG: Duration = Duration::from_secs(30);
+
+struct World {
+    client: Engine,
+    _server: Engine,
+    memory: Arc<Memory>,
+    segment: Segment,
+}
+
+fn settings(devices: &[&str]) -> RdmaSettings {
+    RdmaSettings { devices: devices.iter().map(|&name| name.to_owned()).collect(), ..RdmaSettings::default() }
+}
+
+fn at(offset: u64, len: usize) -> Vec<Extent> {
+    vec![Extent { offset, len: len as u64 }]
+}
+
+/// A server and a client, over the devices named, and over TCP too where asked.
+fn world(ours: &[&str], theirs: &[&str], tcp: bool) -> World {
+    let server = Engine::builder().rdma(settings(theirs)).listen_rdma("127.0.0.1:0".parse().unwrap());
+    let server = if tcp { server.listen_tcp("127.0.0.1:0".parse().unwrap()) } else { server };
+    let server = server.build().unwrap();
+    let client = Engine::builder().rdma(settings(ours)).lanes(1).deadline(LONG).build().unwrap();
+    let (id, capability, memory) = (SegmentId::random(), Capability::random(), Memory::anonymous(SIZE).unwrap());
+    server.export(id, Arc::clone(&memory), capability).unwrap();
+    server.export_rdma(id).unwrap();
+    let (name, node, location) = ("test".to_owned(), NodeId::random(), String::new());
+    let endpoints = server.endpoints();
+    let desc = SegmentDesc { id, name, node, base: 0, size: SIZE, protocol: Protocol::Rdma, location, endpoints, capability };
+    let segment = client.connect(&desc);
+    World { client, _server: server, memory, segment }
+}
+
+fn link(words: &[&str]) {
+    let status = Command::new("rxe-link").args(words).status().expect("rxe-link is a command of the guest: scripts/rxe-vm");
+    assert!(status.success(), "rxe-link {words:?}");
+}
+
+fn pattern(seed: u8, len: usize) -> Vec<u8> {
+    (0..len).map(|i| (i as u32).wrapping_mul(2_654_435_761).to_le_bytes()[3] ^ seed).collect()
+}
+
+fn write_and_check(world: &World, seed: u8, len: usize) {
+    let sent = pattern(seed, len);
+    assert_eq!(world.client.run(&mut [Job::write(&world.segment, at(0, len), &sent)], LONG), [Ok(())]);
+    let mut there = vec![0; len];
+    assert!(world.memory.read_at(0, &mut there));
+    assert!(there == sent, "what was written is there");
+    let mut back = vec![0; len];
+    assert_eq!(world.client.run(&mut [Job::read(&world.segment, at(0, len), &mut back)], LONG), [Ok(())]);
+    assert!(back == sent, "what was written comes back");
+}
+
+/// All in one test: each changes the links of the guest.
+#[test]
+#[ignore = "needs RDMA devices on two cables: scripts/rxe-vm --net pairs"]
+fn links_go_down_and_come_back() {
+    let world = world(&["rxe_va", "rxe_vc"], &["rxe_vb", "rxe_vd"], false);
+    write_and_check(&world, 1, 4 << 20);
+    // While bytes travel, one of two cables is cut: the caller hears nothing of it.
+    let before = rdma_counts();
+    std::thread::scope(|scope| {
+        let mover = scope.spawn(|| (0..8).for_each(|seed| write_and_check(&world, seed, 8 << 20)));
+        std::thread::sleep(Duration::from_millis(100));
+        link(&["down", "va"]);
+        mover.join().unwrap();
+    });
+    let after = rdma_counts();
+    assert!(after.rails_lost > before.rails_lost, "the cable was cut under the transfer");
+    // Back again, it is used again by itself.
+    link(&["up", "va"]);
+    let up = Instant::now();
+    while rdma_counts().rails_connected == after.rails_connected {
+        write_and_check(&world, 3, 64 << 10);
+        assert!(up.elapsed() < Duration::from_secs(5), "the rail did not come back");
+    }
+    println!("the rail came back after {} ms", up.elapsed().as_millis());
+    // Loss is the device's to mend.
+    link(&["loss", "va", "2%"]);
+    write_and_check(&world, 4, 2 << 20);
+    link(&["clear", "va"]);
+}
+
+#[test]
+#[ignore = "needs RDMA devices on two cables: scripts/rxe-vm --net pairs"]
+fn without_any_cable_tcp_carries_the_bytes_and_without_tcp_the_caller_is_told() {
+    let both = world(&["rxe_vc"], &["rxe_vd"], true);
+    write_and_check(&both, 1, 1 << 20);
+    let alone = world(&["rxe_vc"], &["rxe_vd"], false);
+    write_and_check(&alone, 2, 1 << 20);
+    link(&["down", "vc"]);
+    write_and_check(&both, 5, 4 << 20);
+    let counters = both.client.counters();
+    let tcp = counters.transports.iter().find(|c| c.transport == "tcp" && c.counted == Counted::Asked).unwrap();
+    assert!(tcp.write.bytes >= 4 << 20, "{counters:?}");
+    let outcome = alone.client.run(&mut [Job::write(&alone.segment, at(0, 3), b"one")], LONG);
+    let error = outcome[0].as_ref().unwrap_err();
+    println!("told: {error}");
+    link(&["up", "vc"]);
+    let begun = Instant::now();
+    while alone.client.run(&mut [Job::write(&alone.segment, at(0, 3), b"two")], LONG)[0].is_err() {
+        assert!(begun.elapsed() < Duration::from_secs(5), "it works again when the link is back");
+    }
+}
+
+#[test]
+#[ignore = "needs an RDMA device: scripts/rxe-vm"]
+fn nothing_is_left_and_few_doorbells_are_rung() {
+    let devices: (&[&str], &[&str]) = (&["rxe_va"], &["rxe_vb"]);
+    let world = world(devices.0, devices.1, false);
+    write_and_check(&world, 1, 1 << 20);
+    let buffer = pattern(7, SIZE as usize);
+    // SAFETY: the buffer outlives its registration.
+    unsafe { world.client.register(buffer.as_ptr().cast_mut(), buffer.len()).unwrap() };
+    let before = rdma_counts();
+    let pieces: Vec<_> = buffer.chunks(64 << 10).collect();
+    let mut jobs: Vec<Job<'_>> =
+        pieces.iter().enumerate().map(|(i, bytes)| Job::write(&world.segment, at((i as u64) << 16, 64 << 10), bytes)).collect();
+    assert!(world.client.run(&mut jobs, LONG).iter().all(Result::is_ok));
+    let after = rdma_counts();
+    drop(jobs);
+    assert_eq!(after.staged_bytes, before.staged_bytes, "registered memory needs no copy");
+    // A sixteenth of one completion and one doorbell for each 64 KiB.
+    let sixteenth = (SIZE >> 16) / 16;
+    let (completions, doorbells) = (after.completions - before.completions, after.doorbells - before.doorbells);
+    println!("{} MiB: {completions} completions, {doorbells} doorbells", SIZE >> 20);
+    assert!(completions <= sixteenth && doorbells <= sixteenth, "{completions} completions, {doorbells} doorbells");
+    world.client.unregister(buffer.as_ptr().cast_mut()).unwrap();
+    assert!(rdma_objects() > 0);
+    drop(world);
+    let begun = Instant::now();
+    while rdma_objects() > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(5), "{} verbs objects are left", rdma_objects());
+        std::thread::yield_now();
+    }
+}
