@@ -28,6 +28,8 @@ pub struct Options {
     pub time: Duration,
     /// Only rivals whose name contains one of these; empty means all.
     pub only: Vec<String>,
+    /// The transports to measure, each alone.
+    pub transports: Vec<Protocol>,
     /// Where `benches/peers/setup` installed what Debian has not.
     pub peers: PathBuf,
     /// A directory for data and logs.
@@ -134,7 +136,7 @@ fn gather(options: &Options, setting: &Setting<'_>, skipped: &mut Vec<String>) -
     if wanted("raw tcp") {
         rivals.push(Some(Box::new(RawTcp::start(setting)?)));
     }
-    for protocol in Protocol::ALL.into_iter().filter(|p| wanted(&format!("perilune {p}"))) {
+    for protocol in options.transports.iter().copied().filter(|p| wanted(&format!("perilune {p}"))) {
         rivals.push(Some(Box::new(Perilune::start(setting, protocol)?)));
     }
     let mut found = |name: &str, rival: Result<Slot, Trouble>, how: &str| match rival {

@@ -1,6 +1,7 @@
 //! The settings of a client.
 
-use perilune_transfer_engine::Engine;
+use perilune_protocol::Protocol;
+use perilune_transfer_engine::{Engine, RdmaSettings};
 use std::time::Duration;
 
 /// How a [`crate::Store`] finds its masters and how long it waits.
@@ -16,7 +17,11 @@ pub struct StoreConfig {
     pub agent: String,
     /// How many places of objects are remembered while their leases run; 0 remembers none.
     pub places: usize,
-    /// The engine to move bytes with; `None` makes one that only reaches out.
+    /// Moves bytes by these only; empty for all.
+    pub transports: Vec<Protocol>,
+    /// Which RDMA devices are used and how.
+    pub rdma: RdmaSettings,
+    /// The engine to move bytes with, whatever `transports` and `rdma` say; `None` makes one that only reaches out.
     pub engine: Option<Engine>,
 }
 
@@ -28,6 +33,8 @@ impl Default for StoreConfig {
             deadline: Duration::from_secs(10),
             agent: concat!("perilune-client ", env!("CARGO_PKG_VERSION")).into(),
             places: 65_536,
+            transports: Vec::new(),
+            rdma: RdmaSettings::default(),
             engine: None,
         }
     }

@@ -19,9 +19,11 @@ mod put;
 mod rest;
 mod segments;
 mod store;
+mod transports;
 
 pub use config::StoreConfig;
 pub use node::{NodeConfig, StoreNode};
 pub use perilune_protocol as protocol;
 pub use perilune_transfer_engine as transfer_engine;
 pub use store::{Put, Store};
+pub use transports::Transports;

@@ -1,7 +1,7 @@
 //! Counters of a client, on a registry of its own.
 
 use perilune_protocol::{FaultCode, Outcome};
-use perilune_transfer_engine::{Counted, Engine};
+use perilune_transfer_engine::{Counted, Engine, rdma_counts};
 use prometheus::core::Collector;
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts, Registry, TextEncoder};
 use std::time::Instant;
@@ -59,6 +59,7 @@ impl Metrics {
     pub(crate) fn page(&self, engine: &Engine) -> String {
         let mut families = self.registry.gather();
         families.extend(transfers(engine));
+        families.extend(rdma());
         TextEncoder::new().encode_to_string(&families).unwrap_or_else(|e| format!("# the metrics cannot be written: {e}\n"))
     }
 }
@@ -105,6 +106,26 @@ fn transfers(engine: &Engine) -> Vec<prometheus::proto::MetricFamily> {
                 errors.with_label_values(&[counts.transport, end, name, kind.as_str()]).inc_by(*count);
             }
         }
+    }
+    page.gather()
+}
+
+/// What RDMA cost this process, all its engines together.
+fn rdma() -> Vec<prometheus::proto::MetricFamily> {
+    let page = Registry::new();
+    let counts = rdma_counts();
+    for (name, help, count) in [
+        ("doorbells", "Times work was handed to an RDMA device.", counts.doorbells),
+        ("work_requests", "Work requests handed to RDMA devices.", counts.work_requests),
+        ("completions", "Completions taken from RDMA devices.", counts.completions),
+        ("arms", "Times a completion queue was asked for an event.", counts.arms),
+        ("events", "Completion events that came.", counts.events),
+        ("sleeps", "Times a lane slept until an RDMA device had something to say.", counts.sleeps),
+        ("staged_bytes", "Bytes copied through registered buffers, since their own memory was not registered.", counts.staged_bytes),
+        ("rails_lost", "Connections between two RDMA devices that failed.", counts.rails_lost),
+        ("rails_connected", "Connections between two RDMA devices that were made.", counts.rails_connected),
+    ] {
+        registered(&page, IntCounter::new(format!("perilune_transfer_rdma_{name}_total"), help)).inc_by(count);
     }
     page.gather()
 }

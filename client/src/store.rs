@@ -8,6 +8,7 @@ use crate::observe::Metrics;
 use crate::places::Places;
 use crate::put::{self, Write};
 use crate::segments::Segments;
+use crate::transports;
 use perilune_protocol::rpc::Call;
 use perilune_protocol::rpc::object::{Exists, Locate, MatchPrefix, Remove, RemoveMatching};
 use perilune_protocol::rpc::session::Hello;
@@ -93,7 +94,9 @@ impl Store {
     pub(crate) fn new(config: StoreConfig) -> Outcome<Store> {
         let engine = match config.engine {
             Some(engine) => engine,
-            None => Engine::builder().deadline(config.deadline).build().map_err(|e| engine_fault(&e))?,
+            None => {
+                transports::builder(&config.transports, &config.rdma)?.deadline(config.deadline).build().map_err(|e| engine_fault(&e))?
+            }
         };
         let master = Master::new(config.masters, Hello { agent: config.agent, tenant: config.tenant }, None)?;
         let (segments, places) = (Segments::default(), Places::new(config.places));

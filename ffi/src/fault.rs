@@ -102,7 +102,10 @@ pub(crate) fn of_engine(error: &EngineError) -> Fault {
         EngineError::BadBuffer { .. } | EngineError::Overlap { .. } | EngineError::NotRegistered(_) | EngineError::Setting(_) => {
             FaultCode::InvalidParams
         }
-        EngineError::Listen { .. } | EngineError::System { .. } | EngineError::Refused { .. } => FaultCode::WrongState,
+        EngineError::Listen { .. } | EngineError::System { .. } | EngineError::Refused { .. } | EngineError::NoRdma(_) => {
+            FaultCode::WrongState
+        }
+        EngineError::NotExported(_) => FaultCode::SegmentNotFound,
     };
     code.with(error.to_string())
 }

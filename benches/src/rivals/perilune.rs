@@ -40,11 +40,9 @@ impl Perilune {
         let (master, addresses) = start("master", &["--rpc", "127.0.0.1:0"])?;
         let rpc = addresses["rpc"].as_str().ok_or("perilune master wrote no RPC address into its ready file")?.to_owned();
         let (node, _) = start("store", &["--master", &rpc, "--segment-size", SEGMENT, "--free-on-stop", "--protocol", protocol.as_str()])?;
-        if protocol == Protocol::Tcp {
-            // A client on the same host would prefer shared memory: without the node's socket it has only TCP.
-            std::fs::remove_file(dir.join("store").join("engine.sock"))?;
-        }
-        let store = Store::connect(StoreConfig { masters: vec![rpc], agent: "perilune-bench".into(), ..StoreConfig::default() })?;
+        let config =
+            StoreConfig { masters: vec![rpc], agent: "perilune-bench".into(), transports: vec![protocol], ..StoreConfig::default() };
+        let store = Store::connect(config)?;
         Ok(Self { protocol, bench: Bench::default(), link: Link { store, node, master } })
     }
 }

@@ -1,6 +1,7 @@
 //! The settings of a store node.
 
 use perilune_protocol::Protocol;
+use perilune_transfer_engine::RdmaSettings;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,8 +15,12 @@ pub struct NodeConfig {
     pub data_dir: PathBuf,
     /// Bytes to lend from the start, when no segment of an earlier run was found; 0 lends none.
     pub segment_size: u64,
-    /// The protocol of segments that are mounted without naming one.
+    /// The protocol of segments that are mounted without naming one. With RDMA, a machine without devices is an error.
     pub protocol: Protocol,
+    /// Moves bytes of the REST face by these only; empty for all. Peers are served by every one.
+    pub transports: Vec<Protocol>,
+    /// Which RDMA devices are used and how.
+    pub rdma: RdmaSettings,
     /// Where the transfer engine listens. Port 0 takes the port of the last run, else the first free one from 15000.
     pub listen: SocketAddr,
     /// Where the REST listener listens; `None` for no listener.
@@ -35,6 +40,8 @@ impl Default for NodeConfig {
             data_dir: "perilune-data".into(),
             segment_size: 0,
             protocol: Protocol::Tcp,
+            transports: Vec::new(),
+            rdma: RdmaSettings::default(),
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             rest: Some(SocketAddr::from(([127, 0, 0, 1], 8080))),
             max_registration: 1 << 40,

@@ -1,12 +1,11 @@
 //! The memory this node lends: from an object in `/dev/shm` to an exported segment, and back. Knows no master.
 
+use super::lender::Lender;
+use super::memory::{Reopened, is_ours, memory_fault, prefix, remove_orphans, reopen, unlink};
 use super::record::{Kept, Record};
 use nix::sys::statvfs::statvfs;
-use perilune_protocol::{ByteSize, Capability, Fault, FaultCode, NodeId, Outcome, Protocol, SegmentDesc, SegmentId};
-use perilune_transfer_engine::{Engine, Memory, MemoryError, host_id};
-use std::collections::HashSet;
-use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt;
+use perilune_protocol::{ByteSize, FaultCode, NodeId, Outcome, Protocol, SegmentDesc, SegmentId};
+use perilune_transfer_engine::Memory;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,11 +15,12 @@ use tracing::{info, warn};
 /// Sizes and offsets of segments are multiples of this.
 pub(crate) const PAGE: u64 = 4096;
 
-/// What is lent, and the record of it. The lock is held while the record is written, and never while a master is asked
-/// or a segment is withdrawn: a peer that was stopped in the middle of a copy can hold a withdrawal up for seconds.
+/// What is lent, and the record of it. The lock is held while the record is written, and never while a master is asked or a segment is
+/// exported or withdrawn: registering memory for RDMA takes its time, and a peer that was stopped in the middle of a copy can hold a
+/// withdrawal up for seconds.
 pub(crate) struct Lending {
     dir: PathBuf,
-    engine: Engine,
+    lender: Lender,
     max_registration: u64,
     held: Mutex<Held>,
     /// There are segments that no master was told of. Set and taken by whoever comes; the lock on `held` guards the segments, so relaxed.
@@ -52,13 +52,16 @@ pub(crate) struct Wish<'a> {
 /// A segment that is being made: not yet lent, not yet in the record.
 type Made = (Kept, Arc<Memory>);
 
+/// How it is exported: [`Lender::export`] or [`Lender::export_again`].
+type Export = fn(&Lender, &Kept, &Arc<Memory>, NodeId) -> Outcome<SegmentDesc>;
+
 impl Lending {
     /// Lends again what the record names and still exists.
-    pub(crate) fn recover(dir: PathBuf, engine: Engine, max_registration: u64, record: Record) -> Outcome<Self> {
+    pub(crate) fn recover(dir: PathBuf, lender: Lender, max_registration: u64, record: Record) -> Outcome<Self> {
         let node = record.node;
         let kept = record.segments.clone();
         let held = Mutex::new(Held { record: Record { segments: Vec::new(), ..record }, lent: Vec::new(), closed: false });
-        let lending = Self { dir, engine, max_registration, held, news: AtomicBool::new(false) };
+        let lending = Self { dir, lender, max_registration, held, news: AtomicBool::new(false) };
         let mut intact = Vec::new();
         for kept in kept {
             match reopen(&kept)? {
@@ -70,7 +73,7 @@ impl Lending {
             info!(segments = intact.len(), "found the segments of the last run again");
         }
         let found = intact.iter().map(|(kept, _)| kept.object.clone()).collect();
-        lending.lend(intact)?;
+        lending.lend(intact, Lender::export_again)?;
         remove_orphans(node, &found);
         Ok(lending)
     }
@@ -95,7 +98,7 @@ impl Lending {
             made.push((keep(id, object, 0, size, true, wish, &memory), memory));
         }
         let undo: Vec<Made> = made.clone();
-        self.lend(made).inspect_err(|_| discard(&undo))
+        self.lend(made, Lender::export).inspect_err(|_| discard(&undo))
     }
 
     /// Lends a stretch of an object that somebody else made; its contents are kept.
@@ -116,7 +119,7 @@ impl Lending {
             let memory = Memory::open(name, offset + start, size).map_err(|e| memory_fault(&e))?;
             made.push((keep(SegmentId::random(), name.to_owned(), offset + start, size, false, wish, &memory), memory));
         }
-        self.lend(made)
+        self.lend(made, Lender::export)
     }
 
     /// Takes segments back: after this no byte of them moves. Objects that this node made are removed. May take seconds.
@@ -150,31 +153,49 @@ impl Lending {
     /// May take seconds.
     pub(crate) fn renew(&self, ids: &[SegmentId]) {
         let ending = self.withdraw(ids);
-        let mut left = Vec::new();
+        let (node, forgotten) = self.kept_with_memory(&ending);
+        let renewed: Vec<(SegmentId, Kept, Outcome<SegmentDesc>)> = forgotten
+            .into_iter()
+            .map(|(kept, memory)| {
+                let anew = Kept { id: SegmentId::random(), unannounced: true, ..kept.clone() };
+                let exported = self.lender.export_again(&anew, &memory, node);
+                (kept.id, anew, exported)
+            })
+            .collect();
         let mut held = self.lock();
-        if ending.is_empty() || held.closed {
+        if renewed.is_empty() || held.closed {
+            drop(held);
+            renewed.iter().for_each(|(_, anew, _)| self.lender.withdraw(anew.id));
             return;
         }
-        let Held { record, lent, .. } = &mut *held;
-        for (kept, lent) in record.segments.iter_mut().zip(lent).filter(|(kept, _)| ending.contains(&kept.id)) {
-            let old = kept.id;
-            (kept.id, kept.unannounced) = (SegmentId::random(), true);
-            match self.export(kept, Arc::clone(&lent.memory), record.node) {
-                Ok(renewed) => *lent = renewed,
+        let mut left = Vec::new();
+        for (old, anew, exported) in renewed {
+            let Some(at) = held.record.segments.iter().position(|kept| kept.id == old) else { continue };
+            match exported {
+                Ok(desc) => held.lent[at] = Lent { desc, memory: Arc::clone(&held.lent[at].memory), ending: false },
                 Err(fault) => warn!(segment = %old, "cannot be lent anew before the next start: {fault}"),
             }
+            let kept = &mut held.record.segments[at];
+            (kept.id, kept.unannounced) = (anew.id, true);
             info!(segment = %old, anew = %kept.id, "the master does not know this segment: its memory is lent as a new one");
             if kept.leaving {
                 left.push(kept.id);
             }
         }
-        if let Err(fault) = record.save(&self.dir) {
+        if let Err(fault) = held.record.save(&self.dir) {
             // The next start announces the old ids and learns again that they are unknown.
             warn!("segments were lent anew, but the record could not be written: {fault}");
         }
         drop(held);
         self.free(&left);
         self.set_news(true);
+    }
+
+    fn kept_with_memory(&self, ids: &[SegmentId]) -> (NodeId, Vec<Made>) {
+        let held = self.lock();
+        let both = held.record.segments.iter().zip(&held.lent);
+        let wanted = both.filter(|(kept, _)| ids.contains(&kept.id));
+        (held.record.node, wanted.map(|(kept, lent)| (kept.clone(), Arc::clone(&lent.memory))).collect())
     }
 
     /// Says whether there are segments to announce.
@@ -218,7 +239,7 @@ impl Lending {
             ending.push(lent.desc.id);
         }
         for id in &ending {
-            self.engine.withdraw(*id);
+            self.lender.withdraw(*id);
         }
         ending
     }
@@ -278,9 +299,26 @@ impl Lending {
         Err(FaultCode::NoSpace.with(format!("{size} cannot be lent: /dev/shm has room for {left} more; enlarge it or lend less")))
     }
 
-    fn lend(&self, made: Vec<Made>) -> Outcome<Vec<SegmentDesc>> {
+    fn lend(&self, made: Vec<Made>, export: Export) -> Outcome<Vec<SegmentDesc>> {
+        let node = self.node();
+        let mut lent: Vec<Lent> = Vec::with_capacity(made.len());
+        let exported = made.iter().try_for_each(|(kept, memory)| {
+            lent.push(Lent { desc: export(&self.lender, kept, memory, node)?, memory: Arc::clone(memory), ending: false });
+            Ok(())
+        });
+        let descs: Vec<SegmentDesc> = lent.iter().map(|lent| lent.desc.clone()).collect();
+        let kept: Vec<Kept> = made.into_iter().map(|(kept, _)| kept).collect();
+        if let Err(fault) = exported.and_then(|()| self.note(&kept, lent)) {
+            descs.iter().for_each(|desc| self.lender.withdraw(desc.id));
+            return Err(fault);
+        }
+        Ok(descs)
+    }
+
+    /// Writes down what was exported, unless some of the bytes are lent already.
+    fn note(&self, made: &[Kept], lent: Vec<Lent>) -> Outcome<()> {
         let mut held = self.lock();
-        if let Some((new, old)) = made.iter().find_map(|(new, _)| Some((new, held.record.segments.iter().find(|old| overlap(new, old))?))) {
+        if let Some((new, old)) = made.iter().find_map(|new| Some((new, held.record.segments.iter().find(|old| overlap(new, old))?))) {
             let told = format!(
                 "bytes {}..{} of /dev/shm/{} are mounted already, as segment {}",
                 old.offset,
@@ -291,47 +329,11 @@ impl Lending {
             return Err(FaultCode::SegmentExists.with(told));
         }
         let mut record = held.record.clone();
-        record.segments.extend(made.iter().map(|(kept, _)| kept.clone()));
-        let mut lent: Vec<Lent> = Vec::with_capacity(made.len());
-        let export = |(kept, memory): Made| {
-            lent.push(self.export(&kept, memory, record.node)?);
-            Ok(())
-        };
-        let lending = made.into_iter().try_for_each(export).and_then(|()| record.save(&self.dir));
-        if let Err(fault) = lending {
-            for lent in &lent {
-                self.engine.withdraw(lent.desc.id);
-            }
-            return Err(fault);
-        }
-        let descs = lent.iter().map(|lent| lent.desc.clone()).collect();
+        record.segments.extend_from_slice(made);
+        record.save(&self.dir)?;
         held.record = record;
         held.lent.extend(lent);
-        Ok(descs)
-    }
-
-    /// Nobody knows the capability yet, so no byte moves until the segment is announced.
-    fn export(&self, kept: &Kept, memory: Arc<Memory>, node: NodeId) -> Outcome<Lent> {
-        let desc = self.describe(kept, &memory, node);
-        let exported = self.engine.export(desc.id, Arc::clone(&memory), desc.capability);
-        exported.map_err(|error| FaultCode::Internal.with(error.to_string()))?;
-        Ok(Lent { desc, memory, ending: false })
-    }
-
-    fn describe(&self, kept: &Kept, memory: &Memory, node: NodeId) -> SegmentDesc {
-        let mut desc = SegmentDesc {
-            id: kept.id,
-            name: String::new(),
-            node,
-            base: memory.base(),
-            size: kept.size,
-            protocol: kept.protocol,
-            location: kept.location.clone(),
-            endpoints: self.engine.endpoints(),
-            capability: Capability::random(),
-        };
-        desc.name = if kept.owned { desc.tcp_endpoint().to_owned() } else { kept.object.clone() };
-        desc
+        Ok(())
     }
 }
 
@@ -364,87 +366,13 @@ fn keep(id: SegmentId, object: String, offset: u64, size: u64, owned: bool, wish
     }
 }
 
-fn overlap(a: &Kept, b: &Kept) -> bool {
-    let object = |kept: &Kept| (kept.identity.device, kept.identity.inode);
-    object(a) == object(b) && a.offset < b.offset + b.size && b.offset < a.offset + a.size
-}
-
-/// What became of the memory of a segment since the last run.
-enum Reopened {
-    Intact(Arc<Memory>),
-    /// The bytes are nowhere any more: the object is missing, another has its name, or the host was restarted.
-    Gone(&'static str),
-}
-
-/// Whatever else keeps the memory from being mapped may pass, and the bytes with their objects are still there: then the node must not
-/// start without them, for the master would take them for lost.
-fn reopen(kept: &Kept) -> Outcome<Reopened> {
-    let Kept { id, object, identity, .. } = kept;
-    let refused = |why: &dyn std::fmt::Display| {
-        FaultCode::Storage.with(format!(
-            "segment {id} of the last run cannot be lent again: {why}. Start again when that is cured, or remove /dev/shm/{object} to do without it"
-        ))
-    };
-    if identity.host.is_empty() || host_id().is_empty() {
-        return Err(refused(&"/proc/sys/kernel/random/boot_id cannot be read, so nobody knows whether the host was restarted"));
-    }
-    if identity.host != host_id() {
-        return Ok(Reopened::Gone("the host was restarted since"));
-    }
-    match std::fs::symlink_metadata(format!("/dev/shm/{object}")) {
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Reopened::Gone("the object is missing")),
-        Err(e) => return Err(refused(&e)),
-        Ok(found) if (found.dev(), found.ino()) != (identity.device, identity.inode) => {
-            return Ok(Reopened::Gone("another object has its name now"));
-        }
-        Ok(_) => {}
-    }
-    let memory = Memory::open(object, kept.offset, kept.size).map_err(|e| refused(&e))?;
-    if memory.identity() == identity { Ok(Reopened::Intact(memory)) } else { Err(refused(&"the object was exchanged just now")) }
-}
-
-fn prefix(node: NodeId) -> String {
-    format!("perilune-{node}-")
-}
-
-/// Whether a name is one that a node gives to memory it allocates.
-fn is_ours(name: &str) -> bool {
-    let Some(ids) = name.strip_prefix("perilune-") else { return false };
-    let is_id = |text: Option<&str>| text.is_some_and(|text| text.parse::<SegmentId>().is_ok());
-    ids.len() == 73 && is_id(ids.get(..36)) && is_id(ids.get(37..))
-}
-
-/// Objects that this node made and did not live to write down. The lock on the data directory says that they are nobody else's.
-fn remove_orphans(node: NodeId, known: &HashSet<String>) {
-    let prefix = prefix(node);
-    let Ok(entries) = std::fs::read_dir("/dev/shm") else { return };
-    for name in entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
-        if name.starts_with(&prefix) && !known.contains(&name) {
-            info!(object = %name, "removing memory that an earlier run left behind");
-            unlink(&name);
-        }
-    }
-}
-
 fn discard(made: &[Made]) {
     made.iter().for_each(|(kept, _)| unlink(&kept.object));
 }
 
-fn unlink(object: &str) {
-    if let Err(error) = Memory::unlink(object) {
-        warn!(%object, "cannot be removed: {error}");
-    }
-}
-
-fn memory_fault(error: &MemoryError) -> Fault {
-    let code = match error {
-        MemoryError::Missing(_) => FaultCode::SegmentNotFound,
-        MemoryError::Unreadable(_) => FaultCode::Forbidden,
-        MemoryError::Exists(_) => FaultCode::SegmentExists,
-        MemoryError::System { .. } => FaultCode::NoSpace,
-        _ => FaultCode::InvalidParams,
-    };
-    code.with(error.to_string())
+fn overlap(a: &Kept, b: &Kept) -> bool {
+    let object = |kept: &Kept| (kept.identity.device, kept.identity.inode);
+    object(a) == object(b) && a.offset < b.offset + b.size && b.offset < a.offset + a.size
 }
 
 #[cfg(test)]
@@ -464,15 +392,6 @@ mod tests {
                 }
                 assert_eq!(at, size);
             }
-        }
-    }
-
-    #[test]
-    fn names_of_nodes_memory_are_told_from_others() {
-        let ours = format!("{}{}", prefix(NodeId::random()), SegmentId::random());
-        assert!(is_ours(&ours));
-        for other in ["perilune-demo", "perilune-", "x", &ours[1..], &format!("{ours}x"), &"perilune-é".repeat(9)] {
-            assert!(!is_ours(other), "{other}");
         }
     }
 }

@@ -1,8 +1,9 @@
 //! Where a node listens: which addresses it may take, and which are free.
 
 use super::NodeConfig;
-use perilune_protocol::{FaultCode, Outcome};
-use perilune_transfer_engine::{Engine, EngineError};
+use crate::transports;
+use perilune_protocol::{Endpoint, FaultCode, Outcome, Protocol};
+use perilune_transfer_engine::{Engine, EngineError, RdmaSettings};
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
@@ -32,8 +33,18 @@ pub(crate) fn bind(at: SocketAddr) -> Outcome<TcpListener> {
     Ok(listener)
 }
 
-/// Starts the engine on the address given, or for port 0 on the port of the last run or the first free one.
-pub(crate) fn engine(config: &NodeConfig, dir: &Path, listened: Option<SocketAddr>) -> Outcome<(Engine, SocketAddr)> {
+/// The engine of a node, and where it listens.
+pub(crate) struct Listening {
+    pub(crate) engine: Engine,
+    /// For TCP peers.
+    pub(crate) at: SocketAddr,
+    /// Why RDMA peers are not served.
+    pub(crate) no_rdma: Option<String>,
+}
+
+/// Starts the engine on the address given, or for port 0 on the port of the last run or the first free one. RDMA peers are served
+/// wherever there are devices, so that a segment can be mounted for them; a node that was asked for RDMA does not start without.
+pub(crate) fn engine(config: &NodeConfig, dir: &Path, listened: Option<SocketAddr>) -> Outcome<Listening> {
     let at = config.listen;
     let earlier = listened.filter(|earlier| earlier.ip() == at.ip()).map(|earlier| earlier.port());
     let ports: Vec<u16> = match at.port() {
@@ -45,23 +56,31 @@ pub(crate) fn engine(config: &NodeConfig, dir: &Path, listened: Option<SocketAdd
     if !local {
         warn!("{} is too long for the path of a socket: peers on this host will use TCP", socket.display());
     }
+    let builder = transports::builder(&config.transports, &config.rdma)?.deadline(config.deadline);
     for port in &ports {
         let at = SocketAddr::new(at.ip(), *port);
         // A taken port is cheaper to notice before the engine starts its threads.
         if ports.len() > 1 && TcpListener::bind(at).is_err() {
             continue;
         }
-        let mut builder = Engine::builder().deadline(config.deadline).listen_tcp(at);
-        if local {
-            builder = builder.listen_shm(socket.clone());
-        }
-        match builder.build() {
+        let plain = || {
+            let builder = builder.clone().listen_tcp(at);
+            if local { builder.listen_shm(socket.clone()) } else { builder }
+        };
+        let (built, no_rdma) = match plain().listen_rdma(SocketAddr::new(at.ip(), 0)).build() {
+            Err(EngineError::NoRdma(why)) if config.protocol != Protocol::Rdma => (plain().build(), Some(why)),
+            built => (built, None),
+        };
+        match built {
             Ok(engine) => {
                 let tcp = engine.endpoints().into_iter().find_map(|e| match e {
-                    perilune_protocol::Endpoint::Tcp(at) => at.parse().ok(),
-                    perilune_protocol::Endpoint::Shm { .. } => None,
+                    Endpoint::Tcp(at) => at.parse().ok(),
+                    Endpoint::Shm { .. } | Endpoint::Rdma(_) => None,
                 });
-                return Ok((engine, tcp.unwrap_or(at)));
+                if let Some(why) = no_rdma.as_ref().filter(|_| config.rdma != RdmaSettings::default()) {
+                    warn!("the settings for RDMA are of no use: {why}");
+                }
+                return Ok(Listening { engine, at: tcp.unwrap_or(at), no_rdma });
             }
             Err(EngineError::Listen { cause, .. }) if cause.kind() == ErrorKind::AddrInUse && ports.len() > 1 => {}
             Err(error) => return Err(FaultCode::WrongState.with(format!("the transfer engine cannot start: {error}"))),

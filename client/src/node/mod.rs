@@ -2,8 +2,10 @@
 
 mod beat;
 mod config;
+mod lender;
 mod lending;
 mod listen;
+mod memory;
 mod mount;
 mod record;
 mod watch;
@@ -12,9 +14,11 @@ pub use config::NodeConfig;
 pub(crate) use mount::Origin;
 
 use crate::master::Master;
-use crate::{Store, StoreConfig, observe, rest};
+use crate::{Store, StoreConfig, Transports, observe, rest};
 use beat::Announcer;
+use lender::Lender;
 use lending::{Lending, PAGE, Wish};
+use listen::Listening;
 use nix::fcntl::{Flock, FlockArg};
 use perilune_protocol::rpc::session::Hello;
 use perilune_protocol::{FaultCode, NodeId, Outcome, Protocol, SegmentDesc, SegmentId};
@@ -90,12 +94,15 @@ impl StoreNode {
         let mut record = Record::load(&dir)?.unwrap_or_else(Record::fresh);
         let listener = config.rest.map(listen::bind).transpose()?;
         let rest_addr = listener.as_ref().and_then(|listener| listener.local_addr().ok());
-        let (engine, listened) = listen::engine(&config, &dir, record.listened)?;
+        let Listening { engine, at: listened, no_rdma } = listen::engine(&config, &dir, record.listened)?;
         record.listened = Some(listened);
         record.save(&dir)?;
-        let lending = Arc::new(Lending::recover(dir, engine.clone(), config.max_registration, record)?);
+        let lending = Arc::new(Lending::recover(dir, Lender { engine: engine.clone(), no_rdma }, config.max_registration, record)?);
         if config.segment_size > 0 && lending.descs().is_empty() {
             lending.allocate(config.segment_size, &Wish { protocol: config.protocol, location: "" })?;
+        }
+        if config.protocol == Protocol::Rdma {
+            info!("{}", Transports::here());
         }
         let name = listened.to_string();
         let agent = format!("perilune-store {} at {name}", env!("CARGO_PKG_VERSION"));
@@ -171,7 +178,7 @@ impl StoreNode {
         &self.node.store
     }
 
-    /// The routes below `/api/`, without a fallback, so that they can be merged into another listener.
+    /// The routes below `/api/`, `/transports` and `/metrics/node`, without a fallback, so that they can be merged into another listener.
     pub fn router(&self) -> axum::Router {
         rest::router(Arc::clone(&self.node))
     }

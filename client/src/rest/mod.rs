@@ -8,9 +8,10 @@ mod server;
 
 pub(crate) use server::{Server, serve};
 
+use crate::Transports;
 use crate::node::Node;
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, delete, get, post, put};
@@ -20,7 +21,7 @@ use std::sync::Arc;
 /// The largest body.
 const BODY_BYTES_MAX: usize = 100 << 20;
 
-/// The routes below `/api/`. A key may contain slashes and percent-escapes; an empty one is refused with a sentence.
+/// The routes below `/api/`, what this process moves bytes with, and what the node counted. A key may contain slashes and percent-escapes; an empty one is refused with a sentence.
 pub(crate) fn router(node: Arc<Node>) -> Router {
     let empty = || any(|| async { Refusal::new(StatusCode::BAD_REQUEST, "Missing key: the path ends where the key should be") });
     Router::new()
@@ -36,6 +37,9 @@ pub(crate) fn router(node: Arc<Node>) -> Router {
         .route("/api/unmount", post(memory::unmount))
         .route("/api/mount_shm", post(memory::mount_shm))
         .route("/api/unmount_shm", post(memory::unmount_shm))
+        // Beside a master, as in `perilune dev`, `/metrics` is the master's.
+        .route("/metrics/node", get(server::metrics))
+        .route("/transports", get(|State(node)| blocking(node, |_| json::reply(StatusCode::OK, &Transports::here()))))
         .method_not_allowed_fallback(|| async { plain(StatusCode::METHOD_NOT_ALLOWED) })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(node)

@@ -1,6 +1,7 @@
 //! `perilune get`: reads a value.
 
 use super::client::ClientArgs;
+use super::transports::TransportArgs;
 use crate::failure::Failure;
 use crate::output;
 use crate::settings::Global;
@@ -17,12 +18,14 @@ pub(crate) struct Get {
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     #[command(flatten)]
+    transports: TransportArgs,
+    #[command(flatten)]
     client: ClientArgs,
 }
 
 impl Get {
     pub(crate) fn run(self, global: &Global) -> Result<(), Failure> {
-        let value = self.client.connect()?.get(&ObjectKey::from(self.key.as_str()))?;
+        let value = self.transports.connect(&self.client)?.get(&ObjectKey::from(self.key.as_str()))?;
         let Some(file) = self.output else { return output::bytes(&value) };
         std::fs::write(&file, &value).map_err(|e| Failure::of(format_args!("writing {}", file.display()), e))?;
         if global.json {

@@ -16,7 +16,9 @@ mod replay;
 mod rm;
 mod segments;
 mod stat;
+mod status;
 mod store;
+mod transports;
 
 use crate::failure::Failure;
 use crate::settings::Global;
@@ -33,6 +35,7 @@ pub(crate) enum Command {
     Exists(exists::Exists),
     Ls(ls::Ls),
     Stat(stat::Stat),
+    Status(status::Status),
     Query(query::Query),
     Segments(segments::Segments),
     Nodes(nodes::Nodes),
@@ -54,6 +57,7 @@ impl Command {
             Self::Exists(c) => c.run(global),
             Self::Ls(c) => c.run(global),
             Self::Stat(c) => c.run(global),
+            Self::Status(c) => c.run(global),
             Self::Query(c) => c.run(global),
             Self::Segments(c) => c.run(global),
             Self::Nodes(c) => c.run(global),

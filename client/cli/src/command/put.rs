@@ -1,6 +1,7 @@
 //! `perilune put`: stores a value.
 
 use super::client::ClientArgs;
+use super::transports::TransportArgs;
 use crate::failure::Failure;
 use crate::output;
 use crate::settings::Global;
@@ -31,6 +32,8 @@ pub(crate) struct Put {
     /// Replace the value of a key that exists
     #[arg(long)]
     upsert: bool,
+    #[command(flatten)]
+    transports: TransportArgs,
     #[command(flatten)]
     client: ClientArgs,
 }
@@ -65,7 +68,7 @@ impl Put {
             ..PutConfig::default()
         };
         let key = ObjectKey::from(self.key.as_str());
-        let stored = self.client.connect()?.put(&key, &value, &config)? == perilune_client::Put::Stored;
+        let stored = self.transports.connect(&self.client)?.put(&key, &value, &config)? == perilune_client::Put::Stored;
         if global.json {
             return output::json(&json!({ "key": self.key, "size": value.len(), "stored": stored }));
         }

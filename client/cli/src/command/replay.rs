@@ -1,6 +1,7 @@
 //! `perilune replay`: a KV-cache trace with real bytes, verified.
 
 use super::client::ClientArgs;
+use super::transports::TransportArgs;
 use crate::failure::Failure;
 use crate::output;
 use crate::settings::Global;
@@ -58,6 +59,8 @@ pub(crate) struct Replay {
     #[arg(long)]
     expect_all: bool,
     #[command(flatten)]
+    transports: TransportArgs,
+    #[command(flatten)]
     client: ClientArgs,
 }
 
@@ -69,7 +72,7 @@ impl Replay {
     pub(crate) fn run(self, global: &Global) -> Result<(), Failure> {
         if let Some(file) = &self.check {
             let (header, ids) = Acked::read(file).map_err(|e| Failure::Failed(e.to_string()))?;
-            let check = Check::run(&self.client.connect()?, &header, &ids)?;
+            let check = Check::run(&self.transports.connect(&self.client)?, &header, &ids)?;
             if global.json {
                 output::json(&check)?
             } else {
@@ -96,7 +99,7 @@ impl Replay {
                 ))
             };
         }
-        let store: Store = self.client.connect()?;
+        let store: Store = self.transports.connect(&self.client)?;
         let report = replay::run(&store, &requests, &options).map_err(|e| Failure::Failed(e.to_string()))?;
         if global.json {
             output::json(&report)?

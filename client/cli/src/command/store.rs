@@ -1,5 +1,6 @@
 //! `perilune store`: lends memory.
 
+use super::transports::TransportArgs;
 use crate::failure::Failure;
 use crate::output;
 use crate::serve::{self, Stop};
@@ -42,7 +43,7 @@ pub(crate) struct NodeArgs {
     /// Memory to lend from the start, unless segments of an earlier run are found; 0 lends none
     #[arg(long, value_name = "SIZE", default_value = "1GiB")]
     segment_size: ByteSize,
-    /// How the bytes of a segment are preferably moved: tcp or shm
+    /// How the bytes of a segment are preferably moved: tcp, shm or rdma, which a machine without RDMA devices refuses
     #[arg(long, value_name = "PROTOCOL", default_value = "tcp")]
     protocol: Protocol,
     /// Where the transfer engine listens; port 0 takes that of the last run, or the first free one from 15000
@@ -54,6 +55,8 @@ pub(crate) struct NodeArgs {
     /// Free the memory, and forget what is in it, when stopped by a signal, instead of keeping it for the next start
     #[arg(long)]
     free_on_stop: bool,
+    #[command(flatten)]
+    transports: TransportArgs,
 }
 
 impl NodeArgs {
@@ -72,6 +75,8 @@ impl NodeArgs {
             data_dir: serve::role_dir(data_dir, "store"),
             segment_size: self.segment_size.0,
             protocol: self.protocol,
+            transports: self.transports.transports.clone(),
+            rdma: self.transports.rdma(),
             listen: self.transfer,
             rest,
             max_registration: self.max_registration.0,

@@ -1,6 +1,6 @@
 //! Each command once, as a person and as a script would use it.
 
-use crate::harness::{Dev, finish, perilune, run, said, wait_for};
+use crate::harness::{Dev, fetch, finish, perilune, run, said, wait_for};
 use std::io::Write;
 use std::process::Stdio;
 
@@ -69,9 +69,8 @@ fn the_cluster_shows_itself_and_both_http_ports_answer_everything() {
     assert_eq!(dev.json(&["nodes"])[0]["segments"], 1);
     assert!(dev.ok(&["nodes"]).contains("ALIVE"));
     for address in [&dev.http, &dev.rest] {
-        let ask = |path: &str| ureq::get(format!("http://{address}{path}")).call().unwrap().body_mut().read_to_string().unwrap();
-        assert_eq!(ask("/health"), "OK");
-        assert!(ask("/api/exist/nope").contains('0') || ask("/api/exist/nope").contains("false"));
+        assert_eq!(fetch(address, "/health"), "OK");
+        assert!(fetch(address, "/api/exist/nope").contains('0') || fetch(address, "/api/exist/nope").contains("false"));
     }
     assert_eq!(dev.stop(), Some(0), "SIGTERM is a clean end");
 }

@@ -4,4 +4,6 @@ mod bad;
 mod bench;
 mod commands;
 mod crash;
+#[path = "../harness/mod.rs"]
 mod harness;
+mod status;

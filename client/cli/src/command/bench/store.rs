@@ -5,11 +5,12 @@ use crate::failure::Failure;
 use crate::settings::Global;
 use crate::values::Span;
 use perilune_benches::store;
-use perilune_protocol::ByteSize;
+use perilune_client::Transports;
+use perilune_protocol::{ByteSize, Protocol};
 use serde_json::json;
 use std::path::PathBuf;
 
-/// Put and get, over TCP and shared memory, beside Redis, memcached and Mooncake
+/// Put and get, by each transport alone, beside Redis, memcached and Mooncake
 ///
 /// Starts everything itself, on private ports of loopback: a master and a store node of this build, redis-server and
 /// memcached where they are installed, Mooncake's wheel where `benches/peers/setup` was run. Needs about 20 GiB of memory
@@ -31,6 +32,9 @@ pub(super) struct Store {
     /// Only those whose name contains one of these, such as `perilune,redis`
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     only: Vec<String>,
+    /// By which transports this build is measured, each alone: shm, rdma, tcp; all that this machine has, unless given
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    transports: Vec<Protocol>,
     /// Where `benches/peers/setup` put its rivals; ~/.cache/perilune/peers when not given
     #[arg(long, value_name = "DIR")]
     peers: Option<PathBuf>,
@@ -46,6 +50,7 @@ impl Store {
             return Err(Failure::Usage("--rounds and --time must be more than 0, --batch between 1 and 1024".into()));
         }
         let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache/perilune/peers"));
+        let transports = if self.transports.is_empty() { Transports::here().transports } else { self.transports };
         let scratch = Scratch::new(self.keep)?;
         let options = store::Options {
             program: this_program()?,
@@ -54,6 +59,7 @@ impl Store {
             batch: self.batch,
             time: self.time.0,
             only: self.only,
+            transports,
             peers: self.peers.or_else(home).unwrap_or_default(),
             dir: scratch.dir().into(),
         };

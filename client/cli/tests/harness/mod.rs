@@ -1,4 +1,5 @@
 //! A `perilune dev` of our own on free ports, and one command run to its end.
+#![allow(dead_code, reason = "each test binary uses its part")]
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -11,9 +12,12 @@ use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The binary under test.
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_perilune");
+
 /// The binary, without settings of whoever runs the tests.
 pub(crate) fn perilune() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_perilune"));
+    let mut command = Command::new(PROGRAM);
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PERILUNE_")) {
         command.env_remove(name);
     }
@@ -143,13 +147,35 @@ impl Drop for Dev {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        // Segments outlive their process on purpose; those of a test are ours to remove.
-        let record = std::fs::read(self.data.join("store/node.json")).unwrap_or_default();
-        let record: Value = serde_json::from_slice(&record).unwrap_or_default();
-        for segment in record["body"]["segments"].as_array().into_iter().flatten() {
-            if let Some(object) = segment["object"].as_str() {
-                let _ = std::fs::remove_file(Path::new("/dev/shm").join(object));
-            }
+        remove_segments(&self.data);
+    }
+}
+
+/// Segments outlive their process on purpose; those of a test are ours to remove.
+pub(crate) fn remove_segments(data: &Path) {
+    let record = std::fs::read(data.join("store/node.json")).unwrap_or_default();
+    let record: Value = serde_json::from_slice(&record).unwrap_or_default();
+    for segment in record["body"]["segments"].as_array().into_iter().flatten() {
+        if let Some(object) = segment["object"].as_str() {
+            let _ = std::fs::remove_file(Path::new("/dev/shm").join(object));
         }
     }
+}
+
+/// What an address answers to a GET.
+pub(crate) fn fetch(address: &str, path: &str) -> String {
+    ureq::get(format!("http://{address}{path}")).call().unwrap().body_mut().read_to_string().unwrap()
+}
+
+/// The number of a name, with its labels, on a page of metrics.
+pub(crate) fn metric(page: &str, name: &str) -> Option<u64> {
+    page.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+}
+
+/// Bytes of reads and writes that a node asked for (`asked`) or counted for its peers (`served`), on its page of metrics.
+pub(crate) fn moved(page: &str, transport: &str, end: &str) -> Option<u64> {
+    let of = |operation: &str| {
+        metric(page, &format!("perilune_transfer_bytes_total{{end=\"{end}\",operation=\"{operation}\",transport=\"{transport}\"}}"))
+    };
+    Some(of("read")? + of("write")?)
 }

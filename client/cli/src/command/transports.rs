@@ -1,0 +1,44 @@
+//! What every command that moves bytes takes: by which transports, and how RDMA is used.
+
+use super::client::ClientArgs;
+use crate::failure::Failure;
+use perilune_client::transfer_engine::RdmaSettings;
+use perilune_client::{Store, StoreConfig};
+use perilune_protocol::Protocol;
+
+/// How bytes are moved.
+#[derive(clap::Args)]
+pub(crate) struct TransportArgs {
+    /// Move bytes by these only, separated by commas: shm, rdma, tcp; by all, the best first, unless given
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub(crate) transports: Vec<Protocol>,
+    /// The RDMA devices to use, separated by commas; all with an active port unless given
+    #[arg(long, value_name = "DEVICE", value_delimiter = ',')]
+    rdma_devices: Vec<String>,
+    /// The index of the GID to use on each RDMA device; chosen (RoCE v2 and IPv4 first) unless given
+    #[arg(long, value_name = "INDEX")]
+    rdma_gid_index: Option<u8>,
+    /// Queue pairs to a peer on each RDMA device, 1 to 16
+    #[arg(long, value_name = "COUNT", default_value_t = RdmaSettings::default().queue_pairs, value_parser = clap::value_parser!(u8).range(1..=16))]
+    rdma_queue_pairs: u8,
+    /// Connect RDMA peers by the connection manager (rdma_cm), which iWARP needs, instead of by our own exchange
+    #[arg(long)]
+    rdma_connection_manager: bool,
+}
+
+impl TransportArgs {
+    pub(crate) fn rdma(&self) -> RdmaSettings {
+        RdmaSettings {
+            devices: self.rdma_devices.clone(),
+            gid_index: self.rdma_gid_index,
+            queue_pairs: self.rdma_queue_pairs,
+            connection_manager: self.rdma_connection_manager,
+            ..RdmaSettings::default()
+        }
+    }
+
+    /// A store that moves bytes this way.
+    pub(crate) fn connect(&self, client: &ClientArgs) -> Result<Store, Failure> {
+        Ok(Store::connect(StoreConfig { transports: self.transports.clone(), rdma: self.rdma(), ..client.config() })?)
+    }
+}
