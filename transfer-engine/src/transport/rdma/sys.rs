@@ -6,8 +6,10 @@
 mod live;
 pub(super) mod types;
 
-pub(crate) use super::queue::{Chain, QueuePair, SharedReceiveQueue};
-pub(crate) use live::{Counts, Live, counts, live};
+pub(crate) use super::queue::Chain;
+#[cfg(test)]
+pub(crate) use live::Live;
+pub(crate) use live::{Counts, counts, live};
 pub(crate) use types::{Access, Capacity, Completed, Limits, Local, Path, Port, Refused, Status, Verb, WorkRequest};
 
 use crate::memory::{Memory, Region};
@@ -418,7 +420,8 @@ impl CompletionQueue {
             let status = types::status(wc.status);
             // SAFETY: both kinds of the union are numbers.
             let number = u32::from_be(unsafe { wc.imm_data_invalidated_rkey_union.imm_data });
-            let with = status == Status::Success && wc.wc_flags & ib::ibv_wc_flags::IBV_WC_WITH_IMM.0 != 0;
+            // Some devices put the flag on the sender's completion too.
+            let with = status == Status::Success && wc.opcode == ib::ibv_wc_opcode::IBV_WC_RECV_RDMA_WITH_IMM;
             *slot = Completed { id: wc.wr_id, status, immediate: with.then_some(number), queue_pair: wc.qp_num, vendor: wc.vendor_err };
         }
         add(&COUNTERS.completions, count);

@@ -49,7 +49,11 @@ impl State {
         use State::{Drained, Error, Init, ReadyToReceive, ReadyToSend, Reset};
         matches!(
             (self, next),
-            (Reset, Init) | (Init, ReadyToReceive) | (ReadyToReceive, ReadyToSend) | (Reset | Init | ReadyToReceive | ReadyToSend, Error) | (Error, Drained)
+            (Reset, Init)
+                | (Init, ReadyToReceive)
+                | (ReadyToReceive, ReadyToSend)
+                | (Reset | Init | ReadyToReceive | ReadyToSend, Error)
+                | (Error, Drained)
         )
     }
 }
@@ -93,11 +97,6 @@ impl Queue {
     /// Its real sizes.
     pub(crate) fn capacity(&self) -> Capacity {
         self.capacity
-    }
-
-    /// Where it is in its life.
-    pub(crate) fn state(&self) -> State {
-        self.state
     }
 
     /// Connects it to the other end. May wait a second for the address of the peer.
@@ -192,7 +191,9 @@ fn refused(device: &Device, capacity: Capacity, cause: &io::Error) -> String {
     let (name, limits) = (&device.name, &device.limits);
     if cause.kind() == io::ErrorKind::InvalidInput {
         let (most, sges) = (limits.max_qp_wr, limits.max_sge);
-        format!("{name} gives no queue pair of these sizes, {capacity:?}: it takes at most {most} work requests, of at most {sges} stretches: {cause}")
+        format!(
+            "{name} gives no queue pair of these sizes, {capacity:?}: it takes at most {most} work requests, of at most {sges} stretches: {cause}"
+        )
     } else {
         format!("{name} gives no further queue pair: it has at most {} in all, and their memory counts too: {cause}", limits.max_qp)
     }

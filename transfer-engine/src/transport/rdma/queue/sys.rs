@@ -23,6 +23,7 @@ pub(crate) struct SharedReceiveQueue {
     _domain: Arc<Domain>,
 }
 
+#[cfg_attr(not(test), expect(dead_code, reason = "for notices from peers, which come over the connection as yet"))]
 impl SharedReceiveQueue {
     pub(crate) fn new(domain: &Arc<Domain>, depth: u32) -> io::Result<Arc<Self>> {
         let attr = ib::ibv_srq_attr { max_wr: depth, max_sge: 1, srq_limit: 0 };
@@ -238,5 +239,43 @@ impl Chain {
             (rest, skip) = (later, 0);
         }
         self.inlined(request, at);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::memory::Memory;
+    use crate::rdma::RdmaSettings;
+    use crate::transport::rdma::device::Devices;
+    use crate::transport::rdma::sys::{Access, MemoryRegion};
+
+    #[test]
+    #[ignore = "needs an RDMA device: scripts/rxe-vm"]
+    fn the_limit_of_locked_memory_is_named_with_the_way_to_raise_it() {
+        let devices = Devices::new(RdmaSettings::default()).unwrap();
+        let domain = &devices.get().unwrap()[0].domain;
+        let memory = Memory::anonymous(1 << 20).unwrap();
+        let error = std::thread::scope(|scope| {
+            let refused = || {
+                let limit = libc::rlimit { rlim_cur: 64 << 10, rlim_max: libc::RLIM_INFINITY };
+                // SAFETY: the limit is ours. It counts for the whole process, but not for threads that may lock all memory.
+                let _ = unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &limit) };
+                // SAFETY: by itself, unlike the function of the C library, the call takes privileges from this thread only.
+                let code = unsafe { libc::syscall(libc::SYS_setresuid, 65534, 65534, 65534) };
+                assert_eq!(code, 0, "only root can give its privileges away");
+                MemoryRegion::of_memory(domain, &memory, 0, 1 << 20, Access::Local).map(|_| ()).unwrap_err()
+            };
+            scope.spawn(refused).join().unwrap()
+        });
+        for part in [
+            "cannot register 1048576 bytes",
+            "65536 bytes",
+            "RLIMIT_MEMLOCK",
+            "ulimit -l unlimited",
+            "LimitMEMLOCK=infinity",
+            "CAP_IPC_LOCK",
+        ] {
+            assert!(error.to_string().contains(part), "{error}");
+        }
     }
 }

@@ -112,6 +112,7 @@ pub(crate) enum Verb {
     /// From our memory into the peer's.
     Write,
     /// As `Write`, and then takes a receive of the peer, whose completion carries the number.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for notices to peers, which go over the connection as yet"))]
     WriteImmediate(u32),
 }
 
@@ -134,6 +135,7 @@ pub(crate) struct WorkRequest {
 #[derive(Debug)]
 pub(crate) struct Refused {
     /// How many of its first work requests the device has: those touch their memory until they complete or the queue pair is gone.
+    #[cfg_attr(not(test), expect(dead_code, reason = "who is refused drains the queue pair, so need not know"))]
     pub(crate) posted: usize,
     /// Why. `ENOMEM`: the send queue is full.
     pub(crate) cause: io::Error,
