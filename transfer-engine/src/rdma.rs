@@ -21,23 +21,11 @@ pub struct RdmaSettings {
     pub region: u64,
     /// Overrides the NUMA node that sysfs tells of a device.
     pub numa_nodes: BTreeMap<String, u32>,
-    /// Connects queue pairs by the RDMA connection manager (`rdma_cm`), which resolves routes and is all that iWARP knows,
-    /// instead of by our own exchange.
-    pub connection_manager: bool,
 }
 
 impl Default for RdmaSettings {
     fn default() -> Self {
-        Self {
-            devices: Vec::new(),
-            port: 1,
-            gid_index: None,
-            queue_pairs: 2,
-            slice: 1 << 20,
-            region: 4 << 30,
-            numa_nodes: BTreeMap::new(),
-            connection_manager: false,
-        }
+        Self { devices: Vec::new(), port: 1, gid_index: None, queue_pairs: 2, slice: 1 << 20, region: 4 << 30, numa_nodes: BTreeMap::new() }
     }
 }
 

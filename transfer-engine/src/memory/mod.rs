@@ -160,7 +160,7 @@ impl Memory {
     }
 
     /// Copies one local stretch of `work` to `offset` here for a write, and from there for a read. Nothing, when the range leaves the memory.
-    #[cfg_attr(not(feature = "rdma"), expect(dead_code, reason = "for devices that reach registered memory only"))]
+    #[cfg(feature = "rdma")]
     pub(crate) fn stage(&self, offset: u64, work: &crate::transport::Work, local: crate::request::LocalSlice) {
         sys::stage(work, local, &self.mapping, offset);
     }

@@ -1,7 +1,9 @@
 //! The unsafe calls on memory: map, unmap, copy.
 
 use crate::fault::Failure;
-use crate::request::{LocalSlice, Op};
+#[cfg(feature = "rdma")]
+use crate::request::LocalSlice;
+use crate::request::Op;
 use crate::transport::Work;
 use nix::errno::Errno;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
@@ -80,7 +82,7 @@ pub unsafe fn copy(from: u64, to: u64, len: u64) {
 }
 
 /// Copies one local stretch of `work` into a mapping for a write, out of it for a read. A range that leaves the mapping moves nothing.
-#[cfg_attr(not(feature = "rdma"), expect(dead_code, reason = "for devices that reach registered memory only"))]
+#[cfg(feature = "rdma")]
 pub(crate) fn stage(work: &Work, local: LocalSlice, mapping: &Mapping, offset: u64) {
     if !usize::try_from(local.len).is_ok_and(|len| mapping.holds(offset, len)) {
         return;

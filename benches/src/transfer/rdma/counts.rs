@@ -69,7 +69,8 @@ pub(super) fn perftest_system_calls(setting: &Setting<'_>, ends: &Ends, case: &C
 
 /// A long run less a short one, so that starting, connecting and ending do not count.
 fn difference(case: &Case, operations: u64, mut count: impl FnMut(u64) -> Result<u64, Trouble>) -> Result<f64, Trouble> {
-    let short = 2 * case.in_flight as u64;
+    // Perftest wants at least 5.
+    let short = (2 * case.in_flight as u64).max(5);
     let long = short + operations.max(8 * case.in_flight as u64);
     let (few, many) = (count(short)?, count(long)?);
     Ok(many.saturating_sub(few) as f64 * 1e9 / ((long - short) * case.size as u64) as f64)

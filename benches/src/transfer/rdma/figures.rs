@@ -53,10 +53,12 @@ pub struct Figures {
     pub skipped: Vec<String>,
 }
 
-pub(super) fn of(samples: &Samples, counted: &Counted) -> Vec<Figure> {
+/// `one_device`: nobody's packets cross a cable, so that UCX does what the others do.
+pub(super) fn of(samples: &Samples, counted: &Counted, one_device: bool) -> Vec<Figure> {
     let of_one = |((case, who), values): (&(Case, Who), &Vec<f64>)| {
         let Case { measure, devices, size, in_flight } = *case;
-        let floor = samples.get(&(*case, Who::Perftest)).filter(|floor| *who != Who::Perftest && floor.len() == values.len());
+        let comparable = *who == Who::Engine || (*who == Who::Ucx && one_device);
+        let floor = samples.get(&(*case, Who::Perftest)).filter(|floor| comparable && floor.len() == values.len());
         Figure {
             who: who.name(measure),
             measure,
@@ -134,7 +136,7 @@ mod tests {
     fn ratios_are_those_of_the_same_round() {
         let case = Case { measure: Measure::Write, devices: 1, size: 4096, in_flight: 16 };
         let samples = Samples::from([((case, Who::Engine), vec![50.0, 190.0, 90.0]), ((case, Who::Perftest), vec![100.0, 200.0, 100.0])]);
-        let figures = of(&samples, &Counted::new());
+        let figures = of(&samples, &Counted::new(), false);
         let ours = figures.iter().find(|figure| figure.who == "engine rdma").unwrap();
         assert_eq!((ours.median, ours.of_floor, ours.range), (90.0, Some(0.9), [50.0, 190.0]));
         let floor = figures.iter().find(|figure| figure.who == "ib_write_bw").unwrap();

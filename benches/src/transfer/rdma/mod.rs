@@ -94,7 +94,7 @@ pub fn run(options: &Options) -> Result<Figures, Trouble> {
     }
     let cases = cases(common, bench.askers.keys().copied());
     let (samples, per_gb) = bench.rounds(common, &cases)?;
-    let figures = figures::of(&samples, &per_gb);
+    let figures = figures::of(&samples, &per_gb, ends.asking == ends.serving);
     let skipped = bench.skipped.into_iter().map(|(who, why)| format!("{who}: {why}")).collect();
     Ok(Figures { origin, pinned, devices: names(&ends.asking), peer_devices: names(&ends.serving), figures, skipped })
 }
@@ -190,15 +190,20 @@ impl Bench<'_> {
         let asker = self.askers.get_mut(&case.devices).ok_or("no engine for so many devices")?;
         let mut ours = asker.per_gb(case, operations)?;
         let mut theirs = PerGb::default();
-        if is_installed("strace") {
+        let with_perftest = !self.skipped.contains_key("perftest");
+        if !is_installed("strace") {
+            self.skipped.insert("system calls", "strace is not installed".into());
+        } else if !self.skipped.contains_key("system calls") {
             // Every system call stops under strace: a tenth of the operations says the same.
             let few = operations / 10;
-            ours.system_calls = Some(counts::our_system_calls(&self.setting, asker, case, few)?);
-            if !self.skipped.contains_key("perftest") {
-                theirs.system_calls = Some(counts::perftest_system_calls(&self.setting, &self.ends, case, few)?);
+            let counted = counts::our_system_calls(&self.setting, asker, case, few).and_then(|ours| {
+                let theirs = with_perftest.then(|| counts::perftest_system_calls(&self.setting, &self.ends, case, few));
+                Ok((ours, theirs.transpose()?))
+            });
+            match counted {
+                Ok(counted) => (ours.system_calls, theirs.system_calls) = (Some(counted.0), counted.1),
+                Err(trouble) => _ = self.skipped.insert("system calls", trouble.to_string()),
             }
-        } else {
-            self.skipped.insert("system calls", "strace is not installed".into());
         }
         Ok(vec![(Who::Engine, ours), (Who::Perftest, theirs)])
     }

@@ -82,10 +82,12 @@ pub(super) struct Errand {
 pub fn ask(errand: &str) -> Result<(), Trouble> {
     let Errand { desc, devices, measure, size, in_flight, operations } = serde_json::from_str(errand)?;
     let settings = RdmaSettings { devices, ..RdmaSettings::default() };
-    let engine = Engine::builder().only(&["rdma"]).rdma(settings).build()?;
+    // Slow: every system call of the connection is stopped twice.
+    let deadline = 12 * DEADLINE;
+    let engine = Engine::builder().only(&["rdma"]).rdma(settings).deadline(deadline).build()?;
     let mut buffer = Registered::new(&engine, size * in_flight)?;
     let segment = engine.connect(&desc);
-    window(measure, size, in_flight).slide(&engine, &segment, buffer.bytes(), |asked| asked < operations)?;
+    Window { deadline, ..window(measure, size, in_flight) }.slide(&engine, &segment, buffer.bytes(), |asked| asked < operations)?;
     Ok(())
 }
 

@@ -21,9 +21,6 @@ pub(crate) struct TransportArgs {
     /// Queue pairs to a peer on each RDMA device, 1 to 16
     #[arg(long, value_name = "COUNT", default_value_t = RdmaSettings::default().queue_pairs, value_parser = clap::value_parser!(u8).range(1..=16))]
     rdma_queue_pairs: u8,
-    /// Connect RDMA peers by the connection manager (rdma_cm), which iWARP needs, instead of by our own exchange
-    #[arg(long)]
-    rdma_connection_manager: bool,
 }
 
 impl TransportArgs {
@@ -32,7 +29,6 @@ impl TransportArgs {
             devices: self.rdma_devices.clone(),
             gid_index: self.rdma_gid_index,
             queue_pairs: self.rdma_queue_pairs,
-            connection_manager: self.rdma_connection_manager,
             ..RdmaSettings::default()
         }
     }

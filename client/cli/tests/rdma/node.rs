@@ -67,7 +67,5 @@ fn a_killed_node_comes_back_with_its_objects_and_serves_them_over_rdma() {
     let check = replay(&["--check", acked.to_str().unwrap(), "--expect-all"]);
     assert!(check["acknowledged"].as_u64() > Some(100) && check["verified"] == check["acknowledged"], "{check}");
     let page = fetch(node.addresses["rest"].as_str().unwrap(), "/metrics");
-    for transport in ["tcp", "shm"] {
-        assert_eq!(moved(&page, transport, "served"), Some(0), "{transport}: {page}");
-    }
+    assert_eq!(moved(&page, "tcp", "served"), Some(0), "{page}");
 }

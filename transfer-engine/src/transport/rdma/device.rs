@@ -5,7 +5,7 @@ use crate::rdma::RdmaSettings;
 use crate::transport::rdma::gid::Gid;
 use crate::transport::rdma::sys::{Context, Domain, Limits, Port};
 use crate::transport::rdma::topology::{Sysfs, Topology};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// An opened device.
 pub(crate) struct Device {
@@ -21,13 +21,17 @@ pub(crate) struct Device {
     pub(crate) ethernet: bool,
     gid_index: Option<u8>,
     sysfs: Sysfs,
+    /// The entry that was used last: a table has a thousand places, and mostly it is still the one.
+    last_gid: Mutex<Option<Gid>>,
 }
 
 impl Device {
     /// Opens a device whose port is active.
     fn open(name: &str, settings: &RdmaSettings, sysfs: &Sysfs) -> Result<Self, String> {
-        if sysfs.is_iwarp(name) && !settings.connection_manager {
-            return Err(format!("{name} speaks iWARP, which connects only by the connection manager (RdmaSettings::connection_manager)"));
+        if sysfs.is_iwarp(name) {
+            return Err(format!(
+                "{name} speaks iWARP, which connects only by the connection manager; Perilune connects by its own exchange"
+            ));
         }
         let context = Context::open(name).map_err(|e| e.to_string())?;
         let port = context.port(settings.port).map_err(|e| e.to_string())?;
@@ -46,12 +50,19 @@ impl Device {
             ethernet: port.ethernet,
             gid_index: settings.gid_index,
             sysfs: sysfs.clone(),
+            last_gid: Mutex::default(),
         })
     }
 
     /// The address of its port now. It may change: a link that comes back gets its addresses anew, maybe at other places of the table.
     pub(crate) fn current_gid(&self) -> Result<Gid, Failure> {
-        gid_of(&self.sysfs, &self.name, self.port, self.ethernet, self.gid_index).map_err(unusable)
+        let mut last = self.last_gid.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(gid) = last.filter(|gid| Gid::at(&self.sysfs, &self.name, self.port, gid.index) == Some(*gid)) {
+            return Ok(gid);
+        }
+        let gid = gid_of(&self.sysfs, &self.name, self.port, self.ethernet, self.gid_index).map_err(unusable)?;
+        *last = Some(gid);
+        Ok(gid)
     }
 
     /// Its port now. An error when it is not active.

@@ -34,20 +34,23 @@ pub(crate) struct Gid {
 impl Gid {
     /// All entries of a port that are in use. They come and go with the addresses of the network interface.
     pub(crate) fn table(sysfs: &Sysfs, device: &str, port: u8) -> Vec<Self> {
-        let folder = format!("class/infiniband/{device}/ports/{port}");
-        let entry = |name: &String| {
-            let index = name.parse().ok()?;
-            let address: Ipv6Addr = sysfs.read(&format!("{folder}/gids/{name}"))?.parse().ok()?;
-            // The kernel refuses to tell the type of an entry that is not in use.
-            let kind = match sysfs.read(&format!("{folder}/gid_attrs/types/{name}"))?.as_str() {
-                "RoCE v2" => GidKind::RoceV2,
-                _ => GidKind::IbOrRoceV1,
-            };
-            Some(Self { index, kind, bytes: address.octets() }).filter(|_| !address.is_unspecified())
-        };
-        let mut table: Vec<Self> = sysfs.list(&format!("{folder}/gids")).iter().filter_map(entry).collect();
+        let places = sysfs.list(&format!("class/infiniband/{device}/ports/{port}/gids"));
+        let entry = |name: &String| Self::at(sysfs, device, port, name.parse().ok()?);
+        let mut table: Vec<Self> = places.iter().filter_map(entry).collect();
         table.sort_by_key(|gid| gid.index);
         table
+    }
+
+    /// The entry at one place, if it is in use.
+    pub(crate) fn at(sysfs: &Sysfs, device: &str, port: u8, index: u8) -> Option<Self> {
+        let folder = format!("class/infiniband/{device}/ports/{port}");
+        let address: Ipv6Addr = sysfs.read(&format!("{folder}/gids/{index}"))?.parse().ok()?;
+        // The kernel refuses to tell the type of an entry that is not in use.
+        let kind = match sysfs.read(&format!("{folder}/gid_attrs/types/{index}"))?.as_str() {
+            "RoCE v2" => GidKind::RoceV2,
+            _ => GidKind::IbOrRoceV1,
+        };
+        Some(Self { index, kind, bytes: address.octets() }).filter(|_| !address.is_unspecified())
     }
 
     /// The entry to use: the one that is wanted; on InfiniBand the first; else RoCE v2 before v1, and then an IPv4 address before a global
