@@ -12,6 +12,7 @@ mod case;
 mod counts;
 mod devices;
 mod figures;
+mod mooncake;
 mod ours;
 mod pair;
 mod perftest;
@@ -32,7 +33,7 @@ use case::{Case, Sample, Until};
 use devices::Ends;
 use indicatif::ProgressBar;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// What to measure.
@@ -44,6 +45,8 @@ pub struct Options {
     pub devices: Vec<String>,
     /// The devices of the other side; empty chooses.
     pub peer_devices: Vec<String>,
+    /// Where `benches/peers/setup` installed Mooncake.
+    pub peers: PathBuf,
 }
 
 /// Who is measured.
@@ -52,16 +55,19 @@ enum Who {
     Perftest,
     Ucx,
     Engine,
+    Mooncake,
 }
 
 impl Who {
-    const ALL: [Self; 3] = [Self::Perftest, Self::Ucx, Self::Engine];
+    /// Those whose rounds are interleaved.
+    const INTERLEAVED: [Self; 3] = [Self::Perftest, Self::Ucx, Self::Engine];
 
     fn name(self, measure: Measure) -> &'static str {
         match self {
             Self::Perftest => perftest::program(measure),
             Self::Ucx => "ucx, one device",
             Self::Engine => "engine rdma",
+            Self::Mooncake => "mooncake rdma",
         }
     }
 }
@@ -76,7 +82,7 @@ pub fn run(options: &Options) -> Result<Figures, Trouble> {
     // Before anything is pinned: it tells how many processors there are.
     let origin = Origin::here();
     let pinned = pinned::has_both_cores();
-    let setting = Setting { program: &common.program, dir: &common.dir, peers: Path::new(""), server_core: pinned.then_some(SERVER_CORE) };
+    let setting = Setting { program: &common.program, dir: &common.dir, peers: &options.peers, server_core: pinned.then_some(SERVER_CORE) };
     if pinned {
         pinned::stay_on(&[CLIENT_CORE])?;
     }
@@ -93,7 +99,10 @@ pub fn run(options: &Options) -> Result<Figures, Trouble> {
         bench.askers.insert(count, ours::Asker::start(&bench.setting, names(&ends.asking), &names(&ends.serving))?);
     }
     let cases = cases(common, bench.askers.keys().copied());
-    let (samples, per_gb) = bench.rounds(common, &cases)?;
+    let (mut samples, per_gb) = bench.rounds(common, &cases)?;
+    if let Err(trouble) = bench.of_mooncake(common, &cases, &mut samples) {
+        bench.skipped.insert("mooncake", trouble.to_string());
+    }
     let figures = figures::of(&samples, &per_gb, ends.asking == ends.serving);
     let skipped = bench.skipped.into_iter().map(|(who, why)| format!("{who}: {why}")).collect();
     Ok(Figures { origin, pinned, devices: names(&ends.asking), peer_devices: names(&ends.serving), figures, skipped })
@@ -141,7 +150,7 @@ impl Bench<'_> {
                     bar.inc(1);
                     continue;
                 };
-                for who in Who::ALL {
+                for who in Who::INTERLEAVED {
                     if let Some(value) = self.measure(who, case, count)? {
                         samples.entry((*case, who)).or_default().push(value);
                     }
@@ -168,6 +177,7 @@ impl Bench<'_> {
             Who::Engine => return self.of_engine(case, Until::Count(operations)).map(|sample| Some(sample.value)),
             Who::Perftest => ("perftest", perftest::program(case.measure)),
             Who::Ucx => ("ucx", ucx::PROGRAM),
+            Who::Mooncake => return Ok(None), // not interleaved
         };
         if self.skipped.contains_key(name) || (who == Who::Ucx && case.devices > 1) {
             return Ok(None);
@@ -178,6 +188,20 @@ impl Bench<'_> {
             _ => perftest::measure(&self.setting, &ends, case, operations),
         };
         Ok(value.map_err(|trouble| self.skipped.insert(name, format!("{program}: {trouble}"))).ok())
+    }
+
+    /// After the others: its threads poll even when it has nothing to do.
+    fn of_mooncake(&mut self, options: &super::Options, cases: &[Case], samples: &mut Samples) -> Result<(), Trouble> {
+        let mut rival = mooncake::Mooncake::start(&self.setting, &self.ends)?;
+        for round in 0..=options.rounds {
+            for case in cases.iter().filter(|case| mooncake::Mooncake::knows(case)) {
+                let value = rival.measure(case, options.time)?;
+                if round > 0 {
+                    samples.entry((*case, Who::Mooncake)).or_default().push(value);
+                }
+            }
+        }
+        Ok(())
     }
 
     fn of_engine(&mut self, case: &Case, until: Until) -> Result<Sample, Trouble> {

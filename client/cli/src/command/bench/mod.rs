@@ -74,6 +74,12 @@ fn this_program() -> Result<PathBuf, Failure> {
     std::env::current_exe().map_err(|e| Failure::of("finding this program", e))
 }
 
+/// Where `benches/peers/setup` put the rivals.
+fn peers(given: Option<PathBuf>) -> PathBuf {
+    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache/perilune/peers"));
+    given.or_else(home).unwrap_or_default()
+}
+
 /// Sizes from 1 byte to `most`.
 fn sizes(given: &[ByteSize], most: usize) -> Result<Vec<usize>, Failure> {
     let sizes: Vec<usize> = given.iter().filter_map(|size| usize::try_from(size.0).ok()).filter(|size| (1..=most).contains(size)).collect();

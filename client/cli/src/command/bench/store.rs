@@ -1,6 +1,6 @@
 //! `perilune bench store`: put and get beside rivals and the physical floor.
 
-use super::{Scratch, sizes, tell, this_program};
+use super::{Scratch, peers, sizes, tell, this_program};
 use crate::failure::Failure;
 use crate::settings::Global;
 use crate::values::Span;
@@ -49,7 +49,6 @@ impl Store {
         if self.rounds == 0 || !(1..=1024).contains(&self.batch) || self.time.0.is_zero() {
             return Err(Failure::Usage("--rounds and --time must be more than 0, --batch between 1 and 1024".into()));
         }
-        let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache/perilune/peers"));
         let transports = if self.transports.is_empty() { Transports::here().transports } else { self.transports };
         let scratch = Scratch::new(self.keep)?;
         let options = store::Options {
@@ -60,7 +59,7 @@ impl Store {
             time: self.time.0,
             only: self.only,
             transports,
-            peers: self.peers.or_else(home).unwrap_or_default(),
+            peers: peers(self.peers),
             dir: scratch.dir().into(),
         };
         let figures = store::run(&options).map_err(|e| Failure::Failed(e.to_string()))?;

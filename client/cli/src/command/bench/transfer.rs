@@ -1,6 +1,6 @@
-//! `perilune bench transfer`: the transfer engine alone: TCP and shared memory beside a plain copy and a plain socket, RDMA beside perftest and UCX.
+//! `perilune bench transfer`: the transfer engine alone: TCP and shared memory beside a plain copy and a plain socket, RDMA beside perftest, UCX and Mooncake.
 
-use super::{Scratch, sizes, tell, this_program};
+use super::{Scratch, peers, sizes, tell, this_program};
 use crate::failure::Failure;
 use crate::output;
 use crate::settings::Global;
@@ -15,7 +15,7 @@ use std::path::PathBuf;
 ///
 /// The other sides are processes of this program. TCP and shared memory stand beside a plain socket and a plain copy: each size is moved
 /// with one job a call and with several; one case more moves 128 pieces of 4 KiB as one job. RDMA stands beside perftest (ib_write_bw,
-/// ib_read_bw, ib_write_lat, ib_read_lat) and UCX, where they are installed, on the same devices. Every measurement ends with bytes that
+/// ib_read_bw, ib_write_lat, ib_read_lat), UCX and Mooncake, where they are installed, on the same devices. Every measurement ends with bytes that
 /// are written, read back and compared.
 #[derive(clap::Args)]
 pub(super) struct Transfer {
@@ -28,6 +28,9 @@ pub(super) struct Transfer {
     /// The RDMA devices of the other side, as many; their neighbours in the subnet, unless given
     #[arg(long, value_name = "DEVICE", value_delimiter = ',')]
     peer_rdma_devices: Vec<String>,
+    /// Where `benches/peers/setup` put Mooncake; ~/.cache/perilune/peers when not given
+    #[arg(long, value_name = "DIR")]
+    peers: Option<PathBuf>,
     /// Rounds to count; one more is run first and not counted
     #[arg(long, value_name = "COUNT", default_value_t = 5)]
     rounds: usize,
@@ -93,7 +96,12 @@ impl Transfer {
             tell(global, &figures, &figures.figures, &json!({ "origin": figures.origin, "pinned": figures.pinned }))?;
         }
         if !over_rdma.is_empty() {
-            let options = rdma::Options { common: options, devices: self.rdma_devices, peer_devices: self.peer_rdma_devices };
+            let options = rdma::Options {
+                common: options,
+                devices: self.rdma_devices,
+                peer_devices: self.peer_rdma_devices,
+                peers: peers(self.peers),
+            };
             let figures = rdma::run(&options).map_err(failed)?;
             let beside = json!({
                 "origin": figures.origin, "pinned": figures.pinned, "rdma_devices": figures.devices,
