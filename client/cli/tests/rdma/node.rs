@@ -49,16 +49,18 @@ fn a_killed_node_comes_back_with_its_objects_and_serves_them_over_rdma() {
     let _leftover = Leftover(dir.path().join("data"));
     let master = Role::start(dir.path(), "master", &["--rpc", "127.0.0.1:0"]);
     let rpc = master.addresses["rpc"].as_str().unwrap();
-    let lend = || Role::start(dir.path(), "store", &["--master", rpc, "--segment-size", "128MiB", "--protocol", "rdma"]);
+    let lend = || Role::start(dir.path(), "store", &["--master", rpc, "--segment-size", "64MiB", "--protocol", "rdma"]);
     let acked = dir.path().join("acked");
     let replay = |args: &[&str]| -> Value {
-        let output = run(["replay", "--block-size", "64KiB", "--transports", "rdma", "--json", "--master", rpc].iter().chain(args));
+        let output = run(["replay", "--block-size", "64KiB", "--transports", "rdma", "--deadline", "60s", "--json", "--master", rpc]
+            .iter()
+            .chain(args));
         assert!(output.status.success(), "{args:?}: {}", said(&output));
         serde_json::from_slice(&output.stdout).unwrap()
     };
 
     let node = lend();
-    let report = replay(&["--generate", "2000", "--limit-requests", "20", "--acked", acked.to_str().unwrap()]);
+    let report = replay(&["--generate", "2000", "--limit-requests", "8", "--acked", acked.to_str().unwrap()]);
     assert_eq!(report["wrong"], 0, "{report}");
     // Dropping kills with SIGKILL.
     drop(node);
