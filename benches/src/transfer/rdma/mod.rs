@@ -217,8 +217,8 @@ impl Bench<'_> {
         let with_perftest = !self.skipped.contains_key("perftest");
         if !is_installed("strace") {
             self.skipped.insert("system calls", "strace is not installed".into());
-        } else if !self.skipped.contains_key("system calls") {
-            // Every system call stops under strace: a tenth of the operations says the same.
+        } else if case.in_flight > 1 && !self.skipped.contains_key("system calls") {
+            // Only with several under way, and a tenth of the operations: under strace every system call stops, and a connection takes seconds.
             let few = operations / 10;
             let counted = counts::our_system_calls(&self.setting, asker, case, few).and_then(|ours| {
                 let theirs = with_perftest.then(|| counts::perftest_system_calls(&self.setting, &self.ends, case, few));
