@@ -23,6 +23,7 @@ pub fn verify(root: &Path) -> Problems {
         ("graph", Box::new(|| graph::check(root))),
         ("headers", Box::new(|| headers::check(root))),
         ("clippy", cargo("clippy --workspace --all-targets -- -D warnings")),
+        ("without rdma", cargo("clippy --workspace --no-default-features -- -D warnings")),
         // The binary and the C library are both called perilune; documented together they would overwrite each other.
         ("docs of libraries", strict_docs("doc --workspace --lib --no-deps --document-private-items")),
         ("docs of binaries", strict_docs("doc --workspace --bins --no-deps --document-private-items")),

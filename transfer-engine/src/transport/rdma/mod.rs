@@ -6,7 +6,7 @@
 //! - [`rail`]: queue pairs of one of our devices with one of a peer's, and the TCP connection they live with ([`wire`]).
 //! - [`link`]: a peer: its rails, those that are being connected, and the keys of its segments.
 //! - [`flow`]: posts slices, takes completions, and moves what a broken rail leaves to another.
-//! - [`registry`]: the memory devices may touch. [`serve`]: the side that lends. [`queue`]: the life of a queue pair.
+//! - [`registry`]: the memory devices may touch. [`mod@serve`]: the side that lends. [`queue`]: the life of a queue pair.
 //!
 //! # Why nothing is touched after it came back
 //!
