@@ -128,10 +128,9 @@ impl Engine {
     /// Runs jobs on the calling thread's time until each is done or `deadline` has passed; one outcome per job, in their order.
     pub fn run(&self, jobs: &mut [Job<'_>], deadline: Duration) -> Vec<Outcome> {
         // The jobs' borrows last until this returns, and it returns only when every piece of work came back.
-        let requests = jobs.iter().map(|job| job.request.clone()).collect();
-        let (work, tally) = self.plan(requests, deadline);
-        if !work.is_empty() {
-            self.with_free_lane(|lane| lane.run(work.into_iter(), &tally));
+        let (work, tally) = self.plan(&mut jobs.iter().map(|job| &job.request), deadline);
+        if work.len() > 0 {
+            self.with_free_lane(|lane| lane.run(work, &tally));
         }
         tally.take()
     }
@@ -142,9 +141,9 @@ impl Engine {
     /// Each local slice stays valid until the ticket is done or dropped, and nobody else uses a slice that is read into.
     /// A ticket that is leaked instead of dropped must count as never done.
     pub unsafe fn submit(&self, requests: Vec<Request>, deadline: Duration) -> Ticket {
-        let (work, tally) = self.plan(requests, deadline);
+        let (work, tally) = self.plan(&mut requests.iter(), deadline);
         self.with_free_lane(|lane| {
-            lane.submit(work.into_iter());
+            lane.submit(work);
             Ticket::new(tally, Arc::clone(lane))
         })
     }
@@ -192,25 +191,24 @@ impl Engine {
     }
 
     /// Checks requests and cuts them into work; what is refused is already told to the tally.
-    #[expect(clippy::vec_box, reason = "each box goes its own way through lane and transport")]
-    fn plan(&self, requests: Vec<Request>, deadline: Duration) -> (Vec<Box<Work>>, Arc<Tally>) {
+    fn plan(
+        &self,
+        requests: &mut dyn ExactSizeIterator<Item = &Request>,
+        deadline: Duration,
+    ) -> (impl ExactSizeIterator<Item = Box<Work>> + use<>, Arc<Tally>) {
         let started = Instant::now();
         let deadline = started + deadline.min(self.inner.deadline);
         let mut outcomes: Vec<Outcome> = Vec::with_capacity(requests.len());
         let mut pieces = Vec::with_capacity(requests.len());
-        for (slot, Request { op, segment, extents, local }) in requests.into_iter().enumerate() {
-            let in_bounds = check_bounds_of_some(&extents, segment.desc().size);
-            match in_bounds.and_then(|()| plan::cut(&extents, local)) {
-                Ok(cut) => {
-                    pieces.extend(cut.into_iter().map(|piece| (slot, op, segment.clone(), piece)));
-                    outcomes.push(Ok(()));
-                }
-                Err(failure) => outcomes.push(Err(error(op, &segment, &extents, failure, None))),
-            }
+        for (slot, Request { op, segment, extents, local }) in requests.enumerate() {
+            let in_bounds = check_bounds_of_some(extents, segment.desc().size);
+            let cut = in_bounds.and_then(|()| plan::cut(extents, local, |piece| pieces.push((slot, *op, segment.clone(), piece))));
+            outcomes.push(cut.map_err(|failure| error(*op, segment, extents, failure, None)));
         }
         let tally = Arc::new(Tally::new(pieces.len(), outcomes));
-        let work = |(slot, op, segment, piece)| Work::new(op, segment, piece, Arc::clone(&tally), slot, started, deadline);
-        (pieces.into_iter().map(work).collect(), tally)
+        let own = Arc::clone(&tally);
+        let work = move |(slot, op, segment, piece)| Work::new(op, segment, piece, Arc::clone(&own), slot, started, deadline);
+        (pieces.into_iter().map(work), tally)
     }
 
     /// Calls `f` with the lane this thread prefers, or with the next one nobody drives.

@@ -21,9 +21,7 @@ pub(crate) struct Piece {
 }
 
 /// Cuts a request into pieces, in order. Empty extents and slices count for nothing; a request of no bytes has no piece.
-pub(crate) fn cut(extents: &[Extent], mut local: Vec<LocalSlice>) -> Result<Vec<Piece>, Failure> {
-    let extents: Vec<Extent> = extents.iter().copied().filter(|extent| extent.len > 0).collect();
-    local.retain(|slice| slice.len > 0);
+pub(crate) fn cut(extents: &[Extent], local: &[LocalSlice], mut take: impl FnMut(Piece)) -> Result<(), Failure> {
     let wanted = sum(extents.iter().map(|extent| extent.len));
     let given = sum(local.iter().map(|slice| slice.len));
     let (Some(bytes), true) = (wanted, wanted == given) else {
@@ -31,19 +29,18 @@ pub(crate) fn cut(extents: &[Extent], mut local: Vec<LocalSlice>) -> Result<Vec<
         let cause = format!("the extents have {} bytes, the local buffers {}", say(wanted), say(given));
         return Err(Failure::new(TransferErrorKind::BadRequest, cause));
     };
-    if bytes == 0 {
-        return Ok(Vec::new());
+    let (extents, local) = (extents.iter().copied().filter(|extent| extent.len > 0), local.iter().copied().filter(|slice| slice.len > 0));
+    if bytes > BYTES_MAX || extents.clone().count() > PARTS_MAX || local.clone().count() > PARTS_MAX {
+        cut_large(extents, local, take);
+    } else if bytes > 0 {
+        take(Piece { extents: extents.collect(), local: local.collect(), bytes });
     }
-    if bytes <= BYTES_MAX && extents.len() <= PARTS_MAX && local.len() <= PARTS_MAX {
-        return Ok(vec![Piece { extents, local, bytes }]);
-    }
-    Ok(cut_large(&extents, &local))
+    Ok(())
 }
 
-fn cut_large(extents: &[Extent], local: &[LocalSlice]) -> Vec<Piece> {
-    let mut pieces = Vec::new();
+fn cut_large(extents: impl Iterator<Item = Extent>, local: impl Iterator<Item = LocalSlice>, mut take: impl FnMut(Piece)) {
     let mut piece = Piece { extents: Vec::new(), local: Vec::new(), bytes: 0 };
-    let (mut extents, mut local) = (extents.iter().copied().peekable(), local.iter().copied().peekable());
+    let (mut extents, mut local) = (extents.peekable(), local.peekable());
     while let (Some(extent), Some(slice)) = (extents.peek_mut(), local.peek_mut()) {
         // The longest run that ends neither extent, slice nor piece.
         let run = extent.len.min(slice.len).min(BYTES_MAX - piece.bytes);
@@ -55,13 +52,12 @@ fn cut_large(extents: &[Extent], local: &[LocalSlice]) -> Vec<Piece> {
         extents.next_if(|extent| extent.len == 0);
         local.next_if(|slice| slice.len == 0);
         if piece.bytes == BYTES_MAX || piece.extents.len() == PARTS_MAX || piece.local.len() == PARTS_MAX {
-            pieces.push(std::mem::replace(&mut piece, Piece { extents: Vec::new(), local: Vec::new(), bytes: 0 }));
+            take(std::mem::replace(&mut piece, Piece { extents: Vec::new(), local: Vec::new(), bytes: 0 }));
         }
     }
     if piece.bytes > 0 {
-        pieces.push(piece);
+        take(piece);
     }
-    pieces
 }
 
 fn push_extent(extents: &mut Vec<Extent>, next: Extent) {
@@ -82,6 +78,13 @@ fn sum(mut lens: impl Iterator<Item = u64>) -> Option<u64> {
     lens.try_fold(0u64, u64::checked_add)
 }
 
+/// The pieces of a request, for tests of those who get them.
+#[cfg(test)]
+pub(crate) fn pieces_of(extents: &[Extent], local: &[LocalSlice]) -> Result<Vec<Piece>, Failure> {
+    let mut pieces = Vec::new();
+    cut(extents, local, |piece| pieces.push(piece)).map(|()| pieces)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -97,7 +100,7 @@ mod tests {
         let total: u64 = extents.iter().map(|e| e.len).sum();
         let local = vec![LocalSlice { base: 1 << 30, len: total - 5 }, LocalSlice { base: 7, len: 0 }, LocalSlice { base: 1000, len: 5 }];
         let whole = bytes_of(&extents, &[local[0], local[2]]);
-        let pieces = cut(&extents, local).unwrap();
+        let pieces = pieces_of(&extents, &local).unwrap();
         assert!(pieces.len() >= 3);
         let parts: Vec<_> = pieces.iter().flat_map(|p| bytes_of(&p.extents, &p.local)).collect();
         assert_eq!(parts, whole);
@@ -107,16 +110,17 @@ mod tests {
     #[test]
     fn a_huge_range_is_cut_by_bytes_and_an_empty_one_vanishes() {
         let len = 2 * BYTES_MAX + 3;
-        let pieces = cut(&[Extent { offset: 5, len }], vec![LocalSlice { base: 9, len }]).unwrap();
+        let pieces = pieces_of(&[Extent { offset: 5, len }], &[LocalSlice { base: 9, len }]).unwrap();
         assert_eq!(pieces.iter().map(|p| p.bytes).collect::<Vec<_>>(), [BYTES_MAX, BYTES_MAX, 3]);
         assert_eq!(pieces[2].extents, [Extent { offset: 5 + 2 * BYTES_MAX, len: 3 }]);
-        assert!(cut(&[Extent { offset: 5, len: 0 }], Vec::new()).unwrap().is_empty());
+        assert!(pieces_of(&[Extent { offset: 5, len: 0 }], &[]).unwrap().is_empty());
     }
 
     #[test]
     fn lengths_that_disagree_are_refused() {
         for (extent, slice) in [(3, 5), (0, 2), (u64::MAX, 5)] {
-            let refused = cut(&[Extent { offset: 0, len: extent }, Extent { offset: 0, len: 1 }], vec![LocalSlice { base: 1, len: slice }]);
+            let refused =
+                pieces_of(&[Extent { offset: 0, len: extent }, Extent { offset: 0, len: 1 }], &[LocalSlice { base: 1, len: slice }]);
             assert_eq!(refused.unwrap_err().kind, TransferErrorKind::BadRequest, "{extent} {slice}");
         }
     }

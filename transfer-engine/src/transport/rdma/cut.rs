@@ -81,7 +81,9 @@ pub(super) fn cut(work: &Work, buffers: &Buffers, limits: Limits) -> VecDeque<Sl
             let mut open = match slice.take() {
                 Some(open) if open.way == way && open.used < PARTS && open.len < most && at % limits.piece != 0 => open,
                 full => {
-                    slices.extend(full);
+                    if let Some(full) = full {
+                        slices.push_back(full);
+                    }
                     Slice::new(at, from, way)
                 }
             };
@@ -92,7 +94,9 @@ pub(super) fn cut(work: &Work, buffers: &Buffers, limits: Limits) -> VecDeque<Sl
             (at, left, from) = (at + run, left - run, from + run);
             here = LocalSlice { base: here.base + run, len: here.len - run };
         }
-        slices.extend(slice);
+        if let Some(last) = slice {
+            slices.push_back(last);
+        }
     }
     if work.op == Op::Write {
         slices.iter_mut().filter(|slice| slice.len <= limits.inline).for_each(|slice| slice.way = Way::Inline);

@@ -4,7 +4,8 @@ use super::rail::Rail;
 use super::wire::Grant;
 use crate::fault::Failure;
 use perilune_protocol::SegmentId;
-use std::collections::{HashMap, VecDeque};
+use rustc_hash::FxHashMap;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -48,9 +49,9 @@ pub(super) struct Link {
     pub(super) address: String,
     /// One for each of our devices.
     pub(super) slots: Vec<Slot>,
-    pub(super) keys: HashMap<Key, Known>,
+    pub(super) keys: FxHashMap<Key, Known>,
     /// Questions for keys, by their number.
-    pub(super) questions: HashMap<u64, Key>,
+    pub(super) questions: FxHashMap<u64, Key>,
     /// Work with slices to post, by id, in order. Work that is gone is passed over.
     pub(super) waiting: VecDeque<u64>,
     /// It was connected before.
@@ -60,7 +61,7 @@ pub(super) struct Link {
 impl Link {
     pub(super) fn new(address: String, devices: usize) -> Self {
         let slots = (0..devices).map(|_| Slot::Down { cause: None, retry: Instant::now() }).collect();
-        Self { address, slots, keys: HashMap::new(), questions: HashMap::new(), waiting: VecDeque::new(), known: false }
+        Self { address, slots, keys: FxHashMap::default(), questions: FxHashMap::default(), waiting: VecDeque::new(), known: false }
     }
 
     pub(super) fn ups(&mut self) -> impl Iterator<Item = &mut Rail> {

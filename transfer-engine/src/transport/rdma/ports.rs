@@ -8,8 +8,6 @@ use std::time::{Duration, Instant};
 
 /// Entries of a completion queue, where the device allows it.
 const ENTRIES: u32 = 4096;
-/// Completions taken at once.
-const BATCH: usize = 64;
 /// Waits that are expected to be longer are slept through.
 const SPIN_MAX: Duration = Duration::from_micros(100);
 
@@ -43,14 +41,7 @@ impl Port {
     }
 
     pub(super) fn poll(&self, into: &mut Vec<Completed>) {
-        let mut some = [Completed::default(); BATCH];
-        loop {
-            let count = self.completions.poll(&mut some);
-            into.extend_from_slice(&some[..count]);
-            if count < BATCH {
-                return;
-            }
-        }
+        while self.completions.poll(into) == CompletionQueue::BATCH {}
     }
 
     /// Before a sleep; whoever armed must look into the queue once more.

@@ -382,6 +382,9 @@ pub(crate) struct CompletionQueue {
 }
 
 impl CompletionQueue {
+    /// As many completions are taken by one call.
+    pub(crate) const BATCH: usize = 32;
+
     /// Room for at least `depth` completions. One that finds no room is lost, and its queue pair with it.
     pub(crate) fn new(context: &Arc<Context>, depth: u32, channel: Option<&Arc<Channel>>) -> io::Result<Arc<Self>> {
         let events = channel.map_or(null_mut(), |channel| channel.raw.get());
@@ -403,18 +406,19 @@ impl CompletionQueue {
         self.depth
     }
 
-    /// Takes completions, and says how many. Each is taken once, also with several callers.
-    pub(crate) fn poll(&self, into: &mut [Completed]) -> usize {
-        let mut taken = [const { MaybeUninit::<ib::ibv_wc>::uninit() }; 32];
-        let room = taken.len().min(into.len());
+    /// Takes at most [`Self::BATCH`] completions, and says how many. Each is taken once, also with several callers.
+    pub(crate) fn poll(&self, into: &mut Vec<Completed>) -> usize {
+        let mut taken = [const { MaybeUninit::<ib::ibv_wc>::uninit() }; Self::BATCH];
         // SAFETY: the queue exists, and there is room for as many.
-        let count = unsafe { ib::ibv_poll_cq(self.raw.get(), room as i32, taken.as_mut_ptr().cast()) };
-        add(&COUNTERS.polls, 1);
+        let count = unsafe { ib::ibv_poll_cq(self.raw.get(), Self::BATCH as i32, taken.as_mut_ptr().cast()) };
         let Ok(count) = usize::try_from(count) else {
             tracing::error!("RDMA: a completion queue of {} is broken: {}", self.context.name, io::Error::from_raw_os_error(-count));
             return 0;
         };
-        for (slot, taken) in into.iter_mut().zip(&taken[..count]) {
+        if count == 0 {
+            return 0;
+        }
+        for taken in &taken[..count] {
             // SAFETY: the first `count` were filled.
             let wc = unsafe { taken.assume_init_ref() };
             let status = types::status(wc.status);
@@ -422,7 +426,7 @@ impl CompletionQueue {
             let number = u32::from_be(unsafe { wc.imm_data_invalidated_rkey_union.imm_data });
             // Some devices put the flag on the sender's completion too.
             let with = status == Status::Success && wc.opcode == ib::ibv_wc_opcode::IBV_WC_RECV_RDMA_WITH_IMM;
-            *slot = Completed { id: wc.wr_id, status, immediate: with.then_some(number), queue_pair: wc.qp_num, vendor: wc.vendor_err };
+            into.push(Completed { id: wc.wr_id, status, immediate: with.then_some(number), queue_pair: wc.qp_num, vendor: wc.vendor_err });
         }
         add(&COUNTERS.completions, count);
         count

@@ -13,7 +13,8 @@ use crate::lane::{Wake, milliseconds};
 use crate::memory::Region;
 use crate::transport::{Address, Capabilities, Completion, Peer, Transport, Work};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use std::collections::{HashMap, VecDeque};
+use rustc_hash::FxHashMap;
+use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, mpsc};
@@ -59,10 +60,10 @@ pub(super) struct RdmaTransport {
     pub(super) staging: Option<Staging>,
     pub(super) buffers: Buffers,
     pub(super) links: Vec<Link>,
-    numbers: HashMap<Address, Peer>,
-    pub(super) flights: HashMap<u64, Flight>,
+    numbers: FxHashMap<Address, Peer>,
+    pub(super) flights: FxHashMap<u64, Flight>,
     /// Where the rail of a generation is: peer and slot.
-    pub(super) rails: HashMap<u32, (usize, usize)>,
+    pub(super) rails: FxHashMap<u32, (usize, usize)>,
     pub(super) generation: u32,
     pub(super) question: u64,
     pub(super) tell: mpsc::Sender<News>,
@@ -88,9 +89,9 @@ impl RdmaTransport {
             staging: None,
             buffers: Buffers::default(),
             links: Vec::new(),
-            numbers: HashMap::new(),
-            flights: HashMap::new(),
-            rails: HashMap::new(),
+            numbers: FxHashMap::default(),
+            flights: FxHashMap::default(),
+            rails: FxHashMap::default(),
             generation: 0,
             question: 0,
             tell,

@@ -144,7 +144,7 @@ fn flush(links: &mut [Link], number: Option<usize>, epoll: &Epoll, done: &mut Ve
 mod tests {
     use super::*;
     use crate::completion::Tally;
-    use crate::request::{LocalSlice, Op, plan::cut};
+    use crate::request::{LocalSlice, Op, plan::pieces_of};
     use crate::segment::Segment;
     use perilune_protocol::{Capability, Extent, NodeId, Protocol, SegmentDesc, SegmentId};
     use std::io::Read;
@@ -156,7 +156,7 @@ mod tests {
         let (id_of_segment, node, size) = (SegmentId::random(), NodeId::random(), bytes.len() as u64);
         let capability = Capability::random();
         let desc = SegmentDesc { id: id_of_segment, name, node, base: 0, size, protocol: Protocol::Tcp, location, endpoints, capability };
-        let piece = cut(&[Extent { offset: 0, len: size }], vec![LocalSlice::from_mut(bytes)]).unwrap().remove(0);
+        let piece = pieces_of(&[Extent { offset: 0, len: size }], &[LocalSlice::from_mut(bytes)]).unwrap().remove(0);
         let tally = Arc::new(Tally::new(1, vec![Ok(())]));
         let now = Instant::now();
         let mut work = Work::new(Op::Write, Segment::new(desc, &[]), piece, tally, 0, now, now + left);

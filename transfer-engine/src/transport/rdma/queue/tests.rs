@@ -4,7 +4,7 @@ use super::{Capacity, Chain, CompletionQueue, End, Path, Queue, SharedReceiveQue
 use crate::completion::Tally;
 use crate::memory::{Memory, Region};
 use crate::rdma::RdmaSettings;
-use crate::request::{LocalSlice, Op, plan::cut};
+use crate::request::{LocalSlice, Op, plan::pieces_of};
 use crate::segment::Segment;
 use crate::transport::Work;
 use crate::transport::rdma::device::{Device, Devices};
@@ -32,7 +32,7 @@ fn write_of(slices: Vec<LocalSlice>) -> Box<Work> {
     let (name, location, endpoints, capability) = (String::new(), String::new(), Vec::new(), Capability::random());
     let (id, node, size) = (SegmentId::random(), NodeId::random(), slices.iter().map(|slice| slice.len).sum());
     let desc = SegmentDesc { id, name, node, base: 0, size, protocol: Protocol::Rdma, location, endpoints, capability };
-    let piece = cut(&[Extent { offset: 0, len: size }], slices).unwrap().remove(0);
+    let piece = pieces_of(&[Extent { offset: 0, len: size }], &slices).unwrap().remove(0);
     let now = Instant::now();
     Work::new(Op::Write, Segment::new(desc, &[]), piece, Arc::new(Tally::new(1, vec![Ok(())])), 0, now, now + Duration::from_secs(20))
 }
@@ -119,12 +119,11 @@ impl Side {
 
     /// The next `count` completions.
     fn wait(&self, count: usize) -> Vec<Completed> {
-        let (mut all, mut some) = (Vec::new(), [Completed::default(); 40]);
+        let mut all = Vec::new();
         let until = Instant::now() + Duration::from_secs(20);
         while all.len() < count {
             assert!(Instant::now() < until, "{count} completions did not come: {all:?}");
-            let came = self.completions.poll(&mut some);
-            all.extend_from_slice(&some[..came]);
+            self.completions.poll(&mut all);
             std::thread::yield_now();
         }
         assert_eq!(all.len(), count, "{all:?}");

@@ -4,9 +4,7 @@ use super::*;
 use crate::memory::Memory;
 use crate::rdma::RdmaSettings;
 use crate::transport::rdma::queue::{Chain, Queue};
-use crate::transport::rdma::sys::{
-    Access, Capacity, Completed, CompletionQueue, Live, Local, MemoryRegion, Status, Verb, WorkRequest, live,
-};
+use crate::transport::rdma::sys::{Access, Capacity, CompletionQueue, Live, Local, MemoryRegion, Status, Verb, WorkRequest, live};
 use crate::transport::rdma::wire::{self, Ask, End, Grant, Refusal, Tell, VERSION};
 use perilune_protocol::Capability;
 use std::net::TcpStream;
@@ -92,7 +90,7 @@ impl Peer {
         let local = Local { base: self.source.base(), len, key: self.region.lkey() };
         chain.push(WorkRequest { id: 1, op: Verb::Write, remote, key, signaled: true }, &[local]);
         self.queues[queue].post(&mut chain).unwrap();
-        let (begun, mut done) = (Instant::now(), [Completed::default()]);
+        let (begun, mut done) = (Instant::now(), Vec::new());
         while self.completions.poll(&mut done) == 0 {
             assert!(begun.elapsed() < LONG, "no completion");
         }

@@ -37,8 +37,6 @@ pub(crate) struct Counts {
     pub(crate) work_requests: u64,
     /// Completions taken.
     pub(crate) completions: u64,
-    /// Times a completion queue was asked.
-    pub(crate) polls: u64,
     /// Times a completion queue was armed; each is a system call on devices without mapped doorbells.
     pub(crate) arms: u64,
     /// Events taken from completion channels.
@@ -49,7 +47,6 @@ pub(crate) struct Counters {
     pub(crate) doorbells: AtomicU64,
     pub(crate) work_requests: AtomicU64,
     pub(crate) completions: AtomicU64,
-    pub(crate) polls: AtomicU64,
     pub(crate) arms: AtomicU64,
     pub(crate) events: AtomicU64,
     contexts: AtomicU64,
@@ -65,7 +62,6 @@ pub(crate) static COUNTERS: Counters = Counters {
     doorbells: AtomicU64::new(0),
     work_requests: AtomicU64::new(0),
     completions: AtomicU64::new(0),
-    polls: AtomicU64::new(0),
     arms: AtomicU64::new(0),
     events: AtomicU64::new(0),
     contexts: AtomicU64::new(0),
@@ -141,7 +137,6 @@ pub(crate) fn counts() -> Counts {
         doorbells: of(&COUNTERS.doorbells),
         work_requests: of(&COUNTERS.work_requests),
         completions: of(&COUNTERS.completions),
-        polls: of(&COUNTERS.polls),
         arms: of(&COUNTERS.arms),
         events: of(&COUNTERS.events),
     }

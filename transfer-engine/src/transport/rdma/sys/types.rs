@@ -142,7 +142,7 @@ pub(crate) struct Refused {
 }
 
 /// A work request that came back.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Completed {
     /// Its number. For a success it stands for all before it on the queue pair.
     pub(crate) id: u64,
