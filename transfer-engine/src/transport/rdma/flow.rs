@@ -361,6 +361,9 @@ impl RdmaTransport {
 
     /// Starts to connect the rails of a peer that are due.
     fn revive(&mut self, peer: usize) {
+        if !self.links[peer].slots.iter().any(|slot| matches!(slot, Slot::Down { .. })) {
+            return;
+        }
         let now = Instant::now();
         for slot in 0..self.links[peer].slots.len() {
             if !matches!(self.links[peer].slots[slot], Slot::Down { retry, .. } if retry <= now) {

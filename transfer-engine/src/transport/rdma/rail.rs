@@ -13,8 +13,10 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// How long each step of connecting may take; a peer that is there answers within a round trip.
-const STEP: Duration = Duration::from_secs(1);
+/// How long a peer may take to accept, and to answer: one that is there accepts within a round trip, but looks for our address before it
+/// answers.
+const ACCEPT: Duration = Duration::from_secs(1);
+const ANSWER: Duration = Duration::from_secs(5);
 /// Work requests in one send queue.
 pub(super) const DEPTH: usize = 128;
 /// Bytes under way in one send queue: enough for any wire, and little enough to be sent again elsewhere.
@@ -181,14 +183,17 @@ pub(super) fn open(address: &str, device: &Arc<Device>, completions: &Arc<Comple
     let unreachable =
         |e: &dyn std::fmt::Display| Failure::new(TransferErrorKind::PeerUnreachable, format!("RDMA exchange at {address}: {e}"));
     let at = address.to_socket_addrs().map_err(|e| unreachable(&e))?.next().ok_or_else(|| unreachable(&"no such host"))?;
-    let control = TcpStream::connect_timeout(&at, STEP).map_err(|e| unreachable(&e))?;
+    let control = TcpStream::connect_timeout(&at, ACCEPT).map_err(|e| unreachable(&e))?;
     let prepared = control
         .set_nodelay(true)
-        .and_then(|()| control.set_read_timeout(Some(2 * STEP)))
-        .and_then(|()| control.set_write_timeout(Some(STEP)));
+        .and_then(|()| control.set_read_timeout(Some(ANSWER)))
+        .and_then(|()| control.set_write_timeout(Some(ACCEPT)));
     prepared.map_err(|e| unreachable(&e))?;
     let talk = |ask: &Ask| -> Result<Tell, Failure> {
-        wire::send(&control, ask).and_then(|()| wire::receive(&control)).map_err(|e| unreachable(&e))
+        wire::send(&control, ask).and_then(|()| wire::receive(&control)).map_err(|e| match e.kind() {
+            ErrorKind::WouldBlock | ErrorKind::TimedOut => unreachable(&format!("no answer within {ANSWER:?}")),
+            _ => unreachable(&e),
+        })
     };
     let offers = match talk(&Ask::Hello { version: wire::VERSION })? {
         Tell::Devices { version: wire::VERSION, devices } => devices,

@@ -25,8 +25,8 @@ const DEPTH: usize = 64 << 10;
 /// What is polled under numbers of its own; rails are polled under their generation.
 pub(super) const WAKE: u64 = u64::MAX;
 const CHANNELS: u64 = 1 << 40;
-/// A lane that is busy looks after its sockets this often.
-const LOOK: Duration = Duration::from_millis(1);
+/// A lane that always has something done looks after its sockets once in so many steps; any other does before it sleeps.
+const LOOK: u32 = 64;
 
 /// Work that came in and has not gone back.
 pub(super) struct Flight {
@@ -72,7 +72,10 @@ pub(super) struct RdmaTransport {
     pub(super) late: Vec<Completion>,
     patience: Patience,
     completed: Vec<Completed>,
-    looked: Instant,
+    /// Steps since it looked after its sockets.
+    unlooked: u32,
+    /// Peers that the work being taken is for; kept for its memory.
+    asked: Vec<usize>,
 }
 
 impl RdmaTransport {
@@ -99,7 +102,8 @@ impl RdmaTransport {
             late: Vec::new(),
             patience: Patience::new(),
             completed: Vec::new(),
-            looked: Instant::now(),
+            unlooked: 0,
+            asked: Vec::new(),
         })
     }
 
@@ -131,6 +135,14 @@ impl RdmaTransport {
         self.completed = completed;
     }
 
+    /// A peer may have gone while there was always something done.
+    fn look_sometimes(&mut self, done: &mut Vec<Completion>) {
+        self.unlooked += 1;
+        if self.unlooked > LOOK {
+            self.look(Duration::ZERO, done);
+        }
+    }
+
     /// Looks after sockets, channels and connecting threads. Returns after at most `wait`.
     fn look(&mut self, wait: Duration, done: &mut Vec<Completion>) {
         let mut events = [EpollEvent::empty(); 32];
@@ -138,7 +150,7 @@ impl RdmaTransport {
             TALLIES.sleeps.fetch_add(1, Relaxed);
         }
         let count = self.epoll.wait(&mut events, EpollTimeout::from(milliseconds(wait))).unwrap_or(0);
-        self.looked = Instant::now();
+        self.unlooked = 0;
         for event in &events[..count] {
             match event.data() {
                 WAKE => self.wake.clear(),
@@ -185,10 +197,7 @@ impl Transport for RdmaTransport {
     }
 
     fn submit(&mut self, queue: &mut VecDeque<Box<Work>>, done: &mut Vec<Completion>) -> usize {
-        if self.looked.elapsed() > LOOK {
-            // A peer may have gone while nobody looked.
-            self.look(Duration::ZERO, done);
-        }
+        self.look_sometimes(done);
         if self.ports.len() > 1 {
             let here = self.devices.topology().node_of_this_thread();
             for port in &mut self.ports {
@@ -196,7 +205,7 @@ impl Transport for RdmaTransport {
             }
         }
         let take = queue.len().min(DEPTH.saturating_sub(self.flights.len()));
-        let mut peers: Vec<usize> = Vec::new();
+        let mut peers = std::mem::take(&mut self.asked);
         for work in queue.drain(..take) {
             let (id, peer) = (work.id, work.peer.0 as usize);
             self.flights.insert(id, Flight { work, peer, todo: None, outstanding: 0, broken: 0, refused: 0, waits: true });
@@ -205,16 +214,15 @@ impl Transport for RdmaTransport {
                 peers.push(peer);
             }
         }
-        peers.into_iter().for_each(|peer| self.pump(peer, done));
+        peers.drain(..).for_each(|peer| self.pump(peer, done));
+        self.asked = peers;
         take
     }
 
     fn poll(&mut self, done: &mut Vec<Completion>, wait: Duration) {
         done.append(&mut self.late);
         self.take_completions(done);
-        if self.looked.elapsed() > LOOK {
-            self.look(Duration::ZERO, done);
-        }
+        self.look_sometimes(done);
         if !done.is_empty() || wait.is_zero() {
             return;
         }
@@ -262,6 +270,8 @@ impl Transport for RdmaTransport {
         if !self.late.is_empty() {
             self.wake.fire();
         }
+        // What ends that sleep is for the next poll to see.
+        self.unlooked = LOOK;
         Some(self.epoll.0.as_fd())
     }
 }
