@@ -2,12 +2,13 @@
 
 use crate::builder::EngineBuilder;
 use crate::completion::{Tally, Ticket};
-use crate::fault::{EngineError, Failure, TransferErrorKind};
+use crate::fault::{EngineError, Failure, TransferError, TransferErrorKind};
 use crate::lane::work::{Work, error};
 use crate::lane::{Driver, Lane, Wake};
 use crate::memory::{Memory, Region, Table};
+use crate::notice::Notices;
 use crate::observe::{Counted, Counters, Meter};
-use crate::request::{Job, Outcome, Request, plan};
+use crate::request::{Job, Op, Outcome, Request, plan};
 use crate::segment::{Exports, Segment, check_bounds};
 #[cfg(feature = "rdma")]
 use crate::transport::rdma;
@@ -135,6 +136,25 @@ impl Engine {
         tally.take()
     }
 
+    /// Tells the process that lends `segment` a number, by [`Engine::notices`] there. It arrives after the bytes of every write to that
+    /// process that the caller saw complete before, whatever path each of them took.
+    ///
+    /// `Ok` means that the number has its place in the peer's queue. While that has none the notice waits, and holds up no reads and writes.
+    /// No order is promised among notices. A notice whose connection breaks under way is sent again, so it may arrive twice; one that failed
+    /// with `PeerGone` or `Timeout` may have arrived, and with `Timeout` still may until shortly after.
+    ///
+    /// # Errors
+    /// As for a write. `Timeout` when the peer had no place until `deadline`: nobody takes its notices.
+    pub fn notify(&self, segment: &Segment, number: u32, deadline: Duration) -> Result<(), TransferError> {
+        self.run(&mut [Job::notify(segment, number)], deadline).into_iter().collect()
+    }
+
+    /// The receiving end of what peers tell this process by [`Engine::notify`], of all segments and paths together. Only peers that show the
+    /// capability of a segment lent here are heard. 1024 notices wait at most, also before the first call; then peers wait.
+    pub fn notices(&self) -> Notices {
+        Notices::new(Arc::clone(&self.inner.exports.mailbox))
+    }
+
     /// Starts requests and returns at once; the ticket says when they are done.
     ///
     /// # Safety
@@ -183,7 +203,7 @@ impl Engine {
         let mut transports: Vec<_> = asked.map(|(family, meter)| meter.snapshot(family.name(), Counted::Asked)).collect();
         // Who maps shared memory copies it alone, so only TCP transfers are seen by the serving side.
         transports.push(self.inner.served.snapshot("tcp", Counted::Served));
-        Counters { transports }
+        Counters { transports, notices_taken: self.inner.exports.mailbox.taken() }
     }
 
     pub(crate) fn exports(&self) -> &Arc<Exports> {
@@ -202,7 +222,11 @@ impl Engine {
         let mut pieces = Vec::with_capacity(requests.len());
         for (slot, Request { op, segment, extents, local }) in requests.enumerate() {
             let in_bounds = check_bounds_of_some(extents, segment.desc().size);
-            let cut = in_bounds.and_then(|()| plan::cut(extents, local, |piece| pieces.push((slot, *op, segment.clone(), piece))));
+            let push = |piece| pieces.push((slot, *op, segment.clone(), piece));
+            let cut = in_bounds.and_then(|()| match op {
+                Op::Notify(_) => plan::notice(extents, local).map(push),
+                Op::Read | Op::Write => plan::cut(extents, local, push),
+            });
             outcomes.push(cut.map_err(|failure| error(*op, segment, extents, failure, None)));
         }
         let tally = Arc::new(Tally::new(pieces.len(), outcomes));
@@ -259,6 +283,7 @@ impl Drop for Inner {
     fn drop(&mut self) {
         // Servers stop first, when their fields drop after this only lanes could still ask them.
         self.servers.clear();
+        self.exports.mailbox.close();
         self.lanes.iter().for_each(|lane| lane.close());
     }
 }

@@ -58,7 +58,7 @@ impl TransferErrorKind {
 pub struct TransferError {
     /// The kind, for code.
     pub kind: TransferErrorKind,
-    /// Read or write.
+    /// What was asked.
     pub op: Op,
     /// The segment of the peer.
     pub segment: SegmentId,
@@ -74,6 +74,9 @@ impl fmt::Display for TransferError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { op, segment, peer, range: (from, to), cause, kind } = self;
         let kind = kind.as_str();
+        if let Op::Notify(number) = op {
+            return write!(f, "notice {number} to who lends segment {segment} at {peer}: {cause} ({kind})");
+        }
         write!(f, "{op} of bytes {from}..{to} of segment {segment} at {peer}: {cause} ({kind})")
     }
 }

@@ -5,6 +5,7 @@ use crate::request::Op;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 const KINDS: usize = TransferErrorKind::ALL.len();
+const OPS: usize = 3;
 
 /// Which end of a transfer was counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,31 +20,31 @@ pub enum Counted {
 /// every field stands alone, so relaxed ordering is enough.
 #[derive(Debug, Default)]
 pub(crate) struct Meter {
-    ops: [AtomicU64; 2],
-    bytes: [AtomicU64; 2],
-    errors: [[AtomicU64; KINDS]; 2],
+    ops: [AtomicU64; OPS],
+    bytes: [AtomicU64; OPS],
+    errors: [[AtomicU64; KINDS]; OPS],
 }
 
 impl Meter {
     /// Counts a transfer that succeeded.
     pub(crate) fn done(&self, op: Op, bytes: u64) {
-        self.ops[op as usize].fetch_add(1, Relaxed);
-        self.bytes[op as usize].fetch_add(bytes, Relaxed);
+        self.ops[op.index()].fetch_add(1, Relaxed);
+        self.bytes[op.index()].fetch_add(bytes, Relaxed);
     }
 
     /// Counts a transfer that failed.
     pub(crate) fn failed(&self, op: Op, kind: TransferErrorKind) {
-        self.errors[op as usize][kind as usize].fetch_add(1, Relaxed);
+        self.errors[op.index()][kind as usize].fetch_add(1, Relaxed);
     }
 
     /// The numbers now.
     pub(crate) fn snapshot(&self, transport: &'static str, counted: Counted) -> TransportCounts {
         let of = |op: Op| OpCounts {
-            ops: self.ops[op as usize].load(Relaxed),
-            bytes: self.bytes[op as usize].load(Relaxed),
-            errors: TransferErrorKind::ALL.map(|kind| (kind, self.errors[op as usize][kind as usize].load(Relaxed))),
+            ops: self.ops[op.index()].load(Relaxed),
+            bytes: self.bytes[op.index()].load(Relaxed),
+            errors: TransferErrorKind::ALL.map(|kind| (kind, self.errors[op.index()][kind as usize].load(Relaxed))),
         };
-        TransportCounts { transport, counted, read: of(Op::Read), write: of(Op::Write) }
+        TransportCounts { transport, counted, read: of(Op::Read), write: of(Op::Write), notify: of(Op::Notify(0)) }
     }
 }
 
@@ -69,6 +70,8 @@ pub struct TransportCounts {
     pub read: OpCounts,
     /// Writes.
     pub write: OpCounts,
+    /// Notices that peers took into their queues. Of the serving end only those over TCP are seen here; all are in [`Counters::notices_taken`].
+    pub notify: OpCounts,
 }
 
 /// A snapshot of every transport.
@@ -76,4 +79,6 @@ pub struct TransportCounts {
 pub struct Counters {
     /// One entry per transport and end.
     pub transports: Vec<TransportCounts>,
+    /// Notices of peers that were taken by [`crate::Notices::next`].
+    pub notices_taken: u64,
 }

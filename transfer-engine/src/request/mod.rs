@@ -1,4 +1,4 @@
-//! What a caller asks: read or write, which bytes of a segment, from or into which local memory.
+//! What a caller asks: read, write or notify, which bytes of a segment, from or into which local memory.
 
 pub(crate) mod plan;
 
@@ -11,13 +11,15 @@ use std::marker::PhantomData;
 /// The outcome of one request.
 pub type Outcome = Result<(), TransferError>;
 
-/// Which way the bytes go.
+/// What is done with a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Op {
     /// From the segment into local memory.
     Read,
     /// From local memory into the segment.
     Write,
+    /// No bytes: this number for the process that lends the segment.
+    Notify(u32),
 }
 
 impl Op {
@@ -26,6 +28,16 @@ impl Op {
         match self {
             Self::Read => "read",
             Self::Write => "write",
+            Self::Notify(_) => "notify",
+        }
+    }
+
+    /// Its place among the counters.
+    pub(crate) fn index(self) -> usize {
+        match self {
+            Self::Read => 0,
+            Self::Write => 1,
+            Self::Notify(_) => 2,
         }
     }
 }
@@ -62,10 +74,10 @@ impl LocalSlice {
     }
 }
 
-/// One transfer between extents of a segment and local memory, matched byte by byte in order.
+/// One transfer between extents of a segment and local memory, matched byte by byte in order; or a notice, which has neither.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// Which way.
+    /// What to do.
     pub op: Op,
     /// The remote side.
     pub segment: Segment,
@@ -101,6 +113,11 @@ impl<'a> Job<'a> {
     /// Writes several slices, one after the other, to `extents` of `segment`.
     pub fn write_gather(segment: &Segment, extents: Vec<Extent>, from: Vec<&'a [u8]>) -> Self {
         Self::new(Op::Write, segment, extents, from.into_iter().map(LocalSlice::from_ref).collect())
+    }
+
+    /// Tells the process that lends `segment` a number; see [`crate::Engine::notify`]. In one batch with writes it may arrive before them.
+    pub fn notify(segment: &Segment, number: u32) -> Self {
+        Self::new(Op::Notify(number), segment, Vec::new(), Vec::new())
     }
 
     fn new(op: Op, segment: &Segment, extents: Vec<Extent>, local: Vec<LocalSlice>) -> Self {

@@ -38,6 +38,14 @@ pub(crate) fn cut(extents: &[Extent], local: &[LocalSlice], mut take: impl FnMut
     Ok(())
 }
 
+/// What a notice is on its way: one piece without bytes.
+pub(crate) fn notice(extents: &[Extent], local: &[LocalSlice]) -> Result<Piece, Failure> {
+    if extents.is_empty() && local.is_empty() {
+        return Ok(Piece { extents: Vec::new(), local: Vec::new(), bytes: 0 });
+    }
+    Err(Failure::new(TransferErrorKind::BadRequest, "a notice carries a number and no bytes: it has neither extents nor local buffers"))
+}
+
 fn cut_large(extents: impl Iterator<Item = Extent>, local: impl Iterator<Item = LocalSlice>, mut take: impl FnMut(Piece)) {
     let mut piece = Piece { extents: Vec::new(), local: Vec::new(), bytes: 0 };
     let (mut extents, mut local) = (extents.peekable(), local.peekable());

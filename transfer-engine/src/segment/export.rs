@@ -2,6 +2,7 @@
 
 use crate::fault::{EngineError, Failure, TransferErrorKind};
 use crate::memory::Memory;
+use crate::notice::Mailbox;
 use perilune_protocol::{Capability, Extent, SegmentId};
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
@@ -52,9 +53,10 @@ pub(crate) fn check_bounds(extents: &[Extent], size: u64) -> Result<(), Failure>
     }
 }
 
-/// All segments this process lends.
+/// All segments this process lends, and what who may reach them may tell it.
 #[derive(Default)]
 pub(crate) struct Exports {
+    pub(crate) mailbox: Arc<Mailbox>,
     table: RwLock<HashMap<SegmentId, Arc<Export>>>,
 }
 

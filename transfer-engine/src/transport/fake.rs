@@ -4,7 +4,8 @@ use crate::engine::Engine;
 use crate::fault::{Failure, TransferErrorKind};
 use crate::lane::Wake;
 use crate::memory::Region;
-use crate::segment::Exports;
+use crate::request::Op;
+use crate::segment::{Export, Exports};
 use crate::transport::{Address, Capabilities, Completion, Family, Peer, Transport, Work};
 use perilune_protocol::Endpoint;
 use std::collections::{HashMap, VecDeque};
@@ -14,6 +15,8 @@ use std::time::{Duration, Instant};
 
 /// Pieces answered in one call.
 const TURN: usize = 4;
+/// A notice that found no room looks again so much later.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// What the fake does to work. The default moves everything at once.
 #[derive(Clone, Copy, Debug, Default)]
@@ -125,8 +128,7 @@ impl Transport for FakeTransport {
             if self.dice.one_in(lose_one_in) {
                 self.held.push((None, work));
             } else if delay_max.is_zero() {
-                let outcome = self.answer(&work);
-                done.push(Completion { work, outcome });
+                self.settle(work, done);
             } else {
                 let delay = delay_max.mul_f64(self.dice.fraction());
                 self.held.push((Some(Instant::now() + delay), work));
@@ -143,8 +145,7 @@ impl Transport for FakeTransport {
         let (due, held) = std::mem::take(&mut self.held).into_iter().partition(|(due, _)| due.is_some_and(|due| due <= now));
         self.held = held;
         for (_, work) in due {
-            let outcome = self.answer(&work);
-            done.push(Completion { work, outcome });
+            self.settle(work, done);
         }
     }
 
@@ -159,7 +160,29 @@ impl Transport for FakeTransport {
 }
 
 impl FakeTransport {
-    fn answer(&mut self, work: &Work) -> Result<(), Failure> {
+    fn settle(&mut self, work: Box<Work>, done: &mut Vec<Completion>) {
+        match self.answer(&work) {
+            Some(outcome) => done.push(Completion { work, outcome }),
+            None => self.held.push((Some(Instant::now() + LOOK), work)),
+        }
+    }
+
+    /// What comes of the work; `None` for a notice whose peer has no room now.
+    fn answer(&mut self, work: &Work) -> Option<Result<(), Failure>> {
+        self.export(work).map_or_else(
+            |failure| Some(Err(failure)),
+            |(exports, export)| {
+                if let Op::Notify(number) = work.op {
+                    return exports.mailbox.put(number).then_some(Ok(()));
+                }
+                let withdrawn = || Failure::new(TransferErrorKind::UnknownSegment, "the peer withdrew the segment");
+                Some(export.enter().ok_or_else(withdrawn).and_then(|_passage| export.memory.transfer(work)))
+            },
+        )
+    }
+
+    /// What the work is about, once it was checked.
+    fn export(&mut self, work: &Work) -> Result<(Arc<Exports>, Arc<Export>), Failure> {
         let name = self.names.get(work.peer.0 as usize).map(|name| name.display().into_owned()).unwrap_or_default();
         let Some(exports) = self.network.exports(&name) else {
             return Err(Failure::new(TransferErrorKind::PeerUnreachable, "nobody of that name is attached"));
@@ -169,8 +192,7 @@ impl FakeTransport {
         if self.dice.one_in(self.network.faults.break_one_in) {
             return Err(Failure::new(TransferErrorKind::PeerGone, "the connection broke"));
         }
-        let _passage = export.enter().ok_or_else(|| Failure::new(TransferErrorKind::UnknownSegment, "the peer withdrew the segment"))?;
-        export.memory.transfer(work)
+        Ok((exports, export))
     }
 }
 

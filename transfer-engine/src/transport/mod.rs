@@ -9,6 +9,7 @@ pub(crate) mod rdma;
 mod registry;
 pub(crate) mod shm;
 pub(crate) mod tcp;
+mod teller;
 
 pub use crate::fault::Failure;
 pub use crate::lane::Wake;

@@ -4,6 +4,7 @@
 //! question  "PLSQ" | version 1 | zero 3 | segment 16 | capability 16
 //! answer    "PLSA" | version 1 | status 1 | zero 2 | offset 8 | size 8     with two descriptors: the object, and the control page
 //! ```
+//! Notices come on connections of their own, as questions of TCP ([`crate::transport::tcp::frame`]).
 
 use crate::fault::{Failure, TransferErrorKind};
 use perilune_protocol::{Capability, SegmentId};

@@ -107,6 +107,11 @@ impl Hosts {
         peer
     }
 
+    /// The socket of a peer.
+    pub(super) fn path(&self, peer: Peer) -> String {
+        lock(&self.hosts).get(peer.0 as usize).map(|(address, _)| address.display().into_owned()).unwrap_or_default()
+    }
+
     /// The segment of `work`, mapped; asks its owner for it when it is not.
     pub(super) fn map(self: &Arc<Self>, work: &Work) -> Result<Arc<Mapped>, Failure> {
         let unreachable = |cause: &str| Failure::new(TransferErrorKind::PeerUnreachable, cause);

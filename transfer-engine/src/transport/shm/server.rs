@@ -4,9 +4,9 @@ use crate::fault::EngineError;
 use crate::lane::Wake;
 use crate::memory::{Memory, host_id};
 use crate::segment::Exports;
-use crate::transport::Server;
 use crate::transport::shm::frame::{Answer, QUESTION_BYTES, Question};
 use crate::transport::shm::sys::{CONTROL_BYTES, Control};
+use crate::transport::{Server, tcp};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
@@ -23,7 +23,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 const LISTENER: u64 = 0;
-const STOP: u64 = 1;
+const WAKE: u64 = 1;
 const FIRST_CONN: u64 = 2;
 /// How long a withdrawal waits for a copy of a process that was stopped in the middle of it.
 const WITHDRAW_MAX: Duration = Duration::from_secs(10);
@@ -43,8 +43,9 @@ pub(crate) struct ShmServer {
 }
 
 struct Shared {
-    stop: Wake,
-    /// Set once by the owner before it fires `stop`, read by the thread after.
+    /// Fired to stop, and when there is room for notices again.
+    wake: Arc<Wake>,
+    /// Set once by the owner before it fires `wake`, read by the thread after.
     stopping: AtomicBool,
     grants: Mutex<Vec<Grant>>,
 }
@@ -60,10 +61,12 @@ pub(crate) fn serve(path: PathBuf, exports: Arc<Exports>) -> Result<ShmServer, E
     let refused = |cause: std::io::Error| EngineError::Listen { at: path.display().to_string(), cause };
     let listener = listen(&path).map_err(refused)?;
     listener.set_nonblocking(true).map_err(refused)?;
-    let shared = Arc::new(Shared { stop: Wake::new().map_err(refused)?, stopping: AtomicBool::new(false), grants: Mutex::default() });
+    let shared =
+        Arc::new(Shared { wake: Arc::new(Wake::new().map_err(refused)?), stopping: AtomicBool::new(false), grants: Mutex::default() });
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|e| refused(e.into()))?;
     epoll.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER)).map_err(|e| refused(e.into()))?;
-    epoll.add(shared.stop.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, STOP)).map_err(|e| refused(e.into()))?;
+    epoll.add(shared.wake.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, WAKE)).map_err(|e| refused(e.into()))?;
+    exports.mailbox.watch(Arc::clone(&shared.wake));
     let reactor = Reactor { epoll, listener, exports, shared: Arc::clone(&shared), conns: HashMap::new(), next: FIRST_CONN };
     let thread =
         thread::Builder::new().name("pl-shm-serve".to_owned()).stack_size(256 << 10).spawn(move || reactor.run()).map_err(refused)?;
@@ -117,7 +120,7 @@ impl Server for ShmServer {
 impl Drop for ShmServer {
     fn drop(&mut self) {
         self.shared.stopping.store(true, Ordering::SeqCst);
-        self.shared.stop.fire();
+        self.shared.wake.fire();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -127,8 +130,34 @@ impl Drop for ShmServer {
 
 struct Conn {
     stream: UnixStream,
-    question: [u8; QUESTION_BYTES],
+    question: [u8; tcp::frame::QUESTION_BYTES],
     got: usize,
+    /// A notice that waits for room; nothing is read behind it.
+    waiting: Option<tcp::Waiting>,
+}
+
+impl Conn {
+    /// Bytes of the question that is coming. The shorter kind, until its first bytes are known.
+    fn wanted(&self) -> usize {
+        if self.got >= 4 && self.question.starts_with(b"PLTQ") { self.question.len() } else { QUESTION_BYTES }
+    }
+
+    /// Answers a notice. One that has no room yet waits.
+    fn notice(&mut self, exports: &Exports) -> Result<(), String> {
+        let answer = match &self.waiting {
+            Some(waiting) => waiting.answer(exports),
+            None => {
+                let (question, _) = tcp::frame::Question::decode(&self.question)?.ok_or("noise")?;
+                match tcp::Waiting::new(&question, exports) {
+                    Ok(waiting) => self.waiting.insert(waiting).answer(exports),
+                    Err(refusal) => Some(refusal),
+                }
+            }
+        };
+        let Some(answer) = answer else { return Ok(()) };
+        self.waiting = None;
+        send(&self.stream, &answer.encode(), &[]).map_err(|e| e.to_string())
+    }
 }
 
 struct Reactor {
@@ -152,13 +181,10 @@ impl Reactor {
             for event in &events[..count] {
                 match event.data() {
                     LISTENER => self.accept(),
-                    STOP => {}
+                    WAKE => self.make_room(),
                     number => {
-                        if let Err(cause) = self.turn(number) {
-                            tracing::debug!(number, "shared-memory connection closed: {cause}");
-                            self.conns.remove(&number);
-                            self.shared.grants().retain(|grant| grant.conn != number);
-                        }
+                        let gone = event.events().intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR);
+                        self.turn(number, gone);
                     }
                 }
             }
@@ -181,49 +207,79 @@ impl Reactor {
         let added =
             stream.set_nonblocking(true).and_then(|()| Ok(self.epoll.add(&stream, EpollEvent::new(EpollFlags::EPOLLIN, number))?));
         if added.is_ok() {
-            self.conns.insert(number, Conn { stream, question: [0; QUESTION_BYTES], got: 0 });
+            self.conns.insert(number, Conn { stream, question: [0; tcp::frame::QUESTION_BYTES], got: 0, waiting: None });
         }
     }
 
-    fn turn(&mut self, number: u64) -> Result<(), String> {
-        let Some(conn) = self.conns.get_mut(&number) else { return Ok(()) };
-        match conn.stream.read(&mut conn.question[conn.got..]) {
-            Ok(0) => return Err("the peer closed it".to_owned()),
-            Ok(n) => conn.got += n,
-            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => return Ok(()),
-            Err(e) => return Err(e.to_string()),
-        }
-        if conn.got < QUESTION_BYTES {
-            return Ok(());
-        }
-        conn.got = 0;
-        let question = Question::decode(&conn.question).ok_or("noise")?;
-        answer(&conn.stream, number, question, &self.exports, &self.shared).map_err(|e| e.to_string())
+    /// Notices that wait may have room now.
+    fn make_room(&mut self) {
+        self.shared.wake.clear();
+        let waiting: Vec<u64> = self.conns.iter().filter(|(_, conn)| conn.waiting.is_some()).map(|(number, _)| *number).collect();
+        waiting.into_iter().for_each(|number| self.turn(number, false));
     }
+
+    fn turn(&mut self, number: u64, gone: bool) {
+        let Some(conn) = self.conns.get_mut(&number) else { return };
+        let waited = conn.waiting.is_some();
+        let turned = match waited {
+            true if gone => Err("the peer closed it while its notice waited".to_owned()),
+            true => conn.notice(&self.exports),
+            false => read(conn, number, &self.exports, &self.shared),
+        };
+        let waits = conn.waiting.is_some();
+        let interest = if waits { EpollFlags::empty() } else { EpollFlags::EPOLLIN };
+        let polled = turned.and_then(|()| match waits == waited {
+            true => Ok(()),
+            false => self.epoll.modify(&conn.stream, &mut EpollEvent::new(interest, number)).map_err(|e| e.to_string()),
+        });
+        if let Err(cause) = polled {
+            tracing::debug!(number, "shared-memory connection closed: {cause}");
+            self.conns.remove(&number);
+            self.shared.grants().retain(|grant| grant.conn != number);
+        }
+    }
+}
+
+/// Reads one question, as far as it came, and answers it.
+fn read(conn: &mut Conn, number: u64, exports: &Exports, shared: &Shared) -> Result<(), String> {
+    let wanted = conn.wanted();
+    match conn.stream.read(&mut conn.question[conn.got..wanted]) {
+        Ok(0) => return Err("the peer closed it".to_owned()),
+        Ok(n) => conn.got += n,
+        Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => return Ok(()),
+        Err(e) => return Err(e.to_string()),
+    }
+    if conn.got < conn.wanted() {
+        return Ok(());
+    }
+    if std::mem::take(&mut conn.got) > QUESTION_BYTES {
+        return conn.notice(exports);
+    }
+    let question = conn.question.first_chunk().and_then(Question::decode).ok_or("noise")?;
+    answer(&conn.stream, number, question, exports, shared).map_err(|e| e.to_string())
 }
 
 fn answer(stream: &UnixStream, conn: u64, question: Question, exports: &Exports, shared: &Shared) -> std::io::Result<()> {
     let Question { segment, capability } = question;
     let export = match exports.find(segment).and_then(|export| export.check(capability, &[]).map(|()| export)) {
         Ok(export) => export,
-        Err(failure) => return send(stream, Answer::of(&failure), &[]),
+        Err(failure) => return send(stream, &Answer::of(&failure).encode(), &[]),
     };
     let page = Memory::anonymous(CONTROL_BYTES).map_err(std::io::Error::other)?;
     let control = Control::map(page.file())?;
     shared.grants().push(Grant { conn, segment, control });
     // A withdrawal closes the gate first and looks through the grants then: it sees this grant, or we see the gate closed.
     if export.enter().is_none() {
-        return send(stream, Answer::UnknownSegment, &[]);
+        return send(stream, &Answer::UnknownSegment.encode(), &[]);
     }
     let granted = Answer::Granted { offset: export.memory.offset(), size: export.memory.len() };
-    send(stream, granted, &[export.memory.file().as_raw_fd(), page.file().as_raw_fd()])
+    send(stream, &granted.encode(), &[export.memory.file().as_raw_fd(), page.file().as_raw_fd()])
 }
 
-fn send(stream: &UnixStream, answer: Answer, files: &[RawFd]) -> std::io::Result<()> {
-    let bytes = answer.encode();
+fn send(stream: &UnixStream, bytes: &[u8], files: &[RawFd]) -> std::io::Result<()> {
     let rights = [ControlMessage::ScmRights(files)];
     let control: &[ControlMessage<'_>] = if files.is_empty() { &[] } else { &rights };
-    let sent = sendmsg::<()>(stream.as_raw_fd(), &[IoSlice::new(&bytes)], control, MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT, None)?;
+    let sent = sendmsg::<()>(stream.as_raw_fd(), &[IoSlice::new(bytes)], control, MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT, None)?;
     if sent == bytes.len() { Ok(()) } else { Err(std::io::Error::from(ErrorKind::WriteZero)) }
 }
 

@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Holds the longest head (64 + 4096 x 16 bytes). Grows to that only for connections that send one.
 const STAGING: usize = 8 << 10;
@@ -21,6 +22,8 @@ const CALLS: usize = 4;
 /// No further question is read while this many answers, or parts of answers, wait to be sent.
 const ANSWERS_MAX: usize = 1024;
 const PARTS_MAX: usize = 16 << 10;
+/// The longest wait of a notice, in milliseconds.
+const PATIENCE_MAX: u64 = 3_600_000;
 
 /// Why a connection is closed.
 pub(super) type Closed = String;
@@ -47,6 +50,39 @@ enum Inbound {
     Unwanted {
         left: u64,
     },
+    /// A notice that waits for room; nothing is read behind it.
+    Notice(Waiting),
+}
+
+/// A notice whose sender is known to have the right.
+pub(in crate::transport) struct Waiting {
+    id: u64,
+    number: u32,
+    until: Instant,
+}
+
+impl Waiting {
+    /// Checks a question that must be a notice; an answer when it is refused.
+    pub(in crate::transport) fn new(question: &Question, exports: &Exports) -> Result<Self, Answer> {
+        let Question { op, id, segment, capability, bytes, .. } = *question;
+        let mut right = false;
+        let checked = exports.find(segment).and_then(|export| {
+            right = export.capability == capability;
+            export.check(capability, &[])
+        });
+        let patience = Duration::from_millis(bytes.min(PATIENCE_MAX));
+        match (checked, op) {
+            (Ok(()), Op::Notify(number)) => Ok(Self { id, number, until: Instant::now() + patience }),
+            (Ok(()), _) => Err(Answer { status: Status::OutOfBounds, id, bytes: 0 }),
+            (Err(failure), _) => Err(Answer { status: Status::of(&failure, right), id, bytes: 0 }),
+        }
+    }
+
+    /// The answer, once it has its place or is too late. Until then the mailbox calls when it has room.
+    pub(in crate::transport) fn answer(&self, exports: &Exports) -> Option<Answer> {
+        let status = if Instant::now() >= self.until { Status::NoRoom } else { Status::Done };
+        (status == Status::NoRoom || exports.mailbox.put(self.number)).then_some(Answer { status, id: self.id, bytes: 0 })
+    }
 }
 
 pub(super) struct Conn {
@@ -74,7 +110,12 @@ impl Conn {
 
     /// Whether more questions may be read.
     pub(super) fn wants_more(&self) -> bool {
-        self.outbound.len() < ANSWERS_MAX && self.parts < PARTS_MAX
+        self.outbound.len() < ANSWERS_MAX && self.parts < PARTS_MAX && !self.waits()
+    }
+
+    /// Whether a notice waits for room.
+    pub(super) fn waits(&self) -> bool {
+        matches!(self.inbound, Inbound::Notice(_))
     }
 
     /// Sends and receives what can be now, within the limits of one turn.
@@ -109,6 +150,7 @@ impl Conn {
         let mut early = 0;
         let mut passage = None;
         match &self.inbound {
+            Inbound::Notice(_) => return Ok(false),
             Inbound::Question => scatter.bytes(self.staging.room()),
             Inbound::Unwanted { left } => {
                 scratch = [0; 16 << 10];
@@ -143,7 +185,8 @@ impl Conn {
     /// Counts bytes of a write that are in place, and answers when they are all there.
     fn placed(&mut self, n: u64, meter: &Meter) {
         match std::mem::replace(&mut self.inbound, Inbound::Question) {
-            Inbound::Question => {}
+            // Neither has bytes behind it.
+            before @ (Inbound::Question | Inbound::Notice(_)) => self.inbound = before,
             Inbound::Payload(incoming) if incoming.got + n >= incoming.question.bytes => {
                 meter.done(Op::Write, incoming.question.bytes);
                 self.answer(Answer { status: Status::Done, id: incoming.question.id, bytes: 0 }, None);
@@ -196,6 +239,15 @@ impl Conn {
                     self.staging.consume(n);
                     self.placed(n as u64, meter);
                 }
+                Inbound::Notice(waiting) => {
+                    let Some(answer) = waiting.answer(exports) else { return Ok(()) };
+                    match answer.status.outcome() {
+                        Ok(()) => meter.done(Op::Notify(0), 0),
+                        Err(failure) => meter.failed(Op::Notify(0), failure.kind),
+                    }
+                    self.inbound = Inbound::Question;
+                    self.answer(answer, None);
+                }
             }
         }
     }
@@ -214,6 +266,17 @@ impl Conn {
     /// Everything is checked here, before a byte moves.
     fn asked(&mut self, question: Question, exports: &Exports, meter: &Meter) {
         let Question { op, id, bytes, .. } = question;
+        if let Op::Notify(_) = op {
+            return match Waiting::new(&question, exports) {
+                Ok(waiting) => self.inbound = Inbound::Notice(waiting),
+                Err(refusal) => {
+                    if let Err(failure) = refusal.status.outcome() {
+                        meter.failed(op, failure.kind);
+                    }
+                    self.answer(refusal, None);
+                }
+            };
+        }
         let mut right_capability = false;
         let checked = exports.find(question.segment).and_then(|export| {
             right_capability = export.capability == question.capability;
@@ -222,7 +285,7 @@ impl Conn {
         });
         match (checked, op) {
             (Ok(export), Op::Read) => self.answer(Answer { status: Status::Done, id, bytes }, Some((export, question.extents))),
-            (Ok(export), Op::Write) => self.inbound = Inbound::Payload(Incoming { question, export, got: 0 }),
+            (Ok(export), _) => self.inbound = Inbound::Payload(Incoming { question, export, got: 0 }),
             (Err(failure), _) => {
                 meter.failed(op, failure.kind);
                 self.answer(Answer { status: Status::of(&failure, right_capability), id, bytes: 0 }, None);

@@ -6,46 +6,50 @@
 //! ```
 //! The checksum of a question covers its header (without the checksum) and its extents.
 //! Behind a WRITE question come its bytes; behind an answer to a READ that succeeded come its bytes.
+//! A NOTIFY question has its number in the place of `extents`, the milliseconds it may wait in the place of `bytes`, and nothing behind it.
+//! It is answered when it has its place in the queue, or when those are over; until then no further question of its connection is read.
 
 use crate::fault::{Failure, TransferErrorKind};
 use crate::request::{Op, plan};
 use perilune_protocol::{Capability, Extent, SegmentId};
 
-pub(super) const VERSION: u8 = 1;
-pub(super) const QUESTION_BYTES: usize = 64;
-pub(super) const ANSWER_BYTES: usize = 32;
+pub(in crate::transport) const VERSION: u8 = 1;
+pub(in crate::transport) const QUESTION_BYTES: usize = 64;
+pub(in crate::transport) const ANSWER_BYTES: usize = 32;
 const EXTENT_BYTES: usize = 16;
 const QUESTION: [u8; 4] = *b"PLTQ";
 const ANSWER: [u8; 4] = *b"PLTA";
 /// The most bytes one frame may move.
-pub(super) const BYTES_MAX: u64 = 1 << 30;
+pub(in crate::transport) const BYTES_MAX: u64 = 1 << 30;
 
 /// The head of a question.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Question {
-    pub(super) op: Op,
-    pub(super) id: u64,
-    pub(super) segment: SegmentId,
-    pub(super) capability: Capability,
-    pub(super) bytes: u64,
-    pub(super) extents: Vec<Extent>,
+pub(in crate::transport) struct Question {
+    pub(in crate::transport) op: Op,
+    pub(in crate::transport) id: u64,
+    pub(in crate::transport) segment: SegmentId,
+    pub(in crate::transport) capability: Capability,
+    /// Of a notice: the milliseconds its sender waits.
+    pub(in crate::transport) bytes: u64,
+    pub(in crate::transport) extents: Vec<Extent>,
 }
 
 /// How a question was answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Status {
+pub(in crate::transport) enum Status {
     Done = 0,
     WrongCapability = 1,
     OutOfBounds = 2,
     UnknownSegment = 3,
+    NoRoom = 4,
 }
 
 impl Status {
     fn from_byte(byte: u8) -> Option<Self> {
-        [Self::Done, Self::WrongCapability, Self::OutOfBounds, Self::UnknownSegment].into_iter().find(|s| *s as u8 == byte)
+        [Self::Done, Self::WrongCapability, Self::OutOfBounds, Self::UnknownSegment, Self::NoRoom].into_iter().find(|s| *s as u8 == byte)
     }
 
-    pub(super) fn of(failure: &Failure, right_capability: bool) -> Self {
+    pub(in crate::transport) fn of(failure: &Failure, right_capability: bool) -> Self {
         match failure.kind {
             TransferErrorKind::UnknownSegment => Self::UnknownSegment,
             _ if right_capability => Self::OutOfBounds,
@@ -53,12 +57,13 @@ impl Status {
         }
     }
 
-    pub(super) fn outcome(self) -> Result<(), Failure> {
+    pub(in crate::transport) fn outcome(self) -> Result<(), Failure> {
         let (kind, cause) = match self {
             Self::Done => return Ok(()),
             Self::WrongCapability => (TransferErrorKind::Denied, "the capability is not that of the segment"),
             Self::OutOfBounds => (TransferErrorKind::Denied, "the peer says that the range does not lie in the segment"),
             Self::UnknownSegment => (TransferErrorKind::UnknownSegment, "the peer does not lend this segment"),
+            Self::NoRoom => (TransferErrorKind::Timeout, "the peer had no room for notices until the deadline: nobody takes them there"),
         };
         Err(Failure::new(kind, cause))
     }
@@ -66,22 +71,23 @@ impl Status {
 
 /// The head of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Answer {
-    pub(super) status: Status,
-    pub(super) id: u64,
-    pub(super) bytes: u64,
+pub(in crate::transport) struct Answer {
+    pub(in crate::transport) status: Status,
+    pub(in crate::transport) id: u64,
+    pub(in crate::transport) bytes: u64,
 }
 
 impl Question {
-    pub(super) fn encode(&self) -> Vec<u8> {
+    pub(in crate::transport) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(QUESTION_BYTES + self.extents.len() * EXTENT_BYTES);
         out.extend_from_slice(&QUESTION);
-        out.extend_from_slice(&[VERSION, self.op as u8, 0, 0]);
+        let count = if let Op::Notify(number) = self.op { number } else { self.extents.len() as u32 };
+        out.extend_from_slice(&[VERSION, self.op.index() as u8, 0, 0]);
         out.extend_from_slice(&self.id.to_le_bytes());
         out.extend_from_slice(self.segment.0.as_bytes());
         out.extend_from_slice(&self.capability.0.to_le_bytes());
         out.extend_from_slice(&self.bytes.to_le_bytes());
-        out.extend_from_slice(&(self.extents.len() as u32).to_le_bytes());
+        out.extend_from_slice(&count.to_le_bytes());
         out.extend_from_slice(&[0; 4]);
         for extent in &self.extents {
             out.extend_from_slice(&extent.offset.to_le_bytes());
@@ -93,7 +99,7 @@ impl Question {
     }
 
     /// The first question of `bytes` and how many bytes its head has; `None` when more must come first.
-    pub(super) fn decode(bytes: &[u8]) -> Result<Option<(Self, usize)>, &'static str> {
+    pub(in crate::transport) fn decode(bytes: &[u8]) -> Result<Option<(Self, usize)>, &'static str> {
         let known = bytes.len().min(QUESTION.len());
         if bytes[..known] != QUESTION[..known] {
             return Err("not a transfer question");
@@ -102,8 +108,16 @@ impl Question {
         if head[4] != VERSION {
             return Err("a question of another version");
         }
-        let count = u32::from_le_bytes(field(head, 56)) as usize;
-        if count == 0 || count > plan::PARTS_MAX {
+        let number = u32::from_le_bytes(field(head, 56));
+        let op = match head[5] {
+            0 => Op::Read,
+            1 => Op::Write,
+            2 => Op::Notify(number),
+            _ => return Err("an unknown operation"),
+        };
+        let notice = op == Op::Notify(number);
+        let count = if notice { 0 } else { number as usize };
+        if !notice && !(1..=plan::PARTS_MAX).contains(&count) {
             return Err("a question with no or too many extents");
         }
         let end = QUESTION_BYTES + count * EXTENT_BYTES;
@@ -111,18 +125,13 @@ impl Question {
         if u32::from_le_bytes(field(head, 60)) != question_crc(whole) {
             return Err("a damaged question");
         }
-        let op = match head[5] {
-            0 => Op::Read,
-            1 => Op::Write,
-            _ => return Err("an unknown operation"),
-        };
         let (pairs, _) = whole[QUESTION_BYTES..].as_chunks::<EXTENT_BYTES>();
         let extent =
             |pair: &[u8; EXTENT_BYTES]| Extent { offset: u64::from_le_bytes(field(pair, 0)), len: u64::from_le_bytes(field(pair, 8)) };
         let extents: Vec<Extent> = pairs.iter().map(extent).collect();
         let bytes = u64::from_le_bytes(field(head, 48));
         let sum = extents.iter().try_fold(0u64, |sum, extent| sum.checked_add(extent.len));
-        if sum != Some(bytes) || bytes > BYTES_MAX {
+        if !notice && (sum != Some(bytes) || bytes > BYTES_MAX) {
             return Err("a question whose lengths disagree or are too large");
         }
         let segment = SegmentId(uuid::Uuid::from_bytes(field(head, 16)));
@@ -132,7 +141,7 @@ impl Question {
 }
 
 impl Answer {
-    pub(super) fn encode(self) -> [u8; ANSWER_BYTES] {
+    pub(in crate::transport) fn encode(self) -> [u8; ANSWER_BYTES] {
         let mut out = [0; ANSWER_BYTES];
         out[..4].copy_from_slice(&ANSWER);
         out[4] = VERSION;
@@ -144,7 +153,7 @@ impl Answer {
         out
     }
 
-    pub(super) fn decode(bytes: &[u8; ANSWER_BYTES]) -> Result<Self, &'static str> {
+    pub(in crate::transport) fn decode(bytes: &[u8; ANSWER_BYTES]) -> Result<Self, &'static str> {
         if bytes[..4] != ANSWER || bytes[4] != VERSION {
             return Err("not a transfer answer of this version");
         }
@@ -190,7 +199,9 @@ mod tests {
         for cut in 0..bytes.len() {
             assert_eq!(Question::decode(&bytes[..cut]), Ok(None), "{cut}");
         }
-        assert_eq!(Question::decode(&bytes), Ok(Some((question, bytes.len()))));
+        assert_eq!(Question::decode(&bytes), Ok(Some((question.clone(), bytes.len()))));
+        let notice = Question { op: Op::Notify(u32::MAX), bytes: 1500, extents: Vec::new(), ..question };
+        assert_eq!(Question::decode(&notice.encode()), Ok(Some((notice, QUESTION_BYTES))));
     }
 
     #[test]

@@ -1,17 +1,21 @@
 //! Bytes over TCP: one connection per lane and peer, many pieces of work in flight on it, answered in any order.
+//! Notices have a connection of their own ([`Teller`]), so that one that waits for room holds up no bytes.
 
 mod conn;
-mod frame;
+pub(super) mod frame;
 mod link;
 mod server;
 mod staging;
 mod sys;
 
+pub(super) use conn::Waiting;
 pub(crate) use server::serve;
 
 use crate::fault::{Failure, TransferErrorKind};
 use crate::lane::{Wake, milliseconds};
 use crate::memory::Region;
+use crate::request::Op;
+use crate::transport::teller::Teller;
 use crate::transport::{Address, Capabilities, Completion, Family, Peer, Transport, Work};
 use link::Link;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -23,6 +27,8 @@ use std::time::Duration;
 
 /// The number under which the wake descriptor is polled.
 const WAKE: u64 = u64::MAX;
+/// Tellers are polled under the number of their peer from here on.
+const TELLERS: u64 = 1 << 32;
 /// As many pieces as one lane keeps in flight over TCP.
 const DEPTH: usize = 64 << 10;
 /// Events taken from the kernel at once.
@@ -43,8 +49,15 @@ impl Family for Tcp {
     fn open(&self, wake: &Arc<Wake>) -> std::io::Result<Box<dyn Transport>> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(wake.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, WAKE))?;
-        let transport =
-            TcpTransport { epoll, wake: Arc::clone(wake), links: Vec::new(), numbers: HashMap::new(), held: 0, late: Vec::new() };
+        let transport = TcpTransport {
+            epoll,
+            wake: Arc::clone(wake),
+            links: Vec::new(),
+            tellers: HashMap::new(),
+            numbers: HashMap::new(),
+            held: 0,
+            late: Vec::new(),
+        };
         Ok(Box::new(transport))
     }
 }
@@ -53,6 +66,8 @@ struct TcpTransport {
     epoll: Epoll,
     wake: Arc<Wake>,
     links: Vec<Link>,
+    /// Of the peers that got notices.
+    tellers: HashMap<u32, Teller>,
     numbers: HashMap<Address, Peer>,
     /// Pieces on all links.
     held: usize,
@@ -88,6 +103,10 @@ impl Transport for TcpTransport {
         let mut last = None;
         for work in queue.drain(..take) {
             let number = work.peer.0 as usize;
+            if let Op::Notify(_) = work.op {
+                tell(&mut self.tellers, &self.numbers, work, &self.epoll, done);
+                continue;
+            }
             // Consecutive work for one peer goes out together.
             if last.is_some_and(|last| last != number) {
                 flush(&mut self.links, last, &self.epoll, done);
@@ -112,6 +131,8 @@ impl Transport for TcpTransport {
         for event in &events[..count] {
             if event.data() == WAKE {
                 self.wake.clear();
+            } else if let Some(teller) = event.data().checked_sub(TELLERS).and_then(|peer| self.tellers.get_mut(&(peer as u32))) {
+                teller.on_event(event.events(), &self.epoll, done);
             } else if let Some(link) = self.links.get_mut(event.data() as usize) {
                 link.on_event(event.events(), &self.epoll, done);
             }
@@ -124,7 +145,11 @@ impl Transport for TcpTransport {
             self.held = self.held.saturating_sub(1);
             return Some((self.late.swap_remove(at).work, "it was failing".to_owned()));
         }
-        let found = self.links.get_mut(peer.0 as usize)?.cancel(id, &self.epoll, &mut self.late)?;
+        let told = self.tellers.get_mut(&peer.0).and_then(|teller| teller.cancel(id));
+        let found = match told {
+            Some(told) => told,
+            None => self.links.get_mut(peer.0 as usize)?.cancel(id, &self.epoll, &mut self.late)?,
+        };
         self.held = self.held.saturating_sub(1);
         Some(found)
     }
@@ -132,6 +157,16 @@ impl Transport for TcpTransport {
     fn readiness(&mut self) -> Option<BorrowedFd<'_>> {
         Some(self.epoll.0.as_fd())
     }
+}
+
+fn tell(tellers: &mut HashMap<u32, Teller>, numbers: &HashMap<Address, Peer>, work: Box<Work>, epoll: &Epoll, done: &mut Vec<Completion>) {
+    let number = work.peer.0;
+    let teller = tellers.entry(number).or_insert_with(|| {
+        let address = numbers.iter().find(|(_, peer)| peer.0 == number).map(|(address, _)| address.display().into_owned());
+        Teller::tcp(TELLERS + u64::from(number), &address.unwrap_or_default())
+    });
+    teller.push(work);
+    teller.flush(epoll, done);
 }
 
 fn flush(links: &mut [Link], number: Option<usize>, epoll: &Epoll, done: &mut Vec<Completion>) {

@@ -19,9 +19,11 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 const LISTENER: u64 = 0;
-const STOP: u64 = 1;
+const WAKE: u64 = 1;
 const FIRST_CONN: u64 = 2;
 const EVENTS: usize = 64;
+/// Told whether asked for or not.
+const GONE: EpollFlags = EpollFlags::EPOLLHUP.union(EpollFlags::EPOLLERR);
 /// How long new connections wait when the process has no descriptor left for them.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -33,8 +35,9 @@ pub(crate) struct TcpServer {
 }
 
 struct Shared {
-    stop: Wake,
-    /// Set once by the owner before it fires `stop`, read by the thread after.
+    /// Fired to stop, and when there is room for notices again.
+    wake: Arc<Wake>,
+    /// Set once by the owner before it fires `wake`, read by the thread after.
     stopping: AtomicBool,
 }
 
@@ -44,10 +47,11 @@ pub(crate) fn serve(at: SocketAddr, exports: Arc<Exports>, meter: Arc<Meter>) ->
     let listener = TcpListener::bind(at).map_err(refused)?;
     listener.set_nonblocking(true).map_err(refused)?;
     let real = listener.local_addr().map_err(refused)?;
-    let shared = Arc::new(Shared { stop: Wake::new().map_err(refused)?, stopping: AtomicBool::new(false) });
+    let shared = Arc::new(Shared { wake: Arc::new(Wake::new().map_err(refused)?), stopping: AtomicBool::new(false) });
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|e| refused(e.into()))?;
     epoll.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER)).map_err(|e| refused(e.into()))?;
-    epoll.add(shared.stop.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, STOP)).map_err(|e| refused(e.into()))?;
+    epoll.add(shared.wake.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, WAKE)).map_err(|e| refused(e.into()))?;
+    exports.mailbox.watch(Arc::clone(&shared.wake));
     let reactor =
         Reactor { epoll, listener, exports, meter, shared: Arc::clone(&shared), conns: HashMap::new(), next: FIRST_CONN, paused: false };
     let thread =
@@ -68,7 +72,7 @@ impl Server for TcpServer {
 impl Drop for TcpServer {
     fn drop(&mut self) {
         self.shared.stopping.store(true, Ordering::SeqCst);
-        self.shared.stop.fire();
+        self.shared.wake.fire();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -108,10 +112,27 @@ impl Reactor {
             for event in &events[..count] {
                 match event.data() {
                     LISTENER => self.accept(),
-                    STOP => {}
+                    WAKE => self.make_room(),
+                    number if event.events().intersects(GONE) => self.end_if_waiting(number),
                     number => self.turn(number),
                 }
             }
+        }
+    }
+
+    /// Notices that wait may have room now.
+    fn make_room(&mut self) {
+        self.shared.wake.clear();
+        let waiting: Vec<u64> = self.conns.iter().filter(|(_, served)| served.conn.waits()).map(|(number, _)| *number).collect();
+        waiting.into_iter().for_each(|number| self.turn(number));
+    }
+
+    /// A connection that waits for room does not look at its socket, which would be announced again and again.
+    fn end_if_waiting(&mut self, number: u64) {
+        if self.conns.get(&number).is_some_and(|served| served.conn.waits()) {
+            self.conns.remove(&number);
+        } else {
+            self.turn(number);
         }
     }
 
