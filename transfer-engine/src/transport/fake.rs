@@ -150,8 +150,9 @@ impl Transport for FakeTransport {
     }
 
     fn cancel(&mut self, _peer: Peer, id: u64) -> Option<(Box<Work>, String)> {
-        let at = self.held.iter().position(|(_, work)| work.id == id)?;
-        Some((self.held.swap_remove(at).1, "no answer came".to_owned()))
+        let (due, work) = self.held.swap_remove(self.held.iter().position(|(_, work)| work.id == id)?);
+        let full = due.is_some() && matches!(work.op, Op::Notify(_));
+        Some((work, if full { "the peer has no room for notices" } else { "no answer came" }.to_owned()))
     }
 
     fn readiness(&mut self) -> Option<BorrowedFd<'_>> {

@@ -12,7 +12,7 @@ const LONG: Duration = Duration::from_secs(30);
 
 struct World {
     client: Engine,
-    _server: Engine,
+    server: Engine,
     memory: Arc<Memory>,
     segment: Segment,
 }
@@ -38,7 +38,7 @@ fn world(ours: &[&str], theirs: &[&str], tcp: bool) -> World {
     let endpoints = server.endpoints();
     let desc = SegmentDesc { id, name, node, base: 0, size: SIZE, protocol: Protocol::Rdma, location, endpoints, capability };
     let segment = client.connect(&desc);
-    World { client, _server: server, memory, segment }
+    World { client, server, memory, segment }
 }
 
 fn link(words: &[&str]) {
@@ -111,6 +111,43 @@ fn without_any_cable_tcp_carries_the_bytes_and_without_tcp_the_caller_is_told() 
     while alone.client.run(&mut [Job::write(&alone.segment, at(0, 3), b"two")], LONG)[0].is_err() {
         assert!(begun.elapsed() < Duration::from_secs(5), "it works again when the link is back");
     }
+}
+
+#[test]
+#[ignore = "needs RDMA devices on two cables: scripts/rxe-vm --net pairs"]
+fn notices_arrive_when_links_are_cut_under_them() {
+    const BEFORE: u32 = 100;
+    const ALL: u32 = 600;
+    let world = world(&["rxe_va", "rxe_vc"], &["rxe_vb", "rxe_vd"], true);
+    let notices = world.server.notices();
+    write_and_check(&world, 1, 1 << 20);
+    let before = rdma_counts();
+    let came = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 0..ALL {
+                if number == BEFORE {
+                    link(&["down", "va"]);
+                }
+                // Both cables: TCP carries the rest.
+                if number == 3 * BEFORE {
+                    link(&["down", "vc"]);
+                }
+                world.client.notify(&world.segment, number, LONG).unwrap();
+            }
+        });
+        let mut came = vec![0; ALL as usize];
+        while came.contains(&0) {
+            let notice = notices.next(LONG).expect("each notice arrives");
+            came[notice.number as usize] += 1;
+        }
+        came
+    });
+    ["va", "vc"].iter().for_each(|end| link(&["up", end]));
+    println!("{} of {ALL} came twice", came.iter().filter(|&&times| times > 1).count());
+    let counters = world.client.counters();
+    let by = |name| counters.transports.iter().find(|c| c.transport == name && c.counted == Counted::Asked).unwrap().notify.ops;
+    assert!(by("rdma") >= u64::from(BEFORE) && by("tcp") > 0 && by("rdma") + by("tcp") == u64::from(ALL), "{counters:?}");
+    assert!(rdma_counts().rails_lost > before.rails_lost, "a link was cut under them");
 }
 
 #[test]

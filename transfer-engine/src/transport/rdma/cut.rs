@@ -34,6 +34,11 @@ pub(super) struct Slice {
 }
 
 impl Slice {
+    /// That of a notice: no bytes.
+    pub(super) fn of_notice() -> Self {
+        Self::new(0, 0, Way::Inline)
+    }
+
     fn new(offset: u64, from: u64, way: Way) -> Self {
         Self { offset, from, len: 0, way, parts: [LocalSlice { base: 0, len: 0 }; PARTS], used: 0 }
     }

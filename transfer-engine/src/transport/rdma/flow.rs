@@ -25,7 +25,7 @@ const BROKEN_MAX: u32 = 8;
 /// So often the peer's device may refuse a key the peer has just given.
 const REFUSED_MAX: u32 = 2;
 
-fn number(generation: u32, sending: usize, sequence: u32) -> u64 {
+pub(super) fn number(generation: u32, sending: usize, sequence: u32) -> u64 {
     u64::from(generation) << 40 | (sending as u64) << 32 | u64::from(sequence)
 }
 
@@ -105,6 +105,9 @@ impl RdmaTransport {
                 return Advance::Later;
             }
         };
+        if let Op::Notify(number) = flight.work.op {
+            return self.tell(peer, id, number);
+        }
         if flight.todo.is_none() {
             if let Err(outside) = check_bounds(&flight.work.extents, grant.size) {
                 return self.finish(id, Err(outside), done);
@@ -219,6 +222,7 @@ impl RdmaTransport {
                     *slot = Slot::Up(rail);
                 }
                 self.links[peer].known = true;
+                self.retell(peer);
                 TALLIES.rails_connected.fetch_add(1, Relaxed);
             }
         }
@@ -227,7 +231,7 @@ impl RdmaTransport {
         }
     }
 
-    /// A slice arrived.
+    /// A slice or a notice arrived.
     fn settled(&mut self, sent: Sent, done: &mut Vec<Completion>) {
         let Sent { work, slice, stretch, .. } = sent;
         let flight = work.and_then(|id| self.flights.get_mut(&id));
@@ -317,6 +321,7 @@ impl RdmaTransport {
         drop(sendings);
         drop(control);
         self.ports[device].outstanding -= left.len();
+        self.retell(peer);
         let link = &mut self.links[peer];
         link.keys.retain(|_, known| !matches!(known, Known::Asked { generation: asked } if *asked == generation));
         for Sent { work, slice, stretch, .. } in left.into_iter().rev() {
@@ -454,14 +459,14 @@ impl RdmaTransport {
                     }
                 }
                 Tell::Withdrawn { segment } => self.links[peer].keys.retain(|(of, _), _| *of != segment),
-                Tell::Credits { .. } => {}
+                Tell::Credits { count } => self.credit(peer, slot, count),
                 Tell::Devices { .. } | Tell::Connected { .. } | Tell::Refused { .. } => {
                     let failure = Failure::new(TransferErrorKind::Failed, "the peer broke the exchange");
                     return self.lose(generation, failure, true, done);
                 }
             }
         }
-        self.pump(peer, done);
+        self.heard(peer, done);
     }
 
     /// Fails the work that waited for a key its peer refused.
@@ -475,6 +480,7 @@ impl RdmaTransport {
 
     /// No rail carries bytes or may soon: everything goes back, for the lane to try another path.
     fn give_up(&mut self, peer: usize, done: &mut Vec<Completion>) {
+        self.retell(peer);
         let link = &mut self.links[peer];
         let cause = link.cause().unwrap_or_else(|| Failure::new(TransferErrorKind::PeerUnreachable, "no RDMA device"));
         for id in std::mem::take(&mut link.waiting) {
@@ -484,7 +490,7 @@ impl RdmaTransport {
 }
 
 /// How far a piece of work came.
-enum Advance {
+pub(super) enum Advance {
     /// All of it is posted, or it is finished.
     Done,
     /// It waits for keys or for a rail.

@@ -54,6 +54,8 @@ pub(super) struct Link {
     pub(super) questions: FxHashMap<u64, Key>,
     /// Work with slices to post, by id, in order. Work that is gone is passed over.
     pub(super) waiting: VecDeque<u64>,
+    /// Notices without a credit, by id, in order. Those that are gone are passed over.
+    pub(super) untold: VecDeque<u64>,
     /// It was connected before.
     pub(super) known: bool,
 }
@@ -61,7 +63,8 @@ pub(super) struct Link {
 impl Link {
     pub(super) fn new(address: String, devices: usize) -> Self {
         let slots = (0..devices).map(|_| Slot::Down { cause: None, retry: Instant::now() }).collect();
-        Self { address, slots, keys: FxHashMap::default(), questions: FxHashMap::default(), waiting: VecDeque::new(), known: false }
+        let (keys, questions, waiting, untold) = Default::default();
+        Self { address, slots, keys, questions, waiting, untold, known: false }
     }
 
     pub(super) fn ups(&mut self) -> impl Iterator<Item = &mut Rail> {

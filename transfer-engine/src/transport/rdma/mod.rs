@@ -6,6 +6,7 @@
 //! - [`rail`]: queue pairs of one of our devices with one of a peer's, and the TCP connection they live with ([`wire`]).
 //! - [`link`]: a peer: its rails, those that are being connected, and the keys of its segments.
 //! - [`flow`]: posts slices, takes completions, and moves what a broken rail leaves to another.
+//! - [`notify`]: notices, each a write of no bytes that takes a receive of the peer, and the credits that say when there is one.
 //! - [`registry`]: the memory devices may touch. [`mod@serve`]: the side that lends. [`queue`]: the life of a queue pair.
 //!
 //! # Why nothing is touched after it came back
@@ -17,12 +18,15 @@
 //!
 //! The acknowledgement says that the peer's device accepted the bytes; they may still be on its bus. Whoever learns of the write does so by a
 //! message that this device receives later, and its writes to memory do not overtake each other (relaxed ordering is not asked for).
+//! A notice over another device than the bytes has only their way on its side: the bytes were acknowledged before it was sent, so their
+//! device has had at least the time of a round trip to put them into memory.
 
 mod cut;
 mod device;
 mod flow;
 mod gid;
 mod link;
+mod notify;
 mod ports;
 mod queue;
 mod rail;

@@ -124,13 +124,19 @@ pub(super) struct Rail {
     pub(super) remote: usize,
     /// Which queue pair is being filled, and how many bytes of its turn are left.
     pub(super) turn: (usize, u64),
+    /// Notices that may be sent, and how many of them may be kept for later.
+    pub(super) credits: u32,
+    pub(super) standing: u32,
+    /// Credits that were asked for; 0 when the peer has answered.
+    pub(super) asked: u32,
 }
 
 impl Rail {
     pub(super) fn new(generation: u32, device: usize, opened: Opened) -> Self {
-        let Opened { control, queues, remote } = opened;
+        let Opened { control, queues, remote, credits } = opened;
         let sendings = queues.into_iter().map(Sending::new).collect();
-        Self { generation, control, inbox: Inbox::default(), sendings, device, remote, turn: (0, 0) }
+        let (inbox, turn) = (Inbox::default(), (0, 0));
+        Self { generation, control, inbox, sendings, device, remote, turn, credits, standing: credits, asked: 0 }
     }
 
     /// Sends a frame. They are so small that a socket without room for one has a peer that stopped reading.
@@ -176,6 +182,7 @@ pub(super) struct Opened {
     control: TcpStream,
     queues: Vec<Queue>,
     remote: usize,
+    credits: u32,
 }
 
 /// Connects a rail; blocks for as long as the peer takes, on a thread of its own.
@@ -210,8 +217,8 @@ pub(super) fn open(address: &str, device: &Arc<Device>, completions: &Arc<Comple
     let own = ends.first().map_or([0; 16], |end| end.gid);
     let remote =
         nearest(own, &offers.iter().map(|offer| offer.gid).collect::<Vec<_>>()).ok_or_else(|| unreachable(&"it offers no device"))?;
-    let theirs = match talk(&Ask::Connect { device: remote as u16, ends })? {
-        Tell::Connected { ends, .. } if ends.len() == queues.len() => ends,
+    let (theirs, credits) = match talk(&Ask::Connect { device: remote as u16, ends })? {
+        Tell::Connected { ends, credits } if ends.len() == queues.len() => (ends, credits),
         Tell::Refused { cause } => return Err(unreachable(&cause)),
         _ => return Err(unreachable(&"it answered something else than was asked")),
     };
@@ -219,7 +226,7 @@ pub(super) fn open(address: &str, device: &Arc<Device>, completions: &Arc<Comple
         queue.connect(end)?;
     }
     control.set_nonblocking(true).map_err(|e| unreachable(&e))?;
-    Ok(Opened { control, queues, remote })
+    Ok(Opened { control, queues, remote, credits })
 }
 
 /// The port that shares the longest prefix of its address with ours: the same subnet before any other. Our own only when there is no other.

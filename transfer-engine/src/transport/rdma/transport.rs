@@ -11,6 +11,7 @@ use super::sys::Completed;
 use crate::fault::{Failure, TransferErrorKind};
 use crate::lane::{Wake, milliseconds};
 use crate::memory::Region;
+use crate::request::Op;
 use crate::transport::{Address, Capabilities, Completion, Peer, Transport, Work};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use rustc_hash::FxHashMap;
@@ -253,13 +254,20 @@ impl Transport for RdmaTransport {
         }
         let flight = self.flights.get(&id)?;
         let progress = match (&flight.todo, flight.outstanding) {
+            _ if self.untold(flight) => "the peer has no room for notices: nobody takes them there".to_owned(),
             (None, _) => format!("waiting for a connection to {}", self.links[flight.peer].address),
             (Some(todo), under_way) => format!("{} slices were not sent and {under_way} not acknowledged", todo.len()),
         };
-        if flight.outstanding > 0 {
+        let (peer, notice) = (flight.peer, matches!(flight.work.op, Op::Notify(_)));
+        // A notice has no buffer, so it needs no rail to end.
+        if flight.outstanding > 0 && !notice {
             self.take_back(id);
         }
-        self.flights.remove(&id).map(|flight| (flight.work, progress))
+        let cancelled = self.flights.remove(&id).map(|flight| (flight.work, progress));
+        if notice {
+            self.wish_no_more(peer);
+        }
+        cancelled
     }
 
     fn readiness(&mut self) -> Option<BorrowedFd<'_>> {

@@ -6,11 +6,13 @@
 //!   Hello { version }                       ->
 //!                                           <-  Devices { version, devices }
 //!   Connect { device, ends }                ->                                    queue pairs are made on that device
-//!                                           <-  Connected { ends, credits }       or Refused { cause }
+//!                                           <-  Connected { ends, credits }       or Refused { cause }; so many notices may be sent
 //!   Key { id, segment, capability }         ->
 //!                                           <-  Key { id, grant }
 //!                                           <-  Withdrawn { segment }             at any time
-//!                                           <-  Credits { count }                 at any time
+//!   Credits { count }                       ->                                    so many are wanted; 0 when none any more
+//!   Return { count }                        ->                                    so many will not be used
+//!                                           <-  Credits { count }                 at any time: so many more
 //! ```
 //! One such connection carries the queue pairs of one rail: one of our devices with one of theirs. It lives as long as they do, so its end
 //! is the end of them on both sides, and a peer that dies is noticed at once.
@@ -22,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use std::io::{Error, ErrorKind, Read, Result, Write};
 
 /// The version of this exchange. A peer of another one is refused.
-pub(super) const VERSION: u16 = 1;
+pub(super) const VERSION: u16 = 2;
 /// The longest body. A segment of 16 TiB in pieces of 4 GiB, on eight devices, fits four times.
 const BODY_MAX: usize = 1 << 20;
 /// The most queue pairs of one rail.
@@ -61,6 +63,10 @@ pub(super) enum Ask {
     Connect { device: u16, ends: Vec<End> },
     /// The keys of a segment, for who has the right to them.
     Key { id: u64, segment: SegmentId, capability: Capability },
+    /// That many notices wait to be sent, and there is no credit for them. The last wish counts.
+    Credits { count: u32 },
+    /// Credits that will not be used.
+    Return { count: u32 },
 }
 
 /// From the serving side.
@@ -68,7 +74,7 @@ pub(super) enum Ask {
 pub(super) enum Tell {
     /// Answers `Hello`.
     Devices { version: u16, devices: Vec<Offer> },
-    /// Answers `Connect`: as many ends, in the same order, ready to receive; and how many notices may be sent.
+    /// Answers `Connect`: as many ends, in the same order, ready to receive; and the credits the connection may hold without a wish.
     Connected { ends: Vec<End>, credits: u32 },
     /// Answers `Hello` or `Connect`; the connection is closed after it.
     Refused { cause: String },

@@ -23,7 +23,6 @@ pub(crate) struct SharedReceiveQueue {
     _domain: Arc<Domain>,
 }
 
-#[cfg_attr(not(test), expect(dead_code, reason = "for notices from peers, which come over the connection as yet"))]
 impl SharedReceiveQueue {
     pub(crate) fn new(domain: &Arc<Domain>, depth: u32) -> io::Result<Arc<Self>> {
         let attr = ib::ibv_srq_attr { max_wr: depth, max_sge: 1, srq_limit: 0 };

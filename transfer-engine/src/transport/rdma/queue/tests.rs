@@ -319,6 +319,33 @@ fn an_immediate_number_wakes_who_sleeps_on_the_channel() {
 
 #[test]
 #[ignore = "needs an RDMA device: scripts/rxe-vm"]
+fn a_receiver_that_is_not_ready_is_told_and_a_queue_pair_made_anew_gets_through() {
+    let alone = alone();
+    let shared = SharedReceiveQueue::new(&alone.there.domain, 16).unwrap();
+    let mut chain = Chain::new();
+    for receives in [0, 1] {
+        shared.post(receives).unwrap();
+        let (mut one, mut other) = (Side::new(&alone.device, None, None), Side::new(&alone.there, Some(&shared), None));
+        one.queue.connect(&other.queue.end()).unwrap();
+        other.queue.connect(&one.queue.end()).unwrap();
+        chain.push(request(1, Verb::WriteImmediate(7), 0, 0, true), &[]);
+        one.queue.post(&mut chain).unwrap();
+        let status = one.wait(1)[0].status;
+        if receives == 0 {
+            assert_eq!(status, Status::ReceiverNotReady);
+            chain.push(request(2, Verb::Write, other.memory.base(), other.region.rkey(), true), &[one.local(0, 64)]);
+            let after = one.queue.post(&mut chain).map(|()| one.wait(1)[0].status);
+            assert!(!matches!(after, Ok(Status::Success)), "it must be replaced: {after:?}");
+        } else {
+            assert_eq!((status, other.wait(1)[0].immediate), (Status::Success, Some(7)));
+        }
+    }
+    drop(shared);
+    alone.ends();
+}
+
+#[test]
+#[ignore = "needs an RDMA device: scripts/rxe-vm"]
 fn what_the_device_does_not_have_is_said() {
     let alone = alone();
     let name = &alone.device.name;

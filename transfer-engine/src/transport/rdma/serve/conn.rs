@@ -2,8 +2,10 @@
 
 use crate::fault::{Failure, TransferErrorKind};
 use crate::segment::Exports;
+use crate::transport::rdma::notify::WISH_MAX;
 use crate::transport::rdma::queue::Queue;
 use crate::transport::rdma::serve::lent::Lent;
+use crate::transport::rdma::serve::notices::Purse;
 use crate::transport::rdma::wire::{Ask, ENDS_MAX, End, Grant, Inbox, Offer, Refusal, Tell, VERSION, encode};
 use nix::sys::epoll::EpollFlags;
 use nix::sys::socket::{setsockopt, sockopt};
@@ -35,7 +37,7 @@ enum Phase {
     /// The queue pairs are being made, on this device.
     Connecting { device: usize },
     /// Kept for their life only: the peer moves the bytes.
-    Connected { device: usize, _queues: Vec<Queue> },
+    Connected { device: usize, queues: Vec<Queue> },
     /// Was refused, and is closed once it was told so.
     Refused,
 }
@@ -46,6 +48,8 @@ pub(super) struct Conn {
     unsent: Vec<u8>,
     phase: Phase,
     wish: Option<(usize, Vec<End>)>,
+    /// What it may send of notices.
+    pub(super) purse: Purse,
 }
 
 impl Conn {
@@ -57,7 +61,8 @@ impl Conn {
         setsockopt(&stream, sockopt::TcpKeepIdle, &idle)?;
         setsockopt(&stream, sockopt::TcpKeepInterval, &interval)?;
         setsockopt(&stream, sockopt::TcpKeepCount, &count)?;
-        Ok(Self { stream, inbox: Inbox::default(), unsent: Vec::new(), phase: Phase::New { since: Instant::now() }, wish: None })
+        let (phase, purse) = (Phase::New { since: Instant::now() }, Purse::default());
+        Ok(Self { stream, inbox: Inbox::default(), unsent: Vec::new(), phase, wish: None, purse })
     }
 
     pub(super) fn socket(&self) -> BorrowedFd<'_> {
@@ -82,6 +87,11 @@ impl Conn {
     /// The device its queue pairs are on, once it has some; only then it may hold keys.
     pub(super) fn device(&self) -> Option<usize> {
         if let Phase::Connected { device, .. } = self.phase { Some(device) } else { None }
+    }
+
+    /// The device its queue pairs are being made on.
+    pub(super) fn connecting(&self) -> Option<usize> {
+        if let Phase::Connecting { device } = self.phase { Some(device) } else { None }
     }
 
     /// The device and the ends the peer asked for since the last turn.
@@ -112,13 +122,20 @@ impl Conn {
     pub(super) fn connected(&mut self, outcome: Result<(Vec<Queue>, Vec<End>), Failure>) -> Result<(), String> {
         match (outcome, &self.phase) {
             (Ok((queues, ends)), &Phase::Connecting { device }) => {
-                self.phase = Phase::Connected { device, _queues: queues };
-                self.tell(&Tell::Connected { ends, credits: 0 });
+                self.phase = Phase::Connected { device, queues };
+                self.tell(&Tell::Connected { ends, credits: self.purse.standing });
             }
             (Ok(_), _) => {}
             (Err(failure), _) => self.refuse(failure.cause),
         }
         self.send()
+    }
+
+    /// Gives its queue pairs up: nothing arrives by them any more.
+    pub(super) fn fail(&mut self) {
+        if let Phase::Connected { queues, .. } = &mut self.phase {
+            queues.iter_mut().for_each(Queue::fail);
+        }
     }
 
     /// Sends a frame that answers nothing.
@@ -149,8 +166,12 @@ impl Conn {
                 self.phase = Phase::Connecting { device };
             }
             (Ask::Key { id, segment, capability }, Phase::Connected { .. }) => {
-                self.tell(&Tell::Key { id, grant: grant(segment, capability, exports, lent) });
+                let grant = grant(segment, capability, exports, lent);
+                self.purse.trusted |= grant.is_ok();
+                self.tell(&Tell::Key { id, grant });
             }
+            (Ask::Credits { count }, Phase::Connected { .. }) if self.purse.trusted => self.purse.wanted = count.min(WISH_MAX),
+            (Ask::Return { count }, Phase::Connected { .. }) if self.purse.holds(count) => self.purse.returned += count,
             (ask, _) => return Err(format!("out of turn: {ask:?}")),
         }
         Ok(())

@@ -1,10 +1,11 @@
 //! Makes queue pairs and connects them to the ends of a peer, on threads of its own: finding the peer's address may take a second.
 
 use crate::fault::{Failure, TransferErrorKind};
+use crate::notice::PLACES;
 use crate::transport::rdma::device::Device;
-use crate::transport::rdma::queue::Queue;
+use crate::transport::rdma::queue::{Queue, SharedReceiveQueue};
 use crate::transport::rdma::serve::{Note, Shared};
-use crate::transport::rdma::sys::{Capacity, CompletionQueue};
+use crate::transport::rdma::sys::{Capacity, Channel, CompletionQueue};
 use crate::transport::rdma::wire::End;
 use std::collections::VecDeque;
 use std::sync::{Arc, mpsc};
@@ -12,9 +13,10 @@ use std::thread::{self, Scope};
 
 /// As many peers are connected at one time; the others wait for their turn.
 const THREADS_MAX: usize = 8;
-/// The queue pairs that serve send nothing and receive nothing: one-sided operations leave no trace on this side.
-const CAPACITY: Capacity = Capacity { sends: 1, receives: 1, sges: 1, inline: 0 };
-const COMPLETIONS: u32 = 16;
+/// The queue pairs that serve send nothing, and receive notices only: other one-sided operations leave no trace on this side.
+const CAPACITY: Capacity = Capacity { sends: 1, receives: 0, sges: 1, inline: 0 };
+/// Completions that fit beside one for each receive.
+const SPARE: u32 = 16;
 
 /// Queue pairs for the connection with that number, and their ends; or why there are none.
 pub(super) struct Connected {
@@ -22,10 +24,27 @@ pub(super) struct Connected {
     pub(super) outcome: Result<(Vec<Queue>, Vec<End>), Failure>,
 }
 
-/// One device, and the completion queue all its queue pairs share.
-struct Station {
+/// One device, and what all its queue pairs share: receives for notices, and where those that were taken are told.
+pub(super) struct Station {
     device: Arc<Device>,
-    completions: Arc<CompletionQueue>,
+    pub(super) channel: Arc<Channel>,
+    pub(super) completions: Arc<CompletionQueue>,
+    pub(super) receives: Arc<SharedReceiveQueue>,
+    /// Receives that are posted: as many notices as may be on their way to this device.
+    pub(super) depth: u32,
+}
+
+impl Station {
+    fn new(device: &Arc<Device>) -> std::io::Result<Self> {
+        let depth = (PLACES as u32).min(device.limits.max_srq_wr);
+        let channel = Channel::new(&device.context)?;
+        // Every receive fits the completion queue, so it cannot overflow: nothing else comes back to it.
+        let completions = CompletionQueue::new(&device.context, depth + SPARE, Some(&channel))?;
+        let receives = SharedReceiveQueue::new(&device.domain, depth)?;
+        receives.post(depth)?;
+        completions.arm()?;
+        Ok(Self { device: Arc::clone(device), channel, completions, receives, depth })
+    }
 }
 
 /// A connection that wants queue pairs on a station for these ends.
@@ -36,7 +55,7 @@ struct Wish {
 }
 
 pub(super) struct Connector {
-    stations: Vec<Arc<Station>>,
+    pub(super) stations: Vec<Arc<Station>>,
     waiting: VecDeque<Wish>,
     running: usize,
 }
@@ -44,9 +63,8 @@ pub(super) struct Connector {
 impl Connector {
     pub(super) fn new(devices: &[Arc<Device>]) -> Result<Self, Failure> {
         let station = |device: &Arc<Device>| {
-            let completions = CompletionQueue::new(&device.context, COMPLETIONS, None)
-                .map_err(|e| Failure::new(TransferErrorKind::Failed, format!("{}: cannot make a completion queue: {e}", device.name)))?;
-            Ok(Arc::new(Station { device: Arc::clone(device), completions }))
+            let failed = |e| Failure::new(TransferErrorKind::Failed, format!("{}: cannot take notices: {e}", device.name));
+            Station::new(device).map(Arc::new).map_err(failed)
         };
         Ok(Self { stations: devices.iter().map(station).collect::<Result<_, Failure>>()?, waiting: VecDeque::new(), running: 0 })
     }
@@ -91,10 +109,10 @@ impl Connector {
 impl Station {
     /// All of them or none.
     fn connect(&self, ends: &[End]) -> Result<(Vec<Queue>, Vec<End>), Failure> {
-        let Self { device, completions } = self;
+        let Self { device, completions, receives, .. } = self;
         let mut queues = Vec::with_capacity(ends.len());
         for end in ends {
-            let mut queue = Queue::new(device, completions, completions, None, CAPACITY)?;
+            let mut queue = Queue::new(device, completions, completions, Some(receives), CAPACITY)?;
             queue.connect(end)?;
             queues.push(queue);
         }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::memory::Memory;
+use crate::notice::Notices;
 use crate::rdma::RdmaSettings;
 use crate::transport::rdma::queue::{Chain, Queue};
 use crate::transport::rdma::sys::{Access, Capacity, CompletionQueue, Live, Local, MemoryRegion, Status, Verb, WorkRequest, live};
@@ -44,6 +45,7 @@ impl Rig {
 /// A peer with queue pairs between a device and itself.
 struct Peer {
     stream: TcpStream,
+    credits: u32,
     completions: Arc<CompletionQueue>,
     queues: Vec<Queue>,
     source: Arc<Memory>,
@@ -70,12 +72,12 @@ impl Peer {
         let queue = |_| Queue::new(device, &completions, &completions, None, CAPACITY).unwrap();
         let mut queues: Vec<Queue> = (0..count).map(queue).collect();
         let (stream, answer) = Self::ask(&rig.server, number, queues.iter().map(Queue::end).collect());
-        let Tell::Connected { ends, .. } = answer else { panic!("{answer:?}") };
+        let Tell::Connected { ends, credits } = answer else { panic!("{answer:?}") };
         assert_eq!(ends.len(), count);
         queues.iter_mut().zip(&ends).for_each(|(queue, end)| queue.connect(end).unwrap());
         let source = Memory::anonymous(PIECE).unwrap();
         let region = MemoryRegion::of_memory(&device.domain, &source, 0, PIECE, Access::Local).unwrap();
-        Self { stream, completions, queues, source, region }
+        Self { stream, credits, completions, queues, source, region }
     }
 
     fn key(&self, rig: &Rig, capability: Capability) -> Result<Grant, Refusal> {
@@ -89,6 +91,17 @@ impl Peer {
         let mut chain = Chain::new();
         let local = Local { base: self.source.base(), len, key: self.region.lkey() };
         chain.push(WorkRequest { id: 1, op: Verb::Write, remote, key, signaled: true }, &[local]);
+        self.post(queue, chain)
+    }
+
+    /// Sends a notice, and says how that ended.
+    fn notify(&mut self, number: u32) -> Status {
+        let mut chain = Chain::new();
+        chain.push(WorkRequest { id: 1, op: Verb::WriteImmediate(number), remote: 0, key: 0, signaled: true }, &[]);
+        self.post(0, chain)
+    }
+
+    fn post(&mut self, queue: usize, mut chain: Chain) -> Status {
         self.queues[queue].post(&mut chain).unwrap();
         let (begun, mut done) = (Instant::now(), Vec::new());
         while self.completions.poll(&mut done) == 0 {
@@ -219,5 +232,51 @@ fn who_cannot_be_reached_is_told_so_and_holds_up_nobody() {
                 other => panic!("{other:?}"),
             }
         });
+    }
+}
+
+#[test]
+#[ignore = "needs an RDMA device: scripts/rxe-vm"]
+fn notices_come_from_who_has_the_right_and_a_credit() {
+    let rig = Rig::new();
+    let notices = Notices::new(Arc::clone(&rig.exports.mailbox));
+    let closed = |peer: &Peer| loop {
+        match wire::receive::<Tell>(&peer.stream) {
+            Ok(Tell::Credits { .. }) => {}
+            Ok(other) => panic!("{other:?}"),
+            Err(_) => return,
+        }
+    };
+    // The device takes it; the server does not, as nothing was shown before.
+    let mut stranger = Peer::new(&rig, 0, 1);
+    assert!(stranger.credits > 0);
+    stranger.notify(1);
+    closed(&stranger);
+    assert_eq!(notices.next(Duration::ZERO), None);
+
+    let mut greedy = Peer::new(&rig, 0, 1);
+    assert!(greedy.key(&rig, rig.capability).is_ok());
+    // No place is left but those that were promised.
+    while rig.exports.mailbox.put(0) {}
+    for number in 0..greedy.credits {
+        assert_eq!(greedy.notify(100 + number), Status::Success);
+    }
+    greedy.notify(999);
+    closed(&greedy);
+    let honest: Vec<u32> = std::iter::from_fn(|| notices.next(Duration::ZERO)).map(|notice| notice.number).filter(|n| *n > 0).collect();
+    assert_eq!(honest, (100..100 + greedy.credits).collect::<Vec<_>>());
+
+    // Others are heard as before, and get used credits back.
+    let mut peer = Peer::new(&rig, 0, 2);
+    assert!(peer.key(&rig, rig.capability).is_ok());
+    let mut credits = peer.credits;
+    for number in 0..1500 {
+        while credits == 0 {
+            let Tell::Credits { count } = wire::receive(&peer.stream).unwrap() else { panic!("credits come") };
+            credits += count;
+        }
+        credits -= 1;
+        assert_eq!(peer.notify(number), Status::Success);
+        assert_eq!(notices.next(LONG).map(|notice| notice.number), Some(number));
     }
 }

@@ -8,6 +8,7 @@ mod connect;
 #[cfg(test)]
 mod device_tests;
 mod lent;
+mod notices;
 mod reactor;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ use crate::transport::rdma::wire::Offer;
 use connect::{Connected, Connector};
 use lent::Lent;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+use notices::Desk;
 use perilune_protocol::{Endpoint, SegmentId};
 use reactor::Reactor;
 use std::collections::HashMap;
@@ -49,8 +51,8 @@ pub(crate) struct RdmaServer {
 /// What the server's owner, its thread and the connecting threads share.
 struct Shared {
     lent: Lent,
-    /// A note was sent, or the server shall stop.
-    wake: Wake,
+    /// A note was sent, there is room for notices again, or the server shall stop.
+    wake: Arc<Wake>,
     /// Set once by the owner before it fires `wake`, read by the thread after.
     stopping: AtomicBool,
 }
@@ -84,7 +86,7 @@ fn start(
     listener.set_nonblocking(true).map_err(refused)?;
     let real = listener.local_addr().map_err(refused)?;
     let shared = Arc::new(Shared {
-        wake: Wake::new().map_err(refused)?,
+        wake: Arc::new(Wake::new().map_err(refused)?),
         lent: Lent::new(devices.clone(), region),
         stopping: AtomicBool::new(false),
     });
@@ -94,6 +96,12 @@ fn start(
     for (number, device) in (FIRST_DEVICE..).zip(&devices) {
         epoll.add(&device.context, EpollEvent::new(EpollFlags::EPOLLIN, number)).map_err(|e| refused(e.into()))?;
     }
+    exports.mailbox.watch(Arc::clone(&shared.wake));
+    let first_channel = FIRST_DEVICE + devices.len() as u64;
+    for (number, station) in (first_channel..).zip(&connector.stations) {
+        epoll.add(station.channel.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, number)).map_err(|e| refused(e.into()))?;
+    }
+    let desk = Desk::new(Arc::clone(&exports.mailbox), connector.stations.clone());
     let offers = devices.iter().map(|device| Offer { name: device.name.clone(), gid: device.gid }).collect();
     let (notes, heard) = mpsc::channel();
     let reactor = Reactor {
@@ -107,8 +115,9 @@ fn start(
         heard,
         patience,
         conns: HashMap::new(),
-        next: FIRST_DEVICE + devices.len() as u64,
+        next: first_channel + devices.len() as u64,
         devices,
+        desk,
         paused: false,
     };
     let thread =

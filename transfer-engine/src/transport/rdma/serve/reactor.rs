@@ -5,6 +5,7 @@ use crate::segment::Exports;
 use crate::transport::rdma::device::Device;
 use crate::transport::rdma::serve::conn::{Conn, Served};
 use crate::transport::rdma::serve::connect::{Connected, Connector};
+use crate::transport::rdma::serve::notices::Desk;
 use crate::transport::rdma::serve::{FIRST_DEVICE, LISTENER, Note, Shared, WAKE};
 use crate::transport::rdma::wire::{Offer, Tell, encode};
 use nix::errno::Errno;
@@ -30,6 +31,7 @@ pub(super) struct Reactor {
     pub(super) exports: Arc<Exports>,
     pub(super) shared: Arc<Shared>,
     pub(super) connector: Connector,
+    pub(super) desk: Desk,
     /// For the connecting threads.
     pub(super) notes: mpsc::Sender<Note>,
     pub(super) heard: mpsc::Receiver<Note>,
@@ -62,15 +64,20 @@ impl Reactor {
                 match event.data() {
                     LISTENER => self.accept(),
                     WAKE => self.shared.wake.clear(),
-                    number => match self.devices.get((number - FIRST_DEVICE) as usize) {
-                        Some(device) => tell_events(device),
-                        None => self.turn(number),
-                    },
+                    number => {
+                        let (place, count) = ((number - FIRST_DEVICE) as usize, self.devices.len());
+                        match self.devices.get(place) {
+                            Some(device) => tell_events(device),
+                            None if place < 2 * count => self.desk.collect(place - count),
+                            None => self.turn(number),
+                        }
+                    }
                 }
             }
             while let Ok(note) = self.heard.try_recv() {
                 self.hear(note);
             }
+            self.notices();
             self.connector.start(scope, &self.notes, &self.shared);
             self.close_late();
         }
@@ -90,6 +97,7 @@ impl Reactor {
         if let Some((device, ends)) = served.conn.wish() {
             self.connector.queue(number, device, ends);
         }
+        self.desk.look_at(number, &mut served.conn.purse);
         self.settle(number, ended);
     }
 
@@ -106,8 +114,32 @@ impl Reactor {
         });
         if let Err(cause) = polled {
             tracing::debug!(number, "RDMA connection closed: {cause}");
-            self.conns.remove(&number);
-            self.connector.forget(number);
+            self.close(number);
+        }
+    }
+
+    fn close(&mut self, number: u64) {
+        self.connector.forget(number);
+        let Some(mut served) = self.conns.remove(&number) else { return };
+        // What arrived before the queue pairs failed counts: its sender was told so. To destroy them may take it from the completion queue.
+        served.conn.fail();
+        self.desk.leave(number, &mut served.conn.purse);
+    }
+
+    /// Takes in the notices that came, and gives out what credits there are.
+    fn notices(&mut self) {
+        while let Some((number, value)) = self.desk.next() {
+            let Some(served) = self.conns.get_mut(&number) else { continue };
+            let taken = self.desk.take(number, value, &mut served.conn.purse);
+            self.settle(number, taken);
+        }
+        while let Some(number) = self.desk.hungry() {
+            let Some(served) = self.conns.get_mut(&number) else { continue };
+            let Some(count) = self.desk.feed(number, &mut served.conn.purse) else { return };
+            if count > 0 {
+                let told = served.conn.tell_unasked(&encode(&Tell::Credits { count }));
+                self.settle(number, told);
+            }
         }
     }
 
@@ -117,6 +149,9 @@ impl Reactor {
                 self.connector.done();
                 // Of a connection that ended meanwhile the queue pairs are dropped here.
                 let Some(served) = self.conns.get_mut(&number) else { return };
+                if let (Ok((_, ends)), Some(device)) = (&outcome, served.conn.connecting()) {
+                    self.desk.admit(number, device, ends, &mut served.conn.purse);
+                }
                 let told = served.conn.connected(outcome);
                 self.settle(number, told);
             }
@@ -130,7 +165,8 @@ impl Reactor {
                 }
             }
             Note::Cut { device, done } => {
-                self.conns.retain(|_, served| served.conn.device() != Some(device));
+                let ended: Vec<u64> = self.conns.iter().filter(|(_, s)| s.conn.device() == Some(device)).map(|(n, _)| *n).collect();
+                ended.into_iter().for_each(|number| self.close(number));
                 drop(done);
             }
         }

@@ -112,7 +112,6 @@ pub(crate) enum Verb {
     /// From our memory into the peer's.
     Write,
     /// As `Write`, and then takes a receive of the peer, whose completion carries the number.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for notices to peers, which go over the connection as yet"))]
     WriteImmediate(u32),
 }
 

@@ -1,0 +1,106 @@
+//! Notices on the asking side: a write of no bytes with an immediate number, posted only with a credit of the rail in hand.
+//!
+//! A credit is a receive on the peer's device and a place in its queue, so no notice meets a receiver that is not ready. A rail comes with
+//! some, used ones come back as the peer finds room, and where there are none a notice waits in `untold` while its rail asks for some.
+//! What was asked for is used at once or returned: who sends nothing keeps no more than the credits its rails came with.
+
+use super::cut::Slice;
+use super::flow::{Advance, number};
+use super::rail::{Rail, Sending};
+use super::sys::{Verb, WorkRequest};
+use super::transport::{Flight, RdmaTransport};
+use super::wire::Ask;
+use crate::transport::Completion;
+
+/// As many credits as one rail asks for at one time.
+pub(super) const WISH_MAX: u32 = 32;
+
+impl RdmaTransport {
+    /// Posts a notice whose keys are known, or leaves it among those that wait for credit.
+    pub(super) fn tell(&mut self, peer: usize, id: u64, value: u32) -> Advance {
+        let Self { flights, links, ports, .. } = self;
+        let Some(flight) = flights.get_mut(&id).filter(|flight| flight.outstanding == 0) else { return Advance::Done };
+        let link = &mut links[peer];
+        let wanted = link.untold.len() as u32 + 1;
+        let mut rails: Vec<&mut Rail> = link.ups().collect();
+        if let Some(rail) = rails.iter_mut().filter(|rail| rail.credits > 0).min_by_key(|rail| rail.backlog()) {
+            let place = rail.sendings.iter().position(Sending::has_room).filter(|_| ports[rail.device].has_room());
+            let Some(place) = place else { return Advance::Full };
+            let (generation, sending) = (rail.generation, &mut rail.sendings[place]);
+            let (sequence, signaled) = sending.record(Some(id), Some(Slice::of_notice()), None, false);
+            // No bytes: needs no key, as the one of the segment was shown before.
+            let (id, op) = (number(generation, place, sequence), Verb::WriteImmediate(value));
+            sending.chain.push(WorkRequest { id, op, remote: 0, key: 0, signaled }, &[]);
+            rail.credits -= 1;
+            ports[rail.device].outstanding += 1;
+            flight.outstanding += 1;
+            flight.todo = Some(Default::default());
+            return Advance::Done;
+        }
+        let asking = rails.iter().any(|rail| rail.asked >= wanted.min(WISH_MAX));
+        let Some(rail) = rails.first_mut() else { return Advance::Later };
+        if !asking {
+            rail.wish(wanted);
+        }
+        link.untold.push_back(id);
+        Advance::Done
+    }
+
+    /// Whether a piece of work is a notice that waits for credit.
+    pub(super) fn untold(&self, flight: &Flight) -> bool {
+        self.links[flight.peer].untold.contains(&flight.work.id)
+    }
+
+    /// The peer gave credits to a rail.
+    pub(super) fn credit(&mut self, peer: usize, slot: usize, count: u32) {
+        if let Some(rail) = self.links[peer].slots[slot].rail() {
+            rail.credits = rail.credits.saturating_add(count);
+            rail.asked = rail.asked.saturating_sub(count);
+        }
+    }
+
+    /// Puts the notices without a credit back in front of what waits: something about their peer has changed.
+    pub(super) fn retell(&mut self, peer: usize) {
+        let link = &mut self.links[peer];
+        while let Some(id) = link.untold.pop_back() {
+            if let Some(flight) = self.flights.get_mut(&id) {
+                flight.waits = true;
+                link.waiting.push_front(id);
+            }
+        }
+    }
+
+    /// Takes the wish for credits back when no notice waits for one any more.
+    pub(super) fn wish_no_more(&mut self, peer: usize) {
+        let Self { flights, links, .. } = self;
+        let link = &mut links[peer];
+        link.untold.retain(|id| flights.contains_key(id));
+        if link.untold.is_empty() {
+            link.ups().filter(|rail| rail.asked > 0).for_each(|rail| rail.wish(0));
+        }
+    }
+
+    /// After the peer said something: sends what may be sent now, and gives credits that came on a wish back once no notice waits for one.
+    pub(super) fn heard(&mut self, peer: usize, done: &mut Vec<Completion>) {
+        self.retell(peer);
+        self.pump(peer, done);
+        let link = &mut self.links[peer];
+        if !link.untold.is_empty() {
+            return;
+        }
+        for rail in link.ups().filter(|rail| rail.credits > rail.standing) {
+            let count = rail.credits - rail.standing;
+            if rail.ask(&Ask::Return { count }).is_ok() {
+                rail.credits = rail.standing;
+            }
+        }
+    }
+}
+
+impl Rail {
+    fn wish(&mut self, count: u32) {
+        self.asked = count.min(WISH_MAX);
+        // A rail that breaks here is noticed by who looks after its socket, and what waits goes elsewhere then.
+        let _ = self.ask(&Ask::Credits { count: self.asked });
+    }
+}
