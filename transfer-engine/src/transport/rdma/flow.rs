@@ -448,6 +448,7 @@ impl RdmaTransport {
         for tell in heard {
             match tell {
                 Tell::Key { id, grant } => {
+                    self.shown(peer, slot, grant.is_ok());
                     let link = &mut self.links[peer];
                     let Some(key) = link.questions.remove(&id) else { continue };
                     match grant {

@@ -6,11 +6,12 @@
 
 use super::cut::Slice;
 use super::flow::{Advance, number};
-use super::rail::{Rail, Sending};
+use super::rail::{Rail, Sending, Shown};
 use super::sys::{Verb, WorkRequest};
 use super::transport::{Flight, RdmaTransport};
 use super::wire::Ask;
 use crate::transport::Completion;
+use perilune_protocol::{Capability, SegmentId};
 
 /// As many credits as one rail asks for at one time.
 pub(super) const WISH_MAX: u32 = 32;
@@ -18,11 +19,11 @@ pub(super) const WISH_MAX: u32 = 32;
 impl RdmaTransport {
     /// Posts a notice whose keys are known, or leaves it among those that wait for credit.
     pub(super) fn tell(&mut self, peer: usize, id: u64, value: u32) -> Advance {
-        let Self { flights, links, ports, .. } = self;
+        let Self { flights, links, ports, question, .. } = self;
         let Some(flight) = flights.get_mut(&id).filter(|flight| flight.outstanding == 0) else { return Advance::Done };
         let link = &mut links[peer];
         let wanted = link.untold.len() as u32 + 1;
-        let mut rails: Vec<&mut Rail> = link.ups().collect();
+        let (mut rails, mut strangers): (Vec<&mut Rail>, Vec<&mut Rail>) = link.ups().partition(|rail| rail.shown == Shown::Yes);
         if let Some(rail) = rails.iter_mut().filter(|rail| rail.credits > 0).min_by_key(|rail| rail.backlog()) {
             let place = rail.sendings.iter().position(Sending::has_room).filter(|_| ports[rail.device].has_room());
             let Some(place) = place else { return Advance::Full };
@@ -38,9 +39,19 @@ impl RdmaTransport {
             return Advance::Done;
         }
         let asking = rails.iter().any(|rail| rail.asked >= wanted.min(WISH_MAX));
-        let Some(rail) = rails.first_mut() else { return Advance::Later };
-        if !asking {
-            rail.wish(wanted);
+        if let Some(rail) = strangers.first_mut() {
+            // The keys may have come over another rail: its peer must see the capability over this one too.
+            if rail.shown == Shown::No {
+                *question += 1;
+                rail.show(*question, flight.work.segment_id(), flight.work.capability());
+                link.questions.insert(*question, (flight.work.segment_id(), flight.work.capability().0));
+            }
+        } else if let Some(rail) = rails.first_mut() {
+            if !asking {
+                rail.wish(wanted);
+            }
+        } else {
+            return Advance::Later;
         }
         link.untold.push_back(id);
         Advance::Done
@@ -49,6 +60,15 @@ impl RdmaTransport {
     /// Whether a piece of work is a notice that waits for credit.
     pub(super) fn untold(&self, flight: &Flight) -> bool {
         self.links[flight.peer].untold.contains(&flight.work.id)
+    }
+
+    /// The peer answered a question for keys that came over a rail.
+    pub(super) fn shown(&mut self, peer: usize, slot: usize, granted: bool) {
+        if let Some(rail) = self.links[peer].slots[slot].rail()
+            && rail.shown != Shown::Yes
+        {
+            rail.shown = if granted { Shown::Yes } else { Shown::No };
+        }
     }
 
     /// The peer gave credits to a rail.
@@ -98,6 +118,12 @@ impl RdmaTransport {
 }
 
 impl Rail {
+    fn show(&mut self, id: u64, segment: SegmentId, capability: Capability) {
+        self.shown = Shown::Asked;
+        // As below.
+        let _ = self.ask(&Ask::Key { id, segment, capability });
+    }
+
     fn wish(&mut self, count: u32) {
         self.asked = count.min(WISH_MAX);
         // A rail that breaks here is noticed by who looks after its socket, and what waits goes elsewhere then.

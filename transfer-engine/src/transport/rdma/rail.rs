@@ -129,6 +129,16 @@ pub(super) struct Rail {
     pub(super) standing: u32,
     /// Credits that were asked for; 0 when the peer has answered.
     pub(super) asked: u32,
+    /// Whether the peer saw a capability over this rail: only then it takes notices from it.
+    pub(super) shown: Shown,
+}
+
+/// How far a capability was shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shown {
+    No,
+    Asked,
+    Yes,
 }
 
 impl Rail {
@@ -136,7 +146,7 @@ impl Rail {
         let Opened { control, queues, remote, credits } = opened;
         let sendings = queues.into_iter().map(Sending::new).collect();
         let (inbox, turn) = (Inbox::default(), (0, 0));
-        Self { generation, control, inbox, sendings, device, remote, turn, credits, standing: credits, asked: 0 }
+        Self { generation, control, inbox, sendings, device, remote, turn, credits, standing: credits, asked: 0, shown: Shown::No }
     }
 
     /// Sends a frame. They are so small that a socket without room for one has a peer that stopped reading.

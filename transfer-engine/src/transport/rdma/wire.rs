@@ -14,6 +14,7 @@
 //!   Return { count }                        ->                                    so many will not be used
 //!                                           <-  Credits { count }                 at any time: so many more
 //! ```
+//! Notices and `Credits` come from a connection only after it got a `Key`: so who sends them is known to have the right.
 //! One such connection carries the queue pairs of one rail: one of our devices with one of theirs. It lives as long as they do, so its end
 //! is the end of them on both sides, and a peer that dies is noticed at once.
 
