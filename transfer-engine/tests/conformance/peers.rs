@@ -120,6 +120,36 @@ fn a_peer_that_restarted_while_nobody_looked_is_found_again() {
 }
 
 #[test]
+fn notices_find_a_peer_that_restarted_and_say_when_there_is_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s").display().to_string();
+    let peer = Peer::start(0, &path);
+    let port = peer.at.rsplit(':').next().unwrap().parse().unwrap();
+    let client = Engine::builder().lanes(1).build().unwrap();
+    let ways = [peer.tcp(&client), client.connect(&desc(ID, LEN, CAPABILITY, vec![shm_at(&path)]))];
+    ways.iter().for_each(|segment| client.notify(segment, 1, LONG).unwrap());
+    peer.signal(Signal::SIGSTOP);
+    std::thread::scope(|scope| {
+        let waiting: Vec<_> = ways.iter().map(|segment| scope.spawn(|| client.notify(segment, 2, LONG))).collect();
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_millis(50) {
+            std::thread::yield_now();
+        }
+        assert!(waiting.iter().all(|sender| !sender.is_finished()), "nobody answers");
+        drop(peer);
+        for sender in waiting {
+            let error = sender.join().unwrap().unwrap_err();
+            assert_eq!(error.kind, TransferErrorKind::PeerGone, "{error}");
+        }
+    });
+    for segment in &ways {
+        assert_eq!(client.notify(segment, 3, LONG).unwrap_err().kind, TransferErrorKind::PeerUnreachable);
+    }
+    let _back = Peer::start(port, &path);
+    ways.iter().for_each(|segment| client.notify(segment, 4, LONG).unwrap());
+}
+
+#[test]
 fn a_silent_peer_ends_at_the_deadline_and_disturbs_nobody_else() {
     let (silent, lively) = (Peer::start(0, ""), Peer::start(0, ""));
     let client = Engine::builder().lanes(1).build().unwrap();

@@ -2,7 +2,7 @@
 #![cfg(feature = "rdma")]
 
 use perilune_protocol::{Capability, Extent, NodeId, Protocol, SegmentDesc, SegmentId};
-use perilune_transfer_engine::{Counted, Engine, Job, Memory, RdmaSettings, Segment, rdma_counts, rdma_objects};
+use perilune_transfer_engine::{Counted, Engine, Job, LocalSlice, Memory, Op, RdmaSettings, Request, Segment, rdma_counts, rdma_objects};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -148,6 +148,34 @@ fn notices_arrive_when_links_are_cut_under_them() {
     let by = |name| counters.transports.iter().find(|c| c.transport == name && c.counted == Counted::Asked).unwrap().notify.ops;
     assert!(by("rdma") >= u64::from(BEFORE) && by("tcp") > 0 && by("rdma") + by("tcp") == u64::from(ALL), "{counters:?}");
     assert!(rdma_counts().rails_lost > before.rails_lost, "a link was cut under them");
+}
+
+#[test]
+#[ignore = "needs an RDMA device: scripts/rxe-vm"]
+fn work_that_is_taken_back_does_not_hold_up_what_was_under_way_with_it() {
+    let world = world(&["rxe_va"], &["rxe_vb"], false);
+    write_and_check(&world, 1, 1 << 20);
+    let notices = world.server.notices();
+    let bytes = [pattern(2, 16 << 20), pattern(3, 16 << 20)];
+    let request = |bytes: &[u8], offset| Request {
+        op: Op::Write,
+        segment: world.segment.clone(),
+        extents: at(offset, bytes.len()),
+        local: vec![LocalSlice::from_ref(bytes)],
+    };
+    let notice = Request { op: Op::Notify(7), segment: world.segment.clone(), extents: Vec::new(), local: Vec::new() };
+    // SAFETY: the buffers outlive the tickets, and nobody writes to them.
+    let (first, second) = unsafe {
+        (world.client.submit(vec![request(&bytes[0], 0)], LONG), world.client.submit(vec![request(&bytes[1], 16 << 20), notice], LONG))
+    };
+    let begun = Instant::now();
+    drop(first);
+    assert_eq!(second.wait(), [Ok(()), Ok(())]);
+    assert!(begun.elapsed() < LONG / 2, "{:?}", begun.elapsed());
+    assert_eq!(notices.next(LONG).map(|notice| notice.number), Some(7));
+    let mut there = vec![0; 16 << 20];
+    assert!(world.memory.read_at(16 << 20, &mut there));
+    assert!(there == bytes[1]);
 }
 
 #[test]

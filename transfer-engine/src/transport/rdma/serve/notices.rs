@@ -89,21 +89,15 @@ impl Desk {
         station.channel.take();
         // Armed first: what comes while the queue is emptied raises another event.
         let armed = station.completions.arm();
-        let (mut some, mut taken) = ([Completed::default(); 32], 0);
-        loop {
-            let count = station.completions.poll(&mut some);
-            for completed in &some[..count] {
-                let owner = self.owners.get(&(device, completed.queue_pair));
-                if let (Status::Success, Some(value), Some(owner)) = (completed.status, completed.immediate, owner) {
-                    self.arrived.push_back((*owner, value));
-                }
-            }
-            taken += count as u32;
-            if count == 0 {
-                break;
+        let mut taken: Vec<Completed> = Vec::new();
+        while station.completions.poll(&mut taken) > 0 {}
+        for completed in &taken {
+            let owner = self.owners.get(&(device, completed.queue_pair));
+            if let (Status::Success, Some(value), Some(owner)) = (completed.status, completed.immediate, owner) {
+                self.arrived.push_back((*owner, value));
             }
         }
-        if let Err(cause) = armed.and_then(|()| station.receives.post(taken)) {
+        if let Err(cause) = armed.and_then(|()| station.receives.post(taken.len() as u32)) {
             tracing::error!(device, "RDMA: notices can no longer be received: {cause}");
         }
     }
