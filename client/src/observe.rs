@@ -99,7 +99,7 @@ fn transfers(engine: &Engine) -> Vec<prometheus::proto::MetricFamily> {
             Counted::Asked => "asked",
             Counted::Served => "served",
         };
-        for (name, op) in [("read", &counts.read), ("write", &counts.write)] {
+        for (name, op) in [("read", &counts.read), ("write", &counts.write), ("notify", &counts.notify)] {
             ops.with_label_values(&[counts.transport, end, name]).inc_by(op.ops);
             bytes.with_label_values(&[counts.transport, end, name]).inc_by(op.bytes);
             for (kind, count) in &op.errors {

@@ -55,6 +55,18 @@ impl Peer {
         kill(Pid::from_raw(self.child.id() as i32), signal).unwrap();
     }
 
+    /// Stops it, and waits until each of its threads has.
+    fn stop(&self) {
+        self.signal(Signal::SIGSTOP);
+        let stopped = |task: std::io::Result<std::fs::DirEntry>| {
+            let stat = std::fs::read_to_string(task.unwrap().path().join("stat")).unwrap();
+            stat.rsplit(')').next().unwrap().trim_start().starts_with('T')
+        };
+        while !std::fs::read_dir(format!("/proc/{}/task", self.child.id())).unwrap().all(stopped) {
+            std::thread::yield_now();
+        }
+    }
+
     fn tcp(&self, client: &Engine) -> Segment {
         client.connect(&desc(ID, LEN, CAPABILITY, vec![Endpoint::Tcp(self.at.clone())]))
     }
@@ -128,7 +140,7 @@ fn notices_find_a_peer_that_restarted_and_say_when_there_is_none() {
     let client = Engine::builder().lanes(1).build().unwrap();
     let ways = [peer.tcp(&client), client.connect(&desc(ID, LEN, CAPABILITY, vec![shm_at(&path)]))];
     ways.iter().for_each(|segment| client.notify(segment, 1, LONG).unwrap());
-    peer.signal(Signal::SIGSTOP);
+    peer.stop();
     std::thread::scope(|scope| {
         let waiting: Vec<_> = ways.iter().map(|segment| scope.spawn(|| client.notify(segment, 2, LONG))).collect();
         let begun = Instant::now();

@@ -358,10 +358,7 @@ impl RdmaTransport {
         if let Some(flight) = self.flights.get_mut(&id) {
             flight.todo = None;
         }
-        // The others go on with the next step of the lane.
-        if self.links[peer].waiting.len() > 1 {
-            self.wake.fire();
-        }
+        self.stranded.push(peer);
     }
 
     /// Starts to connect the rails of a peer that are due.

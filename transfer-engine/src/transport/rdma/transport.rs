@@ -71,6 +71,8 @@ pub(super) struct RdmaTransport {
     news: mpsc::Receiver<News>,
     /// Done while something else was going on; reported by the next poll.
     pub(super) late: Vec<Completion>,
+    /// Peers whose other work lost its rail to work that was taken back: it goes on with the next step of the lane.
+    pub(super) stranded: Vec<usize>,
     patience: Patience,
     completed: Vec<Completed>,
     /// Steps since it looked after its sockets.
@@ -101,6 +103,7 @@ impl RdmaTransport {
             tell,
             news,
             late: Vec::new(),
+            stranded: Vec::new(),
             patience: Patience::new(),
             completed: Vec::new(),
             unlooked: 0,
@@ -222,6 +225,7 @@ impl Transport for RdmaTransport {
 
     fn poll(&mut self, done: &mut Vec<Completion>, wait: Duration) {
         done.append(&mut self.late);
+        std::mem::take(&mut self.stranded).into_iter().for_each(|peer| self.pump(peer, done));
         self.take_completions(done);
         self.look_sometimes(done);
         if !done.is_empty() || wait.is_zero() {

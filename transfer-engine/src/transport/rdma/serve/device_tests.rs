@@ -280,3 +280,32 @@ fn notices_come_from_who_has_the_right_and_a_credit() {
         assert_eq!(notices.next(LONG).map(|notice| notice.number), Some(number));
     }
 }
+
+#[test]
+#[ignore = "needs an RDMA device: scripts/rxe-vm"]
+fn credits_that_are_kept_from_others_are_taken_with_the_connection() {
+    let rig = Rig::new();
+    let notices = Notices::new(Arc::clone(&rig.exports.mailbox));
+    let (keeper, other) = (Peer::new(&rig, 0, 1), Peer::new(&rig, 0, 1));
+    let wish = |peer: &Peer| {
+        assert!(peer.key(&rig, rig.capability).is_ok());
+        wire::send(&peer.stream, &Ask::Credits { count: 5 }).unwrap();
+    };
+    wish(&keeper);
+    assert_eq!(wire::receive::<Tell>(&keeper.stream).unwrap(), Tell::Credits { count: 5 });
+    while rig.exports.mailbox.put(0) {}
+    wish(&other);
+    assert!(wire::receive::<Tell>(&keeper.stream).is_err(), "its connection ends");
+    assert_eq!(wire::receive::<Tell>(&other.stream).unwrap(), Tell::Credits { count: 5 });
+    // Who returns them is left alone, and what waits for them gets them.
+    wire::send(&other.stream, &Ask::Return { count: 5 }).unwrap();
+    let third = Peer::new(&rig, 0, 1);
+    wish(&third);
+    let mut got = third.credits;
+    while got < 5 {
+        let Tell::Credits { count } = wire::receive(&third.stream).unwrap() else { panic!("credits come") };
+        got += count;
+    }
+    assert_eq!(notices.next(Duration::ZERO).map(|notice| notice.number), Some(0));
+    assert!(other.key(&rig, rig.capability).is_ok(), "it is still served");
+}

@@ -3,7 +3,8 @@
 //! A credit given out has a receive on its device and a promised place in the mailbox, so an honest peer never meets a receiver that is not
 //! ready. Half of the places are standing credits: each connection is told of a few when it is made, and gets used ones back by itself. A
 //! peer that came too late for any, or wants more, asks; that is served from the other half, in turn, and who asks uses or returns it. So a
-//! crowd of silent peers cannot keep a new one from being heard, at the price of a round trip for each of its notices.
+//! crowd of silent peers cannot keep a new one from being heard, at the price of a round trip for each of its notices. A peer that keeps what
+//! it asked for, while others wait, is disconnected: a process that was stopped, or one that fell asleep before it could return them.
 
 use crate::notice::Mailbox;
 use crate::transport::rdma::notify::WISH_MAX;
@@ -12,11 +13,15 @@ use crate::transport::rdma::sys::{Completed, Status};
 use crate::transport::rdma::wire::End;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Standing credits of a connection, where there are some left.
 const STANDING: u32 = 8;
 /// Standing credits of all connections together.
 const STANDING_MAX: u32 = (crate::notice::PLACES / 2) as u32;
+
+/// So long a connection may keep credits it asked for while others wait for some.
+pub(super) const KEEP_MAX: Duration = Duration::from_secs(2);
 
 /// What a connection may send. Its credits are given out, on their way back as notices, or returned.
 #[derive(Default)]
@@ -34,11 +39,23 @@ pub(super) struct Purse {
     pub(super) wanted: u32,
     /// Given back since the desk looked.
     pub(super) returned: u32,
+    /// Since when it holds more than the standing ones.
+    more_since: Option<Instant>,
 }
 
 impl Purse {
     pub(super) fn holds(&self, count: u32) -> bool {
         count <= self.held.saturating_sub(self.returned)
+    }
+
+    /// Whether it keeps from others what it asked for.
+    pub(super) fn hoards(&self) -> bool {
+        self.more_since.is_some_and(|since| since.elapsed() >= KEEP_MAX)
+    }
+
+    fn hold(&mut self, held: u32) {
+        self.held = held;
+        self.more_since = if held > self.standing { self.more_since.or_else(|| Some(Instant::now())) } else { None };
     }
 
     /// Credits it should get now. Those it used come back when half of the standing ones are gone, not one by one.
@@ -112,7 +129,7 @@ impl Desk {
         if !purse.trusted || purse.held == 0 {
             return Err("it sent a notice without having shown a capability, or without a credit".to_owned());
         }
-        purse.held -= 1;
+        purse.hold(purse.held - 1);
         self.left[purse.device] += 1;
         self.mailbox.keep(value);
         self.look_at(number, purse);
@@ -122,11 +139,16 @@ impl Desk {
     /// Notes what a connection gave back, and that it is due some.
     pub(super) fn look_at(&mut self, number: u64, purse: &mut Purse) {
         let returned = std::mem::take(&mut purse.returned).min(purse.held);
-        purse.held -= returned;
+        purse.hold(purse.held - returned);
         self.take_back(purse.device, returned);
         if purse.due() > 0 && !self.hungry.contains(&number) {
             self.hungry.push_back(number);
         }
+    }
+
+    /// Whether somebody waits for credits.
+    pub(super) fn short(&self) -> bool {
+        !self.hungry.is_empty()
     }
 
     /// Whose turn it is to get credits. A connection that is gone is passed over.
@@ -145,7 +167,7 @@ impl Desk {
             self.hungry.push_front(number);
             return None;
         }
-        purse.held += count;
+        purse.hold(purse.held + count);
         purse.wanted = purse.wanted.saturating_sub(count);
         if purse.due() > 0 {
             self.hungry.push_back(number);
@@ -192,7 +214,6 @@ impl Desk {
 mod tests {
     use super::*;
     use crate::notice::{Notices, PLACES};
-    use std::time::Duration;
 
     fn desk(receives: u32) -> (Desk, Notices) {
         let mailbox = Arc::new(Mailbox::default());
@@ -271,7 +292,12 @@ mod tests {
             fed(&mut desk, &mut purses);
         }
         assert_eq!((purses[0].held, purses[1].held, desk.left[0]), (STANDING + WISH_MAX - STANDING + 1, STANDING, 0));
-        assert!(purses[0].holds(WISH_MAX) && !purses[0].holds(WISH_MAX + STANDING + 2));
+        assert!(purses[0].more_since.is_some() && purses[1].more_since.is_none() && !purses[0].hoards());
+        purses[0].returned = purses[0].held - STANDING;
+        desk.look_at(0, &mut purses[0]);
+        assert!(purses[0].more_since.is_none());
+        purses[0].hold(STANDING + WISH_MAX);
+        assert!(purses[0].holds(WISH_MAX) && !purses[0].holds(WISH_MAX + STANDING + 1));
     }
 
     #[test]

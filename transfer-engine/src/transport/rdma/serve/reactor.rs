@@ -5,7 +5,7 @@ use crate::segment::Exports;
 use crate::transport::rdma::device::Device;
 use crate::transport::rdma::serve::conn::{Conn, Served};
 use crate::transport::rdma::serve::connect::{Connected, Connector};
-use crate::transport::rdma::serve::notices::Desk;
+use crate::transport::rdma::serve::notices::{Desk, KEEP_MAX};
 use crate::transport::rdma::serve::{FIRST_DEVICE, LISTENER, Note, Shared, WAKE};
 use crate::transport::rdma::wire::{Offer, Tell, encode};
 use nix::errno::Errno;
@@ -83,12 +83,13 @@ impl Reactor {
         }
     }
 
-    /// Until the first connection that says nothing is given up.
+    /// Until the first connection that says nothing, or keeps what others wait for, is given up.
     fn timeout(&self) -> EpollTimeout {
         let pause = self.paused.then_some(ACCEPT_PAUSE);
         let since = self.conns.values().filter_map(|served| served.conn.silent_since()).min();
         let late = since.map(|at| self.patience.saturating_sub(at.elapsed()));
-        pause.into_iter().chain(late).min().map_or(EpollTimeout::NONE, |wait| EpollTimeout::from(milliseconds(wait)))
+        let short = self.desk.short().then_some(KEEP_MAX);
+        pause.into_iter().chain(late).chain(short).min().map_or(EpollTimeout::NONE, |wait| EpollTimeout::from(milliseconds(wait)))
     }
 
     fn turn(&mut self, number: u64) {
@@ -135,10 +136,16 @@ impl Reactor {
         }
         while let Some(number) = self.desk.hungry() {
             let Some(served) = self.conns.get_mut(&number) else { continue };
-            let Some(count) = self.desk.feed(number, &mut served.conn.purse) else { return };
+            let Some(count) = self.desk.feed(number, &mut served.conn.purse) else { break };
             if count > 0 {
                 let told = served.conn.tell_unasked(&encode(&Tell::Credits { count }));
                 self.settle(number, told);
+            }
+        }
+        if self.desk.short() {
+            let hoarders: Vec<u64> = self.conns.iter().filter(|(_, served)| served.conn.purse.hoards()).map(|(n, _)| *n).collect();
+            for number in hoarders {
+                self.settle(number, Err("it kept credits that others wait for".to_owned()));
             }
         }
     }
