@@ -25,6 +25,6 @@ pub use fault::{EngineError, MemoryError, TransferError, TransferErrorKind};
 pub use memory::{Memory, MemoryIdentity, host_id};
 pub use notice::{Notice, Notices};
 pub use observe::{Counted, Counters, OpCounts, TransportCounts};
-pub use rdma::{RdmaCounts, RdmaDevice, RdmaGid, RdmaSettings, RdmaStatus, rdma_counts, rdma_objects, rdma_status};
+pub use rdma::{RdmaConnection, RdmaCounts, RdmaDevice, RdmaGid, RdmaSettings, RdmaStatus, rdma_counts, rdma_objects, rdma_status};
 pub use request::{Job, LocalSlice, Op, Outcome, Request};
 pub use segment::Segment;

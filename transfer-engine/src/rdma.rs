@@ -3,6 +3,7 @@
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::str::FromStr;
 
 /// How an engine uses RDMA. The defaults take every device with an active port.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,11 +22,54 @@ pub struct RdmaSettings {
     pub region: u64,
     /// Overrides the NUMA node that sysfs tells of a device.
     pub numa_nodes: BTreeMap<String, u32>,
+    /// How queue pairs are connected. With `Cm` a server takes both ways, and a client asks that way only.
+    pub connection: RdmaConnection,
 }
 
 impl Default for RdmaSettings {
     fn default() -> Self {
-        Self { devices: Vec::new(), port: 1, gid_index: None, queue_pairs: 2, slice: 1 << 20, region: 4 << 30, numa_nodes: BTreeMap::new() }
+        Self {
+            devices: Vec::new(),
+            port: 1,
+            gid_index: None,
+            queue_pairs: 2,
+            slice: 1 << 20,
+            region: 4 << 30,
+            numa_nodes: BTreeMap::new(),
+            connection: RdmaConnection::Exchange,
+        }
+    }
+}
+
+/// How two sides connect their queue pairs. They agree on it over TCP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RdmaConnection {
+    /// By telling each other what their devices must know.
+    #[default]
+    Exchange,
+    /// By the connection manager of the kernel (`rdma_cm`), which needs librdmacm, and devices whose GID is an IP address: RoCE, not
+    /// InfiniBand. iWARP devices connect this way whatever is set.
+    Cm,
+}
+
+impl fmt::Display for RdmaConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Exchange => "exchange",
+            Self::Cm => "cm",
+        })
+    }
+}
+
+impl FromStr for RdmaConnection {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        [Self::Exchange, Self::Cm].into_iter().find(|way| way.to_string() == word).ok_or_else(|| {
+            format!(
+                "RDMA queue pairs are not connected by `{word}`: by `exchange` (our own) or by `cm` (the connection manager of the kernel)"
+            )
+        })
     }
 }
 
@@ -70,7 +114,7 @@ pub struct RdmaGid {
     pub index: u8,
     /// As an IPv6 address.
     pub address: String,
-    /// `RoCE v2` or `IB/RoCE v1`.
+    /// `RoCE v2`, `IB/RoCE v1` or `iWARP`.
     pub kind: String,
 }
 
@@ -199,6 +243,15 @@ mod tests {
         let want = "RDMA:\n  rxe_va port 1: active, Ethernet, MTU 4096, GID 1 ::ffff:10.78.0.1 (RoCE v2), NUMA node 1\n  mlx5_0 port 1: it cannot be opened";
         assert_eq!(status.to_string(), want);
         assert!(status.usable());
+    }
+
+    #[test]
+    fn ways_to_connect_are_read_as_they_are_written() {
+        for way in [RdmaConnection::Exchange, RdmaConnection::Cm] {
+            assert_eq!(way.to_string().parse(), Ok(way));
+        }
+        let error = "rdma_cm".parse::<RdmaConnection>().unwrap_err();
+        assert!(error.contains("`rdma_cm`") && error.contains("`exchange`") && error.contains("`cm`"), "{error}");
     }
 
     #[test]

@@ -21,10 +21,11 @@ pub(crate) enum Way {
     Rdma,
 }
 
-/// Devices for the side that is told by `variable`: those it names, else all there are.
+/// Devices for the side that is told by `variable`: those it names, else all there are. `PERILUNE_RDMA_CONNECTION` says how they connect.
 pub(crate) fn rdma(variable: &str) -> RdmaSettings {
     let devices = std::env::var(variable).map(|names| names.split(',').map(str::to_owned).collect()).unwrap_or_default();
-    RdmaSettings { devices, ..RdmaSettings::default() }
+    let connection = std::env::var("PERILUNE_RDMA_CONNECTION").map(|word| word.parse().unwrap()).unwrap_or_default();
+    RdmaSettings { devices, connection, ..RdmaSettings::default() }
 }
 
 pub(crate) struct Rig {

@@ -17,8 +17,11 @@ struct World {
     segment: Segment,
 }
 
-fn settings(devices: &[&str]) -> RdmaSettings {
-    RdmaSettings { devices: devices.iter().map(|&name| name.to_owned()).collect(), ..RdmaSettings::default() }
+/// Devices on these ends of cables: soft-RoCE, or of the kind that PERILUNE_RDMA_KIND names (`siw`).
+fn settings(ends: &[&str]) -> RdmaSettings {
+    let kind = std::env::var("PERILUNE_RDMA_KIND").unwrap_or_else(|_| "rxe".to_owned());
+    let connection = std::env::var("PERILUNE_RDMA_CONNECTION").map(|word| word.parse().unwrap()).unwrap_or_default();
+    RdmaSettings { devices: ends.iter().map(|end| format!("{kind}_{end}")).collect(), connection, ..RdmaSettings::default() }
 }
 
 fn at(offset: u64, len: usize) -> Vec<Extent> {
@@ -65,7 +68,7 @@ fn write_and_check(world: &World, seed: u8, len: usize) {
 #[test]
 #[ignore = "needs RDMA devices on two cables: scripts/rxe-vm --net pairs"]
 fn links_go_down_and_come_back() {
-    let world = world(&["rxe_va", "rxe_vc"], &["rxe_vb", "rxe_vd"], false);
+    let world = world(&["va", "vc"], &["vb", "vd"], false);
     write_and_check(&world, 1, 4 << 20);
     // While bytes travel, one of two cables is cut: the caller hears nothing of it.
     let before = rdma_counts();
@@ -94,9 +97,9 @@ fn links_go_down_and_come_back() {
 #[test]
 #[ignore = "needs RDMA devices on two cables: scripts/rxe-vm --net pairs"]
 fn without_any_cable_tcp_carries_the_bytes_and_without_tcp_the_caller_is_told() {
-    let both = world(&["rxe_vc"], &["rxe_vd"], true);
+    let both = world(&["vc"], &["vd"], true);
     write_and_check(&both, 1, 1 << 20);
-    let alone = world(&["rxe_vc"], &["rxe_vd"], false);
+    let alone = world(&["vc"], &["vd"], false);
     write_and_check(&alone, 2, 1 << 20);
     link(&["down", "vc"]);
     write_and_check(&both, 5, 4 << 20);
@@ -181,7 +184,7 @@ fn work_that_is_taken_back_does_not_hold_up_what_was_under_way_with_it() {
 #[test]
 #[ignore = "needs an RDMA device: scripts/rxe-vm"]
 fn nothing_is_left_and_few_doorbells_are_rung() {
-    let devices: (&[&str], &[&str]) = (&["rxe_va"], &["rxe_vb"]);
+    let devices: (&[&str], &[&str]) = (&["va"], &["vb"]);
     let world = world(devices.0, devices.1, false);
     write_and_check(&world, 1, 1 << 20);
     let buffer = pattern(7, SIZE as usize);

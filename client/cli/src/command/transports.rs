@@ -2,7 +2,7 @@
 
 use super::client::ClientArgs;
 use crate::failure::Failure;
-use perilune_client::transfer_engine::RdmaSettings;
+use perilune_client::transfer_engine::{RdmaConnection, RdmaSettings};
 use perilune_client::{Store, StoreConfig};
 use perilune_protocol::Protocol;
 
@@ -21,6 +21,10 @@ pub(crate) struct TransportArgs {
     /// Queue pairs to a peer on each RDMA device, 1 to 16
     #[arg(long, value_name = "COUNT", default_value_t = RdmaSettings::default().queue_pairs, value_parser = clap::value_parser!(u8).range(1..=16))]
     rdma_queue_pairs: u8,
+    /// How RDMA queue pairs are connected: exchange, or cm for the connection manager of the kernel (rdma_cm), which both sides must use;
+    /// iWARP devices always use it
+    #[arg(long, value_name = "WAY", default_value_t)]
+    rdma_connection: RdmaConnection,
 }
 
 impl TransportArgs {
@@ -29,6 +33,7 @@ impl TransportArgs {
             devices: self.rdma_devices.clone(),
             gid_index: self.rdma_gid_index,
             queue_pairs: self.rdma_queue_pairs,
+            connection: self.rdma_connection,
             ..RdmaSettings::default()
         }
     }

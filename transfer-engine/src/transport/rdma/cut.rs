@@ -63,6 +63,8 @@ pub(super) struct Limits {
     pub(super) inline: u64,
     /// Bytes of each memory region of the segment: no slice lies in two.
     pub(super) piece: u64,
+    /// The most local stretches of one slice, 1 to [`PARTS`].
+    pub(super) parts: usize,
 }
 
 /// Cuts work into slices, in order.
@@ -84,7 +86,7 @@ pub(super) fn cut(work: &Work, buffers: &Buffers, limits: Limits) -> VecDeque<Sl
             let way = if registered.is_some() { Way::Direct } else { Way::Staged };
             let most = if way == Way::Direct { limits.slice } else { limits.slice.min(LARGE) };
             let mut open = match slice.take() {
-                Some(open) if open.way == way && open.used < PARTS && open.len < most && at % limits.piece != 0 => open,
+                Some(open) if open.way == way && open.used < limits.parts && open.len < most && at % limits.piece != 0 => open,
                 full => {
                     if let Some(full) = full {
                         slices.push_back(full);

@@ -19,6 +19,8 @@ pub(crate) struct Device {
     pub(crate) gid: [u8; 16],
     pub(crate) numa_node: Option<u32>,
     pub(crate) ethernet: bool,
+    /// It speaks iWARP: connects by the connection manager, and says of a write that it is sent, not that it arrived.
+    pub(crate) iwarp: bool,
     gid_index: Option<u8>,
     sysfs: Sysfs,
     /// The entry that was used last: a table has a thousand places, and mostly it is still the one.
@@ -28,15 +30,11 @@ pub(crate) struct Device {
 impl Device {
     /// Opens a device whose port is active.
     fn open(name: &str, settings: &RdmaSettings, sysfs: &Sysfs) -> Result<Self, String> {
-        if sysfs.is_iwarp(name) {
-            return Err(format!(
-                "{name} speaks iWARP, which connects only by the connection manager; Perilune connects by its own exchange"
-            ));
-        }
         let context = Context::open(name).map_err(|e| e.to_string())?;
         let port = context.port(settings.port).map_err(|e| e.to_string())?;
         active(name, settings.port, &port)?;
-        let gid = gid_of(sysfs, name, settings.port, port.ethernet, settings.gid_index)?;
+        let iwarp = context.is_iwarp();
+        let gid = gid_of(sysfs, name, settings.port, (port.ethernet, iwarp), settings.gid_index)?;
         let domain = Domain::new(&context).map_err(|e| e.to_string())?;
         let numa_node = settings.numa_nodes.get(name).copied().or_else(|| sysfs.node_of_device(name));
         Ok(Self {
@@ -48,6 +46,7 @@ impl Device {
             gid: gid.bytes,
             numa_node,
             ethernet: port.ethernet,
+            iwarp,
             gid_index: settings.gid_index,
             sysfs: sysfs.clone(),
             last_gid: Mutex::default(),
@@ -60,7 +59,7 @@ impl Device {
         if let Some(gid) = last.filter(|gid| Gid::at(&self.sysfs, &self.name, self.port, gid.index) == Some(*gid)) {
             return Ok(gid);
         }
-        let gid = gid_of(&self.sysfs, &self.name, self.port, self.ethernet, self.gid_index).map_err(unusable)?;
+        let gid = gid_of(&self.sysfs, &self.name, self.port, (self.ethernet, self.iwarp), self.gid_index).map_err(unusable)?;
         *last = Some(gid);
         Ok(gid)
     }
@@ -77,8 +76,9 @@ fn active(name: &str, number: u8, port: &Port) -> Result<(), String> {
     if port.active { Ok(()) } else { Err(format!("{name}: port {number} is not active but {}: is its link up?", port.state)) }
 }
 
-fn gid_of(sysfs: &Sysfs, name: &str, port: u8, ethernet: bool, wanted: Option<u8>) -> Result<Gid, String> {
-    Gid::choose(&Gid::table(sysfs, name, port), ethernet, wanted).map_err(|cause| format!("{name}: port {port}: {cause}"))
+fn gid_of(sysfs: &Sysfs, name: &str, port: u8, (ethernet, iwarp): (bool, bool), wanted: Option<u8>) -> Result<Gid, String> {
+    let chosen = if iwarp { Gid::of_iwarp(sysfs, name, port) } else { Gid::choose(&Gid::table(sysfs, name, port), ethernet, wanted) };
+    chosen.map_err(|cause| format!("{name}: port {port}: {cause}"))
 }
 
 fn unusable(cause: String) -> Failure {
@@ -213,12 +213,5 @@ mod tests {
         assert!(devices.there_may_be_some());
         let error = devices.get().map(|_| ()).unwrap_err().cause;
         assert_eq!(error, "there is no RDMA device `mlx5_7`; there are: mlx5_0, mlx5_1");
-    }
-
-    #[test]
-    fn iwarp_is_not_connected_by_our_exchange() {
-        let (_root, sysfs) = folder(&[("class/infiniband/siw0/node_type", "4: RNIC")]);
-        let error = Devices::with(RdmaSettings::default(), sysfs).unwrap().get().map(|_| ()).unwrap_err().cause;
-        assert!(error.contains("siw0 speaks iWARP"), "{error}");
     }
 }

@@ -3,15 +3,15 @@
 use super::TALLIES;
 use super::cut::{Limits, PARTS, Way, cut};
 use super::link::{Known, PAUSE, Slot};
+use super::ports::{no_notices, parts_for};
 use super::rail::{self, Rail, Sending, Sent};
 use super::sys::{Completed, Local, Status, Verb, WorkRequest};
-use super::transport::{Flight, News, RdmaTransport};
+use super::transport::{Advance, Flight, News, RdmaTransport};
 use super::wire::{Ask, Grant, Tell};
 use crate::fault::{Failure, TransferErrorKind};
 use crate::request::Op;
 use crate::segment::check_bounds;
 use crate::transport::Completion;
-use nix::sys::epoll::{EpollEvent, EpollFlags};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
@@ -80,7 +80,7 @@ impl RdmaTransport {
 
     /// Brings one piece of work as far as it can go.
     fn advance(&mut self, peer: usize, id: u64, done: &mut Vec<Completion>) -> Advance {
-        let Self { flights, links, buffers, question, devices, .. } = self;
+        let Self { flights, links, buffers, question, devices, ports, .. } = self;
         let Some(flight) = flights.get_mut(&id) else { return Advance::Done };
         let link = &mut links[peer];
         if let Err(late) = flight.work.in_time() {
@@ -106,14 +106,18 @@ impl RdmaTransport {
             }
         };
         if let Op::Notify(number) = flight.work.op {
-            return self.tell(peer, id, number);
+            return match no_notices(ports) {
+                Some(cause) => self.finish(id, Err(cause), done),
+                None => self.tell(peer, id, number),
+            };
         }
         if flight.todo.is_none() {
             if let Err(outside) = check_bounds(&flight.work.extents, grant.size) {
                 return self.finish(id, Err(outside), done);
             }
             let inline = link.ups().next().map_or(0, |rail| rail.sendings.iter().map(|s| s.queue.capacity().inline).min().unwrap_or(0));
-            let limits = Limits { slice: devices.settings().slice, inline: u64::from(inline), piece: grant.piece.max(1) };
+            let (slice, parts) = (devices.settings().slice, parts_for(ports));
+            let limits = Limits { slice, inline: u64::from(inline), piece: grant.piece.max(1), parts };
             flight.todo = Some(cut(&flight.work, buffers, limits));
         }
         self.post_slices(peer, id, &grant)
@@ -184,7 +188,9 @@ impl RdmaTransport {
         let mut broken = Vec::new();
         for rail in self.links[peer].slots.iter_mut().filter_map(Slot::rail) {
             let generation = rail.generation;
-            for sending in rail.sendings.iter_mut().filter(|sending| !sending.chain.is_empty()) {
+            for (place, sending) in rail.sendings.iter_mut().enumerate().filter(|(_, sending)| !sending.chain.is_empty()) {
+                let proof = sending.prove(self.staging.as_ref(), rail.device, |sequence| number(generation, place, sequence));
+                self.ports[rail.device].outstanding += usize::from(proof);
                 sending.speak();
                 if let Err(refused) = sending.queue.post(&mut sending.chain) {
                     broken.push((generation, refused.cause));
@@ -202,16 +208,17 @@ impl RdmaTransport {
         let (generation, place, sequence) = ((completed.id >> 40) as u32, (completed.id >> 32) as u8 as usize, completed.id as u32);
         let Some(&(peer, slot)) = self.rails.get(&generation) else { return };
         let failed = completed.status != Status::Success;
-        // All before a request that failed succeeded, or they would have come first.
+        // All before a request that failed succeeded, or they would have come first. On iWARP nothing is known of them.
         let until = if failed { sequence.wrapping_sub(1) } else { sequence };
-        while let Some(sent) = self.links[peer].slots[slot].rail().and_then(|rail| rail.sendings.get_mut(place)?.settle(until)) {
+        let known = !failed || !self.ports[slot].device.iwarp;
+        let settle = |rail: &mut Rail| rail.sendings.get_mut(place).filter(|_| known)?.settle(until);
+        while let Some(sent) = self.links[peer].slots[slot].rail().and_then(settle) {
             let device = self.links[peer].slots[slot].rail().map_or(0, |rail| rail.device);
             self.ports[device].outstanding -= 1;
             self.settled(sent, done);
         }
         if failed {
-            let blamed =
-                self.links[peer].slots[slot].rail().and_then(|rail| rail.sendings.get(place)?.sent().next().and_then(|sent| sent.work));
+            let blamed = self.links[peer].slots[slot].rail().and_then(|rail| rail.sendings.get(place)?.work_of(sequence));
             return self.broke(generation, blamed, completed.status, done);
         }
         if let slot @ Slot::Probing(_) = &mut self.links[peer].slots[slot] {
@@ -311,8 +318,8 @@ impl RdmaTransport {
         let down = Slot::Down { cause: Some(cause), retry };
         let (Slot::Up(rail) | Slot::Probing(rail)) = std::mem::replace(&mut self.links[peer].slots[slot], down) else { return None };
         TALLIES.rails_lost.fetch_add(1, Relaxed);
+        rail.unwatch(&self.epoll);
         let Rail { control, mut sendings, device, .. } = *rail;
-        let _ = self.epoll.delete(&control);
         let mut left: Vec<Sent> = Vec::new();
         for sending in &mut sendings {
             left.extend(sending.abandon());
@@ -323,7 +330,9 @@ impl RdmaTransport {
         self.ports[device].outstanding -= left.len();
         self.retell(peer);
         let link = &mut self.links[peer];
-        link.keys.retain(|_, known| !matches!(known, Known::Asked { generation: asked } if *asked == generation));
+        // An iWARP peer breaks the connection over a key that is worthless, and does not say which.
+        let iwarp = self.ports[device].device.iwarp;
+        link.keys.retain(|_, known| matches!(known, Known::Asked { generation: of } if *of != generation) || known.is_granted() && !iwarp);
         for Sent { work, slice, stretch, .. } in left.into_iter().rev() {
             if let (Some(stretch), Some(staging)) = (stretch, &mut self.staging) {
                 staging.give(stretch);
@@ -373,9 +382,9 @@ impl RdmaTransport {
             }
             let address = self.links[peer].address.clone();
             let (device, completions) = (Arc::clone(&self.ports[slot].device), Arc::clone(&self.ports[slot].completions));
-            let (tell, wake, count) = (self.tell.clone(), Arc::clone(&self.wake), self.devices.settings().queue_pairs);
+            let (tell, wake, devices) = (self.tell.clone(), Arc::clone(&self.wake), Arc::clone(&self.devices));
             let started = thread::Builder::new().name("pl-rdma-open".to_owned()).stack_size(128 << 10).spawn(move || {
-                let outcome = rail::open(&address, &device, &completions, count);
+                let outcome = rail::open(&address, &device, &completions, devices.settings());
                 // Nobody listens any more when the engine was closed meanwhile.
                 let _ = tell.send(News { peer, slot, outcome });
                 wake.fire();
@@ -398,7 +407,7 @@ impl RdmaTransport {
                 self.generation = self.generation % 0xff_ffff + 1;
                 let generation = self.generation;
                 let mut rail = Box::new(Rail::new(generation, slot, opened));
-                let polled = self.epoll.add(&rail.control, EpollEvent::new(EpollFlags::EPOLLIN, u64::from(generation)));
+                let polled = rail.watch(&self.epoll);
                 for (place, sending) in rail.sendings.iter_mut().enumerate() {
                     let (sequence, signaled) = sending.record(None, None, None, true);
                     // No bytes: needs no key, and comes back only over a path that works.
@@ -485,14 +494,4 @@ impl RdmaTransport {
             let _ = self.finish(id, Err(cause.clone()), done);
         }
     }
-}
-
-/// How far a piece of work came.
-pub(super) enum Advance {
-    /// All of it is posted, or it is finished.
-    Done,
-    /// It waits for keys or for a rail.
-    Later,
-    /// The queue pairs are full.
-    Full,
 }

@@ -1,6 +1,7 @@
 //! The addresses of a port (GIDs), and which of them is used.
 
 use crate::transport::rdma::topology::Sysfs;
+use nix::ifaddrs::getifaddrs;
 use std::fmt;
 use std::net::Ipv6Addr;
 
@@ -11,6 +12,8 @@ pub(crate) enum GidKind {
     RoceV2,
     /// InfiniBand, or Ethernet frames of their own.
     IbOrRoceV1,
+    /// TCP over IP.
+    Iwarp,
 }
 
 impl fmt::Display for GidKind {
@@ -18,6 +21,7 @@ impl fmt::Display for GidKind {
         f.write_str(match self {
             Self::RoceV2 => "RoCE v2",
             Self::IbOrRoceV1 => "IB/RoCE v1",
+            Self::Iwarp => "iWARP",
         })
     }
 }
@@ -51,6 +55,27 @@ impl Gid {
             _ => GidKind::IbOrRoceV1,
         };
         Some(Self { index, kind, bytes: address.octets() }).filter(|_| !address.is_unspecified())
+    }
+
+    /// The IP address of an iWARP device, in the form of a GID. Its real GID is the hardware address of its network interface, which leads to
+    /// the address.
+    pub(crate) fn of_iwarp(sysfs: &Sysfs, device: &str, port: u8) -> Result<Self, String> {
+        let gid = sysfs.read(&format!("class/infiniband/{device}/ports/{port}/gids/0")).and_then(|text| text.parse::<Ipv6Addr>().ok());
+        let hardware = gid.map(|gid| gid.octets()[..6].iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":"));
+        let netdevs = sysfs.list("class/net");
+        let same = |netdev: &&String| sysfs.read(&format!("class/net/{netdev}/address")) == hardware;
+        let netdevs: Vec<&String> = netdevs.iter().filter(same).collect();
+        let known = getifaddrs().map_err(|e| format!("the addresses of this machine: {e}"))?;
+        let mapped = known.filter(|known| netdevs.contains(&&known.interface_name)).filter_map(|known| {
+            let address = known.address?;
+            let v4 = address.as_sockaddr_in().map(|v4| v4.ip().to_ipv6_mapped());
+            v4.or_else(|| address.as_sockaddr_in6().map(|v6| v6.ip()))
+        });
+        let best = mapped.map(|ip| Self { index: 0, kind: GidKind::Iwarp, bytes: ip.octets() }).min_by_key(Self::class);
+        best.ok_or_else(|| match netdevs[..] {
+            [] => "no network interface has its hardware address".to_owned(),
+            [netdev, ..] => format!("its network interface {netdev} has no IP address"),
+        })
     }
 
     /// The entry to use: the one that is wanted; on InfiniBand the first; else RoCE v2 before v1, and then an IPv4 address before a global
@@ -155,5 +180,18 @@ mod tests {
         ];
         assert_eq!(Gid::table(&sysfs, "rxe0", 1), want);
         assert_eq!(Gid::table(&sysfs, "rxe0", 2), []);
+    }
+
+    #[test]
+    fn an_iwarp_device_has_the_address_of_its_network_interface() {
+        let gid = ("class/infiniband/siw0/ports/1/gids/0", "0200:0000:00aa:0000:0000:0000:0000:0000\n");
+        let lo = ("class/net/lo/address", "02:00:00:00:00:aa\n");
+        let (_root, sysfs) = folder(&[gid, lo, ("class/net/eth7/address", "02:00:00:00:00:ab\n")]);
+        let found = Gid::of_iwarp(&sysfs, "siw0", 1).unwrap();
+        assert_eq!((found.address(), found.kind), ("::ffff:127.0.0.1".parse().unwrap(), GidKind::Iwarp));
+        let (_root, sysfs) = folder(&[gid, ("class/net/none7/address", "02:00:00:00:00:aa\n")]);
+        assert_eq!(Gid::of_iwarp(&sysfs, "siw0", 1).unwrap_err(), "its network interface none7 has no IP address");
+        let (_root, sysfs) = folder(&[gid]);
+        assert_eq!(Gid::of_iwarp(&sysfs, "siw0", 1).unwrap_err(), "no network interface has its hardware address");
     }
 }

@@ -44,6 +44,12 @@ pub(super) enum Known {
     Granted(Arc<Grant>),
 }
 
+impl Known {
+    pub(super) fn is_granted(&self) -> bool {
+        matches!(self, Self::Granted(_))
+    }
+}
+
 /// A peer.
 pub(super) struct Link {
     pub(super) address: String,

@@ -4,6 +4,7 @@
 //! work -> cut (slices) -> flow (which rail and queue pair, one doorbell for many) -> device -> completion queue -> flow -> done
 //! ```
 //! - [`rail`]: queue pairs of one of our devices with one of a peer's, and the TCP connection they live with ([`wire`]).
+//! - [`manager`]: queue pairs connected by the kernel (`rdma_cm`) where that is wanted, and on iWARP, where nothing else will do.
 //! - [`link`]: a peer: its rails, those that are being connected, and the keys of its segments.
 //! - [`flow`]: posts slices, takes completions, and moves what a broken rail leaves to another.
 //! - [`notify`]: notices, each a write of no bytes that takes a receive of the peer, and the credits that say when there is one.
@@ -20,12 +21,19 @@
 //! message that this device receives later, and its writes to memory do not overtake each other (relaxed ordering is not asked for).
 //! A notice over another device than the bytes has only their way on its side: the bytes were acknowledged before it was sent, so their
 //! device has had at least the time of a round trip to put them into memory.
+//!
+//! On iWARP there is no such acknowledgement: a completed write was given to TCP, no more. So each chain ends with a read of one byte, the only
+//! request whose success is reported: a peer answers a read once all that came before it is in its memory. What was not proven so when a
+//! rail breaks is sent again. An iWARP peer says of a key that is worthless only that the connection is over, so all keys are asked for anew
+//! then. Where reads arrive, peers may write: to iWARP the answer to a read is a write. There are no writes with a number
+//! (`WRITE_WITH_IMM`); `Device::iwarp` tells whom that concerns.
 
 mod cut;
 mod device;
 mod flow;
 mod gid;
 mod link;
+mod manager;
 mod notify;
 mod ports;
 mod queue;

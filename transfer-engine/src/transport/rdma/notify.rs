@@ -5,10 +5,10 @@
 //! What was asked for is used at once or returned: who sends nothing keeps no more than the credits its rails came with.
 
 use super::cut::Slice;
-use super::flow::{Advance, number};
+use super::flow::number;
 use super::rail::{Rail, Sending, Shown};
 use super::sys::{Verb, WorkRequest};
-use super::transport::{Flight, RdmaTransport};
+use super::transport::{Advance, Flight, RdmaTransport};
 use super::wire::Ask;
 use crate::transport::Completion;
 use perilune_protocol::{Capability, SegmentId};
@@ -23,7 +23,8 @@ impl RdmaTransport {
         let Some(flight) = flights.get_mut(&id).filter(|flight| flight.outstanding == 0) else { return Advance::Done };
         let link = &mut links[peer];
         let wanted = link.untold.len() as u32 + 1;
-        let (mut rails, mut strangers): (Vec<&mut Rail>, Vec<&mut Rail>) = link.ups().partition(|rail| rail.shown == Shown::Yes);
+        let (mut rails, mut strangers): (Vec<&mut Rail>, Vec<&mut Rail>) =
+            link.ups().filter(|rail| !ports[rail.device].device.iwarp).partition(|rail| rail.shown == Shown::Yes);
         if let Some(rail) = rails.iter_mut().filter(|rail| rail.credits > 0).min_by_key(|rail| rail.backlog()) {
             let place = rail.sendings.iter().position(Sending::has_room).filter(|_| ports[rail.device].has_room());
             let Some(place) = place else { return Advance::Full };

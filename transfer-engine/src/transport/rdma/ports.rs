@@ -1,5 +1,6 @@
 //! A lane's completion queues, one for each device, and when it spins on them and when it sleeps.
 
+use super::cut::PARTS;
 use super::device::Device;
 use super::sys::{Channel, Completed, CompletionQueue};
 use crate::fault::{Failure, TransferErrorKind};
@@ -57,6 +58,17 @@ impl Port {
             self.armed = false;
         }
     }
+}
+
+/// How many stretches of local memory a slice may have: so many as any of the devices takes, as a rail may come up after it was cut.
+pub(super) fn parts_for(ports: &[Port]) -> usize {
+    ports.iter().map(|port| port.device.limits.max_sge as usize).min().unwrap_or(1).clamp(1, PARTS)
+}
+
+/// Why none of the devices can send a notice, if that is so.
+pub(super) fn no_notices(ports: &[Port]) -> Option<Failure> {
+    let iwarp = ports.iter().all(|port| port.device.iwarp);
+    iwarp.then(|| Failure::new(TransferErrorKind::PeerUnreachable, "iWARP carries no notices: its writes have no room for a number"))
 }
 
 /// Learns how long completions take to come, to decide between spinning and sleeping.

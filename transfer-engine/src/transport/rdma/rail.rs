@@ -2,14 +2,18 @@
 
 use super::cut::Slice;
 use super::device::Device;
+use super::manager::{self, Events};
 use super::queue::Queue;
-use super::registry::Stretch;
-use super::sys::{Capacity, Chain, CompletionQueue};
-use super::wire::{self, Ask, Inbox, Tell};
+use super::registry::{Staging, Stretch};
+use super::sys::{Capacity, Chain, CompletionQueue, Local, Verb, WorkRequest};
+use super::transport::MANAGERS;
+use super::wire::{self, Ask, Inbox, Offer, Tell};
 use crate::fault::{Failure, TransferErrorKind};
+use crate::rdma::{RdmaConnection, RdmaSettings};
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,11 +50,13 @@ pub(super) struct Sending {
     pub(super) backlog: u64,
     silent_requests: u32,
     silent_bytes: u64,
+    /// Success of a write says only that it was sent: see [`Sending::prove`].
+    unproven: bool,
 }
 
 impl Sending {
-    fn new(queue: Queue) -> Self {
-        Self { queue, chain: Chain::new(), sent: VecDeque::new(), next: 0, backlog: 0, silent_requests: 0, silent_bytes: 0 }
+    fn new(queue: Queue, unproven: bool) -> Self {
+        Self { unproven, queue, chain: Chain::new(), sent: VecDeque::new(), next: 0, backlog: 0, silent_requests: 0, silent_bytes: 0 }
     }
 
     pub(super) fn has_room(&self) -> bool {
@@ -73,8 +79,9 @@ impl Sending {
         self.backlog += len;
         self.silent_requests += 1;
         self.silent_bytes += len;
-        let signaled =
-            last || self.silent_requests >= SIGNAL_REQUESTS || self.silent_bytes >= SIGNAL_BYTES || !self.has_room_for_one_more();
+        let signaled = last
+            || !self.unproven
+                && (self.silent_requests >= SIGNAL_REQUESTS || self.silent_bytes >= SIGNAL_BYTES || !self.has_room_for_one_more());
         if signaled {
             (self.silent_requests, self.silent_bytes) = (0, 0);
         }
@@ -84,6 +91,25 @@ impl Sending {
 
     fn has_room_for_one_more(&self) -> bool {
         self.sent.len() + 1 < DEPTH && self.backlog < WINDOW
+    }
+
+    /// On iWARP, adds a read of one byte that the last request wrote or read. Its success stands for all before it: the peer answers once
+    /// what came before is in its memory. The success of a write would only say that the bytes were given to TCP, and may be reported before
+    /// that of an earlier read. Only the probe reads no byte: soft-iWARP of Linux 6.1 may answer that with bytes of the read before it.
+    pub(super) fn prove(&mut self, staging: Option<&Staging>, device: usize, id: impl FnOnce(u32) -> u64) -> bool {
+        if self.unproven {
+            let (remote, key) = self.chain.target().unwrap_or_default();
+            let mut sink = staging.map_or(Local { base: 0, len: 0, key: 0 }, |staging| staging.spare(device));
+            sink.len = u32::from(self.chain.target().is_some());
+            let (sequence, signaled) = self.record(None, None, None, true);
+            self.chain.push(WorkRequest { id: id(sequence), op: Verb::Read, remote, key, signaled }, &[sink]);
+        }
+        self.unproven
+    }
+
+    /// The work that the request of this number belongs to.
+    pub(super) fn work_of(&self, sequence: u32) -> Option<u64> {
+        self.sent.iter().find(|sent| sent.sequence == sequence)?.work
     }
 
     /// Makes the last request of the chain report its success, for all of them.
@@ -117,6 +143,8 @@ pub(super) struct Rail {
     pub(super) generation: u32,
     pub(super) control: TcpStream,
     pub(super) inbox: Inbox,
+    /// Of a rail that the connection manager connected.
+    pub(super) events: Option<Arc<Events>>,
     pub(super) sendings: Vec<Sending>,
     /// Ours, by its place among the devices.
     pub(super) device: usize,
@@ -143,10 +171,22 @@ pub(super) enum Shown {
 
 impl Rail {
     pub(super) fn new(generation: u32, device: usize, opened: Opened) -> Self {
-        let Opened { control, queues, remote, credits } = opened;
-        let sendings = queues.into_iter().map(Sending::new).collect();
-        let (inbox, turn) = (Inbox::default(), (0, 0));
-        Self { generation, control, inbox, sendings, device, remote, turn, credits, standing: credits, asked: 0, shown: Shown::No }
+        let Opened { control, queues, remote, credits, events, unproven } = opened;
+        let sendings = queues.into_iter().map(|queue| Sending::new(queue, unproven)).collect();
+        let (inbox, turn, standing) = (Inbox::default(), (0, 0), credits);
+        Self { generation, control, inbox, events, sendings, device, remote, turn, credits, standing, asked: 0, shown: Shown::No }
+    }
+
+    /// Has the lane woken when the peer says something, or the connection manager does.
+    pub(super) fn watch(&self, epoll: &Epoll) -> nix::Result<()> {
+        let event = |of: u64| EpollEvent::new(EpollFlags::EPOLLIN, of + u64::from(self.generation));
+        epoll.add(&self.control, event(0))?;
+        self.events.iter().try_for_each(|events| epoll.add(&**events, event(MANAGERS)))
+    }
+
+    pub(super) fn unwatch(&self, epoll: &Epoll) {
+        let _ = epoll.delete(&self.control);
+        let _ = self.events.iter().try_for_each(|events| epoll.delete(&**events));
     }
 
     /// Sends a frame. They are so small that a socket without room for one has a peer that stopped reading.
@@ -193,10 +233,17 @@ pub(super) struct Opened {
     queues: Vec<Queue>,
     remote: usize,
     credits: u32,
+    events: Option<Arc<Events>>,
+    unproven: bool,
 }
 
 /// Connects a rail; blocks for as long as the peer takes, on a thread of its own.
-pub(super) fn open(address: &str, device: &Arc<Device>, completions: &Arc<CompletionQueue>, count: u8) -> Result<Opened, Failure> {
+pub(super) fn open(
+    address: &str,
+    device: &Arc<Device>,
+    completions: &Arc<CompletionQueue>,
+    settings: &RdmaSettings,
+) -> Result<Opened, Failure> {
     let unreachable =
         |e: &dyn std::fmt::Display| Failure::new(TransferErrorKind::PeerUnreachable, format!("RDMA exchange at {address}: {e}"));
     let at = address.to_socket_addrs().map_err(|e| unreachable(&e))?.next().ok_or_else(|| unreachable(&"no such host"))?;
@@ -221,29 +268,51 @@ pub(super) fn open(address: &str, device: &Arc<Device>, completions: &Arc<Comple
         _ => return Err(unreachable(&"it answered something else than was asked")),
     };
     let capacity = Capacity { sends: DEPTH as u32, receives: 0, sges: super::cut::PARTS as u32, inline: INLINE };
+    // One request more for the proof; and soft-iWARP makes no queue pair without receives.
+    let capacity = if device.iwarp { Capacity { sends: DEPTH as u32 + 1, receives: 1, ..capacity } } else { capacity };
     let queue = |_| Queue::new(device, completions, completions, None, capacity);
-    let mut queues = (0..count).map(queue).collect::<Result<Vec<_>, _>>()?;
+    let mut queues = (0..settings.queue_pairs).map(queue).collect::<Result<Vec<_>, _>>()?;
     let ends: Vec<_> = queues.iter().map(Queue::end).collect();
     let own = ends.first().map_or([0; 16], |end| end.gid);
-    let remote =
-        nearest(own, &offers.iter().map(|offer| offer.gid).collect::<Vec<_>>()).ok_or_else(|| unreachable(&"it offers no device"))?;
-    let (theirs, credits) = match talk(&Ask::Connect { device: remote as u16, ends })? {
+    let by = if device.iwarp { RdmaConnection::Cm } else { settings.connection };
+    let fits = |offer: &Offer| offer.iwarp == device.iwarp && (by == RdmaConnection::Exchange || offer.manager.is_some());
+    let remote = nearest(own, &offers, fits).ok_or_else(|| unreachable(&no_offer(device.iwarp, by)))?;
+    let Offer { gid, manager, .. } = offers[remote];
+    let managed = (by == RdmaConnection::Cm).then(|| {
+        let at = SocketAddr::new(manager::ip_of(gid), manager.unwrap_or(0));
+        (at, uuid::Uuid::new_v4().as_u128())
+    });
+    let (theirs, credits) = match talk(&Ask::Connect { device: remote as u16, ends, token: managed.map(|(_, token)| token) })? {
         Tell::Connected { ends, credits } if ends.len() == queues.len() => (ends, credits),
         Tell::Refused { cause } => return Err(unreachable(&cause)),
         _ => return Err(unreachable(&"it answered something else than was asked")),
     };
-    for (queue, end) in queues.iter_mut().zip(&theirs) {
-        queue.connect(end)?;
-    }
+    let events = match managed {
+        Some((at, token)) => Some(manager::connect(device, &mut queues, at, token)?),
+        None => {
+            queues.iter_mut().zip(&theirs).try_for_each(|(queue, end)| queue.connect(end))?;
+            None
+        }
+    };
     control.set_nonblocking(true).map_err(|e| unreachable(&e))?;
-    Ok(Opened { control, queues, remote, credits })
+    Ok(Opened { control, queues, remote, credits, events, unproven: device.iwarp })
 }
 
-/// The port that shares the longest prefix of its address with ours: the same subnet before any other. Our own only when there is no other.
-fn nearest(own: [u8; 16], offers: &[[u8; 16]]) -> Option<usize> {
+fn no_offer(iwarp: bool, by: RdmaConnection) -> &'static str {
+    match (iwarp, by) {
+        (true, _) => "it offers no iWARP device whose connection manager listens",
+        (false, RdmaConnection::Cm) => "it offers no RoCE device whose connection manager listens: it must be set to connect by `cm` too",
+        (false, RdmaConnection::Exchange) => "it offers no device that does not speak iWARP",
+    }
+}
+
+/// Of the devices that fit, the port that shares the longest prefix of its address with ours: the same subnet before any other. Our own only
+/// when there is no other.
+fn nearest(own: [u8; 16], offers: &[Offer], fits: impl Fn(&Offer) -> bool) -> Option<usize> {
     let prefix = |other: &[u8; 16]| (u128::from_be_bytes(own) ^ u128::from_be_bytes(*other)).leading_zeros();
     // Of equals the first: `max_by_key` would take the last.
-    (0..offers.len()).rev().max_by_key(|&i| if offers[i] == own { 0 } else { 1 + prefix(&offers[i]) })
+    let fitting = (0..offers.len()).rev().filter(|&i| fits(&offers[i]));
+    fitting.max_by_key(|&i| if offers[i].gid == own { 0 } else { 1 + prefix(&offers[i].gid) })
 }
 
 #[cfg(test)]
@@ -257,9 +326,13 @@ mod tests {
             gid[10..].copy_from_slice(&[0xff, 0xff, 10, 78, a, b]);
             gid
         };
+        let offer = |gid: &[u8; 16]| Offer { name: String::new(), gid: *gid, iwarp: false, manager: None };
+        let nearest = |own, gids: &[[u8; 16]]| nearest(own, &gids.iter().map(offer).collect::<Vec<_>>(), |_| true);
         assert_eq!(nearest(gid(1, 1), &[gid(2, 2), gid(1, 1), gid(1, 2)]), Some(2));
         assert_eq!(nearest(gid(1, 1), &[gid(1, 1)]), Some(0));
         assert_eq!(nearest(gid(1, 1), &[gid(9, 9), gid(9, 9)]), Some(0));
         assert_eq!(nearest(gid(1, 1), &[]), None);
+        let offers = [Offer { iwarp: true, ..offer(&gid(1, 2)) }, offer(&gid(2, 2))];
+        assert_eq!([true, false].map(|iwarp| super::nearest(gid(1, 1), &offers, |offer| offer.iwarp == iwarp)), [Some(0), Some(1)]);
     }
 }

@@ -1,7 +1,7 @@
 //! Local memory the devices may touch: buffers that callers registered, and staging for the bytes of all others.
 
 use super::device::Device;
-use super::sys::{Access, MemoryRegion};
+use super::sys::{Access, Local, MemoryRegion};
 use crate::fault::{Failure, TransferErrorKind};
 use crate::memory::{Memory, PAGE, Region};
 use crate::request::LocalSlice;
@@ -150,7 +150,7 @@ pub(super) struct Stretch {
 
 impl Staging {
     pub(super) fn new(devices: &[Arc<Device>]) -> Result<Self, Failure> {
-        let size = SMALL * SMALLS + LARGE * LARGES;
+        let size = SMALL * SMALLS + LARGE * LARGES + PAGE;
         let memory = Memory::anonymous(size).map_err(|e| Failure::new(TransferErrorKind::Failed, e.to_string()))?;
         let region = |device: &Arc<Device>| MemoryRegion::of_memory(&device.domain, &memory, 0, size, Access::Local);
         let regions = devices.iter().map(region).collect::<Result<_, _>>().map_err(|e| refused(&e))?;
@@ -174,6 +174,12 @@ impl Staging {
     /// The address of a stretch, and its key for a device.
     pub(super) fn place(&self, stretch: &Stretch, device: usize) -> (u64, u32) {
         (self.memory.base() + stretch.offset, self.regions.get(device).map_or(0, MemoryRegion::lkey))
+    }
+
+    /// A byte that is nobody's: what a device writes there is not looked at.
+    pub(super) fn spare(&self, device: usize) -> Local {
+        let base = self.memory.base() + SMALL * SMALLS + LARGE * LARGES;
+        Local { base, len: 1, key: self.regions.get(device).map_or(0, MemoryRegion::lkey) }
     }
 
     /// Copies local bytes of a write in, of a read out.

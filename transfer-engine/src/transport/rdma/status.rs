@@ -31,7 +31,12 @@ fn device(sysfs: &Sysfs, name: &str) -> RdmaDevice {
         (if answer.ethernet { "Ethernet" } else { "InfiniBand" }).clone_into(&mut device.link_layer);
         device.mtu = answer.mtu;
         device.lid = answer.lid;
-        let gid = Gid::choose(&Gid::table(sysfs, name, port), answer.ethernet, gid_index).map_err(io::Error::other)?;
+        let gid = if sysfs.is_iwarp(name) {
+            Gid::of_iwarp(sysfs, name, port)
+        } else {
+            Gid::choose(&Gid::table(sysfs, name, port), answer.ethernet, gid_index)
+        };
+        let gid = gid.map_err(io::Error::other)?;
         device.gid = Some(RdmaGid { index: gid.index, address: gid.address().to_string(), kind: gid.kind.to_string() });
         io::Result::Ok(())
     })();

@@ -104,6 +104,7 @@ pub(crate) struct Context {
     pub(super) raw: Raw<ib::ibv_context>,
     pub(super) name: String,
     limits: Limits,
+    iwarp: bool,
 }
 
 impl Context {
@@ -121,7 +122,9 @@ impl Context {
         // SAFETY: a device of a list that is not freed yet.
         let opened = unsafe { ib::ibv_open_device(device) };
         let raw = Raw::made(Kind::Context, opened).map_err(|e| explain(&e, format!("{name}: cannot be opened: {e}")))?;
-        let mut context = Self { raw, name: name.to_owned(), limits: Limits::default() };
+        // SAFETY: as above.
+        let iwarp = unsafe { (*device).transport_type } == ib::ibv_transport_type::IBV_TRANSPORT_IWARP;
+        let mut context = Self { raw, name: name.to_owned(), limits: Limits::default(), iwarp };
         context.limits = context.query_limits()?;
         fcntl(&context, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         Ok(Arc::new(context))
@@ -129,6 +132,11 @@ impl Context {
 
     pub(crate) fn limits(&self) -> Limits {
         self.limits
+    }
+
+    /// Whether it speaks iWARP, and so connects only by the connection manager.
+    pub(crate) fn is_iwarp(&self) -> bool {
+        self.iwarp
     }
 
     fn query_limits(&self) -> io::Result<Limits> {
@@ -260,6 +268,10 @@ impl MemoryRegion {
 
     fn new(domain: &Arc<Domain>, base: u64, len: u64, access: Access, memory: Option<Arc<Memory>>) -> io::Result<Self> {
         let flags = match access {
+            // To iWARP the answer to a read is a write of the peer.
+            Access::Local if domain.context.iwarp => {
+                ib::ibv_access_flags::IBV_ACCESS_LOCAL_WRITE | ib::ibv_access_flags::IBV_ACCESS_REMOTE_WRITE
+            }
             Access::Local => ib::ibv_access_flags::IBV_ACCESS_LOCAL_WRITE,
             Access::Remote => {
                 ib::ibv_access_flags::IBV_ACCESS_LOCAL_WRITE

@@ -26,6 +26,8 @@ const DEPTH: usize = 64 << 10;
 /// What is polled under numbers of its own; rails are polled under their generation.
 pub(super) const WAKE: u64 = u64::MAX;
 const CHANNELS: u64 = 1 << 40;
+/// Added to the generation of a rail whose connection manager has an event.
+pub(super) const MANAGERS: u64 = 1 << 32;
 /// A lane that always has something done looks after its sockets once in so many steps; any other does before it sleeps.
 const LOOK: u32 = 64;
 
@@ -42,6 +44,16 @@ pub(super) struct Flight {
     pub(super) refused: u32,
     /// In the peer's `waiting`.
     pub(super) waits: bool,
+}
+
+/// How far a piece of work came.
+pub(super) enum Advance {
+    /// All of it is posted, or it is finished.
+    Done,
+    /// It waits for keys or for a rail.
+    Later,
+    /// The queue pairs are full.
+    Full,
 }
 
 /// A thread that connected a rail, or failed to.
@@ -163,11 +175,21 @@ impl RdmaTransport {
                         port.disarm();
                     }
                 }
+                manager if manager >= MANAGERS => self.managed(manager as u32, done),
                 generation => self.hear(generation as u32, done),
             }
         }
         while let Ok(news) = self.news.try_recv() {
             self.connected(news, done);
+        }
+    }
+
+    /// What the connection manager said of a rail: when it is over, which on iWARP no completion may tell.
+    fn managed(&mut self, generation: u32, done: &mut Vec<Completion>) {
+        let Some(&(peer, slot)) = self.rails.get(&generation) else { return };
+        let ended = self.links[peer].slots[slot].rail().and_then(|rail| rail.events.as_ref()?.ended());
+        if let Some(cause) = ended {
+            self.lose(generation, Failure::new(TransferErrorKind::PeerGone, cause), true, done);
         }
     }
 }

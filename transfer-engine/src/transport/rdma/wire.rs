@@ -5,7 +5,8 @@
 //! asking side                                  serving side
 //!   Hello { version }                       ->
 //!                                           <-  Devices { version, devices }
-//!   Connect { device, ends }                ->                                    queue pairs are made on that device
+//!   Connect { device, ends, token }         ->                                    queue pairs are made on that device; with a token
+//!                                                                                 they are connected by the connection manager after this
 //!                                           <-  Connected { ends, credits }       or Refused { cause }; so many notices may be sent
 //!   Key { id, segment, capability }         ->
 //!                                           <-  Key { id, grant }
@@ -53,6 +54,10 @@ pub(super) struct Offer {
     pub(super) name: String,
     /// The address of its port, to choose the nearest.
     pub(super) gid: [u8; 16],
+    /// It speaks iWARP, and connects to its like only.
+    pub(super) iwarp: bool,
+    /// The port where the connection manager listens, at the address that `gid` is.
+    pub(super) manager: Option<u16>,
 }
 
 /// From the asking side.
@@ -60,8 +65,9 @@ pub(super) struct Offer {
 pub(super) enum Ask {
     /// The first frame.
     Hello { version: u16 },
-    /// Connect these ends to queue pairs of that device, by its place in the offer.
-    Connect { device: u16, ends: Vec<End> },
+    /// Connect these ends to queue pairs of that device, by its place in the offer: as the answer says, or, where there is a token, as the
+    /// connection manager says in requests that carry it.
+    Connect { device: u16, ends: Vec<End>, token: Option<u128> },
     /// The keys of a segment, for who has the right to them.
     Key { id: u64, segment: SegmentId, capability: Capability },
     /// That many notices wait to be sent, and there is no credit for them. The last wish counts.

@@ -14,6 +14,8 @@ pub(crate) struct Chain {
     sges: Vec<ib::ibv_sge>,
     /// The bytes of inline writes; the `addr` of their sges is a place in here.
     pub(super) inline: Vec<u8>,
+    /// Where the last request begins in the peer's memory, and under which key; `None` for one without bytes.
+    target: Option<(u64, u32)>,
 }
 
 impl Chain {
@@ -34,6 +36,11 @@ impl Chain {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.requests.is_empty()
+    }
+
+    /// Address and key of the first byte of the peer that the last request touches, if it touches any.
+    pub(crate) fn target(&self) -> Option<(u64, u32)> {
+        self.target
     }
 
     /// Has the success of the last request reported, which stands for all before it.
@@ -59,6 +66,7 @@ impl Chain {
 
     fn add(&mut self, request: WorkRequest, sges: usize, flags: ib::ibv_send_flags) {
         let WorkRequest { id, op, remote, key, signaled } = request;
+        self.target = (sges > 0).then_some((remote, key));
         let (opcode, immediate) = match op {
             Verb::Read => (ib::ibv_wr_opcode::IBV_WR_RDMA_READ, 0),
             Verb::Write => (ib::ibv_wr_opcode::IBV_WR_RDMA_WRITE, 0),

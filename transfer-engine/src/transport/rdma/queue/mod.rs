@@ -11,6 +11,9 @@
 //!                   completion that is no success
 //! Drained           drain, from any state           nothing         drop                           their submitter
 //! ```
+//! `Queue::follow` takes the steps of `Queue::connect` where the connection manager (`rdma_cm`) meets the peer; on iWARP the device takes them
+//! itself as the manager connects, and they are only written down here.
+//!
 //! The peer writes and reads from `ReadyToReceive` until `Error`. There is no way back: a queue pair that failed is drained and another one made,
 //! as packets of its earlier life may still be on their way to its number. To drain is to destroy it on the device: `ibv_destroy_qp` returns
 //! when the device is done with all that was posted; what has not completed by then never will.
@@ -24,13 +27,14 @@ pub(crate) use sys::{QueuePair, SharedReceiveQueue};
 use crate::fault::{Failure, TransferErrorKind};
 use crate::transport::rdma::device::Device;
 use crate::transport::rdma::gid::Gid;
+use crate::transport::rdma::manager::Id;
 use crate::transport::rdma::sys::{Capacity, CompletionQueue, Path, Refused};
 use crate::transport::rdma::wire::End;
 use std::io;
 use std::sync::Arc;
 
 /// Reads that one queue pair has under way at most; so many of ours the peer answers at one time.
-const READS_MAX: u8 = 16;
+pub(crate) const READS_MAX: u8 = 16;
 
 /// Where in its life a queue pair is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +71,8 @@ pub(crate) struct Queue {
     device: Arc<Device>,
     gid: Gid,
     end: End,
+    /// What the connection manager knows the connection by, if it made it.
+    id: Option<Id>,
 }
 
 impl Queue {
@@ -84,7 +90,7 @@ impl Queue {
         let psn = random_psn();
         let end = End { number: pair.number(), psn, gid: gid.bytes, lid: port.lid, mtu: port.mtu };
         let capacity = pair.capacity();
-        let mut queue = Self { pair: Some(pair), state: State::Reset, capacity, device: Arc::clone(device), gid, end };
+        let mut queue = Self { pair: Some(pair), state: State::Reset, capacity, device: Arc::clone(device), gid, end, id: None };
         queue.step(State::Init, |pair, device| pair.to_init(device.port))?;
         Ok(queue)
     }
@@ -118,6 +124,18 @@ impl Queue {
         self.step(State::ReadyToSend, |pair, _| pair.to_ready_to_send(psn, reads))
     }
 
+    /// Connects it to the other end that the connection manager heard from.
+    pub(crate) fn follow(&mut self, id: &Id) -> Result<(), Failure> {
+        let iwarp = self.device.iwarp;
+        self.step(State::ReadyToReceive, |pair, _| if iwarp { Ok(()) } else { pair.to_ready_to_receive_by(id) })?;
+        self.step(State::ReadyToSend, |pair, _| if iwarp { Ok(()) } else { pair.to_ready_to_send_by(id) })
+    }
+
+    /// The manager ends a connection whose identifier goes away, so that lives as long as the queue pair.
+    pub(crate) fn keep(&mut self, id: Id) {
+        self.id = Some(id);
+    }
+
     /// Hands the chain to the device; only when ready to send.
     pub(crate) fn post(&mut self, chain: &mut Chain) -> Result<(), Refused> {
         match &self.pair {
@@ -144,7 +162,11 @@ impl Queue {
     /// Takes everything away from the device: when this returns, it touches nothing that was posted.
     pub(crate) fn drain(&mut self) {
         self.fail();
+        if let Some(id) = &self.id {
+            id.disconnect();
+        }
         self.pair = None;
+        self.id = None;
         self.state = State::Drained;
     }
 

@@ -4,6 +4,7 @@ use super::chain::Chain;
 use crate::memory::copy;
 use crate::request::{LocalSlice, Op};
 use crate::transport::Work;
+use crate::transport::rdma::manager::Id;
 use crate::transport::rdma::sys::types::mtu_of_bytes;
 use crate::transport::rdma::sys::{
     COUNTERS, Capacity, CompletionQueue, Domain, Kind, Path, Raw, Refused, WorkRequest, add, check, explain,
@@ -130,8 +131,7 @@ impl QueuePair {
         wanted.dest_qp_num = path.number;
         wanted.rq_psn = path.psn;
         wanted.max_dest_rd_atomic = path.reads;
-        // 0.64 ms between the tries of a peer that found no receive.
-        wanted.min_rnr_timer = 12;
+        wanted.min_rnr_timer = RNR_TIMER;
         wanted.ah_attr.port_num = path.port;
         wanted.ah_attr.dlid = path.lid;
         wanted.ah_attr.is_global = u8::from(path.global);
@@ -153,16 +153,28 @@ impl QueuePair {
         let mut wanted = attributes(ib::ibv_qp_state::IBV_QPS_RTS);
         wanted.sq_psn = psn;
         wanted.max_rd_atomic = reads;
-        // 4.096 us * 2^14 = 67 ms without an answer, then six more tries: a peer is given up after half a second. 7 means for ever on rxe.
-        wanted.timeout = 14;
-        wanted.retry_cnt = 6;
-        wanted.rnr_retry = 6;
+        patience(&mut wanted);
         let which = ib::ibv_qp_attr_mask::IBV_QP_STATE
             | ib::ibv_qp_attr_mask::IBV_QP_TIMEOUT
             | ib::ibv_qp_attr_mask::IBV_QP_RETRY_CNT
             | ib::ibv_qp_attr_mask::IBV_QP_RNR_RETRY
             | ib::ibv_qp_attr_mask::IBV_QP_SQ_PSN
             | ib::ibv_qp_attr_mask::IBV_QP_MAX_QP_RD_ATOMIC;
+        self.modify(wanted, which)
+    }
+
+    /// From init to ready to receive, towards the peer that the connection manager heard of.
+    pub(crate) fn to_ready_to_receive_by(&self, id: &Id) -> io::Result<()> {
+        let (mut wanted, which) = id.attributes(ib::ibv_qp_state::IBV_QPS_RTR)?;
+        wanted.min_rnr_timer = RNR_TIMER;
+        self.modify(wanted, which)
+    }
+
+    /// From ready to receive to ready to send, as agreed with the peer by the connection manager.
+    pub(crate) fn to_ready_to_send_by(&self, id: &Id) -> io::Result<()> {
+        let (mut wanted, which) = id.attributes(ib::ibv_qp_state::IBV_QPS_RTS)?;
+        // The manager has devices wait half a minute for a peer that is gone.
+        patience(&mut wanted);
         self.modify(wanted, which)
     }
 
@@ -206,6 +218,16 @@ impl Drop for QueuePair {
         // SAFETY: it exists, and nobody has its pointer afterwards.
         Kind::QueuePair.destroyed(unsafe { ib::ibv_destroy_qp(self.raw.get()) });
     }
+}
+
+/// 0.64 ms between the tries of a peer that found no receive.
+const RNR_TIMER: u8 = 12;
+
+/// 4.096 us * 2^14 = 67 ms without an answer, then six more tries: a peer is given up after half a second. 7 means for ever on rxe.
+fn patience(wanted: &mut ib::ibv_qp_attr) {
+    wanted.timeout = 14;
+    wanted.retry_cnt = 6;
+    wanted.rnr_retry = 6;
 }
 
 fn attributes(state: ib::ibv_qp_state::Type) -> ib::ibv_qp_attr {

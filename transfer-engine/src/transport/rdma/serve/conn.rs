@@ -2,6 +2,7 @@
 
 use crate::fault::{Failure, TransferErrorKind};
 use crate::segment::Exports;
+use crate::transport::rdma::manager::Request;
 use crate::transport::rdma::notify::WISH_MAX;
 use crate::transport::rdma::queue::Queue;
 use crate::transport::rdma::serve::lent::Lent;
@@ -50,6 +51,8 @@ pub(super) struct Conn {
     wish: Option<(usize, Vec<End>)>,
     /// What it may send of notices.
     pub(super) purse: Purse,
+    /// Requests of the connection manager for its queue pairs carry this.
+    token: Option<u128>,
 }
 
 impl Conn {
@@ -62,7 +65,7 @@ impl Conn {
         setsockopt(&stream, sockopt::TcpKeepInterval, &interval)?;
         setsockopt(&stream, sockopt::TcpKeepCount, &count)?;
         let (phase, purse) = (Phase::New { since: Instant::now() }, Purse::default());
-        Ok(Self { stream, inbox: Inbox::default(), unsent: Vec::new(), phase, wish: None, purse })
+        Ok(Self { stream, inbox: Inbox::default(), unsent: Vec::new(), phase, wish: None, purse, token: None })
     }
 
     pub(super) fn socket(&self) -> BorrowedFd<'_> {
@@ -97,6 +100,20 @@ impl Conn {
     /// The device and the ends the peer asked for since the last turn.
     pub(super) fn wish(&mut self) -> Option<(usize, Vec<End>)> {
         self.wish.take()
+    }
+
+    /// Whether the connection manager connects its queue pairs, and which requests are for it.
+    pub(super) fn token(&self) -> Option<u128> {
+        self.token
+    }
+
+    /// Connects the queue pair that a request of the connection manager is for. `number` is ours.
+    pub(super) fn accept(&mut self, request: Request, number: u64) -> Result<(), String> {
+        let place = request.place;
+        match &mut self.phase {
+            Phase::Connected { queues, .. } if place < queues.len() => request.accept(&mut queues[place], number).map_err(|e| e.cause),
+            _ => Err(format!("the connection manager was asked for its queue pair {place}, which is not there")),
+        }
     }
 
     /// Receives, answers and sends what can be now.
@@ -157,11 +174,17 @@ impl Conn {
                 self.tell(&Tell::Devices { version: VERSION, devices: offers.to_vec() });
                 self.phase = Phase::Greeted { since };
             }
-            (Ask::Connect { device, ends }, Phase::Greeted { .. }) => {
+            (Ask::Connect { device, ends, token }, Phase::Greeted { .. }) => {
                 let device = usize::from(device);
-                if device >= offers.len() || ends.is_empty() || ends.len() > ENDS_MAX {
+                let Some(offer) = offers.get(device).filter(|_| (1..=ENDS_MAX).contains(&ends.len())) else {
                     return Err(format!("it asked for {} queue pairs on device {device} of {}", ends.len(), offers.len()));
+                };
+                if token.is_none() && offer.iwarp || token.is_some() && offer.manager.is_none() {
+                    let way = if offer.iwarp { "only" } else { "not" };
+                    self.refuse(format!("{} connects {way} by the connection manager", offer.name));
+                    return Ok(());
                 }
+                self.token = token;
                 self.wish = Some((device, ends));
                 self.phase = Phase::Connecting { device };
             }
@@ -170,7 +193,9 @@ impl Conn {
                 self.purse.trusted |= grant.is_ok();
                 self.tell(&Tell::Key { id, grant });
             }
-            (Ask::Credits { count }, Phase::Connected { .. }) if self.purse.trusted => self.purse.wanted = count.min(WISH_MAX),
+            (Ask::Credits { count }, Phase::Connected { device, .. }) if self.purse.trusted && !offers[*device].iwarp => {
+                self.purse.wanted = count.min(WISH_MAX);
+            }
             (Ask::Return { count }, Phase::Connected { .. }) if self.purse.holds(count) => self.purse.returned += count,
             (ask, _) => return Err(format!("out of turn: {ask:?}")),
         }

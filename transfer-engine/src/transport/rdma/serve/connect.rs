@@ -29,19 +29,20 @@ pub(super) struct Station {
     device: Arc<Device>,
     pub(super) channel: Arc<Channel>,
     pub(super) completions: Arc<CompletionQueue>,
-    pub(super) receives: Arc<SharedReceiveQueue>,
+    /// None on iWARP, whose writes carry no numbers.
+    pub(super) receives: Option<Arc<SharedReceiveQueue>>,
     /// Receives that are posted: as many notices as may be on their way to this device.
     pub(super) depth: u32,
 }
 
 impl Station {
     fn new(device: &Arc<Device>) -> std::io::Result<Self> {
-        let depth = (PLACES as u32).min(device.limits.max_srq_wr);
+        let depth = if device.iwarp { 0 } else { (PLACES as u32).min(device.limits.max_srq_wr) };
         let channel = Channel::new(&device.context)?;
         // Every receive fits the completion queue, so it cannot overflow: nothing else comes back to it.
         let completions = CompletionQueue::new(&device.context, depth + SPARE, Some(&channel))?;
-        let receives = SharedReceiveQueue::new(&device.domain, depth)?;
-        receives.post(depth)?;
+        let receives = (depth > 0).then(|| SharedReceiveQueue::new(&device.domain, depth)).transpose()?;
+        receives.iter().try_for_each(|receives| receives.post(depth))?;
         completions.arm()?;
         Ok(Self { device: Arc::clone(device), channel, completions, receives, depth })
     }
@@ -52,6 +53,8 @@ struct Wish {
     number: u64,
     station: Arc<Station>,
     ends: Vec<End>,
+    /// The connection manager connects them later.
+    managed: bool,
 }
 
 pub(super) struct Connector {
@@ -69,9 +72,9 @@ impl Connector {
         Ok(Self { stations: devices.iter().map(station).collect::<Result<_, Failure>>()?, waiting: VecDeque::new(), running: 0 })
     }
 
-    pub(super) fn queue(&mut self, number: u64, device: usize, ends: Vec<End>) {
+    pub(super) fn queue(&mut self, number: u64, device: usize, ends: Vec<End>, managed: bool) {
         if let Some(station) = self.stations.get(device) {
-            self.waiting.push_back(Wish { number, station: Arc::clone(station), ends });
+            self.waiting.push_back(Wish { number, station: Arc::clone(station), ends, managed });
         }
     }
 
@@ -87,7 +90,7 @@ impl Connector {
         {
             let (number, own, wake) = (wish.number, notes.clone(), Arc::clone(shared));
             let work = move || {
-                let _ = own.send(Note::Connected(Connected { number, outcome: wish.station.connect(&wish.ends) }));
+                let _ = own.send(Note::Connected(Connected { number, outcome: wish.station.connect(&wish) }));
                 wake.wake.fire();
             };
             self.running += 1;
@@ -108,12 +111,16 @@ impl Connector {
 
 impl Station {
     /// All of them or none.
-    fn connect(&self, ends: &[End]) -> Result<(Vec<Queue>, Vec<End>), Failure> {
+    fn connect(&self, wish: &Wish) -> Result<(Vec<Queue>, Vec<End>), Failure> {
         let Self { device, completions, receives, .. } = self;
-        let mut queues = Vec::with_capacity(ends.len());
-        for end in ends {
-            let mut queue = Queue::new(device, completions, completions, Some(receives), CAPACITY)?;
-            queue.connect(end)?;
+        // Some devices make no queue pair without receives.
+        let capacity = Capacity { receives: u32::from(receives.is_none()), ..CAPACITY };
+        let mut queues = Vec::with_capacity(wish.ends.len());
+        for end in &wish.ends {
+            let mut queue = Queue::new(device, completions, completions, receives.as_ref(), capacity)?;
+            if !wish.managed {
+                queue.connect(end)?;
+            }
             queues.push(queue);
         }
         let own = queues.iter().map(Queue::end).collect();

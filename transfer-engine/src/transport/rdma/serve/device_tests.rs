@@ -3,7 +3,6 @@
 use super::*;
 use crate::memory::Memory;
 use crate::notice::Notices;
-use crate::rdma::RdmaSettings;
 use crate::transport::rdma::queue::{Chain, Queue};
 use crate::transport::rdma::sys::{Access, Capacity, CompletionQueue, Live, Local, MemoryRegion, Status, Verb, WorkRequest, live};
 use crate::transport::rdma::wire::{self, Ask, End, Grant, Refusal, Tell, VERSION};
@@ -27,9 +26,10 @@ struct Rig {
 
 impl Rig {
     fn new() -> Self {
-        let devices = Devices::new(RdmaSettings::default()).unwrap();
+        let settings = RdmaSettings { region: PIECE, ..RdmaSettings::default() };
+        let devices = Devices::new(settings.clone()).unwrap();
         let (exports, at) = (Arc::new(Exports::default()), "127.0.0.1:0".parse().unwrap());
-        let server = start(at, Arc::clone(&exports), devices.get().unwrap().to_vec(), PIECE, LONG).unwrap();
+        let server = start(at, Arc::clone(&exports), devices.get().unwrap().to_vec(), &settings, LONG).unwrap();
         let (id, capability, memory) = (SegmentId::random(), Capability::random(), Memory::anonymous(SIZE).unwrap());
         exports.insert(id, Arc::clone(&memory), capability).unwrap();
         server.lend(id, &exports.find(id).unwrap()).unwrap();
@@ -61,7 +61,7 @@ impl Peer {
         stream.set_read_timeout(Some(LONG)).unwrap();
         wire::send(&stream, &Ask::Hello { version: VERSION }).unwrap();
         let Tell::Devices { .. } = wire::receive(&stream).unwrap() else { panic!("the devices come first") };
-        wire::send(&stream, &Ask::Connect { device: device as u16, ends }).unwrap();
+        wire::send(&stream, &Ask::Connect { device: device as u16, ends, token: None }).unwrap();
         let answer = wire::receive(&stream).unwrap();
         (stream, answer)
     }

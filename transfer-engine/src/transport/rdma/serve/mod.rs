@@ -15,9 +15,11 @@ mod tests;
 
 use crate::fault::EngineError;
 use crate::lane::Wake;
+use crate::rdma::{RdmaConnection, RdmaSettings};
 use crate::segment::{Export, Exports};
 use crate::transport::Server;
 use crate::transport::rdma::device::{Device, Devices};
+use crate::transport::rdma::manager::Listener;
 use crate::transport::rdma::wire::Offer;
 use connect::{Connected, Connector};
 use lent::Lent;
@@ -70,24 +72,25 @@ enum Note {
 /// Starts to serve `exports` at `at`, over all `devices`.
 pub(crate) fn serve(at: SocketAddr, exports: Arc<Exports>, devices: &Arc<Devices>) -> Result<RdmaServer, EngineError> {
     let opened = devices.get().map_err(|failure| EngineError::NoRdma(failure.cause))?;
-    start(at, exports, opened.to_vec(), devices.settings().region, CONNECT_MAX)
+    start(at, exports, opened.to_vec(), devices.settings(), CONNECT_MAX)
 }
 
 fn start(
     at: SocketAddr,
     exports: Arc<Exports>,
     devices: Vec<Arc<Device>>,
-    region: u64,
+    settings: &RdmaSettings,
     patience: Duration,
 ) -> Result<RdmaServer, EngineError> {
     let refused = |cause: Error| EngineError::Listen { at: at.to_string(), cause };
     let connector = Connector::new(&devices).map_err(|failure| EngineError::NoRdma(failure.cause))?;
+    let managers = listeners(&devices, settings.connection)?;
     let listener = TcpListener::bind(at).map_err(refused)?;
     listener.set_nonblocking(true).map_err(refused)?;
     let real = listener.local_addr().map_err(refused)?;
     let shared = Arc::new(Shared {
         wake: Arc::new(Wake::new().map_err(refused)?),
-        lent: Lent::new(devices.clone(), region),
+        lent: Lent::new(devices.clone(), settings.region),
         stopping: AtomicBool::new(false),
     });
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|e| refused(e.into()))?;
@@ -102,7 +105,16 @@ fn start(
         epoll.add(station.channel.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, number)).map_err(|e| refused(e.into()))?;
     }
     let desk = Desk::new(Arc::clone(&exports.mailbox), connector.stations.clone());
-    let offers = devices.iter().map(|device| Offer { name: device.name.clone(), gid: device.gid }).collect();
+    let first_manager = first_channel + devices.len() as u64;
+    for (number, manager) in (first_manager..).zip(&managers) {
+        let Some(manager) = manager else { continue };
+        epoll.add(&**manager.events(), EpollEvent::new(EpollFlags::EPOLLIN, number)).map_err(|e| refused(e.into()))?;
+    }
+    let offer = |(device, manager): (&Arc<Device>, &Option<Listener>)| {
+        let manager = manager.as_ref().map(Listener::port);
+        Offer { name: device.name.clone(), gid: device.gid, iwarp: device.iwarp, manager }
+    };
+    let offers = devices.iter().zip(&managers).map(offer).collect();
     let (notes, heard) = mpsc::channel();
     let reactor = Reactor {
         epoll,
@@ -115,7 +127,8 @@ fn start(
         heard,
         patience,
         conns: HashMap::new(),
-        next: first_channel + devices.len() as u64,
+        next: first_manager + devices.len() as u64,
+        managers,
         devices,
         desk,
         paused: false,
@@ -123,6 +136,25 @@ fn start(
     let thread =
         thread::Builder::new().name("pl-rdma-serve".to_owned()).stack_size(256 << 10).spawn(move || reactor.run()).map_err(refused)?;
     Ok(RdmaServer { at: real, notes, thread: Some(thread), shared })
+}
+
+/// The connection manager of each device, where it is used. A device without it serves those who connect another way, if it can.
+fn listeners(devices: &[Arc<Device>], connection: RdmaConnection) -> Result<Vec<Option<Listener>>, EngineError> {
+    let (mut listeners, mut refused) = (Vec::new(), None);
+    for device in devices {
+        let wanted = device.iwarp || connection == RdmaConnection::Cm;
+        let listener = wanted.then(|| Listener::new(device)).transpose().unwrap_or_else(|failure| {
+            tracing::warn!("{}", failure.cause);
+            refused = Some(failure.cause);
+            None
+        });
+        let useless = wanted && listener.is_none();
+        listeners.push((listener, useless));
+    }
+    match refused {
+        Some(cause) if listeners.iter().all(|(_, useless)| *useless) => Err(EngineError::NoRdma(cause)),
+        _ => Ok(listeners.into_iter().map(|(listener, _)| listener).collect()),
+    }
 }
 
 impl Server for RdmaServer {

@@ -114,7 +114,7 @@ impl Desk {
                 self.arrived.push_back((*owner, value));
             }
         }
-        if let Err(cause) = armed.and_then(|()| station.receives.post(taken.len() as u32)) {
+        if let Err(cause) = armed.and_then(|()| station.receives.iter().try_for_each(|receives| receives.post(taken.len() as u32))) {
             tracing::error!(device, "RDMA: notices can no longer be received: {cause}");
         }
     }

@@ -3,6 +3,7 @@
 use crate::lane::milliseconds;
 use crate::segment::Exports;
 use crate::transport::rdma::device::Device;
+use crate::transport::rdma::manager::{Heard, Listener};
 use crate::transport::rdma::serve::conn::{Conn, Served};
 use crate::transport::rdma::serve::connect::{Connected, Connector};
 use crate::transport::rdma::serve::notices::{Desk, KEEP_MAX};
@@ -26,6 +27,8 @@ pub(super) struct Reactor {
     pub(super) epoll: Epoll,
     pub(super) listener: TcpListener,
     pub(super) devices: Vec<Arc<Device>>,
+    /// The connection manager of each device, where it is used.
+    pub(super) managers: Vec<Option<Listener>>,
     /// What peers are told of the devices, in the same order.
     pub(super) offers: Vec<Offer>,
     pub(super) exports: Arc<Exports>,
@@ -69,6 +72,7 @@ impl Reactor {
                         match self.devices.get(place) {
                             Some(device) => tell_events(device),
                             None if place < 2 * count => self.desk.collect(place - count),
+                            None if place < 3 * count => self.managed(place - 2 * count),
                             None => self.turn(number),
                         }
                     }
@@ -96,10 +100,30 @@ impl Reactor {
         let Some(served) = self.conns.get_mut(&number) else { return };
         let ended = served.conn.turn(&self.offers, &self.exports, &self.shared.lent);
         if let Some((device, ends)) = served.conn.wish() {
-            self.connector.queue(number, device, ends);
+            let managed = served.conn.token().is_some();
+            self.connector.queue(number, device, ends, managed);
         }
         self.desk.look_at(number, &mut served.conn.purse);
         self.settle(number, ended);
+    }
+
+    /// What the connection manager of a device heard.
+    fn managed(&mut self, device: usize) {
+        while let Some(heard) = self.managers[device].as_ref().and_then(Listener::next) {
+            match heard {
+                Heard::Request(request) => {
+                    let mut conns = self.conns.iter_mut();
+                    let wants = |conn: &Conn| conn.token() == Some(request.token) && conn.device() == Some(device);
+                    let Some((&number, served)) = conns.find(|(_, served)| wants(&served.conn)) else {
+                        tracing::debug!("the connection manager was asked for a connection that is not there");
+                        continue;
+                    };
+                    let accepted = served.conn.accept(request, number);
+                    self.settle(number, accepted);
+                }
+                Heard::Ended(number, cause) => self.settle(number, Err(cause)),
+            }
+        }
     }
 
     /// Closes a connection that ended, or has it polled for what it waits for.

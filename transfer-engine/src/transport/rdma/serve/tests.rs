@@ -12,7 +12,7 @@ use std::net::TcpStream;
 const LONG: Duration = Duration::from_secs(20);
 
 fn server(patience: Duration) -> RdmaServer {
-    start("127.0.0.1:0".parse().unwrap(), Arc::default(), Vec::new(), 4 << 30, patience).unwrap()
+    start("127.0.0.1:0".parse().unwrap(), Arc::default(), Vec::new(), &RdmaSettings::default(), patience).unwrap()
 }
 
 fn peer(server: &RdmaServer) -> TcpStream {
@@ -63,7 +63,7 @@ fn noise_and_questions_out_of_turn_end_their_own_connection_only() {
     let greeting = wire::encode(&hello());
     slow.write_all(&greeting[..3]).unwrap();
     let key = Ask::Key { id: 1, segment: SegmentId::random(), capability: Capability::random() };
-    let connect = |device, count| Ask::Connect { device, ends: vec![end(); count] };
+    let connect = |device, count| Ask::Connect { device, ends: vec![end(); count], token: None };
     for out_of_turn in [vec![key.clone()], vec![connect(0, 1)]] {
         let peer = peer(&server);
         out_of_turn.iter().for_each(|ask| wire::send(&peer, ask).unwrap());

@@ -12,6 +12,9 @@ pub(crate) struct Live {
     pub(crate) completion_queues: u64,
     pub(crate) shared_queues: u64,
     pub(crate) queue_pairs: u64,
+    /// Event channels of the connection manager, and its identifiers of connections.
+    pub(crate) manager_channels: u64,
+    pub(crate) manager_ids: u64,
 }
 
 impl Live {
@@ -23,8 +26,9 @@ impl Live {
 
     /// All kinds together.
     pub(crate) fn total(&self) -> u64 {
-        let Self { contexts, domains, regions, channels, completion_queues, shared_queues, queue_pairs } = *self;
-        contexts + domains + regions + channels + completion_queues + shared_queues + queue_pairs
+        let Self { contexts, domains, regions, channels, completion_queues, shared_queues, queue_pairs, manager_channels, manager_ids } =
+            *self;
+        contexts + domains + regions + channels + completion_queues + shared_queues + queue_pairs + manager_channels + manager_ids
     }
 }
 
@@ -56,6 +60,8 @@ pub(crate) struct Counters {
     completion_queues: AtomicU64,
     shared_queues: AtomicU64,
     queue_pairs: AtomicU64,
+    manager_channels: AtomicU64,
+    manager_ids: AtomicU64,
 }
 
 pub(crate) static COUNTERS: Counters = Counters {
@@ -71,6 +77,8 @@ pub(crate) static COUNTERS: Counters = Counters {
     completion_queues: AtomicU64::new(0),
     shared_queues: AtomicU64::new(0),
     queue_pairs: AtomicU64::new(0),
+    manager_channels: AtomicU64::new(0),
+    manager_ids: AtomicU64::new(0),
 };
 
 pub(crate) fn add(counter: &AtomicU64, more: usize) {
@@ -87,6 +95,8 @@ pub(crate) enum Kind {
     CompletionQueue,
     SharedQueue,
     QueuePair,
+    ManagerChannel,
+    ManagerId,
 }
 
 impl Kind {
@@ -99,6 +109,8 @@ impl Kind {
             Self::CompletionQueue => &COUNTERS.completion_queues,
             Self::SharedQueue => &COUNTERS.shared_queues,
             Self::QueuePair => &COUNTERS.queue_pairs,
+            Self::ManagerChannel => &COUNTERS.manager_channels,
+            Self::ManagerId => &COUNTERS.manager_ids,
         }
     }
 
@@ -127,6 +139,8 @@ pub(crate) fn live() -> Live {
         completion_queues: of(Kind::CompletionQueue),
         shared_queues: of(Kind::SharedQueue),
         queue_pairs: of(Kind::QueuePair),
+        manager_channels: of(Kind::ManagerChannel),
+        manager_ids: of(Kind::ManagerId),
     }
 }
 
