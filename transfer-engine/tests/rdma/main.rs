@@ -17,9 +17,14 @@ struct World {
     segment: Segment,
 }
 
-/// Devices on these ends of cables: soft-RoCE, or of the kind that PERILUNE_RDMA_KIND names (`siw`).
+/// The kind of devices: soft-RoCE, or what PERILUNE_RDMA_KIND names (`siw`).
+fn kind() -> String {
+    std::env::var("PERILUNE_RDMA_KIND").unwrap_or_else(|_| "rxe".to_owned())
+}
+
+/// Devices on these ends of cables.
 fn settings(ends: &[&str]) -> RdmaSettings {
-    let kind = std::env::var("PERILUNE_RDMA_KIND").unwrap_or_else(|_| "rxe".to_owned());
+    let kind = kind();
     let connection = std::env::var("PERILUNE_RDMA_CONNECTION").map(|word| word.parse().unwrap()).unwrap_or_default();
     RdmaSettings { devices: ends.iter().map(|end| format!("{kind}_{end}")).collect(), connection, ..RdmaSettings::default() }
 }
@@ -121,7 +126,7 @@ fn without_any_cable_tcp_carries_the_bytes_and_without_tcp_the_caller_is_told() 
 fn notices_arrive_when_links_are_cut_under_them() {
     const BEFORE: u32 = 100;
     const ALL: u32 = 600;
-    let world = world(&["rxe_va", "rxe_vc"], &["rxe_vb", "rxe_vd"], true);
+    let world = world(&["va", "vc"], &["vb", "vd"], true);
     let notices = world.server.notices();
     write_and_check(&world, 1, 1 << 20);
     let before = rdma_counts();
@@ -154,9 +159,24 @@ fn notices_arrive_when_links_are_cut_under_them() {
 }
 
 #[test]
+#[ignore = "needs RDMA devices on a cable: scripts/rxe-vm --net pair"]
+fn a_notice_goes_by_tcp_where_the_devices_carry_none_and_without_tcp_the_caller_is_told() {
+    let (alone, both) = (world(&["va"], &["vb"], false), world(&["va"], &["vb"], true));
+    match alone.client.notify(&alone.segment, 7, LONG) {
+        Ok(()) => assert_eq!((kind().as_str(), alone.server.notices().next(LONG).map(|notice| notice.number)), ("rxe", Some(7))),
+        Err(error) => assert!(kind() == "siw" && error.to_string().contains("iWARP carries no notices"), "{error}"),
+    }
+    both.client.notify(&both.segment, 8, LONG).unwrap();
+    assert_eq!(both.server.notices().next(LONG).map(|notice| notice.number), Some(8));
+    let counters = both.client.counters();
+    let by = |name| counters.transports.iter().find(|c| c.transport == name && c.counted == Counted::Asked).map_or(0, |c| c.notify.ops);
+    assert_eq!((by("rdma"), by("tcp")), if kind() == "siw" { (0, 1) } else { (1, 0) });
+}
+
+#[test]
 #[ignore = "needs an RDMA device: scripts/rxe-vm"]
 fn work_that_is_taken_back_does_not_hold_up_what_was_under_way_with_it() {
-    let world = world(&["rxe_va"], &["rxe_vb"], false);
+    let world = world(&["va"], &["vb"], false);
     write_and_check(&world, 1, 1 << 20);
     let notices = world.server.notices();
     let bytes = [pattern(2, 16 << 20), pattern(3, 16 << 20)];
