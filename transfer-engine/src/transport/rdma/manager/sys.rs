@@ -1,7 +1,7 @@
 //! The unsafe calls of librdmacm, one function for each.
 //!
-//! An identifier stands for one connection. Its events come by the channel it was made with; each is acknowledged as it is taken, so that
-//! nobody who destroys an identifier waits for one.
+//! An identifier stands for one connection; librdmacm lets any thread use it, as libibverbs its objects. Its events come by the channel it
+//! was made with; each is acknowledged as it is taken, so that nobody who destroys an identifier waits for one.
 
 use crate::transport::rdma::sys::{Kind, Raw, check, explain};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
