@@ -1,12 +1,13 @@
 //! Bytes over RDMA verbs: one-sided reads and writes on reliable connections, over every device that gets through.
 //!
 //! ```text
-//! work -> cut (slices) -> flow (which rail and queue pair, one doorbell for many) -> device -> completion queue -> flow -> done
+//! work -> cut (slices) -> flow (which rail and queue pair, one doorbell for many) -> device -> completion queue -> settle -> done
 //! ```
 //! - [`rail`]: queue pairs of one of our devices with one of a peer's, and the TCP connection they live with ([`wire`]).
 //! - [`manager`]: queue pairs connected by the kernel (`rdma_cm`) where that is wanted, and on iWARP, where nothing else will do.
 //! - [`link`]: a peer: its rails, those that are being connected, and the keys of its segments.
-//! - [`flow`]: posts slices, takes completions, and moves what a broken rail leaves to another.
+//! - [`flow`]: posts slices. [`settle`]: takes completions, and moves what a broken rail leaves to another. [`revive`]: connects rails, and
+//!   hears what the peer says.
 //! - [`notify`]: notices, each a write of no bytes that takes a receive of the peer, and the credits that say when there is one.
 //! - [`registry`]: the memory devices may touch. [`mod@serve`]: the side that lends. [`queue`]: the life of a queue pair.
 //!
@@ -39,7 +40,9 @@ mod ports;
 mod queue;
 mod rail;
 mod registry;
+mod revive;
 mod serve;
+mod settle;
 mod status;
 mod sys;
 mod topology;

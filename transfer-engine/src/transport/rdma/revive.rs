@@ -1,0 +1,140 @@
+//! The rails of a peer: connected when they are due, probed before they carry bytes, and what the peer says over their sockets.
+
+use super::flow::number;
+use super::link::{Key, Known, PAUSE, Slot};
+use super::rail::{self, Rail};
+use super::sys::{Verb, WorkRequest};
+use super::transport::{Flight, News, RdmaTransport};
+use super::wire::Tell;
+use crate::fault::{Failure, TransferErrorKind};
+use crate::transport::Completion;
+use std::sync::Arc;
+use std::thread;
+use std::time::Instant;
+
+impl RdmaTransport {
+    /// Starts to connect the rails of a peer that are due.
+    pub(super) fn revive(&mut self, peer: usize) {
+        if !self.links[peer].slots.iter().any(|slot| matches!(slot, Slot::Down { .. })) {
+            return;
+        }
+        let now = Instant::now();
+        for slot in 0..self.links[peer].slots.len() {
+            if !matches!(self.links[peer].slots[slot], Slot::Down { retry, .. } if retry <= now) {
+                continue;
+            }
+            let address = self.links[peer].address.clone();
+            let (device, completions) = (Arc::clone(&self.ports[slot].device), Arc::clone(&self.ports[slot].completions));
+            let (tell, wake, devices) = (self.tell.clone(), Arc::clone(&self.wake), Arc::clone(&self.devices));
+            let started = thread::Builder::new().name("pl-rdma-open".to_owned()).stack_size(128 << 10).spawn(move || {
+                let outcome = rail::open(&address, &device, &completions, devices.settings());
+                // Nobody listens any more when the engine was closed meanwhile.
+                let _ = tell.send(News { peer, slot, outcome });
+                wake.fire();
+            });
+            self.links[peer].slots[slot] = match started {
+                Ok(_) => Slot::Connecting,
+                Err(e) => {
+                    let cause = Failure::new(TransferErrorKind::PeerUnreachable, format!("no thread to connect with: {e}"));
+                    Slot::Down { cause: Some(cause), retry: now + PAUSE }
+                }
+            };
+        }
+    }
+
+    /// A thread finished connecting a rail.
+    pub(super) fn connected(&mut self, news: News, done: &mut Vec<Completion>) {
+        let News { peer, slot, outcome } = news;
+        match outcome {
+            Ok(opened) => {
+                self.generation = self.generation % 0xff_ffff + 1;
+                let generation = self.generation;
+                let mut rail = Box::new(Rail::new(generation, slot, opened));
+                let polled = rail.watch(&self.epoll);
+                for (place, sending) in rail.sendings.iter_mut().enumerate() {
+                    let (sequence, signaled) = sending.record(None, None, None, true);
+                    // No bytes: needs no key, and comes back only over a path that works.
+                    sending
+                        .chain
+                        .push(WorkRequest { id: number(generation, place, sequence), op: Verb::Write, remote: 0, key: 0, signaled }, &[]);
+                    self.ports[slot].outstanding += 1;
+                }
+                self.rails.insert(generation, (peer, slot));
+                self.links[peer].slots[slot] = Slot::Probing(rail);
+                if let Err(e) = polled {
+                    let failure = Failure::new(TransferErrorKind::PeerUnreachable, format!("epoll: {e}"));
+                    return self.lose(generation, failure, true, done);
+                }
+                self.ring(peer, done);
+            }
+            Err(mut cause) => {
+                if self.links[peer].known && cause.kind == TransferErrorKind::PeerUnreachable && !self.links[peer].hopeful_beside(slot) {
+                    cause.kind = TransferErrorKind::PeerGone;
+                }
+                self.links[peer].known = false;
+                self.links[peer].slots[slot] = Slot::Down { cause: Some(cause), retry: Instant::now() + PAUSE };
+                if !self.links[peer].hopeful() {
+                    self.give_up(peer, done);
+                    // Nothing is known of why: whoever comes next may try at once.
+                    for slot in &mut self.links[peer].slots {
+                        if let Slot::Down { retry, .. } = slot {
+                            *retry = Instant::now();
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// What the peer said over the socket of a rail.
+    pub(super) fn hear(&mut self, generation: u32, done: &mut Vec<Completion>) {
+        let Some(&(peer, slot)) = self.rails.get(&generation) else { return };
+        let Some(rail) = self.links[peer].slots[slot].rail() else { return };
+        let heard = match rail.hear() {
+            Ok(heard) => heard,
+            Err(failure) => return self.lose(generation, failure, true, done),
+        };
+        for tell in heard {
+            match tell {
+                Tell::Key { id, grant } => {
+                    self.shown(peer, slot, grant.is_ok());
+                    let link = &mut self.links[peer];
+                    let Some(key) = link.questions.remove(&id) else { continue };
+                    match grant {
+                        Ok(grant) => drop(link.keys.insert(key, Known::Granted(Arc::new(grant)))),
+                        Err(refusal) => {
+                            link.keys.remove(&key);
+                            self.refuse(peer, key, &refusal.failure(), done);
+                        }
+                    }
+                }
+                Tell::Withdrawn { segment } => self.links[peer].keys.retain(|(of, _), _| *of != segment),
+                Tell::Credits { count } => self.credit(peer, slot, count),
+                Tell::Devices { .. } | Tell::Connected { .. } | Tell::Refused { .. } => {
+                    let failure = Failure::new(TransferErrorKind::Failed, "the peer broke the exchange");
+                    return self.lose(generation, failure, true, done);
+                }
+            }
+        }
+        self.heard(peer, done);
+    }
+
+    /// Fails the work that waited for a key its peer refused.
+    fn refuse(&mut self, peer: usize, key: Key, failure: &Failure, done: &mut Vec<Completion>) {
+        let of_key = |flight: &Flight| (flight.work.segment_id(), flight.work.capability().0) == key && flight.outstanding == 0;
+        let ids: Vec<u64> = self.links[peer].waiting.iter().copied().filter(|id| self.flights.get(id).is_some_and(of_key)).collect();
+        for id in ids {
+            let _ = self.finish(id, Err(failure.clone()), done);
+        }
+    }
+
+    /// No rail carries bytes or may soon: everything goes back, for the lane to try another path.
+    pub(super) fn give_up(&mut self, peer: usize, done: &mut Vec<Completion>) {
+        self.retell(peer);
+        let link = &mut self.links[peer];
+        let cause = link.cause().unwrap_or_else(|| Failure::new(TransferErrorKind::PeerUnreachable, "no RDMA device"));
+        for id in std::mem::take(&mut link.waiting) {
+            let _ = self.finish(id, Err(cause.clone()), done);
+        }
+    }
+}

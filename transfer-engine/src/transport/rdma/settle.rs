@@ -1,0 +1,186 @@
+//! The flow of slices back: completions, and what a rail that broke leaves to the others.
+
+use super::TALLIES;
+use super::link::{Known, PAUSE, Slot};
+use super::rail::{Rail, Sent};
+use super::sys::{Completed, Status};
+use super::transport::{Advance, RdmaTransport};
+use crate::fault::{Failure, TransferErrorKind};
+use crate::request::Op;
+use crate::transport::Completion;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+/// So many rails may break under a piece of work before it is given up.
+const BROKEN_MAX: u32 = 8;
+/// So often the peer's device may refuse a key the peer has just given.
+const REFUSED_MAX: u32 = 2;
+
+impl RdmaTransport {
+    /// What a completion queue said.
+    pub(super) fn complete(&mut self, completed: Completed, done: &mut Vec<Completion>) {
+        let (generation, place, sequence) = ((completed.id >> 40) as u32, (completed.id >> 32) as u8 as usize, completed.id as u32);
+        let Some(&(peer, slot)) = self.rails.get(&generation) else { return };
+        let failed = completed.status != Status::Success;
+        // All before a request that failed succeeded, or they would have come first. On iWARP nothing is known of them.
+        let until = if failed { sequence.wrapping_sub(1) } else { sequence };
+        let known = !failed || !self.ports[slot].device.iwarp;
+        let settle = |rail: &mut Rail| rail.sendings.get_mut(place).filter(|_| known)?.settle(until);
+        while let Some(sent) = self.links[peer].slots[slot].rail().and_then(settle) {
+            let device = self.links[peer].slots[slot].rail().map_or(0, |rail| rail.device);
+            self.ports[device].outstanding -= 1;
+            self.settled(sent, done);
+        }
+        if failed {
+            let blamed = self.links[peer].slots[slot].rail().and_then(|rail| rail.sendings.get(place)?.work_of(sequence));
+            return self.broke(generation, blamed, completed.status, done);
+        }
+        if let slot @ Slot::Probing(_) = &mut self.links[peer].slots[slot] {
+            let probed = slot.rail().is_some_and(|rail| rail.sendings.iter().all(|sending| sending.outstanding() == 0));
+            if probed {
+                let before = std::mem::replace(slot, Slot::Connecting);
+                if let Slot::Probing(rail) = before {
+                    *slot = Slot::Up(rail);
+                }
+                self.links[peer].known = true;
+                self.retell(peer);
+                TALLIES.rails_connected.fetch_add(1, Relaxed);
+            }
+        }
+        if !self.links[peer].waiting.is_empty() {
+            self.pump(peer, done);
+        }
+    }
+
+    /// A slice or a notice arrived.
+    fn settled(&mut self, sent: Sent, done: &mut Vec<Completion>) {
+        let Sent { work, slice, stretch, .. } = sent;
+        let flight = work.and_then(|id| self.flights.get_mut(&id));
+        if let (Some(stretch), Some(staging)) = (stretch, &mut self.staging) {
+            // Work that was taken back meanwhile gets no bytes any more.
+            if let (Some(flight), Some(slice)) = (&flight, &slice)
+                && flight.work.op == Op::Read
+            {
+                staging.copy(&stretch, &flight.work, slice.local());
+            }
+            staging.give(stretch);
+        }
+        if let Some(flight) = flight {
+            flight.outstanding -= 1;
+            if flight.outstanding == 0 && flight.todo.as_ref().is_some_and(|todo| todo.is_empty()) {
+                let id = flight.work.id;
+                let _ = self.finish(id, Ok(()), done);
+            }
+        }
+    }
+
+    pub(super) fn finish(&mut self, id: u64, outcome: Result<(), Failure>, done: &mut Vec<Completion>) -> Advance {
+        done.extend(self.flights.remove(&id).map(|flight| Completion { work: flight.work, outcome }));
+        Advance::Done
+    }
+
+    /// A queue pair went to error: its rail is replaced, and what was on it goes elsewhere.
+    fn broke(&mut self, generation: u32, blamed: Option<u64>, status: Status, done: &mut Vec<Completion>) {
+        let Some(&(peer, _)) = self.rails.get(&generation) else { return };
+        let cause = format!("{status} at {}", self.links[peer].address);
+        let mut of_path = true;
+        if let Some(flight) = blamed.and_then(|id| self.flights.get_mut(&id)) {
+            match status {
+                Status::RemoteAccess | Status::RemoteInvalid | Status::RemoteOperation => {
+                    // Most likely the segment was withdrawn or lent anew: its owner says.
+                    of_path = false;
+                    flight.refused += 1;
+                    let key = (flight.work.segment_id(), flight.work.capability().0);
+                    self.links[peer].keys.remove(&key);
+                }
+                Status::LocalProtection | Status::LocalLength => {
+                    of_path = false;
+                    flight.refused = REFUSED_MAX + 1;
+                }
+                _ => {}
+            }
+        }
+        let failure = Failure::new(TransferErrorKind::PeerGone, cause.clone());
+        self.lose(generation, failure, of_path, done);
+        if let Some(id) = blamed
+            && self.flights.get(&id).is_some_and(|flight| flight.refused > REFUSED_MAX)
+        {
+            let _ = self.finish(id, Err(Failure::new(TransferErrorKind::Failed, cause)), done);
+        }
+    }
+
+    /// Ends a rail. Its queue pairs are destroyed here, so after this no buffer is touched by them; what they had not done is posted again.
+    pub(super) fn lose(&mut self, generation: u32, cause: Failure, of_path: bool, done: &mut Vec<Completion>) {
+        let Some((peer, slot)) = self.end(generation, cause, of_path) else { return };
+        tracing::debug!(peer = %self.links[peer].address, slot, "an RDMA rail was lost");
+        let worn: Vec<u64> =
+            self.links[peer].waiting.iter().copied().filter(|id| self.flights.get(id).is_some_and(|f| f.broken > BROKEN_MAX)).collect();
+        for id in worn {
+            let failure =
+                self.links[peer].cause().unwrap_or_else(|| Failure::new(TransferErrorKind::PeerGone, "its rails broke again and again"));
+            let _ = self.finish(id, Err(failure), done);
+        }
+        self.pump(peer, done);
+    }
+
+    fn end(&mut self, generation: u32, cause: Failure, of_path: bool) -> Option<(usize, usize)> {
+        let (peer, slot) = self.rails.remove(&generation)?;
+        let now = Instant::now();
+        let probing = matches!(self.links[peer].slots[slot], Slot::Probing(_));
+        // One that carried bytes is connected again at once, one that never did after a while.
+        let retry = if probing { now + PAUSE } else { now };
+        let down = Slot::Down { cause: Some(cause), retry };
+        let (Slot::Up(rail) | Slot::Probing(rail)) = std::mem::replace(&mut self.links[peer].slots[slot], down) else { return None };
+        TALLIES.rails_lost.fetch_add(1, Relaxed);
+        rail.unwatch(&self.epoll);
+        let Rail { control, mut sendings, device, .. } = *rail;
+        let mut left: Vec<Sent> = Vec::new();
+        for sending in &mut sendings {
+            left.extend(sending.abandon());
+        }
+        // Here the devices let go of the buffers.
+        drop(sendings);
+        drop(control);
+        self.ports[device].outstanding -= left.len();
+        self.retell(peer);
+        let link = &mut self.links[peer];
+        // An iWARP peer breaks the connection over a key that is worthless, and does not say which.
+        let iwarp = self.ports[device].device.iwarp;
+        link.keys.retain(|_, known| matches!(known, Known::Asked { generation: of } if *of != generation) || known.is_granted() && !iwarp);
+        for Sent { work, slice, stretch, .. } in left.into_iter().rev() {
+            if let (Some(stretch), Some(staging)) = (stretch, &mut self.staging) {
+                staging.give(stretch);
+            }
+            if let (Some(flight), Some(slice)) = (work.and_then(|id| self.flights.get_mut(&id)), slice) {
+                flight.outstanding -= 1;
+                flight.broken += u32::from(of_path && flight.outstanding == 0);
+                flight.todo.get_or_insert_default().push_front(slice);
+                if !std::mem::replace(&mut flight.waits, true) {
+                    link.waiting.push_front(flight.work.id);
+                }
+            }
+        }
+        Some((peer, slot))
+    }
+
+    /// Ends the rails that may still touch the buffers of a piece of work, or send its bytes. What else was on them is posted again.
+    pub(super) fn take_back(&mut self, id: u64) {
+        let Some(flight) = self.flights.get(&id) else { return };
+        let (peer, write) = (flight.peer, flight.work.op == Op::Write);
+        let touches = |sent: &Sent| sent.work == Some(id) && (write || sent.stretch.is_none());
+        let generations: Vec<u32> = self.links[peer]
+            .slots
+            .iter_mut()
+            .filter_map(Slot::rail)
+            .filter(|rail| rail.sendings.iter().any(|sending| sending.sent().any(touches)))
+            .map(|rail| rail.generation)
+            .collect();
+        for generation in generations {
+            self.end(generation, Failure::new(TransferErrorKind::Cancelled, "work on it was taken back"), false);
+        }
+        if let Some(flight) = self.flights.get_mut(&id) {
+            flight.todo = None;
+        }
+        self.stranded.push(peer);
+    }
+}
