@@ -16,6 +16,9 @@ pub struct RdmaSettings {
     pub gid_index: Option<u8>,
     /// Queue pairs to a peer on each device, for each lane. 1 to 16.
     pub queue_pairs: u8,
+    /// Entries of each lane's completion queue on each device, where the device gives as many: half as many work requests are under way at
+    /// one time. 16 to 4194304.
+    pub completions: u32,
     /// The most bytes one work request moves. 4 KiB to 8 MiB, as soft-RoCE allows no more.
     pub slice: u64,
     /// The most bytes of one memory region; larger memory is registered in pieces, in parallel. The limit of the device counts too.
@@ -33,6 +36,7 @@ impl Default for RdmaSettings {
             port: 1,
             gid_index: None,
             queue_pairs: 2,
+            completions: 4096,
             slice: 1 << 20,
             region: 4 << 30,
             numa_nodes: BTreeMap::new(),

@@ -6,7 +6,7 @@ use crate::request::LocalSlice;
 use crate::request::Op;
 use crate::transport::Work;
 use nix::errno::Errno;
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, munmap};
 use std::num::NonZeroUsize;
 use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
@@ -23,14 +23,22 @@ unsafe impl Send for Mapping {}
 // SAFETY: as above; racing copies may see torn bytes, as with any other process that maps the same object.
 unsafe impl Sync for Mapping {}
 
+/// Bytes of a huge page on the machines we know.
+const HUGE: usize = 2 << 20;
+
 impl Mapping {
-    /// Maps `len` bytes from `offset`, readable and writable.
+    /// Maps `len` bytes from `offset`, readable and writable; in huge pages, where the system gives some to shared memory that asks for them.
     pub(crate) fn new(file: BorrowedFd<'_>, offset: u64, len: u64) -> Result<Self, Errno> {
         let size = usize::try_from(len).ok().and_then(NonZeroUsize::new).ok_or(Errno::EINVAL)?;
         let offset = i64::try_from(offset).map_err(|_| Errno::EINVAL)?;
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: a new mapping at an address the kernel chooses; no existing memory is touched.
         let base = unsafe { mmap(None, size, protection, MapFlags::MAP_SHARED, file, offset)? };
+        if size.get() >= HUGE {
+            // Fewer entries for the processor and for devices to look up. Small pages do as well, so a refusal is none.
+            // SAFETY: the mapping was just made and nobody else knows it; advice changes no byte.
+            let _ = unsafe { madvise(base, size.get(), MmapAdvise::MADV_HUGEPAGE) };
+        }
         Ok(Self { base: base.cast(), len: size.get() })
     }
 

@@ -1,6 +1,9 @@
 //! RDMA where it breaks: links that go down under a transfer, peers that die, objects left behind. In a guest: `scripts/rxe-vm --net pairs`.
 #![cfg(feature = "rdma")]
 
+mod limits;
+mod peers;
+
 use perilune_protocol::{Capability, Extent, NodeId, Protocol, SegmentDesc, SegmentId};
 use perilune_transfer_engine::{Counted, Engine, Job, LocalSlice, Memory, Op, RdmaSettings, Request, Segment, rdma_counts, rdma_objects};
 use std::process::Command;

@@ -29,12 +29,13 @@ pub(crate) struct Device {
 
 impl Device {
     /// Opens a device whose port is active.
-    fn open(name: &str, settings: &RdmaSettings, sysfs: &Sysfs) -> Result<Self, String> {
+    fn open(name: &str, settings: &RdmaSettings, sysfs: &Sysfs) -> Result<Self, Unusable> {
         let context = Context::open(name).map_err(|e| e.to_string())?;
         let port = context.port(settings.port).map_err(|e| e.to_string())?;
         active(name, settings.port, &port)?;
         let iwarp = context.is_iwarp();
-        let gid = gid_of(sysfs, name, settings.port, (port.ethernet, iwarp), settings.gid_index)?;
+        let gid = gid_of(sysfs, name, settings.port, (port.ethernet, iwarp), settings.gid_index);
+        let gid = gid.map_err(|cause| Unusable { cause, set_so: settings.gid_index.is_some() })?;
         let domain = Domain::new(&context).map_err(|e| e.to_string())?;
         let numa_node = settings.numa_nodes.get(name).copied().or_else(|| sysfs.node_of_device(name));
         Ok(Self {
@@ -85,6 +86,19 @@ fn unusable(cause: String) -> Failure {
     Failure::new(TransferErrorKind::PeerUnreachable, cause)
 }
 
+/// Why a device is not used.
+struct Unusable {
+    cause: String,
+    /// The settings name what is not there, while other devices or addresses are.
+    set_so: bool,
+}
+
+impl From<String> for Unusable {
+    fn from(cause: String) -> Self {
+        Self { cause, set_so: false }
+    }
+}
+
 /// The devices of an engine, opened when the first of them is needed.
 pub(crate) struct Devices {
     settings: RdmaSettings,
@@ -120,36 +134,50 @@ impl Devices {
 
     /// All that are used, at least one. Without any the next call tries again: a link may have come up.
     pub(crate) fn get(&self) -> Result<&[Arc<Device>], Failure> {
+        self.opened().map_err(|Unusable { cause, .. }| unusable(cause))
+    }
+
+    /// The same for who is to serve: settings that cannot be met are told from a machine that has no RDMA now.
+    pub(crate) fn demand(&self) -> Result<&[Arc<Device>], EngineError> {
+        self.opened().map_err(|Unusable { cause, set_so }| if set_so { EngineError::Setting(cause) } else { EngineError::NoRdma(cause) })
+    }
+
+    fn opened(&self) -> Result<&[Arc<Device>], Unusable> {
         if let Some(opened) = self.opened.get() {
             return Ok(opened);
         }
-        let opened = self.open().map_err(unusable)?;
+        let opened = self.open()?;
         Ok(self.opened.get_or_init(|| opened))
     }
 
-    fn open(&self) -> Result<Vec<Arc<Device>>, String> {
+    fn open(&self) -> Result<Vec<Arc<Device>>, Unusable> {
         let (known, wanted) = (self.sysfs.devices(), &self.settings.devices);
         if known.is_empty() {
-            return Err(no_device());
+            return Err(no_device().into());
         }
         if let Some(missing) = wanted.iter().find(|name| !known.contains(name)) {
-            return Err(format!("there is no RDMA device `{missing}`; there are: {}", known.join(", ")));
+            let cause = format!("there is no RDMA device `{missing}`; there are: {}", known.join(", "));
+            return Err(Unusable { cause, set_so: true });
         }
         let open = |name: &String| Device::open(name, &self.settings, &self.sysfs).map(Arc::new);
         if !wanted.is_empty() {
             return wanted.iter().map(open).collect();
         }
-        let (mut opened, mut skipped) = (Vec::new(), Vec::new());
+        let (mut opened, mut skipped, mut set_so) = (Vec::new(), Vec::new(), false);
         for name in &known {
             match open(name) {
                 Ok(device) => opened.push(device),
-                Err(cause) => {
-                    tracing::info!("RDMA: not used: {cause}");
-                    skipped.push(cause);
+                Err(why) => {
+                    tracing::info!("RDMA: not used: {}", why.cause);
+                    set_so |= why.set_so;
+                    skipped.push(why.cause);
                 }
             }
         }
-        if opened.is_empty() { Err(format!("no RDMA device can be used: {}", skipped.join("; "))) } else { Ok(opened) }
+        if opened.is_empty() {
+            return Err(Unusable { cause: format!("no RDMA device can be used: {}", skipped.join("; ")), set_so });
+        }
+        Ok(opened)
     }
 }
 
@@ -160,7 +188,7 @@ pub(super) fn no_device() -> String {
 }
 
 fn check(settings: &RdmaSettings) -> Result<(), String> {
-    let RdmaSettings { devices, port, queue_pairs, slice, region, .. } = settings;
+    let RdmaSettings { devices, port, queue_pairs, completions, slice, region, .. } = settings;
     let twice = devices.iter().enumerate().find(|(place, name)| devices[..*place].contains(name));
     if let Some((_, name)) = twice {
         Err(format!("RDMA device `{name}` is named twice"))
@@ -168,6 +196,8 @@ fn check(settings: &RdmaSettings) -> Result<(), String> {
         Err("RDMA port 0: the ports of a device are numbered from 1".to_owned())
     } else if !(1..=16).contains(queue_pairs) {
         Err(format!("{queue_pairs} RDMA queue pairs: there must be 1 to 16"))
+    } else if !(16..=4 << 20).contains(completions) {
+        Err(format!("completion queues of {completions} entries: there must be 16 to 4194304"))
     } else if !(4 << 10..=8 << 20).contains(slice) {
         Err(format!("an RDMA slice of {slice} bytes: there must be 4 KiB to 8 MiB"))
     } else if *region < 1 << 20 {
@@ -194,6 +224,8 @@ mod tests {
         bad(&|s| s.port = 0, "port 0");
         bad(&|s| s.queue_pairs = 0, "1 to 16");
         bad(&|s| s.queue_pairs = 17, "1 to 16");
+        bad(&|s| s.completions = 15, "16 to 4194304");
+        bad(&|s| s.completions = u32::MAX, "16 to 4194304");
         bad(&|s| s.slice = 4095, "4 KiB to 8 MiB");
         bad(&|s| s.slice = (8 << 20) + 1, "4 KiB to 8 MiB");
         bad(&|s| s.region = 0, "at least 1 MiB");
@@ -213,5 +245,7 @@ mod tests {
         assert!(devices.there_may_be_some());
         let error = devices.get().map(|_| ()).unwrap_err().cause;
         assert_eq!(error, "there is no RDMA device `mlx5_7`; there are: mlx5_0, mlx5_1");
+        assert!(matches!(devices.demand().map(|_| ()), Err(EngineError::Setting(same)) if same == error));
+        assert!(matches!(none.demand().map(|_| ()), Err(EngineError::NoRdma(_))));
     }
 }

@@ -43,7 +43,10 @@ impl RdmaTransport {
                     self.pass(peer, id, done);
                     break;
                 }
-                Advance::Full => break,
+                Advance::Full => {
+                    self.starved.insert(peer);
+                    break;
+                }
             }
         }
         self.ring(peer, done);
@@ -62,6 +65,7 @@ impl RdmaTransport {
                 }
                 Advance::Later => left.push(other),
                 Advance::Full => {
+                    self.starved.insert(peer);
                     left.extend(&others[i..]);
                     break;
                 }

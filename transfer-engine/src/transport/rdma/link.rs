@@ -44,12 +44,6 @@ pub(super) enum Known {
     Granted(Arc<Grant>),
 }
 
-impl Known {
-    pub(super) fn is_granted(&self) -> bool {
-        matches!(self, Self::Granted(_))
-    }
-}
-
 /// A peer.
 pub(super) struct Link {
     pub(super) address: String,
@@ -85,6 +79,14 @@ impl Link {
     /// The same of all rails but one.
     pub(super) fn hopeful_beside(&self, but: usize) -> bool {
         self.slots.iter().enumerate().any(|(i, slot)| i != but && !matches!(slot, Slot::Down { .. }))
+    }
+
+    /// What work waits for that has no slices yet.
+    pub(super) fn awaits(&self, key: Key) -> String {
+        match self.keys.get(&key) {
+            Some(Known::Asked { .. }) => format!("waiting for the keys of the segment, which {} does not send", self.address),
+            _ => format!("waiting for a connection to {}", self.address),
+        }
     }
 
     /// Why nothing gets through.

@@ -9,6 +9,7 @@
 //! - [`flow`]: posts slices. [`settle`]: takes completions, and moves what a broken rail leaves to another. [`revive`]: connects rails, and
 //!   hears what the peer says.
 //! - [`notify`]: notices, each a write of no bytes that takes a receive of the peer, and the credits that say when there is one.
+//! - [`watch`]: rails that stall, and peers that find no room.
 //! - [`registry`]: the memory devices may touch. [`mod@serve`]: the side that lends. [`queue`]: the life of a queue pair.
 //!
 //! # Why nothing is touched after it came back
@@ -47,6 +48,7 @@ mod status;
 mod sys;
 mod topology;
 mod transport;
+mod watch;
 mod wire;
 
 pub(crate) use device::Devices;

@@ -7,8 +7,6 @@ use crate::fault::{Failure, TransferErrorKind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Entries of a completion queue, where the device allows it.
-const ENTRIES: u32 = 4096;
 /// Waits that are expected to be longer are slept through.
 const SPIN_MAX: Duration = Duration::from_micros(100);
 
@@ -21,28 +19,49 @@ pub(super) struct Port {
     pub(super) distance: u32,
     /// An event will come with the next completion.
     armed: bool,
-    /// Work requests the device has. Each may come back, if only because its queue pair broke, so they must fit the completion queue.
+    /// Work requests the device has. Each may come back, if only because its queue pair broke.
     pub(super) outstanding: usize,
+    /// Work requests whose queue pair was destroyed since the completion queue was last empty: what came back of them may still be in it.
+    left: usize,
 }
 
 impl Port {
-    pub(super) fn open(device: &Arc<Device>) -> Result<Self, Failure> {
+    pub(super) fn open(device: &Arc<Device>, entries: u32) -> Result<Self, Failure> {
         let failed = |e: std::io::Error| Failure::new(TransferErrorKind::PeerUnreachable, e.to_string());
         let channel = Channel::new(&device.context).map_err(failed)?;
-        let depth = ENTRIES.min(device.limits.max_cqe);
+        let depth = entries.min(device.limits.max_cqe);
         let completions = CompletionQueue::new(&device.context, depth, Some(&channel)).map_err(failed)?;
         // Fewer events under load; not every device can.
         completions.moderate(16, 8);
-        Ok(Self { device: Arc::clone(device), channel, completions, distance: 10, armed: false, outstanding: 0 })
+        Ok(Self { device: Arc::clone(device), channel, completions, distance: 10, armed: false, outstanding: 0, left: 0 })
     }
 
-    /// Half of the queue is kept for what broken queue pairs leave in it.
+    /// Whether slices may be posted. Half of the queue is kept for probes, without which no rail would come up.
     pub(super) fn has_room(&self) -> bool {
-        self.outstanding < self.completions.depth() as usize / 2
+        self.outstanding + self.left < self.completions.depth() as usize / 2
     }
 
-    pub(super) fn poll(&self, into: &mut Vec<Completed>) {
+    /// Whether so many more work requests fit, should all there are come back at once: a completion that finds no room is lost.
+    pub(super) fn fits(&self, more: usize) -> bool {
+        self.outstanding + self.left + more <= self.completions.depth() as usize
+    }
+
+    /// The queue pairs of so many work requests were destroyed.
+    pub(super) fn abandon(&mut self, count: usize) {
+        self.outstanding -= count;
+        self.left += count;
+    }
+
+    /// Takes all that is there. Whether there may be more room than before.
+    pub(super) fn poll(&mut self, into: &mut Vec<Completed>) -> bool {
         while self.completions.poll(into) == CompletionQueue::BATCH {}
+        // It was empty, and nothing more comes of queue pairs that are gone.
+        std::mem::take(&mut self.left) > 0 || !into.is_empty()
+    }
+
+    /// The next poll makes room.
+    pub(super) fn is_littered(&self) -> bool {
+        self.left > 0
     }
 
     /// Before a sleep; whoever armed must look into the queue once more.
@@ -91,3 +110,6 @@ impl Patience {
         self.expected = (self.expected * 7 + begun.elapsed()) / 8;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a peer may take to accept, and to answer: one that is there accepts within a round trip, but looks for our address before it
 /// answers.
@@ -28,6 +28,9 @@ const WINDOW: u64 = 8 << 20;
 /// At least every so many work requests, and so many bytes, one reports its success.
 const SIGNAL_REQUESTS: u32 = 64;
 const SIGNAL_BYTES: u64 = 4 << 20;
+/// A device gives a request up after some two seconds without an acknowledgement. One that does not even that (soft-RoCE tries for ever to
+/// send packets larger than the MTU has become) has its rail replaced after so long.
+pub(super) const STALL: Duration = Duration::from_secs(5);
 /// Asked for; a device that gives less says so.
 const INLINE: u32 = 220;
 
@@ -65,6 +68,11 @@ impl Sending {
 
     pub(super) fn outstanding(&self) -> usize {
         self.sent.len()
+    }
+
+    /// The number of the first request under way.
+    fn first(&self) -> Option<u32> {
+        self.sent.front().map(|sent| sent.sequence)
     }
 
     pub(super) fn sent(&self) -> impl Iterator<Item = &Sent> {
@@ -159,6 +167,8 @@ pub(super) struct Rail {
     pub(super) asked: u32,
     /// Whether the peer saw a capability over this rail: only then it takes notices from it.
     pub(super) shown: Shown,
+    /// The first request under way on each queue pair, and since when it has been the first.
+    pace: Vec<(Option<u32>, Instant)>,
 }
 
 /// How far a capability was shown.
@@ -173,8 +183,20 @@ impl Rail {
     pub(super) fn new(generation: u32, device: usize, opened: Opened) -> Self {
         let Opened { control, queues, remote, credits, events, unproven } = opened;
         let sendings = queues.into_iter().map(|queue| Sending::new(queue, unproven)).collect();
-        let (inbox, turn, standing) = (Inbox::default(), (0, 0), credits);
-        Self { generation, control, inbox, events, sendings, device, remote, turn, credits, standing, asked: 0, shown: Shown::No }
+        let (inbox, turn, standing, pace) = (Inbox::default(), (0, 0), credits, Vec::new());
+        Self { generation, control, inbox, events, sendings, device, remote, turn, credits, standing, asked: 0, shown: Shown::No, pace }
+    }
+
+    /// Whether some request has been under way for [`STALL`] without being acknowledged, as far as one who looks now and then can tell.
+    pub(super) fn stalled(&mut self, now: Instant) -> bool {
+        self.pace.resize(self.sendings.len(), (None, now));
+        self.sendings.iter().zip(&mut self.pace).any(|(sending, (first, since))| {
+            let here = sending.first();
+            if here.is_none() || here != *first {
+                (*first, *since) = (here, now);
+            }
+            now.duration_since(*since) >= STALL
+        })
     }
 
     /// Has the lane woken when the peer says something, or the connection manager does.
@@ -235,6 +257,13 @@ pub(super) struct Opened {
     credits: u32,
     events: Option<Arc<Events>>,
     unproven: bool,
+}
+
+impl Opened {
+    /// How many queue pairs it has.
+    pub(super) fn count(&self) -> usize {
+        self.queues.len()
+    }
 }
 
 /// Connects a rail; blocks for as long as the peer takes, on a thread of its own.

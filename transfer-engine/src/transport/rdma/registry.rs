@@ -151,9 +151,11 @@ pub(super) struct Stretch {
 impl Staging {
     pub(super) fn new(devices: &[Arc<Device>]) -> Result<Self, Failure> {
         let size = SMALL * SMALLS + LARGE * LARGES + PAGE;
-        let memory = Memory::anonymous(size).map_err(|e| Failure::new(TransferErrorKind::Failed, e.to_string()))?;
+        // Without it nothing gets through by RDMA, but maybe by another transport.
+        let none = |cause: &dyn std::fmt::Display| Failure::new(TransferErrorKind::PeerUnreachable, cause.to_string());
+        let memory = Memory::anonymous(size).map_err(|e| none(&e))?;
         let region = |device: &Arc<Device>| MemoryRegion::of_memory(&device.domain, &memory, 0, size, Access::Local);
-        let regions = devices.iter().map(region).collect::<Result<_, _>>().map_err(|e| refused(&e))?;
+        let regions = devices.iter().map(region).collect::<Result<_, _>>().map_err(|e| none(&e))?;
         let small = (0..SMALLS).map(|i| i * SMALL).collect();
         let large = (0..LARGES).map(|i| SMALL * SMALLS + i * LARGE).collect();
         Ok(Self { memory, regions, small, large })

@@ -45,7 +45,7 @@ impl RdmaTransport {
     /// A thread finished connecting a rail.
     pub(super) fn connected(&mut self, news: News, done: &mut Vec<Completion>) {
         let News { peer, slot, outcome } = news;
-        match outcome {
+        match self.admit(slot, outcome) {
             Ok(opened) => {
                 self.generation = self.generation % 0xff_ffff + 1;
                 let generation = self.generation;

@@ -141,12 +141,13 @@ impl RdmaTransport {
         // Here the devices let go of the buffers.
         drop(sendings);
         drop(control);
-        self.ports[device].outstanding -= left.len();
+        self.ports[device].abandon(left.len());
+        self.freed = true;
         self.retell(peer);
         let link = &mut self.links[peer];
-        // An iWARP peer breaks the connection over a key that is worthless, and does not say which.
-        let iwarp = self.ports[device].device.iwarp;
-        link.keys.retain(|_, known| matches!(known, Known::Asked { generation: of } if *of != generation) || known.is_granted() && !iwarp);
+        // Keys are those of one life of the peer, and the next connection may reach another: it is asked again. Besides, an iWARP peer breaks
+        // the connection over a key that is worthless, and does not say which.
+        link.keys.retain(|_, known| matches!(known, Known::Asked { generation: of } if *of != generation));
         for Sent { work, slice, stretch, .. } in left.into_iter().rev() {
             if let (Some(stretch), Some(staging)) = (stretch, &mut self.staging) {
                 staging.give(stretch);

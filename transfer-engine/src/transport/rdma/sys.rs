@@ -54,7 +54,10 @@ pub(super) fn check(code: i32) -> io::Result<()> {
 }
 
 /// The error with more words, still of its kind.
-pub(super) fn explain(cause: &io::Error, words: String) -> io::Error {
+pub(super) fn explain(cause: &io::Error, mut words: String) -> io::Error {
+    if cause.kind() == io::ErrorKind::WouldBlock {
+        words += "; the cgroup of this process may allow it no more verbs objects (rdma.max)";
+    }
     io::Error::new(cause.kind(), words)
 }
 

@@ -5,7 +5,7 @@ use super::cut::Slice;
 use super::device::Devices;
 use super::link::Link;
 use super::ports::{Patience, Port};
-use super::rail::Opened;
+use super::rail::{Opened, STALL};
 use super::registry::{Buffers, Registry, Staging};
 use super::sys::Completed;
 use crate::fault::{Failure, TransferErrorKind};
@@ -15,7 +15,7 @@ use crate::request::Op;
 use crate::transport::{Address, Capabilities, Completion, Peer, Transport, Work};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use rustc_hash::FxHashMap;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, mpsc};
@@ -91,6 +91,11 @@ pub(super) struct RdmaTransport {
     unlooked: u32,
     /// Peers that the work being taken is for; kept for its memory.
     asked: Vec<usize>,
+    /// When it was last looked for rails that stalled.
+    watched: Instant,
+    /// Peers whose work found no room in staging or completion queues, and whether some became free since.
+    pub(super) starved: BTreeSet<usize>,
+    pub(super) freed: bool,
 }
 
 impl RdmaTransport {
@@ -120,6 +125,9 @@ impl RdmaTransport {
             completed: Vec::new(),
             unlooked: 0,
             asked: Vec::new(),
+            watched: Instant::now(),
+            starved: BTreeSet::new(),
+            freed: false,
         })
     }
 
@@ -129,7 +137,7 @@ impl RdmaTransport {
             return Ok(());
         }
         let devices = self.devices.get()?;
-        let ports = devices.iter().map(Port::open).collect::<Result<Vec<_>, _>>()?;
+        let ports = devices.iter().map(|device| Port::open(device, self.devices.settings().completions)).collect::<Result<Vec<_>, _>>()?;
         let staging = Staging::new(devices)?;
         for (i, port) in ports.iter().enumerate() {
             let polled = self.epoll.add(port.channel.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, CHANNELS + i as u64));
@@ -143,12 +151,13 @@ impl RdmaTransport {
     fn take_completions(&mut self, done: &mut Vec<Completion>) {
         let mut completed = std::mem::take(&mut self.completed);
         for i in 0..self.ports.len() {
-            self.ports[i].poll(&mut completed);
+            self.freed |= self.ports[i].poll(&mut completed);
             for one in completed.drain(..) {
                 self.complete(one, done);
             }
         }
         self.completed = completed;
+        self.feed(done);
     }
 
     /// A peer may have gone while there was always something done.
@@ -181,6 +190,11 @@ impl RdmaTransport {
         }
         while let Ok(news) = self.news.try_recv() {
             self.connected(news, done);
+        }
+        if self.watched.elapsed() >= STALL / 5 {
+            self.take_completions(done);
+            self.watched = Instant::now();
+            self.end_stalled(self.watched, done);
         }
     }
 
@@ -266,7 +280,8 @@ impl Transport for RdmaTransport {
         self.ports.iter_mut().for_each(Port::arm);
         self.take_completions(done);
         if done.is_empty() {
-            self.look(wait.saturating_sub(begun.elapsed()), done);
+            // Now and then it must be seen whether anything moves.
+            self.look(wait.saturating_sub(begun.elapsed()).min(STALL / 5), done);
             self.take_completions(done);
         }
         if !done.is_empty() {
@@ -281,7 +296,7 @@ impl Transport for RdmaTransport {
         let flight = self.flights.get(&id)?;
         let progress = match (&flight.todo, flight.outstanding) {
             _ if self.untold(flight) => "the peer has no room for notices: nobody takes them there".to_owned(),
-            (None, _) => format!("waiting for a connection to {}", self.links[flight.peer].address),
+            (None, _) => self.links[flight.peer].awaits((flight.work.segment_id(), flight.work.capability().0)),
             (Some(todo), under_way) => format!("{} slices were not sent and {under_way} not acknowledged", todo.len()),
         };
         let (peer, notice) = (flight.peer, matches!(flight.work.op, Op::Notify(_)));

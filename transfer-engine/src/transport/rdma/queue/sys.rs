@@ -92,7 +92,8 @@ impl QueuePair {
             sq_sig_all: 0,
         };
         // SAFETY: all of these exist, and are owned by the queue pair from here on.
-        let raw = Raw::made(Kind::QueuePair, unsafe { ib::ibv_create_qp(domain.raw.get(), &mut init) })?;
+        let raw = Raw::made(Kind::QueuePair, unsafe { ib::ibv_create_qp(domain.raw.get(), &mut init) })
+            .map_err(|e| explain(&e, e.to_string()))?;
         let cap = init.cap;
         let given = Capacity { sends: cap.max_send_wr, receives: cap.max_recv_wr, sges: cap.max_send_sge, inline: cap.max_inline_data };
         // SAFETY: it was just made.

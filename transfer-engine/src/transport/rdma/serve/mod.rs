@@ -71,7 +71,7 @@ enum Note {
 
 /// Starts to serve `exports` at `at`, over all `devices`.
 pub(crate) fn serve(at: SocketAddr, exports: Arc<Exports>, devices: &Arc<Devices>) -> Result<RdmaServer, EngineError> {
-    let opened = devices.get().map_err(|failure| EngineError::NoRdma(failure.cause))?;
+    let opened = devices.demand()?;
     start(at, exports, opened.to_vec(), devices.settings(), CONNECT_MAX)
 }
 

@@ -279,7 +279,7 @@ pub(super) fn event(kind: u32, port: i32) -> String {
 /// Adds how to raise the limit of locked memory, where that may be what is in the way.
 pub(super) fn with_memlock(words: String, cause: Option<i32>, limit: Option<u64>) -> String {
     match (cause, limit) {
-        (Some(libc::ENOMEM | libc::EAGAIN | libc::EPERM), Some(limit)) if limit != libc::RLIM_INFINITY => format!(
+        (Some(libc::ENOMEM | libc::EPERM), Some(limit)) if limit != libc::RLIM_INFINITY => format!(
             "{words}; this process may lock {limit} bytes of memory in all (RLIMIT_MEMLOCK): raise it with `ulimit -l unlimited`, with \
              LimitMEMLOCK=infinity in the systemd unit, or give it CAP_IPC_LOCK"
         ),
