@@ -4,4 +4,5 @@
 mod harness;
 mod library;
 mod node;
+mod settings;
 mod store;
