@@ -67,7 +67,7 @@ fn until_enough(world: &World, group: &Group, device: &str) -> Vec<String> {
 fn out_of_queue_pairs_is_said_on_either_side_and_passes() {
     let group = Group::new();
     // Ours: what counts is each object from the protection domain on, the queue pairs last.
-    let ours = world(&["rxe_va"], &["rxe_vb"], false);
+    let ours = world(&["va"], &["vb"], false);
     let before = rdma_objects();
     let told = until_enough(&ours, &group, "rxe_va");
     assert!(told.first().is_some_and(|text| text.contains("rxe_va")), "{told:?}");
@@ -80,7 +80,7 @@ fn out_of_queue_pairs_is_said_on_either_side_and_passes() {
     drop(ours);
 
     // Theirs: the peer says it, and where TCP is served the bytes go that way.
-    let theirs = world(&["rxe_va"], &["rxe_vb"], false);
+    let theirs = world(&["va"], &["vb"], false);
     group.allow("rxe_va", "max");
     let told = until_enough(&theirs, &group, "rxe_vb");
     let of_pairs =
@@ -96,7 +96,7 @@ fn out_of_queue_pairs_is_said_on_either_side_and_passes() {
 /// A world with TCP beside RDMA whose server gets no queue pair, though its memory is lent.
 fn world_lent_before(group: &Group) -> World {
     group.allow("rxe_vb", "max");
-    let both = world(&["rxe_va"], &["rxe_vb"], true);
+    let both = world(&["va"], &["vb"], true);
     group.allow("rxe_vb", "0");
     both
 }
@@ -111,12 +111,12 @@ fn mtu(end: &str, bytes: u32) {
 fn ends_of_different_mtu_use_the_smaller_one() {
     let mtus = || rdma_status().devices.iter().filter(|d| d.name == "rxe_va" || d.name == "rxe_vb").map(|d| d.mtu).collect::<Vec<_>>();
     assert_eq!(mtus(), [4096, 4096]);
-    let early = world(&["rxe_va"], &["rxe_vb"], false);
+    let early = world(&["va"], &["vb"], false);
     write_and_check(&early, 1, 1 << 20);
     for (small, seed) in [("va", 2), ("vb", 3)] {
         mtu(small, 1500);
         assert_eq!(mtus().iter().min(), Some(&1024));
-        let late = world(&["rxe_va"], &["rxe_vb"], false);
+        let late = world(&["va"], &["vb"], false);
         let lost = rdma_counts().rails_lost;
         write_and_check(&late, seed, 1 << 20);
         assert_eq!(rdma_counts().rails_lost, lost, "packets fit from the start");
@@ -132,14 +132,14 @@ fn ends_of_different_mtu_use_the_smaller_one() {
 fn devices_addresses_and_ports_that_are_not_there_are_named() {
     let start = |settings: RdmaSettings| Engine::builder().rdma(settings).listen_rdma("127.0.0.1:0".parse().unwrap()).build().map(|_| ());
     let only = |name: &str| settings(&[name]);
-    let error = start(RdmaSettings { gid_index: Some(77), ..only("rxe_va") }).unwrap_err();
+    let error = start(RdmaSettings { gid_index: Some(77), ..only("va") }).unwrap_err();
     assert!(
         matches!(&error, EngineError::Setting(why) if why.starts_with("rxe_va: port 1: the port has no GID of index 77; it has ")),
         "{error}"
     );
     let error = start(RdmaSettings { gid_index: Some(77), ..RdmaSettings::default() }).unwrap_err();
     assert!(matches!(&error, EngineError::Setting(why) if why.contains("rxe_vd: port 1: the port has no GID of index 77")), "{error}");
-    let error = start(only("mlx5_77")).unwrap_err();
+    let error = start(RdmaSettings { devices: vec!["mlx5_77".to_owned()], ..RdmaSettings::default() }).unwrap_err();
     let there = "there is no RDMA device `mlx5_77`; there are: rxe_va, rxe_vb, rxe_vc, rxe_vd";
     assert!(matches!(&error, EngineError::Setting(why) if why == there), "{error}");
 
@@ -149,12 +149,12 @@ fn devices_addresses_and_ports_that_are_not_there_are_named() {
     let down = status.devices.iter().find(|device| device.name == "rxe_vc").unwrap();
     assert_eq!((down.active, down.state.as_str()), (false, "down"), "{status}");
     assert!(status.usable() && status.to_string().contains("rxe_vc port 1: down"), "{status}");
-    let error = start(only("rxe_vc")).unwrap_err();
+    let error = start(only("vc")).unwrap_err();
     assert!(matches!(&error, EngineError::NoRdma(why) if why == "rxe_vc: port 1 is not active but down: is its link up?"), "{error}");
     start(RdmaSettings::default()).expect("the other devices do");
     // Who asks tries again each time.
     link(&["up", "vc"]);
-    let world = world(&["rxe_vc"], &["rxe_vd"], false);
+    let world = world(&["vc"], &["vd"], false);
     link(&["down", "vc"]);
     let (kind, text) = write_once(&world).unwrap_err();
     assert!(kind == TransferErrorKind::PeerUnreachable && text.contains("rxe_vc: port 1 is not active"), "{text}");
@@ -172,8 +172,8 @@ fn memory_in_many_regions_is_moved_across_their_borders() {
     const PIECE: u64 = 1 << 20;
     const LEN: u64 = 5 * PIECE + 12_345;
     let split = |name: &str| RdmaSettings { region: PIECE, slice: 8 << 20, ..settings(&[name]) };
-    let server = Engine::builder().rdma(split("rxe_vb")).listen_rdma("127.0.0.1:0".parse().unwrap()).build().unwrap();
-    let client = Engine::builder().rdma(split("rxe_va")).lanes(1).deadline(LONG).build().unwrap();
+    let server = Engine::builder().rdma(split("vb")).listen_rdma("127.0.0.1:0".parse().unwrap()).build().unwrap();
+    let client = Engine::builder().rdma(split("va")).lanes(1).deadline(LONG).build().unwrap();
     let (id, capability, memory) = (SegmentId::random(), Capability::random(), Memory::anonymous(LEN).unwrap());
     server.export(id, Arc::clone(&memory), capability).unwrap();
     let before = rdma_objects();

@@ -21,7 +21,7 @@ const SEGMENTS: [SegmentId; 2] = [SegmentId(uuid::Uuid::from_u128(7)), SegmentId
 #[test]
 fn child() {
     let Ok(port) = std::env::var(CHILD) else { return };
-    let engine = Engine::builder().rdma(settings(&["rxe_vb"])).listen_rdma(format!("127.0.0.1:{port}").parse().unwrap()).build().unwrap();
+    let engine = Engine::builder().rdma(settings(&["vb"])).listen_rdma(format!("127.0.0.1:{port}").parse().unwrap()).build().unwrap();
     for id in SEGMENTS {
         let memory = Memory::anonymous(LEN).unwrap();
         assert!(memory.write_at(0, &vec![LENT; LEN as usize]));
@@ -91,7 +91,7 @@ impl Drop for Peer {
 }
 
 fn client() -> Engine {
-    Engine::builder().rdma(settings(&["rxe_va"])).lanes(1).deadline(LONG).build().unwrap()
+    Engine::builder().rdma(settings(&["va"])).lanes(1).deadline(LONG).build().unwrap()
 }
 
 fn there_and_back(client: &Engine, segment: &Segment, seed: u8, len: usize) {
