@@ -13,7 +13,9 @@ fn a_gid_index_or_a_device_that_does_not_exist_ends_the_node_with_a_sentence() {
         for protocol in ["tcp", "rdma"] {
             let dir = tempfile::tempdir().unwrap();
             let mut command = perilune();
-            command.args(["store", "--segment-size", "1MiB", "--http", "127.0.0.1:0", "--protocol", protocol, "--data-dir"]).arg(dir.path());
+            command
+                .args(["store", "--segment-size", "1MiB", "--http", "127.0.0.1:0", "--protocol", protocol, "--data-dir"])
+                .arg(dir.path());
             let output = finish(command.args(flags));
             let text = said(&output);
             assert_eq!(output.status.code(), Some(1), "{flags:?}: {text}");
