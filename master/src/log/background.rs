@@ -1,10 +1,10 @@
 //! Two threads beside the log thread: one writes snapshots and deletes old files, one syncs every now and then. Both sleep when idle.
 
+use super::engine::Engine;
 use super::files::Files;
 use super::machine::SnapshotWriter;
 use super::snapshot::{self, SnapshotId};
-use super::store::Engine;
-use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Select, Sender, bounded, unbounded};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -72,6 +72,13 @@ impl Keeper {
 
     pub(super) fn finished(&self) -> Option<Finished> {
         self.finished.try_recv().ok()
+    }
+
+    /// Until a snapshot has ended, which must have been begun.
+    pub(super) fn wait(&self) {
+        let mut select = Select::new();
+        select.recv(&self.finished);
+        select.ready();
     }
 
     fn give(&self, job: Job) {

@@ -1,9 +1,13 @@
 //! What a log is opened with: where it lives, how durable it is, when it is cut.
 
+use super::members::{Member, Members};
 use std::fmt;
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
+use uuid::Uuid;
 
 /// When a proposal counts as stored. Killing the process (`kill -9`, a panic, out of memory) loses nothing acknowledged under any of
 /// them, because every acknowledged entry has been handed to the kernel by then. They differ in what a power loss, or a crash of the
@@ -54,6 +58,19 @@ impl FromStr for Durability {
 pub struct LogConfig {
     /// The data directory. Made (mode 0700) when it does not exist.
     pub dir: PathBuf,
+    /// This member's id in its group, at least 1. A data directory belongs to one member for good.
+    pub member: u64,
+    /// The group as it begins, the same for all its members; or, to join one, as it was when this member was added. Counts only for a new
+    /// data directory: afterwards the log knows better. Empty: this member alone.
+    pub members: Members,
+    /// The group's id, the same for all its members. A group of one may leave it out and gets one of its own.
+    pub cluster: Option<Uuid>,
+    /// Where the other members call. A group of one that nobody joins needs none.
+    pub listen: Option<Arc<TcpListener>>,
+    /// A leader is heard this often.
+    pub heartbeat: Duration,
+    /// A leader that was not heard for so long is replaced. Each member draws a time of its own between the two.
+    pub election: (Duration, Duration),
     /// When a proposal counts as stored.
     pub durability: Durability,
     /// Interval of the background sync under [`Durability::Quorum`].
@@ -77,6 +94,12 @@ impl Default for LogConfig {
     fn default() -> Self {
         Self {
             dir: PathBuf::from("perilune-data"),
+            member: 1,
+            members: Members::default(),
+            cluster: None,
+            listen: None,
+            heartbeat: Duration::from_millis(50),
+            election: (Duration::from_millis(250), Duration::from_millis(500)),
             durability: Durability::default(),
             sync_every: Duration::from_millis(100),
             snapshot_entries: 100_000,
@@ -85,5 +108,51 @@ impl Default for LogConfig {
             batch_bytes: 1 << 20,
             queue_effects: 16_384,
         }
+    }
+}
+
+/// Raft counts time in ticks. Fine ones keep two members from drawing the same time before they stand for election.
+const TICKS_PER_HEARTBEAT: u32 = 5;
+
+impl LogConfig {
+    /// How often the log's clock ticks.
+    pub(super) fn tick(&self) -> Duration {
+        (self.heartbeat / TICKS_PER_HEARTBEAT).max(Duration::from_millis(1))
+    }
+
+    /// Ticks between heartbeats, and the bounds of the election timeout in ticks.
+    pub(super) fn ticks(&self) -> (usize, (usize, usize)) {
+        let ticks = |time: Duration| usize::try_from(time.as_nanos() / self.tick().as_nanos()).unwrap_or(usize::MAX);
+        (ticks(self.heartbeat).max(1), (ticks(self.election.0), ticks(self.election.1)))
+    }
+
+    /// What a new directory begins with, or which setting cannot be.
+    pub(super) fn first_members(&self) -> Result<Members, String> {
+        let (heartbeat, (shortest, longest)) = self.ticks();
+        if shortest < heartbeat * 2 || longest <= shortest {
+            return Err(format!(
+                "heartbeat {:?}, election {:?} to {:?}: an election must wait for two heartbeats at least, and have room to choose",
+                self.heartbeat, self.election.0, self.election.1
+            ));
+        }
+        let members = match self.members.is_empty() {
+            true => Members::begin(vec![Member { id: self.member, ..Member::default() }])?,
+            false => self.members.clone(),
+        };
+        if members.get(self.member).is_none() {
+            return Err(format!("this member has the id {}, which is not among the members of the group", self.member));
+        }
+        if members.iter().nth(1).is_some() {
+            if self.cluster.is_none() {
+                return Err("a group of several members needs a cluster id that all of them are given".into());
+            }
+            if self.listen.is_none() {
+                return Err("a member of a group needs an address where the others reach it".into());
+            }
+            if let Some((nowhere, _)) = members.iter().find(|(m, _)| m.address.is_empty()) {
+                return Err(format!("member {} has no address", nowhere.id));
+            }
+        }
+        Ok(members)
     }
 }

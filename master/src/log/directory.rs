@@ -9,9 +9,9 @@
 //! ```
 
 use super::LogError;
+use super::engine::corrupt;
 use super::entry::crc;
 use super::files::is_append;
-use super::store::corrupt;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -37,7 +37,8 @@ pub(super) struct Directory {
 }
 
 impl Directory {
-    pub(super) fn open(path: &Path) -> Result<Self, LogError> {
+    /// Opens or makes it, for the cluster with this id, or any.
+    pub(super) fn open(path: &Path, expected: Option<Uuid>) -> Result<Self, LogError> {
         match fs::metadata(path) {
             Ok(found) if !found.is_dir() => return Err(LogError::NotADirectory(path.into())),
             Ok(_) => {}
@@ -57,7 +58,13 @@ impl Directory {
                 tracing::warn!(dir = %path.display(), "the directory was made before but holds no log: nothing was stored yet, or its log was removed");
             }
         }
-        let cluster = found.map_or_else(|| write_format(path), Ok)?;
+        let cluster = match (found, expected) {
+            (Some(found), Some(expected)) if found != expected => {
+                return Err(LogError::OtherCluster { path: path.into(), found, expected });
+            }
+            (Some(found), _) => found,
+            (None, expected) => write_format(path, expected.unwrap_or_else(Uuid::new_v4))?,
+        };
         for inner in [raft(path), snapshots(path)] {
             if !inner.is_dir() {
                 make(&inner)?;
@@ -217,8 +224,7 @@ fn read_format(dir: &Path) -> Result<Option<Uuid>, LogError> {
     Ok(Some(cluster))
 }
 
-fn write_format(dir: &Path) -> Result<Uuid, LogError> {
-    let cluster = Uuid::new_v4();
+fn write_format(dir: &Path, cluster: Uuid) -> Result<Uuid, LogError> {
     let path = dir.join("FORMAT");
     write_whole(&path, |file| file.write_all(format_text(cluster).as_bytes())).map_err(|e| io_error(&path, "cannot be written", e))?;
     Ok(cluster)

@@ -1,115 +1,166 @@
-//! The log thread: owns raft, its store and the machine; turns proposals into entries and committed entries into answers.
+//! The driver: owns raft, its store and the machine; turns proposals into entries and committed entries into answers. It reads no clock and
+//! opens no socket: time, letters and requests are handed to it, by the log thread or by a simulation.
 //!
 //! ```text
 //! propose -> inbox -> one entry of all that waits -> append (sync) -> commit -> apply -> answers
 //!                 ^ what arrives meanwhile forms the next entry
 //! ```
+//! | file | what of the driver |
+//! |---|---|
+//! | `driver` | what it holds, how it begins, how it fails |
+//! | `turn` | what it is told |
+//! | `ready` | what raft then wants done, in raft's order |
+//! | `group` | members, reads, leadership |
+//! | `keep` | snapshots, the cut behind them, what the outside sees |
 
 use super::background::{Keeper, Syncer};
-use super::counters::count;
 use super::directory::{self, Directory, io_error};
+use super::engine::corrupt;
 use super::files::Files;
+use super::group::{Changing, Handover};
 use super::machine::Machine;
-use super::peers::{Alone, Peers};
-use super::restore::{prune, restore};
+use super::members::{Change, Members};
+use super::peers::Peers;
+use super::reads::Reads;
+use super::restore::restore;
 use super::snapshot::SnapshotId;
-use super::status::{Board, Role};
-use super::store::{Store, corrupt};
-use super::{Durability, LogConfig, LogError, entry, raftlog};
-use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
+use super::status::Board;
+use super::store::Store;
+use super::{Durability, LogConfig, LogError, raftlog};
 use perilune_protocol::{Fault, FaultCode, Outcome};
-use raft::eraftpb::{ConfState, Entry, EntryType};
-use raft::{RawNode, StateRole, Storage};
-use std::collections::VecDeque;
+use raft::{RawNode, StateRole};
+use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
-/// The member id of a group of one.
-const MEMBER: u64 = 1;
-const TICK: Duration = Duration::from_millis(50);
 /// Most bytes of committed entries that raft hands out at once, which bounds memory while replaying.
 const COMMITTED_BYTES: u64 = 4 << 20;
+/// Most bytes in one message to a member, unless a single entry is larger; and such messages ahead of its answers.
+const MESSAGE_BYTES: u64 = 256 << 10;
+const INFLIGHT: usize = 256;
+/// Most bytes that a leader appends without a majority having them.
+const UNCOMMITTED_BYTES: u64 = 64 << 20;
 
 /// An effect and whom to tell.
 pub(super) struct Waiting<O> {
     pub(super) effect: Vec<u8>,
+    /// The only term in which it may be stored; 0 is any.
+    pub(super) term: u64,
     pub(super) answer: Answer<O>,
 }
 
-/// What the log thread is told. Messages of other members will be one more.
+/// What the log thread is asked to do.
 pub(super) enum Input<O> {
     Propose(Waiting<O>),
+    Read(Answer<()>),
+    Change(Change, Answer<Members>),
+    Transfer(u64, Answer<()>),
     /// The keeper has finished something.
     Wake,
     Close,
 }
 
 /// Whom to tell.
-type Answer<O> = oneshot::Sender<Outcome<O>>;
-/// What goes into one entry, and the input that came next, if it was taken from the inbox already.
-type Gathered<O> = (Vec<Waiting<O>>, Option<Input<O>>);
+pub(super) type Answer<O> = oneshot::Sender<Outcome<O>>;
 
 /// The proposers of one entry, in the order of its effects.
-struct Proposed<O> {
-    index: u64,
-    term: u64,
-    answers: Vec<Answer<O>>,
+pub(super) struct Proposed<O> {
+    pub(super) index: u64,
+    pub(super) term: u64,
+    pub(super) answers: Vec<Answer<O>>,
 }
 
 /// What a proposer will be told.
-struct Known<O> {
-    answer: Answer<O>,
-    outcome: Outcome<O>,
+pub(super) struct Known<O> {
+    pub(super) answer: Answer<O>,
+    pub(super) outcome: Outcome<O>,
 }
 
 pub(super) struct Driver<M: Machine> {
-    config: LogConfig,
-    node: RawNode<Store>,
-    machine: M,
-    peers: Box<dyn Peers>,
-    files: Arc<Files>,
-    board: Arc<Board>,
+    pub(super) config: LogConfig,
+    pub(super) node: RawNode<Store>,
+    pub(super) machine: M,
+    pub(super) peers: Box<dyn Peers>,
+    pub(super) files: Arc<Files>,
+    pub(super) board: Arc<Board>,
     /// Entries appended and not yet applied, by index.
-    proposed: VecDeque<Proposed<M::Output>>,
+    pub(super) proposed: VecDeque<Proposed<M::Output>>,
     /// Known, told once the board shows the positions that belong to them.
-    answers: Vec<Known<M::Output>>,
-    keeper: Keeper,
-    syncer: Option<Syncer>,
+    pub(super) answers: Vec<Known<M::Output>>,
+    pub(super) keeper: Keeper,
+    pub(super) syncer: Option<Syncer>,
     /// The last two, oldest first.
-    snapshots: Vec<SnapshotId>,
-    snapshot_running: bool,
-    applied: u64,
+    pub(super) snapshots: Vec<SnapshotId>,
+    pub(super) snapshot_running: bool,
+    /// Announced by the leader; its file waits to be taken over, or removed should raft not want it.
+    pub(super) received: Option<SnapshotId>,
+    pub(super) applied: u64,
     /// Applied since a snapshot was last begun.
-    since: Since,
+    pub(super) since: Since,
+    /// As handed in with the last turn.
+    pub(super) now: Duration,
+    /// Ticks since the driver began.
+    pub(super) ticks: u64,
+    /// At which tick a member was last heard.
+    pub(super) heard: HashMap<u64, u64>,
+    /// Whom something could not be sent.
+    pub(super) unreachable: Vec<u64>,
+    pub(super) reads: Reads<Answer<()>>,
+    /// Everyone is to be asked, with the next turn, whether this member leads.
+    pub(super) round_due: bool,
+    /// The term this member leads in, as far as those who wait have been told.
+    pub(super) leading: Option<u64>,
+    /// The last term in which all that earlier leaders committed has been applied here.
+    pub(super) ready_term: u64,
+    /// A term in which the lead was offered to another, who may take it at any moment: the lease counts for nothing.
+    pub(super) offered_term: u64,
+    pub(super) changing: Option<Changing>,
+    pub(super) handover: Option<Handover>,
+    /// What decides how this member stands, as it was last shown.
+    pub(super) shown: Option<Brief>,
+    /// Until this tick a member that was just opened votes for nobody: it may have promised a leader not to.
+    pub(super) quiet_until: u64,
+    /// The mark of a log in use could not be written, and is not tried again until the next open.
+    pub(super) mark_failed: bool,
     /// Why nothing can be appended any more. Raft's state is then ahead of the disk, so it is not asked again.
-    poison: Option<String>,
+    pub(super) poison: Option<String>,
     /// Last, so that it unlocks when all else is closed.
-    directory: Directory,
+    pub(super) directory: Directory,
 }
 
+/// Role, term, leader, the last term that is ready, the entry that made the members, and whether the log failed.
+pub(super) type Brief = (StateRole, u64, u64, u64, u64, bool);
+
 #[derive(Default)]
-struct Since {
-    entries: u64,
-    bytes: u64,
+pub(super) struct Since {
+    pub(super) entries: u64,
+    pub(super) bytes: u64,
 }
 
 impl<M: Machine> Driver<M> {
-    /// Opens the directory, replays the machine, and leads.
-    pub(super) fn open(config: LogConfig, mut machine: M, board: Arc<Board>, inbox: Sender<Input<M::Output>>) -> Result<Self, LogError> {
-        let directory = Directory::open(&config.dir)?;
+    /// Restores and replays the machine. A group of one leads when this returns.
+    pub(super) fn open(
+        config: LogConfig,
+        directory: Directory,
+        mut machine: M,
+        mut peers: Box<dyn Peers>,
+        board: Arc<Board>,
+        wake: impl Fn() + Send + 'static,
+    ) -> Result<Self, LogError> {
         let raft_dir = directory::raft(&directory.path);
         let files = Arc::new(Files::new(Arc::clone(&board.counters)));
-        let members = ConfState { voters: vec![MEMBER], ..ConfState::default() };
-        let mut store = Store::open(&raft_dir, Arc::clone(&files), members, directory.used)?;
+        let first = config.first_members().map_err(LogError::Config)?;
+        let mut store = Store::open(&raft_dir, Arc::clone(&files), config.member, first, directory.used)?;
         let snapshots = restore(&directory, &store, &mut machine)?;
         let applied = snapshots.last().map_or(0, |s| s.index);
         store.check(applied + 1).map_err(|what| corrupt(&raft_dir, what))?;
         store.committed(applied);
+        store.set_newest_snapshot(snapshots.last().copied());
+        settle_address(&config, &mut store).map_err(|what| LogError::Start { path: config.dir.clone(), what })?;
 
         let thread = |e| io_error(&config.dir, "a thread cannot be started", e);
-        let wake = move || drop(inbox.try_send(Input::Wake));
         let keeper = Keeper::start(directory::snapshots(&directory.path), directory.cluster, store.engine(), Arc::clone(&files), wake)
             .map_err(thread)?;
         let syncer = match config.durability {
@@ -117,22 +168,33 @@ impl<M: Machine> Driver<M> {
             Durability::QuorumFsync | Durability::Leader => None,
         };
         let start = |what: String| LogError::Start { path: config.dir.clone(), what };
+        let (heartbeat, (shortest, longest)) = config.ticks();
         let raft_config = raft::Config {
-            id: MEMBER,
+            id: config.member,
             applied,
+            heartbeat_tick: heartbeat,
+            election_tick: shortest,
+            min_election_tick: shortest,
+            max_election_tick: longest,
             pre_vote: true,
             check_quorum: true,
-            max_size_per_msg: COMMITTED_BYTES,
+            max_inflight_msgs: INFLIGHT,
+            max_size_per_msg: MESSAGE_BYTES,
+            max_uncommitted_size: UNCOMMITTED_BYTES,
             max_committed_size_per_ready: COMMITTED_BYTES,
             ..raft::Config::default()
         };
+        let (members, quiet) = (store.members().clone(), store.is_used() && !store.members().is_alone(config.member));
         let node = catch_unwind(AssertUnwindSafe(|| RawNode::new(&raft_config, store, &raftlog::logger())))
             .unwrap_or_else(|panic| Err(raft::Error::ConfigInvalid(said(&*panic))))
             .map_err(|e| start(e.to_string()))?;
+        tell_members(&*board, peers.as_mut(), &members, config.member);
+        // A follower counts whole ticks, and clocks differ a little: what is left is certain.
+        let span = (config.election.0.saturating_sub(config.tick() * 2)) * 9 / 10;
         let mut driver = Self {
             node,
             machine,
-            peers: Box::new(Alone),
+            peers,
             files,
             board,
             proposed: VecDeque::new(),
@@ -141,246 +203,71 @@ impl<M: Machine> Driver<M> {
             syncer,
             snapshots,
             snapshot_running: false,
+            received: None,
             applied,
             since: Since::default(),
+            now: Duration::ZERO,
+            ticks: 0,
+            heard: HashMap::new(),
+            unreachable: Vec::new(),
+            reads: Reads::new(span),
+            round_due: false,
+            leading: None,
+            ready_term: 0,
+            offered_term: 0,
+            changing: None,
+            handover: None,
+            shown: None,
+            mark_failed: false,
+            quiet_until: if quiet { shortest as u64 } else { 0 },
             poison: None,
             directory,
             config,
         };
-        let led = driver.guarded(|d| {
-            d.node.campaign().map_err(|e| e.to_string())?;
-            d.pump()?;
-            // The leader's first entry commits all before it; with it applied, so is everything.
-            let (applied, last) = (d.applied, d.node.store().last());
-            match d.node.raft.state {
-                StateRole::Leader if applied == last => Ok(()),
-                role => Err(format!("it is {role:?} and has applied {applied} of {last} entries")),
-            }
-        });
-        led.map_err(|what| LogError::Start { path: driver.config.dir.clone(), what })?;
-        if !driver.directory.marked {
-            driver.files.sync();
-            if driver.files.failure().is_none() {
-                driver.directory.mark();
-            }
-        }
+        let begun = driver.guarded(if driver.is_alone() { Self::lead_alone } else { Self::pump });
+        begun.map_err(|what| LogError::Start { path: driver.config.dir.clone(), what })?;
+        driver.keep();
         driver.publish();
         Ok(driver)
+    }
+
+    fn lead_alone(&mut self) -> Result<(), String> {
+        self.node.campaign().map_err(|e| e.to_string())?;
+        self.pump()?;
+        // The leader's first entry commits all before it; with it applied, so is everything.
+        let (applied, last) = (self.applied, self.node.store().last());
+        match self.node.raft.state {
+            StateRole::Leader if applied == last => Ok(()),
+            role => Err(format!("it is {role:?} and has applied {applied} of {last} entries")),
+        }
     }
 
     pub(super) fn cluster(&self) -> uuid::Uuid {
         self.directory.cluster
     }
 
-    /// Until told to close.
-    pub(super) fn run(mut self, inbox: &Receiver<Input<M::Output>>) {
-        let mut next = None;
-        loop {
-            let input = match next.take() {
-                Some(input) => input,
-                None => match self.receive(inbox) {
-                    Some(input) => input,
-                    None => continue,
-                },
-            };
-            match input {
-                Input::Propose(first) => {
-                    let batch;
-                    (batch, next) = self.gather(first, inbox);
-                    self.propose(batch);
-                }
-                Input::Wake => {}
-                Input::Close => break,
-            }
-            self.keep();
-            self.publish();
-        }
-        if self.poison.is_none() {
-            self.files.sync();
-        }
-        self.publish();
-    }
-
-    /// A lone leader has nobody to reach in time and sleeps until it is told something; in a group, raft's clock ticks meanwhile.
-    fn receive(&mut self, inbox: &Receiver<Input<M::Output>>) -> Option<Input<M::Output>> {
-        let alone = self.node.store().members().voters.len() <= 1 || self.poison.is_some();
-        let received = if alone { inbox.recv().map_err(|_| RecvTimeoutError::Disconnected) } else { inbox.recv_timeout(TICK) };
-        match received {
-            Ok(input) => Some(input),
-            Err(RecvTimeoutError::Disconnected) => Some(Input::Close),
-            Err(RecvTimeoutError::Timeout) => {
-                self.node.tick();
-                if let Err(what) = self.guarded(Self::pump) {
-                    self.fail(what);
-                }
-                None
-            }
-        }
-    }
-
-    /// All that waits, within the bounds of one entry; and the input that ended it, if one did.
-    fn gather(&self, first: Waiting<M::Output>, inbox: &Receiver<Input<M::Output>>) -> Gathered<M::Output> {
-        let mut bytes = first.effect.len();
-        let mut batch = vec![first];
-        while batch.len() < self.config.batch_effects {
-            match inbox.try_recv() {
-                Ok(Input::Propose(more)) if bytes + more.effect.len() <= self.config.batch_bytes => {
-                    bytes += more.effect.len() + entry::LENGTH_BYTES;
-                    batch.push(more);
-                }
-                Ok(other) => return (batch, Some(other)),
-                Err(_) => break,
-            }
-        }
-        (batch, None)
-    }
-
-    fn propose(&mut self, batch: Vec<Waiting<M::Output>>) {
-        if self.poison.is_none()
-            && let Some(what) = self.files.failure()
-        {
-            self.fail(what.to_owned());
-        }
-        let effects = batch.len() as u64;
-        let data = entry::pack(batch.iter().map(|w| w.effect.as_slice()));
-        let answers: Vec<_> = batch.into_iter().map(|w| w.answer).collect();
-        if self.poison.is_some() {
-            let fault = self.storage_fault();
-            return self.refuse(answers, fault);
-        }
-        let done = match self.guarded(|d| Ok(d.node.propose(Vec::new(), data))) {
-            Ok(Ok(())) => {
-                let log = &self.node.raft;
-                self.proposed.push_back(Proposed { index: log.raft_log.last_index(), term: log.term, answers });
-                self.guarded(Self::pump)
-            }
-            Ok(Err(e)) => return self.refuse(answers, FaultCode::WrongState.with(format!("this member does not lead: {e}"))),
-            Err(what) => {
-                self.proposed.push_back(Proposed { index: 0, term: 0, answers });
-                Err(what)
-            }
-        };
-        match done {
-            Ok(()) => {
-                count(&self.board.counters.entries, 1);
-                count(&self.board.counters.effects, effects);
-                if let Some(syncer) = &self.syncer {
-                    syncer.appended();
-                }
-            }
-            Err(what) => self.fail(what),
-        }
-    }
-
-    /// Does all that raft asks for: send, store, apply.
-    fn pump(&mut self) -> Result<(), String> {
-        while self.node.has_ready() {
-            let mut ready = self.node.ready();
-            if !ready.snapshot().is_empty() {
-                return Err("another member sent a snapshot, which a group of one never asks for".into());
-            }
-            ready.take_messages().into_iter().for_each(|m| self.peers.send(m));
-            self.apply(ready.take_committed_entries())?;
-            let entries = ready.take_entries();
-            let sync = self.config.durability == Durability::QuorumFsync && !entries.is_empty();
-            self.node.mut_store().append(entries, ready.hs(), sync)?;
-            ready.take_persisted_messages().into_iter().for_each(|m| self.peers.send(m));
-            let mut light = self.node.advance_append(ready);
-            if let Some(commit) = light.commit_index() {
-                self.node.mut_store().committed(commit);
-            }
-            light.take_messages().into_iter().for_each(|m| self.peers.send(m));
-            self.apply(light.take_committed_entries())?;
-            self.node.advance_apply();
-        }
-        Ok(())
-    }
-
-    fn apply(&mut self, entries: Vec<Entry>) -> Result<(), String> {
-        for entry in entries {
-            if entry.entry_type() != EntryType::EntryNormal {
-                return Err(format!("the entry {} changes the membership, which this version cannot", entry.index));
-            }
-            let mine = self.proposed.pop_front_if(|p| p.index <= entry.index);
-            let (answers, lost) = match mine {
-                Some(p) if (p.index, p.term) == (entry.index, entry.term) => (p.answers, Vec::new()),
-                Some(p) => (Vec::new(), p.answers),
-                None => (Vec::new(), Vec::new()),
-            };
-            let mut answers = answers.into_iter();
-            for effect in entry::unpack(&entry.data).map_err(|what| format!("the entry {}: {what}", entry.index))? {
-                let output = self.machine.apply(entry.index, effect);
-                self.answers.extend(answers.next().map(|answer| Known { answer, outcome: Ok(output) }));
-            }
-            self.refuse(lost, FaultCode::WrongState.with("another member took the lead, the effect was not stored"));
-            self.applied = entry.index;
-            self.since.entries += 1;
-            self.since.bytes += entry.data.len() as u64;
-        }
-        self.node.mut_store().applied(self.applied);
-        Ok(())
-    }
-
-    /// Begins a snapshot when one is due, and makes use of one that is done.
-    fn keep(&mut self) {
-        if self.poison.is_some() {
-            return;
-        }
-        while let Some((id, written)) = self.keeper.finished() {
-            self.snapshot_running = false;
-            match written {
-                Ok(()) => self.cut_behind(id),
-                Err(e) => {
-                    count(&self.board.counters.snapshot_failures, 1);
-                    tracing::warn!(index = id.index, "a snapshot failed, the log is kept and the next one is tried in due time: {e}");
-                }
-            }
-        }
-        let due = |limit: u64, since: u64| limit > 0 && since >= limit;
-        if !self.snapshot_running
-            && (due(self.config.snapshot_entries, self.since.entries) || due(self.config.snapshot_bytes, self.since.bytes))
-            && let Ok(term) = self.node.store().term(self.applied)
-        {
-            self.since = Since::default();
-            let id = SnapshotId { index: self.applied, term };
-            match self.guarded(|d| Ok(d.machine.snapshot())) {
-                Ok(body) => {
-                    self.snapshot_running = true;
-                    self.keeper.snapshot(id, body);
-                }
-                Err(what) => self.fail(what),
-            }
-        }
-    }
-
-    /// A snapshot is on disk: the log is needed only behind the one before it, which stays as a second chance.
-    fn cut_behind(&mut self, id: SnapshotId) {
-        count(&self.board.counters.snapshots, 1);
-        self.snapshots.push(id);
-        prune(&self.directory, &mut self.snapshots);
-        if let [older, _] = self.snapshots[..] {
-            match self.guarded(|d| d.node.mut_store().cut(older.index, older.term)) {
-                Ok(()) => self.keeper.purge(),
-                Err(what) => self.fail(what),
-            }
-        }
+    /// Whether nobody else is in the group: then nothing needs to happen in time.
+    pub(super) fn is_alone(&self) -> bool {
+        self.node.store().members().is_alone(self.config.member)
     }
 
     /// A panic below is a defect of ours or of raft's: the log stops, the process does not.
-    fn guarded<T>(&mut self, run: impl FnOnce(&mut Self) -> Result<T, String>) -> Result<T, String> {
+    pub(super) fn guarded<T>(&mut self, run: impl FnOnce(&mut Self) -> Result<T, String>) -> Result<T, String> {
         catch_unwind(AssertUnwindSafe(|| run(self))).unwrap_or_else(|panic| Err(format!("a defect: {}", said(&*panic))))
     }
 
-    fn fail(&mut self, what: String) {
+    /// The log takes nothing more. In a group this member falls silent, and another takes the lead.
+    pub(super) fn fail(&mut self, what: String) {
         tracing::error!(dir = %self.directory.path.display(), "the log takes nothing more: {what}");
         self.poison = Some(what);
         let fault = self.storage_fault();
         for proposed in std::mem::take(&mut self.proposed) {
             self.refuse(proposed.answers, fault.clone());
         }
+        self.end_waiting(&fault);
     }
 
-    fn storage_fault(&self) -> Fault {
+    pub(super) fn storage_fault(&self) -> Fault {
         let why = self.poison.as_deref().unwrap_or_default();
         FaultCode::Storage.with(format!(
             "the log in {} takes nothing more: {why}. Reads go on; remove the cause and restart this process",
@@ -388,39 +275,31 @@ impl<M: Machine> Driver<M> {
         ))
     }
 
-    fn refuse(&mut self, answers: Vec<Answer<M::Output>>, fault: Fault) {
+    pub(super) fn refuse(&mut self, answers: Vec<Answer<M::Output>>, fault: Fault) {
         self.answers.extend(answers.into_iter().map(|answer| Known { answer, outcome: Err(fault.clone()) }));
-    }
-
-    /// Shows the positions, then tells the proposers.
-    fn publish(&mut self) {
-        {
-            let raft = &self.node.raft;
-            let mut shown = self.board.positions();
-            shown.member = raft.id;
-            shown.role = match raft.state {
-                StateRole::Leader => Role::Leader,
-                StateRole::Follower => Role::Follower,
-                StateRole::Candidate | StateRole::PreCandidate => Role::Candidate,
-            };
-            (shown.term, shown.vote, shown.commit) = (raft.term, raft.vote, raft.raft_log.committed);
-            (shown.first_index, shown.last_index) = (self.node.store().cut_index() + 1, self.node.store().last());
-            shown.applied = self.applied;
-            shown.snapshot_index = self.snapshots.last().map_or(0, |s| s.index);
-            shown.entries_since_snapshot = self.applied - shown.snapshot_index;
-            if shown.poisoned.is_none() {
-                shown.poisoned = self.poison.as_deref().or(self.files.failure()).map(str::to_owned);
-            }
-        }
-        for Known { answer, outcome } in self.answers.drain(..) {
-            // Nobody waits any more: the effect is stored all the same.
-            let _ = answer.send(outcome);
-        }
     }
 }
 
+/// A group of one may be opened with an address, or another one: nobody else knows it yet.
+fn settle_address(config: &LogConfig, store: &mut Store) -> Result<(), String> {
+    let Some(own) = config.members.get(config.member) else { return Ok(()) };
+    if store.members().is_alone(config.member) && store.members().get(own.id) != Some(own) {
+        let mut members = store.members().clone();
+        members.readdress(own);
+        store.set_members(members)?;
+    }
+    Ok(())
+}
+
+/// Shows the members to the outside, and to the way to them.
+pub(super) fn tell_members(board: &Board, peers: &mut dyn Peers, members: &Members, me: u64) {
+    board.show_members(members.clone());
+    let others: Vec<_> = members.iter().map(|(m, _)| m.clone()).filter(|m| m.id != me).collect();
+    peers.members(&others);
+}
+
 /// The text of a panic.
-fn said(panic: &(dyn std::any::Any + Send)) -> String {
+pub(super) fn said(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     text.unwrap_or("a panic without words").to_owned()
 }

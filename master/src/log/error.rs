@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use uuid::Uuid;
 
 /// Why a log could not be opened. Each sentence says what was wrong, where, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +18,29 @@ pub enum LogError {
         path: PathBuf,
         /// What the system said.
         cause: io::Error,
+    },
+    /// A setting cannot be.
+    #[error("{0}")]
+    Config(String),
+    /// The directory belongs to another cluster.
+    #[error("{} belongs to the cluster {found}, not to {expected}: choose another data directory, or the members it belongs to", path.display())]
+    OtherCluster {
+        /// The directory.
+        path: PathBuf,
+        /// Its cluster.
+        found: Uuid,
+        /// The one that was asked for.
+        expected: Uuid,
+    },
+    /// The directory belongs to another member.
+    #[error("{} belongs to member {found} of its group, not to member {expected}: choose another data directory, or another member id", path.display())]
+    OtherMember {
+        /// The directory.
+        path: PathBuf,
+        /// Its member.
+        found: u64,
+        /// The one that was asked for.
+        expected: u64,
     },
     /// Another process has the directory open.
     #[error("the data directory {} is in use by another process{holder}: stop it first, or choose another data directory", path.display())]

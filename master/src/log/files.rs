@@ -23,8 +23,13 @@ pub(super) struct Files {
     damage: OnceLock<(PathBuf, String)>,
     /// The last index handed to the kernel. Written by the log thread (release), read by whoever syncs (acquire, in `sync`).
     appended: AtomicU64,
-    /// The last index known to be on disk. Raised by whoever synced (release), read by the log thread (acquire, in `synced`).
+    /// The last index known to be on disk. Raised by whoever synced (release), read by the log thread (acquire, in `synced`). Entries that
+    /// take the place of others, which a follower must accept, may lie below it and be newer than it knows.
     synced: AtomicU64,
+    /// Writes handed to the kernel, and how many of the first are on disk: this, not an index, says whether there is something to sync.
+    /// As `appended` and `synced`.
+    writes: AtomicU64,
+    writes_synced: AtomicU64,
 }
 
 impl Files {
@@ -36,6 +41,8 @@ impl Files {
             damage: OnceLock::new(),
             appended: AtomicU64::new(0),
             synced: AtomicU64::new(0),
+            writes: AtomicU64::new(0),
+            writes_synced: AtomicU64::new(0),
         }
     }
 
@@ -47,12 +54,16 @@ impl Files {
         self.damage.get().cloned()
     }
 
+    /// Called after each write, with the last index in the log then.
     pub(super) fn set_appended(&self, index: u64) {
         self.appended.store(index, Ordering::Release);
+        self.writes.fetch_add(1, Ordering::AcqRel);
     }
 
+    /// Called by the log thread after a write that was synced.
     pub(super) fn set_synced(&self, index: u64) {
         self.synced.fetch_max(index, Ordering::AcqRel);
+        self.writes_synced.fetch_max(self.writes.load(Ordering::Acquire), Ordering::AcqRel);
     }
 
     pub(super) fn synced(&self) -> u64 {
@@ -60,19 +71,21 @@ impl Files {
     }
 
     pub(super) fn is_dirty(&self) -> bool {
-        self.appended.load(Ordering::Acquire) > self.synced()
+        self.writes.load(Ordering::Acquire) > self.writes_synced.load(Ordering::Acquire)
     }
 
     /// Brings everything appended so far to disk; from any thread, beside appends.
     pub(super) fn sync(&self) {
-        // First the index, then the file: entries up to it lie in this file, or in one that was synced when this one took over.
+        // First the counts, then the file: what they count lies in this file, or in one that was synced when this one took over.
+        let writes = self.writes.load(Ordering::Acquire);
         let appended = self.appended.load(Ordering::Acquire);
         let current = self.current.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(file) = current {
             self.sync_file(&file);
         }
         if self.failure().is_none() {
-            self.set_synced(appended);
+            self.synced.fetch_max(appended, Ordering::AcqRel);
+            self.writes_synced.fetch_max(writes, Ordering::AcqRel);
         }
     }
 

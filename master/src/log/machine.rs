@@ -9,8 +9,9 @@ pub type SnapshotWriter = Box<dyn FnOnce(&mut dyn io::Write) -> io::Result<()> +
 ///
 /// **Convergence.** The closure that [`Machine::snapshot`] returns runs on another thread while [`Machine::apply`] goes on. What it
 /// writes may therefore already contain effects that follow the snapshot's index. The machine promises that restoring such a snapshot
-/// and then applying *every* effect after the index, in order, leads to the same state. The last index such an effect can have is
-/// replayed before [`crate::log::Log::open`] returns, so nobody ever sees the state in between.
+/// and then applying *every* effect after the index, in order, leads to the same state. A group of one replays the last index such an
+/// effect can have before [`crate::log::Log::open`] returns. A member of a larger group may show the state in between while it follows;
+/// once it leads ([`crate::log::Standing`]), or a [`crate::log::Log::read_barrier`] has resolved, that is over.
 pub trait Machine: Send + 'static {
     /// What a proposer gets back.
     type Output: Send + 'static;
@@ -22,7 +23,8 @@ pub trait Machine: Send + 'static {
     /// Captures what is needed to write the present state. Called between two entries; must be quick, for nothing is applied meanwhile.
     fn snapshot(&self) -> SnapshotWriter;
 
-    /// Replaces the state by what such a closure wrote. Called at most once, before the first apply, unless it fails: then an older
-    /// snapshot may be tried, on the same machine.
+    /// Replaces the whole state, whatever it was, by what such a closure wrote: before the first apply, and again whenever this member
+    /// lagged so far that the leader sent it a snapshot; never while it leads, and never while a closure of its own is writing. When it
+    /// fails before the first apply, an older snapshot may be tried, on the same machine; later, the log stops.
     fn restore(&mut self, from: &mut dyn io::Read) -> io::Result<()>;
 }

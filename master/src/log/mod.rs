@@ -1,48 +1,76 @@
-//! The replicated log: effects go in, come out in one order, and outlive the process.
-
+//! The replicated log: effects go in, come out in one order, and outlive the process; of one member, or of a group that tolerates the loss
+//! of a minority.
 //!
 //! | file | what |
 //! |---|---|
-//! | `driver` | the log thread |
+//! | `driver`, `turn`, `ready`, `group`, `keep` | the driver of raft, store and machine; knows no clock and no socket |
+//! | `thread` | the log thread: clock and queues around the driver |
+//! | `members`, `reads`, `role` | who is in the group, what may be read, who leads |
+//! | `peers/` | the way to other members |
 //! | `entry`, `record`, `snapshot`, `directory` | what is stored, each with version and checksum |
-//! | `store`, `stored`, `files`, `tail` | entries on disk: raft's storage over raft-engine, the files below it, and what a broken end means |
+//! | `store`, `stored`, `engine`, `files`, `tail` | entries on disk: raft's storage over raft-engine, the files below it, and what a broken end means |
 //! | `restore` | from the directory to a machine |
 //! | `background` | snapshots, deletion, periodic sync |
-//! | `peers` | the way to other members |
+//!
+//! **Whom to believe.** A proposal that resolves to an output is stored by a majority and applied here. One that is lost with the lead is
+//! answered as unknown, never as success. What is read from the machine is current only behind [`Log::read_barrier`], or while
+//! [`Log::holds_lease`]. [`Standing::role`] says leader only once this member has applied all that earlier leaders committed.
+//!
+//! **Lease.** A majority that answers a heartbeat promises to elect nobody for the shortest election timeout; the leader counts on nine
+//! tenths of it, from before the heartbeat went out. A member that was restarted votes for nobody for as long, because it may have promised.
+//! A leader that began to hand over its lead has no lease for the rest of its term. Only the rate of clocks is trusted, to a tenth.
 
 mod background;
 mod config;
 mod counters;
 mod directory;
 mod driver;
+mod engine;
 mod entry;
 mod error;
 mod files;
+mod group;
+mod keep;
 mod machine;
+mod members;
 mod peers;
 mod proposal;
 mod raftlog;
+mod reads;
+mod ready;
 mod record;
 mod restore;
+mod role;
 mod snapshot;
 mod status;
 mod store;
 mod stored;
 mod tail;
+mod thread;
+mod turn;
 
 pub use config::{Durability, EFFECT_BYTES_MAX, LogConfig};
 pub use error::LogError;
 pub use machine::{Machine, SnapshotWriter};
+pub use members::{Change, MEMBERS_MAX, Member, Members, Seat};
 pub use proposal::Proposal;
+pub use role::Standing;
 pub use status::{LATENCY_BOUNDS_US, Latency, LogStatus, Role};
 
-use crossbeam::channel::{Sender, bounded};
+use crossbeam::channel::{Receiver, Sender, bounded};
+use directory::Directory;
 use driver::{Driver, Input, Waiting};
+use peers::Post;
 use perilune_protocol::FaultCode;
 use status::Board;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
+use std::time::Instant;
+use tokio::sync::watch;
 use uuid::Uuid;
+
+/// Letters of other members that wait to be read; who writes more waits too.
+const LETTERS_WAITING: usize = 512;
 
 /// A handle of an open log; cheap to clone. The log closes when [`Log::close`] is called or its last handle drops.
 pub struct Log<M: Machine> {
@@ -53,6 +81,8 @@ struct Shared<M: Machine> {
     inbox: Sender<Input<M::Output>>,
     board: Arc<Board>,
     cluster: Uuid,
+    /// When the driver's time was zero.
+    began: Instant,
     /// Taken by whoever closes the log.
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -64,45 +94,90 @@ impl<M: Machine> Clone for Log<M> {
 }
 
 impl<M: Machine> Log<M> {
-    /// Opens or makes the log in `config.dir`, restores and replays `machine`, and returns when this member leads.
+    /// Opens or makes the log in `config.dir`, restores and replays `machine`. A group of one leads when this returns; a member of a larger
+    /// one follows, and [`Log::watch`] tells when that changes.
     ///
     /// # Errors
-    /// When the directory cannot be used, is in use, is of a newer version, or is damaged, or when its log is gone. A last write that did
-    /// not finish is no damage and is cut off, as long as no whole write lies behind it.
+    /// When a setting cannot be; when the directory cannot be used, is in use, is of a newer version, of another cluster or member, or is
+    /// damaged, or when its log is gone. A last write that did not finish is no damage and is cut off, as long as no whole write lies
+    /// behind it.
     pub fn open(config: LogConfig, machine: M) -> Result<Self, LogError> {
         let (inbox, outbox) = bounded(config.queue_effects.max(1));
         let board = Arc::new(Board::default());
         let dir = config.dir.clone();
         let (opened, open) = bounded(1);
-        let (shown, back) = (Arc::clone(&board), inbox.clone());
+        let (shown, back, began) = (Arc::clone(&board), inbox.clone(), Instant::now());
         // Opened on its own thread: raft-engine caches what a thread read last, without telling one engine from another.
-        let thread = Builder::new().name("log".into()).spawn(move || match Driver::open(config, machine, shown, back) {
-            Ok(driver) => {
+        let thread = Builder::new().name("log".into()).spawn(move || match begin(config, machine, shown, back) {
+            Ok((driver, post)) => {
                 // The opener waits for it.
                 let _ = opened.send(Ok(driver.cluster()));
-                driver.run(&outbox);
+                thread::run(driver, &outbox, post, began);
             }
             Err(e) => drop(opened.send(Err(e))),
         });
         let thread = thread.map_err(|e| directory::io_error(&dir, "a thread cannot be started", e))?;
         let panicked = || LogError::Start { path: dir.clone(), what: "the log thread panicked while opening it".into() };
         let cluster = open.recv().unwrap_or_else(|_| Err(panicked()));
-        let shared = |cluster| Shared { inbox, board, cluster, thread: Mutex::new(Some(thread)) };
+        let shared = |cluster| Shared { inbox, board, cluster, began, thread: Mutex::new(Some(thread)) };
         cluster.map(|cluster| Self { shared: Arc::new(shared(cluster)) })
     }
 
     /// Puts an effect on its way. Effects proposed by one thread are applied in the order of its calls.
     /// Waits only while [`LogConfig::queue_effects`] others wait already.
     pub fn propose(&self, effect: Vec<u8>) -> Proposal<M::Output> {
-        let (answer, proposal) = Proposal::new();
+        self.propose_in(0, effect)
+    }
+
+    /// The same for an effect that was decided in `term` and makes sense in no other: it is stored if this member leads in that very term.
+    /// 0 is any term.
+    pub fn propose_in(&self, term: u64, effect: Vec<u8>) -> Proposal<M::Output> {
         if effect.len() > EFFECT_BYTES_MAX {
             let what = format!("an effect of {} bytes, the limit is {EFFECT_BYTES_MAX}", effect.len());
-            // The receiver is in `proposal`.
-            let _ = answer.send(Err(FaultCode::InvalidParams.with(what)));
-        } else {
-            // A closed log drops the answer, which tells the proposer.
-            let _ = self.shared.inbox.send(Input::Propose(Waiting { effect, answer }));
+            return Proposal::known(Err(FaultCode::InvalidParams.with(what)));
         }
+        self.ask(|answer| Input::Propose(Waiting { effect, term, answer }))
+    }
+
+    /// Resolves when what the machine then shows includes everything that was acknowledged, by whatever leader, before this call. Only the
+    /// leader can say so; others refuse with a sentence that names it. At once while the lease holds, otherwise after a round to a majority.
+    pub fn read_barrier(&self) -> Proposal<()> {
+        if self.holds_lease() { Proposal::known(Ok(())) } else { self.ask(Input::Read) }
+    }
+
+    /// Whether this member surely leads at this moment, so that its machine shows everything that was acknowledged. Costs a look at the
+    /// clock. A group of one always does.
+    pub fn holds_lease(&self) -> bool {
+        self.shared.began.elapsed() < self.shared.board.lease()
+    }
+
+    /// The members, as far as this member has heard.
+    pub fn members(&self) -> Arc<Members> {
+        self.shared.board.members()
+    }
+
+    /// Changes the members, one change at a time; only the leader can. Resolves to the members once the change is complete. A new member
+    /// is opened with what adding it resolved to as its [`LogConfig::members`], and is added as a learner first: promote it when it has
+    /// caught up.
+    pub fn change(&self, change: Change) -> Proposal<Members> {
+        self.ask(|answer| Input::Change(change, answer))
+    }
+
+    /// Hands the lead to another voter. Resolves when it has taken it. Meanwhile proposals are refused, and not stored.
+    pub fn transfer(&self, to: u64) -> Proposal<()> {
+        self.ask(|answer| Input::Transfer(to, answer))
+    }
+
+    /// How this member stands, now and whenever that changes. Only the last of several changes may be seen; a term that has passed does
+    /// not come back, so who leads in another term than before has lost the lead in between.
+    pub fn watch(&self) -> watch::Receiver<Standing> {
+        self.shared.board.watch()
+    }
+
+    fn ask<T>(&self, input: impl FnOnce(driver::Answer<T>) -> Input<M::Output>) -> Proposal<T> {
+        let (answer, proposal) = Proposal::new();
+        // A closed log drops the answer, which tells whoever asked.
+        let _ = self.shared.inbox.send(input(answer));
         proposal
     }
 
@@ -145,4 +220,19 @@ impl<M: Machine> Drop for Shared<M> {
     fn drop(&mut self) {
         self.close();
     }
+}
+
+/// Opens the directory, the way to the others, and the driver.
+fn begin<M: Machine>(
+    config: LogConfig,
+    machine: M,
+    board: Arc<Board>,
+    inbox: Sender<Input<M::Output>>,
+) -> Result<(Driver<M>, Receiver<Post>), LogError> {
+    config.first_members().map_err(LogError::Config)?;
+    let directory = Directory::open(&config.dir, config.cluster)?;
+    let (tell, post) = bounded(LETTERS_WAITING);
+    let peers = peers::open(&config, directory.cluster, directory::snapshots(&directory.path), tell)?;
+    let wake = move || drop(inbox.try_send(Input::Wake));
+    Ok((Driver::open(config, directory, machine, peers, board, wake)?, post))
 }

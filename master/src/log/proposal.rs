@@ -6,9 +6,15 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::sync::oneshot;
 
-/// An effect on its way. Resolves when it is committed and applied, to what the machine said; or to a fault with
-/// [`FaultCode::Storage`] when the log failed, or [`FaultCode::WrongState`] when it was closed first. Dropping it does not take the
-/// effect back.
+/// An effect, or another request, on its way. Resolves when it is committed and applied, to what the machine said; or to a fault:
+///
+/// | code | what it means for the effect |
+/// |---|---|
+/// | [`FaultCode::WrongState`] | it was not stored: this member does not lead (the sentence names the leader, if known), or cannot take it now |
+/// | [`FaultCode::Timeout`] | this member lost the lead first: it may or may not be stored |
+/// | [`FaultCode::Storage`] | the log failed: it may or may not be stored |
+///
+/// A log that is closed answers `WrongState` too, with a sentence of its own. Dropping a proposal does not take the effect back.
 #[must_use = "a proposal's outcome says whether the effect was stored"]
 #[derive(Debug)]
 pub struct Proposal<O> {
@@ -19,6 +25,13 @@ impl<O> Proposal<O> {
     pub(super) fn new() -> (oneshot::Sender<Outcome<O>>, Self) {
         let (sender, answer) = oneshot::channel();
         (sender, Self { answer })
+    }
+
+    pub(super) fn known(outcome: Outcome<O>) -> Self {
+        let (sender, proposal) = Self::new();
+        // The receiver is in `proposal`.
+        let _ = sender.send(outcome);
+        proposal
     }
 
     /// Blocks this thread until the outcome is known. Not for async tasks: there, `.await` it.

@@ -2,18 +2,20 @@
 
 use super::LogError;
 use super::directory::{Directory, io_error, snapshots};
+use super::engine::corrupt;
 use super::machine::Machine;
 use super::snapshot::{self, SnapshotId};
-use super::store::{Store, corrupt};
+use super::store::Store;
 use std::fs;
+use std::path::Path;
 
 /// Feeds the newest whole snapshot to the machine. Gives the snapshots that may be counted on, oldest first, the last being that one.
 pub(super) fn restore<M: Machine>(directory: &Directory, store: &Store, machine: &mut M) -> Result<Vec<SnapshotId>, LogError> {
     let dir = snapshots(&directory.path);
-    let mut found = snapshot::list(&dir).map_err(|e| io_error(&dir, "cannot be listed", e))?;
+    let mut found = snapshot::list(&dir, store.cut()).map_err(|e| io_error(&dir, "cannot be listed", e))?;
     while let Some(id) = found.last().copied() {
         let path = id.path(&dir);
-        match snapshot::open(&dir, id, directory.cluster).and_then(|mut body| machine.restore(&mut body)) {
+        match snapshot::open(&path, id, directory.cluster).and_then(|mut body| machine.restore(&mut body)) {
             Ok(()) => {
                 if id.index < store.cut_index() {
                     break;
@@ -43,13 +45,16 @@ pub(super) fn restore<M: Machine>(directory: &Directory, store: &Store, machine:
     Ok(Vec::new())
 }
 
-/// Deletes all but the last two snapshots.
-pub(super) fn prune(directory: &Directory, kept: &mut Vec<SnapshotId>) {
-    let dir = snapshots(&directory.path);
-    while kept.len() > 2 {
-        let old = kept.remove(0);
-        if let Err(e) = fs::remove_file(old.path(&dir)) {
-            tracing::warn!(snapshot = %old.path(&dir).display(), "an old snapshot could not be deleted: {e}");
-        }
+/// Deletes all but the last `count` snapshots.
+pub(super) fn prune(directory: &Directory, kept: &mut Vec<SnapshotId>, count: usize) {
+    while kept.len() > count {
+        remove(&kept.remove(0).path(&snapshots(&directory.path)));
+    }
+}
+
+/// Deletes a snapshot that is of no more use.
+pub(super) fn remove(path: &Path) {
+    if let Err(e) = fs::remove_file(path) {
+        tracing::warn!(snapshot = %path.display(), "an old snapshot could not be deleted: {e}");
     }
 }

@@ -18,6 +18,7 @@ const MAGIC: [u8; 8] = *b"PRLNSNAP";
 const VERSION: u32 = 1;
 const HEAD: usize = 8 + 4 + 8 + 8 + 16;
 const CHUNK_BYTES: usize = 256 << 10;
+const RECEIVED: &str = "received";
 
 /// Which entry a snapshot stands behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,6 +32,11 @@ impl SnapshotId {
         dir.join(format!("{}-{}", self.index, self.term))
     }
 
+    /// One that another member sent, whole, which the log has not taken over yet.
+    pub(super) fn received(self, dir: &Path) -> PathBuf {
+        dir.join(format!("{}-{}.{RECEIVED}", self.index, self.term))
+    }
+
     fn head(self, cluster: Uuid) -> [u8; HEAD] {
         let mut head = [0; HEAD];
         head[..8].copy_from_slice(&MAGIC);
@@ -42,14 +48,19 @@ impl SnapshotId {
     }
 }
 
-/// The snapshots in a directory, oldest first. Removes leftovers of unfinished ones.
-pub(super) fn list(dir: &Path) -> io::Result<Vec<SnapshotId>> {
+/// The snapshots in a directory, oldest first. Removes leftovers of unfinished ones, and what other members sent, unless the log begins
+/// behind that very entry: then it had been taken over, and only lacks its name.
+pub(super) fn list(dir: &Path, begins: SnapshotId) -> io::Result<Vec<SnapshotId>> {
     let mut found = Vec::new();
+    if begins.received(dir).exists() {
+        fs::rename(begins.received(dir), begins.path(dir))?;
+        File::open(dir)?.sync_all()?;
+    }
     for file in fs::read_dir(dir)? {
         let file = file?;
         let name = file.file_name();
         let Some(name) = name.to_str() else { continue };
-        if name.ends_with(".tmp") {
+        if name.ends_with(".tmp") || name.ends_with(RECEIVED) {
             fs::remove_file(file.path())?;
         } else if let Some((index, term)) = name.split_once('-')
             && let (Ok(index), Ok(term)) = (index.parse(), term.parse())
@@ -127,10 +138,18 @@ pub(super) struct Reader<R> {
 }
 
 /// Opens a snapshot for reading, after a first pass over the whole file that checks it: a machine is never fed half a snapshot.
-pub(super) fn open(dir: &Path, id: SnapshotId, cluster: Uuid) -> io::Result<Reader<impl Read>> {
-    let file = || File::open(id.path(dir)).map(BufReader::new);
-    io::copy(&mut Reader::new(file()?, id, cluster)?, &mut io::sink())?;
-    Reader::new(file()?, id, cluster)
+pub(super) fn open(path: &Path, id: SnapshotId, cluster: Uuid) -> io::Result<Reader<impl Read>> {
+    check(path, id, cluster)?;
+    read(path, id, cluster)
+}
+
+/// Reads the whole file and says what is wrong with it.
+pub(super) fn check(path: &Path, id: SnapshotId, cluster: Uuid) -> io::Result<()> {
+    io::copy(&mut read(path, id, cluster)?, &mut io::sink()).map(drop)
+}
+
+fn read(path: &Path, id: SnapshotId, cluster: Uuid) -> io::Result<Reader<impl Read>> {
+    Reader::new(BufReader::new(File::open(path)?), id, cluster)
 }
 
 fn damaged(what: impl Into<String>) -> io::Error {
@@ -209,10 +228,17 @@ mod tests {
         write(dir.path(), id, cluster, Box::new(move |out| out.write_all(&written))).unwrap();
         let read = |id| {
             let mut read = Vec::new();
-            open(dir.path(), id, cluster).and_then(|mut r| r.read_to_end(&mut read)).map(|_| read)
+            open(&id.path(dir.path()), id, cluster).and_then(|mut r| r.read_to_end(&mut read)).map(|_| read)
         };
         assert!(read(id).unwrap() == body);
-        assert_eq!(list(dir.path()).unwrap(), [id]);
+        let begin = SnapshotId { index: 0, term: 0 };
+        assert_eq!(list(dir.path(), begin).unwrap(), [id]);
+        // What was received counts once the log begins behind it, and is swept away otherwise.
+        fs::rename(id.path(dir.path()), id.received(dir.path())).unwrap();
+        assert_eq!(list(dir.path(), id).unwrap(), [id]);
+        fs::copy(id.path(dir.path()), SnapshotId { index: 9, term: 2 }.received(dir.path())).unwrap();
+        assert_eq!(list(dir.path(), id).unwrap(), [id]);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
 
         let whole = fs::read(id.path(dir.path())).unwrap();
         let ends = [0, 1, 8, 12, 20, 28, 44, 48, 52, 56, CHUNK_BYTES, whole.len() - 20, whole.len() - 16, whole.len() - 8, whole.len() - 1];

@@ -1,9 +1,13 @@
 //! What a log says about itself: positions, counts, latencies.
 
 use super::counters::Counters;
-use std::sync::atomic::Ordering::Relaxed;
+use super::members::Members;
+use super::role::Standing;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// What a member is in its group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -85,11 +89,44 @@ pub(super) struct Board {
     pub(super) counters: Arc<Counters>,
     /// Written by the log thread after every turn; its counts stay zero.
     positions: Mutex<LogStatus>,
+    members: Mutex<Arc<Members>>,
+    standing: watch::Sender<Standing>,
+    /// Nanoseconds of the driver's time before which this member surely leads. Written by the log thread (release) once the machine shows
+    /// all that is acknowledged, read by anyone (acquire).
+    lease_ns: AtomicU64,
 }
 
 impl Board {
     pub(super) fn positions(&self) -> MutexGuard<'_, LogStatus> {
         self.positions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn show_members(&self, members: Members) {
+        *self.members.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(members);
+    }
+
+    pub(super) fn members(&self) -> Arc<Members> {
+        Arc::clone(&self.members.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn show_standing(&self, standing: Standing) {
+        self.standing.send_if_modified(|shown| {
+            let changes = *shown != standing;
+            *shown = standing;
+            changes
+        });
+    }
+
+    pub(super) fn watch(&self) -> watch::Receiver<Standing> {
+        self.standing.subscribe()
+    }
+
+    pub(super) fn show_lease(&self, until: Duration) {
+        self.lease_ns.store(u64::try_from(until.as_nanos()).unwrap_or(u64::MAX), Release);
+    }
+
+    pub(super) fn lease(&self) -> Duration {
+        Duration::from_nanos(self.lease_ns.load(Acquire))
     }
 
     pub(super) fn read(&self) -> LogStatus {

@@ -2,29 +2,30 @@
 
 use super::LogError;
 use super::directory::{self, io_error};
-use super::entry::{crc, unpack};
-use super::files::{Files, LogFiles, strange_header};
+use super::engine::{Engine, corrupt, open_engine};
+use super::entry::unpack;
+use super::files::Files;
+use super::members::{Members, seal, unseal};
 use super::record::Record;
+use super::snapshot::SnapshotId;
 use super::stored::{Entries, Stored};
-use protobuf_prost::Message as _;
-use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
+use raft::eraftpb::{Entry, EntryType, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
-use raft_engine::{Command, Config, LogBatch, ReadableSize, RecoveryMode};
+use raft_engine::{Command, LogBatch};
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
-
-pub(super) type Engine = raft_engine::Engine<LogFiles, raft_engine::internals::FilePipeLog<LogFiles>>;
 
 /// Raft-engine holds many groups; ours is this one.
 const GROUP: u64 = 1;
 const STATE: &[u8] = b"state";
 const MEMBERS: &[u8] = b"members";
-const MEMBERS_VERSION: u8 = 1;
-/// A log file is full at this size; whole files are deleted once the log is cut behind them.
-const FILE_BYTES: u64 = 32 << 20;
+/// Which member of the group this is. Missing in what earlier releases wrote: then it is 1.
+const SELF: &[u8] = b"self";
+const SELF_VERSION: u8 = 1;
 /// Applied entries kept in memory, so that followers that lag a little are served without a read.
 const CACHE_BYTES: usize = 4 << 20;
 
@@ -33,28 +34,39 @@ pub(super) struct Store {
     engine: Arc<Engine>,
     files: Arc<Files>,
     record: Record,
-    members: ConfState,
+    me: u64,
+    members: Members,
     last: u64,
+    /// The newest whole snapshot on disk, to send to those who lag.
+    newest: Option<SnapshotId>,
+    /// A member asked for a newer one.
+    wanted: Cell<bool>,
     /// The newest entries, without a gap up to `last`; raft asks for them again to apply them.
     cache: VecDeque<Entry>,
     cache_bytes: usize,
 }
 
 impl Store {
-    /// Opens the entries in `dir`; a new store, which is an error when `used`, begins with `members`.
-    pub(super) fn open(dir: &Path, files: Arc<Files>, members: ConfState, used: bool) -> Result<Self, LogError> {
+    /// Opens the entries in `dir` of the member `me`; a new store, which is an error when `used`, begins with `members`.
+    pub(super) fn open(dir: &Path, files: Arc<Files>, me: u64, members: Members, used: bool) -> Result<Self, LogError> {
         let engine = Arc::new(open_engine(dir, &files)?);
         let corrupt = |what: String| corrupt(dir, what);
-        let mut store = Self { engine, files, record: Record::default(), members, last: 0, cache: VecDeque::new(), cache_bytes: 0 };
+        let (newest, wanted) = (None, Cell::new(false));
+        let mut store =
+            Self { engine, files, record: Record::default(), me, members, last: 0, newest, wanted, cache: VecDeque::new(), cache_bytes: 0 };
         match (store.engine.get(GROUP, STATE), store.engine.get(GROUP, MEMBERS)) {
             (Some(record), Some(members)) => {
                 store.record = Record::decode(&record).map_err(corrupt)?;
-                store.members = decode_members(&members).map_err(corrupt)?;
+                store.members = Members::decode(&members).map_err(corrupt)?;
+                let found = store.engine.get(GROUP, SELF).map_or(Ok(1), |bytes| decode_self(&bytes)).map_err(corrupt)?;
+                if found != me {
+                    return Err(LogError::OtherMember { path: dir.into(), found, expected: me });
+                }
             }
             (None, None) if used && store.engine.last_index(GROUP).is_none() => return Err(corrupt(directory::LOG_GONE.into())),
             // A new log, or one whose very first write did not reach the disk.
             (None, None) if store.engine.last_index(GROUP).is_none() => store
-                .write(&[], |batch, store| batch.put(GROUP, MEMBERS.to_vec(), encode_members(&store.members)), true)
+                .write(&[], |batch, store| store.put_members(batch), true)
                 .map_err(|what| io_error(dir, "the log cannot be begun", std::io::Error::other(what)))?,
             _ => return Err(corrupt("the log holds no state record".into())),
         }
@@ -83,6 +95,16 @@ impl Store {
         self.record.cut_index
     }
 
+    /// The entry behind which the log begins.
+    pub(super) fn cut(&self) -> SnapshotId {
+        SnapshotId { index: self.record.cut_index, term: self.record.cut_term }
+    }
+
+    /// Whether anything was ever decided here.
+    pub(super) fn is_used(&self) -> bool {
+        self.last > 0 || self.record.term > 0
+    }
+
     pub(super) fn last(&self) -> u64 {
         self.last
     }
@@ -99,7 +121,9 @@ impl Store {
                 if entry.index != next {
                     return Err(format!("where the entry {next} should be is the entry {}", entry.index));
                 }
-                unpack(&entry.data).map_err(|what| format!("the entry {next}: {what}"))?;
+                if entry.entry_type() == EntryType::EntryNormal {
+                    unpack(&entry.data).map_err(|what| format!("the entry {next}: {what}"))?;
+                }
                 next += 1;
             }
             if entries.is_empty() {
@@ -109,8 +133,41 @@ impl Store {
         Ok(())
     }
 
-    pub(super) fn members(&self) -> &ConfState {
+    pub(super) fn members(&self) -> &Members {
         &self.members
+    }
+
+    /// The entry `members.index` made the group so.
+    pub(super) fn set_members(&mut self, members: Members) -> Result<(), String> {
+        self.members = members;
+        self.write(&[], |batch, store| store.put_members(batch), false)
+    }
+
+    pub(super) fn set_newest_snapshot(&mut self, id: Option<SnapshotId>) {
+        self.newest = id;
+    }
+
+    /// Whether a newer snapshot was asked for since the last call.
+    pub(super) fn wants_snapshot(&self) -> bool {
+        self.wanted.take()
+    }
+
+    /// The log begins anew behind a snapshot that the leader sent. On disk when this returns.
+    pub(super) fn install(&mut self, id: SnapshotId, members: Members) -> Result<(), String> {
+        (self.record.cut_index, self.record.cut_term) = (id.index, id.term);
+        self.record.commit = self.record.commit.max(id.index);
+        (self.last, self.members) = (id.index, members);
+        (self.cache, self.cache_bytes) = (VecDeque::new(), 0);
+        let anew = |batch: &mut LogBatch, store: &Self| {
+            batch.add_command(GROUP, Command::Clean);
+            store.put_members(batch)
+        };
+        self.write(&[], anew, true)
+    }
+
+    fn put_members(&self, batch: &mut LogBatch) -> raft_engine::Result<()> {
+        batch.put(GROUP, SELF.to_vec(), seal(SELF_VERSION, &self.me.to_le_bytes()))?;
+        batch.put(GROUP, MEMBERS.to_vec(), self.members.encode())
     }
 
     /// What a snapshot proves to be committed is.
@@ -141,7 +198,7 @@ impl Store {
     }
 
     /// Forgets the entries up to `index`, which the older of two snapshots covers.
-    pub(super) fn cut(&mut self, index: u64, term: u64) -> Result<(), String> {
+    pub(super) fn cut_behind(&mut self, index: u64, term: u64) -> Result<(), String> {
         if index <= self.record.cut_index {
             return Ok(());
         }
@@ -228,7 +285,7 @@ impl Store {
 impl Storage for Store {
     fn initial_state(&self) -> raft::Result<RaftState> {
         let hard = HardState { term: self.record.term, vote: self.record.vote, commit: self.record.commit };
-        Ok(RaftState::new(hard, self.members.clone()))
+        Ok(RaftState::new(hard, self.members.conf_state()))
     }
 
     fn entries(&self, low: u64, high: u64, max_size: impl Into<Option<u64>>, _: GetEntriesContext) -> raft::Result<Vec<Entry>> {
@@ -276,73 +333,24 @@ impl Storage for Store {
         Ok(self.last)
     }
 
-    /// Asked for by a leader whose follower lags behind the cut; a group of one has none.
-    fn snapshot(&self, _: u64, _: u64) -> raft::Result<Snapshot> {
-        Err(StorageError::SnapshotTemporarilyUnavailable.into())
+    /// Asked for by a leader whose follower lags behind the cut. The members are those of now, not those of the snapshot's entry, among
+    /// whom the follower may not yet have been; it leaves out the changes up to [`Members::index`].
+    fn snapshot(&self, request_index: u64, _: u64) -> raft::Result<Snapshot> {
+        let Some(id) = self.newest.filter(|id| id.index >= request_index) else {
+            self.wanted.set(true);
+            return Err(StorageError::SnapshotTemporarilyUnavailable.into());
+        };
+        let mut snapshot = Snapshot { data: self.members.encode(), ..Snapshot::default() };
+        let meta = snapshot.mut_metadata();
+        (meta.index, meta.term) = (id.index, id.term);
+        meta.set_conf_state(self.members.conf_state());
+        Ok(snapshot)
     }
 }
 
-fn open_engine(dir: &Path, files: &Arc<Files>) -> Result<Engine, LogError> {
-    let config = Config {
-        dir: dir.to_string_lossy().into_owned(),
-        recovery_mode: RecoveryMode::TolerateTailCorruption,
-        recovery_threads: 2,
-        // Uncompressed: records can then be found behind a broken write, and object entries hardly shrink.
-        batch_compression_threshold: ReadableSize(0),
-        target_file_size: ReadableSize(FILE_BYTES),
-        purge_threshold: ReadableSize(FILE_BYTES),
-        // A recycled file still holds old records, which would be taken for new ones behind a broken write.
-        enable_log_recycle: false,
-        ..Config::default()
-    };
-    if let Some(path) = strange_header(dir).map_err(|e| io_error(dir, "cannot be looked at", e))? {
-        return Err(corrupt(&path, "its header asks for aligned writes, which this program never does".into()));
+fn decode_self(bytes: &[u8]) -> Result<u64, String> {
+    match unseal(bytes).map_err(|what| format!("this member's own id {what}"))? {
+        (SELF_VERSION, body) => body.try_into().map(u64::from_le_bytes).map_err(|_| "this member's own id is cut short".into()),
+        (other, _) => Err(format!("this member's own id has version {other}, this version reads {SELF_VERSION}")),
     }
-    // Raft-engine's own lock is only in the way (ours is held): a process just being forked may hold it a little longer than we did.
-    match std::fs::remove_file(dir.join("LOCK")) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(io_error(dir, "an old lock file cannot be removed", e)),
-        _ => {}
-    }
-    let opened = catch_unwind(AssertUnwindSafe(|| Engine::open_with_file_system(config, Arc::new(LogFiles(Arc::clone(files))))));
-    if let Some((path, what)) = files.damage() {
-        let advice = "Restore the data directory from a backup, or start with an empty one and let the store nodes mount again; keep the \
-                      damaged one for inspection. To give up that write and all behind it instead, cut the file off at that byte \
-                      (truncate --size).";
-        return Err(LogError::Corrupt { path, what, advice });
-    }
-    match opened {
-        Ok(Ok(engine)) => Ok(engine),
-        Ok(Err(raft_engine::Error::Io(e))) => Err(io_error(dir, "the log cannot be opened", e)),
-        Ok(Err(e)) => Err(corrupt(dir, e.to_string())),
-        Err(_) => Err(corrupt(dir, "its files contradict each other".into())),
-    }
-}
-
-pub(super) fn corrupt(path: &Path, what: String) -> LogError {
-    LogError::Corrupt {
-        path: PathBuf::from(path),
-        what,
-        advice: "Restore the data directory from a backup, or start with an empty one and let the store nodes mount again; \
-                 keep the damaged one for inspection.",
-    }
-}
-
-fn encode_members(members: &ConfState) -> Vec<u8> {
-    let body = members.encode_to_vec();
-    let mut out = vec![MEMBERS_VERSION];
-    out.extend_from_slice(&crc(&body).to_le_bytes());
-    out.extend_from_slice(&body);
-    out
-}
-
-fn decode_members(bytes: &[u8]) -> Result<ConfState, String> {
-    let (version, rest) = bytes.split_first().ok_or("the member list is empty")?;
-    if *version != MEMBERS_VERSION {
-        return Err(format!("member list version {version}, this version reads {MEMBERS_VERSION}"));
-    }
-    let (sum, body) = rest.split_first_chunk::<4>().ok_or("the member list is cut short")?;
-    if crc(body) != u32::from_le_bytes(*sum) {
-        return Err("the checksum of the member list does not match".into());
-    }
-    ConfState::decode(body).map_err(|e| format!("the member list: {e}"))
 }

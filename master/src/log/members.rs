@@ -1,0 +1,382 @@
+//! Who is in the group: ids, addresses, seats; which changes are allowed; how the list is stored and sent.
+
+use super::entry::crc;
+use perilune_protocol::{FaultCode, Outcome};
+use protobuf_prost::Message as _;
+use raft::eraftpb::{ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2, ConfState};
+use serde::{Deserialize, Serialize};
+
+/// Version 1 was raft's `ConfState` alone: the group of one of earlier releases.
+const VERSION_BARE: u8 = 1;
+const VERSION: u8 = 2;
+/// Most members, learners included. Each costs every other one two threads and a connection each way.
+pub const MEMBERS_MAX: usize = 16;
+/// A learner that lacks more entries than this is not promoted: the group would wait for it.
+const PROMOTE_LAG_MAX: u64 = 1000;
+
+/// One member of the group.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// Its raft id: never 0, never used twice in the life of a group.
+    pub id: u64,
+    /// `host:port` where its log listens to the other members. Empty only in a group of one that nobody can join.
+    pub address: String,
+    /// Where clients reach it. The log only keeps it, for faults that name the leader.
+    pub service: String,
+}
+
+/// What a member may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seat {
+    /// Votes, and counts for the majority.
+    Voter,
+    /// Receives everything, decides nothing.
+    Learner,
+}
+
+/// A change of the group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// A new member, which receives the log but does not vote yet.
+    AddLearner(Member),
+    /// A learner that has caught up becomes a voter.
+    Promote(u64),
+    /// A member leaves for good: its id is not used again.
+    Remove(u64),
+    /// A member is found at other addresses.
+    Move(Member),
+}
+
+/// The members as of one entry of the log. Given to [`super::LogConfig::members`] to begin a group (all of them the same) or to join one
+/// (what [`super::Log::change`] said when the member was added).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Members {
+    /// The entry that made the group so; 0 as it began.
+    pub index: u64,
+    list: Vec<Member>,
+    voters: Vec<u64>,
+    learners: Vec<u64>,
+    /// Not empty between the two steps of a change of voters.
+    outgoing: Vec<u64>,
+    learners_next: Vec<u64>,
+    auto_leave: bool,
+    /// Ids that were removed.
+    retired: Vec<u64>,
+}
+
+/// What a leader knows of its group beyond the list.
+pub(super) struct View<'a> {
+    pub(super) me: u64,
+    /// Heard of within an election timeout.
+    pub(super) active: &'a dyn Fn(u64) -> bool,
+    /// Entries that a member lacks.
+    pub(super) lag: &'a dyn Fn(u64) -> u64,
+}
+
+impl Members {
+    /// A group that begins with these voters.
+    ///
+    /// # Errors
+    /// When an id is 0 or appears twice, or there are too many.
+    pub fn begin(mut list: Vec<Member>) -> Result<Self, String> {
+        list.sort_by_key(|m| m.id);
+        if list.iter().any(|m| m.id == 0) {
+            return Err("a member has id 0: ids begin at 1".into());
+        }
+        if let Some(pair) = list.windows(2).find(|pair| pair[0].id == pair[1].id) {
+            return Err(format!("two members have the id {}", pair[0].id));
+        }
+        if list.len() > MEMBERS_MAX {
+            return Err(format!("{} members, the limit is {MEMBERS_MAX}", list.len()));
+        }
+        let voters = list.iter().map(|m| m.id).collect();
+        Ok(Self { list, voters, ..Self::default() })
+    }
+
+    /// Every member, by id.
+    pub fn iter(&self) -> impl Iterator<Item = (&Member, Seat)> {
+        self.list.iter().map(|m| (m, if self.voters.contains(&m.id) { Seat::Voter } else { Seat::Learner }))
+    }
+
+    /// The member with this id.
+    pub fn get(&self, id: u64) -> Option<&Member> {
+        self.list.iter().find(|m| m.id == id)
+    }
+
+    /// Ids of the voters.
+    pub fn voters(&self) -> &[u64] {
+        &self.voters
+    }
+
+    /// No member at all: not a group.
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// Whether a change of voters is half done.
+    pub fn is_changing(&self) -> bool {
+        !self.outgoing.is_empty()
+    }
+
+    pub(super) fn leaves_by_itself(&self) -> bool {
+        self.is_changing() && self.auto_leave
+    }
+
+    /// Whether nobody but this member is in the group.
+    pub(super) fn is_alone(&self, me: u64) -> bool {
+        self.voters == [me] && self.list.len() == 1 && !self.is_changing()
+    }
+
+    pub(super) fn conf_state(&self) -> ConfState {
+        ConfState {
+            voters: self.voters.clone(),
+            learners: self.learners.clone(),
+            voters_outgoing: self.outgoing.clone(),
+            learners_next: self.learners_next.clone(),
+            auto_leave: self.auto_leave,
+        }
+    }
+
+    /// The raft change for `change`, or why it must not be.
+    pub(super) fn plan(&self, change: &Change, view: &View<'_>) -> Outcome<ConfChangeV2> {
+        let refuse = |code: FaultCode, why: String| Err(code.with(why));
+        if self.is_changing() {
+            return refuse(FaultCode::WrongState, "another change of the members is under way: wait for it".into());
+        }
+        let known = |id: u64| match self.get(id) {
+            Some(_) => Ok(()),
+            None => Err(FaultCode::InvalidParams.with(format!("the group has no member {id}"))),
+        };
+        let (kind, id, context) = match change {
+            Change::AddLearner(member) => {
+                let Member { id, address, .. } = member;
+                if *id == 0 || self.get(*id).is_some() || self.retired.contains(id) {
+                    return refuse(FaultCode::InvalidParams, format!("the id {id} is or was used in this group: choose another"));
+                }
+                if let Some(other) = self.list.iter().find(|m| m.address == *address) {
+                    return refuse(FaultCode::InvalidParams, format!("member {} has the address {address} already", other.id));
+                }
+                if self.list.len() >= MEMBERS_MAX {
+                    return refuse(FaultCode::InvalidParams, format!("the group has {MEMBERS_MAX} members, the most there can be"));
+                }
+                if address.is_empty() || self.list.iter().any(|m| m.address.is_empty()) {
+                    return refuse(FaultCode::WrongState, "a member has no address where the others reach it: start it with one".into());
+                }
+                (ConfChangeType::AddLearnerNode, *id, encode_context(member))
+            }
+            Change::Promote(id) => {
+                known(*id)?;
+                if self.voters.contains(id) {
+                    return refuse(FaultCode::InvalidParams, format!("member {id} votes already"));
+                }
+                let lag = (view.lag)(*id);
+                if !(view.active)(*id) || lag > PROMOTE_LAG_MAX {
+                    let state = if (view.active)(*id) { "is heard" } else { "is silent" };
+                    return refuse(
+                        FaultCode::WrongState,
+                        format!("member {id} {state} and lacks {lag} entries: a voter must keep up, try again when it does"),
+                    );
+                }
+                (ConfChangeType::AddNode, *id, Vec::new())
+            }
+            Change::Remove(id) => {
+                known(*id)?;
+                if self.voters == [*id] {
+                    return refuse(FaultCode::InvalidParams, format!("member {id} is the last voter: nothing would be left"));
+                }
+                if *id == view.me {
+                    return refuse(FaultCode::WrongState, format!("member {id} leads: hand the lead to another first"));
+                }
+                let left: Vec<u64> = self.voters.iter().copied().filter(|v| v != id).collect();
+                let active = left.iter().filter(|v| **v == view.me || (view.active)(**v)).count();
+                if active <= left.len() / 2 {
+                    return refuse(
+                        FaultCode::WrongState,
+                        format!("without member {id} only {active} of {} voters would be there, no majority", left.len()),
+                    );
+                }
+                (ConfChangeType::RemoveNode, *id, Vec::new())
+            }
+            Change::Move(member) => {
+                known(member.id)?;
+                let seat = if self.voters.contains(&member.id) { ConfChangeType::AddNode } else { ConfChangeType::AddLearnerNode };
+                (seat, member.id, encode_context(member))
+            }
+        };
+        // Voters change in two steps, through a time when both majorities must agree; raft takes the second step by itself.
+        let voters = matches!(change, Change::Promote(_)) || matches!(change, Change::Remove(id) if self.voters.contains(id));
+        let transition = if voters { ConfChangeTransition::Implicit } else { ConfChangeTransition::Auto };
+        let mut change = ConfChangeV2 {
+            context,
+            changes: vec![ConfChangeSingle { node_id: id, ..ConfChangeSingle::default() }],
+            ..ConfChangeV2::default()
+        };
+        change.set_transition(transition);
+        change.changes[0].set_change_type(kind);
+        Ok(change)
+    }
+
+    /// The entry `index` made the group what `now` says.
+    pub(super) fn applied(&mut self, index: u64, change: &ConfChangeV2, now: ConfState) -> Result<(), String> {
+        if let Some(member) = decode_context(&change.context)? {
+            self.list.retain(|m| m.id != member.id);
+            self.list.push(member);
+        }
+        self.index = index;
+        (self.voters, self.learners) = (now.voters, now.learners);
+        (self.outgoing, self.learners_next, self.auto_leave) = (now.voters_outgoing, now.learners_next, now.auto_leave);
+        let seated = [&self.voters, &self.learners, &self.outgoing, &self.learners_next];
+        let (stay, go): (Vec<Member>, Vec<Member>) = self.list.drain(..).partition(|m| seated.iter().any(|s| s.contains(&m.id)));
+        self.list = stay;
+        self.retired.extend(go.iter().map(|m| m.id));
+        for ids in [&mut self.voters, &mut self.learners, &mut self.retired] {
+            ids.sort_unstable();
+            ids.dedup();
+        }
+        self.list.sort_by_key(|m| m.id);
+        Ok(())
+    }
+
+    /// This member alone may say where it is, for nobody else knows a different list.
+    pub(super) fn readdress(&mut self, member: &Member) {
+        self.list.iter_mut().filter(|m| m.id == member.id).for_each(|m| m.clone_from(member));
+    }
+
+    /// Version, checksum, and the list.
+    pub fn encode(&self) -> Vec<u8> {
+        seal(VERSION, &to_bytes(self))
+    }
+
+    /// Total: any bytes give a list or say what is wrong.
+    ///
+    /// # Errors
+    /// With what is wrong.
+    pub fn decode(bytes: &[u8]) -> Result<Self, String> {
+        let (version, body) = unseal(bytes).map_err(|what| format!("the member list {what}"))?;
+        match version {
+            VERSION => postcard::from_bytes(body).map_err(|e| format!("the member list cannot be read: {e}")),
+            VERSION_BARE => {
+                let conf = ConfState::decode(body).map_err(|e| format!("the member list: {e}"))?;
+                Self::begin(conf.voters.into_iter().map(|id| Member { id, ..Member::default() }).collect())
+            }
+            other => Err(format!("member list version {other}, this version reads up to {VERSION}")),
+        }
+    }
+}
+
+fn to_bytes<T: Serialize>(value: &T) -> Vec<u8> {
+    // Fails only for types that have no such form, and these have.
+    postcard::to_stdvec(value).unwrap_or_default()
+}
+
+/// `| version | crc-32c of the body | body |`
+pub(super) fn seal(version: u8, body: &[u8]) -> Vec<u8> {
+    [&[version][..], &crc(body).to_le_bytes(), body].concat()
+}
+
+pub(super) fn unseal(bytes: &[u8]) -> Result<(u8, &[u8]), &'static str> {
+    let (version, rest) = bytes.split_first().ok_or("is empty")?;
+    let (sum, body) = rest.split_first_chunk::<4>().ok_or("is cut short")?;
+    if crc(body) != u32::from_le_bytes(*sum) {
+        return Err("does not match its checksum");
+    }
+    Ok((*version, body))
+}
+
+/// Who is added or moved travels in the change itself.
+fn encode_context(member: &Member) -> Vec<u8> {
+    seal(VERSION, &to_bytes(member))
+}
+
+fn decode_context(bytes: &[u8]) -> Result<Option<Member>, String> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    match unseal(bytes).map_err(|what| format!("the member of a change {what}"))? {
+        (VERSION, body) => postcard::from_bytes(body).map(Some).map_err(|e| format!("the member of a change cannot be read: {e}")),
+        (other, _) => Err(format!("a change of version {other}, this version reads {VERSION}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(id: u64) -> Member {
+        Member { id, address: format!("host{id}:1"), service: format!("host{id}:2") }
+    }
+
+    fn three() -> Members {
+        Members::begin((1..=3).map(member).collect()).unwrap()
+    }
+
+    fn plan(members: &Members, change: &Change, active: &[u64], lag: u64) -> Outcome<ConfChangeV2> {
+        members.plan(change, &View { me: 1, active: &|id| active.contains(&id), lag: &|_| lag })
+    }
+
+    #[test]
+    fn what_is_stored_is_read_and_any_damage_is_noticed() {
+        let members = three();
+        let bytes = members.encode();
+        assert_eq!(Members::decode(&bytes).unwrap(), members);
+        for cut in 0..bytes.len() {
+            assert!(Members::decode(&bytes[..cut]).is_err(), "cut at {cut}");
+        }
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(Members::decode(&damaged).is_err(), "bit {bit}");
+        }
+        let old = seal(VERSION_BARE, &ConfState { voters: vec![1], ..ConfState::default() }.encode_to_vec());
+        assert!(Members::decode(&old).unwrap().is_alone(1));
+    }
+
+    #[test]
+    fn a_group_does_not_begin_with_ids_that_cannot_be() {
+        for ids in [&[1, 2, 1][..], &[0, 1], &(1..=17).collect::<Vec<_>>()] {
+            assert!(Members::begin(ids.iter().map(|id| member(*id)).collect()).is_err(), "{ids:?}");
+        }
+    }
+
+    #[test]
+    fn changes_that_would_hurt_are_refused() {
+        let members = three();
+        for (change, active, lag, why) in [
+            (Change::AddLearner(member(2)), &[2, 3][..], 0, "used in this group"),
+            (Change::AddLearner(Member { id: 0, ..member(9) }), &[2, 3], 0, "used in this group"),
+            (Change::AddLearner(Member { id: 4, ..member(2) }), &[2, 3], 0, "has the address"),
+            (Change::AddLearner(Member { id: 4, ..Member::default() }), &[2, 3], 0, "no address"),
+            (Change::Promote(4), &[2, 3], 0, "no member 4"),
+            (Change::Promote(2), &[2, 3], 0, "votes already"),
+            (Change::Remove(4), &[2, 3], 0, "no member 4"),
+            (Change::Remove(1), &[2, 3], 0, "leads"),
+            (Change::Remove(2), &[2], 0, "no majority"),
+            (Change::Move(member(4)), &[2, 3], 0, "no member 4"),
+        ] {
+            let fault = plan(&members, &change, active, lag).unwrap_err();
+            assert!(fault.message.contains(why), "{change:?}: {fault}");
+        }
+        let one = Members::begin(vec![member(1)]).unwrap();
+        assert!(plan(&one, &Change::Remove(1), &[], 0).unwrap_err().message.contains("last voter"));
+        let mut grown = three();
+        let learner = plan(&grown, &Change::AddLearner(member(4)), &[2, 3], 0).unwrap();
+        grown.applied(7, &learner, ConfState { voters: vec![1, 2, 3], learners: vec![4], ..ConfState::default() }).unwrap();
+        assert_eq!((grown.get(4), grown.index), (Some(&member(4)), 7));
+        assert!(plan(&grown, &Change::Promote(4), &[2, 3], 0).unwrap_err().message.contains("silent"));
+        assert!(plan(&grown, &Change::Promote(4), &[2, 3, 4], 1001).unwrap_err().message.contains("lacks 1001"));
+        assert!(plan(&grown, &Change::Promote(4), &[2, 3, 4], 1000).is_ok());
+    }
+
+    #[test]
+    fn a_removed_id_stays_used() {
+        let mut members = three();
+        let removal = plan(&members, &Change::Remove(3), &[2, 3], 0).unwrap();
+        let joint = ConfState { voters: vec![1, 2], voters_outgoing: vec![1, 2, 3], auto_leave: true, ..ConfState::default() };
+        members.applied(5, &removal, joint).unwrap();
+        assert!(members.leaves_by_itself() && members.get(3).is_some());
+        assert!(plan(&members, &Change::Remove(2), &[2, 3], 0).unwrap_err().message.contains("under way"));
+        members.applied(6, &ConfChangeV2::default(), ConfState { voters: vec![1, 2], ..ConfState::default() }).unwrap();
+        assert_eq!(members.get(3), None);
+        assert!(plan(&members, &Change::AddLearner(member(3)), &[2], 0).unwrap_err().message.contains("was used"));
+    }
+}

@@ -1,0 +1,168 @@
+//! From the others: a listener, and a thread for each member that calls.
+
+use super::frame::{self, Frame};
+use super::hello::{HELLO_BYTES, Hello};
+use super::transfer::Incoming;
+use super::{Card, Post, invalid};
+use crossbeam::channel::Sender;
+use std::collections::HashMap;
+use std::io::{self, BufReader, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+/// Callers at a time: every member twice over, while an old connection is not yet known to be dead.
+const CALLERS_MAX: usize = 64;
+const GREETING_TIMEOUT: Duration = Duration::from_secs(2);
+/// A caller that is silent for longer is let go; it calls again when it has something to say.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// Accepts the other members. Dropped, all its threads end and are joined.
+pub(super) struct Listener {
+    listener: Arc<TcpListener>,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    card: Card,
+    snapshots: PathBuf,
+    post: Sender<Post>,
+    /// Set once, by the drop.
+    stopped: AtomicBool,
+    callers: Mutex<HashMap<u64, Caller>>,
+}
+
+struct Caller {
+    stream: TcpStream,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Listener {
+    pub(super) fn start(listener: Arc<TcpListener>, card: Card, snapshots: PathBuf, post: Sender<Post>) -> io::Result<Self> {
+        let shared = Arc::new(Shared { card, snapshots, post, stopped: AtomicBool::new(false), callers: Mutex::default() });
+        let (accepting, accepted) = (Arc::clone(&listener), Arc::clone(&shared));
+        let thread = Builder::new().name("log-listen".into()).spawn(move || accepted.accept(&accepting))?;
+        Ok(Self { listener, shared, thread: Some(thread) })
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.shared.stopped.store(true, Relaxed);
+        // A call of our own wakes the accepting thread; should that fail, it stays until the next caller, and does nothing.
+        let woken = self.listener.local_addr().and_then(|address| TcpStream::connect_timeout(&address, GREETING_TIMEOUT));
+        let accepting = self.thread.take().filter(|_| woken.is_ok());
+        if accepting.is_some_and(|t| t.join().is_err()) {
+            tracing::error!("the thread that listens to other members panicked");
+        }
+        let callers: Vec<Caller> = self.shared.callers().drain().map(|(_, caller)| caller).collect();
+        for caller in callers {
+            // Broken already is as good.
+            let _ = caller.stream.shutdown(Shutdown::Both);
+            if caller.thread.is_some_and(|t| t.join().is_err()) {
+                tracing::error!("a thread that reads from another member panicked");
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn callers(&self) -> MutexGuard<'_, HashMap<u64, Caller>> {
+        self.callers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn accept(self: Arc<Self>, listener: &TcpListener) {
+        for number in 0u64.. {
+            let accepted = listener.accept();
+            if self.stopped.load(Relaxed) {
+                return;
+            }
+            let begun = accepted.and_then(|(stream, _)| self.begin(number, stream));
+            if let Err(e) = begun {
+                tracing::warn!("a call of another member was not taken: {e}");
+                // Out of descriptors, say: the next try would fail at once, again and again.
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+    }
+
+    fn begin(self: &Arc<Self>, number: u64, stream: TcpStream) -> io::Result<()> {
+        if self.callers().len() >= CALLERS_MAX {
+            return Err(io::Error::other(format!("there are {CALLERS_MAX} already")));
+        }
+        // Entered before the thread begins, which takes itself out when it ends.
+        self.callers().insert(number, Caller { stream: stream.try_clone()?, thread: None });
+        let shared = Arc::clone(self);
+        let thread = Builder::new().name("log-from".into()).spawn(move || {
+            let from = stream.peer_addr();
+            if let Err(e) = shared.read(number, stream)
+                && e.kind() == io::ErrorKind::InvalidData
+            {
+                tracing::warn!(from = ?from.ok(), "a caller was let go: {e}");
+            }
+            shared.callers().remove(&number);
+        });
+        match (thread, self.callers().get_mut(&number)) {
+            (Ok(thread), Some(caller)) => caller.thread = Some(thread),
+            // It has ended already.
+            (Ok(_), None) => {}
+            (Err(e), _) => return Err(e),
+        }
+        Ok(())
+    }
+
+    /// Until the caller goes, or says what makes no sense.
+    fn read(&self, number: u64, mut stream: TcpStream) -> io::Result<()> {
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(GREETING_TIMEOUT))?;
+        stream.set_write_timeout(Some(GREETING_TIMEOUT))?;
+        let mut hello = [0; HELLO_BYTES];
+        stream.read_exact(&mut hello)?;
+        let hello = Hello::decode(&hello)?;
+        // Answered even when refused, so that the caller can say why.
+        stream.write_all(&Hello { cluster: self.card.cluster, from: self.card.me, to: hello.from }.encode())?;
+        hello.check(self.card.cluster, self.card.me)?;
+        stream.set_read_timeout(Some(SILENCE))?;
+
+        let mut from = BufReader::with_capacity(256 << 10, stream);
+        let mut incoming: Option<Incoming> = None;
+        loop {
+            match frame::read(&mut from)? {
+                Frame::Message(message) => self.pass_on(hello.from, message)?,
+                Frame::Snapshot(message) => {
+                    // One that is half received is forgotten first, as its file has the same name.
+                    drop(incoming.take());
+                    incoming = Some(Incoming::begin(message, &self.snapshots, &format!("received.{}.{number}", hello.from))?);
+                }
+                Frame::Bytes(bytes) => incoming.as_mut().ok_or_else(|| invalid("a snapshot without a beginning"))?.write(&bytes)?,
+                Frame::End => {
+                    let incoming = incoming.take().ok_or_else(|| invalid("the end of no snapshot"))?;
+                    self.take(hello.from, incoming)?;
+                }
+            }
+        }
+    }
+
+    fn take(&self, from: u64, incoming: Incoming) -> io::Result<()> {
+        match incoming.finish(Path::new(&self.snapshots), self.card.cluster) {
+            Ok(message) => self.pass_on(from, message),
+            Err(e) => {
+                tracing::warn!(from, "a snapshot did not arrive as it was sent and is refused, what was here is kept: {e}");
+                Ok(())
+            }
+        }
+    }
+
+    /// Waits while the log thread has enough to read: the caller then waits as well.
+    fn pass_on(&self, from: u64, message: raft::eraftpb::Message) -> io::Result<()> {
+        if message.from != from || message.to != self.card.me {
+            return Err(invalid(format!("a message from member {} to member {}, sent by member {from}", message.from, message.to)));
+        }
+        // Refused when the log is closed.
+        self.post.send(Post::Message(message)).map_err(|_| io::ErrorKind::ConnectionAborted.into())
+    }
+}

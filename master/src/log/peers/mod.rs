@@ -1,0 +1,131 @@
+//! The way to the other members of the group.
+//!
+//! ```text
+//! log thread ─► Peers::send ─► link (a thread and a connection to each member) ═══► listen (a thread for each caller) ─► post ─► log thread
+//! ```
+//! | file | what |
+//! |---|---|
+//! | `hello`, `frame` | what crosses the wire; no socket |
+//! | `link` | to one member |
+//! | `listen` | from the others |
+//! | `transfer` | a snapshot on its way |
+
+mod frame;
+mod hello;
+mod link;
+mod listen;
+mod transfer;
+
+use super::directory::io_error;
+use super::members::Member;
+use super::snapshot::SnapshotId;
+use super::{LogConfig, LogError};
+use crossbeam::channel::Sender;
+use link::Link;
+use listen::Listener;
+use raft::eraftpb::Message;
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// What the others, or the way to them, have to say. Raft tolerates that any of it is lost.
+pub(super) enum Post {
+    /// A message of another member. With a snapshot's, the file has arrived whole and waits in the snapshot directory.
+    Message(Message),
+    /// What was last sent to this member is probably lost.
+    Unreachable(u64),
+    /// How sending a snapshot to this member ended.
+    SnapshotSent(u64, bool),
+}
+
+/// Carries raft messages to other members. Called by the log thread: must not block; losing a message is allowed.
+pub(super) trait Peers: Send + 'static {
+    /// Whom there is to write to, this member left out.
+    fn members(&mut self, members: &[Member]);
+
+    /// Sends one message to the member `message.to`. False when it is surely lost.
+    fn send(&mut self, message: Message) -> bool;
+
+    /// Sends the snapshot `id` and then `message`, which announces it. What came of it is told by [`Post::SnapshotSent`], or by false.
+    fn send_snapshot(&mut self, message: Message, id: SnapshotId) -> bool;
+}
+
+/// A group of one: there is nobody to write to.
+pub(super) struct Alone;
+
+impl Peers for Alone {
+    fn members(&mut self, members: &[Member]) {
+        for member in members {
+            tracing::error!(member = member.id, "this member was opened without a listener and cannot reach the others");
+        }
+    }
+
+    fn send(&mut self, _: Message) -> bool {
+        false
+    }
+
+    fn send_snapshot(&mut self, _: Message, _: SnapshotId) -> bool {
+        false
+    }
+}
+
+/// Who this member is to the others.
+#[derive(Clone, Copy)]
+struct Card {
+    me: u64,
+    cluster: Uuid,
+}
+
+/// Members over TCP.
+pub(super) struct Tcp {
+    card: Card,
+    snapshots: PathBuf,
+    post: Sender<Post>,
+    links: BTreeMap<u64, Link>,
+    /// Dropped last: then no reader is left.
+    _listener: Listener,
+}
+
+/// The way to the others that `config` asks for.
+pub(super) fn open(config: &LogConfig, cluster: Uuid, snapshots: PathBuf, post: Sender<Post>) -> Result<Box<dyn Peers>, LogError> {
+    let Some(listener) = &config.listen else { return Ok(Box::new(Alone)) };
+    let card = Card { me: config.member, cluster };
+    let listening = Listener::start(Arc::clone(listener), card, snapshots.clone(), post.clone());
+    let listener = listening.map_err(|e| io_error(&config.dir, "the listener for other members cannot be started", e))?;
+    Ok(Box::new(Tcp { card, snapshots, post, links: BTreeMap::new(), _listener: listener }))
+}
+
+impl Peers for Tcp {
+    fn members(&mut self, members: &[Member]) {
+        let stays = |id: &u64, link: &mut Link| members.iter().any(|m| m.id == *id && m.address == link.address);
+        let gone: Vec<Link> = self.links.extract_if(.., |id, link| !stays(id, link)).map(|(_, link)| link).collect();
+        if !gone.is_empty() {
+            // Elsewhere, for a link that is just connecting takes its time to end.
+            std::thread::spawn(move || drop(gone));
+        }
+        for member in members {
+            if self.links.contains_key(&member.id) {
+                continue;
+            }
+            match Link::start(self.card, member, self.post.clone()) {
+                Ok(link) => drop(self.links.insert(member.id, link)),
+                Err(e) => tracing::error!(member = member.id, "a thread that writes to another member cannot be started: {e}"),
+            }
+        }
+    }
+
+    fn send(&mut self, message: Message) -> bool {
+        self.links.get(&message.to).is_some_and(|link| link.send(message))
+    }
+
+    fn send_snapshot(&mut self, message: Message, id: SnapshotId) -> bool {
+        let path = id.path(&self.snapshots);
+        self.links.get(&message.to).is_some_and(|link| link.send_snapshot(message, path))
+    }
+}
+
+fn invalid(what: impl Into<String>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what.into())
+}

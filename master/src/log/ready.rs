@@ -1,0 +1,149 @@
+//! What raft wants done, in the order it asks for: store, and only then say so; apply what is committed.
+
+use super::directory::{snapshots, sync_dir};
+use super::driver::{Driver, Known, Since, tell_members};
+use super::machine::Machine;
+use super::members::Members;
+use super::restore::prune;
+use super::role::unknown;
+use super::snapshot::{self, SnapshotId};
+use super::{Durability, entry};
+use protobuf_prost::Message as _;
+use raft::SnapshotStatus;
+use raft::eraftpb::{ConfChangeV2, Entry, EntryType, Message, MessageType, Snapshot};
+
+impl<M: Machine> Driver<M> {
+    /// Does all that raft asks for: send, store, apply.
+    pub(super) fn pump(&mut self) -> Result<(), String> {
+        while self.node.has_ready() {
+            let mut ready = self.node.ready();
+            // A leader's, which may go out before its own disk has them: its own acknowledgement is counted only afterwards.
+            self.send(ready.take_messages());
+            if !ready.snapshot().is_empty() {
+                let snapshot = ready.snapshot().clone();
+                self.install(&snapshot)?;
+            }
+            for read in ready.take_read_states() {
+                // Raft must not be asked anything while it waits for this to be done.
+                self.round_due |= self.reads.confirm(&read.request_ctx, read.index);
+            }
+            self.apply(ready.take_committed_entries())?;
+            let entries = ready.take_entries();
+            let appends = !entries.is_empty();
+            let sync = self.config.durability == Durability::QuorumFsync && appends;
+            self.node.mut_store().append(entries, ready.hs(), sync)?;
+            if appends {
+                self.appended();
+            }
+            self.send(ready.take_persisted_messages());
+            let mut light = self.node.advance_append(ready);
+            if let Some(commit) = light.commit_index() {
+                self.node.mut_store().committed(commit);
+            }
+            self.send(light.take_messages());
+            self.apply(light.take_committed_entries())?;
+            self.node.advance_apply();
+            self.settle_lead();
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, messages: Vec<Message>) {
+        for message in messages {
+            let to = message.to;
+            if message.msg_type() == MessageType::MsgSnapshot {
+                let meta = message.get_snapshot().get_metadata();
+                let id = SnapshotId { index: meta.index, term: meta.term };
+                tracing::info!(to, index = id.index, "a member lags behind the log and is sent a snapshot");
+                if !self.peers.send_snapshot(message, id) {
+                    self.node.report_snapshot(to, SnapshotStatus::Failure);
+                }
+            } else if !self.peers.send(message) && !self.unreachable.contains(&to) {
+                self.unreachable.push(to);
+            }
+        }
+    }
+
+    fn apply(&mut self, entries: Vec<Entry>) -> Result<(), String> {
+        for entry in entries {
+            match entry.entry_type() {
+                EntryType::EntryNormal => self.apply_effects(&entry)?,
+                EntryType::EntryConfChangeV2 => self.apply_change(&entry)?,
+                EntryType::EntryConfChange => return Err(format!("the entry {} is a change of a kind nobody proposes", entry.index)),
+            }
+            self.applied = entry.index;
+            self.since.entries += 1;
+            self.since.bytes += entry.data.len() as u64;
+        }
+        self.node.mut_store().applied(self.applied);
+        Ok(())
+    }
+
+    fn apply_effects(&mut self, entry: &Entry) -> Result<(), String> {
+        let mine = self.proposed.pop_front_if(|p| p.index <= entry.index);
+        let (answers, lost) = match mine {
+            Some(p) if (p.index, p.term) == (entry.index, entry.term) => (p.answers, Vec::new()),
+            Some(p) => (Vec::new(), p.answers),
+            None => (Vec::new(), Vec::new()),
+        };
+        let mut answers = answers.into_iter();
+        for effect in entry::unpack(&entry.data).map_err(|what| format!("the entry {}: {what}", entry.index))? {
+            let output = self.machine.apply(entry.index, effect);
+            self.answers.extend(answers.next().map(|answer| Known { answer, outcome: Ok(output) }));
+        }
+        self.refuse(lost, unknown(self.config.member));
+        Ok(())
+    }
+
+    fn apply_change(&mut self, entry: &Entry) -> Result<(), String> {
+        if entry.index <= self.node.store().members().index {
+            // Replayed, or within what the leader sent with its snapshot, or was told when this member was added.
+            return Ok(());
+        }
+        let change = ConfChangeV2::decode(&entry.data[..]).map_err(|e| format!("the entry {}: {e}", entry.index))?;
+        let now = self.node.apply_conf_change(&change).map_err(|e| format!("the entry {}: {e}", entry.index))?;
+        let mut members = self.node.store().members().clone();
+        members.applied(entry.index, &change, now)?;
+        self.take_members(members.clone())?;
+        self.settle_change(entry.index, &members);
+        tracing::info!(index = entry.index, voters = ?members.voters(), "the members have changed");
+        Ok(())
+    }
+
+    fn take_members(&mut self, members: Members) -> Result<(), String> {
+        tell_members(&self.board, self.peers.as_mut(), &members, self.config.member);
+        self.node.mut_store().set_members(members)
+    }
+
+    /// The leader sent the state, because the entries that this member lacks are gone.
+    fn install(&mut self, snapshot: &Snapshot) -> Result<(), String> {
+        let meta = snapshot.get_metadata();
+        let id = SnapshotId { index: meta.index, term: meta.term };
+        let said = |what: &str, e: std::io::Error| format!("the snapshot {} of another member {what}: {e}", id.index);
+        let members = Members::decode(&snapshot.data)?;
+        let dir = snapshots(&self.directory.path);
+        let received = id.received(&dir);
+        if self.snapshot_running {
+            // It would read a state that is half replaced.
+            self.keeper.wait();
+        }
+        let mut body = snapshot::open(&received, id, self.directory.cluster).map_err(|e| said("cannot be read", e))?;
+        self.machine.restore(&mut body).map_err(|e| said("cannot be restored", e))?;
+        self.node.mut_store().install(id, members.clone())?;
+        // From here on the log counts on it: were this process to end now, the next open would give the file its name.
+        std::fs::rename(&received, id.path(&dir)).map_err(|e| said("cannot be named", e))?;
+        sync_dir(&dir).map_err(|e| e.to_string())?;
+        self.received = None;
+        self.snapshots.push(id);
+        prune(&self.directory, &mut self.snapshots, 1);
+        self.node.mut_store().set_newest_snapshot(Some(id));
+        tell_members(&self.board, self.peers.as_mut(), &members, self.config.member);
+        (self.applied, self.since) = (id.index, Since::default());
+        for lost in std::mem::take(&mut self.proposed) {
+            self.refuse(lost.answers, unknown(self.config.member));
+        }
+        self.keeper.purge();
+        tracing::info!(index = id.index, "the state was replaced by the leader's");
+        Ok(())
+    }
+}

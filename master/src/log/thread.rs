@@ -1,0 +1,83 @@
+//! The log thread: the clock and the queues around the driver. What arrives from other members goes first, so that no flood of proposals
+//! delays a heartbeat.
+
+use super::driver::{Driver, Input, Waiting};
+use super::machine::Machine;
+use super::peers::Post;
+use super::{LogConfig, entry};
+use crossbeam::channel::Receiver;
+use std::time::Instant;
+
+/// Letters between two looks at what raft wants: enough to share a write.
+const LETTERS: usize = 256;
+
+/// What goes into one entry, and the input that came next, if it was taken from the inbox already.
+type Gathered<O> = (Vec<Waiting<O>>, Option<Input<O>>);
+
+/// Until told to close. `began` is when the driver's time was zero.
+pub(super) fn run<M: Machine>(mut driver: Driver<M>, inbox: &Receiver<Input<M::Output>>, post: Receiver<Post>, began: Instant) {
+    let every = driver.config.tick();
+    let mut due = began.elapsed() + every;
+    let mut next = None;
+    loop {
+        if driver.is_alone() {
+            // A lone leader has nobody to reach in time and sleeps until it is told something.
+            next = next.or_else(|| Some(inbox.recv().unwrap_or(Input::Close)));
+        } else {
+            let mut letters = 0;
+            for letter in post.try_iter().take(LETTERS) {
+                driver.post(letter);
+                letters += 1;
+            }
+            let now = began.elapsed();
+            let ticks = now >= due;
+            if ticks {
+                // Time that this thread slept through is not made up for: others may have been heard, and the letters come first.
+                due = now + every;
+                driver.tick(now);
+            }
+            next = next.or_else(|| inbox.try_recv().ok());
+            if next.is_none() && letters == 0 && !ticks {
+                crossbeam::select! {
+                    recv(post) -> letter => letter.into_iter().for_each(|letter| driver.post(letter)),
+                    recv(inbox) -> input => next = Some(input.unwrap_or(Input::Close)),
+                    default(due.saturating_sub(now)) => continue,
+                }
+            }
+        }
+        match next.take() {
+            Some(Input::Close) => break,
+            Some(Input::Propose(first)) => {
+                let batch;
+                (batch, next) = gather(&driver.config, first, inbox);
+                driver.propose(batch);
+            }
+            Some(input) => driver.take(input),
+            None => {}
+        }
+        driver.turn(began.elapsed());
+    }
+    if driver.poison.is_none() {
+        driver.files.sync();
+    }
+    driver.publish();
+    // Whoever waits to hand in a letter stops waiting, before the driver waits for it.
+    drop(post);
+}
+
+/// All that waits, within the bounds of one entry; and the input that ended it, if one did.
+fn gather<O>(config: &LogConfig, first: Waiting<O>, inbox: &Receiver<Input<O>>) -> Gathered<O> {
+    let mut bytes = first.effect.len();
+    let mut batch = vec![first];
+    while batch.len() < config.batch_effects {
+        match inbox.try_recv() {
+            Ok(Input::Propose(more)) if bytes + more.effect.len() <= config.batch_bytes => {
+                bytes += more.effect.len() + entry::LENGTH_BYTES;
+                batch.push(more);
+            }
+            Ok(other) => return (batch, Some(other)),
+            Err(_) => break,
+        }
+    }
+    (batch, None)
+}

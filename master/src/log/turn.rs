@@ -1,0 +1,223 @@
+//! What the driver is told: proposals, letters of other members, the passing of time.
+
+use super::counters::count;
+use super::driver::{Answer, Driver, Input, Proposed, Waiting};
+use super::entry;
+use super::machine::Machine;
+use super::peers::Post;
+use super::restore::remove;
+use super::role::Standing;
+use super::snapshot::SnapshotId;
+use super::status::Role;
+use perilune_protocol::FaultCode;
+use raft::eraftpb::{Message, MessageType};
+use raft::{CAMPAIGN_TRANSFER, SnapshotStatus, StateRole};
+use std::time::Duration;
+
+impl<M: Machine> Driver<M> {
+    /// One request that is no proposal.
+    pub(super) fn take(&mut self, input: Input<M::Output>) {
+        match input {
+            Input::Propose(one) => self.propose(vec![one]),
+            Input::Read(answer) => self.read(answer),
+            Input::Change(change, answer) => self.change(&change, answer),
+            Input::Transfer(to, answer) => self.transfer(to, answer),
+            Input::Wake | Input::Close => {}
+        }
+    }
+
+    /// Effects that go into one entry.
+    pub(super) fn propose(&mut self, mut batch: Vec<Waiting<M::Output>>) {
+        if self.poison.is_none()
+            && let Some(what) = self.files.failure()
+        {
+            self.fail(what.to_owned());
+        }
+        let answers_of = |batch: Vec<Waiting<M::Output>>| batch.into_iter().map(|w| w.answer).collect::<Vec<Answer<_>>>();
+        if self.poison.is_some() {
+            let fault = self.storage_fault();
+            return self.refuse(answers_of(batch), fault);
+        }
+        let Some(term) = self.leads() else {
+            // Raft would send it to the leader; but the leader decides what is proposed.
+            let fault = self.standing().refusal(self.config.member);
+            return self.refuse(answers_of(batch), fault);
+        };
+        let stale: Vec<_> = batch.extract_if(.., |w| w.term != 0 && w.term != term).collect();
+        if !stale.is_empty() {
+            let why = format!("this was decided in an earlier term than {term}, in which this member leads: nothing was stored");
+            self.refuse(answers_of(stale), FaultCode::WrongState.with(why));
+        }
+        if batch.is_empty() {
+            return;
+        }
+        let effects = batch.len() as u64;
+        let data = entry::pack(batch.iter().map(|w| w.effect.as_slice()));
+        let answers = answers_of(batch);
+        let done = match self.guarded(|d| Ok(d.node.propose(Vec::new(), data))) {
+            Ok(Ok(())) => {
+                let log = &self.node.raft;
+                self.proposed.push_back(Proposed { index: log.raft_log.last_index(), term: log.term, answers });
+                self.guarded(Self::pump)
+            }
+            Ok(Err(e)) => {
+                let why = format!("nothing was stored, try again: the lead is being handed over, or a majority is far behind ({e})");
+                return self.refuse(answers, FaultCode::WrongState.with(why));
+            }
+            Err(what) => {
+                self.proposed.push_back(Proposed { index: 0, term: 0, answers });
+                Err(what)
+            }
+        };
+        match done {
+            Ok(()) => {
+                count(&self.board.counters.entries, 1);
+                count(&self.board.counters.effects, effects);
+                self.appended();
+            }
+            Err(what) => self.fail(what),
+        }
+    }
+
+    /// What another member, or the way to it, has to say.
+    pub(super) fn post(&mut self, post: Post) {
+        if self.poison.is_some() {
+            return;
+        }
+        let done = self.guarded(|d| match post {
+            Post::Message(message) => d.step(message),
+            Post::Unreachable(id) => {
+                d.node.report_unreachable(id);
+                Ok(())
+            }
+            Post::SnapshotSent(id, arrived) => {
+                d.node.report_snapshot(id, if arrived { SnapshotStatus::Finish } else { SnapshotStatus::Failure });
+                Ok(())
+            }
+        });
+        if let Err(what) = done {
+            self.fail(what);
+        }
+    }
+
+    fn step(&mut self, message: Message) -> Result<(), String> {
+        use MessageType as T;
+        let kind = message.msg_type();
+        match kind {
+            T::MsgRequestVote | T::MsgRequestPreVote if self.ticks < self.quiet_until && message.context[..] != *CAMPAIGN_TRANSFER => {
+                return Ok(());
+            }
+            T::MsgHeartbeat if message.term >= self.node.raft.term && message.commit > self.node.raft.raft_log.last_index() => {
+                return Err(format!(
+                    "member {} knows that this member once stored entry {}, but its log ends at {}: it lost what it had acknowledged, in a \
+                     power loss, or when its directory was exchanged. Remove this member from the group, and add a new one with a new id \
+                     and an empty directory",
+                    message.from,
+                    message.commit,
+                    self.node.raft.raft_log.last_index()
+                ));
+            }
+            T::MsgSnapshot => {
+                let meta = message.get_snapshot().get_metadata();
+                let id = SnapshotId { index: meta.index, term: meta.term };
+                self.forget_received();
+                if !id.received(&super::directory::snapshots(&self.directory.path)).exists() {
+                    // Swept away while this log was being opened; the leader sends it again.
+                    return Ok(());
+                }
+                self.received = Some(id);
+            }
+            T::MsgAppend | T::MsgAppendResponse | T::MsgHeartbeat | T::MsgHeartbeatResponse | T::MsgTimeoutNow => {}
+            T::MsgRequestVote | T::MsgRequestVoteResponse | T::MsgRequestPreVote | T::MsgRequestPreVoteResponse => {}
+            // Nobody of ours sends the rest.
+            _ => return Ok(()),
+        }
+        self.heard.insert(message.from, self.ticks);
+        // Refused when its sender is no member any more.
+        let _ = self.node.step(message);
+        if kind == T::MsgSnapshot {
+            // Only the very next look at what raft wants tells whether it took the snapshot.
+            self.pump()?;
+            self.forget_received();
+        }
+        Ok(())
+    }
+
+    /// Raft did not want it.
+    fn forget_received(&mut self) {
+        if let Some(id) = self.received.take() {
+            remove(&id.received(&super::directory::snapshots(&self.directory.path)));
+        }
+    }
+
+    /// A tick of the log's clock has passed, [`super::LogConfig::tick`] at least.
+    pub(super) fn tick(&mut self, now: Duration) {
+        self.now = now;
+        self.ticks += 1;
+        if self.poison.is_some() {
+            return;
+        }
+        let heartbeat = self.config.ticks().0 as u64;
+        let ticked = self.guarded(|d| {
+            d.node.tick();
+            if d.ticks.is_multiple_of(heartbeat) && d.node.raft.state == StateRole::Leader {
+                d.begin_round();
+                d.leave_joint();
+            }
+            Ok(())
+        });
+        if let Err(what) = ticked {
+            self.fail(what);
+        }
+    }
+
+    /// Does what all that calls for. Called after each of the above, or after several.
+    pub(super) fn turn(&mut self, now: Duration) {
+        self.now = now;
+        if self.poison.is_none() {
+            let unreachable = std::mem::take(&mut self.unreachable);
+            let done = self.guarded(|d| {
+                unreachable.into_iter().for_each(|id| d.node.report_unreachable(id));
+                d.pump()?;
+                if std::mem::take(&mut d.round_due) {
+                    d.begin_round();
+                    d.pump()?;
+                }
+                Ok(())
+            });
+            if let Err(what) = done {
+                self.fail(what);
+            }
+        }
+        self.settle_handover();
+        self.keep();
+        self.publish();
+    }
+
+    /// Something was appended that the background sync should know of.
+    pub(super) fn appended(&self) {
+        if let Some(syncer) = &self.syncer {
+            syncer.appended();
+        }
+    }
+
+    /// The term this member leads in.
+    pub(super) fn leads(&self) -> Option<u64> {
+        let raft = &self.node.raft;
+        (raft.state == StateRole::Leader && self.poison.is_none()).then_some(raft.term)
+    }
+
+    /// As the outside should see it now.
+    pub(super) fn standing(&self) -> Standing {
+        let raft = &self.node.raft;
+        if self.poison.is_some() && !self.is_alone() {
+            return Standing { role: Role::Follower, term: raft.term, leader: None };
+        }
+        let role = match raft.state {
+            StateRole::Leader if self.ready_term == raft.term => Role::Leader,
+            StateRole::Follower => Role::Follower,
+            StateRole::Leader | StateRole::Candidate | StateRole::PreCandidate => Role::Candidate,
+        };
+        Standing { role, term: raft.term, leader: self.node.store().members().get(raft.leader_id).cloned() }
+    }
+}
