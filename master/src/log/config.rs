@@ -126,8 +126,8 @@ impl LogConfig {
         (ticks(self.heartbeat).max(1), (ticks(self.election.0), ticks(self.election.1)))
     }
 
-    /// What a new directory begins with, or which setting cannot be.
-    pub(super) fn first_members(&self) -> Result<Members, String> {
+    /// Which setting cannot be, whatever the directory holds.
+    pub(super) fn check(&self) -> Result<(), String> {
         let (heartbeat, (shortest, longest)) = self.ticks();
         if shortest < heartbeat * 2 || longest <= shortest {
             return Err(format!(
@@ -135,6 +135,14 @@ impl LogConfig {
                 self.heartbeat, self.election.0, self.election.1
             ));
         }
+        if self.batch_bytes > EFFECT_BYTES_MAX {
+            return Err(format!("batch_bytes is {}, the limit is {EFFECT_BYTES_MAX}", self.batch_bytes));
+        }
+        if self.member == 0 { Err("member ids begin at 1".into()) } else { Ok(()) }
+    }
+
+    /// What a new directory begins with, or which setting cannot be.
+    pub(super) fn first_members(&self) -> Result<Members, String> {
         let members = match self.members.is_empty() {
             true => Members::begin(vec![Member { id: self.member, ..Member::default() }])?,
             false => self.members.clone(),
@@ -146,13 +154,16 @@ impl LogConfig {
             if self.cluster.is_none() {
                 return Err("a group of several members needs a cluster id that all of them are given".into());
             }
-            if self.listen.is_none() {
-                return Err("a member of a group needs an address where the others reach it".into());
-            }
+            self.check_listens()?;
             if let Some((nowhere, _)) = members.iter().find(|(m, _)| m.address.is_empty()) {
                 return Err(format!("member {} has no address", nowhere.id));
             }
         }
         Ok(members)
+    }
+
+    /// Whether this can be one of several members.
+    pub(super) fn check_listens(&self) -> Result<(), String> {
+        self.listen.as_ref().map(drop).ok_or_else(|| "a member of a group needs a listener where the others reach it".into())
     }
 }

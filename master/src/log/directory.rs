@@ -103,6 +103,11 @@ pub(super) fn snapshots(dir: &Path) -> PathBuf {
     dir.join("snapshots")
 }
 
+/// Whether a data directory is there already.
+pub(super) fn is_made(dir: &Path) -> bool {
+    dir.join("FORMAT").exists()
+}
+
 /// Whether a file with anything in it, of a name that fits, is in a directory that may be missing.
 fn holds(dir: &Path, fits: impl Fn(&str) -> bool) -> Result<bool, LogError> {
     let looked = || -> io::Result<bool> {

@@ -10,7 +10,7 @@
 //! | `driver` | what it holds, how it begins, how it fails |
 //! | `turn` | what it is told |
 //! | `ready` | what raft then wants done, in raft's order |
-//! | `group` | members, reads, leadership |
+//! | `group`, `progress` | members, reads, leadership |
 //! | `keep` | snapshots, the cut behind them, what the outside sees |
 
 use super::background::{Keeper, Syncer};
@@ -21,6 +21,7 @@ use super::group::{Changing, Handover};
 use super::machine::Machine;
 use super::members::{Change, Members};
 use super::peers::Peers;
+use super::progress::GroupProgress;
 use super::reads::Reads;
 use super::restore::restore;
 use super::snapshot::SnapshotId;
@@ -57,6 +58,7 @@ pub(super) enum Input<O> {
     Read(Answer<()>),
     Change(Change, Answer<Members>),
     Transfer(u64, Answer<()>),
+    Progress(Answer<GroupProgress>),
     /// The keeper has finished something.
     Wake,
     Close,
@@ -151,8 +153,10 @@ impl<M: Machine> Driver<M> {
     ) -> Result<Self, LogError> {
         let raft_dir = directory::raft(&directory.path);
         let files = Arc::new(Files::new(Arc::clone(&board.counters)));
-        let first = config.first_members().map_err(LogError::Config)?;
-        let mut store = Store::open(&raft_dir, Arc::clone(&files), config.member, first, directory.used)?;
+        let mut store = Store::open(&raft_dir, Arc::clone(&files), config.member, || config.first_members(), directory.used)?;
+        if !store.members().is_alone(config.member) {
+            config.check_listens().map_err(LogError::Config)?;
+        }
         let snapshots = restore(&directory, &store, &mut machine)?;
         let applied = snapshots.last().map_or(0, |s| s.index);
         store.check(applied + 1).map_err(|what| corrupt(&raft_dir, what))?;

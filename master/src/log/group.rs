@@ -48,8 +48,7 @@ impl<M: Machine> Driver<M> {
         if self.changing.is_some() || raft.has_pending_conf() {
             return tell(answer, Err(FaultCode::WrongState.with("another change of the members is under way: wait for it")));
         }
-        let silent_after = self.config.ticks().1.1 as u64;
-        let active = |id: u64| self.heard.get(&id).is_some_and(|tick| self.ticks - tick <= silent_after);
+        let active = |id: u64| self.is_active(id);
         let last = raft.raft_log.last_index();
         let lag = |id: u64| raft.prs().get(id).map_or(last, |progress| last.saturating_sub(progress.matched));
         let view = View { me: self.config.member, active: &active, lag: &lag };

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `driver`, `turn`, `ready`, `group`, `keep` | the driver of raft, store and machine; knows no clock and no socket |
 //! | `thread` | the log thread: clock and queues around the driver |
-//! | `members`, `reads`, `role` | who is in the group, what may be read, who leads |
+//! | `members`, `progress`, `reads`, `role` | who is in the group and how far, what may be read, who leads |
 //! | `peers/` | the way to other members |
 //! | `entry`, `record`, `snapshot`, `directory` | what is stored, each with version and checksum |
 //! | `store`, `stored`, `engine`, `files`, `tail` | entries on disk: raft's storage over raft-engine, the files below it, and what a broken end means |
@@ -34,6 +34,7 @@ mod keep;
 mod machine;
 mod members;
 mod peers;
+mod progress;
 mod proposal;
 mod raftlog;
 mod reads;
@@ -53,6 +54,7 @@ pub use config::{Durability, EFFECT_BYTES_MAX, LogConfig};
 pub use error::LogError;
 pub use machine::{Machine, SnapshotWriter};
 pub use members::{Change, MEMBERS_MAX, Member, Members, Seat};
+pub use progress::{Feed, GroupProgress, Progress};
 pub use proposal::Proposal;
 pub use role::Standing;
 pub use status::{LATENCY_BOUNDS_US, Latency, LogStatus, Role};
@@ -156,6 +158,11 @@ impl<M: Machine> Log<M> {
         self.shared.board.members()
     }
 
+    /// How far each member is; empty where this member does not lead.
+    pub fn progress(&self) -> Proposal<GroupProgress> {
+        self.ask(Input::Progress)
+    }
+
     /// Changes the members, one change at a time; only the leader can. Resolves to the members once the change is complete. A new member
     /// is opened with what adding it resolved to as its [`LogConfig::members`], and is added as a learner first: promote it when it has
     /// caught up.
@@ -229,7 +236,11 @@ fn begin<M: Machine>(
     board: Arc<Board>,
     inbox: Sender<Input<M::Output>>,
 ) -> Result<(Driver<M>, Receiver<Post>), LogError> {
-    config.first_members().map_err(LogError::Config)?;
+    config.check().map_err(LogError::Config)?;
+    if !directory::is_made(&config.dir) {
+        // Before anything is made for a group that cannot be.
+        config.first_members().map_err(LogError::Config)?;
+    }
     let directory = Directory::open(&config.dir, config.cluster)?;
     let (tell, post) = bounded(LETTERS_WAITING);
     let peers = peers::open(&config, directory.cluster, directory::snapshots(&directory.path), tell)?;

@@ -226,7 +226,7 @@ mod tests {
         let body: Vec<u8> = (0..CHUNK_BYTES as u32 / 2).flat_map(|n| n.to_le_bytes()).chain([1, 2, 3]).collect();
         let written = body.clone();
         write(dir.path(), id, cluster, Box::new(move |out| out.write_all(&written))).unwrap();
-        let read = |id| {
+        let read = |id: SnapshotId| {
             let mut read = Vec::new();
             open(&id.path(dir.path()), id, cluster).and_then(|mut r| r.read_to_end(&mut read)).map(|_| read)
         };

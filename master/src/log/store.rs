@@ -47,11 +47,17 @@ pub(super) struct Store {
 }
 
 impl Store {
-    /// Opens the entries in `dir` of the member `me`; a new store, which is an error when `used`, begins with `members`.
-    pub(super) fn open(dir: &Path, files: Arc<Files>, me: u64, members: Members, used: bool) -> Result<Self, LogError> {
+    /// Opens the entries in `dir` of the member `me`; a new store, which is an error when `used`, begins with `first`.
+    pub(super) fn open(
+        dir: &Path,
+        files: Arc<Files>,
+        me: u64,
+        first: impl FnOnce() -> Result<Members, String>,
+        used: bool,
+    ) -> Result<Self, LogError> {
         let engine = Arc::new(open_engine(dir, &files)?);
         let corrupt = |what: String| corrupt(dir, what);
-        let (newest, wanted) = (None, Cell::new(false));
+        let (members, newest, wanted) = (Members::default(), None, Cell::new(false));
         let mut store =
             Self { engine, files, record: Record::default(), me, members, last: 0, newest, wanted, cache: VecDeque::new(), cache_bytes: 0 };
         match (store.engine.get(GROUP, STATE), store.engine.get(GROUP, MEMBERS)) {
@@ -65,9 +71,12 @@ impl Store {
             }
             (None, None) if used && store.engine.last_index(GROUP).is_none() => return Err(corrupt(directory::LOG_GONE.into())),
             // A new log, or one whose very first write did not reach the disk.
-            (None, None) if store.engine.last_index(GROUP).is_none() => store
-                .write(&[], |batch, store| store.put_members(batch), true)
-                .map_err(|what| io_error(dir, "the log cannot be begun", std::io::Error::other(what)))?,
+            (None, None) if store.engine.last_index(GROUP).is_none() => {
+                store.members = first().map_err(LogError::Config)?;
+                store
+                    .write(&[], |batch, store| store.put_members(batch), true)
+                    .map_err(|what| io_error(dir, "the log cannot be begun", std::io::Error::other(what)))?;
+            }
             _ => return Err(corrupt("the log holds no state record".into())),
         }
         store.last = store.engine.last_index(GROUP).unwrap_or(store.record.cut_index);

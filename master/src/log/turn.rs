@@ -3,6 +3,7 @@
 use super::counters::count;
 use super::driver::{Answer, Driver, Input, Proposed, Waiting};
 use super::entry;
+use super::group::tell;
 use super::machine::Machine;
 use super::peers::Post;
 use super::restore::remove;
@@ -22,6 +23,7 @@ impl<M: Machine> Driver<M> {
             Input::Read(answer) => self.read(answer),
             Input::Change(change, answer) => self.change(&change, answer),
             Input::Transfer(to, answer) => self.transfer(to, answer),
+            Input::Progress(answer) => tell(answer, Ok(self.progress())),
             Input::Wake | Input::Close => {}
         }
     }

@@ -13,6 +13,10 @@ pub(crate) struct Table {
     pub(crate) rows: Arc<Mutex<BTreeMap<String, String>>>,
     /// Every effect as it was applied, in this process.
     pub(crate) seen: Arc<Mutex<Vec<String>>>,
+    /// Held by a test, it stops the log thread at its next apply, as a stopped process would.
+    pub(crate) gate: Arc<Mutex<()>>,
+    /// How often the state was replaced.
+    pub(crate) restored: Arc<Mutex<usize>>,
 }
 
 impl Table {
@@ -29,6 +33,7 @@ impl Machine for Table {
     type Output = (u64, usize);
 
     fn apply(&mut self, index: u64, effect: &[u8]) -> (u64, usize) {
+        drop(self.gate.lock().unwrap());
         let effect = String::from_utf8_lossy(effect).into_owned();
         let (key, value) = effect.split_once('=').unwrap_or((&effect, ""));
         self.rows.lock().unwrap().insert(key.into(), value.into());
@@ -55,6 +60,7 @@ impl Machine for Table {
         let mut text = String::new();
         from.read_to_string(&mut text)?;
         *self.rows.lock().unwrap() = text.lines().filter_map(|l| l.split_once('=')).map(|(k, v)| (k.into(), v.into())).collect();
+        *self.restored.lock().unwrap() += 1;
         Ok(())
     }
 }

@@ -86,13 +86,20 @@ impl Link {
     }
 }
 
-impl Drop for Link {
-    fn drop(&mut self) {
+impl Link {
+    /// It ends, soon: several are told so before the first is waited for.
+    pub(super) fn stop(&mut self) {
         drop((self.queue.take(), self.stop.take()));
         if let Some(stream) = self.stream.lock().unwrap_or_else(PoisonError::into_inner).take() {
             // Broken already is as good.
             let _ = stream.shutdown(Shutdown::Both);
         }
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.stop();
         if self.thread.take().is_some_and(|t| t.join().is_err()) {
             tracing::error!("a thread that writes to another member panicked");
         }
@@ -242,8 +249,8 @@ impl Writer {
     }
 
     fn tell(&self, post: Post) {
-        // Must not wait: the log thread may be waiting for this one to end.
-        let _ = self.post.try_send(post);
+        // Waits while the log thread has enough to read. Refused when the log is closed.
+        let _ = self.post.send(post);
     }
 }
 

@@ -126,6 +126,12 @@ impl Peers for Tcp {
     }
 }
 
+impl Drop for Tcp {
+    fn drop(&mut self) {
+        self.links.values_mut().for_each(Link::stop);
+    }
+}
+
 fn invalid(what: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what.into())
 }
