@@ -19,22 +19,21 @@ use super::engine::corrupt;
 use super::files::Files;
 use super::group::{Changing, Handover};
 use super::machine::Machine;
-use super::members::{Change, Members};
-use super::peers::Peers;
-use super::progress::GroupProgress;
+use super::members::Members;
+use super::peers::{Peers, Post};
 use super::reads::Reads;
+use super::request::{Answer, Known, Proposed};
 use super::restore::restore;
 use super::snapshot::SnapshotId;
 use super::status::Board;
 use super::store::Store;
 use super::{Durability, LogConfig, LogError, raftlog};
-use perilune_protocol::{Fault, FaultCode, Outcome};
+use perilune_protocol::{Fault, FaultCode};
 use raft::{RawNode, StateRole};
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::oneshot;
 
 /// Most bytes of committed entries that raft hands out at once, which bounds memory while replaying.
 const COMMITTED_BYTES: u64 = 4 << 20;
@@ -43,42 +42,6 @@ const MESSAGE_BYTES: u64 = 256 << 10;
 const INFLIGHT: usize = 256;
 /// Most bytes that a leader appends without a majority having them.
 const UNCOMMITTED_BYTES: u64 = 64 << 20;
-
-/// An effect and whom to tell.
-pub(super) struct Waiting<O> {
-    pub(super) effect: Vec<u8>,
-    /// The only term in which it may be stored; 0 is any.
-    pub(super) term: u64,
-    pub(super) answer: Answer<O>,
-}
-
-/// What the log thread is asked to do.
-pub(super) enum Input<O> {
-    Propose(Waiting<O>),
-    Read(Answer<()>),
-    Change(Change, Answer<Members>),
-    Transfer(u64, Answer<()>),
-    Progress(Answer<GroupProgress>),
-    /// The keeper has finished something.
-    Wake,
-    Close,
-}
-
-/// Whom to tell.
-pub(super) type Answer<O> = oneshot::Sender<Outcome<O>>;
-
-/// The proposers of one entry, in the order of its effects.
-pub(super) struct Proposed<O> {
-    pub(super) index: u64,
-    pub(super) term: u64,
-    pub(super) answers: Vec<Answer<O>>,
-}
-
-/// What a proposer will be told.
-pub(super) struct Known<O> {
-    pub(super) answer: Answer<O>,
-    pub(super) outcome: Outcome<O>,
-}
 
 pub(super) struct Driver<M: Machine> {
     pub(super) config: LogConfig,
@@ -107,8 +70,8 @@ pub(super) struct Driver<M: Machine> {
     pub(super) ticks: u64,
     /// At which tick a member was last heard.
     pub(super) heard: HashMap<u64, u64>,
-    /// Whom something could not be sent.
-    pub(super) unreachable: Vec<u64>,
+    /// What could not be sent; raft is told with the next turn.
+    pub(super) lost: Vec<Post>,
     pub(super) reads: Reads<Answer<()>>,
     /// Everyone is to be asked, with the next turn, whether this member leads.
     pub(super) round_due: bool,
@@ -192,7 +155,7 @@ impl<M: Machine> Driver<M> {
         let node = catch_unwind(AssertUnwindSafe(|| RawNode::new(&raft_config, store, &raftlog::logger())))
             .unwrap_or_else(|panic| Err(raft::Error::ConfigInvalid(said(&*panic))))
             .map_err(|e| start(e.to_string()))?;
-        tell_members(&*board, peers.as_mut(), &members, config.member);
+        tell_members(&board, peers.as_mut(), &members, config.member);
         // A follower counts whole ticks, and clocks differ a little: what is left is certain.
         let span = (config.election.0.saturating_sub(config.tick() * 2)) * 9 / 10;
         let mut driver = Self {
@@ -213,7 +176,7 @@ impl<M: Machine> Driver<M> {
             now: Duration::ZERO,
             ticks: 0,
             heard: HashMap::new(),
-            unreachable: Vec::new(),
+            lost: Vec::new(),
             reads: Reads::new(span),
             round_due: false,
             leading: None,

@@ -1,8 +1,10 @@
 //! The driver as one of several: who leads, who may change the group, what may be read.
 
-use super::driver::{Answer, Driver, Proposed};
+use super::change::{Change, View};
+use super::driver::Driver;
 use super::machine::Machine;
-use super::members::{Change, Members, View};
+use super::members::Members;
+use super::request::{Answer, Proposed};
 use super::role::unknown;
 use perilune_protocol::{Fault, FaultCode};
 use raft::eraftpb::ConfChangeV2;
@@ -93,7 +95,11 @@ impl<M: Machine> Driver<M> {
         self.offered_term = term;
         let until = self.ticks + self.config.ticks().1.1 as u64 * 2;
         self.handover = Some(Handover { to, until, answer });
-        if let Err(what) = self.guarded(|d| Ok(d.node.transfer_leader(to))) {
+        let told = self.guarded(|d| {
+            d.node.transfer_leader(to);
+            Ok(())
+        });
+        if let Err(what) = told {
             self.fail(what);
         }
     }

@@ -2,9 +2,10 @@
 
 use super::counters::count;
 use super::directory::snapshots;
-use super::driver::{Driver, Known, Since};
+use super::driver::{Driver, Since};
 use super::group::tell;
 use super::machine::Machine;
+use super::request::Known;
 use super::restore::{prune, remove};
 use super::snapshot::SnapshotId;
 use super::status::Role;

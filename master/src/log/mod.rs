@@ -3,12 +3,12 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `driver`, `turn`, `ready`, `group`, `keep` | the driver of raft, store and machine; knows no clock and no socket |
+//! | `driver`, `request`, `turn`, `ready`, `group`, `keep` | the driver of raft, store and machine; knows no clock and no socket |
 //! | `thread` | the log thread: clock and queues around the driver |
-//! | `members`, `progress`, `reads`, `role` | who is in the group and how far, what may be read, who leads |
+//! | `members`, `change`, `progress`, `reads`, `role` | who is in the group and how far, what may be read, who leads |
 //! | `peers/` | the way to other members |
 //! | `entry`, `record`, `snapshot`, `directory` | what is stored, each with version and checksum |
-//! | `store`, `stored`, `engine`, `files`, `tail` | entries on disk: raft's storage over raft-engine, the files below it, and what a broken end means |
+//! | `store`, `storage`, `stored`, `engine`, `files`, `tail` | entries on disk: raft's storage over raft-engine, the files below it, and what a broken end means |
 //! | `restore` | from the directory to a machine |
 //! | `background` | snapshots, deletion, periodic sync |
 //!
@@ -21,6 +21,7 @@
 //! A leader that began to hand over its lead has no lease for the rest of its term. Only the rate of clocks is trusted, to a tenth.
 
 mod background;
+mod change;
 mod config;
 mod counters;
 mod directory;
@@ -40,20 +41,23 @@ mod raftlog;
 mod reads;
 mod ready;
 mod record;
+mod request;
 mod restore;
 mod role;
 mod snapshot;
 mod status;
+mod storage;
 mod store;
 mod stored;
 mod tail;
 mod thread;
 mod turn;
 
+pub use change::Change;
 pub use config::{Durability, EFFECT_BYTES_MAX, LogConfig};
 pub use error::LogError;
 pub use machine::{Machine, SnapshotWriter};
-pub use members::{Change, MEMBERS_MAX, Member, Members, Seat};
+pub use members::{MEMBERS_MAX, Member, Members, Seat};
 pub use progress::{Feed, GroupProgress, Progress};
 pub use proposal::Proposal;
 pub use role::Standing;
@@ -61,9 +65,10 @@ pub use status::{LATENCY_BOUNDS_US, Latency, LogStatus, Role};
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 use directory::Directory;
-use driver::{Driver, Input, Waiting};
+use driver::Driver;
 use peers::Post;
 use perilune_protocol::FaultCode;
+use request::{Answer, Input, Waiting};
 use status::Board;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
@@ -181,7 +186,7 @@ impl<M: Machine> Log<M> {
         self.shared.board.watch()
     }
 
-    fn ask<T>(&self, input: impl FnOnce(driver::Answer<T>) -> Input<M::Output>) -> Proposal<T> {
+    fn ask<T>(&self, input: impl FnOnce(Answer<T>) -> Input<M::Output>) -> Proposal<T> {
         let (answer, proposal) = Proposal::new();
         // A closed log drops the answer, which tells whoever asked.
         let _ = self.shared.inbox.send(input(answer));

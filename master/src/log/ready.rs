@@ -1,15 +1,16 @@
 //! What raft wants done, in the order it asks for: store, and only then say so; apply what is committed.
 
 use super::directory::{snapshots, sync_dir};
-use super::driver::{Driver, Known, Since, tell_members};
+use super::driver::{Driver, Since, tell_members};
 use super::machine::Machine;
 use super::members::Members;
+use super::peers::Post;
+use super::request::Known;
 use super::restore::prune;
 use super::role::unknown;
 use super::snapshot::{self, SnapshotId};
 use super::{Durability, entry};
 use protobuf_prost::Message as _;
-use raft::SnapshotStatus;
 use raft::eraftpb::{ConfChangeV2, Entry, EntryType, Message, MessageType, Snapshot};
 
 impl<M: Machine> Driver<M> {
@@ -56,10 +57,10 @@ impl<M: Machine> Driver<M> {
                 let id = SnapshotId { index: meta.index, term: meta.term };
                 tracing::info!(to, index = id.index, "a member lags behind the log and is sent a snapshot");
                 if !self.peers.send_snapshot(message, id) {
-                    self.node.report_snapshot(to, SnapshotStatus::Failure);
+                    self.lost.push(Post::SnapshotSent(to, false));
                 }
-            } else if !self.peers.send(message) && !self.unreachable.contains(&to) {
-                self.unreachable.push(to);
+            } else if !self.peers.send(message) && !self.lost.iter().any(|l| matches!(l, Post::Unreachable(id) if *id == to)) {
+                self.lost.push(Post::Unreachable(to));
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The entries on disk: raft's `Storage` over raft-engine. Owned by the log thread.
+//! The entries on disk, in raft-engine: what is written. Owned by the log thread; `storage` is what raft reads of it.
 
 use super::LogError;
 use super::directory::{self, io_error};
@@ -9,8 +9,7 @@ use super::members::{Members, seal, unseal};
 use super::record::Record;
 use super::snapshot::SnapshotId;
 use super::stored::{Entries, Stored};
-use raft::eraftpb::{Entry, EntryType, HardState, Snapshot};
-use raft::{GetEntriesContext, RaftState, Storage, StorageError};
+use raft::eraftpb::{Entry, EntryType, HardState};
 use raft_engine::{Command, LogBatch};
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -20,7 +19,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// Raft-engine holds many groups; ours is this one.
-const GROUP: u64 = 1;
+pub(super) const GROUP: u64 = 1;
 const STATE: &[u8] = b"state";
 const MEMBERS: &[u8] = b"members";
 /// Which member of the group this is. Missing in what earlier releases wrote: then it is 1.
@@ -31,18 +30,18 @@ const CACHE_BYTES: usize = 4 << 20;
 
 /// Entries, hard state and membership of this member.
 pub(super) struct Store {
-    engine: Arc<Engine>,
+    pub(super) engine: Arc<Engine>,
     files: Arc<Files>,
-    record: Record,
+    pub(super) record: Record,
     me: u64,
-    members: Members,
-    last: u64,
+    pub(super) members: Members,
+    pub(super) last: u64,
     /// The newest whole snapshot on disk, to send to those who lag.
-    newest: Option<SnapshotId>,
+    pub(super) newest: Option<SnapshotId>,
     /// A member asked for a newer one.
-    wanted: Cell<bool>,
+    pub(super) wanted: Cell<bool>,
     /// The newest entries, without a gap up to `last`; raft asks for them again to apply them.
-    cache: VecDeque<Entry>,
+    pub(super) cache: VecDeque<Entry>,
     cache_bytes: usize,
 }
 
@@ -285,75 +284,9 @@ impl Store {
         self.cache_bytes -= self.cache.pop_front().map_or(0, |e| e.data.len());
     }
 
-    fn cached(&self, index: u64) -> Option<usize> {
+    pub(super) fn cached(&self, index: u64) -> Option<usize> {
         let first = self.cache.front()?.index;
         usize::try_from(index.checked_sub(first)?).ok().filter(|at| *at < self.cache.len())
-    }
-}
-
-impl Storage for Store {
-    fn initial_state(&self) -> raft::Result<RaftState> {
-        let hard = HardState { term: self.record.term, vote: self.record.vote, commit: self.record.commit };
-        Ok(RaftState::new(hard, self.members.conf_state()))
-    }
-
-    fn entries(&self, low: u64, high: u64, max_size: impl Into<Option<u64>>, _: GetEntriesContext) -> raft::Result<Vec<Entry>> {
-        let max_size = max_size.into();
-        if low <= self.record.cut_index {
-            return Err(StorageError::Compacted.into());
-        }
-        if high > self.last + 1 {
-            return Err(StorageError::Unavailable.into());
-        }
-        if let Some(at) = self.cached(low) {
-            let mut entries: Vec<Entry> = self.cache.range(at..at + (high - low) as usize).cloned().collect();
-            raft::util::limit_size(&mut entries, max_size);
-            return Ok(entries);
-        }
-        let mut entries: Vec<Stored> = Vec::new();
-        self.engine
-            .fetch_entries_to::<Entries>(GROUP, low, high, max_size.map(|n| n as usize), &mut entries)
-            .map_err(|e| StorageError::Other(Box::new(e)))?;
-        Ok(entries.into_iter().map(|s| s.entry).collect())
-    }
-
-    fn term(&self, index: u64) -> raft::Result<u64> {
-        if index == self.record.cut_index {
-            return Ok(self.record.cut_term);
-        }
-        if index < self.record.cut_index {
-            return Err(StorageError::Compacted.into());
-        }
-        if let Some(at) = self.cached(index) {
-            return Ok(self.cache[at].term);
-        }
-        match self.engine.get_entry::<Entries>(GROUP, index) {
-            Ok(Some(stored)) => Ok(stored.entry.term),
-            Ok(None) => Err(StorageError::Unavailable.into()),
-            Err(e) => Err(StorageError::Other(Box::new(e)).into()),
-        }
-    }
-
-    fn first_index(&self) -> raft::Result<u64> {
-        Ok(self.record.cut_index + 1)
-    }
-
-    fn last_index(&self) -> raft::Result<u64> {
-        Ok(self.last)
-    }
-
-    /// Asked for by a leader whose follower lags behind the cut. The members are those of now, not those of the snapshot's entry, among
-    /// whom the follower may not yet have been; it leaves out the changes up to [`Members::index`].
-    fn snapshot(&self, request_index: u64, _: u64) -> raft::Result<Snapshot> {
-        let Some(id) = self.newest.filter(|id| id.index >= request_index) else {
-            self.wanted.set(true);
-            return Err(StorageError::SnapshotTemporarilyUnavailable.into());
-        };
-        let mut snapshot = Snapshot { data: self.members.encode(), ..Snapshot::default() };
-        let meta = snapshot.mut_metadata();
-        (meta.index, meta.term) = (id.index, id.term);
-        meta.set_conf_state(self.members.conf_state());
-        Ok(snapshot)
     }
 }
 

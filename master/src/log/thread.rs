@@ -1,9 +1,10 @@
 //! The log thread: the clock and the queues around the driver. What arrives from other members goes first, so that no flood of proposals
 //! delays a heartbeat.
 
-use super::driver::{Driver, Input, Waiting};
+use super::driver::Driver;
 use super::machine::Machine;
 use super::peers::Post;
+use super::request::{Input, Waiting};
 use super::{LogConfig, entry};
 use crossbeam::channel::Receiver;
 use std::time::Instant;

@@ -1,11 +1,12 @@
 //! What the driver is told: proposals, letters of other members, the passing of time.
 
 use super::counters::count;
-use super::driver::{Answer, Driver, Input, Proposed, Waiting};
+use super::driver::Driver;
 use super::entry;
 use super::group::tell;
 use super::machine::Machine;
 use super::peers::Post;
+use super::request::{Answer, Input, Proposed, Waiting};
 use super::restore::remove;
 use super::role::Standing;
 use super::snapshot::SnapshotId;
@@ -87,7 +88,7 @@ impl<M: Machine> Driver<M> {
             return;
         }
         let done = self.guarded(|d| match post {
-            Post::Message(message) => d.step(message),
+            Post::Message(message) => d.step(*message),
             Post::Unreachable(id) => {
                 d.node.report_unreachable(id);
                 Ok(())
@@ -176,10 +177,9 @@ impl<M: Machine> Driver<M> {
     /// Does what all that calls for. Called after each of the above, or after several.
     pub(super) fn turn(&mut self, now: Duration) {
         self.now = now;
+        std::mem::take(&mut self.lost).into_iter().for_each(|lost| self.post(lost));
         if self.poison.is_none() {
-            let unreachable = std::mem::take(&mut self.unreachable);
             let done = self.guarded(|d| {
-                unreachable.into_iter().for_each(|id| d.node.report_unreachable(id));
                 d.pump()?;
                 if std::mem::take(&mut d.round_due) {
                     d.begin_round();

@@ -163,6 +163,6 @@ impl Shared {
             return Err(invalid(format!("a message from member {} to member {}, sent by member {from}", message.from, message.to)));
         }
         // Refused when the log is closed.
-        self.post.send(Post::Message(message)).map_err(|_| io::ErrorKind::ConnectionAborted.into())
+        self.post.send(Post::Message(Box::new(message))).map_err(|_| io::ErrorKind::ConnectionAborted.into())
     }
 }

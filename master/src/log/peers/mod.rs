@@ -33,7 +33,7 @@ use uuid::Uuid;
 /// What the others, or the way to them, have to say. Raft tolerates that any of it is lost.
 pub(super) enum Post {
     /// A message of another member. With a snapshot's, the file has arrived whole and waits in the snapshot directory.
-    Message(Message),
+    Message(Box<Message>),
     /// What was last sent to this member is probably lost.
     Unreachable(u64),
     /// How sending a snapshot to this member ended.
