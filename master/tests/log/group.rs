@@ -147,6 +147,24 @@ fn one_deaf_direction_does_not_stop_the_group() {
 }
 
 #[test]
+fn a_leader_whose_log_failed_leaves_the_lead_to_another() {
+    let mut cluster = Cluster::start(3, LogConfig::default());
+    cluster.put(10);
+    let old = cluster.leader();
+    *cluster.up[&old].table.broken.lock().unwrap() = true;
+    assert!(!cluster.put_to(old));
+    cluster.put_anywhere_but(old);
+    assert!(!cluster.log(old).holds_lease());
+    assert_eq!((cluster.standing(old).role, cluster.standing(old).leader), (Role::Follower, None));
+    for fault in [cluster.log(old).propose(b"no=1".to_vec()).wait().unwrap_err(), cluster.log(old).read_barrier().wait().unwrap_err()] {
+        assert_eq!(fault.code, FaultCode::Storage, "{fault}");
+    }
+    cluster.down(old);
+    cluster.up(old);
+    cluster.check();
+}
+
+#[test]
 fn all_members_restart_at_once() {
     let mut cluster = Cluster::start(3, LogConfig { snapshot_entries: 30, ..LogConfig::default() });
     for _ in 0..3 {

@@ -4,9 +4,15 @@ use crate::cluster::{Cluster, member, wait};
 use crate::machine::until;
 use perilune_master::log::{Change, Feed, LogConfig, Member, Members, Role, Seat};
 use perilune_protocol::FaultCode;
+use std::path::PathBuf;
 
 fn seats(members: &Members) -> Vec<(u64, Seat)> {
     members.iter().map(|(m, seat)| (m.id, seat)).collect()
+}
+
+/// Of the entry behind which a snapshot stands, by its name.
+fn index_of(path: &PathBuf) -> u64 {
+    path.file_name().unwrap().to_str().unwrap().split_once('-').unwrap().0.parse().unwrap()
 }
 
 /// Keeps asking while the answer is that it cannot be just now.
@@ -53,6 +59,15 @@ fn a_member_that_was_down_long_catches_up_by_a_snapshot() {
     cluster.up(late);
     cluster.check();
     assert_eq!(cluster.up[&late].table.rows()["large0"].len(), 1 << 20);
+    // So does what it had taken over when it was killed before the file had its name; what it had not taken over goes.
+    cluster.down(late);
+    let snapshots = cluster.dirs[&late].path().join("snapshots");
+    let newest = || std::fs::read_dir(&snapshots).unwrap().map(|f| f.unwrap().path()).max_by_key(index_of).unwrap();
+    let stray = snapshots.join("9999999-1.received");
+    std::fs::copy(newest(), &stray).unwrap();
+    cluster.up(late);
+    assert!(!stray.exists());
+    cluster.check();
     // And it can do without the one who sent it.
     let leader = cluster.leader();
     cluster.down(leader);
@@ -207,4 +222,48 @@ fn a_member_moves_to_another_address() {
     for id in 1..=3 {
         assert_eq!(cluster.log(id).members().get(moved), Some(&to));
     }
+}
+
+#[test]
+fn a_snapshot_that_was_taken_over_but_not_yet_named_is_found() {
+    let mut cluster = Cluster::start(3, LogConfig { snapshot_entries: 40, ..LogConfig::default() });
+    cluster.put(10);
+    let late = (1..=3).find(|id| *id != cluster.leader()).unwrap();
+    cluster.down(late);
+    cluster.put(150);
+    until(cluster.log(cluster.leader()), "a cut", |s| s.first_index > 60);
+    // Taken over, and no more than a few entries behind it, so that no snapshot of its own follows.
+    cluster.up(late);
+    wait("the snapshot", || (*cluster.up[&late].table.restored.lock().unwrap() == 1).then_some(()));
+    cluster.check();
+    let status = cluster.log(late).status();
+    cluster.down(late);
+    let snapshots = cluster.dirs[&late].path().join("snapshots");
+    let named = std::fs::read_dir(&snapshots).unwrap().next().unwrap().unwrap().path();
+    assert_eq!((index_of(&named), status.first_index), (status.snapshot_index, status.snapshot_index + 1), "{status:?}");
+    std::fs::rename(&named, format!("{}.received", named.display())).unwrap();
+    cluster.up(late);
+    assert!(named.exists());
+    cluster.check();
+}
+
+#[test]
+fn a_member_that_lost_its_directory_says_so_and_takes_no_part() {
+    let mut cluster = Cluster::start(3, LogConfig::default());
+    cluster.put(20);
+    let lost = (1..=3).find(|id| *id != cluster.leader()).unwrap();
+    cluster.down(lost);
+    cluster.dirs.remove(&lost);
+    cluster.up(lost);
+    until(cluster.log(lost), "the loss is noticed", |s| {
+        s.poisoned.as_ref().is_some_and(|why| why.contains("lost what it had acknowledged"))
+    });
+    cluster.put(5);
+    // As it says: out with it, and another in its place.
+    change(&cluster, &Change::Remove(lost));
+    cluster.down(lost);
+    let members = change(&cluster, &Change::AddLearner(member(&cluster.net, 4)));
+    cluster.join(4, members);
+    change(&cluster, &Change::Promote(4));
+    cluster.check();
 }

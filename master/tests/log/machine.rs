@@ -15,6 +15,8 @@ pub(crate) struct Table {
     pub(crate) seen: Arc<Mutex<Vec<String>>>,
     /// Held by a test, it stops the log thread at its next apply, as a stopped process would.
     pub(crate) gate: Arc<Mutex<()>>,
+    /// Set by a test, the next apply panics.
+    pub(crate) broken: Arc<Mutex<bool>>,
     /// How often the state was replaced.
     pub(crate) restored: Arc<Mutex<usize>>,
 }
@@ -34,6 +36,8 @@ impl Machine for Table {
 
     fn apply(&mut self, index: u64, effect: &[u8]) -> (u64, usize) {
         drop(self.gate.lock().unwrap());
+        let broken = *self.broken.lock().unwrap();
+        assert!(!broken, "the machine is broken");
         let effect = String::from_utf8_lossy(effect).into_owned();
         let (key, value) = effect.split_once('=').unwrap_or((&effect, ""));
         self.rows.lock().unwrap().insert(key.into(), value.into());

@@ -10,4 +10,5 @@ mod machine;
 mod net;
 mod old;
 mod order;
+mod reading;
 mod snapshots;
