@@ -10,5 +10,6 @@ mod machine;
 mod net;
 mod old;
 mod order;
+mod processes;
 mod reading;
 mod snapshots;
