@@ -85,6 +85,9 @@ impl<M: Machine> Driver<M> {
         if to == self.config.member {
             return tell(answer, Ok(()));
         }
+        let Some(to) = Some(to).filter(|to| *to != 0).or_else(|| self.readiest()) else {
+            return tell(answer, Err(FaultCode::WrongState.with("no other voter is there to take the lead")));
+        };
         if !self.node.store().members().voters().contains(&to) {
             return tell(answer, Err(FaultCode::InvalidParams.with(format!("member {to} is no voter of this group and cannot lead"))));
         }
@@ -102,6 +105,13 @@ impl<M: Machine> Driver<M> {
         if let Err(what) = told {
             self.fail(what);
         }
+    }
+
+    /// The other voter that is there and lacks least.
+    fn readiest(&self) -> Option<u64> {
+        let prs = self.node.raft.prs();
+        let voters = self.node.store().members().voters().iter().copied();
+        voters.filter(|id| *id != self.config.member && self.is_active(*id)).max_by_key(|id| prs.get(*id).map_or(0, |p| p.matched))
     }
 
     pub(super) fn settle_handover(&mut self) {

@@ -224,6 +224,15 @@ mod tests {
     }
 
     #[test]
+    fn the_second_version_is_laid_out_like_this() {
+        let body = [5, 1, 1, 1, b'a', 1, b'b', 1, 1, 0, 0, 0, 0, 1, 9];
+        let members = Members::decode(&seal(VERSION, &body)).unwrap();
+        let member = Member { id: 1, address: "a".into(), service: "b".into() };
+        assert_eq!((members.index, &members.list[..], &members.voters[..], &members.retired[..]), (5, &[member][..], &[1][..], &[9][..]));
+        assert_eq!(members.encode(), seal(VERSION, &body));
+    }
+
+    #[test]
     fn a_group_does_not_begin_with_ids_that_cannot_be() {
         for ids in [&[1, 2, 1][..], &[0, 1], &(1..=17).collect::<Vec<_>>()] {
             assert!(Members::begin(ids.iter().map(|id| member(*id)).collect()).is_err(), "{ids:?}");

@@ -180,6 +180,11 @@ impl<M: Machine> Log<M> {
         self.ask(|answer| Input::Transfer(to, answer))
     }
 
+    /// The same, to whichever voter lacks least: before a leader is closed on purpose, so that nobody waits for an election.
+    pub fn hand_over(&self) -> Proposal<()> {
+        self.ask(|answer| Input::Transfer(0, answer))
+    }
+
     /// How this member stands, now and whenever that changes. Only the last of several changes may be seen; a term that has passed does
     /// not come back, so who leads in another term than before has lost the lead in between.
     pub fn watch(&self) -> watch::Receiver<Standing> {

@@ -19,6 +19,7 @@ pub(super) enum Input<O> {
     Propose(Waiting<O>),
     Read(Answer<()>),
     Change(Change, Answer<Members>),
+    /// To this voter, or with 0 to the readiest.
     Transfer(u64, Answer<()>),
     Progress(Answer<GroupProgress>),
     /// The keeper has finished something.

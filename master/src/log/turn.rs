@@ -76,7 +76,6 @@ impl<M: Machine> Driver<M> {
             Ok(()) => {
                 count(&self.board.counters.entries, 1);
                 count(&self.board.counters.effects, effects);
-                self.appended();
             }
             Err(what) => self.fail(what),
         }

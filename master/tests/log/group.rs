@@ -2,7 +2,7 @@
 
 use crate::cluster::{Cluster, Draw, wait};
 use crate::machine::{Table, config};
-use perilune_master::log::{Log, LogConfig, LogError, Role};
+use perilune_master::log::{EFFECT_BYTES_MAX, Log, LogConfig, LogError, Role};
 use perilune_protocol::FaultCode;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -14,6 +14,9 @@ fn three_members_elect_and_replicate() {
     let mut cluster = Cluster::start(3, LogConfig::default());
     cluster.put(50);
     let leader = cluster.leader();
+    // The largest there is goes through as well.
+    let largest = [b"largest=".to_vec(), vec![b'x'; EFFECT_BYTES_MAX - 8]].concat();
+    cluster.log(leader).propose(largest).wait().unwrap();
     cluster.check();
     cluster.log(leader).read_barrier().wait().unwrap();
     wait("the lease", || cluster.log(leader).holds_lease().then_some(()));

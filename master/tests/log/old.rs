@@ -1,8 +1,12 @@
 //! Directories written by older versions open.
 
 use crate::machine::{config, open, put_each};
+use perilune_master::log::{Change, LogConfig, Member, Members, Role};
 use std::fs;
+use std::net::TcpListener;
 use std::path::Path;
+use std::sync::Arc;
+use uuid::Uuid;
 
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
@@ -23,7 +27,7 @@ fn copy(from: &Path, to: &Path) {
 fn make_old() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/old/log_v1");
     assert!(!dir.exists(), "the fixture of format 1 is never made again");
-    let (log, _) = open(perilune_master::log::LogConfig { snapshot_entries: 10, ..config(&dir) });
+    let (log, _) = open(LogConfig { snapshot_entries: 10, ..config(&dir) });
     put_each(&log, (0..9).map(|n| format!("{n}=old")));
     crate::machine::until(&log, "a snapshot", |s| s.snapshots == 1);
     put_each(&log, (5..12).map(|n| format!("{n}=later")));
@@ -39,5 +43,45 @@ fn a_directory_of_format_1_opens() {
     let expected = (0..12).map(|n| (n.to_string(), if n < 5 { "old" } else { "later" }.to_owned())).collect();
     assert_eq!(table.rows(), expected);
     assert_eq!(table.seen().len(), 7, "what the snapshot covers is not replayed");
+    put_each(&log, ["new=1".into()]);
+}
+
+/// A voter and a learner that is elsewhere.
+fn of_group_1(dir: &Path) -> LogConfig {
+    let listen = Arc::new(TcpListener::bind(("127.0.0.1", 0)).unwrap());
+    let own = Member { id: 1, address: "127.0.0.1:1".into(), service: "client:1".into() };
+    let (members, cluster) = (Members::begin(vec![own]).unwrap(), Some(Uuid::from_u128(0x0a1b)));
+    LogConfig { members, cluster, listen: Some(listen), ..config(dir) }
+}
+
+fn learner() -> Member {
+    Member { id: 7, address: "127.0.0.1:7".into(), service: "client:7".into() }
+}
+
+/// Makes the fixture of a member of a group: `cargo test -p perilune-master --test log make_group -- --ignored`. Once made, it is kept.
+#[test]
+#[ignore = "writes a fixture"]
+fn make_group() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/old/group_v1");
+    assert!(!dir.exists(), "the fixture is never made again");
+    let (log, _) = open(of_group_1(&dir));
+    put_each(&log, (0..5).map(|n| format!("{n}=old")));
+    log.change(Change::AddLearner(learner())).wait().unwrap();
+    put_each(&log, (5..9).map(|n| format!("{n}=later")));
+    log.close();
+    fs::remove_file(dir.join("LOCK")).unwrap();
+}
+
+#[test]
+fn a_directory_of_a_group_opens() {
+    let dir = tempfile::tempdir().unwrap();
+    copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/old/group_v1"), dir.path());
+    let (log, table) = open(of_group_1(dir.path()));
+    let mut standing = log.watch();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(standing.wait_for(|s| s.role == Role::Leader)).unwrap();
+    assert_eq!(table.rows().len(), 9);
+    let members = log.members();
+    assert_eq!((members.voters(), members.get(7), members.index), (&[1][..], Some(&learner()), 7));
     put_each(&log, ["new=1".into()]);
 }

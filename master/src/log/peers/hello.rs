@@ -84,6 +84,15 @@ mod tests {
     }
 
     #[test]
+    fn the_first_version_is_laid_out_like_this() {
+        let hello = Hello { cluster: Uuid::from_u128(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10), from: 1, to: 2 };
+        let rest = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0];
+        let bytes = [b"PRLNPEER\x01\0\0\0", &rest[..]].concat();
+        assert_eq!(hello.encode()[..44], bytes);
+        assert_eq!(hello.encode()[44..], crc(&bytes).to_le_bytes());
+    }
+
+    #[test]
     fn a_hello_of_another_group_or_for_another_member_is_refused() {
         let cluster = Uuid::from_u128(7);
         let hello = Hello { cluster, from: 1, to: 2 };

@@ -33,6 +33,8 @@ struct Shared {
     post: Sender<Post>,
     /// Set once, by the drop.
     stopped: AtomicBool,
+    /// Why a caller was last let go: a stranger that calls again and again is told of once.
+    said: Mutex<String>,
     callers: Mutex<HashMap<u64, Caller>>,
 }
 
@@ -43,7 +45,8 @@ struct Caller {
 
 impl Listener {
     pub(super) fn start(listener: Arc<TcpListener>, card: Card, snapshots: PathBuf, post: Sender<Post>) -> io::Result<Self> {
-        let shared = Arc::new(Shared { card, snapshots, post, stopped: AtomicBool::new(false), callers: Mutex::default() });
+        let shared =
+            Arc::new(Shared { card, snapshots, post, stopped: AtomicBool::new(false), said: Mutex::default(), callers: Mutex::default() });
         let (accepting, accepted) = (Arc::clone(&listener), Arc::clone(&shared));
         let thread = Builder::new().name("log-listen".into()).spawn(move || accepted.accept(&accepting))?;
         Ok(Self { listener, shared, thread: Some(thread) })
@@ -75,6 +78,13 @@ impl Shared {
         self.callers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn is_news(&self, why: &str) -> bool {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = *said != why;
+        why.clone_into(&mut said);
+        news
+    }
+
     fn accept(self: Arc<Self>, listener: &TcpListener) {
         for number in 0u64.. {
             let accepted = listener.accept();
@@ -101,6 +111,7 @@ impl Shared {
             let from = stream.peer_addr();
             if let Err(e) = shared.read(number, stream)
                 && e.kind() == io::ErrorKind::InvalidData
+                && shared.is_news(&e.to_string())
             {
                 tracing::warn!(from = ?from.ok(), "a caller was let go: {e}");
             }
