@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 /// When a proposal counts as stored. Killing the process (`kill -9`, a panic, out of memory) loses nothing acknowledged under any of
 /// them, because every acknowledged entry has been handed to the kernel by then. They differ in what a power loss, or a crash of the
-/// kernel, of every member at once may take.
+/// kernel, of a majority at once may take. A single member that lost entries that way is sent them again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Durability {
     /// `fdatasync` before the answer. A power loss takes nothing acknowledged.

@@ -10,7 +10,7 @@
 //! | `driver` | what it holds, how it begins, how it fails |
 //! | `turn` | what it is told |
 //! | `ready` | what raft then wants done, in raft's order |
-//! | `group`, `progress` | members, reads, leadership |
+//! | `group`, `progress`, `loss` | members, reads, leadership, a member that lost entries |
 //! | `keep` | snapshots, the cut behind them, what the outside sees |
 
 use super::background::{Keeper, Syncer};
@@ -87,6 +87,8 @@ pub(super) struct Driver<M: Machine> {
     pub(super) shown: Option<Brief>,
     /// Until this tick a member that was just opened votes for nobody: it may have promised a leader not to.
     pub(super) quiet_until: u64,
+    /// Up to this entry it once had the log, as a leader said; more than it has when the end of its log was lost.
+    pub(super) owed: u64,
     /// The mark of a log in use could not be written, and is not tried again until the next open.
     pub(super) mark_failed: bool,
     /// Why nothing can be appended any more. Raft's state is then ahead of the disk, so it is not asked again.
@@ -185,6 +187,7 @@ impl<M: Machine> Driver<M> {
             changing: None,
             handover: None,
             shown: None,
+            owed: 0,
             mark_failed: false,
             quiet_until: if quiet { shortest as u64 } else { 0 },
             poison: None,

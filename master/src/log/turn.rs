@@ -4,6 +4,7 @@ use super::counters::count;
 use super::driver::Driver;
 use super::entry;
 use super::group::tell;
+use super::loss::LOST;
 use super::machine::Machine;
 use super::peers::Post;
 use super::request::{Answer, Input, Proposed, Waiting};
@@ -13,7 +14,7 @@ use super::snapshot::SnapshotId;
 use super::status::Role;
 use perilune_protocol::FaultCode;
 use raft::eraftpb::{Message, MessageType};
-use raft::{CAMPAIGN_TRANSFER, SnapshotStatus, StateRole};
+use raft::{SnapshotStatus, StateRole};
 use std::time::Duration;
 
 impl<M: Machine> Driver<M> {
@@ -104,20 +105,13 @@ impl<M: Machine> Driver<M> {
 
     fn step(&mut self, message: Message) -> Result<(), String> {
         use MessageType as T;
-        let kind = message.msg_type();
+        let (kind, last) = (message.msg_type(), self.node.raft.raft_log.last_index());
         match kind {
-            T::MsgRequestVote | T::MsgRequestPreVote if self.ticks < self.quiet_until && message.context[..] != *CAMPAIGN_TRANSFER => {
+            T::MsgRequestVote | T::MsgRequestPreVote if !self.may_vote(&message) => return Ok(()),
+            T::MsgHeartbeat if message.term >= self.node.raft.term && message.commit > last => return self.own_up(message),
+            T::MsgAppendResponse if message.context[..] == *LOST => {
+                self.forgive(&message);
                 return Ok(());
-            }
-            T::MsgHeartbeat if message.term >= self.node.raft.term && message.commit > self.node.raft.raft_log.last_index() => {
-                return Err(format!(
-                    "member {} knows that this member once stored entry {}, but its log ends at {}: it lost what it had acknowledged, in a \
-                     power loss, or when its directory was exchanged. Remove this member from the group, and add a new one with a new id \
-                     and an empty directory",
-                    message.from,
-                    message.commit,
-                    self.node.raft.raft_log.last_index()
-                ));
             }
             T::MsgSnapshot => {
                 let meta = message.get_snapshot().get_metadata();

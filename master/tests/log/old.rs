@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use uuid::Uuid;
 
-fn copy(from: &Path, to: &Path) {
+pub(crate) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for file in fs::read_dir(from).unwrap() {
         let file = file.unwrap();
