@@ -10,7 +10,8 @@
 //! | `driver` | what it holds, how it begins, how it fails |
 //! | `turn` | what it is told |
 //! | `ready` | what raft then wants done, in raft's order |
-//! | `group`, `progress`, `loss` | members, reads, leadership, a member that lost entries |
+//! | `group`, `progress` | members, reads, leadership |
+//! | `loss`, `install` | a member that lost entries, one that is sent a snapshot |
 //! | `keep` | snapshots, the cut behind them, what the outside sees |
 
 use super::background::{Keeper, Syncer};
@@ -70,6 +71,8 @@ pub(super) struct Driver<M: Machine> {
     pub(super) ticks: u64,
     /// At which tick a member was last heard.
     pub(super) heard: HashMap<u64, u64>,
+    /// Members that were written a whole snapshot, and the tick at which they should have said that they took it over.
+    pub(super) sent: HashMap<u64, u64>,
     /// What could not be sent; raft is told with the next turn.
     pub(super) lost: Vec<Post>,
     pub(super) reads: Reads<Answer<()>>,
@@ -178,6 +181,7 @@ impl<M: Machine> Driver<M> {
             now: Duration::ZERO,
             ticks: 0,
             heard: HashMap::new(),
+            sent: HashMap::new(),
             lost: Vec::new(),
             reads: Reads::new(span),
             round_due: false,

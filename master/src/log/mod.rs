@@ -3,7 +3,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `driver`, `request`, `turn`, `ready`, `group`, `loss`, `keep` | the driver of raft, store and machine; knows no clock and no socket |
+//! | `driver`, `request`, `turn`, `ready`, `group`, `install`, `loss`, `keep` | the driver of raft, store and machine; knows no clock and no socket |
 //! | `thread` | the log thread: clock and queues around the driver |
 //! | `members`, `change`, `progress`, `reads`, `role` | who is in the group and how far, what may be read, who leads |
 //! | `peers/` | the way to other members |
@@ -31,6 +31,7 @@ mod entry;
 mod error;
 mod files;
 mod group;
+mod install;
 mod keep;
 mod loss;
 mod machine;

@@ -1,17 +1,14 @@
 //! What raft wants done, in the order it asks for: store, and only then say so; apply what is committed.
 
-use super::directory::{snapshots, sync_dir};
-use super::driver::{Driver, Since, tell_members};
+use super::driver::{Driver, tell_members};
 use super::machine::Machine;
 use super::members::Members;
 use super::peers::Post;
 use super::request::Known;
-use super::restore::prune;
 use super::role::unknown;
-use super::snapshot::{self, SnapshotId};
 use super::{Durability, entry};
 use protobuf_prost::Message as _;
-use raft::eraftpb::{ConfChangeV2, Entry, EntryType, Message, MessageType, Snapshot};
+use raft::eraftpb::{ConfChangeV2, Entry, EntryType, Message, MessageType};
 
 impl<M: Machine> Driver<M> {
     /// Does all that raft asks for: send, store, apply.
@@ -53,12 +50,7 @@ impl<M: Machine> Driver<M> {
         for message in messages {
             let to = message.to;
             if message.msg_type() == MessageType::MsgSnapshot {
-                let meta = message.get_snapshot().get_metadata();
-                let id = SnapshotId { index: meta.index, term: meta.term };
-                tracing::info!(to, index = id.index, "a member lags behind the log and is sent a snapshot");
-                if !self.peers.send_snapshot(message, id) {
-                    self.lost.push(Post::SnapshotSent(to, false));
-                }
+                self.send_snapshot(message);
             } else if !self.peers.send(message) && !self.lost.iter().any(|l| matches!(l, Post::Unreachable(id) if *id == to)) {
                 self.lost.push(Post::Unreachable(to));
             }
@@ -114,37 +106,5 @@ impl<M: Machine> Driver<M> {
     fn take_members(&mut self, members: Members) -> Result<(), String> {
         tell_members(&self.board, self.peers.as_mut(), &members, self.config.member);
         self.node.mut_store().set_members(members)
-    }
-
-    /// The leader sent the state, because the entries that this member lacks are gone.
-    fn install(&mut self, snapshot: &Snapshot) -> Result<(), String> {
-        let meta = snapshot.get_metadata();
-        let id = SnapshotId { index: meta.index, term: meta.term };
-        let said = |what: &str, e: std::io::Error| format!("the snapshot {} of another member {what}: {e}", id.index);
-        let members = Members::decode(&snapshot.data)?;
-        let dir = snapshots(&self.directory.path);
-        let received = id.received(&dir);
-        if self.snapshot_running {
-            // It would read a state that is half replaced.
-            self.keeper.wait();
-        }
-        let mut body = snapshot::open(&received, id, self.directory.cluster).map_err(|e| said("cannot be read", e))?;
-        self.machine.restore(&mut body).map_err(|e| said("cannot be restored", e))?;
-        self.node.mut_store().install(id, members.clone())?;
-        // From here on the log counts on it: were this process to end now, the next open would give the file its name.
-        std::fs::rename(&received, id.path(&dir)).map_err(|e| said("cannot be named", e))?;
-        sync_dir(&dir).map_err(|e| e.to_string())?;
-        self.received = None;
-        self.snapshots.push(id);
-        prune(&self.directory, &mut self.snapshots, 1);
-        self.node.mut_store().set_newest_snapshot(Some(id));
-        tell_members(&self.board, self.peers.as_mut(), &members, self.config.member);
-        (self.applied, self.since) = (id.index, Since::default());
-        for lost in std::mem::take(&mut self.proposed) {
-            self.refuse(lost.answers, unknown(self.config.member));
-        }
-        self.keeper.purge();
-        tracing::info!(index = id.index, "the state was replaced by the leader's");
-        Ok(())
     }
 }

@@ -60,7 +60,7 @@ impl Storage for Store {
     /// whom the follower may not yet have been; it leaves out the changes up to [`Members::index`].
     fn snapshot(&self, request_index: u64, _: u64) -> raft::Result<Snapshot> {
         let Some(id) = self.newest.filter(|id| id.index >= request_index) else {
-            self.wanted.set(true);
+            self.want_snapshot();
             return Err(StorageError::SnapshotTemporarilyUnavailable.into());
         };
         let mut snapshot = Snapshot { data: self.members.encode(), ..Snapshot::default() };

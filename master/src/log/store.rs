@@ -155,6 +155,11 @@ impl Store {
         self.newest = id;
     }
 
+    /// The newest snapshot does not serve.
+    pub(super) fn want_snapshot(&self) {
+        self.wanted.set(true);
+    }
+
     /// Whether a newer snapshot was asked for since the last call.
     pub(super) fn wants_snapshot(&self) -> bool {
         self.wanted.take()

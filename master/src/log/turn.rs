@@ -4,17 +4,16 @@ use super::counters::count;
 use super::driver::Driver;
 use super::entry;
 use super::group::tell;
+use super::install::REFUSED;
 use super::loss::LOST;
 use super::machine::Machine;
 use super::peers::Post;
 use super::request::{Answer, Input, Proposed, Waiting};
-use super::restore::remove;
 use super::role::Standing;
-use super::snapshot::SnapshotId;
 use super::status::Role;
 use perilune_protocol::FaultCode;
+use raft::StateRole;
 use raft::eraftpb::{Message, MessageType};
-use raft::{SnapshotStatus, StateRole};
 use std::time::Duration;
 
 impl<M: Machine> Driver<M> {
@@ -91,10 +90,15 @@ impl<M: Machine> Driver<M> {
             Post::Message(message) => d.step(*message),
             Post::Unreachable(id) => {
                 d.node.report_unreachable(id);
+                d.snapshot_failed(id);
                 Ok(())
             }
-            Post::SnapshotSent(id, arrived) => {
-                d.node.report_snapshot(id, if arrived { SnapshotStatus::Finish } else { SnapshotStatus::Failure });
+            Post::SnapshotSent(id, whole) => {
+                d.snapshot_sent(id, whole);
+                Ok(())
+            }
+            Post::SnapshotRefused(from) => {
+                d.refuse_snapshot(from);
                 Ok(())
             }
         });
@@ -113,17 +117,17 @@ impl<M: Machine> Driver<M> {
                 self.forgive(&message);
                 return Ok(());
             }
+            T::MsgAppendResponse if message.context[..] == *REFUSED => {
+                self.snapshot_refused(message.from);
+                return Ok(());
+            }
             T::MsgSnapshot => {
-                let meta = message.get_snapshot().get_metadata();
-                let id = SnapshotId { index: meta.index, term: meta.term };
-                self.forget_received();
-                if !id.received(&super::directory::snapshots(&self.directory.path)).exists() {
-                    // Swept away while this log was being opened; the leader sends it again.
+                if !self.expect(&message) {
                     return Ok(());
                 }
-                self.received = Some(id);
             }
-            T::MsgAppend | T::MsgAppendResponse | T::MsgHeartbeat | T::MsgHeartbeatResponse | T::MsgTimeoutNow => {}
+            T::MsgHeartbeatResponse => self.snapshot_seen(message.from, message.commit),
+            T::MsgAppend | T::MsgAppendResponse | T::MsgHeartbeat | T::MsgTimeoutNow => {}
             T::MsgRequestVote | T::MsgRequestVoteResponse | T::MsgRequestPreVote | T::MsgRequestPreVoteResponse => {}
             // Nobody of ours sends the rest.
             _ => return Ok(()),
@@ -139,13 +143,6 @@ impl<M: Machine> Driver<M> {
         Ok(())
     }
 
-    /// Raft did not want it.
-    fn forget_received(&mut self) {
-        if let Some(id) = self.received.take() {
-            remove(&id.received(&super::directory::snapshots(&self.directory.path)));
-        }
-    }
-
     /// A tick of the log's clock has passed, [`super::LogConfig::tick`] at least.
     pub(super) fn tick(&mut self, now: Duration) {
         self.now = now;
@@ -159,6 +156,7 @@ impl<M: Machine> Driver<M> {
             if d.ticks.is_multiple_of(heartbeat) && d.node.raft.state == StateRole::Leader {
                 d.begin_round();
                 d.leave_joint();
+                d.give_up_snapshots();
             }
             Ok(())
         });

@@ -136,8 +136,9 @@ impl Writer {
             *self.stream.lock().unwrap_or_else(PoisonError::into_inner) = None;
             let Err(why) = ended else { return };
             if why.kind() == io::ErrorKind::ConnectionReset && self.snapshot.is_none() && !self.out.is_empty() && said.is_empty() {
-                // The connection had ended before anything was written to it: what was gathered is for the next.
+                // The connection had ended before anything was written to it: what was gathered is for the next. What went before is in doubt.
                 said = why.to_string();
+                self.tell(Post::Unreachable(self.to));
                 continue;
             }
             if said != why.to_string() {
@@ -156,9 +157,7 @@ impl Writer {
     fn give_up(&mut self) {
         self.out.clear();
         let mut snapshot = self.snapshot.take().is_some();
-        let mut lost = 0;
         while let Ok(item) = self.items.try_recv() {
-            lost += 1;
             match item {
                 Item::Message(message) => drop(self.queued.fetch_sub(weight(&message), Relaxed)),
                 Item::Snapshot(..) => snapshot = true,
@@ -167,9 +166,7 @@ impl Writer {
         if snapshot {
             self.tell(Post::SnapshotSent(self.to, false));
         }
-        if lost > 0 {
-            self.tell(Post::Unreachable(self.to));
-        }
+        self.tell(Post::Unreachable(self.to));
     }
 
     fn connect(&self) -> io::Result<TcpStream> {

@@ -5,10 +5,11 @@ use super::hello::{HELLO_BYTES, Hello};
 use super::transfer::Incoming;
 use super::{Card, Post, invalid};
 use crossbeam::channel::Sender;
+use raft::eraftpb::Message;
 use std::collections::HashMap;
 use std::io::{self, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
@@ -147,29 +148,40 @@ impl Shared {
                 Frame::Snapshot(message) => {
                     // One that is half received is forgotten first, as its file has the same name.
                     drop(incoming.take());
-                    incoming = Some(Incoming::begin(message, &self.snapshots, &format!("received.{}.{number}", hello.from))?);
+                    match Incoming::begin(message, &self.snapshots, &format!("received.{}.{number}", hello.from)) {
+                        Ok(begun) => incoming = Some(begun),
+                        Err(e) => self.take(hello.from, Err(e))?,
+                    }
                 }
-                Frame::Bytes(bytes) => incoming.as_mut().ok_or_else(|| invalid("a snapshot without a beginning"))?.write(&bytes)?,
+                Frame::Bytes(bytes) => {
+                    // Of one that went wrong, the rest is passed over.
+                    if let Some(Err(e)) = incoming.as_mut().map(|incoming| incoming.write(&bytes)) {
+                        incoming = None;
+                        self.take(hello.from, Err(e))?;
+                    }
+                }
                 Frame::End => {
-                    let incoming = incoming.take().ok_or_else(|| invalid("the end of no snapshot"))?;
-                    self.take(hello.from, incoming)?;
+                    if let Some(incoming) = incoming.take() {
+                        self.take(hello.from, incoming.finish(&self.snapshots, self.card.cluster))?;
+                    }
                 }
             }
         }
     }
 
-    fn take(&self, from: u64, incoming: Incoming) -> io::Result<()> {
-        match incoming.finish(Path::new(&self.snapshots), self.card.cluster) {
+    /// The file has arrived, or went wrong: the other side is told, by way of the log thread, and may begin again.
+    fn take(&self, from: u64, arrived: io::Result<Message>) -> io::Result<()> {
+        match arrived {
             Ok(message) => self.pass_on(from, message),
             Err(e) => {
-                tracing::warn!(from, "a snapshot did not arrive as it was sent and is refused, what was here is kept: {e}");
-                Ok(())
+                tracing::warn!(from, "a snapshot was not stored as it was sent, what was here is kept: {e}");
+                self.post.send(Post::SnapshotRefused(from)).map_err(|_| io::ErrorKind::ConnectionAborted.into())
             }
         }
     }
 
     /// Waits while the log thread has enough to read: the caller then waits as well.
-    fn pass_on(&self, from: u64, message: raft::eraftpb::Message) -> io::Result<()> {
+    fn pass_on(&self, from: u64, message: Message) -> io::Result<()> {
         if message.from != from || message.to != self.card.me {
             return Err(invalid(format!("a message from member {} to member {}, sent by member {from}", message.from, message.to)));
         }

@@ -36,8 +36,10 @@ pub(super) enum Post {
     Message(Box<Message>),
     /// What was last sent to this member is probably lost.
     Unreachable(u64),
-    /// How sending a snapshot to this member ended.
+    /// Whether all of a snapshot was written to this member. Whether it took it over, its own answer to raft says.
     SnapshotSent(u64, bool),
+    /// A snapshot of this member did not arrive as it was sent, or could not be stored.
+    SnapshotRefused(u64),
 }
 
 /// Carries raft messages to other members. Called by the log thread: must not block; losing a message is allowed.

@@ -1,0 +1,133 @@
+//! A member that lacks entries which the leader no longer has: it is sent a snapshot, and takes it over.
+//!
+//! Raft feeds such a member nothing else until it answers that it has the snapshot, or raft is told that sending it failed. So whatever
+//! may go wrong on the way must end in one of the two: a broken connection, a refusal, a lost answer, or, at last, the time.
+
+use super::directory::{snapshots, sync_dir};
+use super::driver::{Driver, Since, tell_members};
+use super::machine::Machine;
+use super::members::Members;
+use super::peers::Post;
+use super::restore::{prune, remove};
+use super::role::unknown;
+use super::snapshot::{self, SnapshotId};
+use raft::SnapshotStatus;
+use raft::eraftpb::{Message, MessageType, Snapshot};
+
+/// Marks the answer of a member that could not store a snapshot. Raft itself gives such an answer no context.
+pub(super) const REFUSED: &[u8] = b"snapshot refused";
+/// How many election timeouts a member may take to check, store and restore a snapshot that it has received; 2 minutes by default.
+const PATIENCE: u64 = 240;
+
+fn id_of(message: &Message) -> SnapshotId {
+    let meta = message.get_snapshot().get_metadata();
+    SnapshotId { index: meta.index, term: meta.term }
+}
+
+impl<M: Machine> Driver<M> {
+    pub(super) fn send_snapshot(&mut self, message: Message) {
+        let (to, id) = (message.to, id_of(&message));
+        tracing::info!(to, index = id.index, "a member lags behind the log and is sent a snapshot");
+        self.sent.remove(&to);
+        if !self.peers.send_snapshot(message, id) {
+            self.lost.push(Post::SnapshotSent(to, false));
+        }
+    }
+
+    pub(super) fn snapshot_sent(&mut self, to: u64, whole: bool) {
+        let until = self.ticks + self.config.ticks().1.1 as u64 * PATIENCE;
+        self.sent.insert(to, until);
+        if !whole {
+            self.snapshot_failed(to);
+        }
+    }
+
+    /// Raft sends another one, if it still waits for an answer.
+    pub(super) fn snapshot_failed(&mut self, to: u64) {
+        if self.sent.remove(&to).is_some() {
+            self.node.report_snapshot(to, SnapshotStatus::Failure);
+        }
+    }
+
+    /// A member says how far it is, with every answer to a heartbeat: its answer to the snapshot itself may have been lost.
+    pub(super) fn snapshot_seen(&mut self, by: u64, commit: u64) {
+        let waits = |p: &raft::Progress| p.state == raft::ProgressState::Snapshot && p.pending_snapshot <= commit;
+        if self.leads().is_some() && self.node.raft.prs().get(by).is_some_and(waits) {
+            self.sent.remove(&by);
+            self.node.report_snapshot(by, SnapshotStatus::Finish);
+        }
+    }
+
+    pub(super) fn give_up_snapshots(&mut self) {
+        let late: Vec<u64> = self.sent.iter().filter(|(_, until)| self.ticks >= **until).map(|(to, _)| *to).collect();
+        late.into_iter().for_each(|to| self.snapshot_failed(to));
+    }
+
+    /// The other side says that it could not store it. Should the file here be damaged, a new one will do better.
+    pub(super) fn snapshot_refused(&mut self, by: u64) {
+        self.node.store().want_snapshot();
+        self.sent.insert(by, 0);
+        self.snapshot_failed(by);
+    }
+
+    /// Tells the sender that its snapshot could not be stored.
+    pub(super) fn refuse_snapshot(&mut self, from: u64) {
+        let mut answer = Message { to: from, from: self.config.member, term: self.node.raft.term, ..Message::default() };
+        answer.set_msg_type(MessageType::MsgAppendResponse);
+        (answer.reject, answer.context) = (true, REFUSED.into());
+        // Lost, the sender waits until it loses patience.
+        self.peers.send(answer);
+    }
+
+    /// A message announces a snapshot whose file must be there. False when it is not: swept away while this log was being opened, say.
+    pub(super) fn expect(&mut self, message: &Message) -> bool {
+        let id = id_of(message);
+        self.forget_received();
+        let there = id.received(&snapshots(&self.directory.path)).exists();
+        if there {
+            self.received = Some(id);
+        } else {
+            self.refuse_snapshot(message.from);
+        }
+        there
+    }
+
+    /// Raft did not want it.
+    pub(super) fn forget_received(&mut self) {
+        if let Some(id) = self.received.take() {
+            remove(&id.received(&snapshots(&self.directory.path)));
+        }
+    }
+
+    /// The leader sent the state, because the entries that this member lacks are gone.
+    pub(super) fn install(&mut self, snapshot: &Snapshot) -> Result<(), String> {
+        let meta = snapshot.get_metadata();
+        let id = SnapshotId { index: meta.index, term: meta.term };
+        let said = |what: &str, e: std::io::Error| format!("the snapshot {} of another member {what}: {e}", id.index);
+        let members = Members::decode(&snapshot.data)?;
+        let dir = snapshots(&self.directory.path);
+        let received = id.received(&dir);
+        if self.snapshot_running {
+            // It would read a state that is half replaced.
+            self.keeper.wait();
+        }
+        let mut body = snapshot::open(&received, id, self.directory.cluster).map_err(|e| said("cannot be read", e))?;
+        self.machine.restore(&mut body).map_err(|e| said("cannot be restored", e))?;
+        self.node.mut_store().install(id, members.clone())?;
+        // From here on the log counts on it: were this process to end now, the next open would give the file its name.
+        std::fs::rename(&received, id.path(&dir)).map_err(|e| said("cannot be named", e))?;
+        sync_dir(&dir).map_err(|e| e.to_string())?;
+        self.received = None;
+        self.snapshots.push(id);
+        prune(&self.directory, &mut self.snapshots, 1);
+        self.node.mut_store().set_newest_snapshot(Some(id));
+        tell_members(&self.board, self.peers.as_mut(), &members, self.config.member);
+        (self.applied, self.since) = (id.index, Since::default());
+        for lost in std::mem::take(&mut self.proposed) {
+            self.refuse(lost.answers, unknown(self.config.member));
+        }
+        self.keeper.purge();
+        tracing::info!(index = id.index, "the state was replaced by the leader's");
+        Ok(())
+    }
+}
