@@ -1,6 +1,6 @@
 //! Which changes of the group are allowed, and what raft is asked for then.
 
-use super::members::{MEMBERS_MAX, Member, Members, encode_context};
+use super::members::{MEMBERS_MAX, Member, Members, encode_context, is_address};
 use perilune_protocol::{FaultCode, Outcome};
 use raft::eraftpb::{ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2};
 
@@ -49,10 +49,13 @@ impl Members {
                 if let Some(other) = self.list.iter().find(|m| m.address == *address) {
                     return refuse(FaultCode::InvalidParams, format!("member {} has the address {address} already", other.id));
                 }
+                if !is_address(address) {
+                    return refuse(FaultCode::InvalidParams, format!("the address {address:?} is not host:port"));
+                }
                 if self.list.len() >= MEMBERS_MAX {
                     return refuse(FaultCode::InvalidParams, format!("the group has {MEMBERS_MAX} members, the most there can be"));
                 }
-                if address.is_empty() || self.list.iter().any(|m| m.address.is_empty()) {
+                if self.list.iter().any(|m| m.address.is_empty()) {
                     return refuse(FaultCode::WrongState, "a member has no address where the others reach it: start it with one".into());
                 }
                 (ConfChangeType::AddLearnerNode, *id, encode_context(member))
@@ -92,6 +95,9 @@ impl Members {
             }
             Change::Move(member) => {
                 known(member.id)?;
+                if !is_address(&member.address) {
+                    return refuse(FaultCode::InvalidParams, format!("the address {:?} is not host:port", member.address));
+                }
                 let seat = if self.voters.contains(&member.id) { ConfChangeType::AddNode } else { ConfChangeType::AddLearnerNode };
                 (seat, member.id, encode_context(member))
             }
@@ -134,7 +140,7 @@ mod tests {
             (Change::AddLearner(member(2)), &[2, 3][..], 0, "used in this group"),
             (Change::AddLearner(Member { id: 0, ..member(9) }), &[2, 3], 0, "used in this group"),
             (Change::AddLearner(Member { id: 4, ..member(2) }), &[2, 3], 0, "has the address"),
-            (Change::AddLearner(Member { id: 4, ..Member::default() }), &[2, 3], 0, "no address"),
+            (Change::AddLearner(Member { id: 4, ..Member::default() }), &[2, 3], 0, "not host:port"),
             (Change::Promote(4), &[2, 3], 0, "no member 4"),
             (Change::Promote(2), &[2, 3], 0, "votes already"),
             (Change::Remove(4), &[2, 3], 0, "no member 4"),

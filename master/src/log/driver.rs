@@ -30,6 +30,7 @@ use super::status::Board;
 use super::store::Store;
 use super::{Durability, LogConfig, LogError, raftlog};
 use perilune_protocol::{Fault, FaultCode};
+use raft::eraftpb::Message;
 use raft::{RawNode, StateRole};
 use std::collections::{HashMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -90,6 +91,8 @@ pub(super) struct Driver<M: Machine> {
     pub(super) shown: Option<Brief>,
     /// Until this tick a member that was just opened votes for nobody: it may have promised a leader not to.
     pub(super) quiet_until: u64,
+    /// What candidates asked until then, the last of each.
+    pub(super) held: Vec<Message>,
     /// Up to this entry it once had the log, as a leader said; more than it has when the end of its log was lost.
     pub(super) owed: u64,
     /// The mark of a log in use could not be written, and is not tried again until the next open.
@@ -191,6 +194,7 @@ impl<M: Machine> Driver<M> {
             changing: None,
             handover: None,
             shown: None,
+            held: Vec::new(),
             owed: 0,
             mark_failed: false,
             quiet_until: if quiet { shortest as u64 } else { 0 },

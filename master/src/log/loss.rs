@@ -15,12 +15,23 @@ use raft::eraftpb::{Message, MessageType};
 pub(super) const LOST: &[u8] = b"lost";
 
 impl<M: Machine> Driver<M> {
-    /// Whether this member is free to answer a candidate.
-    pub(super) fn may_vote(&self, candidate: &Message) -> bool {
-        // A member that was just opened may have promised a leader to elect nobody; one that hands over its lead does not mind.
-        let promised = self.ticks < self.quiet_until && candidate.context[..] != *CAMPAIGN_TRANSFER;
-        let owes = self.owed > self.node.raft.raft_log.last_index() && candidate.index < self.owed;
-        !promised && !owes
+    /// Whether a candidate is not answered now. A member that was just opened may have promised a leader to elect nobody for a while; it
+    /// answers when that time is over, unless the leader itself hands over its lead. One that lost entries answers nobody who lacks them.
+    pub(super) fn holds_back(&mut self, candidate: &Message) -> bool {
+        if self.ticks < self.quiet_until && candidate.context[..] != *CAMPAIGN_TRANSFER {
+            self.held.retain(|m| m.from != candidate.from);
+            self.held.push(candidate.clone());
+            return true;
+        }
+        self.owed > self.node.raft.raft_log.last_index() && candidate.index < self.owed
+    }
+
+    /// The time has come to answer the candidates that were held back, as if they had only now been heard.
+    pub(super) fn end_quiet(&mut self) -> Result<(), String> {
+        match self.ticks == self.quiet_until {
+            true => std::mem::take(&mut self.held).into_iter().try_for_each(|candidate| self.step(candidate)),
+            false => Ok(()),
+        }
     }
 
     /// The leader knows that this member once had more than it has.

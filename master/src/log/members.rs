@@ -61,6 +61,9 @@ impl Members {
         if let Some(pair) = list.windows(2).find(|pair| pair[0].id == pair[1].id) {
             return Err(format!("two members have the id {}", pair[0].id));
         }
+        if let Some(member) = list.iter().find(|m| !m.address.is_empty() && !is_address(&m.address)) {
+            return Err(format!("member {} has the address {:?}, which is not host:port", member.id, member.address));
+        }
         if list.len() > MEMBERS_MAX {
             return Err(format!("{} members, the limit is {MEMBERS_MAX}", list.len()));
         }
@@ -160,6 +163,11 @@ impl Members {
     }
 }
 
+/// Whether it looks like `host:port`; what the host is, is seen when it is called.
+pub(super) fn is_address(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0))
+}
+
 fn to_bytes<T: Serialize>(value: &T) -> Vec<u8> {
     // Fails only for types that have no such form, and these have.
     postcard::to_stdvec(value).unwrap_or_default()
@@ -236,6 +244,9 @@ mod tests {
     fn a_group_does_not_begin_with_ids_that_cannot_be() {
         for ids in [&[1, 2, 1][..], &[0, 1], &(1..=17).collect::<Vec<_>>()] {
             assert!(Members::begin(ids.iter().map(|id| member(*id)).collect()).is_err(), "{ids:?}");
+        }
+        for address in ["host", ":1", "host:", "host:0", "host:65536", "host:x"] {
+            assert!(Members::begin(vec![Member { address: address.into(), ..member(1) }]).is_err(), "{address}");
         }
     }
 }

@@ -107,11 +107,11 @@ impl<M: Machine> Driver<M> {
         }
     }
 
-    fn step(&mut self, message: Message) -> Result<(), String> {
+    pub(super) fn step(&mut self, message: Message) -> Result<(), String> {
         use MessageType as T;
         let (kind, last) = (message.msg_type(), self.node.raft.raft_log.last_index());
         match kind {
-            T::MsgRequestVote | T::MsgRequestPreVote if !self.may_vote(&message) => return Ok(()),
+            T::MsgRequestVote | T::MsgRequestPreVote if self.holds_back(&message) => return Ok(()),
             T::MsgHeartbeat if message.term >= self.node.raft.term && message.commit > last => return self.own_up(message),
             T::MsgAppendResponse if message.context[..] == *LOST => {
                 self.forgive(&message);
@@ -158,7 +158,7 @@ impl<M: Machine> Driver<M> {
                 d.leave_joint();
                 d.give_up_snapshots();
             }
-            Ok(())
+            d.end_quiet()
         });
         if let Err(what) = ticked {
             self.fail(what);

@@ -85,3 +85,21 @@ fn a_directory_of_a_group_opens() {
     assert_eq!((members.voters(), members.get(7), members.index), (&[1][..], Some(&learner()), 7));
     put_each(&log, ["new=1".into()]);
 }
+
+#[test]
+fn a_group_of_one_of_format_1_can_be_joined() {
+    let dir = tempfile::tempdir().unwrap();
+    copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/old/log_v1"), dir.path());
+    let (log, _) = open(config(dir.path()));
+    // Nobody could reach it.
+    let fault = log.change(Change::AddLearner(learner())).wait().unwrap_err();
+    assert!(fault.message.contains("start it with one"), "{fault}");
+    log.close();
+    let settings = LogConfig { cluster: None, ..of_group_1(dir.path()) };
+    let own = settings.members.get(1).cloned();
+    let (log, _) = open(settings);
+    assert_eq!(log.members().get(1), own.as_ref());
+    let members = log.change(Change::AddLearner(learner())).wait().unwrap();
+    assert_eq!(members.iter().count(), 2);
+    put_each(&log, ["new=1".into()]);
+}
