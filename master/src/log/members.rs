@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 /// Version 1 was raft's `ConfState` alone: the group of one of earlier releases.
 const VERSION_BARE: u8 = 1;
 const VERSION: u8 = 2;
+const SELF_VERSION: u8 = 1;
 /// Most members, learners included. Each costs every other one two threads and a connection each way.
 pub const MEMBERS_MAX: usize = 16;
 
@@ -174,17 +175,29 @@ fn to_bytes<T: Serialize>(value: &T) -> Vec<u8> {
 }
 
 /// `| version | crc-32c of the body | body |`
-pub(super) fn seal(version: u8, body: &[u8]) -> Vec<u8> {
+fn seal(version: u8, body: &[u8]) -> Vec<u8> {
     [&[version][..], &crc(body).to_le_bytes(), body].concat()
 }
 
-pub(super) fn unseal(bytes: &[u8]) -> Result<(u8, &[u8]), &'static str> {
+fn unseal(bytes: &[u8]) -> Result<(u8, &[u8]), &'static str> {
     let (version, rest) = bytes.split_first().ok_or("is empty")?;
     let (sum, body) = rest.split_first_chunk::<4>().ok_or("is cut short")?;
     if crc(body) != u32::from_le_bytes(*sum) {
         return Err("does not match its checksum");
     }
     Ok((*version, body))
+}
+
+/// Which member of the group a directory belongs to.
+pub(super) fn encode_self(id: u64) -> Vec<u8> {
+    seal(SELF_VERSION, &id.to_le_bytes())
+}
+
+pub(super) fn decode_self(bytes: &[u8]) -> Result<u64, String> {
+    match unseal(bytes).map_err(|what| format!("this member's own id {what}"))? {
+        (SELF_VERSION, body) => body.try_into().map(u64::from_le_bytes).map_err(|_| "this member's own id is cut short".into()),
+        (other, _) => Err(format!("this member's own id has version {other}, this version reads {SELF_VERSION}")),
+    }
 }
 
 /// Who is added or moved travels in the change itself.

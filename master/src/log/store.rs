@@ -5,7 +5,7 @@ use super::directory::{self, io_error};
 use super::engine::{Engine, corrupt, open_engine};
 use super::entry::unpack;
 use super::files::Files;
-use super::members::{Members, seal, unseal};
+use super::members::{Members, decode_self, encode_self};
 use super::record::Record;
 use super::snapshot::SnapshotId;
 use super::stored::{Entries, Stored};
@@ -24,7 +24,6 @@ const STATE: &[u8] = b"state";
 const MEMBERS: &[u8] = b"members";
 /// Which member of the group this is. Missing in what earlier releases wrote: then it is 1.
 const SELF: &[u8] = b"self";
-const SELF_VERSION: u8 = 1;
 /// Applied entries kept in memory, so that followers that lag a little are served without a read.
 const CACHE_BYTES: usize = 4 << 20;
 
@@ -179,7 +178,7 @@ impl Store {
     }
 
     fn put_members(&self, batch: &mut LogBatch) -> raft_engine::Result<()> {
-        batch.put(GROUP, SELF.to_vec(), seal(SELF_VERSION, &self.me.to_le_bytes()))?;
+        batch.put(GROUP, SELF.to_vec(), encode_self(self.me))?;
         batch.put(GROUP, MEMBERS.to_vec(), self.members.encode())
     }
 
@@ -292,12 +291,5 @@ impl Store {
     pub(super) fn cached(&self, index: u64) -> Option<usize> {
         let first = self.cache.front()?.index;
         usize::try_from(index.checked_sub(first)?).ok().filter(|at| *at < self.cache.len())
-    }
-}
-
-fn decode_self(bytes: &[u8]) -> Result<u64, String> {
-    match unseal(bytes).map_err(|what| format!("this member's own id {what}"))? {
-        (SELF_VERSION, body) => body.try_into().map(u64::from_le_bytes).map_err(|_| "this member's own id is cut short".into()),
-        (other, _) => Err(format!("this member's own id has version {other}, this version reads {SELF_VERSION}")),
     }
 }

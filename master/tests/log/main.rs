@@ -6,6 +6,7 @@ mod full;
 mod group;
 mod growth;
 mod kill;
+mod lag;
 mod machine;
 mod net;
 mod old;
