@@ -129,6 +129,11 @@
 #define PERILUNE_NOT_SUPPORTED -1012
 
 /**
+ * The master does not lead its group.
+ */
+#define PERILUNE_NOT_LEADER -1490
+
+/**
  * The log or the data directory of a master failed.
  */
 #define PERILUNE_PERSISTENT_FAIL -1503

@@ -53,6 +53,8 @@ pub const PERILUNE_RPC_TIMEOUT: i32 = -901;
 pub const PERILUNE_UNAVAILABLE_IN_CURRENT_STATUS: i32 = -1010;
 /// This build or this server does not offer it.
 pub const PERILUNE_NOT_SUPPORTED: i32 = -1012;
+/// The master does not lead its group.
+pub const PERILUNE_NOT_LEADER: i32 = -1490;
 /// The log or the data directory of a master failed.
 pub const PERILUNE_PERSISTENT_FAIL: i32 = -1503;
 
@@ -140,7 +142,7 @@ mod tests {
     use std::collections::HashSet;
     use std::ffi::CStr;
 
-    const NUMBERS: [i32; 22] = [
+    const NUMBERS: [i32; 23] = [
         PERILUNE_INTERNAL_ERROR,
         PERILUNE_SEGMENT_NOT_FOUND,
         PERILUNE_SEGMENT_ALREADY_EXISTS,
@@ -161,6 +163,7 @@ mod tests {
         PERILUNE_RPC_TIMEOUT,
         PERILUNE_UNAVAILABLE_IN_CURRENT_STATUS,
         PERILUNE_NOT_SUPPORTED,
+        PERILUNE_NOT_LEADER,
         PERILUNE_PERSISTENT_FAIL,
         PERILUNE_OK,
     ];

@@ -72,6 +72,8 @@ fault_codes! {
     WrongState = -1010 "UNAVAILABLE_IN_CURRENT_STATUS",
     /// This build or this server does not offer it.
     NotSupported = -1012 "NOT_SUPPORTED",
+    /// This master does not lead its group; another one does, or will. Ours alone: Mooncake's masters have no group.
+    NotLeader = -1490 "NOT_LEADER",
     /// The log or the data directory failed.
     Storage = -1503 "PERSISTENT_FAIL",
 }

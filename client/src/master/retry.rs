@@ -16,6 +16,9 @@ const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_millis(500);
 /// One attempt at connecting and saying hello takes no longer, so that the next master of the list gets its turn.
 const ATTEMPT_MAX: Duration = Duration::from_secs(2);
+/// A master that lets a question wait for so long may have been stopped: where there are several, the next one is asked. Doubled with each
+/// asking, so that what really takes long is answered in the end.
+const SILENCE: Duration = Duration::from_millis(700);
 
 /// What is said on every new connection before anyone else may use it.
 pub(crate) type Greeting = Box<dyn Fn(&Link, Instant) -> Outcome<()> + Send + Sync>;
@@ -36,6 +39,8 @@ pub(crate) struct Master {
 
 struct State {
     link: Option<Arc<Link>>,
+    /// Which master is tried first: the one after that which failed last.
+    first: usize,
     welcome: Option<Welcome>,
     /// One caller connects; the others wait for it.
     connecting: bool,
@@ -53,7 +58,7 @@ impl Master {
                 FaultCode::InvalidParams.with(format!("`{bad}` is not the address of a master: write host:port, such as 127.0.0.1:50051"))
             );
         }
-        let state = Mutex::new(State { link: None, welcome: None, connecting: false });
+        let state = Mutex::new(State { link: None, first: 0, welcome: None, connecting: false });
         Ok(Self { addresses, hello, greeting, state, settled: Condvar::new() })
     }
 
@@ -64,17 +69,33 @@ impl Master {
 
     /// As [`Master::call`], and says whether the question was repeated.
     pub(crate) fn call_noting<C: Call>(&self, question: &C, deadline: Instant) -> (Outcome<C::Reply>, Repeated) {
-        self.call_by(deadline, |link| link.call(question, deadline))
+        self.call_by(deadline, |link, until| link.call(question, until))
     }
 
-    /// As [`Master::call_noting`]; `ask` asks once, on the connection it is given.
-    pub(crate) fn call_by<R>(&self, deadline: Instant, ask: impl Fn(&Link) -> Result<Outcome<R>, Fault>) -> (Outcome<R>, Repeated) {
+    /// As [`Master::call_noting`]; `ask` asks once, on the connection it is given, and waits no longer than it is told.
+    pub(crate) fn call_by<R>(
+        &self,
+        deadline: Instant,
+        ask: impl Fn(&Link, Instant) -> Result<Outcome<R>, Fault>,
+    ) -> (Outcome<R>, Repeated) {
         let started = Instant::now();
         let (mut pause, mut repeated) = (PAUSE_MIN, Repeated(false));
+        let mut patience = if self.addresses.len() > 1 { SILENCE } else { Duration::MAX };
         loop {
+            let until = Instant::now().checked_add(patience).map_or(deadline, |until| until.min(deadline));
             let fault = match self.link(deadline) {
-                Ok(link) => match ask(&link) {
+                Ok(link) => match ask(&link, until) {
+                    // It had not begun to do what was asked.
+                    Ok(Err(fault)) if fault.code == FaultCode::NotLeader => {
+                        self.leave(&link);
+                        fault
+                    }
                     Ok(answer) => return (answer, repeated),
+                    Err(fault) if fault.code == FaultCode::Timeout && until < deadline => {
+                        self.leave(&link);
+                        (patience, repeated) = (patience * 2, Repeated(true));
+                        continue;
+                    }
                     Err(fault) => {
                         self.drop_link(&link, &fault);
                         repeated = Repeated(true);
@@ -83,7 +104,7 @@ impl Master {
                 },
                 Err(fault) => fault,
             };
-            if fault.code != FaultCode::Unreachable {
+            if !may_pass(fault.code) {
                 return (Err(fault), repeated);
             }
             let left = deadline.saturating_duration_since(Instant::now());
@@ -121,7 +142,15 @@ impl Master {
     fn drop_link(&self, link: &Arc<Link>, fault: &Fault) {
         // A late answer does not make the connection bad; everything else does.
         if fault.code != FaultCode::Timeout {
-            self.lock().link.take_if(|present| Arc::ptr_eq(present, link));
+            self.leave(link);
+        }
+    }
+
+    /// Gives a connection up; the next one is sought at the next master.
+    fn leave(&self, link: &Arc<Link>) {
+        let mut state = self.lock();
+        if state.link.take_if(|present| Arc::ptr_eq(present, link)).is_some() {
+            state.first = (state.first + 1) % self.addresses.len();
         }
     }
 
@@ -133,12 +162,14 @@ impl Master {
             }
             if !state.connecting {
                 state.connecting = true;
+                let first = state.first;
                 drop(state);
-                let found = self.connect(deadline);
+                let found = self.connect(first, deadline);
                 state = self.lock();
                 state.connecting = false;
                 self.settled.notify_all();
-                let (link, welcome) = found?;
+                let (nth, link, welcome) = found?;
+                state.first = nth;
                 state.welcome = Some(welcome);
                 return Ok(Arc::clone(state.link.insert(Arc::new(link))));
             }
@@ -150,27 +181,32 @@ impl Master {
         }
     }
 
-    /// One attempt at each master, in the order given. Worth repeating when it is for any of them.
-    fn connect(&self, deadline: Instant) -> Outcome<(Link, Welcome)> {
+    /// One attempt at each master, in the order given, from the `first` on. Worth repeating when it is for any of them.
+    fn connect(&self, first: usize, deadline: Instant) -> Outcome<(usize, Link, Welcome)> {
         let mut failures: Vec<Fault> = Vec::new();
-        for address in &self.addresses {
+        for (nth, address) in self.addresses.iter().enumerate().cycle().skip(first).take(self.addresses.len()) {
             let until = deadline.min(Instant::now() + ATTEMPT_MAX);
             let opened = Link::open(address, &self.hello, until).and_then(|(link, welcome)| match &self.greeting {
                 Some(greeting) => greeting(&link, deadline).map(|()| (link, welcome)),
                 None => Ok((link, welcome)),
             });
             match opened {
-                Ok(found) => return Ok(found),
+                Ok((link, welcome)) => return Ok((nth, link, welcome)),
                 // A master that is silent at hello is as good as away.
                 Err(fault) if fault.code == FaultCode::Timeout => failures.push(FaultCode::Unreachable.with(fault.message)),
                 Err(fault) => failures.push(fault),
             }
         }
-        let hopeless = failures.iter().all(|f| f.code != FaultCode::Unreachable);
+        let hopeless = failures.iter().all(|f| !may_pass(f.code));
         let code = failures.first().filter(|_| hopeless).map_or(FaultCode::Unreachable, |f| f.code);
         let told: Vec<String> = failures.into_iter().map(|f| f.message).collect();
         Err(code.with(told.join("; ")))
     }
+}
+
+/// Whether another attempt may succeed.
+fn may_pass(code: FaultCode) -> bool {
+    matches!(code, FaultCode::Unreachable | FaultCode::NotLeader)
 }
 
 fn gave_up(fault: &Fault, after: Duration) -> Fault {
@@ -245,6 +281,36 @@ mod tests {
         assert_eq!(greetings.load(Ordering::Relaxed), 1, "one connection, greeted once");
         master.greet_again(soon()).unwrap();
         assert_eq!(greetings.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn a_master_that_does_not_lead_sends_to_the_next_and_one_that_is_silent_is_left() {
+        let follower = fake::master(|mut peer: Peer| {
+            let asked = peer.ask().unwrap();
+            peer.answer::<Welcome>(&asked, Err(FaultCode::NotLeader.with("another master leads")));
+        });
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&asked);
+        // Leads at first, then is stopped: it takes questions and answers none.
+        let stopped = fake::master(move |mut peer: Peer| {
+            let _left = peer.hello();
+            while let Some(question) = peer.ask() {
+                if counted.fetch_add(1, Ordering::Relaxed) == 0 {
+                    peer.answer(&question, Ok(4u64));
+                }
+            }
+        });
+        // Loses the lead between two questions.
+        let deposed = fake::master(|mut peer: Peer| {
+            let _left = peer.hello();
+            let Some(question) = peer.ask() else { return };
+            peer.answer::<u64>(&question, Err(FaultCode::NotLeader.with("not any more")));
+        });
+        let master = Master::new(vec![follower, stopped, deposed, fake::master(answers)], fake::hello(), None).unwrap();
+        assert_eq!(master.call_noting(&QUESTION, soon()), (Ok(4), Repeated(false)));
+        assert_eq!(master.call_noting(&QUESTION, soon()), (Ok(5), Repeated(true)));
+        assert_eq!(master.call_noting(&QUESTION, soon()), (Ok(5), Repeated(false)));
+        assert_eq!(asked.load(Ordering::Relaxed), 2);
     }
 
     #[test]

@@ -39,13 +39,13 @@ impl Announcer {
 
     /// Mounts segments that are lent.
     pub(crate) fn mount(&self, master: &Master, segments: &[SegmentDesc], deadline: Instant) -> Outcome<()> {
-        let ask = |link: &Link| {
+        let ask = |link: &Link, until: Instant| {
             let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(gone) = segments.iter().find(|desc| self.lending.kept(desc.id).is_none()) {
                 let told = format!("segment {} was unmounted, or lent under another id, while it was being mounted", gone.id);
                 return Ok(Err(FaultCode::WrongState.with(told)));
             }
-            self.ask_to_mount(link, segments, deadline)
+            self.ask_to_mount(link, segments, until)
         };
         master.call_by(deadline, ask).0
     }

@@ -56,7 +56,7 @@ fn status(code: FaultCode) -> StatusCode {
         FaultCode::Forbidden => StatusCode::FORBIDDEN,
         FaultCode::ObjectNotFound | FaultCode::SegmentNotFound => StatusCode::NOT_FOUND,
         FaultCode::ObjectExists | FaultCode::ObjectLeased | FaultCode::SegmentExists | FaultCode::WrongState => StatusCode::CONFLICT,
-        FaultCode::NoSpace | FaultCode::NoReadableReplica | FaultCode::Unreachable | FaultCode::NodeNotFound => {
+        FaultCode::NoSpace | FaultCode::NoReadableReplica | FaultCode::NotLeader | FaultCode::Unreachable | FaultCode::NodeNotFound => {
             StatusCode::SERVICE_UNAVAILABLE
         }
         FaultCode::Timeout => StatusCode::GATEWAY_TIMEOUT,

@@ -40,7 +40,9 @@ pub(super) fn status(code: FaultCode) -> StatusCode {
             StatusCode::CONFLICT
         }
         FaultCode::NotSupported => StatusCode::NOT_IMPLEMENTED,
-        FaultCode::NoReadableReplica | FaultCode::Unreachable | FaultCode::Timeout => StatusCode::SERVICE_UNAVAILABLE,
+        FaultCode::NoReadableReplica | FaultCode::NotLeader | FaultCode::Unreachable | FaultCode::Timeout => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         FaultCode::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
         FaultCode::Internal | FaultCode::LeaseExpired | FaultCode::TransferFailed | FaultCode::ChecksumMismatch | FaultCode::Storage => {
             StatusCode::INTERNAL_SERVER_ERROR
