@@ -4,7 +4,7 @@ use super::TALLIES;
 use super::cut::{Limits, PARTS, Way, cut};
 use super::link::{Known, Slot};
 use super::ports::{no_notices, parts_for};
-use super::rail::Sending;
+use super::sending::{Number, Sending};
 use super::sys::{Local, Verb, WorkRequest};
 use super::transport::{Advance, Flight, RdmaTransport};
 use super::wire::{Ask, Grant};
@@ -18,10 +18,6 @@ use std::sync::atomic::Ordering::Relaxed;
 /// A queue pair gets so many bytes before the next one has its turn: few enough to spread large work, enough for one doorbell to move much.
 const TURN_MIN: u64 = 1 << 20;
 const TURN_MAX: u64 = 4 << 20;
-
-pub(super) fn number(generation: u32, sending: usize, sequence: u32) -> u64 {
-    u64::from(generation) << 40 | (sending as u64) << 32 | u64::from(sequence)
-}
 
 impl RdmaTransport {
     /// Posts what waits for a peer, as far as there is room; connects its rails when they are due.
@@ -166,7 +162,7 @@ impl RdmaTransport {
             let (sequence, signaled) = sending.record(Some(id), Some(slice), stretch, false);
             let op = if work.op == Op::Read { Verb::Read } else { Verb::Write };
             let request =
-                WorkRequest { id: number(generation, place, sequence), op, remote: grant.base + slice.offset, key: remote_key, signaled };
+                WorkRequest { id: Number { generation, place, sequence }.id(), op, remote: grant.base + slice.offset, key: remote_key, signaled };
             if slice.way == Way::Inline {
                 sending.chain.push_inline_work(request, work, slice.from, slice.len as u32);
             } else {
@@ -185,7 +181,7 @@ impl RdmaTransport {
         for rail in self.links[peer].slots.iter_mut().filter_map(Slot::rail) {
             let generation = rail.generation;
             for (place, sending) in rail.sendings.iter_mut().enumerate().filter(|(_, sending)| !sending.chain.is_empty()) {
-                let proof = sending.prove(self.staging.as_ref(), rail.device, |sequence| number(generation, place, sequence));
+                let proof = sending.prove(self.staging.as_ref(), rail.device, |sequence| Number { generation, place, sequence }.id());
                 self.ports[rail.device].outstanding += usize::from(proof);
                 sending.speak();
                 if let Err(refused) = sending.queue.post(&mut sending.chain) {

@@ -5,8 +5,8 @@
 //! What was asked for is used at once or returned: who sends nothing keeps no more than the credits its rails came with.
 
 use super::cut::Slice;
-use super::flow::number;
-use super::rail::{Rail, Sending, Shown};
+use super::rail::{Rail, Shown};
+use super::sending::{Number, Sending};
 use super::sys::{Verb, WorkRequest};
 use super::transport::{Advance, Flight, RdmaTransport};
 use super::wire::Ask;
@@ -31,7 +31,7 @@ impl RdmaTransport {
             let (generation, sending) = (rail.generation, &mut rail.sendings[place]);
             let (sequence, signaled) = sending.record(Some(id), Some(Slice::of_notice()), None, false);
             // No bytes: needs no key, as the one of the segment was shown before.
-            let (id, op) = (number(generation, place, sequence), Verb::WriteImmediate(value));
+            let (id, op) = (Number { generation, place, sequence }.id(), Verb::WriteImmediate(value));
             sending.chain.push(WorkRequest { id, op, remote: 0, key: 0, signaled }, &[]);
             rail.credits -= 1;
             ports[rail.device].outstanding += 1;

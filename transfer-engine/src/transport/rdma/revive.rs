@@ -1,8 +1,9 @@
 //! The rails of a peer: connected when they are due, probed before they carry bytes, and what the peer says over their sockets.
 
-use super::flow::number;
 use super::link::{Key, Known, PAUSE, Slot};
-use super::rail::{self, Rail};
+use super::open;
+use super::rail::Rail;
+use super::sending::Number;
 use super::sys::{Verb, WorkRequest};
 use super::transport::{Flight, News, RdmaTransport};
 use super::wire::Tell;
@@ -27,7 +28,7 @@ impl RdmaTransport {
             let (device, completions) = (Arc::clone(&self.ports[slot].device), Arc::clone(&self.ports[slot].completions));
             let (tell, wake, devices) = (self.tell.clone(), Arc::clone(&self.wake), Arc::clone(&self.devices));
             let started = thread::Builder::new().name("pl-rdma-open".to_owned()).stack_size(128 << 10).spawn(move || {
-                let outcome = rail::open(&address, &device, &completions, devices.settings());
+                let outcome = open::open(&address, &device, &completions, devices.settings());
                 // Nobody listens any more when the engine was closed meanwhile.
                 let _ = tell.send(News { peer, slot, outcome });
                 wake.fire();
@@ -54,9 +55,8 @@ impl RdmaTransport {
                 for (place, sending) in rail.sendings.iter_mut().enumerate() {
                     let (sequence, signaled) = sending.record(None, None, None, true);
                     // No bytes: needs no key, and comes back only over a path that works.
-                    sending
-                        .chain
-                        .push(WorkRequest { id: number(generation, place, sequence), op: Verb::Write, remote: 0, key: 0, signaled }, &[]);
+                    let id = Number { generation, place, sequence }.id();
+                    sending.chain.push(WorkRequest { id, op: Verb::Write, remote: 0, key: 0, signaled }, &[]);
                     self.ports[slot].outstanding += 1;
                 }
                 self.rails.insert(generation, (peer, slot));

@@ -2,7 +2,8 @@
 
 use super::TALLIES;
 use super::link::{Known, PAUSE, Slot};
-use super::rail::{Rail, Sent};
+use super::rail::Rail;
+use super::sending::{Number, Sent};
 use super::sys::{Completed, Status};
 use super::transport::{Advance, RdmaTransport};
 use crate::fault::{Failure, TransferErrorKind};
@@ -19,7 +20,7 @@ const REFUSED_MAX: u32 = 2;
 impl RdmaTransport {
     /// What a completion queue said.
     pub(super) fn complete(&mut self, completed: Completed, done: &mut Vec<Completion>) {
-        let (generation, place, sequence) = ((completed.id >> 40) as u32, (completed.id >> 32) as u8 as usize, completed.id as u32);
+        let Number { generation, place, sequence } = Number::of(completed.id);
         let Some(&(peer, slot)) = self.rails.get(&generation) else { return };
         let failed = completed.status != Status::Success;
         // All before a request that failed succeeded, or they would have come first. On iWARP nothing is known of them.

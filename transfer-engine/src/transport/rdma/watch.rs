@@ -2,7 +2,8 @@
 
 use super::link::Slot;
 use super::ports::Port;
-use super::rail::{Opened, STALL};
+use super::open::Opened;
+use super::rail::STALL;
 use super::transport::RdmaTransport;
 use crate::fault::{Failure, TransferErrorKind};
 use crate::transport::Completion;
