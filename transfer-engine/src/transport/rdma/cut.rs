@@ -1,22 +1,20 @@
 //! Work in, slices out: each one work request. Pure: asks only where local memory is registered.
 
 use super::registry::{Buffers, LARGE};
-use crate::request::{LocalSlice, Op};
+use crate::request::LocalSlice;
 use crate::transport::Work;
 use std::collections::VecDeque;
 
 /// The most local stretches of one work request.
 pub(super) const PARTS: usize = 4;
 
-/// How the local bytes of a slice reach the device.
+/// How the local bytes of a slice reach the device, unless they fit inside the work request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
     /// It reads or writes them where they are.
     Direct,
     /// They are copied through staging.
     Staged,
-    /// They are part of the work request.
-    Inline,
 }
 
 /// What one work request moves: a stretch of the segment, and the local bytes in order.
@@ -36,7 +34,7 @@ pub(super) struct Slice {
 impl Slice {
     /// That of a notice: no bytes.
     pub(super) fn of_notice() -> Self {
-        Self::new(0, 0, Way::Inline)
+        Self::new(0, 0, Way::Direct)
     }
 
     fn new(offset: u64, from: u64, way: Way) -> Self {
@@ -59,8 +57,6 @@ impl Slice {
 pub(super) struct Limits {
     /// The most bytes of one slice.
     pub(super) slice: u64,
-    /// The most bytes of a write that goes inside its work request.
-    pub(super) inline: u64,
     /// Bytes of each memory region of the segment: no slice lies in two.
     pub(super) piece: u64,
     /// The most local stretches of one slice, 1 to [`PARTS`].
@@ -104,9 +100,6 @@ pub(super) fn cut(work: &Work, buffers: &Buffers, limits: Limits) -> VecDeque<Sl
         if let Some(last) = slice {
             slices.push_back(last);
         }
-    }
-    if work.op == Op::Write {
-        slices.iter_mut().filter(|slice| slice.len <= limits.inline).for_each(|slice| slice.way = Way::Inline);
     }
     slices
 }

@@ -4,6 +4,7 @@ use super::TALLIES;
 use super::cut::{Limits, PARTS, Way, cut};
 use super::link::{Known, Slot};
 use super::ports::{no_notices, parts_for};
+use super::rail::Rail;
 use super::sending::{Number, Sending};
 use super::sys::{Local, Verb, WorkRequest};
 use super::transport::{Advance, Flight, RdmaTransport};
@@ -18,6 +19,11 @@ use std::sync::atomic::Ordering::Relaxed;
 /// A queue pair gets so many bytes before the next one has its turn: few enough to spread large work, enough for one doorbell to move much.
 const TURN_MIN: u64 = 1 << 20;
 const TURN_MAX: u64 = 4 << 20;
+
+/// The least is the rail to take: the one that is being filled, for one doorbell; else the nearest, unless more waits there already.
+fn rank(filled: bool, backlog: u64, len: u64, distance: u32) -> (bool, u64) {
+    (!filled, (backlog + len).saturating_mul(u64::from(distance)))
+}
 
 impl RdmaTransport {
     /// Posts what waits for a peer, as far as there is room; connects its rails when they are due.
@@ -70,7 +76,7 @@ impl RdmaTransport {
         self.links[peer].waiting = left.into();
     }
 
-    /// Brings one piece of work as far as it can go.
+    /// Brings one piece of work as far as it can go. Ends no rail, as that puts work in front of what waits, which callers are going through.
     fn advance(&mut self, peer: usize, id: u64, done: &mut Vec<Completion>) -> Advance {
         let Self { flights, links, buffers, question, devices, ports, .. } = self;
         let Some(flight) = flights.get_mut(&id) else { return Advance::Done };
@@ -88,12 +94,9 @@ impl RdmaTransport {
                 let Some(rail) = link.ups().next() else { return Advance::Later };
                 *question += 1;
                 let (ask, generation) = (Ask::Key { id: *question, segment, capability }, rail.generation);
-                let asked = rail.ask(&ask);
+                rail.ask(&ask);
                 link.questions.insert(*question, key);
                 link.keys.insert(key, Known::Asked { generation });
-                if let Err(failure) = asked {
-                    self.lose(generation, failure, true, done);
-                }
                 return Advance::Later;
             }
         };
@@ -107,9 +110,7 @@ impl RdmaTransport {
             if let Err(outside) = check_bounds(&flight.work.extents, grant.size) {
                 return self.finish(id, Err(outside), done);
             }
-            let inline = link.ups().next().map_or(0, |rail| rail.sendings.iter().map(|s| s.queue.capacity().inline).min().unwrap_or(0));
-            let (slice, parts) = (devices.settings().slice, parts_for(ports));
-            let limits = Limits { slice, inline: u64::from(inline), piece: grant.piece.max(1), parts };
+            let limits = Limits { slice: devices.settings().slice, piece: grant.piece, parts: parts_for(ports) };
             flight.todo = Some(cut(&flight.work, buffers, limits));
         }
         self.post_slices(peer, id, &grant)
@@ -124,15 +125,13 @@ impl RdmaTransport {
         let turn = (work.bytes / rails).clamp(TURN_MIN, TURN_MAX);
         while let Some(slice) = todo.front().copied() {
             let with_room = links[peer].slots.iter_mut().filter_map(|slot| match slot {
-                Slot::Up(rail) if ports[rail.device].has_room() && rail.sendings.iter().any(Sending::has_room) => Some(rail),
+                Slot::Up(rail) if ports[rail.device].has_room() && rail.sendings.iter().any(Sending::has_room) => Some(&mut **rail),
                 _ => None,
             });
-            // The nearest rail, unless more waits there already.
-            let Some(rail) = with_room.min_by_key(|rail| (rail.turn.1 == 0, rail.backlog() * u64::from(ports[rail.device].distance)))
-            else {
-                return Advance::Full;
-            };
-            let stretch = if slice.way == Way::Staged {
+            let by = |rail: &&mut Rail| rank(rail.is_filled(), rail.backlog(), slice.len, ports[rail.device].distance);
+            let Some(rail) = with_room.min_by_key(by) else { return Advance::Full };
+            let inline = work.op == Op::Write && slice.len <= rail.inline;
+            let stretch = if slice.way == Way::Staged && !inline {
                 let Some(stretch) = staging.take(slice.len) else { return Advance::Full };
                 if work.op == Op::Write {
                     staging.copy(&stretch, work, slice.local());
@@ -143,14 +142,14 @@ impl RdmaTransport {
                 None
             };
             let device = rail.device;
-            let piece = (slice.offset / grant.piece.max(1)) as usize;
+            let piece = (slice.offset / grant.piece) as usize;
             let remote_key = grant.keys.get(rail.remote).and_then(|keys| keys.get(piece)).copied().unwrap_or(0);
             let mut local = [Local { base: 0, len: 0, key: 0 }; PARTS];
             let mut used = 0;
             if let Some(stretch) = &stretch {
                 let (base, key) = staging.place(stretch, device);
                 (local[0], used) = (Local { base, len: slice.len as u32, key }, 1);
-            } else {
+            } else if !inline {
                 for part in slice.local() {
                     local[used] = Local { base: part.base, len: part.len as u32, key: buffers.key(device, part.base).unwrap_or(0) };
                     used += 1;
@@ -161,9 +160,14 @@ impl RdmaTransport {
             let sending = &mut rail.sendings[place];
             let (sequence, signaled) = sending.record(Some(id), Some(slice), stretch, false);
             let op = if work.op == Op::Read { Verb::Read } else { Verb::Write };
-            let request =
-                WorkRequest { id: Number { generation, place, sequence }.id(), op, remote: grant.base + slice.offset, key: remote_key, signaled };
-            if slice.way == Way::Inline {
+            let request = WorkRequest {
+                id: Number { generation, place, sequence }.id(),
+                op,
+                remote: grant.base + slice.offset,
+                key: remote_key,
+                signaled,
+            };
+            if inline {
                 sending.chain.push_inline_work(request, work, slice.from, slice.len as u32);
             } else {
                 sending.chain.push(request, &local[..used]);
@@ -171,27 +175,34 @@ impl RdmaTransport {
             ports[device].outstanding += 1;
             *outstanding += 1;
             todo.pop_front();
+            if work.op == Op::Write {
+                links[peer].wrote = Some(device);
+            }
         }
         Advance::Done
     }
 
-    /// Posts the chains of a peer, each with one doorbell.
+    /// Posts the chains of a peer, each with one doorbell, and ends the rails that broke.
     pub(super) fn ring(&mut self, peer: usize, done: &mut Vec<Completion>) {
         let mut broken = Vec::new();
         for rail in self.links[peer].slots.iter_mut().filter_map(Slot::rail) {
             let generation = rail.generation;
+            broken.extend(rail.broken.clone().map(|failure| (generation, failure)));
             for (place, sending) in rail.sendings.iter_mut().enumerate().filter(|(_, sending)| !sending.chain.is_empty()) {
                 let proof = sending.prove(self.staging.as_ref(), rail.device, |sequence| Number { generation, place, sequence }.id());
                 self.ports[rail.device].outstanding += usize::from(proof);
                 sending.speak();
                 if let Err(refused) = sending.queue.post(&mut sending.chain) {
-                    broken.push((generation, refused.cause));
+                    let cause = format!("the device took no more work: {}", refused.cause);
+                    broken.push((generation, Failure::new(TransferErrorKind::PeerUnreachable, cause)));
                 }
             }
         }
-        for (generation, cause) in broken {
-            let failure = Failure::new(TransferErrorKind::PeerUnreachable, format!("the device took no more work: {cause}"));
+        for (generation, failure) in broken {
             self.lose(generation, failure, true, done);
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 use super::rail::Rail;
 use super::wire::Grant;
 use crate::fault::Failure;
+use crate::memory::PAGE;
 use perilune_protocol::SegmentId;
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
@@ -44,11 +45,30 @@ pub(super) enum Known {
     Granted(Arc<Grant>),
 }
 
+impl Grant {
+    /// What cannot be true of a segment that a peer with so many devices lends; for others every slice has an address and a key.
+    pub(super) fn flaw(&self, devices: usize) -> Option<String> {
+        let Self { base, size, piece, keys } = self;
+        let pieces = if *piece > 0 { size.div_ceil(*piece) } else { 0 };
+        if *piece < PAGE {
+            Some(format!("memory regions of {piece} bytes, less than a page"))
+        } else if base.checked_add(*size).is_none() {
+            Some(format!("{size} bytes at {base:#x}, beyond the end of the address space"))
+        } else if keys.len() != devices || keys.iter().any(|of_device| of_device.len() as u64 != pieces) {
+            Some(format!("not {pieces} keys for each of {devices} devices"))
+        } else {
+            None
+        }
+    }
+}
+
 /// A peer.
 pub(super) struct Link {
     pub(super) address: String,
     /// One for each of our devices.
     pub(super) slots: Vec<Slot>,
+    /// How often the rail of each slot failed since it last carried bytes, not counting when no device of the peer could even be chosen.
+    pub(super) failures: Vec<usize>,
     pub(super) keys: FxHashMap<Key, Known>,
     /// Questions for keys, by their number.
     pub(super) questions: FxHashMap<u64, Key>,
@@ -56,6 +76,8 @@ pub(super) struct Link {
     pub(super) waiting: VecDeque<u64>,
     /// Notices without a credit, by id, in order. Those that are gone are passed over.
     pub(super) untold: VecDeque<u64>,
+    /// Over which of our devices bytes were written last.
+    pub(super) wrote: Option<usize>,
     /// It was connected before.
     pub(super) known: bool,
 }
@@ -64,7 +86,7 @@ impl Link {
     pub(super) fn new(address: String, devices: usize) -> Self {
         let slots = (0..devices).map(|_| Slot::Down { cause: None, retry: Instant::now() }).collect();
         let (keys, questions, waiting, untold) = Default::default();
-        Self { address, slots, keys, questions, waiting, untold, known: false }
+        Self { address, slots, failures: vec![0; devices], keys, questions, waiting, untold, wrote: None, known: false }
     }
 
     pub(super) fn ups(&mut self) -> impl Iterator<Item = &mut Rail> {
@@ -92,5 +114,25 @@ impl Link {
     /// Why nothing gets through.
     pub(super) fn cause(&self) -> Option<Failure> {
         self.slots.iter().find_map(|slot| if let Slot::Down { cause, .. } = slot { cause.clone() } else { None })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grants_that_cannot_be_are_told_from_others() {
+        let grant = |base, size, piece, keys: &[&[u32]]| Grant { base, size, piece, keys: keys.iter().map(|keys| keys.to_vec()).collect() };
+        let flaw = |grant: Grant, want: &str| assert!(grant.flaw(2).is_some_and(|flaw| flaw.contains(want)), "{grant:?}");
+        assert_eq!(grant(1 << 40, 8192, 4096, &[&[1, 2], &[3, 4]]).flaw(2), None);
+        assert_eq!(grant(u64::MAX - 4097, 4097, 4096, &[&[1, 2], &[3, 4]]).flaw(2), None, "the last byte there is but one");
+        assert_eq!(grant(0, 0, 4096, &[]).flaw(0), None);
+        flaw(grant(0, 16 << 20, 1, &[&[1], &[2]]), "less than a page");
+        flaw(grant(0, 1, 0, &[&[1], &[2]]), "less than a page");
+        flaw(grant(u64::MAX, 1, 4096, &[&[1], &[2]]), "address space");
+        flaw(grant(0, 8192, 4096, &[&[1, 2], &[3]]), "not 2 keys for each of 2");
+        flaw(grant(0, 8192, 4096, &[&[1, 2]]), "not 2 keys for each of 2");
+        flaw(grant(0, u64::MAX, u64::MAX, &[&[1], &[2, 3]]), "not 1 keys");
     }
 }

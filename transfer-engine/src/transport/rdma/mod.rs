@@ -3,13 +3,15 @@
 //! ```text
 //! work -> cut (slices) -> flow (which rail and queue pair, one doorbell for many) -> device -> completion queue -> settle -> done
 //! ```
-//! - [`rail`]: queue pairs of one of our devices with one of a peer's, and the TCP connection they live with ([`wire`]).
+//! - [`rail`]: queue pairs of one of our devices with one of a peer's, and the TCP connection they live with ([`wire`]). [`open`] connects
+//!   one, [`sending`] knows what its queue pairs have under way.
 //! - [`manager`]: queue pairs connected by the kernel (`rdma_cm`) where that is wanted, and on iWARP, where nothing else will do.
 //! - [`link`]: a peer: its rails, those that are being connected, and the keys of its segments.
 //! - [`flow`]: posts slices. [`settle`]: takes completions, and moves what a broken rail leaves to another. [`revive`]: connects rails, and
 //!   hears what the peer says.
 //! - [`notify`]: notices, each a write of no bytes that takes a receive of the peer, and the credits that say when there is one.
-//! - [`watch`]: rails that stall, and peers that find no room.
+//! - [`watch`]: sockets, rails that stall or are due, and peers that find no room. A rail that broke is tried again while its peer has work,
+//!   five times a second; idle peers are not probed, so theirs come back with the next work.
 //! - [`registry`]: the memory devices may touch. [`mod@serve`]: the side that lends. [`queue`]: the life of a queue pair.
 //!
 //! # Why nothing is touched after it came back
@@ -19,10 +21,14 @@
 //!
 //! # Why a completed write is visible
 //!
-//! The acknowledgement says that the peer's device accepted the bytes; they may still be on its bus. Whoever learns of the write does so by a
-//! message that this device receives later, and its writes to memory do not overtake each other (relaxed ordering is not asked for).
-//! A notice over another device than the bytes has only their way on its side: the bytes were acknowledged before it was sent, so their
-//! device has had at least the time of a round trip to put them into memory.
+//! The acknowledgement of a reliable connection says that the peer's device has the bytes and is bound to put them into memory, not that it
+//! did: they may still be on its bus. So it depends on how the peer learns of the write.
+//! - By a notice over the same device it is guaranteed: writes of a device to memory do not overtake each other on PCIe, as relaxed ordering
+//!   is not asked for, and the notice is a completion that the device writes last. So notices take the device of the last bytes if they can.
+//! - By anything else, a message over TCP or a notice over another device, nothing orders the two. It is assumed that the bytes are there
+//!   first: they left the device's buffers with nothing before them but bytes, within a microsecond or so, while the message takes the time of
+//!   a round trip and of two processes. Where the device writes into the cache of the processor (DDIO) they are visible from there.
+//!   What would turn that into a guarantee is a read of the last byte by the device of the bytes, at the price of a round trip.
 //!
 //! On iWARP there is no such acknowledgement: a completed write was given to TCP, no more. So each chain ends with a read of one byte, the only
 //! request whose success is reported: a peer answers a read once all that came before it is in its memory. What was not proven so when a

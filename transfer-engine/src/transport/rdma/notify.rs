@@ -22,10 +22,12 @@ impl RdmaTransport {
         let Self { flights, links, ports, question, .. } = self;
         let Some(flight) = flights.get_mut(&id).filter(|flight| flight.outstanding == 0) else { return Advance::Done };
         let link = &mut links[peer];
-        let wanted = link.untold.len() as u32 + 1;
+        let (wanted, wrote) = (link.untold.len() as u32 + 1, link.wrote);
         let (mut rails, mut strangers): (Vec<&mut Rail>, Vec<&mut Rail>) =
             link.ups().filter(|rail| !ports[rail.device].device.iwarp).partition(|rail| rail.shown == Shown::Yes);
-        if let Some(rail) = rails.iter_mut().filter(|rail| rail.credits > 0).min_by_key(|rail| rail.backlog()) {
+        // Over the device of the bytes it is told of, if it has a credit: their way is then the same to the end.
+        let by = |rail: &&mut &mut Rail| (Some(rail.device) != wrote, rail.backlog());
+        if let Some(rail) = rails.iter_mut().filter(|rail| rail.credits > 0).min_by_key(by) {
             let place = rail.sendings.iter().position(Sending::has_room).filter(|_| ports[rail.device].has_room());
             let Some(place) = place else { return Advance::Full };
             let (generation, sending) = (rail.generation, &mut rail.sendings[place]);
@@ -98,6 +100,8 @@ impl RdmaTransport {
         link.untold.retain(|id| flights.contains_key(id));
         if link.untold.is_empty() {
             link.ups().filter(|rail| rail.asked > 0).for_each(|rail| rail.wish(0));
+            // A rail that broke over it ends with the next step.
+            self.stranded.push(peer);
         }
     }
 
@@ -111,23 +115,21 @@ impl RdmaTransport {
         }
         for rail in link.ups().filter(|rail| rail.credits > rail.standing) {
             let count = rail.credits - rail.standing;
-            if rail.ask(&Ask::Return { count }).is_ok() {
-                rail.credits = rail.standing;
-            }
+            rail.ask(&Ask::Return { count });
+            rail.credits = rail.standing;
         }
+        self.ring(peer, done);
     }
 }
 
 impl Rail {
     fn show(&mut self, id: u64, segment: SegmentId, capability: Capability) {
         self.shown = Shown::Asked;
-        // As below.
-        let _ = self.ask(&Ask::Key { id, segment, capability });
+        self.ask(&Ask::Key { id, segment, capability });
     }
 
     fn wish(&mut self, count: u32) {
         self.asked = count.min(WISH_MAX);
-        // A rail that breaks here is noticed by who looks after its socket, and what waits goes elsewhere then.
-        let _ = self.ask(&Ask::Credits { count: self.asked });
+        self.ask(&Ask::Credits { count: self.asked });
     }
 }

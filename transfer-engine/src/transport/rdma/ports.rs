@@ -64,11 +64,10 @@ impl Port {
         self.left > 0
     }
 
-    /// Before a sleep; whoever armed must look into the queue once more.
-    pub(super) fn arm(&mut self) {
-        if !self.armed && self.completions.arm().is_ok() {
-            self.armed = true;
-        }
+    /// Before a sleep; whoever armed must look into the queue once more. Whether an event will come.
+    pub(super) fn arm(&mut self) -> bool {
+        self.armed = self.armed || self.completions.arm().is_ok();
+        self.armed
     }
 
     /// After the channel became readable.

@@ -25,10 +25,14 @@ pub(super) struct Rail {
     /// Of a rail that the connection manager connected.
     pub(super) events: Option<Arc<Events>>,
     pub(super) sendings: Vec<Sending>,
+    /// Bytes that a write may carry inside its work request, on each of them.
+    pub(super) inline: u64,
     /// Ours, by its place among the devices.
     pub(super) device: usize,
     /// Theirs, by its place in the offer.
     pub(super) remote: usize,
+    /// How many devices they offered.
+    pub(super) offers: usize,
     /// Which queue pair is being filled, and how many bytes of its turn are left.
     pub(super) turn: (usize, u64),
     /// Notices that may be sent, and how many of them may be kept for later.
@@ -36,6 +40,8 @@ pub(super) struct Rail {
     pub(super) standing: u32,
     /// Credits that were asked for; 0 when the peer has answered.
     pub(super) asked: u32,
+    /// Why nothing more can be told to the peer: [`RdmaTransport::ring`](super::transport::RdmaTransport::ring) ends such rails.
+    pub(super) broken: Option<Failure>,
     /// Whether the peer saw a capability over this rail: only then it takes notices from it.
     pub(super) shown: Shown,
     /// The first request under way on each queue pair, and since when it has been the first.
@@ -52,10 +58,28 @@ pub(super) enum Shown {
 
 impl Rail {
     pub(super) fn new(generation: u32, device: usize, opened: Opened) -> Self {
-        let Opened { control, queues, remote, credits, events, unproven } = opened;
+        let Opened { control, queues, remote, offers, credits, events, unproven } = opened;
+        let inline = u64::from(queues.iter().map(|queue| queue.capacity().inline).min().unwrap_or(0));
         let sendings = queues.into_iter().map(|queue| Sending::new(queue, unproven)).collect();
-        let (inbox, turn, standing, pace) = (Inbox::default(), (0, 0), credits, Vec::new());
-        Self { generation, control, inbox, events, sendings, device, remote, turn, credits, standing, asked: 0, shown: Shown::No, pace }
+        let (inbox, turn, standing, asked, broken, shown, pace) = (Inbox::default(), (0, 0), credits, 0, None, Shown::No, Vec::new());
+        Self {
+            generation,
+            control,
+            inbox,
+            events,
+            sendings,
+            inline,
+            device,
+            remote,
+            offers,
+            turn,
+            credits,
+            standing,
+            asked,
+            broken,
+            shown,
+            pace,
+        }
     }
 
     /// Whether some request has been under way for [`STALL`] without being acknowledged, as far as one who looks now and then can tell.
@@ -82,9 +106,12 @@ impl Rail {
         let _ = self.events.iter().try_for_each(|events| epoll.delete(&**events));
     }
 
-    /// Sends a frame. They are so small that a socket without room for one has a peer that stopped reading.
-    pub(super) fn ask(&mut self, ask: &Ask) -> Result<(), Failure> {
-        self.control.write_all(&wire::encode(ask)).map_err(|e| gone(&e))
+    /// Sends a frame. They are so small that a socket without room for one has a peer that stopped reading. Part of it may have gone out then:
+    /// the rail is broken, and nothing follows.
+    pub(super) fn ask(&mut self, ask: &Ask) {
+        if self.broken.is_none() {
+            self.broken = self.control.write_all(&wire::encode(ask)).err().map(|e| gone(&e));
+        }
     }
 
     /// Frames that came.
@@ -108,6 +135,11 @@ impl Rail {
         };
         self.turn = (place, self.turn.1.saturating_sub(len.max(1)));
         place
+    }
+
+    /// Whether its turn is not over and the doorbell not rung.
+    pub(super) fn is_filled(&self) -> bool {
+        self.turn.1 > 0 && self.sendings.iter().any(|sending| !sending.chain.is_empty())
     }
 
     pub(super) fn backlog(&self) -> u64 {

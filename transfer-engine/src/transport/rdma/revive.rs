@@ -1,52 +1,71 @@
 //! The rails of a peer: connected when they are due, probed before they carry bytes, and what the peer says over their sockets.
 
 use super::link::{Key, Known, PAUSE, Slot};
-use super::open;
+use super::open::{self, NotOpened};
 use super::rail::Rail;
 use super::sending::Number;
 use super::sys::{Verb, WorkRequest};
 use super::transport::{Flight, News, RdmaTransport};
-use super::wire::Tell;
+use super::wire::{Refusal, Tell};
 use crate::fault::{Failure, TransferErrorKind};
 use crate::transport::Completion;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
 impl RdmaTransport {
-    /// Starts to connect the rails of a peer that are due.
+    /// Starts to connect the rails of a peer that are due, and takes note of when the others are.
     pub(super) fn revive(&mut self, peer: usize) {
         if !self.links[peer].slots.iter().any(|slot| matches!(slot, Slot::Down { .. })) {
             return;
         }
         let now = Instant::now();
         for slot in 0..self.links[peer].slots.len() {
-            if !matches!(self.links[peer].slots[slot], Slot::Down { retry, .. } if retry <= now) {
-                continue;
+            match self.links[peer].slots[slot] {
+                Slot::Down { retry, .. } if retry > now => self.retry = Some(self.retry.map_or(retry, |at| at.min(retry))),
+                Slot::Down { .. } => self.connect_rail(peer, slot),
+                Slot::Connecting | Slot::Probing(_) | Slot::Up(_) => {}
             }
-            let address = self.links[peer].address.clone();
-            let (device, completions) = (Arc::clone(&self.ports[slot].device), Arc::clone(&self.ports[slot].completions));
-            let (tell, wake, devices) = (self.tell.clone(), Arc::clone(&self.wake), Arc::clone(&self.devices));
-            let started = thread::Builder::new().name("pl-rdma-open".to_owned()).stack_size(128 << 10).spawn(move || {
-                let outcome = open::open(&address, &device, &completions, devices.settings());
-                // Nobody listens any more when the engine was closed meanwhile.
-                let _ = tell.send(News { peer, slot, outcome });
-                wake.fire();
-            });
-            self.links[peer].slots[slot] = match started {
-                Ok(_) => Slot::Connecting,
-                Err(e) => {
-                    let cause = Failure::new(TransferErrorKind::PeerUnreachable, format!("no thread to connect with: {e}"));
-                    Slot::Down { cause: Some(cause), retry: now + PAUSE }
-                }
-            };
         }
+    }
+
+    /// Once a rail may be tried again: the peers that have work get theirs. The others are not probed, only when something is asked of them.
+    pub(super) fn revive_due(&mut self) {
+        if self.retry.is_some_and(|at| at <= Instant::now()) {
+            self.retry = None;
+            let peers: BTreeSet<usize> = self.flights.values().map(|flight| flight.peer).collect();
+            peers.into_iter().for_each(|peer| self.revive(peer));
+        }
+    }
+
+    fn connect_rail(&mut self, peer: usize, slot: usize) {
+        let address = self.links[peer].address.clone();
+        let turn = (slot, self.links[peer].failures[slot]);
+        let (device, completions) = (Arc::clone(&self.ports[slot].device), Arc::clone(&self.ports[slot].completions));
+        let (tell, wake, devices) = (self.tell.clone(), Arc::clone(&self.wake), Arc::clone(&self.devices));
+        let started = thread::Builder::new().name("pl-rdma-open".to_owned()).stack_size(128 << 10).spawn(move || {
+            let outcome = open::open(&address, &device, &completions, devices.settings(), turn);
+            // Nobody listens any more when the engine was closed meanwhile.
+            let _ = tell.send(News { peer, slot, outcome });
+            wake.fire();
+        });
+        self.links[peer].slots[slot] = match started {
+            Ok(_) => Slot::Connecting,
+            Err(e) => {
+                let cause = Failure::new(TransferErrorKind::PeerUnreachable, format!("no thread to connect with: {e}"));
+                Slot::Down { cause: Some(cause), retry: Instant::now() + PAUSE }
+            }
+        };
     }
 
     /// A thread finished connecting a rail.
     pub(super) fn connected(&mut self, news: News, done: &mut Vec<Completion>) {
         let News { peer, slot, outcome } = news;
-        match self.admit(slot, outcome) {
+        if let Err(NotOpened { chosen: true, .. }) = &outcome {
+            self.links[peer].failures[slot] += 1;
+        }
+        match outcome.map_err(|not| not.cause).and_then(|opened| self.admit(slot, opened)) {
             Ok(opened) => {
                 self.generation = self.generation % 0xff_ffff + 1;
                 let generation = self.generation;
@@ -81,6 +100,8 @@ impl RdmaTransport {
                             *retry = Instant::now();
                         }
                     }
+                } else {
+                    self.revive(peer);
                 }
             }
         }
@@ -90,6 +111,7 @@ impl RdmaTransport {
     pub(super) fn hear(&mut self, generation: u32, done: &mut Vec<Completion>) {
         let Some(&(peer, slot)) = self.rails.get(&generation) else { return };
         let Some(rail) = self.links[peer].slots[slot].rail() else { return };
+        let offers = rail.offers;
         let heard = match rail.hear() {
             Ok(heard) => heard,
             Err(failure) => return self.lose(generation, failure, true, done),
@@ -97,14 +119,18 @@ impl RdmaTransport {
         for tell in heard {
             match tell {
                 Tell::Key { id, grant } => {
+                    let grant = grant.map_err(Refusal::failure).and_then(|grant| match grant.flaw(offers) {
+                        None => Ok(grant),
+                        Some(flaw) => Err(Failure::new(TransferErrorKind::Failed, format!("the peer grants what cannot be: {flaw}"))),
+                    });
                     self.shown(peer, slot, grant.is_ok());
                     let link = &mut self.links[peer];
                     let Some(key) = link.questions.remove(&id) else { continue };
                     match grant {
                         Ok(grant) => drop(link.keys.insert(key, Known::Granted(Arc::new(grant)))),
-                        Err(refusal) => {
+                        Err(failure) => {
                             link.keys.remove(&key);
-                            self.refuse(peer, key, &refusal.failure(), done);
+                            self.refuse(peer, key, &failure, done);
                         }
                     }
                 }

@@ -36,14 +36,14 @@ impl RdmaTransport {
             let blamed = self.links[peer].slots[slot].rail().and_then(|rail| rail.sendings.get(place)?.work_of(sequence));
             return self.broke(generation, blamed, completed.status, done);
         }
-        if let slot @ Slot::Probing(_) = &mut self.links[peer].slots[slot] {
-            let probed = slot.rail().is_some_and(|rail| rail.sendings.iter().all(|sending| sending.outstanding() == 0));
+        if let here @ Slot::Probing(_) = &mut self.links[peer].slots[slot] {
+            let probed = here.rail().is_some_and(|rail| rail.sendings.iter().all(|sending| sending.outstanding() == 0));
             if probed {
-                let before = std::mem::replace(slot, Slot::Connecting);
+                let before = std::mem::replace(here, Slot::Connecting);
                 if let Slot::Probing(rail) = before {
-                    *slot = Slot::Up(rail);
+                    *here = Slot::Up(rail);
                 }
-                self.links[peer].known = true;
+                (self.links[peer].known, self.links[peer].failures[slot]) = (true, 0);
                 self.retell(peer);
                 TALLIES.rails_connected.fetch_add(1, Relaxed);
             }
@@ -131,6 +131,7 @@ impl RdmaTransport {
         // One that carried bytes is connected again at once, one that never did after a while.
         let retry = if probing { now + PAUSE } else { now };
         let down = Slot::Down { cause: Some(cause), retry };
+        self.links[peer].failures[slot] += usize::from(probing);
         let (Slot::Up(rail) | Slot::Probing(rail)) = std::mem::replace(&mut self.links[peer].slots[slot], down) else { return None };
         TALLIES.rails_lost.fetch_add(1, Relaxed);
         rail.unwatch(&self.epoll);

@@ -1,24 +1,22 @@
 //! One lane's RDMA: what it holds, and the steps of the [`Transport`] trait.
 
-use super::TALLIES;
 use super::cut::Slice;
 use super::device::Devices;
 use super::link::Link;
+use super::open::{NotOpened, Opened};
 use super::ports::{Patience, Port};
-use super::open::Opened;
-use super::rail::STALL;
 use super::registry::{Buffers, Registry, Staging};
 use super::sys::Completed;
+use super::watch::UNARMED;
 use crate::fault::{Failure, TransferErrorKind};
-use crate::lane::{Wake, milliseconds};
+use crate::lane::Wake;
 use crate::memory::Region;
 use crate::request::Op;
 use crate::transport::{Address, Capabilities, Completion, Peer, Transport, Work};
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use rustc_hash::FxHashMap;
 use std::collections::{BTreeSet, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
@@ -26,11 +24,11 @@ use std::time::{Duration, Instant};
 const DEPTH: usize = 64 << 10;
 /// What is polled under numbers of its own; rails are polled under their generation.
 pub(super) const WAKE: u64 = u64::MAX;
-const CHANNELS: u64 = 1 << 40;
+pub(super) const CHANNELS: u64 = 1 << 40;
 /// Added to the generation of a rail whose connection manager has an event.
 pub(super) const MANAGERS: u64 = 1 << 32;
 /// A lane that always has something done looks after its sockets once in so many steps; any other does before it sleeps.
-const LOOK: u32 = 64;
+pub(super) const LOOK: u32 = 64;
 
 /// Work that came in and has not gone back.
 pub(super) struct Flight {
@@ -61,7 +59,7 @@ pub(super) enum Advance {
 pub(super) struct News {
     pub(super) peer: usize,
     pub(super) slot: usize,
-    pub(super) outcome: Result<Opened, Failure>,
+    pub(super) outcome: Result<Opened, NotOpened>,
 }
 
 /// The asking side of one lane.
@@ -81,7 +79,7 @@ pub(super) struct RdmaTransport {
     pub(super) generation: u32,
     pub(super) question: u64,
     pub(super) tell: mpsc::Sender<News>,
-    news: mpsc::Receiver<News>,
+    pub(super) news: mpsc::Receiver<News>,
     /// Done while something else was going on; reported by the next poll.
     pub(super) late: Vec<Completion>,
     /// Peers whose other work lost its rail to work that was taken back: it goes on with the next step of the lane.
@@ -89,11 +87,13 @@ pub(super) struct RdmaTransport {
     patience: Patience,
     completed: Vec<Completed>,
     /// Steps since it looked after its sockets.
-    unlooked: u32,
+    pub(super) unlooked: u32,
     /// Peers that the work being taken is for; kept for its memory.
     asked: Vec<usize>,
     /// When it was last looked for rails that stalled.
-    watched: Instant,
+    pub(super) watched: Instant,
+    /// When the first of the rails that failed may be tried again.
+    pub(super) retry: Option<Instant>,
     /// Peers whose work found no room in staging or completion queues, and whether some became free since.
     pub(super) starved: BTreeSet<usize>,
     pub(super) freed: bool,
@@ -127,6 +127,7 @@ impl RdmaTransport {
             unlooked: 0,
             asked: Vec::new(),
             watched: Instant::now(),
+            retry: None,
             starved: BTreeSet::new(),
             freed: false,
         })
@@ -149,7 +150,7 @@ impl RdmaTransport {
     }
 
     /// Takes all completions that are there.
-    fn take_completions(&mut self, done: &mut Vec<Completion>) {
+    pub(super) fn take_completions(&mut self, done: &mut Vec<Completion>) {
         let mut completed = std::mem::take(&mut self.completed);
         for i in 0..self.ports.len() {
             self.freed |= self.ports[i].poll(&mut completed);
@@ -159,53 +160,6 @@ impl RdmaTransport {
         }
         self.completed = completed;
         self.feed(done);
-    }
-
-    /// A peer may have gone while there was always something done.
-    fn look_sometimes(&mut self, done: &mut Vec<Completion>) {
-        self.unlooked += 1;
-        if self.unlooked > LOOK {
-            self.look(Duration::ZERO, done);
-        }
-    }
-
-    /// Looks after sockets, channels and connecting threads. Returns after at most `wait`.
-    fn look(&mut self, wait: Duration, done: &mut Vec<Completion>) {
-        let mut events = [EpollEvent::empty(); 32];
-        if !wait.is_zero() {
-            TALLIES.sleeps.fetch_add(1, Relaxed);
-        }
-        let count = self.epoll.wait(&mut events, EpollTimeout::from(milliseconds(wait))).unwrap_or(0);
-        self.unlooked = 0;
-        for event in &events[..count] {
-            match event.data() {
-                WAKE => self.wake.clear(),
-                channel if channel >= CHANNELS => {
-                    if let Some(port) = self.ports.get_mut((channel - CHANNELS) as usize) {
-                        port.disarm();
-                    }
-                }
-                manager if manager >= MANAGERS => self.managed(manager as u32, done),
-                generation => self.hear(generation as u32, done),
-            }
-        }
-        while let Ok(news) = self.news.try_recv() {
-            self.connected(news, done);
-        }
-        if self.watched.elapsed() >= STALL / 5 {
-            self.take_completions(done);
-            self.watched = Instant::now();
-            self.end_stalled(self.watched, done);
-        }
-    }
-
-    /// What the connection manager said of a rail: when it is over, which on iWARP no completion may tell.
-    fn managed(&mut self, generation: u32, done: &mut Vec<Completion>) {
-        let Some(&(peer, slot)) = self.rails.get(&generation) else { return };
-        let ended = self.links[peer].slots[slot].rail().and_then(|rail| rail.events.as_ref()?.ended());
-        if let Some(cause) = ended {
-            self.lose(generation, Failure::new(TransferErrorKind::PeerGone, cause), true, done);
-        }
     }
 }
 
@@ -278,11 +232,11 @@ impl Transport for RdmaTransport {
             std::hint::spin_loop();
         }
         // Armed first and looked at once more: a completion in between would raise no event.
-        self.ports.iter_mut().for_each(Port::arm);
+        let armed = self.arm();
         self.take_completions(done);
         if done.is_empty() {
-            // Now and then it must be seen whether anything moves.
-            self.look(wait.saturating_sub(begun.elapsed()).min(STALL / 5), done);
+            let longest = if armed { self.longest_sleep(Instant::now()) } else { UNARMED };
+            self.look(wait.saturating_sub(begun.elapsed()).min(longest), done);
             self.take_completions(done);
         }
         if !done.is_empty() {
@@ -313,7 +267,7 @@ impl Transport for RdmaTransport {
     }
 
     fn readiness(&mut self) -> Option<BorrowedFd<'_>> {
-        self.ports.iter_mut().for_each(Port::arm);
+        let armed = self.arm();
         let mut done = Vec::new();
         self.take_completions(&mut done);
         self.late.append(&mut done);
@@ -322,6 +276,6 @@ impl Transport for RdmaTransport {
         }
         // What ends that sleep is for the next poll to see.
         self.unlooked = LOOK;
-        Some(self.epoll.0.as_fd())
+        (armed && self.retry.is_none()).then_some(self.epoll.0.as_fd())
     }
 }

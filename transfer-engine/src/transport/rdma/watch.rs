@@ -1,15 +1,80 @@
-//! What no completion tells: rails that stall, and peers that find no room because others hold it.
+//! What no completion tells: sockets and channels, rails that stall or are due, and peers that find no room because others hold it.
 
+use super::TALLIES;
 use super::link::Slot;
-use super::ports::Port;
 use super::open::Opened;
+use super::ports::Port;
 use super::rail::STALL;
-use super::transport::RdmaTransport;
+use super::transport::{CHANNELS, LOOK, MANAGERS, RdmaTransport, WAKE};
 use crate::fault::{Failure, TransferErrorKind};
+use crate::lane::milliseconds;
 use crate::transport::Completion;
-use std::time::Instant;
+use nix::sys::epoll::{EpollEvent, EpollTimeout};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+/// How long a lane sleeps that no device would wake.
+pub(super) const UNARMED: Duration = Duration::from_millis(1);
 
 impl RdmaTransport {
+    /// A peer may have gone while there was always something done.
+    pub(super) fn look_sometimes(&mut self, done: &mut Vec<Completion>) {
+        self.unlooked += 1;
+        if self.unlooked > LOOK {
+            self.look(Duration::ZERO, done);
+        }
+    }
+
+    /// Looks after sockets, channels and connecting threads. Returns after at most `wait`.
+    pub(super) fn look(&mut self, wait: Duration, done: &mut Vec<Completion>) {
+        let mut events = [EpollEvent::empty(); 32];
+        if !wait.is_zero() {
+            TALLIES.sleeps.fetch_add(1, Relaxed);
+        }
+        let count = self.epoll.wait(&mut events, EpollTimeout::from(milliseconds(wait))).unwrap_or(0);
+        self.unlooked = 0;
+        for event in &events[..count] {
+            match event.data() {
+                WAKE => self.wake.clear(),
+                channel if channel >= CHANNELS => {
+                    if let Some(port) = self.ports.get_mut((channel - CHANNELS) as usize) {
+                        port.disarm();
+                    }
+                }
+                manager if manager >= MANAGERS => self.managed(manager as u32, done),
+                generation => self.hear(generation as u32, done),
+            }
+        }
+        while let Ok(news) = self.news.try_recv() {
+            self.connected(news, done);
+        }
+        self.revive_due();
+        if self.watched.elapsed() >= STALL / 5 {
+            self.take_completions(done);
+            self.watched = Instant::now();
+            self.end_stalled(self.watched, done);
+        }
+    }
+
+    /// What the connection manager said of a rail: when it is over, which on iWARP no completion may tell.
+    fn managed(&mut self, generation: u32, done: &mut Vec<Completion>) {
+        let Some(&(peer, slot)) = self.rails.get(&generation) else { return };
+        let ended = self.links[peer].slots[slot].rail().and_then(|rail| rail.events.as_ref()?.ended());
+        if let Some(cause) = ended {
+            self.lose(generation, Failure::new(TransferErrorKind::PeerGone, cause), true, done);
+        }
+    }
+
+    /// Has every device wake the lane with its next completion; whether all of them will.
+    pub(super) fn arm(&mut self) -> bool {
+        self.ports.iter_mut().fold(true, |all, port| port.arm() && all)
+    }
+
+    /// Now and then it must be seen whether anything moves, and rails are tried again when they are due.
+    pub(super) fn longest_sleep(&self, now: Instant) -> Duration {
+        self.retry.map_or(STALL / 5, |at| at.saturating_duration_since(now).min(STALL / 5))
+    }
+
     /// Ends the rails on which nothing moves though something should.
     pub(super) fn end_stalled(&mut self, now: Instant, done: &mut Vec<Completion>) {
         let rails = self.links.iter_mut().flat_map(|link| link.slots.iter_mut().filter_map(Slot::rail));
@@ -34,8 +99,8 @@ impl RdmaTransport {
     }
 
     /// Refuses a rail whose probes would not fit the completion queue.
-    pub(super) fn admit(&self, slot: usize, outcome: Result<Opened, Failure>) -> Result<Opened, Failure> {
-        let (opened, port) = (outcome?, &self.ports[slot]);
+    pub(super) fn admit(&self, slot: usize, opened: Opened) -> Result<Opened, Failure> {
+        let port = &self.ports[slot];
         if port.fits(opened.count()) {
             return Ok(opened);
         }

@@ -45,6 +45,16 @@ pub(super) struct End {
     pub(super) lid: u16,
     /// The largest packet its port takes, in bytes; the smaller of both sides is used.
     pub(super) mtu: u32,
+    /// Reads it has under way at most, and reads of the other end that it answers at one time: no more are under way than are answered.
+    pub(super) reads: u8,
+    pub(super) answers: u8,
+}
+
+impl End {
+    /// Reads that it may have under way when it is connected to `other`, and those that it must be able to answer.
+    pub(super) fn reads_with(&self, other: &Self) -> (u8, u8) {
+        (self.reads.min(other.answers), self.answers.min(other.reads))
+    }
 }
 
 /// A device of the serving side.
@@ -200,8 +210,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn no_more_reads_are_under_way_than_are_answered() {
+        let end = |reads, answers| End { number: 1, psn: 1, gid: [0; 16], lid: 0, mtu: 4096, reads, answers };
+        let (strong, weak) = (end(16, 16), end(8, 1));
+        assert_eq!((strong.reads_with(&weak), weak.reads_with(&strong)), ((1, 8), (8, 1)), "both sides see the same");
+        assert_eq!(strong.reads_with(&strong), (16, 16));
+    }
+
+    #[test]
     fn frames_come_back_in_pieces_of_any_size_and_noise_is_refused() {
-        let end = End { number: 17, psn: 0xff_ffff, gid: [7; 16], lid: 3, mtu: 4096 };
+        let end = End { number: 17, psn: 0xff_ffff, gid: [7; 16], lid: 3, mtu: 4096, reads: 16, answers: 4 };
         let key =
             Tell::Key { id: 9, grant: Ok(Grant { base: 1 << 40, size: 1 << 33, piece: 1 << 32, keys: vec![vec![1, 2], vec![3, 4]] }) };
         let said = [Tell::Connected { ends: vec![end; 3], credits: 8 }, Tell::Refused { cause: "full".to_owned() }, key];

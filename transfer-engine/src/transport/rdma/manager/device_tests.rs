@@ -4,7 +4,8 @@ use super::*;
 use crate::rdma::{RdmaConnection, RdmaSettings};
 use crate::segment::Exports;
 use crate::transport::rdma::device::Devices;
-use crate::transport::rdma::rail::{self, Rail};
+use crate::transport::rdma::open::open;
+use crate::transport::rdma::rail::Rail;
 use crate::transport::rdma::serve::{RdmaServer, serve};
 use crate::transport::rdma::sys::{Capacity, Chain, Completed, CompletionQueue, Status, Verb, WorkRequest, live};
 use crate::transport::rdma::wire::{self, Ask, Tell, VERSION};
@@ -32,7 +33,8 @@ impl Rig {
     }
 
     fn open(&self, connection: RdmaConnection) -> Result<Rail, Failure> {
-        rail::open(&self.at, &self.device, &self.completions, &settings(connection)).map(|opened| Rail::new(1, 0, opened))
+        let opened = open(&self.at, &self.device, &self.completions, &settings(connection), (0, 0));
+        opened.map(|opened| Rail::new(1, 0, opened)).map_err(|not| not.cause)
     }
 }
 

@@ -24,6 +24,7 @@ pub(crate) use sys::{Events, Id};
 use crate::fault::{Failure, TransferErrorKind};
 use crate::transport::rdma::device::Device;
 use crate::transport::rdma::queue::{Queue, READS_MAX};
+use crate::transport::rdma::wire::End;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rdma_mummy_sys::rdma_cm_event_type as event;
 use std::net::{IpAddr, SocketAddr};
@@ -70,10 +71,9 @@ pub(crate) fn connect(device: &Device, queues: &mut [Queue], to: SocketAddr, tok
         same_device(device, &id, from).map_err(|e| failed(&e))?;
         id.resolve_route(STEP).map_err(|e| failed(&e))?;
         heard(&[event::RDMA_CM_EVENT_ROUTE_RESOLVED])?;
-        let reads = device.limits.max_init_rd_atomic.min(READS_MAX);
-        let answers = device.limits.max_rd_atomic.min(READS_MAX);
+        let End { number, reads, answers, .. } = queue.end();
         let words = words(token, place as u8);
-        id.connect(&Terms { queue_pair: queue.end().number, answers, reads, words: &words }).map_err(|e| failed(&e))?;
+        id.connect(&Terms { queue_pair: number, answers, reads, words: &words }).map_err(|e| failed(&e))?;
         let answered = heard(&[event::RDMA_CM_EVENT_CONNECT_RESPONSE, event::RDMA_CM_EVENT_ESTABLISHED])?;
         queue.follow(&id)?;
         if answered == event::RDMA_CM_EVENT_CONNECT_RESPONSE {

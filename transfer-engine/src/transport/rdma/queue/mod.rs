@@ -88,7 +88,9 @@ impl Queue {
         let (gid, port) = (device.current_gid()?, device.current_port()?);
         let pair = make(device, send, receive, shared, capacity)?;
         let psn = random_psn();
-        let end = End { number: pair.number(), psn, gid: gid.bytes, lid: port.lid, mtu: port.mtu };
+        let limits = device.limits;
+        let (reads, answers) = (limits.max_init_rd_atomic.min(READS_MAX), limits.max_rd_atomic.min(READS_MAX));
+        let end = End { number: pair.number(), psn, gid: gid.bytes, lid: port.lid, mtu: port.mtu, reads, answers };
         let capacity = pair.capacity();
         let mut queue = Self { pair: Some(pair), state: State::Reset, capacity, device: Arc::clone(device), gid, end, id: None };
         queue.step(State::Init, |pair, device| pair.to_init(device.port))?;
@@ -107,7 +109,7 @@ impl Queue {
 
     /// Connects it to the other end. May wait a second for the address of the peer.
     pub(crate) fn connect(&mut self, other: &End) -> Result<(), Failure> {
-        let limits = self.device.limits;
+        let (reads, answers) = self.end.reads_with(other);
         let path = Path {
             port: self.device.port,
             gid_index: self.gid.index,
@@ -117,9 +119,9 @@ impl Queue {
             number: other.number,
             psn: other.psn,
             mtu: self.end.mtu.min(other.mtu),
-            reads: limits.max_rd_atomic.min(READS_MAX),
+            reads: answers,
         };
-        let (psn, reads) = (self.end.psn, limits.max_init_rd_atomic.min(READS_MAX));
+        let psn = self.end.psn;
         self.step(State::ReadyToReceive, |pair, _| pair.to_ready_to_receive(&path))?;
         self.step(State::ReadyToSend, |pair, _| pair.to_ready_to_send(psn, reads))
     }

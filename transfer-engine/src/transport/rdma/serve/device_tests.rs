@@ -218,7 +218,7 @@ fn who_cannot_be_reached_is_told_so_and_holds_up_nobody() {
         gid[10..12].copy_from_slice(&[0xff; 2]);
         gid[12..].copy_from_slice(&last);
         thread::scope(|scope| {
-            let nowhere = vec![End { number: 77, psn: 1, gid, lid: 0, mtu: 1024 }];
+            let nowhere = vec![End { number: 77, psn: 1, gid, lid: 0, mtu: 1024, reads: 1, answers: 1 }];
             let lost = scope.spawn(|| Peer::ask(&rig.server, 0, nowhere).1);
             let mut others: Vec<Peer> = (0..6).map(|_| Peer::new(&rig, 0, 1)).collect();
             let grant = others[0].key(&rig, rig.capability).unwrap();

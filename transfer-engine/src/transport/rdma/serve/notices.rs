@@ -222,7 +222,7 @@ mod tests {
     }
 
     fn admitted(desk: &mut Desk, number: u64) -> Purse {
-        let end = End { number: number as u32, psn: 0, gid: [0; 16], lid: 0, mtu: 1024 };
+        let end = End { number: number as u32, psn: 0, gid: [0; 16], lid: 0, mtu: 1024, reads: 1, answers: 1 };
         let mut purse = Purse::default();
         desk.admit(number, 0, &[end], &mut purse);
         Purse { trusted: true, ..purse }

@@ -26,7 +26,7 @@ fn hello() -> Ask {
 }
 
 fn end() -> End {
-    End { number: 1, psn: 2, gid: [3; 16], lid: 0, mtu: 1024 }
+    End { number: 1, psn: 2, gid: [3; 16], lid: 0, mtu: 1024, reads: 1, answers: 1 }
 }
 
 #[track_caller]

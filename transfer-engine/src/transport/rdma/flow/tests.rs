@@ -1,0 +1,81 @@
+//! What waits for a peer, and which rail is taken, as far as it goes without a device.
+
+use super::*;
+use crate::completion::Tally;
+use crate::lane::Wake;
+use crate::rdma::RdmaSettings;
+use crate::request::{LocalSlice, plan::pieces_of};
+use crate::segment::Segment;
+use crate::transport::rdma::Devices;
+use crate::transport::rdma::link::Link;
+use crate::transport::rdma::open::Opened;
+use crate::transport::rdma::rail::Rail;
+use crate::transport::{Peer, Work};
+use perilune_protocol::{Capability, Extent, NodeId, Protocol, SegmentDesc, SegmentId};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+/// The write of a byte to a segment of its own.
+fn work(id: u64, byte: &[u8; 1]) -> Box<Work> {
+    let (name, location, endpoints, capability) = (String::new(), String::new(), Vec::new(), Capability::random());
+    let desc = SegmentDesc {
+        id: SegmentId::random(),
+        name,
+        node: NodeId::random(),
+        base: 0,
+        size: 1,
+        protocol: Protocol::Rdma,
+        location,
+        endpoints,
+        capability,
+    };
+    let piece = pieces_of(&[Extent { offset: 0, len: 1 }], &[LocalSlice::from_ref(byte)]).unwrap().remove(0);
+    let now = Instant::now();
+    let mut work =
+        Work::new(Op::Write, Segment::new(desc, &[]), piece, Arc::new(Tally::new(1, vec![Ok(())])), 0, now, now + Duration::from_secs(20));
+    (work.id, work.peer) = (id, Peer(0));
+    work
+}
+
+/// A rail without queue pairs, and the other end of its connection.
+fn rail(generation: u32) -> (Box<Rail>, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let control = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let opened = Opened { control, queues: Vec::new(), remote: 0, offers: 1, credits: 0, events: None, unproven: false };
+    (Box::new(Rail::new(generation, 0, opened)), listener.accept().unwrap().0)
+}
+
+/// A rail that breaks while its peer is asked for keys is not ended before all that waits was looked at: what it leaves would be lost.
+#[test]
+fn what_waits_keeps_waiting_when_a_rail_breaks() {
+    let devices = Arc::new(Devices::new(RdmaSettings::default()).unwrap());
+    let mut transport = RdmaTransport::new(devices, Arc::default(), Arc::new(Wake::new().unwrap())).unwrap();
+    let (rail, _other) = rail(1);
+    rail.control.shutdown(Shutdown::Write).unwrap();
+    let mut link = Link::new("nowhere".to_owned(), 1);
+    link.slots[0] = Slot::Up(rail);
+    link.waiting.extend([7, 8, 9]);
+    transport.links.push(link);
+    transport.rails.insert(1, (0, 0));
+    for id in [7, 8, 9] {
+        let flight = Flight { work: work(id, &[0]), peer: 0, todo: None, outstanding: 0, broken: 0, refused: 0, waits: true };
+        transport.flights.insert(id, flight);
+    }
+    let mut done = Vec::new();
+    assert!(matches!(transport.advance(0, 7, &mut done), Advance::Later));
+    transport.pass(0, 7, &mut done);
+    assert_eq!((transport.links[0].waiting.iter().copied().collect::<Vec<_>>(), done.len()), (vec![7, 8, 9], 0));
+    assert!(transport.flights.values().all(|flight| flight.waits) && transport.rails.contains_key(&1));
+    assert!(transport.links[0].slots[0].rail().unwrap().broken.is_some(), "so that the next `ring` ends it");
+}
+
+#[test]
+fn the_near_rail_is_taken_while_all_are_idle_and_no_more_once_much_waits_there() {
+    let best = |rails: [(bool, u64, u32); 2], len| (0..2).min_by_key(|&i: &usize| rank(rails[i].0, rails[i].1, len, rails[i].2)).unwrap();
+    assert_eq!(best([(false, 0, 21), (false, 0, 10)], 4096), 1);
+    assert_eq!(best([(false, 0, 10), (false, 0, 21)], 4096), 0);
+    assert_eq!(best([(false, 8 << 20, 10), (false, 0, 21)], 4096), 1);
+    assert_eq!(best([(false, 4096, 10), (false, 0, 21)], 4096), 0, "twice as far is as twice as much");
+    assert_eq!(best([(true, 2 << 20, 21), (false, 0, 10)], 4096), 0, "one doorbell for much");
+    assert_eq!(best([(false, u64::from(u32::MAX), u32::MAX), (false, 0, 10)], 1), 1, "without overflow");
+}
