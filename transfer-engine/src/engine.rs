@@ -137,7 +137,8 @@ impl Engine {
     }
 
     /// Tells the process that lends `segment` a number, by [`Engine::notices`] there. It arrives after the bytes of every write to that
-    /// process that the caller saw complete before, whatever path each of them took.
+    /// process that the caller saw complete before, whatever path each of them took. (Where bytes and notice take different RDMA devices
+    /// that rests on an assumption, which `transport/rdma/mod.rs` spells out.)
     ///
     /// `Ok` means that the number has its place in the peer's queue. While that has none the notice waits, and holds up no reads and writes.
     /// No order is promised among notices. A notice whose connection breaks under way is sent again, so it may arrive twice; one that failed
@@ -150,7 +151,8 @@ impl Engine {
     }
 
     /// The receiving end of what peers tell this process by [`Engine::notify`], of all segments and paths together. Only peers that show the
-    /// capability of a segment lent here are heard; over RDMA also for a moment after it was withdrawn. 1024 notices wait at most, also before the first call; then peers wait.
+    /// capability of a segment lent here are heard; over RDMA also for a moment after it was withdrawn. 1024 notices wait at most, also before
+    /// the first call; then peers wait.
     pub fn notices(&self) -> Notices {
         Notices::new(Arc::clone(&self.inner.exports.mailbox))
     }

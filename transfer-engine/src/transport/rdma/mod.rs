@@ -25,10 +25,10 @@
 //! did: they may still be on its bus. So it depends on how the peer learns of the write.
 //! - By a notice over the same device it is guaranteed: writes of a device to memory do not overtake each other on PCIe, as relaxed ordering
 //!   is not asked for, and the notice is a completion that the device writes last. So notices take the device of the last bytes if they can.
-//! - By anything else, a message over TCP or a notice over another device, nothing orders the two. It is assumed that the bytes are there
-//!   first: they left the device's buffers with nothing before them but bytes, within a microsecond or so, while the message takes the time of
-//!   a round trip and of two processes. Where the device writes into the cache of the processor (DDIO) they are visible from there.
-//!   What would turn that into a guarantee is a read of the last byte by the device of the bytes, at the price of a round trip.
+//! - By anything else, a message over TCP or a notice over another device, nothing orders the two: so it is with every put, of which the
+//!   master is told. It is assumed that the bytes are there first. They have only the peer's bus left to cross, a microsecond or so (with DDIO
+//!   into the cache of its processors, which see them there), while the acknowledgement, our thread and the message take longer.
+//!   A read of the last byte over the same queue pair would turn that into a guarantee, at the price of a round trip.
 //!
 //! On iWARP there is no such acknowledgement: a completed write was given to TCP, no more. So each chain ends with a read of one byte, the only
 //! request whose success is reported: a peer answers a read once all that came before it is in its memory. What was not proven so when a

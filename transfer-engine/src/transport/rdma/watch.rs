@@ -65,9 +65,9 @@ impl RdmaTransport {
         }
     }
 
-    /// Has every device wake the lane with its next completion; whether all of them will.
+    /// Has the devices wake the lane with their next completions; whether all of them will, without which it must not sleep long.
     pub(super) fn arm(&mut self) -> bool {
-        self.ports.iter_mut().fold(true, |all, port| port.arm() && all)
+        self.ports.iter_mut().all(Port::arm)
     }
 
     /// Now and then it must be seen whether anything moves, and rails are tried again when they are due.

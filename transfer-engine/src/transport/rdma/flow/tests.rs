@@ -37,6 +37,12 @@ fn work(id: u64, byte: &[u8; 1]) -> Box<Work> {
     work
 }
 
+/// A lane that knows nobody yet and has opened no device.
+fn transport() -> RdmaTransport {
+    let devices = Arc::new(Devices::new(RdmaSettings::default()).unwrap());
+    RdmaTransport::new(devices, Arc::default(), Arc::new(Wake::new().unwrap())).unwrap()
+}
+
 /// A rail without queue pairs, and the other end of its connection.
 fn rail(generation: u32) -> (Box<Rail>, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -48,8 +54,7 @@ fn rail(generation: u32) -> (Box<Rail>, TcpStream) {
 /// A rail that breaks while its peer is asked for keys is not ended before all that waits was looked at: what it leaves would be lost.
 #[test]
 fn what_waits_keeps_waiting_when_a_rail_breaks() {
-    let devices = Arc::new(Devices::new(RdmaSettings::default()).unwrap());
-    let mut transport = RdmaTransport::new(devices, Arc::default(), Arc::new(Wake::new().unwrap())).unwrap();
+    let mut transport = transport();
     let (rail, _other) = rail(1);
     rail.control.shutdown(Shutdown::Write).unwrap();
     let mut link = Link::new("nowhere".to_owned(), 1);
@@ -67,6 +72,23 @@ fn what_waits_keeps_waiting_when_a_rail_breaks() {
     assert_eq!((transport.links[0].waiting.iter().copied().collect::<Vec<_>>(), done.len()), (vec![7, 8, 9], 0));
     assert!(transport.flights.values().all(|flight| flight.waits) && transport.rails.contains_key(&1));
     assert!(transport.links[0].slots[0].rail().unwrap().broken.is_some(), "so that the next `ring` ends it");
+}
+
+/// A rail that failed is tried again when it is due, not when the next work or completion happens to come.
+#[test]
+fn the_lane_wakes_when_a_rail_is_due() {
+    let mut transport = transport();
+    let mut link = Link::new("nowhere".to_owned(), 2);
+    let (rail, _other) = rail(1);
+    let now = Instant::now();
+    (link.slots[0], link.slots[1]) = (Slot::Up(rail), Slot::Down { cause: None, retry: now + Duration::from_millis(300) });
+    transport.links.push(link);
+    assert!(transport.longest_sleep(now) > Duration::from_millis(300));
+    transport.revive(0);
+    assert_eq!(transport.longest_sleep(now), Duration::from_millis(300));
+    transport.retry = Some(now);
+    transport.revive_due();
+    assert_eq!((transport.retry, transport.rails.len()), (None, 0), "a peer without work is left alone");
 }
 
 #[test]
