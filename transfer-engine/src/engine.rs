@@ -151,8 +151,7 @@ impl Engine {
     }
 
     /// The receiving end of what peers tell this process by [`Engine::notify`], of all segments and paths together. Only peers that show the
-    /// capability of a segment lent here are heard; over RDMA also for a moment after it was withdrawn. 1024 notices wait at most, also before
-    /// the first call; then peers wait.
+    /// capability of a segment lent here are heard; over RDMA also for a moment after it was withdrawn. 1024 notices wait at most, also before the first call; then peers wait.
     pub fn notices(&self) -> Notices {
         Notices::new(Arc::clone(&self.inner.exports.mailbox))
     }
