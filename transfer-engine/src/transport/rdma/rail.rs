@@ -355,7 +355,7 @@ mod tests {
             gid[10..].copy_from_slice(&[0xff, 0xff, 10, 78, a, b]);
             gid
         };
-        let offer = |gid: &[u8; 16]| Offer { name: String::new(), gid: *gid, iwarp: false, manager: None };
+        let offer = |gid: &[u8; 16]| Offer { name: String::new(), gid: *gid, iwarp: false, notices: true, manager: None };
         let nearest = |own, gids: &[[u8; 16]]| nearest(own, &gids.iter().map(offer).collect::<Vec<_>>(), |_| true);
         assert_eq!(nearest(gid(1, 1), &[gid(2, 2), gid(1, 1), gid(1, 2)]), Some(2));
         assert_eq!(nearest(gid(1, 1), &[gid(1, 1)]), Some(0));
