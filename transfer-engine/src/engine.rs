@@ -5,20 +5,20 @@ use crate::completion::{Tally, Ticket};
 use crate::fault::{EngineError, Failure, TransferError, TransferErrorKind};
 use crate::lane::work::{Work, error};
 use crate::lane::{Driver, Lane, Wake};
-use crate::memory::{Memory, Region, Table};
+use crate::memory::{Memory, Region};
 use crate::notice::Notices;
 use crate::observe::{Counted, Counters, Meter};
+use crate::registered::Registered;
 use crate::request::{Job, Op, Outcome, Request, plan};
 use crate::segment::{Exports, Segment, check_bounds};
 #[cfg(feature = "rdma")]
 use crate::transport::rdma;
-use crate::transport::{Family, Prepared, Server, families, shm, tcp};
+use crate::transport::{Family, Server, families, shm, tcp};
 use perilune_protocol::{Capability, Endpoint, SegmentDesc, SegmentId};
 use std::cell::Cell;
-use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Moves bytes between this process and segments, and serves the segments it exports.
@@ -35,9 +35,7 @@ struct Inner {
     asked: Vec<Arc<Meter>>,
     served: Arc<Meter>,
     lanes: Vec<Arc<Lane>>,
-    registered: Table,
-    /// What families prepared of registered buffers, by their first byte.
-    prepared: Mutex<HashMap<u64, Vec<Prepared>>>,
+    registered: Registered,
     deadline: Duration,
 }
 
@@ -86,8 +84,7 @@ impl Engine {
         let asked: Vec<_> = own.iter().map(|_| Arc::new(Meter::default())).collect();
         let system = |cause| EngineError::System { what: "start a lane", cause };
         let lanes = (0..lanes).map(|number| start_lane(number, &own, &asked)).collect::<Result<_, _>>().map_err(system)?;
-        let (registered, prepared) = Default::default();
-        let inner = Inner { exports, servers, families: own, asked, served, lanes, registered, prepared, deadline };
+        let inner = Inner { exports, servers, families: own, asked, served, lanes, registered: Registered::default(), deadline };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -182,12 +179,7 @@ impl Engine {
     /// When the buffer is empty or overlaps a registered one, or a device refuses it.
     pub unsafe fn register(&self, ptr: *mut u8, len: usize) -> Result<(), EngineError> {
         let region = Region { base: ptr.expose_provenance() as u64, len: len as u64 };
-        self.inner.registered.insert(region)?;
-        let registered = self.inner.prepare(region).and_then(|()| self.inner.registering().try_for_each(|lane| lane.register(region)));
-        registered.map_err(|failure| {
-            let _ = self.unregister(ptr);
-            EngineError::Refused { base: region.base, len: region.len, cause: failure.cause }
-        })
+        self.inner.registered.insert(region, &self.inner.families, &self.inner.lanes)
     }
 
     /// Takes the registration of the buffer that starts at `ptr` back. When this returns no transport knows it any more, so its memory may
@@ -196,14 +188,7 @@ impl Engine {
     /// # Errors
     /// When no registered buffer starts there.
     pub fn unregister(&self, ptr: *mut u8) -> Result<(), EngineError> {
-        let region = self.inner.registered.get(ptr.addr() as u64)?;
-        let answers: Vec<_> = self.inner.registering().map(|lane| lane.unregister(region)).collect();
-        // Refused only by a lane that is gone, and what it knew with it.
-        answers.iter().for_each(|answer| answer.recv().unwrap_or_default());
-        let prepared = self.inner.lock_prepared().remove(&region.base);
-        drop(prepared);
-        // Last: until now nobody else may register what is there.
-        self.inner.registered.remove(region.base).map(drop)
+        self.inner.registered.remove(ptr.addr() as u64, &self.inner.lanes)
     }
 
     /// Transfers so far, per transport, operation and outcome.
@@ -285,24 +270,6 @@ fn thread_number() -> usize {
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Engine").field("endpoints", &self.endpoints()).field("lanes", &self.inner.lanes.len()).finish_non_exhaustive()
-    }
-}
-
-impl Inner {
-    /// The lanes with a transport that wants local memory registered.
-    fn registering(&self) -> impl Iterator<Item = &Arc<Lane>> {
-        self.lanes.iter().filter(|lane| lane.registers())
-    }
-
-    /// Has families do what takes long on this thread, so that no lane stops for it.
-    fn prepare(&self, region: Region) -> Result<(), Failure> {
-        let prepared = self.families.iter().filter_map(|family| family.prepare(region).transpose()).collect::<Result<_, _>>()?;
-        self.lock_prepared().insert(region.base, prepared);
-        Ok(())
-    }
-
-    fn lock_prepared(&self) -> MutexGuard<'_, HashMap<u64, Vec<Prepared>>> {
-        self.prepared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

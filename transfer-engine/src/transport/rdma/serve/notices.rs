@@ -145,7 +145,9 @@ impl Desk {
         let returned = std::mem::take(&mut purse.returned).min(purse.held);
         purse.hold(purse.held - returned);
         self.take_back(purse.device, returned);
-        if purse.due() > 0 && self.hungry.iter().all(|hungry| hungry.number != number) {
+        if purse.due() == 0 {
+            self.hungry.retain(|hungry| hungry.number != number);
+        } else if self.hungry.iter().all(|hungry| hungry.number != number) {
             self.hungry.push_back(Hungry { number, device: purse.device, since: Instant::now() });
         }
     }
@@ -202,6 +204,7 @@ impl Desk {
                 tracing::debug!(number, "a notice was dropped: {cause}");
             }
         }
+        self.hungry.retain(|hungry| hungry.number != number);
         for end in &purse.ends {
             self.owners.remove(&(purse.device, *end));
         }

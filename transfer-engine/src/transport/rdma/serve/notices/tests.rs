@@ -132,6 +132,10 @@ fn who_uses_its_credits_is_no_hoarder_when_the_queue_is_full() {
     assert!(desk.short() && !desk.hoards(0, &purses[0], now));
     let later = Instant::now() + KEEP_MAX;
     assert!(desk.hoards(0, &purses[0], later) && !desk.hoards(2, &purses[2], later), "used none all the time, while another one waited");
+    // Who wants none any more waits no longer, and waits anew when it does.
+    assert_eq!(asks(&mut desk, &mut purses, 1, 0), []);
+    assert!(!desk.hoards(0, &purses[0], later));
+    assert_eq!(asks(&mut desk, &mut purses, 1, 3), []);
     // It used one, or returned one: counted anew.
     desk.take(0, 77, &mut purses[0]).unwrap();
     assert!(purses[0].idle_since >= Some(now) && purses[0].held > STANDING);
