@@ -5,9 +5,10 @@ use crate::completion::{Tally, Ticket};
 use crate::fault::{EngineError, Failure, TransferError, TransferErrorKind};
 use crate::lane::work::{Work, error};
 use crate::lane::{Driver, Lane, Wake};
-use crate::memory::{Memory, Region, Table};
+use crate::memory::{Memory, Region};
 use crate::notice::Notices;
 use crate::observe::{Counted, Counters, Meter};
+use crate::registered::Registered;
 use crate::request::{Job, Op, Outcome, Request, plan};
 use crate::segment::{Exports, Segment, check_bounds};
 #[cfg(feature = "rdma")]
@@ -34,7 +35,7 @@ struct Inner {
     asked: Vec<Arc<Meter>>,
     served: Arc<Meter>,
     lanes: Vec<Arc<Lane>>,
-    registered: Table,
+    registered: Registered,
     deadline: Duration,
 }
 
@@ -83,7 +84,7 @@ impl Engine {
         let asked: Vec<_> = own.iter().map(|_| Arc::new(Meter::default())).collect();
         let system = |cause| EngineError::System { what: "start a lane", cause };
         let lanes = (0..lanes).map(|number| start_lane(number, &own, &asked)).collect::<Result<_, _>>().map_err(system)?;
-        let inner = Inner { exports, servers, families: own, asked, served, lanes, registered: Table::default(), deadline };
+        let inner = Inner { exports, servers, families: own, asked, served, lanes, registered: Registered::default(), deadline };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -151,7 +152,8 @@ impl Engine {
     }
 
     /// The receiving end of what peers tell this process by [`Engine::notify`], of all segments and paths together. Only peers that show the
-    /// capability of a segment lent here are heard; over RDMA also for a moment after it was withdrawn. 1024 notices wait at most, also before the first call; then peers wait.
+    /// capability of a segment lent here are heard; over RDMA each connection that showed one is heard until it ends, even if the segment is
+    /// withdrawn meanwhile. 1024 notices wait at most, also before the first call; then peers wait.
     pub fn notices(&self) -> Notices {
         Notices::new(Arc::clone(&self.inner.exports.mailbox))
     }
@@ -178,24 +180,16 @@ impl Engine {
     /// When the buffer is empty or overlaps a registered one, or a device refuses it.
     pub unsafe fn register(&self, ptr: *mut u8, len: usize) -> Result<(), EngineError> {
         let region = Region { base: ptr.expose_provenance() as u64, len: len as u64 };
-        self.inner.registered.insert(region)?;
-        for lane in self.inner.lanes.iter().filter(|lane| lane.registers()) {
-            if let Err(failure) = lane.register(region) {
-                let _ = self.unregister(ptr);
-                return Err(EngineError::Refused { base: region.base, len: region.len, cause: failure.cause });
-            }
-        }
-        Ok(())
+        self.inner.registered.insert(region, &self.inner.families, &self.inner.lanes)
     }
 
-    /// Takes the registration of the buffer that starts at `ptr` back.
+    /// Takes the registration of the buffer that starts at `ptr` back. When this returns no transport knows it any more, so its memory may
+    /// be freed, and other memory at its address be registered. Waits for the threads that move bytes: not for use by a waker.
     ///
     /// # Errors
     /// When no registered buffer starts there.
     pub fn unregister(&self, ptr: *mut u8) -> Result<(), EngineError> {
-        let region = self.inner.registered.remove(ptr.addr() as u64)?;
-        self.inner.lanes.iter().filter(|lane| lane.registers()).for_each(|lane| lane.unregister(region));
-        Ok(())
+        self.inner.registered.remove(ptr.addr() as u64, &self.inner.lanes)
     }
 
     /// Transfers so far, per transport, operation and outcome.

@@ -14,6 +14,7 @@ mod memory;
 mod notice;
 mod observe;
 mod rdma;
+mod registered;
 mod request;
 mod segment;
 pub mod transport;

@@ -18,7 +18,7 @@ pub(crate) enum Message {
     Start(Box<Work>),
     Cancel(Arc<Tally>),
     Register(Region, mpsc::Sender<Result<(), Failure>>),
-    Unregister(Region),
+    Unregister(Region, mpsc::Sender<()>),
 }
 
 struct Port {
@@ -72,7 +72,10 @@ impl Driver {
                 let registered = self.ports.iter_mut().try_for_each(|port| port.transport.register(region));
                 let _ = reply.send(registered);
             }
-            Message::Unregister(region) => self.ports.iter_mut().for_each(|port| port.transport.unregister(region)),
+            Message::Unregister(region, reply) => {
+                self.ports.iter_mut().for_each(|port| port.transport.unregister(region));
+                let _ = reply.send(());
+            }
         }
     }
 

@@ -172,10 +172,12 @@ impl Lane {
         answer.recv().unwrap_or_else(|_| Err(Failure::new(crate::fault::TransferErrorKind::Cancelled, "the engine was closed")))
     }
 
-    /// The opposite of [`Lane::register`].
-    pub(crate) fn unregister(&self, region: Region) {
-        self.inbox.push(Message::Unregister(region));
+    /// The opposite of [`Lane::register`]; who receives from what it returns has waited for it.
+    pub(crate) fn unregister(&self, region: Region) -> mpsc::Receiver<()> {
+        let (reply, answer) = mpsc::channel();
+        self.inbox.push(Message::Unregister(region, reply));
         self.ask();
+        answer
     }
 
     /// Cancels everything and joins the background thread.

@@ -39,6 +39,11 @@ impl Table {
         self.write().remove(&base).map(|len| Region { base, len }).ok_or(EngineError::NotRegistered(base))
     }
 
+    /// The buffer that starts at `base`; O(log n).
+    pub(crate) fn get(&self, base: u64) -> Result<Region, EngineError> {
+        self.read().get(&base).map(|&len| Region { base, len }).ok_or(EngineError::NotRegistered(base))
+    }
+
     /// The buffer that holds all of `len` bytes from `base` on; O(log n).
     #[cfg_attr(not(test), expect(dead_code, reason = "for transports that need registration"))]
     pub(crate) fn find(&self, base: u64, len: u64) -> Option<Region> {
@@ -78,6 +83,8 @@ mod tests {
         for (base, len) in [(0, 5), (9, 0), (9, u64::MAX)] {
             assert!(matches!(table.insert(Region { base, len }), Err(EngineError::BadBuffer { .. })), "{base} {len}");
         }
+        assert_eq!(table.get(6400).unwrap(), Region { base: 6400, len: 48 });
+        assert!(matches!(table.get(6401), Err(EngineError::NotRegistered(6401))));
         table.remove(6400).unwrap();
         assert!(matches!(table.remove(6400), Err(EngineError::NotRegistered(6400))));
         table.insert(Region { base: 6390, len: 60 }).unwrap();

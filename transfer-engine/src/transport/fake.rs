@@ -10,6 +10,7 @@ use crate::transport::{Address, Capabilities, Completion, Family, Peer, Transpor
 use perilune_protocol::Endpoint;
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -36,12 +37,13 @@ pub struct FakeNetwork {
     seed: u64,
     faults: Faults,
     peers: Mutex<HashMap<String, Weak<Exports>>>,
+    registered: AtomicUsize,
 }
 
 impl FakeNetwork {
     /// A network whose faults follow from `seed`.
     pub fn new(seed: u64, faults: Faults) -> Arc<Self> {
-        Arc::new(Self { seed, faults, peers: Mutex::default() })
+        Arc::new(Self { seed, faults, peers: Mutex::default(), registered: AtomicUsize::new(0) })
     }
 
     /// Makes what `engine` exports reachable, until it stops; returns where.
@@ -53,6 +55,11 @@ impl FakeNetwork {
     /// A family for [`crate::EngineBuilder::transport`].
     pub fn family(self: &Arc<Self>) -> Arc<dyn Family> {
         Arc::new(Fake(Arc::clone(self)))
+    }
+
+    /// How many buffers are registered, those of each lane on their own.
+    pub fn registered(&self) -> usize {
+        self.registered.load(SeqCst)
     }
 
     fn exports(&self, name: &str) -> Option<Arc<Exports>> {
@@ -79,7 +86,7 @@ impl Family for Fake {
     fn open(&self, wake: &Arc<Wake>) -> std::io::Result<Box<dyn Transport>> {
         let network = Arc::clone(&self.0);
         let dice = Dice(network.seed);
-        Ok(Box::new(FakeTransport { network, wake: Arc::clone(wake), dice, names: Vec::new(), held: Vec::new(), regions: 0 }))
+        Ok(Box::new(FakeTransport { network, wake: Arc::clone(wake), dice, names: Vec::new(), held: Vec::new() }))
     }
 }
 
@@ -90,7 +97,6 @@ struct FakeTransport {
     names: Vec<Address>,
     /// Work and when it is answered; never, when lost.
     held: Vec<(Option<Instant>, Box<Work>)>,
-    regions: usize,
 }
 
 impl Transport for FakeTransport {
@@ -100,12 +106,12 @@ impl Transport for FakeTransport {
     }
 
     fn register(&mut self, _region: Region) -> Result<(), Failure> {
-        self.regions += 1;
+        self.network.registered.fetch_add(1, SeqCst);
         Ok(())
     }
 
     fn unregister(&mut self, _region: Region) {
-        self.regions -= 1;
+        self.network.registered.fetch_sub(1, SeqCst);
     }
 
     fn connect(&mut self, address: &Address) -> Result<Peer, Failure> {

@@ -20,6 +20,7 @@ pub(crate) use registry::families;
 use crate::fault::EngineError;
 use crate::segment::Export;
 use perilune_protocol::{Endpoint, SegmentId};
+use std::any::Any;
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -100,6 +101,9 @@ pub trait Transport: Send {
     fn readiness(&mut self) -> Option<BorrowedFd<'_>>;
 }
 
+/// What a family holds of a registered buffer.
+pub type Prepared = Arc<dyn Any + Send + Sync>;
+
 /// All of one way of moving bytes: understands its endpoints and makes one transport for each lane.
 pub trait Family: Send + Sync {
     /// `tcp`, `shm`, ...
@@ -113,6 +117,15 @@ pub trait Family: Send + Sync {
     /// # Errors
     /// What the system said.
     fn open(&self, wake: &Arc<Wake>) -> std::io::Result<Box<dyn Transport>>;
+
+    /// Does what all lanes share of registering `region`, before they are told of it, on the thread of the caller. It is kept until every
+    /// lane has forgotten the region.
+    ///
+    /// # Errors
+    /// When the device refuses.
+    fn prepare(&self, _region: Region) -> Result<Option<Prepared>, Failure> {
+        Ok(None)
+    }
 }
 
 /// The serving side of a way of moving bytes; stops when dropped.

@@ -51,7 +51,8 @@ pub(crate) fn notices_that_nobody_takes_hold_their_senders_not_the_bytes(rig: &R
             let mut sent = Vec::new();
             loop {
                 let number = next.fetch_add(1, Ordering::Relaxed);
-                match rig.client.notify(&rig.segment, number, 5 * SHORT) {
+                // To connect may take longer, and whoever gave up before would leave room.
+                match rig.client.notify(&rig.segment, number, if sent.is_empty() { LONG } else { 5 * SHORT }) {
                     Ok(()) => sent.push(number),
                     Err(error) => return (sent, error),
                 }

@@ -16,6 +16,7 @@ const LONG: Duration = Duration::from_secs(20);
 
 struct World {
     client: Engine,
+    network: Arc<FakeNetwork>,
     _server: Engine,
     memory: Arc<Memory>,
     segment: Segment,
@@ -37,7 +38,7 @@ fn world(seed: u64, faults: Faults, lanes: usize) -> World {
     let (name, node, location) = ("test".to_owned(), NodeId::random(), String::new());
     let desc = SegmentDesc { id, name, node, base: 0, size: SIZE, protocol: Protocol::Tcp, location, endpoints, capability };
     let segment = client.connect(&desc);
-    World { client, _server: server, memory, segment }
+    World { client, network, _server: server, memory, segment }
 }
 
 fn at(i: usize) -> Vec<Extent> {
@@ -74,6 +75,26 @@ fn what_is_lost_ends_at_the_deadline_and_nothing_else_does() {
     for error in outcomes.iter().filter_map(|outcome| outcome.as_ref().err()) {
         assert_eq!(error.kind, TransferErrorKind::Timeout, "{error}");
     }
+}
+
+#[test]
+fn no_lane_knows_a_buffer_once_it_was_unregistered() {
+    let world = world(1, Faults { lose_one_in: 1, ..Faults::default() }, 2);
+    let mut back = [0; 8];
+    let request = Request { op: Op::Read, segment: world.segment.clone(), extents: at(0), local: vec![LocalSlice::from_mut(&mut back)] };
+    // SAFETY: the ticket is dropped before the buffer, and nobody else uses that.
+    let ticket = unsafe { world.client.submit(vec![request], LONG) };
+    let mut buffer = vec![0; 4096];
+    // The thread that drives the lane of the ticket sleeps meanwhile, or is about to.
+    for _ in 0..200 {
+        // SAFETY: the buffer stays valid until it is unregistered.
+        unsafe { world.client.register(buffer.as_mut_ptr(), buffer.len()).unwrap() };
+        assert_eq!(world.network.registered(), 2);
+        world.client.unregister(buffer.as_mut_ptr()).unwrap();
+        assert_eq!(world.network.registered(), 0);
+        assert!(world.client.unregister(buffer.as_mut_ptr()).is_err());
+    }
+    drop(ticket);
 }
 
 #[test]

@@ -101,7 +101,7 @@ impl RdmaTransport {
             }
         };
         if let Op::Notify(number) = flight.work.op {
-            return match no_notices(ports) {
+            return match no_notices(ports).or_else(|| link.takes_no_notices()) {
                 Some(cause) => self.finish(id, Err(cause), done),
                 None => self.tell(peer, id, number),
             };

@@ -2,7 +2,7 @@
 
 use super::rail::Rail;
 use super::wire::Grant;
-use crate::fault::Failure;
+use crate::fault::{Failure, TransferErrorKind};
 use crate::memory::PAGE;
 use perilune_protocol::SegmentId;
 use rustc_hash::FxHashMap;
@@ -101,6 +101,14 @@ impl Link {
     /// The same of all rails but one.
     pub(super) fn hopeful_beside(&self, but: usize) -> bool {
         self.slots.iter().enumerate().any(|(i, slot)| i != but && !matches!(slot, Slot::Down { .. }))
+    }
+
+    /// Why none of the rails that carry bytes carries notices, if that is so.
+    pub(super) fn takes_no_notices(&mut self) -> Option<Failure> {
+        let words = format!("no device of {} that is connected takes notices", self.address);
+        let mut ups = self.ups().peekable();
+        let none = ups.peek().is_some() && ups.all(|rail| !rail.notices);
+        none.then(|| Failure::new(TransferErrorKind::PeerUnreachable, words))
     }
 
     /// What work waits for that has no slices yet.

@@ -66,7 +66,7 @@ pub(crate) use sys::live;
 
 use crate::lane::Wake;
 use crate::rdma::RdmaCounts;
-use crate::transport::{Address, Family, Transport};
+use crate::transport::{Address, Failure, Family, Prepared, Region, Transport};
 use perilune_protocol::Endpoint;
 use registry::Registry;
 use std::sync::Arc;
@@ -99,6 +99,12 @@ impl Family for Rdma {
 
     fn open(&self, wake: &Arc<Wake>) -> std::io::Result<Box<dyn Transport>> {
         Ok(Box::new(RdmaTransport::new(Arc::clone(&self.devices), Arc::clone(&self.registry), Arc::clone(wake))?))
+    }
+
+    fn prepare(&self, region: Region) -> Result<Option<Prepared>, Failure> {
+        // Without a device nothing goes this way.
+        let Ok(devices) = self.devices.get() else { return Ok(None) };
+        Ok(Some(self.registry.hold(devices, region, self.devices.settings().region)?))
     }
 }
 

@@ -24,7 +24,7 @@ impl RdmaTransport {
         let link = &mut links[peer];
         let (wanted, wrote) = (link.untold.len() as u32 + 1, link.wrote);
         let (mut rails, mut strangers): (Vec<&mut Rail>, Vec<&mut Rail>) =
-            link.ups().filter(|rail| !ports[rail.device].device.iwarp).partition(|rail| rail.shown == Shown::Yes);
+            link.ups().filter(|rail| rail.notices).partition(|rail| rail.shown == Shown::Yes);
         // Over the device of the bytes it is told of, if it has a credit: their way is then the same to the end.
         let by = |rail: &&mut &mut Rail| (Some(rail.device) != wrote, rail.backlog());
         if let Some(rail) = rails.iter_mut().filter(|rail| rail.credits > 0).min_by_key(by) {

@@ -29,6 +29,7 @@ pub(super) struct Opened {
     pub(super) queues: Vec<Queue>,
     pub(super) remote: usize,
     pub(super) offers: usize,
+    pub(super) notices: bool,
     pub(super) credits: u32,
     pub(super) events: Option<Arc<Events>>,
     pub(super) unproven: bool,
@@ -93,7 +94,7 @@ fn connect(
     remote: usize,
     by: RdmaConnection,
 ) -> Result<Opened, Failure> {
-    let Offer { gid, manager, .. } = offers[remote];
+    let Offer { gid, notices, manager, .. } = offers[remote];
     let managed = (by == RdmaConnection::Cm).then(|| {
         let at = SocketAddr::new(manager::ip_of(gid), manager.unwrap_or(0));
         (at, uuid::Uuid::new_v4().as_u128())
@@ -111,7 +112,7 @@ fn connect(
         }
     };
     talk.control.set_nonblocking(true).map_err(|e| talk.failure(&e))?;
-    Ok(Opened { control: talk.control, queues, remote, offers: offers.len(), credits, events, unproven: device.iwarp })
+    Ok(Opened { control: talk.control, queues, remote, offers: offers.len(), notices, credits, events, unproven: device.iwarp })
 }
 
 /// The exchange, while it blocks.
@@ -211,7 +212,7 @@ mod tests {
     }
 
     fn offer(gid: &[u8; 16]) -> Offer {
-        Offer { name: String::new(), gid: *gid, iwarp: false, manager: None }
+        Offer { name: String::new(), gid: *gid, iwarp: false, notices: true, manager: None }
     }
 
     fn order(own: [u8; 16], gids: &[[u8; 16]], slot: usize) -> Vec<usize> {

@@ -33,6 +33,8 @@ pub(super) struct Rail {
     pub(super) remote: usize,
     /// How many devices they offered.
     pub(super) offers: usize,
+    /// Theirs takes notices.
+    pub(super) notices: bool,
     /// Which queue pair is being filled, and how many bytes of its turn are left.
     pub(super) turn: (usize, u64),
     /// Notices that may be sent, and how many of them may be kept for later.
@@ -58,7 +60,7 @@ pub(super) enum Shown {
 
 impl Rail {
     pub(super) fn new(generation: u32, device: usize, opened: Opened) -> Self {
-        let Opened { control, queues, remote, offers, credits, events, unproven } = opened;
+        let Opened { control, queues, remote, offers, notices, credits, events, unproven } = opened;
         let inline = u64::from(queues.iter().map(|queue| queue.capacity().inline).min().unwrap_or(0));
         let sendings = queues.into_iter().map(|queue| Sending::new(queue, unproven)).collect();
         let (inbox, turn, standing, asked, broken, shown, pace) = (Inbox::default(), (0, 0), credits, 0, None, Shown::No, Vec::new());
@@ -72,6 +74,7 @@ impl Rail {
             device,
             remote,
             offers,
+            notices,
             turn,
             credits,
             standing,

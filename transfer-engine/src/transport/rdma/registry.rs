@@ -6,6 +6,7 @@ use crate::fault::{Failure, TransferErrorKind};
 use crate::memory::{Memory, PAGE, Region};
 use crate::request::LocalSlice;
 use crate::transport::Work;
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
@@ -17,6 +18,21 @@ pub(super) struct Registered {
     piece: u64,
     /// For each device, the region of each piece.
     regions: Vec<Vec<MemoryRegion>>,
+    /// Where it is found.
+    table: Arc<Held>,
+}
+
+type Held = Mutex<HashMap<(u64, u64), Weak<Registered>>>;
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        let mut held = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Occupied(own) = held.entry((self.base, self.len))
+            && std::ptr::eq(own.get().as_ptr(), self)
+        {
+            own.remove();
+        }
+    }
 }
 
 impl Registered {
@@ -26,28 +42,30 @@ impl Registered {
     }
 }
 
-/// The registered buffers of an engine. Each is registered once, however many lanes use it, and let go with the last of them.
+/// The registered buffers of an engine. Each is registered once, however many lanes use it: by the thread that asks the engine to, which
+/// keeps it until the last lane has let go of it.
 #[derive(Default)]
 pub(super) struct Registry {
-    held: Mutex<HashMap<(u64, u64), Weak<Registered>>>,
+    held: Arc<Held>,
 }
 
 impl Registry {
     pub(super) fn hold(&self, devices: &[Arc<Device>], region: Region, piece: u64) -> Result<Arc<Registered>, Failure> {
-        // Held while the memory is registered: another lane that wants the same buffer waits for it instead of pinning it twice.
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        held.retain(|_, registered| registered.strong_count() > 0);
         let key = (region.base, region.len);
-        if let Some(registered) = held.get(&key).and_then(Weak::upgrade) {
+        let lock = || self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = lock().get(&key).and_then(Weak::upgrade);
+        if let Some(registered) = known {
             return Ok(registered);
         }
+        // Not under the lock: lanes look here. The engine lets nobody register the same memory at the same time.
         let piece = piece_for(devices, piece);
         let Region { base, len } = region;
         let regions = in_pieces(devices, len, piece, |device, offset, len| {
             MemoryRegion::of_region(&device.domain, Region { base: base + offset, len }, Access::Local)
         });
-        let registered = Arc::new(Registered { base, len, piece, regions: regions.map_err(|e| refused(&e))? });
-        held.insert(key, Arc::downgrade(&registered));
+        let table = Arc::clone(&self.held);
+        let registered = Arc::new(Registered { base, len, piece, regions: regions.map_err(|e| refused(&e))?, table });
+        lock().insert(key, Arc::downgrade(&registered));
         Ok(registered)
     }
 }
@@ -191,5 +209,29 @@ impl Staging {
             self.memory.stage(offset, work, *slice);
             offset += slice.len;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_is_registered_once_and_found_only_as_long_as_it_is_held() {
+        let registry = Registry::default();
+        let region = Region { base: 1 << 20, len: 1 << 16 };
+        let hold = || registry.hold(&[], region, PAGE).unwrap();
+        let first = hold();
+        assert!(Arc::ptr_eq(&first, &hold()));
+        let count = || registry.held.lock().unwrap().len();
+        assert_eq!(count(), 1);
+        // One that lives on under an address that has another one by now takes nothing away from that.
+        registry.held.lock().unwrap().clear();
+        let second = hold();
+        assert!(!Arc::ptr_eq(&first, &second));
+        drop(first);
+        assert!(Arc::ptr_eq(&second, &hold()));
+        drop(second);
+        assert_eq!(count(), 0);
     }
 }

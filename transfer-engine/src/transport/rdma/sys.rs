@@ -423,7 +423,7 @@ impl CompletionQueue {
 
     /// Takes at most [`Self::BATCH`] completions, and says how many. Each is taken once, also with several callers.
     pub(crate) fn poll(&self, into: &mut Vec<Completed>) -> usize {
-        let mut taken = [const { MaybeUninit::<ib::ibv_wc>::uninit() }; Self::BATCH];
+        let mut taken = [const { MaybeUninit::<ib::ibv_wc>::zeroed() }; Self::BATCH];
         // SAFETY: the queue exists, and there is room for as many.
         let count = unsafe { ib::ibv_poll_cq(self.raw.get(), Self::BATCH as i32, taken.as_mut_ptr().cast()) };
         let Ok(count) = usize::try_from(count) else {
@@ -434,14 +434,14 @@ impl CompletionQueue {
             return 0;
         }
         for taken in &taken[..count] {
-            // SAFETY: the first `count` were filled.
+            // SAFETY: devices fill only what counts for the completion; the rest is zeros, which are valid for all of it.
             let wc = unsafe { taken.assume_init_ref() };
             let status = types::status(wc.status);
-            // SAFETY: both kinds of the union are numbers.
-            let number = u32::from_be(unsafe { wc.imm_data_invalidated_rkey_union.imm_data });
             // Some devices put the flag on the sender's completion too.
             let with = status == Status::Success && wc.opcode == ib::ibv_wc_opcode::IBV_WC_RECV_RDMA_WITH_IMM;
-            into.push(Completed { id: wc.wr_id, status, immediate: with.then_some(number), queue_pair: wc.qp_num, vendor: wc.vendor_err });
+            // SAFETY: both kinds of the union are numbers.
+            let number = || u32::from_be(unsafe { wc.imm_data_invalidated_rkey_union.imm_data });
+            into.push(Completed { id: wc.wr_id, status, immediate: with.then(number), queue_pair: wc.qp_num, vendor: wc.vendor_err });
         }
         add(&COUNTERS.completions, count);
         count

@@ -15,7 +15,8 @@
 //!   Return { count }                        ->                                    so many will not be used
 //!                                           <-  Credits { count }                 at any time: so many more
 //! ```
-//! Notices and `Credits` come from a connection only after it got a `Key`: so who sends them is known to have the right.
+//! Notices and `Credits` come from a connection only after it got a `Key`: so who sends them is known to have had the right to a segment.
+//! Nothing of them concerns a device whose offer says that it takes no notices.
 //! One such connection carries the queue pairs of one rail: one of our devices with one of theirs. It lives as long as they do, so its end
 //! is the end of them on both sides, and a peer that dies is noticed at once.
 
@@ -24,11 +25,10 @@ use perilune_protocol::{Capability, SegmentId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::io::{Error, ErrorKind, Read, Result, Write};
+use std::marker::PhantomData;
 
 /// The version of this exchange. A peer of another one is refused.
 pub(super) const VERSION: u16 = 2;
-/// The longest body. A segment of 16 TiB in pieces of 4 GiB, on eight devices, fits four times.
-const BODY_MAX: usize = 1 << 20;
 /// The most queue pairs of one rail.
 pub(super) const ENDS_MAX: usize = 16;
 
@@ -66,6 +66,8 @@ pub(super) struct Offer {
     pub(super) gid: [u8; 16],
     /// It speaks iWARP, and connects to its like only.
     pub(super) iwarp: bool,
+    /// It takes notices.
+    pub(super) notices: bool,
     /// The port where the connection manager listens, at the address that `gid` is.
     pub(super) manager: Option<u16>,
 }
@@ -101,6 +103,21 @@ pub(super) enum Tell {
     Withdrawn { segment: SegmentId },
     /// So many more notices may be sent.
     Credits { count: u32 },
+}
+
+/// What one side says.
+pub(super) trait Frame: DeserializeOwned {
+    /// The longest body.
+    const BODY_MAX: usize;
+}
+
+impl Frame for Ask {
+    const BODY_MAX: usize = 64 << 10;
+}
+
+impl Frame for Tell {
+    /// A segment of 16 TiB in pieces of 4 GiB, on eight devices, fits four times.
+    const BODY_MAX: usize = 1 << 20;
 }
 
 /// How the bytes of a segment are reached.
@@ -152,25 +169,38 @@ pub(super) fn send(mut to: impl Write, message: &impl Serialize) -> Result<()> {
 }
 
 /// Receives one frame; for sockets that block.
-pub(super) fn receive<T: DeserializeOwned>(mut from: impl Read) -> Result<T> {
+pub(super) fn receive<T: Frame>(mut from: impl Read) -> Result<T> {
     let mut head = [0; 4];
     from.read_exact(&mut head)?;
-    let mut body = vec![0; length(head)?];
+    let mut body = vec![0; length::<T>(head)?];
     from.read_exact(&mut body)?;
     postcard::from_bytes(&body).map_err(|_| noise())
 }
 
 /// Collects frames from a socket that does not block.
-#[derive(Debug, Default)]
-pub(super) struct Inbox {
+#[derive(Debug)]
+pub(super) struct Inbox<T = Tell> {
     bytes: Vec<u8>,
+    /// So many of them were taken; they leave with the next [`Inbox::fill`].
+    taken: usize,
+    of: PhantomData<fn() -> T>,
 }
 
-impl Inbox {
-    /// Reads what is there. An end of the stream is an error, `UnexpectedEof`.
+impl<T> Default for Inbox<T> {
+    fn default() -> Self {
+        Self { bytes: Vec::new(), taken: 0, of: PhantomData }
+    }
+}
+
+impl<T: Frame> Inbox<T> {
+    /// Reads what is there, or as much as the longest frame has; the socket stays readable then. An end of the stream is an error,
+    /// `UnexpectedEof`.
     pub(super) fn fill(&mut self, mut from: impl Read) -> Result<()> {
+        self.bytes.drain(..self.taken);
+        self.taken = 0;
         let mut some = [0; 4096];
-        loop {
+        let enough = self.bytes.len() + 4 + T::BODY_MAX;
+        while self.bytes.len() < enough {
             match from.read(&mut some) {
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
                 Ok(count) => self.bytes.extend_from_slice(&some[..count]),
@@ -178,27 +208,32 @@ impl Inbox {
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) => return Err(e),
             }
-            // Nobody sends so much without being answered.
-            if self.bytes.len() > 4 * BODY_MAX {
-                return Err(noise());
-            }
         }
+        Ok(())
     }
 
     /// The next whole frame, if there is one.
-    pub(super) fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>> {
-        let Some((head, rest)) = self.bytes.split_first_chunk::<4>() else { return Ok(None) };
-        let length = length(*head)?;
-        let Some(body) = rest.get(..length) else { return Ok(None) };
+    pub(super) fn next(&mut self) -> Result<Option<T>> {
+        let Some(body) = self.body()? else { return Ok(None) };
         let message = postcard::from_bytes(body).map_err(|_| noise())?;
-        self.bytes.drain(..4 + length);
+        self.taken += 4 + body.len();
         Ok(Some(message))
+    }
+
+    /// Whether [`Inbox::next`] has something to say.
+    pub(super) fn ready(&self) -> bool {
+        !matches!(self.body(), Ok(None))
+    }
+
+    fn body(&self) -> Result<Option<&[u8]>> {
+        let Some((head, rest)) = self.bytes[self.taken..].split_first_chunk::<4>() else { return Ok(None) };
+        Ok(rest.get(..length::<T>(*head)?))
     }
 }
 
-fn length(head: [u8; 4]) -> Result<usize> {
+fn length<T: Frame>(head: [u8; 4]) -> Result<usize> {
     let length = u32::from_le_bytes(head) as usize;
-    if length <= BODY_MAX { Ok(length) } else { Err(noise()) }
+    if length <= T::BODY_MAX { Ok(length) } else { Err(noise()) }
 }
 
 fn noise() -> Error {
@@ -225,10 +260,10 @@ mod tests {
         let said = [Tell::Connected { ends: vec![end; 3], credits: 8 }, Tell::Refused { cause: "full".to_owned() }, key];
         let bytes: Vec<u8> = said.iter().flat_map(encode).collect();
         for step in [1, 3, 7, bytes.len()] {
-            let (mut inbox, mut heard) = (Inbox::default(), Vec::new());
+            let (mut inbox, mut heard) = (Inbox::<Tell>::default(), Vec::new());
             for some in bytes.chunks(step) {
                 inbox.bytes.extend_from_slice(some);
-                while let Some(message) = inbox.next::<Tell>().unwrap() {
+                while let Some(message) = inbox.next().unwrap() {
                     heard.push(message);
                 }
             }
@@ -237,8 +272,42 @@ mod tests {
         assert_eq!(receive::<Ask>(&encode(&Ask::Hello { version: VERSION })[..]).unwrap(), Ask::Hello { version: VERSION });
         for noise in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[255; 64], &[5, 0, 0, 0, 200, 1, 1, 1, 1]] {
             assert!(receive::<Ask>(noise).is_err());
-            let mut inbox = Inbox { bytes: noise.to_vec() };
-            assert!(inbox.next::<Ask>().is_err());
+            let mut inbox = Inbox::<Ask> { bytes: noise.to_vec(), ..Inbox::default() };
+            assert!(inbox.ready() && inbox.next().is_err());
         }
+    }
+
+    /// A socket that has bytes for a while.
+    struct Socket<'a>(&'a [u8]);
+
+    impl Read for Socket<'_> {
+        fn read(&mut self, into: &mut [u8]) -> Result<usize> {
+            if self.0.is_empty() { Err(ErrorKind::WouldBlock.into()) } else { self.0.read(into) }
+        }
+    }
+
+    #[test]
+    fn a_burst_of_small_frames_is_taken_part_by_part_and_costs_what_its_bytes_cost() {
+        let count = 300_000;
+        let burst = encode(&Ask::Return { count: 1 }).repeat(count);
+        let (mut socket, mut inbox, mut heard) = (Socket(&burst), Inbox::<Ask>::default(), 0);
+        while heard < count {
+            inbox.fill(&mut socket).unwrap();
+            assert!(inbox.bytes.len() < 2 * Ask::BODY_MAX, "{} bytes are held", inbox.bytes.len());
+            while inbox.ready() {
+                assert_eq!(inbox.next().unwrap(), Some(Ask::Return { count: 1 }));
+                heard += 1;
+            }
+        }
+        assert_eq!(inbox.next().unwrap(), None);
+    }
+
+    #[test]
+    fn no_question_is_as_long_as_an_answer_may_be() {
+        let head = (Ask::BODY_MAX as u32 + 1).to_le_bytes();
+        let mut asked = Inbox::<Ask> { bytes: head.to_vec(), ..Inbox::default() };
+        assert!(asked.next().is_err());
+        let mut told = Inbox::<Tell> { bytes: head.to_vec(), ..Inbox::default() };
+        assert_eq!((told.ready(), told.next().unwrap()), (false, None));
     }
 }

@@ -47,7 +47,7 @@ fn transport() -> RdmaTransport {
 fn rail(generation: u32) -> (Box<Rail>, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let control = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let opened = Opened { control, queues: Vec::new(), remote: 0, offers: 1, credits: 0, events: None, unproven: false };
+    let opened = Opened { control, queues: Vec::new(), remote: 0, offers: 1, notices: true, credits: 0, events: None, unproven: false };
     (Box::new(Rail::new(generation, 0, opened)), listener.accept().unwrap().0)
 }
 

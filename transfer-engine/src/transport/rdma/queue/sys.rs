@@ -217,7 +217,15 @@ impl Drop for QueuePair {
         // First to error, so that the peer hears of it. After the second call the device touches nothing for it any more.
         let _ = self.to_error();
         // SAFETY: it exists, and nobody has its pointer afterwards.
-        Kind::QueuePair.destroyed(unsafe { ib::ibv_destroy_qp(self.raw.get()) });
+        let code = unsafe { ib::ibv_destroy_qp(self.raw.get()) };
+        Kind::QueuePair.destroyed(code);
+        if let Err(cause) = check(code)
+            // Then the device was taken away, and touches nothing either.
+            && cause.raw_os_error() != Some(libc::EIO)
+        {
+            tracing::error!("the process ends: a device keeps a queue pair, and may still write to memory that others would get: {cause}");
+            std::process::abort();
+        }
     }
 }
 

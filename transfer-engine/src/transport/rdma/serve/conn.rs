@@ -12,10 +12,12 @@ use nix::sys::epoll::EpollFlags;
 use nix::sys::socket::{setsockopt, sockopt};
 use perilune_protocol::{Capability, SegmentId};
 use std::io::{ErrorKind, Write};
-use std::net::TcpStream;
+use std::net::{IpAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
+/// As many frames are answered before others have their turn.
+const FRAMES_MAX: usize = 16;
 /// No further frame is read while so many bytes wait to be sent.
 const UNSENT_PAUSE: usize = 64 << 10;
 /// A peer that lets so many bytes wait does not listen. Only what nobody asked for comes so far: withdrawals.
@@ -38,19 +40,22 @@ enum Phase {
     /// The queue pairs are being made, on this device.
     Connecting { device: usize },
     /// Kept for their life only: the peer moves the bytes.
-    Connected { device: usize, queues: Vec<Queue> },
+    Connected { device: usize, queues: Vec<Queue>, since: Instant },
     /// Was refused, and is closed once it was told so.
     Refused,
 }
 
 pub(super) struct Conn {
     stream: TcpStream,
-    inbox: Inbox,
+    pub(super) peer: IpAddr,
+    inbox: Inbox<Ask>,
     unsent: Vec<u8>,
     phase: Phase,
     wish: Option<(usize, Vec<End>)>,
     /// What it may send of notices.
     pub(super) purse: Purse,
+    /// It got keys, or another connection from its address did: a peer may ask for them over one of its rails only.
+    pub(super) known: bool,
     /// Requests of the connection manager for its queue pairs carry this.
     token: Option<u128>,
 }
@@ -64,8 +69,9 @@ impl Conn {
         setsockopt(&stream, sockopt::TcpKeepIdle, &idle)?;
         setsockopt(&stream, sockopt::TcpKeepInterval, &interval)?;
         setsockopt(&stream, sockopt::TcpKeepCount, &count)?;
-        let (phase, purse) = (Phase::New { since: Instant::now() }, Purse::default());
-        Ok(Self { stream, inbox: Inbox::default(), unsent: Vec::new(), phase, wish: None, purse, token: None })
+        let (peer, phase) = (stream.peer_addr()?.ip(), Phase::New { since: Instant::now() });
+        let (inbox, unsent, purse) = Default::default();
+        Ok(Self { stream, peer, inbox, unsent, phase, wish: None, purse, known: false, token: None })
     }
 
     pub(super) fn socket(&self) -> BorrowedFd<'_> {
@@ -74,15 +80,18 @@ impl Conn {
 
     pub(super) fn interest(&self) -> EpollFlags {
         let mut interest = EpollFlags::empty();
-        interest.set(EpollFlags::EPOLLIN, self.wants_more());
-        interest.set(EpollFlags::EPOLLOUT, !self.unsent.is_empty());
+        // Of frames that were read ahead no event tells, so it is asked for the one that comes when there is room for their answers.
+        let ahead = self.wants_more() && self.inbox.ready();
+        interest.set(EpollFlags::EPOLLIN, self.wants_more() && !ahead);
+        interest.set(EpollFlags::EPOLLOUT, ahead || !self.unsent.is_empty());
         interest
     }
 
-    /// When a peer came that has not said yet which device it wants.
+    /// Since when a peer has not said which device it wants, or, with queue pairs, has not shown that it has a right to anything.
     pub(super) fn silent_since(&self) -> Option<Instant> {
         match self.phase {
             Phase::New { since } | Phase::Greeted { since } => Some(since),
+            Phase::Connected { since, .. } if !self.known => Some(since),
             _ => None,
         }
     }
@@ -119,16 +128,17 @@ impl Conn {
     /// Receives, answers and sends what can be now.
     pub(super) fn turn(&mut self, offers: &[Offer], exports: &Exports, lent: &Lent) -> Result<(), String> {
         self.send()?;
-        if self.wants_more() {
+        if self.wants_more() && !self.inbox.ready() {
             self.inbox.fill(&self.stream).map_err(|e| match e.kind() {
                 ErrorKind::UnexpectedEof => "the peer closed it".to_owned(),
                 _ => e.to_string(),
             })?;
         }
-        // Frames that were read ahead are answered as room in the socket comes back: no event would announce them.
-        while self.wants_more()
-            && let Some(ask) = self.inbox.next::<Ask>().map_err(|e| e.to_string())?
-        {
+        for _ in 0..FRAMES_MAX {
+            if !self.wants_more() {
+                break;
+            }
+            let Some(ask) = self.inbox.next().map_err(|e| e.to_string())? else { break };
             self.asked(ask, offers, exports, lent)?;
             self.send()?;
         }
@@ -139,7 +149,7 @@ impl Conn {
     pub(super) fn connected(&mut self, outcome: Result<(Vec<Queue>, Vec<End>), Failure>) -> Result<(), String> {
         match (outcome, &self.phase) {
             (Ok((queues, ends)), &Phase::Connecting { device }) => {
-                self.phase = Phase::Connected { device, queues };
+                self.phase = Phase::Connected { device, queues, since: Instant::now() };
                 self.tell(&Tell::Connected { ends, credits: self.purse.standing });
             }
             (Ok(_), _) => {}
@@ -191,12 +201,14 @@ impl Conn {
             (Ask::Key { id, segment, capability }, Phase::Connected { .. }) => {
                 let grant = grant(segment, capability, exports, lent);
                 self.purse.trusted |= grant.is_ok();
+                self.known |= grant.is_ok();
                 self.tell(&Tell::Key { id, grant });
             }
-            (Ask::Credits { count }, Phase::Connected { device, .. }) if self.purse.trusted && !offers[*device].iwarp => {
-                self.purse.wanted = count.min(WISH_MAX);
+            (Ask::Credits { count }, Phase::Connected { device, .. }) if self.purse.trusted => {
+                // There never are any where no notices arrive, and the offer said so.
+                self.purse.wanted = if offers[*device].notices { count.min(WISH_MAX) } else { 0 };
             }
-            (Ask::Return { count }, Phase::Connected { .. }) if self.purse.holds(count) => self.purse.returned += count,
+            (Ask::Return { count }, Phase::Connected { .. }) if count > 0 && self.purse.holds(count) => self.purse.returned += count,
             (ask, _) => return Err(format!("out of turn: {ask:?}")),
         }
         Ok(())

@@ -8,11 +8,14 @@ use crate::transport::rdma::serve::{Note, Shared};
 use crate::transport::rdma::sys::{Capacity, Channel, CompletionQueue};
 use crate::transport::rdma::wire::End;
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::{Arc, mpsc};
 use std::thread::{self, Scope};
 
 /// As many peers are connected at one time; the others wait for their turn.
 const THREADS_MAX: usize = 8;
+/// As many of them from one address, so that one that leads us nowhere does not hold up the others; and on one device, if there are many.
+const FEW: usize = 2;
 /// The queue pairs that serve send nothing, and receive notices only: other one-sided operations leave no trace on this side.
 const CAPACITY: Capacity = Capacity { sends: 1, receives: 0, sges: 1, inline: 0 };
 /// Completions that fit beside one for each receive.
@@ -51,7 +54,8 @@ impl Station {
 /// A connection that wants queue pairs on a station for these ends.
 struct Wish {
     number: u64,
-    station: Arc<Station>,
+    peer: IpAddr,
+    device: usize,
     ends: Vec<End>,
     /// The connection manager connects them later.
     managed: bool,
@@ -60,7 +64,8 @@ struct Wish {
 pub(super) struct Connector {
     pub(super) stations: Vec<Arc<Station>>,
     waiting: VecDeque<Wish>,
-    running: usize,
+    /// The connections that have a thread, where they come from, and the device.
+    running: Vec<(u64, IpAddr, usize)>,
 }
 
 impl Connector {
@@ -69,13 +74,11 @@ impl Connector {
             let failed = |e| Failure::new(TransferErrorKind::Failed, format!("{}: cannot take notices: {e}", device.name));
             Station::new(device).map(Arc::new).map_err(failed)
         };
-        Ok(Self { stations: devices.iter().map(station).collect::<Result<_, Failure>>()?, waiting: VecDeque::new(), running: 0 })
+        Ok(Self { stations: devices.iter().map(station).collect::<Result<_, Failure>>()?, waiting: VecDeque::new(), running: Vec::new() })
     }
 
-    pub(super) fn queue(&mut self, number: u64, device: usize, ends: Vec<End>, managed: bool) {
-        if let Some(station) = self.stations.get(device) {
-            self.waiting.push_back(Wish { number, station: Arc::clone(station), ends, managed });
-        }
+    pub(super) fn queue(&mut self, number: u64, peer: IpAddr, device: usize, ends: Vec<End>, managed: bool) {
+        self.waiting.push_back(Wish { number, peer, device, ends, managed });
     }
 
     /// Of a connection that ended.
@@ -83,17 +86,26 @@ impl Connector {
         self.waiting.retain(|wish| wish.number != number);
     }
 
+    /// The wish whose turn it is, if there is a thread for it: the first whose address and device do not have their share.
+    fn next(&mut self, devices: usize) -> Option<Wish> {
+        let share = (THREADS_MAX / devices.max(1)).max(FEW);
+        let busy = |of: &dyn Fn(&(u64, IpAddr, usize)) -> bool| self.running.iter().filter(|running| of(running)).count();
+        let may = |wish: &Wish| busy(&|&(_, peer, _)| peer == wish.peer) < FEW && busy(&|&(_, _, device)| device == wish.device) < share;
+        let at = if self.running.len() < THREADS_MAX { self.waiting.iter().position(may)? } else { return None };
+        let wish = self.waiting.remove(at)?;
+        self.running.push((wish.number, wish.peer, wish.device));
+        Some(wish)
+    }
+
     /// Gives threads to those who wait, as far as there are any.
     pub(super) fn start<'scope>(&mut self, scope: &'scope Scope<'scope, '_>, notes: &mpsc::Sender<Note>, shared: &Arc<Shared>) {
-        while self.running < THREADS_MAX
-            && let Some(wish) = self.waiting.pop_front()
-        {
+        while let Some(wish) = self.next(self.stations.len()) {
             let (number, own, wake) = (wish.number, notes.clone(), Arc::clone(shared));
+            let station = Arc::clone(&self.stations[wish.device]);
             let work = move || {
-                let _ = own.send(Note::Connected(Connected { number, outcome: wish.station.connect(&wish) }));
+                let _ = own.send(Note::Connected(Connected { number, outcome: station.connect(&wish) }));
                 wake.wake.fire();
             };
-            self.running += 1;
             let thread = thread::Builder::new().name("pl-rdma-connect".to_owned()).stack_size(128 << 10);
             if let Err(e) = thread.spawn_scoped(scope, work) {
                 let failure = Failure::new(TransferErrorKind::Failed, format!("no thread to connect queue pairs: {e}"));
@@ -103,9 +115,9 @@ impl Connector {
         }
     }
 
-    /// One of the threads is free again.
-    pub(super) fn done(&mut self) {
-        self.running -= 1;
+    /// The thread of that connection is free again.
+    pub(super) fn done(&mut self, number: u64) {
+        self.running.retain(|running| running.0 != number);
     }
 }
 
@@ -125,5 +137,31 @@ impl Station {
         }
         let own = queues.iter().map(Queue::end).collect();
         Ok((queues, own))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neither_an_address_nor_a_device_holds_up_the_others() {
+        let mut connector = Connector { stations: Vec::new(), waiting: VecDeque::new(), running: Vec::new() };
+        let mut queue = |number: u64, peer: u8, device| {
+            connector.queue(number, IpAddr::from([10, 0, 0, peer]), device, Vec::new(), false);
+        };
+        (0..9).for_each(|number| queue(number, 0, 0));
+        (10..19).for_each(|number| queue(number, number as u8, 0));
+        (20..29).for_each(|number| queue(number, number as u8, 1));
+        let started =
+            |connector: &mut Connector| -> Vec<u64> { std::iter::from_fn(|| connector.next(2)).map(|wish| wish.number).collect() };
+        assert_eq!(started(&mut connector), [0, 1, 10, 11, 20, 21, 22, 23], "two of an address, four of a device");
+        connector.done(11);
+        assert_eq!(started(&mut connector), [12]);
+        connector.forget(2);
+        connector.done(1);
+        assert_eq!(started(&mut connector), [3]);
+        connector.done(20);
+        assert_eq!(started(&mut connector), [24]);
     }
 }

@@ -7,6 +7,7 @@ use crate::transport::rdma::queue::{Chain, Queue};
 use crate::transport::rdma::sys::{Access, Capacity, CompletionQueue, Live, Local, MemoryRegion, Status, Verb, WorkRequest, live};
 use crate::transport::rdma::wire::{self, Ask, End, Grant, Refusal, Tell, VERSION};
 use perilune_protocol::Capability;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Instant;
 
@@ -26,10 +27,14 @@ struct Rig {
 
 impl Rig {
     fn new() -> Self {
+        Self::with(LONG)
+    }
+
+    fn with(patience: Duration) -> Self {
         let settings = RdmaSettings { region: PIECE, ..RdmaSettings::default() };
         let devices = Devices::new(settings.clone()).unwrap();
         let (exports, at) = (Arc::new(Exports::default()), "127.0.0.1:0".parse().unwrap());
-        let server = start(at, Arc::clone(&exports), devices.get().unwrap().to_vec(), &settings, LONG).unwrap();
+        let server = start(at, Arc::clone(&exports), devices.get().unwrap().to_vec(), &settings, patience).unwrap();
         let (id, capability, memory) = (SegmentId::random(), Capability::random(), Memory::anonymous(SIZE).unwrap());
         exports.insert(id, Arc::clone(&memory), capability).unwrap();
         server.lend(id, &exports.find(id).unwrap()).unwrap();
@@ -279,6 +284,35 @@ fn notices_come_from_who_has_the_right_and_a_credit() {
         assert_eq!(peer.notify(number), Status::Success);
         assert_eq!(notices.next(LONG).map(|notice| notice.number), Some(number));
     }
+}
+
+#[test]
+#[ignore = "needs an RDMA device: scripts/rxe-vm"]
+fn queue_pairs_are_for_who_has_a_right() {
+    let rig = Rig::with(Duration::from_secs(3));
+    let stranger = Peer::new(&rig, 0, 1);
+    assert!(wire::receive::<Tell>(&stranger.stream).is_err(), "it shows nothing, so its connection ends");
+    // A peer asks for keys over one of its rails; the others from its address are left alone as well.
+    let (known, other) = (Peer::new(&rig, 0, 1), Peer::new(&rig, 0, 1));
+    assert!(known.key(&rig, rig.capability).is_ok());
+    let mut silent = TcpStream::connect(rig.server.at).unwrap();
+    assert_eq!(silent.read(&mut [0]).unwrap(), 0, "it came last, and is given up");
+    assert!(other.key(&rig, rig.capability).is_ok() && known.key(&rig, rig.capability).is_ok());
+}
+
+#[test]
+#[ignore = "needs an RDMA device: scripts/rxe-vm"]
+fn a_burst_of_questions_is_answered_in_turn_and_one_for_nothing_is_not() {
+    let rig = Rig::new();
+    let mut peer = Peer::new(&rig, 0, 1);
+    let question = |id| wire::encode(&Ask::Key { id, segment: rig.id, capability: rig.capability });
+    let burst: Vec<u8> = (0..500).flat_map(question).collect();
+    peer.stream.write_all(&burst).unwrap();
+    for number in 0..500 {
+        assert!(matches!(wire::receive::<Tell>(&peer.stream).unwrap(), Tell::Key { id, grant: Ok(_) } if id == number));
+    }
+    wire::send(&peer.stream, &Ask::Return { count: 0 }).unwrap();
+    assert!(wire::receive::<Tell>(&peer.stream).is_err(), "its connection ends");
 }
 
 #[test]

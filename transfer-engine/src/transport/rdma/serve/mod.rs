@@ -2,6 +2,13 @@
 //!
 //! One thread, one epoll. What may take long has threads of its own: connecting queue pairs (the address of the peer must be found first),
 //! and registering memory (the thread that lends it).
+//!
+//! # Who can reach what
+//!
+//! The right to a segment is checked when its keys are asked for; of what happens afterwards only the devices know, and they check keys. All
+//! segments share one protection domain of each device, so a peer with queue pairs can reach one whose capability it never had, if it
+//! guesses an address in it and the 32 bits of its key: a wrong guess costs it its queue pair. That is why peers get queue pairs for a
+//! moment only without showing a capability, and why the port belongs into a network whose hosts are trusted.
 
 mod conn;
 mod connect;
@@ -21,7 +28,7 @@ use crate::transport::Server;
 use crate::transport::rdma::device::{Device, Devices};
 use crate::transport::rdma::manager::Listener;
 use crate::transport::rdma::wire::Offer;
-use connect::{Connected, Connector};
+use connect::{Connected, Connector, Station};
 use lent::Lent;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use notices::Desk;
@@ -39,7 +46,7 @@ use std::time::Duration;
 const LISTENER: u64 = 0;
 const WAKE: u64 = 1;
 const FIRST_DEVICE: u64 = 2;
-/// How long a peer may take to say which device it wants.
+/// How long a peer may take to say which device it wants, and then to show a capability.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 
 /// A running server; stops when dropped.
@@ -110,11 +117,11 @@ fn start(
         let Some(manager) = manager else { continue };
         epoll.add(&**manager.events(), EpollEvent::new(EpollFlags::EPOLLIN, number)).map_err(|e| refused(e.into()))?;
     }
-    let offer = |(device, manager): (&Arc<Device>, &Option<Listener>)| {
+    let offer = |((device, manager), station): ((&Arc<Device>, &Option<Listener>), &Arc<Station>)| {
         let manager = manager.as_ref().map(Listener::port);
-        Offer { name: device.name.clone(), gid: device.gid, iwarp: device.iwarp, manager }
+        Offer { name: device.name.clone(), gid: device.gid, iwarp: device.iwarp, notices: station.depth > 0, manager }
     };
-    let offers = devices.iter().zip(&managers).map(offer).collect();
+    let offers = devices.iter().zip(&managers).zip(&connector.stations).map(offer).collect();
     let (notes, heard) = mpsc::channel();
     let reactor = Reactor {
         epoll,

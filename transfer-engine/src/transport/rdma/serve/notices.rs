@@ -4,7 +4,8 @@
 //! ready. Half of the places are standing credits: each connection is told of a few when it is made, and gets used ones back by itself. A
 //! peer that came too late for any, or wants more, asks; that is served from the other half, in turn, and who asks uses or returns it. So a
 //! crowd of silent peers cannot keep a new one from being heard, at the price of a round trip for each of its notices. A peer that keeps what
-//! it asked for, while others wait, is disconnected: a process that was stopped, or one that fell asleep before it could return them.
+//! it asked for and uses none of it, while others wait, is disconnected: a process that was stopped, or one that fell asleep before it could
+//! return them.
 
 use crate::notice::Mailbox;
 use crate::transport::rdma::notify::WISH_MAX;
@@ -20,7 +21,7 @@ const STANDING: u32 = 8;
 /// Standing credits of all connections together.
 const STANDING_MAX: u32 = (crate::notice::PLACES / 2) as u32;
 
-/// So long a connection may keep credits it asked for while others wait for some.
+/// So long a connection may keep credits it asked for, and use none of its own, while others wait for some.
 pub(super) const KEEP_MAX: Duration = Duration::from_secs(2);
 
 /// What a connection may send. Its credits are given out, on their way back as notices, or returned.
@@ -39,8 +40,8 @@ pub(super) struct Purse {
     pub(super) wanted: u32,
     /// Given back since the desk looked.
     pub(super) returned: u32,
-    /// Since when it holds more than the standing ones.
-    more_since: Option<Instant>,
+    /// Since when it holds more than the standing ones, and has used and returned none.
+    idle_since: Option<Instant>,
 }
 
 impl Purse {
@@ -48,14 +49,10 @@ impl Purse {
         count <= self.held.saturating_sub(self.returned)
     }
 
-    /// Whether it keeps from others what it asked for.
-    pub(super) fn hoards(&self) -> bool {
-        self.more_since.is_some_and(|since| since.elapsed() >= KEEP_MAX)
-    }
-
     fn hold(&mut self, held: u32) {
+        let since = self.idle_since.filter(|_| held >= self.held);
         self.held = held;
-        self.more_since = if held > self.standing { self.more_since.or_else(|| Some(Instant::now())) } else { None };
+        self.idle_since = (held > self.standing).then(|| since.unwrap_or_else(Instant::now));
     }
 
     /// Credits it should get now. Those it used come back when half of the standing ones are gone, not one by one.
@@ -80,7 +77,14 @@ pub(super) struct Desk {
     /// Notices that came, with the connection they came over.
     arrived: VecDeque<(u64, u32)>,
     /// Connections that are due credits, in turn.
-    hungry: VecDeque<u64>,
+    hungry: VecDeque<Hungry>,
+}
+
+/// A connection that is due credits.
+pub(super) struct Hungry {
+    pub(super) number: u64,
+    device: usize,
+    since: Instant,
 }
 
 impl Desk {
@@ -141,8 +145,10 @@ impl Desk {
         let returned = std::mem::take(&mut purse.returned).min(purse.held);
         purse.hold(purse.held - returned);
         self.take_back(purse.device, returned);
-        if purse.due() > 0 && !self.hungry.contains(&number) {
-            self.hungry.push_back(number);
+        if purse.due() == 0 {
+            self.hungry.retain(|hungry| hungry.number != number);
+        } else if self.hungry.iter().all(|hungry| hungry.number != number) {
+            self.hungry.push_back(Hungry { number, device: purse.device, since: Instant::now() });
         }
     }
 
@@ -151,26 +157,36 @@ impl Desk {
         !self.hungry.is_empty()
     }
 
-    /// Whose turn it is to get credits. A connection that is gone is passed over.
-    pub(super) fn hungry(&mut self) -> Option<u64> {
-        self.hungry.pop_front()
+    /// Whether a connection keeps from others what it asked for: credits it does not use, for one who has waited as long.
+    pub(super) fn hoards(&self, number: u64, purse: &Purse, now: Instant) -> bool {
+        let Some(idle) = purse.idle_since else { return false };
+        // Who waits for a receive of another device is helped by nothing that comes back here.
+        let waits = |hungry: &Hungry| hungry.number != number && (hungry.device == purse.device || self.left[hungry.device] > 0);
+        let late = |since: Instant| now.saturating_duration_since(since) >= KEEP_MAX;
+        late(idle) && self.hungry.iter().any(|hungry| waits(hungry) && late(hungry.since))
     }
 
-    /// Gives a connection what it is due, as far as there is room, and says how much. `None` when there is none: it stays first in turn.
-    pub(super) fn feed(&mut self, number: u64, purse: &mut Purse) -> Option<u32> {
+    /// Whose turn it is to get credits, among those whose device has any. A connection that is gone is passed over.
+    pub(super) fn hungry(&mut self) -> Option<Hungry> {
+        let at = self.hungry.iter().position(|hungry| self.left[hungry.device] > 0)?;
+        self.hungry.remove(at)
+    }
+
+    /// Gives a connection what it is due, as far as there is room, and says how much. `None` when the queue has none: it stays first in turn.
+    pub(super) fn feed(&mut self, hungry: Hungry, purse: &mut Purse) -> Option<u32> {
         let due = purse.due();
         if due == 0 {
             return Some(0);
         }
         let count = self.give(purse.device, due);
         if count == 0 {
-            self.hungry.push_front(number);
+            self.hungry.push_front(hungry);
             return None;
         }
         purse.hold(purse.held + count);
         purse.wanted = purse.wanted.saturating_sub(count);
         if purse.due() > 0 {
-            self.hungry.push_back(number);
+            self.hungry.push_back(Hungry { since: Instant::now(), ..hungry });
         }
         Some(count)
     }
@@ -188,6 +204,7 @@ impl Desk {
                 tracing::debug!(number, "a notice was dropped: {cause}");
             }
         }
+        self.hungry.retain(|hungry| hungry.number != number);
         for end in &purse.ends {
             self.owners.remove(&(purse.device, *end));
         }
@@ -211,107 +228,4 @@ impl Desk {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::notice::{Notices, PLACES};
-
-    fn desk(receives: u32) -> (Desk, Notices) {
-        let mailbox = Arc::new(Mailbox::default());
-        let notices = Notices::new(Arc::clone(&mailbox));
-        (Desk { left: vec![receives], ..Desk::new(mailbox, Vec::new()) }, notices)
-    }
-
-    fn admitted(desk: &mut Desk, number: u64) -> Purse {
-        let end = End { number: number as u32, psn: 0, gid: [0; 16], lid: 0, mtu: 1024, reads: 1, answers: 1 };
-        let mut purse = Purse::default();
-        desk.admit(number, 0, &[end], &mut purse);
-        Purse { trusted: true, ..purse }
-    }
-
-    /// All credits that are due and there, by connection.
-    fn fed(desk: &mut Desk, purses: &mut [Purse]) -> Vec<(u64, u32)> {
-        let mut all = Vec::new();
-        while let Some(number) = desk.hungry() {
-            match desk.feed(number, &mut purses[number as usize]) {
-                Some(count) => all.push((number, count)),
-                None => break,
-            }
-        }
-        all
-    }
-
-    #[test]
-    fn a_crowd_of_silent_peers_leaves_room_for_one_that_asks() {
-        let (mut desk, notices) = desk(PLACES as u32);
-        let crowd = u64::from(STANDING_MAX / STANDING);
-        let mut purses: Vec<Purse> = (0..crowd + 2).map(|number| admitted(&mut desk, number)).collect();
-        let late = crowd as usize;
-        assert_eq!((purses[late - 1].standing, purses[late].standing), (STANDING, 0));
-        let mut told = 0;
-        // It asks, sends, and asks again, until the queue is full.
-        loop {
-            purses[late].wanted = WISH_MAX;
-            desk.look_at(crowd, &mut purses[late]);
-            let got: u32 = fed(&mut desk, &mut purses).into_iter().map(|(_, count)| count).sum();
-            if got == 0 {
-                break;
-            }
-            for _ in 0..got {
-                desk.take(crowd, told, &mut purses[late]).unwrap();
-                told += 1;
-            }
-        }
-        assert_eq!(told as usize, PLACES / 2, "all that the others may not use");
-        assert!(desk.take(crowd, told, &mut purses[late]).is_err(), "no credit is left");
-        // Another one that waits gets its turn with the next places, whoever asked more.
-        let other = late + 1;
-        purses[other].wanted = 3;
-        desk.look_at(crowd + 1, &mut purses[other]);
-        (0..20).for_each(|_| assert!(notices.next(Duration::ZERO).is_some()));
-        let got = fed(&mut desk, &mut purses);
-        assert_eq!(got, [(crowd, 20)]);
-        (0..20).for_each(|_| assert!(notices.next(Duration::ZERO).is_some()));
-        assert_eq!(fed(&mut desk, &mut purses), [(crowd + 1, 3), (crowd, 12)]);
-        // What is returned, or left behind by one that ends, is there for others.
-        purses[other].returned = 3;
-        desk.look_at(crowd + 1, &mut purses[other]);
-        let before = desk.left[0];
-        purses.iter_mut().zip(0..).for_each(|(purse, number)| desk.leave(number, purse));
-        assert_eq!((desk.standing, desk.left[0]), (0, PLACES as u32));
-        assert!(before < PLACES as u32 && desk.owners.is_empty());
-        assert_eq!(desk.mailbox.promise(PLACES), PLACES - (told as usize - 40));
-    }
-
-    #[test]
-    fn no_more_is_given_than_a_device_has_receives_and_a_hoarder_gets_no_more() {
-        let (mut desk, _notices) = desk(STANDING + WISH_MAX + 1);
-        let mut purses = vec![admitted(&mut desk, 0), admitted(&mut desk, 1)];
-        for _ in 0..3 {
-            purses[0].wanted = WISH_MAX;
-            desk.look_at(0, &mut purses[0]);
-            fed(&mut desk, &mut purses);
-        }
-        assert_eq!((purses[0].held, purses[1].held, desk.left[0]), (STANDING + WISH_MAX - STANDING + 1, STANDING, 0));
-        assert!(purses[0].more_since.is_some() && purses[1].more_since.is_none() && !purses[0].hoards());
-        purses[0].returned = purses[0].held - STANDING;
-        desk.look_at(0, &mut purses[0]);
-        assert!(purses[0].more_since.is_none());
-        purses[0].hold(STANDING + WISH_MAX);
-        assert!(purses[0].holds(WISH_MAX) && !purses[0].holds(WISH_MAX + STANDING + 1));
-    }
-
-    #[test]
-    fn used_credits_come_back_together_and_only_trust_is_heard() {
-        let (mut desk, notices) = desk(PLACES as u32);
-        let mut purses = vec![admitted(&mut desk, 0)];
-        for value in 0..STANDING {
-            desk.take(0, value, &mut purses[0]).unwrap();
-            let got = fed(&mut desk, &mut purses);
-            assert_eq!(got.is_empty(), (value + 1) % STANDING.div_ceil(2) != 0, "after {value}: {got:?}");
-        }
-        purses[0].trusted = false;
-        assert!(desk.take(0, 99, &mut purses[0]).is_err());
-        let all: Vec<u32> = std::iter::from_fn(|| notices.next(Duration::ZERO).map(|notice| notice.number)).collect();
-        assert_eq!(all, (0..STANDING).collect::<Vec<_>>());
-    }
-}
+mod tests;

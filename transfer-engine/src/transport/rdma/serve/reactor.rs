@@ -13,15 +13,17 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags, EpollTimeout};
 use std::collections::HashMap;
 use std::io::ErrorKind;
-use std::net::TcpListener;
+use std::net::{IpAddr, TcpListener};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::thread::{self, Scope};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const EVENTS: usize = 64;
 /// How long new connections wait when the process has no descriptor left for them.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// As many connections may be there that have shown no right to anything; those that came first make room for more.
+pub(super) const STRANGERS_MAX: usize = if cfg!(test) { 64 } else { 1024 };
 
 pub(super) struct Reactor {
     pub(super) epoll: Epoll,
@@ -38,7 +40,7 @@ pub(super) struct Reactor {
     /// For the connecting threads.
     pub(super) notes: mpsc::Sender<Note>,
     pub(super) heard: mpsc::Receiver<Note>,
-    /// How long a peer may take to say which device it wants.
+    /// How long a peer may take to say which device it wants, and then to show a capability.
     pub(super) patience: Duration,
     pub(super) conns: HashMap<u64, Served>,
     pub(super) next: u64,
@@ -101,7 +103,7 @@ impl Reactor {
         let ended = served.conn.turn(&self.offers, &self.exports, &self.shared.lent);
         if let Some((device, ends)) = served.conn.wish() {
             let managed = served.conn.token().is_some();
-            self.connector.queue(number, device, ends, managed);
+            self.connector.queue(number, served.conn.peer, device, ends, managed);
         }
         self.desk.look_at(number, &mut served.conn.purse);
         self.settle(number, ended);
@@ -158,16 +160,19 @@ impl Reactor {
             let taken = self.desk.take(number, value, &mut served.conn.purse);
             self.settle(number, taken);
         }
-        while let Some(number) = self.desk.hungry() {
+        while let Some(hungry) = self.desk.hungry() {
+            let number = hungry.number;
             let Some(served) = self.conns.get_mut(&number) else { continue };
-            let Some(count) = self.desk.feed(number, &mut served.conn.purse) else { break };
+            let Some(count) = self.desk.feed(hungry, &mut served.conn.purse) else { break };
             if count > 0 {
                 let told = served.conn.tell_unasked(&encode(&Tell::Credits { count }));
                 self.settle(number, told);
             }
         }
         if self.desk.short() {
-            let hoarders: Vec<u64> = self.conns.iter().filter(|(_, served)| served.conn.purse.hoards()).map(|(n, _)| *n).collect();
+            let now = Instant::now();
+            let hoards = |(number, served): &(&u64, &Served)| self.desk.hoards(**number, &served.conn.purse, now);
+            let hoarders: Vec<u64> = self.conns.iter().filter(hoards).map(|(number, _)| *number).collect();
             for number in hoarders {
                 self.settle(number, Err("it kept credits that others wait for".to_owned()));
             }
@@ -177,7 +182,7 @@ impl Reactor {
     fn hear(&mut self, note: Note) {
         match note {
             Note::Connected(Connected { number, outcome }) => {
-                self.connector.done();
+                self.connector.done(number);
                 // Of a connection that ended meanwhile the queue pairs are dropped here.
                 let Some(served) = self.conns.get_mut(&number) else { return };
                 if let (Ok((_, ends)), Some(device)) = (&outcome, served.conn.connecting()) {
@@ -205,7 +210,25 @@ impl Reactor {
 
     fn close_late(&mut self) {
         let late = |served: &Served| served.conn.silent_since().is_some_and(|at| at.elapsed() >= self.patience);
-        self.conns.retain(|_, served| !late(served));
+        let late: Vec<(u64, IpAddr)> = self.conns.iter().filter(|(_, served)| late(served)).map(|(n, s)| (*n, s.conn.peer)).collect();
+        for (number, peer) in late {
+            let vouched = self.conns.values().any(|served| served.conn.purse.trusted && served.conn.peer == peer);
+            match self.conns.get_mut(&number) {
+                Some(served) if vouched && served.conn.device().is_some() => served.conn.known = true,
+                _ => self.close(number),
+            }
+        }
+    }
+
+    /// Closes the oldest connections of strangers while there are too many.
+    fn crowd_out(&mut self) {
+        if self.conns.len() <= STRANGERS_MAX {
+            return;
+        }
+        let mut strangers: Vec<u64> = self.conns.iter().filter(|(_, served)| !served.conn.known).map(|(number, _)| *number).collect();
+        strangers.sort_unstable();
+        let many = strangers.len().saturating_sub(STRANGERS_MAX);
+        strangers[..many].iter().for_each(|number| self.close(*number));
     }
 
     fn accept(&mut self) {
@@ -228,6 +251,7 @@ impl Reactor {
             match conn {
                 Ok(conn) => {
                     self.conns.insert(number, Served { conn, interest: EpollFlags::EPOLLIN });
+                    self.crowd_out();
                 }
                 Err(e) => tracing::warn!("an RDMA connection could not be served: {e}"),
             }

@@ -1,6 +1,7 @@
 //! The exchange over real sockets, as far as it goes without a device: who is answered, refused, given up, and who gets keys.
 
 use super::conn::grant;
+use super::reactor::STRANGERS_MAX;
 use super::*;
 use crate::memory::Memory;
 use crate::transport::rdma::wire::{self, Ask, ENDS_MAX, End, Refusal, Tell, VERSION};
@@ -76,7 +77,9 @@ fn noise_and_questions_out_of_turn_end_their_own_connection_only() {
         wire::send(&peer, &after_greeting).unwrap();
         closed(&peer);
     }
-    for noise in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0xff; 5000], &[1, 0, 0, 0, 77]] {
+    // No question is so long.
+    let long = ((64 << 10) + 1_u32).to_le_bytes();
+    for noise in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0xff; 5000], &[1, 0, 0, 0, 77], &long] {
         let mut peer = peer(&server);
         peer.write_all(noise).unwrap();
         closed(&peer);
@@ -94,6 +97,15 @@ fn who_does_not_say_what_it_wants_is_given_up() {
     assert!(matches!(wire::receive(&greeted).unwrap(), Tell::Devices { .. }));
     [&silent, &slow, &greeted].into_iter().for_each(closed);
     answered(&peer(&server));
+}
+
+#[test]
+fn a_crowd_of_strangers_keeps_nobody_out() {
+    let server = server(LONG);
+    let crowd: Vec<TcpStream> = (0..=STRANGERS_MAX).map(|_| peer(&server)).collect();
+    closed(&crowd[0]);
+    answered(&crowd[1]);
+    answered(&crowd[STRANGERS_MAX]);
 }
 
 #[test]
