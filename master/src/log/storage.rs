@@ -57,7 +57,7 @@ impl Storage for Store {
     }
 
     /// Asked for by a leader whose follower lags behind the cut. The members are those of now, not those of the snapshot's entry, among
-    /// whom the follower may not yet have been; it leaves out the changes up to [`Members::index`].
+    /// whom the follower may not yet have been; it leaves out the changes up to [`super::members::Members::index`].
     fn snapshot(&self, request_index: u64, _: u64) -> raft::Result<Snapshot> {
         let Some(id) = self.newest.filter(|id| id.index >= request_index) else {
             self.want_snapshot();
