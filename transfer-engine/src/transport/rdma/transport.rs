@@ -27,6 +27,8 @@ pub(super) const WAKE: u64 = u64::MAX;
 pub(super) const CHANNELS: u64 = 1 << 40;
 /// Added to the generation of a rail whose connection manager has an event.
 pub(super) const MANAGERS: u64 = 1 << 32;
+/// Spinning keeps the processor to itself for so long: what a device in hardware takes for a small transfer.
+const ALONE: Duration = Duration::from_micros(10);
 /// A lane that always has something done looks after its sockets once in so many steps; any other does before it sleeps.
 pub(super) const LOOK: u32 = 64;
 
@@ -229,7 +231,12 @@ impl Transport for RdmaTransport {
             if !done.is_empty() {
                 return self.patience.waited(begun);
             }
-            std::hint::spin_loop();
+            if begun.elapsed() < ALONE {
+                std::hint::spin_loop();
+            } else {
+                // Others may need this processor: a software device moves the very bytes on it.
+                std::thread::yield_now();
+            }
         }
         // Armed first and looked at once more: a completion in between would raise no event.
         let armed = self.arm();
