@@ -2,11 +2,9 @@
 
 use crate::api::{self, App};
 use crate::config::MasterConfig;
-use crate::engine::{Brain, Clock, Engine};
-use crate::log::{Log, LogConfig, LogError};
+use crate::engine::{Brain, Clock, Engine, Inner, Throne};
+use crate::log::{Log, LogConfig, LogError, Members};
 use crate::rpc;
-use crate::work::{Bell, evict, housekeeping};
-use perilune_state::State;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -53,17 +51,17 @@ pub enum StartError {
 
 /// A running master. Dropping it stops it.
 pub struct Master {
-    engine: Engine,
+    throne: Arc<Throne>,
     runtime: Option<Runtime>,
-    workers: Vec<JoinHandle<()>>,
-    housekeeping: Arc<Bell>,
+    /// Begins and ends reigns.
+    keeper: Option<JoinHandle<()>>,
     stop: watch::Sender<bool>,
     rpc: SocketAddr,
     http: Vec<SocketAddr>,
 }
 
 impl Master {
-    /// Opens the data directory, takes the lead, and serves.
+    /// Opens the data directory and serves: at once when it is alone, as a member of a group whenever it leads.
     pub fn start(config: MasterConfig) -> Result<Self, StartError> {
         Self::start_with(config, |router| router)
     }
@@ -86,47 +84,44 @@ impl Master {
         let rpc = local(&rpc_listener, config.rpc);
         let http = http_listeners.iter().zip(&config.http).map(|(l, a)| local(l, *a)).collect();
 
+        let peers = match config.peer_listen {
+            Some(address) => Some(Arc::new(listen_std(address)?)),
+            None => None,
+        };
         let clock = Clock::begin();
-        let state = Arc::new(State::new(config.rules()));
+        let members = Members::begin(config.peers.clone()).map_err(StartError::Config)?;
         let log_config = LogConfig {
             dir: config.data_dir.clone(),
+            member: config.member,
+            members,
+            cluster: config.cluster,
+            listen: peers,
             durability: config.durability,
             snapshot_entries: config.snapshot_entries,
             ..LogConfig::default()
         };
-        let brain = Brain::new(state.clone(), clock);
-        let unreadable = brain.unreadable();
+        let brain = Brain::new(config.rules(), clock);
+        let seat = brain.seat();
         let log = Log::open(log_config, brain)?;
-        if let Some(what) = unreadable.get() {
+        if let Some(what) = seat.unreadable() {
             log.close();
-            return Err(StartError::Newer { dir: config.data_dir, what: what.clone() });
+            return Err(StartError::Newer { dir: config.data_dir, what: what.into() });
         }
-        for overlap in state.lead(clock.now()) {
-            tracing::error!(key = %overlap.key, "a committed object overlaps another and was left out: {}", overlap.why);
-        }
-        tracing::info!(objects = state.index.len(), segments = state.segments.table().len(), applied = log.status().applied, "leading");
-        let engine = Engine::new(state, log, clock, config, rpc);
-
+        let throne = Arc::new(Throne::new(Arc::new(Inner::new(seat, log, clock, config, rpc)), runtime.handle().clone()));
         let (stop, stopped) = watch::channel(false);
-        let housekeeping = Arc::new(Bell::default());
-        let router = extend(api::router(App::new(Arc::new(engine.clone()))));
-        runtime.spawn(rpc::server::run(engine.clone(), rpc_listener, stopped.clone()));
+        let mut master = Self { throne, runtime: None, keeper: None, stop, rpc, http };
+        // A group of one serves when this returns.
+        master.throne.follow().map_err(StartError::Thread)?;
+        let router = extend(master.router());
+        runtime.spawn(rpc::server::run(master.throne.clone(), rpc_listener, stopped.clone()));
         for listener in http_listeners {
             runtime.spawn(api::serve::run(listener, router.clone(), stopped.clone()));
         }
-        let mut master = Self { engine, runtime: None, workers: Vec::new(), housekeeping, stop, rpc, http };
-        master.spawn_workers(runtime.handle().clone()).map_err(StartError::Thread)?;
+        let throne = master.throne.clone();
+        let keeper = std::thread::Builder::new().name("throne".into()).spawn(move || throne.run(stopped));
+        master.keeper = Some(keeper.map_err(StartError::Thread)?);
         master.runtime = Some(runtime);
         Ok(master)
-    }
-
-    fn spawn_workers(&mut self, handle: tokio::runtime::Handle) -> io::Result<()> {
-        let named = |name: &str| std::thread::Builder::new().name(name.into());
-        let engine = self.engine.clone();
-        self.workers.push(named("evict").spawn(move || evict::run(&engine))?);
-        let (engine, bell) = (self.engine.clone(), self.housekeeping.clone());
-        self.workers.push(named("housekeeping").spawn(move || housekeeping::run(&engine, &bell, &handle))?);
-        Ok(())
     }
 
     /// Where clients call.
@@ -139,17 +134,17 @@ impl Master {
         &self.http
     }
 
-    /// The door to the state, for embedders and tests.
-    pub fn engine(&self) -> &Engine {
-        &self.engine
+    /// The door to the state, for embedders and tests: of the reign that is.
+    pub fn engine(&self) -> Engine {
+        self.throne.engine()
     }
 
     /// The HTTP faces, to be served elsewhere as well.
     pub fn router(&self) -> axum::Router {
-        api::router(App::new(Arc::new(self.engine.clone())))
+        api::router(App::new(self.throne.clone()))
     }
 
-    /// Ends listeners, workers and the log, in that order. What was acknowledged is stored.
+    /// Ends listeners, workers and the log, in that order; in a group the lead goes to another first. What was acknowledged is stored.
     pub fn stop(self) {
         drop(self);
     }
@@ -158,12 +153,12 @@ impl Master {
 impl Drop for Master {
     fn drop(&mut self) {
         let _ = self.stop.send(true);
-        self.housekeeping.stop();
-        self.engine.inner.evictor.bell.stop();
-        for worker in self.workers.drain(..) {
-            let _ = worker.join();
+        if let Some(keeper) = self.keeper.take() {
+            let _ = keeper.join();
         }
-        self.engine.inner.log.close();
+        // For a master that did not come so far.
+        self.throne.end();
+        self.throne.close();
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_timeout(Duration::from_secs(2));
         }
@@ -172,6 +167,15 @@ impl Drop for Master {
 
 fn listen(runtime: &Runtime, address: SocketAddr, purpose: &'static str, flag: &'static str) -> Result<TcpListener, StartError> {
     runtime.block_on(TcpListener::bind(address)).map_err(|cause| StartError::Listen { address, purpose, flag, cause })
+}
+
+fn listen_std(address: SocketAddr) -> Result<std::net::TcpListener, StartError> {
+    std::net::TcpListener::bind(address).map_err(|cause| StartError::Listen {
+        address,
+        purpose: "the other masters",
+        flag: "--peer-listen",
+        cause,
+    })
 }
 
 fn local(listener: &TcpListener, asked: SocketAddr) -> SocketAddr {

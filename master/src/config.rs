@@ -1,12 +1,13 @@
 //! The settings of a master.
 
-use crate::log::Durability;
+use crate::log::{Durability, Member, Members};
 use perilune_state::Rules;
 use perilune_state::place::Placement;
 use perilune_state::segments::nodes::Silence;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+use uuid::Uuid;
 
 /// Everything a master is started with.
 #[derive(Clone, Debug)]
@@ -37,6 +38,15 @@ pub struct MasterConfig {
     pub eviction_high_watermark: f64,
     /// How segments are chosen.
     pub placement: Placement,
+    /// This master's id in its group, at least 1.
+    pub member: u64,
+    /// The masters of the group as it begins, this one among them, the same for all; empty: this one alone. `address` is where a master's
+    /// log is called by the others, `service` where clients call it.
+    pub peers: Vec<Member>,
+    /// Where the other masters call; needed in a group.
+    pub peer_listen: Option<SocketAddr>,
+    /// The group's id, the same for all its masters; one alone makes its own.
+    pub cluster: Option<Uuid>,
     /// Allow listeners beyond loopback although nothing authenticates callers.
     pub insecure: bool,
 }
@@ -57,6 +67,10 @@ impl Default for MasterConfig {
             lost_after: Duration::from_secs(10),
             eviction_high_watermark: 0.9,
             placement: Placement::Random,
+            member: 1,
+            peers: Vec::new(),
+            peer_listen: None,
+            cluster: None,
             insecure: false,
         }
     }
@@ -78,13 +92,35 @@ impl MasterConfig {
         if self.put_release < self.put_discard {
             return Err(format!("put-release {:?} must not be shorter than put-discard {:?}", self.put_release, self.put_discard));
         }
-        let beyond = std::iter::once(&self.rpc).chain(&self.http).find(|a| !a.ip().is_loopback());
+        self.check_group()?;
+        let beyond = std::iter::once(&self.rpc).chain(&self.http).chain(&self.peer_listen).find(|a| !a.ip().is_loopback());
         match beyond {
             Some(address) if !self.insecure => Err(format!(
                 "{address} can be reached from other machines and nothing authenticates callers yet: listen on 127.0.0.1, or accept it with --insecure"
             )),
             _ => Ok(()),
         }
+    }
+
+    fn check_group(&self) -> Result<(), String> {
+        let me = self.member;
+        if self.peers.is_empty() {
+            return if me == 0 { Err("member ids begin at 1".into()) } else { Ok(()) };
+        }
+        let members = Members::begin(self.peers.clone())?;
+        if members.get(me).is_none() {
+            return Err(format!("this master has the id {me}, which is not among its peers: name every master there, this one too"));
+        }
+        if let Some(lacking) = self.peers.iter().find(|m| m.address.is_empty() || m.service.is_empty()) {
+            return Err(format!("master {} needs an address for its peers and one for clients", lacking.id));
+        }
+        if self.peers.len() > 1 && (self.peer_listen.is_none() || self.cluster.is_none()) {
+            return Err(
+                "a group of masters needs a place where the peers call (--peer-listen) and an id that all of them are given (--cluster)"
+                    .into(),
+            );
+        }
+        Ok(())
     }
 
     /// The part the brain decides by.

@@ -1,29 +1,87 @@
-//! The state as the log drives it.
+//! The state as the log drives it, and how a reign gets one of its own.
 
 use super::Clock;
 use crate::log::{Machine, SnapshotWriter};
 use perilune_protocol::FaultCode;
+use perilune_state::apply::{Overlap, Rules};
 use perilune_state::{Applied, Effect, State, snapshot};
 use std::io;
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Owned by the log's thread; shares the state with the engine.
 pub struct Brain {
-    state: Arc<State>,
+    seat: Arc<Seat>,
+    rules: Rules,
     clock: Clock,
-    /// The first effect that could not be read. Written by the log's thread, read when the log has been opened.
-    unreadable: Arc<OnceLock<String>>,
+}
+
+/// Where the log's thread and the engine agree whose state it is.
+pub(crate) struct Seat {
+    known: Mutex<Known>,
+    /// The term this member leads in; 0 is none. Written (release) by the log's thread before anything of another leader is applied and
+    /// before a lease of another term is shown; read (acquire) by whoever vouches for an answer.
+    term: AtomicU64,
+    /// The first effect that could not be read. Written by the log's thread.
+    unreadable: OnceLock<String>,
+}
+
+/// The log's thread holds its lock while it applies an effect. Others take it to exchange the state, twice in a reign.
+struct Known {
+    state: Arc<State>,
+    /// A reign has begun with this very state, or tried to: no other can.
+    used: bool,
+}
+
+impl Seat {
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The term this member leads in; 0 is none.
+    pub(crate) fn term(&self) -> u64 {
+        self.term.load(Ordering::Acquire)
+    }
+
+    /// What is known now.
+    pub(crate) fn state(&self) -> Arc<State> {
+        Arc::clone(&self.lock().state)
+    }
+
+    /// What was committed and cannot be read: a newer release wrote it, and to lead without it would forget it.
+    pub(crate) fn unreadable(&self) -> Option<&str> {
+        self.unreadable.get().map(String::as_str)
+    }
+
+    /// A state for a reign in `term`, in which nothing has been proposed yet and so nothing is applied: as it is, or, where an earlier reign
+    /// left its traces, a copy. With what no object could be given. `None` when the lead is lost again.
+    pub(crate) fn take(&self, term: u64, now: u64) -> Option<(Arc<State>, Vec<Overlap>)> {
+        let (known, used) = {
+            let mut known = self.lock();
+            (Arc::clone(&known.state), std::mem::replace(&mut known.used, true))
+        };
+        let state = if used { Arc::new(snapshot::copy(&known)) } else { known };
+        let overlaps = state.prepare(now);
+        let mut known = self.lock();
+        // Only the log's thread changes the term, under this lock: it has been this one all the time.
+        if self.term() != term {
+            return None;
+        }
+        state.begin(&overlaps);
+        known.state = Arc::clone(&state);
+        Some((state, overlaps))
+    }
 }
 
 impl Brain {
-    /// Drives `state`.
-    pub fn new(state: Arc<State>, clock: Clock) -> Self {
-        Self { state, clock, unreadable: Arc::default() }
+    /// Knows nothing yet.
+    pub(crate) fn new(rules: Rules, clock: Clock) -> Self {
+        let known = Mutex::new(Known { state: Arc::new(State::new(rules)), used: false });
+        Self { seat: Arc::new(Seat { known, term: AtomicU64::new(0), unreadable: OnceLock::new() }), rules, clock }
     }
 
-    /// Says, after a replay, what could not be read: a newer release wrote it, and to lead without it would forget it.
-    pub fn unreadable(&self) -> Arc<OnceLock<String>> {
-        self.unreadable.clone()
+    pub(crate) fn seat(&self) -> Arc<Seat> {
+        Arc::clone(&self.seat)
     }
 }
 
@@ -32,20 +90,31 @@ impl Machine for Brain {
 
     fn apply(&mut self, index: u64, effect: &[u8]) -> Applied {
         match Effect::decode(effect) {
-            Ok(effect) => self.state.apply(effect, self.clock.now()),
+            Ok(effect) => self.seat.lock().state.apply(effect, self.clock.now()),
             Err(e) => {
                 tracing::error!(index, "a committed effect cannot be read: {e}");
-                let _ = self.unreadable.set(format!("log entry {index}: {e}"));
+                let _ = self.seat.unreadable.set(format!("log entry {index}: {e}"));
                 Applied::Refused(FaultCode::Internal.with(format!("log entry {index}: {e}")))
             }
         }
     }
 
+    fn leads(&mut self, term: Option<u64>) {
+        let known = self.seat.lock();
+        self.seat.term.store(term.unwrap_or(0), Ordering::Release);
+        known.state.follow();
+    }
+
     fn snapshot(&self) -> SnapshotWriter {
-        Box::new(snapshot::writer(self.state.clone()))
+        Box::new(snapshot::writer(self.seat.state()))
     }
 
     fn restore(&mut self, from: &mut dyn io::Read) -> io::Result<()> {
-        snapshot::read(&self.state, from)
+        let mut known = self.seat.lock();
+        if known.used {
+            // A reign that has ended may still look at its own.
+            *known = Known { state: Arc::new(State::new(self.rules)), used: false };
+        }
+        snapshot::read(&known.state, from)
     }
 }

@@ -175,7 +175,7 @@ impl Engine {
             segments: table.len() as u64,
             capacity: table.iter().map(|s| s.space().capacity()).sum(),
             used: table.iter().map(|s| s.space().used()).sum(),
-            evictions: self.inner.evictor.evicted(),
+            evictions: self.reign.evictor.evicted(),
             applied: log.applied,
             uptime_s: self.now() / 1000,
         }

@@ -1,6 +1,6 @@
-//! The engine as faces and pages see it.
+//! The engine as faces and pages see it: that of the reign that is.
 
-use super::Engine;
+use super::{Engine, Throne};
 use crate::api::{Boxed, Facade};
 use crate::log::LogStatus;
 use crate::observe::{Metrics, Observed};
@@ -10,21 +10,21 @@ use perilune_protocol::{FaultCode, ObjectKey, ObjectPlace, Outcome, SegmentDesc,
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-impl Observed for Engine {
+impl Observed for Throne {
     fn stat(&self) -> ClusterStat {
-        Engine::stat(self)
+        self.engine().stat()
     }
 
     fn segments(&self) -> Vec<SegmentState> {
-        Engine::segments(self)
+        self.engine().segments()
     }
 
     fn nodes(&self) -> Vec<NodeState> {
-        Engine::nodes(self)
+        self.engine().nodes()
     }
 
     fn soft_pins(&self) -> u64 {
-        self.state().soft_pins()
+        self.engine().state().soft_pins()
     }
 
     fn log(&self) -> LogStatus {
@@ -32,25 +32,25 @@ impl Observed for Engine {
     }
 }
 
-impl Facade for Engine {
+impl Facade for Throne {
     fn locate(&self, tenant: TenantId, keys: &[ObjectKey]) -> Vec<Outcome<ObjectPlace>> {
-        Engine::locate(self, tenant, keys)
+        self.engine().locate(tenant, keys)
     }
 
     fn peek(&self, tenant: TenantId, key: &ObjectKey) -> Outcome<ObjectPlace> {
-        self.state().peek(tenant, key)
+        self.engine().state().peek(tenant, key)
     }
 
     fn for_each_key(&self, tenant: TenantId, visit: &mut dyn FnMut(&ObjectKey, u64) -> ControlFlow<()>) {
-        Engine::for_each_key(self, tenant, visit);
+        self.engine().for_each_key(tenant, visit);
     }
 
     fn describe(&self, id: SegmentId) -> Option<Arc<SegmentDesc>> {
-        Engine::describe(self, id)
+        self.engine().describe(id)
     }
 
     fn remove_matching<'a>(&'a self, tenant: TenantId, pattern: &'a str, force: bool) -> Boxed<'a, Outcome<u64>> {
-        let (engine, pattern) = (self.clone(), pattern.to_owned());
+        let (engine, pattern) = (self.engine(), pattern.to_owned());
         Box::pin(async move {
             let work = tokio::task::spawn_blocking(move || Engine::remove_matching(&engine, tenant, &pattern, force));
             work.await.unwrap_or_else(|e| Err(FaultCode::Internal.with(format!("the removal stopped: {e}"))))
@@ -58,10 +58,22 @@ impl Facade for Engine {
     }
 
     fn leader(&self) -> Option<String> {
-        Some(self.inner.rpc.to_string())
+        let leader = self.inner.log.watch().borrow().leader.clone()?;
+        Some(if leader.service.is_empty() || leader.id == self.inner.config.member { self.inner.rpc.to_string() } else { leader.service })
+    }
+
+    fn term(&self) -> u64 {
+        self.engine().reign.term
+    }
+
+    fn vouch(&self, term: u64) -> Boxed<'_, Outcome<()>> {
+        Box::pin(async move {
+            let engine = self.engine();
+            if engine.reign.term == term { engine.vouch().await } else { Err(self.inner.not_leader()) }
+        })
     }
 
     fn metrics(&self) -> &Metrics {
-        Engine::metrics(self)
+        &self.inner.metrics
     }
 }

@@ -5,15 +5,19 @@ mod clock;
 mod cluster;
 mod facade;
 mod objects;
+mod throne;
 
 pub use brain::Brain;
 pub use clock::Clock;
+pub(crate) use throne::Throne;
 
 use crate::config::MasterConfig;
 use crate::log::Log;
 use crate::observe::Metrics;
+use crate::work::Bell;
 use crate::work::evict::Evictor;
-use perilune_protocol::{FaultCode, Outcome, Tso};
+use brain::Seat;
+use perilune_protocol::{Fault, FaultCode, Outcome, Tso};
 use perilune_state::{Applied, Effect, State};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,18 +25,27 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::watch;
 
-/// What faces, RPC and workers hold. Cheap to clone.
+/// What RPC and workers hold: the door to the state of one reign. Cheap to clone.
 #[derive(Clone)]
 pub struct Engine {
     pub(crate) inner: Arc<Inner>,
+    pub(crate) reign: Arc<Reign>,
+}
+
+/// What lasts as long as this member leads, in one term.
+pub(crate) struct Reign {
+    /// 0: it does not lead.
+    pub(crate) term: u64,
+    pub(crate) state: Arc<State>,
+    pub(crate) evictor: Evictor,
+    pub(crate) housekeeping: Bell,
 }
 
 pub(crate) struct Inner {
-    pub(crate) state: Arc<State>,
+    pub(crate) seat: Arc<Seat>,
     pub(crate) log: Log<Brain>,
     pub(crate) clock: Clock,
     pub(crate) metrics: Metrics,
-    pub(crate) evictor: Evictor,
     pub(crate) config: MasterConfig,
     /// Where this master's RPC listener really is.
     pub(crate) rpc: SocketAddr,
@@ -41,11 +54,42 @@ pub(crate) struct Inner {
     draws: AtomicU64,
 }
 
-impl Engine {
-    pub(crate) fn new(state: Arc<State>, log: Log<Brain>, clock: Clock, config: MasterConfig, rpc: SocketAddr) -> Self {
+impl Inner {
+    pub(crate) fn new(seat: Arc<Seat>, log: Log<Brain>, clock: Clock, config: MasterConfig, rpc: SocketAddr) -> Self {
         let draws = AtomicU64::new(clock.wall_ms());
-        let (metrics, evictor, heard) = (Metrics::new(), Evictor::default(), watch::channel(0).0);
-        Self { inner: Arc::new(Inner { state, log, clock, metrics, evictor, config, rpc, heard, draws }) }
+        Self { seat, log, clock, metrics: Metrics::new(), config, rpc, heard: watch::channel(0).0, draws }
+    }
+
+    /// Whether there is another member that could lead.
+    pub(crate) fn is_group(&self) -> bool {
+        self.log.members().voters().len() > 1
+    }
+
+    /// Why this member answers nothing, and who may.
+    pub(crate) fn not_leader(&self) -> Fault {
+        let leader = self.log.watch().borrow().leader.clone();
+        FaultCode::NotLeader.with(match leader {
+            Some(leader) if leader.id == self.config.member => "this master is only just taking the lead: try again".into(),
+            Some(leader) => format!("this master does not lead: master {} at {} does", leader.id, leader.service),
+            None => "this master does not lead, and no leader is known yet: try again".into(),
+        })
+    }
+}
+
+impl Engine {
+    /// Whether its reign is not over, as far as the log has said.
+    pub(crate) fn leads(&self) -> bool {
+        self.reign.term > 0 && self.inner.seat.term() == self.reign.term
+    }
+
+    /// Whether what was found until now may be told: nobody else can have led in the meantime. Otherwise says who may lead.
+    pub(crate) async fn vouch(&self) -> Outcome<()> {
+        let log = &self.inner.log;
+        // The lease first: it may be one of a later term, and then the other says so.
+        if log.holds_lease() && self.leads() || self.leads() && log.read_barrier().await.is_ok() && self.leads() {
+            return Ok(());
+        }
+        Err(self.inner.not_leader())
     }
 
     /// Where everything is counted.
@@ -54,7 +98,7 @@ impl Engine {
     }
 
     pub(crate) fn state(&self) -> &State {
-        &self.inner.state
+        &self.reign.state
     }
 
     pub(crate) fn now(&self) -> u64 {
@@ -62,13 +106,17 @@ impl Engine {
     }
 
     /// Puts an effect into the log. Resolves when it has been committed and applied.
+    /// Only in this reign.
     pub(crate) fn propose(&self, effect: &Effect) -> crate::log::Proposal<Applied> {
+        if self.reign.term == 0 {
+            return crate::log::Proposal::refused(self.inner.not_leader());
+        }
         let bytes = effect.encode();
         if self.inner.log.is_crowded() && Handle::try_current().is_ok_and(|h| h.runtime_flavor() == RuntimeFlavor::MultiThread) {
             // The log may make its proposers wait. Lookups and heartbeats on this worker must not wait with them.
-            return tokio::task::block_in_place(|| self.inner.log.propose(bytes));
+            return tokio::task::block_in_place(|| self.inner.log.propose_in(self.reign.term, bytes));
         }
-        self.inner.log.propose(bytes)
+        self.inner.log.propose_in(self.reign.term, bytes)
     }
 
     /// Whether changes can be stored. After the log failed, reads go on and nothing else does.
@@ -83,7 +131,7 @@ impl Engine {
 
     /// Proposes and waits, for async callers.
     pub(crate) async fn commit(&self, effect: &Effect) -> Outcome<()> {
-        settle(self.propose(effect).await)
+        self.settle(self.propose(effect).await)
     }
 
     /// `count` fresh stamps of the one clock, the first of them; asks the log for more room when needed.
@@ -100,12 +148,16 @@ impl Engine {
     fn draw(&self) -> u64 {
         self.inner.draws.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed)
     }
-}
 
-/// One outcome from what the log says and what applying said.
-pub(crate) fn settle(outcome: Outcome<Applied>) -> Outcome<()> {
-    match outcome? {
-        Applied::Done => Ok(()),
-        Applied::Refused(fault) => Err(fault),
+    /// One outcome from what the log says and what applying said. In a group, another member may take what the log here does not.
+    pub(crate) fn settle(&self, outcome: Outcome<Applied>) -> Outcome<()> {
+        match outcome {
+            Ok(Applied::Done) => Ok(()),
+            Ok(Applied::Refused(fault)) => Err(fault),
+            Err(Fault { code: FaultCode::WrongState | FaultCode::Timeout | FaultCode::Storage, message }) if self.inner.is_group() => {
+                Err(FaultCode::NotLeader.with(message))
+            }
+            Err(fault) => Err(fault),
+        }
     }
 }

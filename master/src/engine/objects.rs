@@ -1,6 +1,6 @@
 //! Requests about keys: batches in, one answer per key, in order.
 
-use super::{Engine, settle};
+use super::Engine;
 use crate::work::evict;
 use perilune_protocol::rpc::object::{KeyList, PutEnd, PutGrant, PutRevoke, PutStart};
 use perilune_protocol::{FaultCode, ObjectKey, ObjectPlace, Outcome, PutConfig, TenantId, Tso};
@@ -105,7 +105,7 @@ impl Engine {
                 }
                 Err(PutRefusal::NeedRoom(bytes, fault)) => {
                     rooms += 1;
-                    if rooms > ROOM_TRIES || !self.inner.evictor.make_room(bytes).await {
+                    if rooms > ROOM_TRIES || !self.reign.evictor.make_room(bytes).await {
                         self.metrics().put_without_room();
                         return Err(fault);
                     }
@@ -130,7 +130,7 @@ impl Engine {
         let mut outcomes = Vec::with_capacity(endings.len());
         for (ending, (key, version, checksum)) in endings.into_iter().zip(&question.puts) {
             outcomes.push(match ending {
-                Ok(Some((proposal, size))) => settle(proposal.await).inspect(|()| self.metrics().value_put(size)),
+                Ok(Some((proposal, size))) => self.settle(proposal.await).inspect(|()| self.metrics().value_put(size)),
                 Ok(None) => self.await_ending(tenant, key, *version, *checksum).await,
                 Err(fault) => Err(fault),
             });
@@ -168,7 +168,7 @@ impl Engine {
         let mut outcomes = Vec::with_capacity(proposed.len());
         for proposal in proposed {
             outcomes.push(match proposal {
-                Ok(proposal) => settle(proposal.await),
+                Ok(proposal) => self.settle(proposal.await),
                 Err(fault) => Err(fault),
             });
         }
@@ -190,7 +190,7 @@ impl Engine {
             let proposals: Vec<_> =
                 step.iter().filter_map(|o| self.state().condemn(o, force, now).ok()).map(|effect| self.propose(&effect)).collect();
             for proposal in proposals {
-                settle(proposal.wait())?;
+                self.settle(proposal.wait())?;
                 removed += 1;
             }
         }

@@ -81,6 +81,8 @@ pub(super) struct Driver<M: Machine> {
     pub(super) round_due: bool,
     /// The term this member leads in, as far as those who wait have been told.
     pub(super) leading: Option<u64>,
+    /// The same, as far as the machine has been told.
+    pub(super) machine_leads: Option<u64>,
     /// The last term in which all that earlier leaders committed has been applied here.
     pub(super) ready_term: u64,
     /// A term in which the lead was offered to another, who may take it at any moment: the lease counts for nothing.
@@ -189,6 +191,7 @@ impl<M: Machine> Driver<M> {
             reads: Reads::new(span),
             round_due: false,
             leading: None,
+            machine_leads: None,
             ready_term: 0,
             offered_term: 0,
             changing: None,

@@ -20,6 +20,12 @@ pub trait Machine: Send + 'static {
     /// a defect to report in the output, never a panic.
     fn apply(&mut self, index: u64, effect: &[u8]) -> Self::Output;
 
+    /// In which term this member leads from now on, if it does. Called whenever that changes, before anything is applied that was decided
+    /// elsewhere since; and before [`crate::log::Standing`] and lease show it.
+    fn leads(&mut self, term: Option<u64>) {
+        let _ = term;
+    }
+
     /// Captures what is needed to write the present state. Called between two entries; must be quick, for nothing is applied meanwhile.
     fn snapshot(&self) -> SnapshotWriter;
 

@@ -27,6 +27,11 @@ impl<O> Proposal<O> {
         (sender, Self { answer })
     }
 
+    /// One that is refused before the log is asked.
+    pub(crate) fn refused(fault: perilune_protocol::Fault) -> Self {
+        Self::known(Err(fault))
+    }
+
     pub(super) fn known(outcome: Outcome<O>) -> Self {
         let (sender, proposal) = Self::new();
         // The receiver is in `proposal`.

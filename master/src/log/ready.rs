@@ -14,6 +14,7 @@ impl<M: Machine> Driver<M> {
     /// Does all that raft asks for: send, store, apply.
     pub(super) fn pump(&mut self) -> Result<(), String> {
         while self.node.has_ready() {
+            self.tell_machine();
             let mut ready = self.node.ready();
             // A leader's, which may go out before its own disk has them: its own acknowledgement is counted only afterwards.
             self.send(ready.take_messages());
@@ -44,6 +45,15 @@ impl<M: Machine> Driver<M> {
             self.settle_lead();
         }
         Ok(())
+    }
+
+    /// Before anything is applied: what others decide must not meet a machine that believes it leads.
+    fn tell_machine(&mut self) {
+        let leads = self.leads();
+        if self.machine_leads != leads {
+            self.machine_leads = leads;
+            self.machine.leads(leads);
+        }
     }
 
     fn send(&mut self, messages: Vec<Message>) {

@@ -1,7 +1,7 @@
 //! One client connection: many questions in flight, answered out of order, written in batches.
 
 use super::handlers::{Answering, Session, answer};
-use crate::engine::Engine;
+use crate::engine::{Engine, Throne};
 use bytes::{Buf, BytesMut};
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -26,16 +26,22 @@ const PEER_SILENT_S: u32 = 30;
 const FLUSH_BYTES: usize = 256 << 10;
 const READ_BYTES: usize = 64 << 10;
 
-/// Serves a connection until it ends, then tells the node room.
-pub(super) async fn serve(engine: Engine, stream: TcpStream, peer: SocketAddr, session: u64) {
+/// Serves a connection until it ends, or the reign it began in does; then tells the node room. Who waits for an answer when a reign ends gets
+/// none: whether another leader knows of what was asked is for the asker to find out.
+pub(super) async fn serve(throne: Arc<Throne>, stream: TcpStream, peer: SocketAddr, session: u64) {
     let _ = stream.set_nodelay(true);
     // A peer that vanished, or that takes none of its answers, is given up by the kernel; without this it would be kept for ever.
     let _ = setsockopt(&stream, KeepAlive, &true);
     let _ = setsockopt(&stream, TcpKeepIdle, &PEER_SILENT_S);
     let _ = setsockopt(&stream, TcpUserTimeout, &(PEER_SILENT_S * 1000));
     let session = Arc::new(Session::new(session, peer));
+    let (engine, mut reign) = throne.served();
     tracing::debug!(%peer, "connected");
-    match exchange(&engine, stream, &session).await {
+    let ended = tokio::select! {
+        ended = exchange(&engine, stream, &session) => ended,
+        _ = reign.changed() => Err("another master leads, or this one does now".into()),
+    };
+    match ended {
         Ok(()) => tracing::debug!(%peer, "closed"),
         Err(why) => tracing::info!(%peer, "connection ended: {why}"),
     }

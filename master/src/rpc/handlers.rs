@@ -2,7 +2,7 @@
 
 use crate::engine::Engine;
 use perilune_protocol::rpc::{self, Call, cluster, object, segment, session};
-use perilune_protocol::{FaultCode, Outcome, TenantId};
+use perilune_protocol::{Fault, FaultCode, Outcome, TenantId};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -39,10 +39,19 @@ trait Counted {
     fn failed(&self) -> (u64, u64) {
         (0, 0)
     }
+
+    /// One of the items met that this member does not lead.
+    fn not_leader(&self) -> Option<&Fault> {
+        None
+    }
 }
 impl<T> Counted for Vec<Outcome<T>> {
     fn failed(&self) -> (u64, u64) {
         (self.len() as u64, self.iter().filter(|o| o.is_err()).count() as u64)
+    }
+
+    fn not_leader(&self) -> Option<&Fault> {
+        self.iter().filter_map(|o| o.as_ref().err()).find(|fault| fault.code == FaultCode::NotLeader)
     }
 }
 impl Counted for Vec<bool> {
@@ -114,13 +123,26 @@ where
     let answer = rpc::decode(body).map(handle);
     Box::pin(async move {
         let outcome = match answer {
-            Ok(answer) => answer.await,
+            Ok(answer) => led(&engine, answer).await,
             Err(fault) => Err(fault),
         };
         let (items, failed) = outcome.as_ref().map_or((0, 1), Counted::failed);
         engine.metrics().op(C::OP).observe(started, items, failed);
         framed(C::OP, id, &outcome)
     })
+}
+
+/// Only a leader answers, and only if it surely was one when all that it says had been found. Refused as a whole, so that another is asked.
+async fn led<R: Counted>(engine: &Engine, answer: impl Future<Output = Outcome<R>>) -> Outcome<R> {
+    if !engine.leads() {
+        return Err(engine.inner.not_leader());
+    }
+    let found = answer.await;
+    engine.vouch().await?;
+    match found.as_ref().ok().and_then(Counted::not_leader) {
+        Some(fault) => Err(fault.clone()),
+        None => found,
+    }
 }
 
 fn framed<R: serde::Serialize>(op: u16, id: u64, outcome: &Outcome<R>) -> Vec<u8> {

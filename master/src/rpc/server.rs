@@ -1,7 +1,8 @@
 //! Accepts connections, and ends them when the master stops.
 
 use super::connection;
-use crate::engine::Engine;
+use crate::engine::Throne;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -9,7 +10,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 /// Serves until `stop` changes.
-pub(crate) async fn run(engine: Engine, listener: TcpListener, mut stop: watch::Receiver<bool>) {
+pub(crate) async fn run(throne: Arc<Throne>, listener: TcpListener, mut stop: watch::Receiver<bool>) {
     let sessions = AtomicU64::new(1);
     let mut connections = JoinSet::new();
     loop {
@@ -17,7 +18,7 @@ pub(crate) async fn run(engine: Engine, listener: TcpListener, mut stop: watch::
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
                     let session = sessions.fetch_add(1, Ordering::Relaxed);
-                    connections.spawn(connection::serve(engine.clone(), stream, peer, session));
+                    connections.spawn(connection::serve(throne.clone(), stream, peer, session));
                 }
                 // Out of descriptors, most likely: existing connections go on, new ones wait.
                 Err(e) => {

@@ -4,7 +4,7 @@
 //! into the log, and look again whether more is needed.
 
 use super::Bell;
-use crate::engine::{Engine, settle};
+use crate::engine::Engine;
 use perilune_state::State;
 use perilune_state::effect::RemoveReason;
 use perilune_state::objects::recency::{LOOKED_AT, Order};
@@ -73,7 +73,7 @@ impl Evictor {
 
 /// The worker's thread.
 pub(crate) fn run(engine: &Engine) {
-    let evictor = &engine.inner.evictor;
+    let evictor = &engine.reign.evictor;
     let mut order = Order::default();
     while evictor.bell.wait(EVERY) {
         order.refresh(&engine.state().recency, engine.state().index.len());
@@ -92,7 +92,7 @@ pub(crate) fn run(engine: &Engine) {
 /// After puts were given room: has it become tight?
 pub(crate) fn ring_if_tight(engine: &Engine) {
     if above_watermark(engine) > 0 {
-        engine.inner.evictor.bell.ring();
+        engine.reign.evictor.bell.ring();
     }
 }
 
@@ -123,7 +123,7 @@ fn evict(engine: &Engine, order: &mut Order, wanted: u64) -> u64 {
         barren = if leaving.is_empty() { barren + 1 } else { 0 };
         let proposals: Vec<_> = leaving.iter().map(|o| engine.propose(&State::removal(o, RemoveReason::Evicted))).collect();
         for (object, proposal) in leaving.iter().zip(proposals) {
-            if let Err(fault) = settle(proposal.wait()) {
+            if let Err(fault) = engine.settle(proposal.wait()) {
                 tracing::error!("an eviction could not be logged: {fault}");
                 return freed;
             }
@@ -131,7 +131,7 @@ fn evict(engine: &Engine, order: &mut Order, wanted: u64) -> u64 {
             objects += 1;
         }
     }
-    engine.inner.evictor.evicted.fetch_add(objects, Ordering::Relaxed);
+    engine.reign.evictor.evicted.fetch_add(objects, Ordering::Relaxed);
     engine.metrics().evicted(objects, freed);
     if freed < wanted {
         tracing::debug!(wanted, freed, "everything that is left is leased or pinned");

@@ -1,7 +1,6 @@
 //! Notices who fell silent, ends grace periods, discards abandoned puts, frees held space, forgets orphans.
 
-use super::Bell;
-use crate::engine::{Engine, settle};
+use crate::engine::Engine;
 use perilune_state::State;
 use perilune_state::effect::RemoveReason;
 use perilune_state::objects::Object;
@@ -15,9 +14,9 @@ const EVERY: Duration = Duration::from_millis(100);
 const ORPHANS_STEP: usize = 512;
 
 /// The worker's thread. `handle` runs the few steps that are async.
-pub(crate) fn run(engine: &Engine, bell: &Bell, handle: &tokio::runtime::Handle) {
+pub(crate) fn run(engine: &Engine, handle: &tokio::runtime::Handle) {
     let mut unmounts = 0;
-    while bell.wait(EVERY) {
+    while engine.reign.housekeeping.wait(EVERY) {
         let state = engine.state();
         engine.judge();
         let discarded = state.discard_abandoned(engine.now());
@@ -30,7 +29,7 @@ pub(crate) fn run(engine: &Engine, bell: &Bell, handle: &tokio::runtime::Handle)
             engine.metrics().puts_released(freed.puts, freed.put_bytes);
         }
         if freed.bytes > 0 {
-            engine.inner.evictor.bell.ring();
+            engine.reign.evictor.bell.ring();
         }
         end_grace_periods(engine, handle);
         let seen = state.segments.unmounts();
@@ -62,7 +61,7 @@ fn forget_orphans(engine: &Engine) {
     for step in orphans.chunks(ORPHANS_STEP) {
         let proposals: Vec<_> = step.iter().map(|o| engine.propose(&State::removal(o, RemoveReason::Orphaned))).collect();
         for proposal in proposals {
-            if let Err(fault) = settle(proposal.wait()) {
+            if let Err(fault) = engine.settle(proposal.wait()) {
                 tracing::error!("orphans could not be forgotten: {fault}");
                 return;
             }

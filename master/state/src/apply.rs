@@ -48,9 +48,10 @@ pub struct State {
     pub rules: Rules,
     /// Objects that are soft-pinned. Written by apply.
     soft_pins: AtomicU64,
-    /// Set once by [`State::lead`], before any request runs. Until then effects are replayed: they change what is known, not whose space is free.
+    /// Set by [`State::begin`], before any request runs, and cleared by [`State::follow`]. While it is not set, effects change what is known,
+    /// not whose space is free.
     leading: AtomicBool,
-    /// When this leader began. Written once, in `lead`.
+    /// When this leader began. Written once, in `prepare`.
     began: AtomicU64,
 }
 
@@ -64,8 +65,8 @@ pub enum Applied {
 }
 
 /// Committed objects that claim the same space: the log or the allocator is wrong. Reported, never hidden.
-#[derive(Debug)]
 pub struct Overlap {
+    object: Arc<Object>,
     /// The object that was left out.
     pub key: ObjectKey,
     /// Why.
@@ -163,7 +164,7 @@ impl State {
     }
 
     fn is_leading(&self) -> bool {
-        // Pairs with the store in `lead`, which runs before the first request.
+        // Pairs with the store in `begin`, which runs before the first request.
         self.leading.load(Ordering::Acquire)
     }
 
@@ -205,9 +206,17 @@ impl State {
         self.began.load(Ordering::Relaxed)
     }
 
-    /// Takes the lead after replay: gives every committed object its space, and keeps the rest of what the predecessor
-    /// may have been writing into out of use until its writers must have stopped (DESIGN D4). `now` is at least 1.
+    /// Takes the lead after replay, when nobody applies effects meanwhile. Not twice on one state: see [`State::prepare`].
     pub fn lead(&self, now: MonotonicMs) -> Vec<Overlap> {
+        let overlaps = self.prepare(now);
+        self.begin(&overlaps);
+        overlaps
+    }
+
+    /// Gives every committed object its space, and keeps the rest of what the predecessor may have been writing into out of use until
+    /// its writers must have stopped (DESIGN D4). `now` is at least 1. Changes nothing that survives, but soft things that cannot be taken
+    /// back: a state that was prepared once leads now or never, a later reign needs a copy ([`crate::snapshot::copy`]).
+    pub fn prepare(&self, now: MonotonicMs) -> Vec<Overlap> {
         let mut overlaps = Vec::new();
         let mut objects = Vec::with_capacity(self.index.len());
         self.index.for_each(&mut |object| {
@@ -220,9 +229,7 @@ impl State {
         let newest = self.recency.stamps(objects.len());
         for (age, object) in objects.iter().enumerate() {
             if let Err(why) = claim(&object.replicas) {
-                overlaps.push(Overlap { key: object.key.to_object_key(), why });
-                self.index.remove(object.key.as_ref(), object.version);
-                self.unpin(object);
+                overlaps.push(Overlap { key: object.key.to_object_key(), why, object: object.clone() });
                 continue;
             }
             object.inherit(now + self.rules.lease_ms, newest - age as u64);
@@ -240,8 +247,22 @@ impl State {
         }
         self.tso.skip_past_limit();
         self.began.store(now, Ordering::Relaxed);
-        self.leading.store(true, Ordering::Release);
         overlaps
+    }
+
+    /// From now on effects move space. What [`State::prepare`] found must be what still is: the caller excludes effects in between.
+    pub fn begin(&self, overlaps: &[Overlap]) {
+        for Overlap { object, .. } in overlaps {
+            if self.index.remove(object.key.as_ref(), object.version).is_some() {
+                self.unpin(object);
+            }
+        }
+        self.leading.store(true, Ordering::Release);
+    }
+
+    /// The lead is lost: effects that others decided move no space here, since it was never given to what they remove.
+    pub fn follow(&self) {
+        self.leading.store(false, Ordering::Release);
     }
 
     /// Before a snapshot is read: what an earlier, damaged one left behind goes.

@@ -32,16 +32,19 @@ struct SegmentRecord {
     draining_grace_ms: Option<u64>,
 }
 
-/// What to write. Segments and limits are taken when this is called, on the log's thread; objects while the closure runs.
-pub fn writer(state: Arc<State>) -> impl FnOnce(&mut dyn Write) -> io::Result<()> + Send + 'static {
+fn head(state: &State) -> Chunk {
     let table = state.segments.table();
     let record = |s: &Arc<crate::segments::Segment>| SegmentRecord {
         desc: SegmentDesc::clone(&s.desc()),
         limit: s.space().limit(),
         draining_grace_ms: table.grace_ms(s.id()),
     };
-    let head = Chunk::Head { tso_limit: state.tso.limit(), segments: table.iter().map(record).collect() };
-    drop(table);
+    Chunk::Head { tso_limit: state.tso.limit(), segments: table.iter().map(record).collect() }
+}
+
+/// What to write. Segments and limits are taken when this is called, on the log's thread; objects while the closure runs.
+pub fn writer(state: Arc<State>) -> impl FnOnce(&mut dyn Write) -> io::Result<()> + Send + 'static {
+    let head = head(&state);
     move |out| {
         put(out, &head)?;
         let mut batch = Vec::with_capacity(CHUNK_OBJECTS);
@@ -64,24 +67,43 @@ pub fn read(state: &State, from: &mut dyn Read) -> io::Result<()> {
     state.forget_all();
     loop {
         match take(from)? {
-            Chunk::Head { tso_limit, segments } => {
-                state.tso.raise_limit(tso_limit);
-                for SegmentRecord { desc, limit, draining_grace_ms } in segments {
-                    let segment: SegmentId = desc.id;
-                    state.apply(Effect::Mount(desc), 0);
-                    state.apply(Effect::Window { segment, limit }, 0);
-                    if let Some(grace_ms) = draining_grace_ms {
-                        state.apply(Effect::Drain { segment, grace_ms }, 0);
-                    }
-                }
-            }
-            Chunk::Objects(records) => {
-                for record in records {
-                    state.apply(Effect::Commit(record), 0);
-                }
-            }
             Chunk::End => return Ok(()),
+            chunk => enter(state, chunk),
         }
+    }
+}
+
+/// What `state` knows, in a state of its own: for a member that leads again, and must begin without what its last reign left behind.
+/// Nothing may be applied to `state` meanwhile.
+pub fn copy(state: &State) -> State {
+    let fresh = State::new(state.rules);
+    enter(&fresh, head(state));
+    state.index.for_each(&mut |object| {
+        fresh.apply(Effect::Commit(State::record_of(object)), 0);
+        ControlFlow::Continue(())
+    });
+    fresh
+}
+
+fn enter(state: &State, chunk: Chunk) {
+    match chunk {
+        Chunk::Head { tso_limit, segments } => {
+            state.tso.raise_limit(tso_limit);
+            for SegmentRecord { desc, limit, draining_grace_ms } in segments {
+                let segment: SegmentId = desc.id;
+                state.apply(Effect::Mount(desc), 0);
+                state.apply(Effect::Window { segment, limit }, 0);
+                if let Some(grace_ms) = draining_grace_ms {
+                    state.apply(Effect::Drain { segment, grace_ms }, 0);
+                }
+            }
+        }
+        Chunk::Objects(records) => {
+            for record in records {
+                state.apply(Effect::Commit(record), 0);
+            }
+        }
+        Chunk::End => {}
     }
 }
 

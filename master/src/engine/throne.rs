@@ -1,0 +1,151 @@
+//! Begins and ends reigns as the log says who leads. A reign is a term and the state it began with.
+//!
+//! Whoever serves takes an [`Engine`] from here, which belongs to one reign for good: when that ends its proposals are refused, what it found
+//! is not vouched for, and connections that were served with it are closed.
+
+use super::{Engine, Inner, Reign};
+use crate::log::Role;
+use crate::work::{evict, housekeeping};
+use perilune_state::State;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{Builder, JoinHandle};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+/// The reign that is, and its workers.
+pub(crate) struct Throne {
+    pub(super) inner: Arc<Inner>,
+    present: watch::Sender<Arc<Reign>>,
+    workers: Mutex<Vec<JoinHandle<()>>>,
+    handle: Handle,
+}
+
+impl Throne {
+    /// Nobody reigns yet.
+    pub(crate) fn new(inner: Arc<Inner>, handle: Handle) -> Self {
+        let nobody = Arc::new(Reign::new(0, inner.seat.state()));
+        Self { inner, present: watch::channel(nobody).0, workers: Mutex::default(), handle }
+    }
+
+    /// The engine as of now.
+    pub(crate) fn engine(&self) -> Engine {
+        let reign = Arc::clone(&self.present.borrow());
+        if reign.term > 0 {
+            return self.engine_of(reign);
+        }
+        // What is known is exchanged when this member lagged.
+        self.engine_of(Arc::new(Reign::new(0, self.inner.seat.state())))
+    }
+
+    /// The engine as of now, and what changes when that is over.
+    pub(crate) fn served(&self) -> (Engine, watch::Receiver<Arc<Reign>>) {
+        let mut present = self.present.subscribe();
+        let reign = Arc::clone(&present.borrow_and_update());
+        (self.engine_of(reign), present)
+    }
+
+    fn engine_of(&self, reign: Arc<Reign>) -> Engine {
+        Engine { inner: Arc::clone(&self.inner), reign }
+    }
+
+    fn workers(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Follows the log's standing until `stop` changes. Then the reign is over, and the lead handed to another member.
+    pub(crate) fn run(&self, mut stop: watch::Receiver<bool>) {
+        let mut standing = self.inner.log.watch();
+        loop {
+            if let Err(e) = self.follow() {
+                tracing::error!("this member cannot serve as the leader: {e}");
+                // Another may. If there is none, nobody can.
+                let _ = self.inner.log.hand_over().wait();
+            }
+            let stops = self.handle.block_on(async {
+                tokio::select! {
+                    biased;
+                    _ = stop.changed() => true,
+                    changed = standing.changed() => changed.is_err(),
+                }
+            });
+            if stops {
+                break;
+            }
+        }
+        let led = self.present.borrow().term > 0;
+        self.end();
+        if led
+            && self.inner.is_group()
+            && let Err(fault) = self.inner.log.hand_over().wait()
+        {
+            tracing::info!("the lead was not handed over: {fault}");
+        }
+    }
+
+    /// Ends the reign that is over, and begins the one that is due.
+    pub(crate) fn follow(&self) -> io::Result<()> {
+        let standing = self.inner.log.watch().borrow().clone();
+        let due = if standing.role == Role::Leader { standing.term } else { 0 };
+        let term = self.present.borrow().term;
+        if term != due && term > 0 {
+            self.end();
+        }
+        if term != due && due > 0 { self.begin(due) } else { Ok(()) }
+    }
+
+    fn begin(&self, term: u64) -> io::Result<()> {
+        let Inner { seat, clock, .. } = &*self.inner;
+        if let Some(what) = seat.unreadable() {
+            return Err(io::Error::other(format!("its log holds what this release cannot read ({what}): start the newer release")));
+        }
+        // Otherwise the lead is lost already, and the standing about to say so.
+        let Some((state, overlaps)) = seat.take(term, clock.now()) else { return Ok(()) };
+        for overlap in overlaps {
+            tracing::error!(key = %overlap.key, "a committed object overlaps another and was left out: {}", overlap.why);
+        }
+        let (objects, segments) = (state.index.len(), state.segments.table().len());
+        tracing::info!(term, objects, segments, applied = self.inner.log.status().applied, "leading");
+        let reign = Arc::new(Reign::new(term, state));
+        let spawned = self.spawn_workers(&self.engine_of(Arc::clone(&reign)));
+        // Told before a failure is, so that `end` finds what there is to end.
+        self.present.send_replace(reign);
+        spawned
+    }
+
+    fn spawn_workers(&self, engine: &Engine) -> io::Result<()> {
+        let named = |name: &str| Builder::new().name(name.into());
+        let mut workers = self.workers();
+        let evictor = engine.clone();
+        workers.push(named("evict").spawn(move || evict::run(&evictor))?);
+        let (engine, handle) = (engine.clone(), self.handle.clone());
+        workers.push(named("housekeeping").spawn(move || housekeeping::run(&engine, &handle))?);
+        Ok(())
+    }
+
+    /// From here on nobody is served; when this returns, nothing works for the old reign any more.
+    pub(crate) fn end(&self) {
+        let over = self.present.send_replace(Arc::new(Reign::new(0, self.inner.seat.state())));
+        if over.term > 0 {
+            tracing::info!(term = over.term, "no longer leading");
+        }
+        over.housekeeping.stop();
+        over.evictor.bell.stop();
+        for worker in self.workers().drain(..) {
+            let _ = worker.join();
+        }
+    }
+}
+
+impl Throne {
+    /// Closes the log. What was acknowledged is stored.
+    pub(crate) fn close(&self) {
+        self.inner.log.close();
+    }
+}
+
+impl Reign {
+    fn new(term: u64, state: Arc<State>) -> Self {
+        Self { term, state, evictor: evict::Evictor::default(), housekeeping: crate::work::Bell::default() }
+    }
+}
