@@ -5,6 +5,7 @@ use crate::config::MasterConfig;
 use crate::engine::{Brain, Clock, Engine, Inner, Throne};
 use crate::log::{Log, LogConfig, LogError, Members};
 use crate::rpc;
+use perilune_protocol::Outcome;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -137,6 +138,14 @@ impl Master {
     /// The door to the state, for embedders and tests: of the reign that is.
     pub fn engine(&self) -> Engine {
         self.throne.engine()
+    }
+
+    /// Hands the lead to the master that lacks least. Resolves when it has taken it; meanwhile clients are sent on.
+    ///
+    /// # Errors
+    /// When this master does not lead, or no other took the lead in time.
+    pub fn hand_over(&self) -> Outcome<()> {
+        self.throne.hand_over()
     }
 
     /// The HTTP faces, to be served elsewhere as well.

@@ -20,11 +20,25 @@ use std::time::Instant;
 /// Every face behind one door.
 pub fn router(app: App) -> Router {
     Router::new()
-        .merge(mooncake::Mooncake::routes())
+        .merge(faces::<mooncake::Mooncake>(&app))
         .fallback(|| async { bare(StatusCode::NOT_FOUND) })
         .method_not_allowed_fallback(|| async { bare(StatusCode::METHOD_NOT_ALLOWED) })
         .layer(middleware::from_fn_with_state(app.clone(), measured))
         .with_state(app)
+}
+
+fn faces<F: Face>(app: &App) -> Router<App> {
+    F::routes().merge(F::lookups().route_layer(middleware::from_fn_with_state(app.clone(), vouched::<F>)))
+}
+
+/// Lets an answer out only if this master surely led while it was found.
+async fn vouched<F: Face>(State(app): State<App>, request: Request, next: Next) -> Response {
+    let term = app.engine.term();
+    let response = next.run(request).await;
+    match app.engine.vouch(term).await {
+        Ok(()) => response,
+        Err(fault) => F::refuse(&fault),
+    }
 }
 
 /// A status and its name, without a content type, as Mooncake answers what it does not know.

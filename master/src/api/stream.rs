@@ -9,6 +9,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use std::io::{self, Write};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -31,10 +32,14 @@ pub(super) struct Writer {
     pieces: mpsc::Sender<Piece>,
     pending: Vec<u8>,
     runtime: Handle,
+    engine: Arc<dyn Facade>,
+    /// The engine's when the answer was begun.
+    term: u64,
 }
 
 impl Writer {
     fn send(&self, piece: Piece) -> io::Result<()> {
+        self.runtime.block_on(self.engine.vouch(self.term)).map_err(io::Error::other)?;
         self.runtime.block_on(self.pieces.send_timeout(piece, STALL)).map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 }
@@ -65,7 +70,7 @@ where
     };
     let (pieces, mut rest) = mpsc::channel(CHUNKS_AHEAD);
     let engine = app.engine.clone();
-    let mut writer = Writer { pieces, pending: Vec::new(), runtime: Handle::current() };
+    let mut writer = Writer { pieces, pending: Vec::new(), runtime: Handle::current(), engine: engine.clone(), term: engine.term() };
     tokio::task::spawn_blocking(move || {
         let _permit = permit;
         if write(&*engine, &mut writer).is_ok() {

@@ -6,6 +6,7 @@
 use super::{Engine, Inner, Reign};
 use crate::log::Role;
 use crate::work::{evict, housekeeping};
+use perilune_protocol::Outcome;
 use perilune_state::State;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -60,7 +61,7 @@ impl Throne {
             if let Err(e) = self.follow() {
                 tracing::error!("this member cannot serve as the leader: {e}");
                 // Another may. If there is none, nobody can.
-                let _ = self.inner.log.hand_over().wait();
+                let _ = self.hand_over();
             }
             let stops = self.handle.block_on(async {
                 tokio::select! {
@@ -77,7 +78,7 @@ impl Throne {
         self.end();
         if led
             && self.inner.is_group()
-            && let Err(fault) = self.inner.log.hand_over().wait()
+            && let Err(fault) = self.hand_over()
         {
             tracing::info!("the lead was not handed over: {fault}");
         }
@@ -138,6 +139,11 @@ impl Throne {
 }
 
 impl Throne {
+    /// Gives the lead away.
+    pub(crate) fn hand_over(&self) -> Outcome<()> {
+        self.inner.log.hand_over().wait()
+    }
+
     /// Closes the log. What was acknowledged is stored.
     pub(crate) fn close(&self) {
         self.inner.log.close();

@@ -1,6 +1,7 @@
 //! A whole master over its RPC port: what it answers, what it refuses, what it finds again.
 
 mod frames;
+mod group;
 mod restart;
 
 use perilune_master::{Master, MasterConfig};
@@ -26,9 +27,13 @@ struct Peer {
 
 impl Peer {
     fn connect(master: &Master) -> Self {
-        let stream = TcpStream::connect(master.rpc_addr()).unwrap();
+        Self::reach(master.rpc_addr()).unwrap()
+    }
+
+    fn reach(address: SocketAddr) -> std::io::Result<Self> {
+        let stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        Self { stream, next: 1 }
+        Ok(Self { stream, next: 1 })
     }
 
     fn hello(master: &Master) -> Self {
@@ -38,13 +43,18 @@ impl Peer {
     }
 
     fn call<C: Call>(&mut self, question: &C) -> Outcome<C::Reply> {
+        self.ask(question).expect("an answer")
+    }
+
+    /// `None` when the master closed the connection instead of answering.
+    fn ask<C: Call>(&mut self, question: &C) -> Option<Outcome<C::Reply>> {
         let mut out = Vec::new();
         self.next += 1;
         rpc::encode_question(&mut out, self.next, question).unwrap();
-        self.stream.write_all(&out).unwrap();
-        let (id, body) = self.answer().expect("an answer");
+        self.stream.write_all(&out).ok()?;
+        let (id, body) = self.answer()?;
         assert_eq!(id, self.next);
-        rpc::decode::<Outcome<C::Reply>>(&body).unwrap()
+        Some(rpc::decode::<Outcome<C::Reply>>(&body).unwrap())
     }
 
     /// The next frame, or `None` when the master closed the connection.

@@ -85,6 +85,7 @@ impl MasterArgs {
             placement: self.placement,
             snapshot_entries: self.snapshot_entries,
             insecure,
+            ..MasterConfig::default()
         };
         config.check().map_err(Failure::Usage)?;
         Ok(config)

@@ -32,6 +32,10 @@ impl Face for Mooncake {
             .route("/ha_status", get(status::ha_status))
             .route("/leader", get(status::leader))
             .route("/version", get(status::version))
+    }
+
+    fn lookups() -> Router<App> {
+        Router::new()
             .route("/query_key", get(keys::query_key))
             .route("/batch_query_keys", get(keys::batch_query_keys))
             .route("/get_all_keys", get(keys::get_all_keys))
