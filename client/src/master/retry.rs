@@ -85,9 +85,10 @@ impl Master {
             let until = Instant::now().checked_add(patience).map_or(deadline, |until| until.min(deadline));
             let fault = match self.link(deadline) {
                 Ok(link) => match ask(&link, until) {
-                    // It had not begun to do what was asked.
+                    // It led when it said hello. What it began before it lost the lead may have been done all the same.
                     Ok(Err(fault)) if fault.code == FaultCode::NotLeader => {
                         self.leave(&link);
+                        repeated = Repeated(true);
                         fault
                     }
                     Ok(answer) => return (answer, repeated),

@@ -26,9 +26,9 @@ pub trait Facade: Observed + 'static {
     fn remove_matching<'a>(&'a self, tenant: TenantId, pattern: &'a str, force: bool) -> Boxed<'a, Outcome<u64>>;
     /// `host:port` of the leader's RPC listener, where it is known.
     fn leader(&self) -> Option<String>;
-    /// Stands for the present reign of this master, if it may answer at all.
+    /// The term in which this master serves as the leader; 0: it does not.
     fn term(&self) -> u64 {
-        0
+        1
     }
     /// Resolves once it is sure that what was looked up since [`Facade::term`] said `term` was true then, or says who can tell.
     fn vouch(&self, term: u64) -> Boxed<'_, Outcome<()>> {

@@ -15,6 +15,7 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::{Router, body::Body};
 use face::Face;
+use perilune_protocol::FaultCode;
 use std::time::Instant;
 
 /// Every face behind one door.
@@ -34,10 +35,11 @@ fn faces<F: Face>(app: &App) -> Router<App> {
 /// Lets an answer out only if this master surely led while it was found.
 async fn vouched<F: Face>(State(app): State<App>, request: Request, next: Next) -> Response {
     let term = app.engine.term();
-    let response = next.run(request).await;
-    match app.engine.vouch(term).await {
-        Ok(()) => response,
-        Err(fault) => F::refuse(&fault),
+    let response = if term > 0 { Some(next.run(request).await) } else { None };
+    match (app.engine.vouch(term).await, response) {
+        (Ok(()), Some(response)) => response,
+        (Ok(()), None) => F::refuse(&FaultCode::NotLeader.with("this master does not lead")),
+        (Err(fault), _) => F::refuse(&fault),
     }
 }
 

@@ -43,6 +43,11 @@ impl Seat {
         self.term.load(Ordering::Acquire)
     }
 
+    /// The log is closed: nothing is stored or told any more.
+    pub(crate) fn close(&self) {
+        self.term.store(0, Ordering::Release);
+    }
+
     /// What is known now.
     pub(crate) fn state(&self) -> Arc<State> {
         Arc::clone(&self.lock().state)
@@ -63,7 +68,7 @@ impl Seat {
         let state = if used { Arc::new(snapshot::copy(&known)) } else { known };
         let overlaps = state.prepare(now);
         let mut known = self.lock();
-        // Only the log's thread changes the term, under this lock: it has been this one all the time.
+        // Only the log's thread gives a term, under this lock, and none comes twice: it has been this one all the time.
         if self.term() != term {
             return None;
         }

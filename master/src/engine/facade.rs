@@ -63,13 +63,13 @@ impl Facade for Throne {
     }
 
     fn term(&self) -> u64 {
-        self.engine().reign.term
+        Throne::term(self)
     }
 
     fn vouch(&self, term: u64) -> Boxed<'_, Outcome<()>> {
         Box::pin(async move {
-            let engine = self.engine();
-            if engine.reign.term == term { engine.vouch().await } else { Err(self.inner.not_leader()) }
+            let (engine, _) = self.served();
+            if term > 0 && engine.reign.term == term { engine.vouch().await } else { Err(self.inner.not_leader()) }
         })
     }
 

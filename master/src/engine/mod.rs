@@ -22,8 +22,12 @@ use perilune_state::{Applied, Effect, State};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::watch;
+
+/// Pause before a proposal that was refused is repeated.
+const AGAIN: Duration = Duration::from_millis(5);
 
 /// What RPC and workers hold: the door to the state of one reign. Cheap to clone.
 #[derive(Clone)]
@@ -131,7 +135,7 @@ impl Engine {
 
     /// Proposes and waits, for async callers.
     pub(crate) async fn commit(&self, effect: &Effect) -> Outcome<()> {
-        self.settle(self.propose(effect).await)
+        self.stored(effect, self.propose(effect)).await
     }
 
     /// `count` fresh stamps of the one clock, the first of them; asks the log for more room when needed.
@@ -149,8 +153,37 @@ impl Engine {
         self.inner.draws.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed)
     }
 
+    /// What becomes of a proposal. One that is refused while the reign goes on (the lead may not have been taken from its hands after all, or
+    /// a majority is far behind) surely is not stored, and is proposed again: what it is about was already set aside for it.
+    pub(crate) async fn stored(&self, effect: &Effect, mut proposal: crate::log::Proposal<Applied>) -> Outcome<()> {
+        loop {
+            let outcome = proposal.await;
+            if !self.is_worth_repeating(&outcome) {
+                return self.settle(outcome);
+            }
+            tokio::time::sleep(AGAIN).await;
+            proposal = self.propose(effect);
+        }
+    }
+
+    /// The same for threads.
+    pub(crate) fn wait_stored(&self, effect: &Effect, mut proposal: crate::log::Proposal<Applied>) -> Outcome<()> {
+        loop {
+            let outcome = proposal.wait();
+            if !self.is_worth_repeating(&outcome) {
+                return self.settle(outcome);
+            }
+            std::thread::sleep(AGAIN);
+            proposal = self.propose(effect);
+        }
+    }
+
+    fn is_worth_repeating(&self, outcome: &Outcome<Applied>) -> bool {
+        matches!(outcome, Err(fault) if fault.code == FaultCode::WrongState) && self.inner.is_group() && self.leads()
+    }
+
     /// One outcome from what the log says and what applying said. In a group, another member may take what the log here does not.
-    pub(crate) fn settle(&self, outcome: Outcome<Applied>) -> Outcome<()> {
+    fn settle(&self, outcome: Outcome<Applied>) -> Outcome<()> {
         match outcome {
             Ok(Applied::Done) => Ok(()),
             Ok(Applied::Refused(fault)) => Err(fault),

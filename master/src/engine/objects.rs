@@ -122,7 +122,7 @@ impl Engine {
             endings.push(self.state().put_end(tenant, key, *version, *checksum).map(|ending| match ending {
                 PutEnding::Propose(effect) => {
                     let size = if let Effect::Commit(record) = &effect { record.size } else { 0 };
-                    Some((self.propose(&effect), size))
+                    Some((self.propose(&effect), effect, size))
                 }
                 PutEnding::Underway | PutEnding::Published => None,
             }));
@@ -130,7 +130,7 @@ impl Engine {
         let mut outcomes = Vec::with_capacity(endings.len());
         for (ending, (key, version, checksum)) in endings.into_iter().zip(&question.puts) {
             outcomes.push(match ending {
-                Ok(Some((proposal, size))) => self.settle(proposal.await).inspect(|()| self.metrics().value_put(size)),
+                Ok(Some((proposal, effect, size))) => self.stored(&effect, proposal).await.inspect(|()| self.metrics().value_put(size)),
                 Ok(None) => self.await_ending(tenant, key, *version, *checksum).await,
                 Err(fault) => Err(fault),
             });
@@ -163,12 +163,12 @@ impl Engine {
         }
         let now = self.now();
         // Proposed all at once, so that they share log entries, then waited for.
-        let propose = |key| self.state().remove(tenant, key, force, now).map(|effect| self.propose(&effect));
+        let propose = |key| self.state().remove(tenant, key, force, now).map(|effect| (self.propose(&effect), effect));
         let proposed: Vec<_> = keys.iter().map(propose).collect();
         let mut outcomes = Vec::with_capacity(proposed.len());
         for proposal in proposed {
             outcomes.push(match proposal {
-                Ok(proposal) => self.settle(proposal.await),
+                Ok((proposal, effect)) => self.stored(&effect, proposal).await,
                 Err(fault) => Err(fault),
             });
         }
@@ -187,10 +187,13 @@ impl Engine {
         for step in objects.chunks(REMOVE_STEP) {
             self.writable()?;
             let now = self.now();
-            let proposals: Vec<_> =
-                step.iter().filter_map(|o| self.state().condemn(o, force, now).ok()).map(|effect| self.propose(&effect)).collect();
-            for proposal in proposals {
-                self.settle(proposal.wait())?;
+            let proposals: Vec<_> = step
+                .iter()
+                .filter_map(|o| self.state().condemn(o, force, now).ok())
+                .map(|effect| (self.propose(&effect), effect))
+                .collect();
+            for (proposal, effect) in proposals {
+                self.wait_stored(&effect, proposal)?;
                 removed += 1;
             }
         }

@@ -39,11 +39,16 @@ impl Throne {
         self.engine_of(Arc::new(Reign::new(0, self.inner.seat.state())))
     }
 
-    /// The engine as of now, and what changes when that is over.
+    /// That of the reign that is, and what changes when it is over.
     pub(crate) fn served(&self) -> (Engine, watch::Receiver<Arc<Reign>>) {
         let mut present = self.present.subscribe();
         let reign = Arc::clone(&present.borrow_and_update());
         (self.engine_of(reign), present)
+    }
+
+    /// The term of the reign that is; 0 is none.
+    pub(super) fn term(&self) -> u64 {
+        self.present.borrow().term
     }
 
     fn engine_of(&self, reign: Arc<Reign>) -> Engine {
@@ -74,7 +79,7 @@ impl Throne {
                 break;
             }
         }
-        let led = self.present.borrow().term > 0;
+        let led = self.term() > 0;
         self.end();
         if led
             && self.inner.is_group()
@@ -88,7 +93,7 @@ impl Throne {
     pub(crate) fn follow(&self) -> io::Result<()> {
         let standing = self.inner.log.watch().borrow().clone();
         let due = if standing.role == Role::Leader { standing.term } else { 0 };
-        let term = self.present.borrow().term;
+        let term = self.term();
         if term != due && term > 0 {
             self.end();
         }
@@ -108,7 +113,10 @@ impl Throne {
         let (objects, segments) = (state.index.len(), state.segments.table().len());
         tracing::info!(term, objects, segments, applied = self.inner.log.status().applied, "leading");
         let reign = Arc::new(Reign::new(term, state));
-        let spawned = self.spawn_workers(&self.engine_of(Arc::clone(&reign)));
+        let engine = self.engine_of(Arc::clone(&reign));
+        // What is silent is so since now.
+        engine.judge();
+        let spawned = self.spawn_workers(&engine);
         // Told before a failure is, so that `end` finds what there is to end.
         self.present.send_replace(reign);
         spawned
@@ -147,6 +155,7 @@ impl Throne {
     /// Closes the log. What was acknowledged is stored.
     pub(crate) fn close(&self) {
         self.inner.log.close();
+        self.inner.seat.close();
     }
 }
 

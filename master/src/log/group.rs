@@ -9,6 +9,7 @@ use super::role::unknown;
 use perilune_protocol::{Fault, FaultCode};
 use raft::eraftpb::ConfChangeV2;
 use std::collections::VecDeque;
+use std::time::Duration;
 
 /// A change of the members on its way.
 pub(super) struct Changing {
@@ -96,6 +97,8 @@ impl<M: Machine> Driver<M> {
         }
         // The other may be told to stand at once, at any time from now on, whatever it promised: the lease is gone for this term.
         self.offered_term = term;
+        // Before the offer leaves, not with the next turn: whoever looks in between may be too late already.
+        self.board.show_lease(Duration::ZERO);
         let until = self.ticks + self.config.ticks().1.1 as u64 * 2;
         self.handover = Some(Handover { to, until, answer });
         let told = self.guarded(|d| {

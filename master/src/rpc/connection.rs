@@ -45,8 +45,10 @@ pub(super) async fn serve(throne: Arc<Throne>, stream: TcpStream, peer: SocketAd
         Ok(()) => tracing::debug!(%peer, "closed"),
         Err(why) => tracing::info!(%peer, "connection ended: {why}"),
     }
-    engine.state().nodes.disconnected(session.id());
-    engine.judge();
+    if engine.leads() {
+        engine.state().nodes.disconnected(session.id());
+        engine.judge();
+    }
 }
 
 async fn exchange(engine: &Engine, mut stream: TcpStream, session: &Arc<Session>) -> Result<(), String> {

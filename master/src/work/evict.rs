@@ -121,9 +121,9 @@ fn evict(engine: &Engine, order: &mut Order, wanted: u64) -> u64 {
         // Objects on nodes that are silent are left alone: their going would free nothing, and they may return.
         let leaving = order.next(engine.now(), STEP, |object| object.frees() > 0);
         barren = if leaving.is_empty() { barren + 1 } else { 0 };
-        let proposals: Vec<_> = leaving.iter().map(|o| engine.propose(&State::removal(o, RemoveReason::Evicted))).collect();
-        for (object, proposal) in leaving.iter().zip(proposals) {
-            if let Err(fault) = engine.settle(proposal.wait()) {
+        let proposals: Vec<_> = leaving.iter().map(|o| State::removal(o, RemoveReason::Evicted)).map(|e| (engine.propose(&e), e)).collect();
+        for (object, (proposal, effect)) in leaving.iter().zip(proposals) {
+            if let Err(fault) = engine.wait_stored(&effect, proposal) {
                 tracing::error!("an eviction could not be logged: {fault}");
                 return freed;
             }

@@ -59,9 +59,9 @@ fn forget_orphans(engine: &Engine) {
         ControlFlow::Continue(())
     });
     for step in orphans.chunks(ORPHANS_STEP) {
-        let proposals: Vec<_> = step.iter().map(|o| engine.propose(&State::removal(o, RemoveReason::Orphaned))).collect();
-        for proposal in proposals {
-            if let Err(fault) = engine.settle(proposal.wait()) {
+        let proposals: Vec<_> = step.iter().map(|o| State::removal(o, RemoveReason::Orphaned)).map(|e| (engine.propose(&e), e)).collect();
+        for (proposal, effect) in proposals {
+            if let Err(fault) = engine.wait_stored(&effect, proposal) {
                 tracing::error!("orphans could not be forgotten: {fault}");
                 return;
             }

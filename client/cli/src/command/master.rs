@@ -4,12 +4,13 @@ use crate::failure::Failure;
 use crate::output;
 use crate::serve::{self, Stop};
 use crate::settings::Global;
-use crate::values::Span;
+use crate::values::{Peer, Span};
 use perilune_master::log::Durability;
 use perilune_master::{MasterConfig, Placement};
 use serde_json::json;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use uuid::Uuid;
 
 /// Run a master: it knows which object lies where
 #[derive(clap::Args)]
@@ -22,12 +23,32 @@ pub(crate) struct Master {
     http: Vec<SocketAddr>,
     #[command(flatten)]
     rules: MasterArgs,
+    #[command(flatten)]
+    group: GroupArgs,
     /// Allow listening beyond loopback, where nobody is asked who they are
     #[arg(long)]
     insecure: bool,
-    /// Write the addresses here, as JSON, once the master serves
+    /// Write the addresses here, as JSON, once the master is up, leading or not
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
+}
+
+/// Which group of masters this one belongs to. Count only for a new data directory, except for where it listens: the log remembers.
+#[derive(clap::Args)]
+struct GroupArgs {
+    /// This master's number in its group
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    id: u64,
+    /// Every master of the group, this one too, the same list for all: its number, where the others call it, where clients call it;
+    /// without it, this master is alone
+    #[arg(long, value_name = "N=HOST:PORT/RPC-HOST:PORT", value_delimiter = ',')]
+    peers: Vec<Peer>,
+    /// Where the other masters call
+    #[arg(long, value_name = "ADDR")]
+    peer_listen: Option<SocketAddr>,
+    /// The group's id, the same for all: any UUID, such as `uuidgen` prints
+    #[arg(long, value_name = "UUID")]
+    cluster: Option<Uuid>,
 }
 
 /// The rules a master keeps; `perilune dev` takes them too.
@@ -96,8 +117,16 @@ impl Master {
     pub(crate) fn run(self, global: &Global) -> Result<(), Failure> {
         let runtime = serve::runtime()?;
         let stop = Stop::listen(&runtime)?;
-        let master = perilune_master::Master::start(self.rules.config(&self.data_dir, self.http, self.insecure)?)
-            .map_err(|e| Failure::Failed(e.to_string()))?;
+        let GroupArgs { id, peers, peer_listen, cluster } = self.group;
+        let config = MasterConfig {
+            member: id,
+            peers: peers.into_iter().map(|peer| peer.0).collect(),
+            peer_listen,
+            cluster,
+            ..self.rules.config(&self.data_dir, self.http, self.insecure)?
+        };
+        config.check().map_err(Failure::Usage)?;
+        let master = perilune_master::Master::start(config).map_err(|e| Failure::Failed(e.to_string()))?;
         let addresses = json!({ "rpc": master.rpc_addr(), "http": master.http_addrs() });
         serve::say_ready(self.ready_file.as_deref(), &addresses)?;
         if global.json {

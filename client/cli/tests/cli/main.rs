@@ -4,6 +4,7 @@ mod bad;
 mod bench;
 mod commands;
 mod crash;
+mod group;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod status;

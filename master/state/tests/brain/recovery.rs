@@ -98,3 +98,47 @@ fn a_snapshot_taken_in_the_middle_converges() {
         }
     }
 }
+
+/// A member leads, follows while another gives the same space to other objects, and leads again with a copy.
+#[test]
+fn who_leads_again_begins_with_a_copy_that_knows_nothing_of_the_last_reign() {
+    let (mut first, nodes) = Leader::with_nodes(1, 16 * MIB);
+    for n in 0..8 {
+        first.put(&format!("k{n}"), MIB);
+    }
+    first.start("unfinished", MIB, &PutConfig::default()).unwrap();
+    // Decided and never stored, since the lead was lost.
+    first.state.remove(TENANT, &key("k7"), true, first.now).unwrap();
+    first.state.follow();
+
+    let mut second = first.restarted();
+    second.now = 40_000;
+    second.hear(nodes[0], 9);
+    second.state.limbo.sweep(second.now);
+    let known = second.log.len();
+    for n in 0..4 {
+        second.remove(&format!("k{n}"), true).unwrap();
+    }
+    second.now = 80_000;
+    second.state.limbo.sweep(second.now);
+    second.hear(nodes[0], 9);
+    for n in 0..6 {
+        second.put(&format!("new{n}"), MIB);
+    }
+    for effect in &second.log[known..] {
+        assert_eq!(first.state.apply(effect.clone(), 5000), Applied::Done);
+    }
+
+    let copy = snapshot::copy(&first.state);
+    assert!(copy.prepare(90_000).is_empty(), "no two objects share space");
+    copy.begin(&[]);
+    assert_eq!(contents(&copy), contents(&second.state));
+    assert_eq!(copy.puts.len(), 0);
+    let mut third = Leader { state: Arc::new(copy), log: Vec::new(), now: 90_000, version: second.version + 1 };
+    third.hear(nodes[0], 9);
+    assert!(third.exists("k7") && third.exists("new5") && !third.exists("k0"));
+    third.now += 30_000;
+    third.state.limbo.sweep(third.now);
+    third.hear(nodes[0], 9);
+    third.put("unfinished", MIB);
+}

@@ -1,0 +1,113 @@
+//! Three real masters, a store node and a load: the leader is killed, and stopped, and nobody notices.
+
+use crate::harness::{PROGRAM, perilune, remove_segments, said, wait_for};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+
+const CLUSTER: &str = "6f0f5a0e-3c1c-4a5e-9d55-0d4f1c7a2b11";
+
+/// Killed when dropped.
+struct Process(Child);
+
+impl Process {
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.0.id().cast_signed()), signal).unwrap();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Addresses of its own, so that ports can be told before anyone listens on them.
+fn at(port: usize) -> String {
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    format!("127.{}.{low}.200:{port}", high.max(1))
+}
+
+fn master(dir: &Path, nth: usize) -> Process {
+    let peers: Vec<String> = (1..=3).map(|n| format!("{n}={}/{}", at(20_000 + n), at(10_000 + n))).collect();
+    let ready = dir.join(format!("ready-{nth}"));
+    let _ = std::fs::remove_file(&ready);
+    let mut command = perilune();
+    command.args(["master", "--id", &nth.to_string(), "--peers", &peers.join(","), "--peer-listen", &at(20_000 + nth)]);
+    command.args(["--cluster", CLUSTER, "--rpc", &at(10_000 + nth), "--http", &at(30_000 + nth)]);
+    command.arg("--data-dir").arg(dir.join(format!("m{nth}"))).arg("--ready-file").arg(&ready).stdout(Stdio::null());
+    let mut process = Process(command.spawn().unwrap());
+    wait_for("a master to be up", || {
+        assert_eq!(process.0.try_wait().unwrap(), None, "master {nth} of {PROGRAM} ended");
+        ready.exists().then_some(())
+    });
+    process
+}
+
+fn role(nth: usize) -> Option<String> {
+    let config = ureq::Agent::config_builder().timeout_global(Some(std::time::Duration::from_millis(300))).build();
+    let agent: ureq::Agent = config.into();
+    agent.get(format!("http://{}/role", at(30_000 + nth))).call().ok()?.body_mut().read_to_string().ok()
+}
+
+struct Shared(PathBuf);
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        remove_segments(&self.0);
+    }
+}
+
+#[test]
+fn leaders_are_killed_and_stopped_under_load_and_every_acknowledged_block_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut masters: Vec<Process> = (1..=3).map(|nth| master(dir.path(), nth)).collect();
+    let all = (1..=3).map(|nth| at(10_000 + nth)).collect::<Vec<_>>().join(",");
+    let shared = Shared(dir.path().join("node"));
+    let ready = dir.path().join("ready-node");
+    let mut store = perilune();
+    store.args(["store", "--master", &all, "--http", "127.0.0.1:0", "--segment-size", "1GiB"]);
+    store.arg("--data-dir").arg(&shared.0).arg("--ready-file").arg(&ready).stdout(Stdio::null());
+    let _store = Process(store.spawn().unwrap());
+    wait_for("the memory to be lent", || ready.exists().then_some(()));
+
+    let acked = dir.path().join("acked");
+    let mut replay = perilune();
+    replay.args(["replay", "--generate", "1000000", "--speed", "max", "--block-size", "4KiB", "--deadline", "30s", "--json"]);
+    replay.args(["--master", &all, "--acked"]).arg(&acked).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut replay = Process(replay.spawn().unwrap());
+    let lines = || std::fs::read_to_string(&acked).map_or(0, |text| text.lines().count());
+    let goes_on = |replay: &mut Process| {
+        let aim = lines() + 200;
+        wait_for("more blocks to be acknowledged", || {
+            assert_eq!(replay.0.try_wait().unwrap(), None, "the load met an error, or ended");
+            (lines() >= aim).then_some(())
+        });
+    };
+    let leader = || wait_for("a leader", || (1..=3).find(|nth| role(*nth).as_deref() == Some("leader")));
+    goes_on(&mut replay);
+    for _ in 0..2 {
+        let killed = leader();
+        masters[killed - 1].signal(Signal::SIGKILL);
+        goes_on(&mut replay);
+        masters[killed - 1] = master(dir.path(), killed);
+        goes_on(&mut replay);
+        let stopped = leader();
+        masters[stopped - 1].signal(Signal::SIGSTOP);
+        goes_on(&mut replay);
+        masters[stopped - 1].signal(Signal::SIGCONT);
+        goes_on(&mut replay);
+    }
+    drop(replay);
+    let check = perilune()
+        .args(["replay", "--check"])
+        .arg(&acked)
+        .args(["--expect-all", "--deadline", "30s", "--json", "--master", &all])
+        .output()
+        .unwrap();
+    assert!(check.status.success(), "{}", said(&check));
+    let check: serde_json::Value = serde_json::from_slice(&check.stdout).unwrap();
+    assert!(check["acknowledged"].as_u64() >= Some(1000) && check["verified"] == check["acknowledged"], "{check}");
+}
