@@ -68,14 +68,27 @@ fn leaders_are_killed_and_stopped_under_load_and_every_acknowledged_block_is_rea
     let shared = Shared(dir.path().join("node"));
     let ready = dir.path().join("ready-node");
     let mut store = perilune();
-    store.args(["store", "--master", &all, "--http", "127.0.0.1:0", "--segment-size", "1GiB"]);
+    store.args(["store", "--master", &all, "--http", "127.0.0.1:0", "--segment-size", "2GiB"]);
     store.arg("--data-dir").arg(&shared.0).arg("--ready-file").arg(&ready).stdout(Stdio::null());
     let _store = Process(store.spawn().unwrap());
     wait_for("the memory to be lent", || ready.exists().then_some(()));
 
     let acked = dir.path().join("acked");
     let mut replay = perilune();
-    replay.args(["replay", "--generate", "1000000", "--speed", "max", "--block-size", "4KiB", "--deadline", "30s", "--json"]);
+    replay.args([
+        "replay",
+        "--generate",
+        "1000000",
+        "--speed",
+        "max",
+        "--block-size",
+        "4KiB",
+        "--workers",
+        "1",
+        "--deadline",
+        "30s",
+        "--json",
+    ]);
     replay.args(["--master", &all, "--acked"]).arg(&acked).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut replay = Process(replay.spawn().unwrap());
     let lines = || std::fs::read_to_string(&acked).map_or(0, |text| text.lines().count());
