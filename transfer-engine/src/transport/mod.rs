@@ -3,6 +3,7 @@
 //! Ownership of a [`Work`] is the right to touch its local buffers. It goes in by [`Transport::submit`] and comes back exactly once:
 //! in a [`Completion`], or from [`Transport::cancel`]. After it came back the transport never touches those buffers again.
 
+mod door;
 pub mod fake;
 #[cfg(feature = "rdma")]
 pub(crate) mod rdma;

@@ -5,18 +5,17 @@ use crate::lane::{Wake, milliseconds};
 use crate::observe::Meter;
 use crate::segment::Exports;
 use crate::transport::Server;
+use crate::transport::door::Door;
 use crate::transport::tcp::conn::Conn;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use perilune_protocol::{Endpoint, SegmentId};
 use std::collections::HashMap;
-use std::io::ErrorKind;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 const LISTENER: u64 = 0;
 const WAKE: u64 = 1;
@@ -24,8 +23,6 @@ const FIRST_CONN: u64 = 2;
 const EVENTS: usize = 64;
 /// Told whether asked for or not.
 const GONE: EpollFlags = EpollFlags::EPOLLHUP.union(EpollFlags::EPOLLERR);
-/// How long new connections wait when the process has no descriptor left for them.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A running server; stops when dropped.
 pub(crate) struct TcpServer {
@@ -44,16 +41,13 @@ struct Shared {
 /// Starts to serve `exports` at `at`.
 pub(crate) fn serve(at: SocketAddr, exports: Arc<Exports>, meter: Arc<Meter>) -> Result<TcpServer, EngineError> {
     let refused = |cause: std::io::Error| EngineError::Listen { at: at.to_string(), cause };
-    let listener = TcpListener::bind(at).map_err(refused)?;
-    listener.set_nonblocking(true).map_err(refused)?;
-    let real = listener.local_addr().map_err(refused)?;
     let shared = Arc::new(Shared { wake: Arc::new(Wake::new().map_err(refused)?), stopping: AtomicBool::new(false) });
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|e| refused(e.into()))?;
-    epoll.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER)).map_err(|e| refused(e.into()))?;
+    let door = Door::open(at, &epoll, LISTENER).map_err(refused)?;
+    let real = door.at().map_err(refused)?;
     epoll.add(shared.wake.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, WAKE)).map_err(|e| refused(e.into()))?;
     exports.mailbox.watch(Arc::clone(&shared.wake));
-    let reactor =
-        Reactor { epoll, listener, exports, meter, shared: Arc::clone(&shared), conns: HashMap::new(), next: FIRST_CONN, paused: false };
+    let reactor = Reactor { epoll, door, exports, meter, shared: Arc::clone(&shared), conns: HashMap::new(), next: FIRST_CONN };
     let thread =
         thread::Builder::new().name("pl-tcp-serve".to_owned()).stack_size(256 << 10).spawn(move || reactor.run()).map_err(refused)?;
     Ok(TcpServer { at: real, shared, thread: Some(thread) })
@@ -86,29 +80,25 @@ struct Served {
 
 struct Reactor {
     epoll: Epoll,
-    listener: TcpListener,
+    door: Door,
     exports: Arc<Exports>,
     meter: Arc<Meter>,
     shared: Arc<Shared>,
     conns: HashMap<u64, Served>,
     next: u64,
-    /// The listener is not polled because there was no descriptor for a new connection.
-    paused: bool,
 }
 
 impl Reactor {
     fn run(mut self) {
         let mut events = [EpollEvent::empty(); EVENTS];
         while !self.shared.stopping.load(Ordering::SeqCst) {
-            let timeout = if self.paused { EpollTimeout::from(milliseconds(ACCEPT_PAUSE)) } else { EpollTimeout::NONE };
+            let timeout = self.door.pause().map_or(EpollTimeout::NONE, |pause| EpollTimeout::from(milliseconds(pause)));
             let count = match self.epoll.wait(&mut events, timeout) {
                 Ok(count) => count,
                 Err(Errno::EINTR) => 0,
-                Err(e) => return tracing::error!("the TCP server at {:?} stopped: epoll: {e}", self.listener.local_addr()),
+                Err(e) => return tracing::error!("the TCP server at {:?} stopped: epoll: {e}", self.door.at()),
             };
-            if self.paused {
-                self.pause(false);
-            }
+            self.door.reopen(&self.epoll);
             for event in &events[..count] {
                 match event.data() {
                     LISTENER => self.accept(),
@@ -155,16 +145,7 @@ impl Reactor {
     }
 
     fn accept(&mut self) {
-        loop {
-            let stream = match self.listener.accept() {
-                Ok((stream, _)) => stream,
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return,
-                Err(e) if matches!(e.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => continue,
-                Err(e) => {
-                    tracing::warn!("no new transfer connections for {} ms: {e}", ACCEPT_PAUSE.as_millis());
-                    return self.pause(true);
-                }
-            };
+        while let Some(stream) = self.door.next(&self.epoll, "transfer") {
             let number = self.next;
             self.next += 1;
             let added = stream
@@ -177,13 +158,6 @@ impl Reactor {
                 }
                 Err(e) => tracing::warn!("a transfer connection could not be served: {e}"),
             }
-        }
-    }
-
-    fn pause(&mut self, pause: bool) {
-        let flags = if pause { EpollFlags::empty() } else { EpollFlags::EPOLLIN };
-        if self.epoll.modify(&self.listener, &mut EpollEvent::new(flags, LISTENER)).is_ok() {
-            self.paused = pause;
         }
     }
 }

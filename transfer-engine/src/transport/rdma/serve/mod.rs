@@ -25,6 +25,7 @@ use crate::lane::Wake;
 use crate::rdma::{RdmaConnection, RdmaSettings};
 use crate::segment::{Export, Exports};
 use crate::transport::Server;
+use crate::transport::door::Door;
 use crate::transport::rdma::device::{Device, Devices};
 use crate::transport::rdma::manager::Listener;
 use crate::transport::rdma::wire::Offer;
@@ -36,7 +37,7 @@ use perilune_protocol::{Endpoint, SegmentId};
 use reactor::Reactor;
 use std::collections::HashMap;
 use std::io::Error;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
@@ -92,16 +93,14 @@ fn start(
     let refused = |cause: Error| EngineError::Listen { at: at.to_string(), cause };
     let connector = Connector::new(&devices).map_err(|failure| EngineError::NoRdma(failure.cause))?;
     let managers = listeners(&devices, settings.connection)?;
-    let listener = TcpListener::bind(at).map_err(refused)?;
-    listener.set_nonblocking(true).map_err(refused)?;
-    let real = listener.local_addr().map_err(refused)?;
     let shared = Arc::new(Shared {
         wake: Arc::new(Wake::new().map_err(refused)?),
         lent: Lent::new(devices.clone(), settings.region),
         stopping: AtomicBool::new(false),
     });
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|e| refused(e.into()))?;
-    epoll.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER)).map_err(|e| refused(e.into()))?;
+    let door = Door::open(at, &epoll, LISTENER).map_err(refused)?;
+    let real = door.at().map_err(refused)?;
     epoll.add(shared.wake.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, WAKE)).map_err(|e| refused(e.into()))?;
     for (number, device) in (FIRST_DEVICE..).zip(&devices) {
         epoll.add(&device.context, EpollEvent::new(EpollFlags::EPOLLIN, number)).map_err(|e| refused(e.into()))?;
@@ -125,7 +124,7 @@ fn start(
     let (notes, heard) = mpsc::channel();
     let reactor = Reactor {
         epoll,
-        listener,
+        door,
         offers,
         exports,
         shared: Arc::clone(&shared),
@@ -138,7 +137,6 @@ fn start(
         managers,
         devices,
         desk,
-        paused: false,
     };
     let thread =
         thread::Builder::new().name("pl-rdma-serve".to_owned()).stack_size(256 << 10).spawn(move || reactor.run()).map_err(refused)?;

@@ -2,6 +2,7 @@
 
 use crate::lane::milliseconds;
 use crate::segment::Exports;
+use crate::transport::door::Door;
 use crate::transport::rdma::device::Device;
 use crate::transport::rdma::manager::{Heard, Listener};
 use crate::transport::rdma::serve::conn::{Conn, Served};
@@ -12,22 +13,19 @@ use crate::transport::rdma::wire::{Offer, Tell, encode};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags, EpollTimeout};
 use std::collections::HashMap;
-use std::io::ErrorKind;
-use std::net::{IpAddr, TcpListener};
+use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::thread::{self, Scope};
 use std::time::{Duration, Instant};
 
 const EVENTS: usize = 64;
-/// How long new connections wait when the process has no descriptor left for them.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// As many connections may be there that have shown no right to anything; those that came first make room for more.
 pub(super) const STRANGERS_MAX: usize = if cfg!(test) { 64 } else { 1024 };
 
 pub(super) struct Reactor {
     pub(super) epoll: Epoll,
-    pub(super) listener: TcpListener,
+    pub(super) door: Door,
     pub(super) devices: Vec<Arc<Device>>,
     /// The connection manager of each device, where it is used.
     pub(super) managers: Vec<Option<Listener>>,
@@ -44,8 +42,6 @@ pub(super) struct Reactor {
     pub(super) patience: Duration,
     pub(super) conns: HashMap<u64, Served>,
     pub(super) next: u64,
-    /// The listener is not polled because there was no descriptor for a new connection.
-    pub(super) paused: bool,
 }
 
 impl Reactor {
@@ -60,11 +56,9 @@ impl Reactor {
             let count = match self.epoll.wait(&mut events, self.timeout()) {
                 Ok(count) => count,
                 Err(Errno::EINTR) => 0,
-                Err(e) => return tracing::error!("the RDMA server at {:?} stopped: epoll: {e}", self.listener.local_addr()),
+                Err(e) => return tracing::error!("the RDMA server at {:?} stopped: epoll: {e}", self.door.at()),
             };
-            if self.paused {
-                self.pause(false);
-            }
+            self.door.reopen(&self.epoll);
             for event in &events[..count] {
                 match event.data() {
                     LISTENER => self.accept(),
@@ -91,11 +85,16 @@ impl Reactor {
 
     /// Until the first connection that says nothing, or keeps what others wait for, is given up.
     fn timeout(&self) -> EpollTimeout {
-        let pause = self.paused.then_some(ACCEPT_PAUSE);
         let since = self.conns.values().filter_map(|served| served.conn.silent_since()).min();
         let late = since.map(|at| self.patience.saturating_sub(at.elapsed()));
         let short = self.desk.short().then_some(KEEP_MAX);
-        pause.into_iter().chain(late).chain(short).min().map_or(EpollTimeout::NONE, |wait| EpollTimeout::from(milliseconds(wait)))
+        self.door
+            .pause()
+            .into_iter()
+            .chain(late)
+            .chain(short)
+            .min()
+            .map_or(EpollTimeout::NONE, |wait| EpollTimeout::from(milliseconds(wait)))
     }
 
     fn turn(&mut self, number: u64) {
@@ -232,16 +231,7 @@ impl Reactor {
     }
 
     fn accept(&mut self) {
-        loop {
-            let stream = match self.listener.accept() {
-                Ok((stream, _)) => stream,
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return,
-                Err(e) if matches!(e.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => continue,
-                Err(e) => {
-                    tracing::warn!("no new RDMA connections for {} ms: {e}", ACCEPT_PAUSE.as_millis());
-                    return self.pause(true);
-                }
-            };
+        while let Some(stream) = self.door.next(&self.epoll, "RDMA") {
             let number = self.next;
             self.next += 1;
             let conn = Conn::new(stream).and_then(|conn| {
@@ -255,13 +245,6 @@ impl Reactor {
                 }
                 Err(e) => tracing::warn!("an RDMA connection could not be served: {e}"),
             }
-        }
-    }
-
-    fn pause(&mut self, pause: bool) {
-        let flags = if pause { EpollFlags::empty() } else { EpollFlags::EPOLLIN };
-        if self.epoll.modify(&self.listener, &mut EpollEvent::new(flags, LISTENER)).is_ok() {
-            self.paused = pause;
         }
     }
 }
