@@ -19,19 +19,24 @@ pub fn serve(dir: &Path, lending: impl FnOnce(&SegmentDesc) -> Result<(), Troubl
         return Err("the memory to lend cannot be written".into());
     }
     let engine = Engine::builder().listen_tcp("127.0.0.1:0".parse()?).listen_shm(dir.join("peer.sock")).build()?;
-    let desc = SegmentDesc {
-        id: SegmentId::random(),
-        name: "bench".into(),
-        node: NodeId::random(),
-        base: memory.base(),
-        size: LENT,
-        protocol: Protocol::Shm,
-        location: String::new(),
-        endpoints: engine.endpoints(),
-        capability: Capability::random(),
-    };
+    let desc = lent(&engine, &memory, Protocol::Shm);
     engine.export(desc.id, memory, desc.capability)?;
     lending(&desc)?;
     std::io::copy(&mut until, &mut std::io::sink())?;
     Ok(())
+}
+
+/// All of `memory` as a segment that `engine` lends.
+pub(super) fn lent(engine: &Engine, memory: &Memory, protocol: Protocol) -> SegmentDesc {
+    SegmentDesc {
+        id: SegmentId::random(),
+        name: "bench".into(),
+        node: NodeId::random(),
+        base: memory.base(),
+        size: memory.len(),
+        protocol,
+        location: String::new(),
+        endpoints: engine.endpoints(),
+        capability: Capability::random(),
+    }
 }

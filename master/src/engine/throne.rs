@@ -5,7 +5,7 @@
 
 use super::{Engine, Inner, Reign};
 use crate::log::Role;
-use crate::work::{evict, housekeeping};
+use crate::work::{Bell, evict, housekeeping};
 use perilune_protocol::Outcome;
 use perilune_state::State;
 use std::io;
@@ -144,9 +144,7 @@ impl Throne {
             let _ = worker.join();
         }
     }
-}
 
-impl Throne {
     /// Gives the lead away.
     pub(crate) fn hand_over(&self) -> Outcome<()> {
         self.inner.log.hand_over().wait()
@@ -161,6 +159,6 @@ impl Throne {
 
 impl Reign {
     fn new(term: u64, state: Arc<State>) -> Self {
-        Self { term, state, evictor: evict::Evictor::default(), housekeeping: crate::work::Bell::default() }
+        Self { term, state, evictor: evict::Evictor::default(), housekeeping: Bell::default() }
     }
 }

@@ -119,15 +119,8 @@ impl Members {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::members::tests::{member, three};
     use raft::eraftpb::ConfState;
-
-    fn member(id: u64) -> Member {
-        Member { id, address: format!("host{id}:1"), service: format!("host{id}:2") }
-    }
-
-    fn three() -> Members {
-        Members::begin((1..=3).map(member).collect()).unwrap()
-    }
 
     fn plan(members: &Members, change: &Change, active: &[u64], lag: u64) -> Outcome<ConfChangeV2> {
         members.plan(change, &View { me: 1, active: &|id| id == 1 || active.contains(&id), lag: &|_| lag })

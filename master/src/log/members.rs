@@ -216,14 +216,14 @@ fn decode_context(bytes: &[u8]) -> Result<Option<Member>, String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn member(id: u64) -> Member {
+    pub(in crate::log) fn member(id: u64) -> Member {
         Member { id, address: format!("host{id}:1"), service: format!("host{id}:2") }
     }
 
-    fn three() -> Members {
+    pub(in crate::log) fn three() -> Members {
         Members::begin((1..=3).map(member).collect()).unwrap()
     }
 

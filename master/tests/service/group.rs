@@ -28,17 +28,7 @@ impl Group {
         static GROUPS: AtomicU8 = AtomicU8::new(1);
         let [_, _, high, low] = std::process::id().to_be_bytes();
         let ip = Ipv4Addr::new(127, high.max(1), low, GROUPS.fetch_add(1, Ordering::Relaxed));
-        let node = SegmentDesc {
-            id: SegmentId::random(),
-            name: "127.0.0.1:15000".into(),
-            node: NodeId::random(),
-            base: 0,
-            size: 64 << 20,
-            protocol: Protocol::Tcp,
-            location: String::new(),
-            endpoints: vec![Endpoint::Tcp("127.0.0.1:15000".into())],
-            capability: Capability(1),
-        };
+        let node = memory();
         let dirs = (0..3).map(|_| tempfile::tempdir().unwrap()).collect();
         let (objects, removed) = (BTreeMap::new(), Vec::new());
         let mut group = Self { ip, cluster: Uuid::new_v4(), dirs, masters: vec![None, None, None], node, objects, removed };

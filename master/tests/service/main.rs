@@ -25,6 +25,21 @@ struct Peer {
     next: u64,
 }
 
+/// 64 MiB that a node of its own lends.
+fn memory() -> SegmentDesc {
+    SegmentDesc {
+        id: SegmentId::random(),
+        name: "127.0.0.1:15000".into(),
+        node: NodeId::random(),
+        base: 0,
+        size: 64 << 20,
+        protocol: Protocol::Tcp,
+        location: String::new(),
+        endpoints: vec![Endpoint::Tcp("127.0.0.1:15000".into())],
+        capability: Capability(1),
+    }
+}
+
 impl Peer {
     fn connect(master: &Master) -> Self {
         Self::reach(master.rpc_addr()).unwrap()
@@ -70,17 +85,7 @@ impl Peer {
 
     /// Registers a node with one segment of 64 MiB.
     fn lend(&mut self) -> SegmentDesc {
-        let desc = SegmentDesc {
-            id: SegmentId::random(),
-            name: "127.0.0.1:15000".into(),
-            node: NodeId::random(),
-            base: 0,
-            size: 64 << 20,
-            protocol: Protocol::Tcp,
-            location: String::new(),
-            endpoints: vec![Endpoint::Tcp("127.0.0.1:15000".into())],
-            capability: Capability(1),
-        };
+        let desc = memory();
         self.register(&desc, false);
         self.call(&segment::Mount { segments: vec![desc.clone()] }).unwrap();
         desc

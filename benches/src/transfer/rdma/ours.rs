@@ -7,7 +7,8 @@ use super::sys::{Registered, Window};
 use crate::pinned::Process;
 use crate::random::Random;
 use crate::rivals::{Setting, Trouble};
-use perilune_protocol::{Capability, Extent, NodeId, Protocol, SegmentDesc, SegmentId};
+use crate::transfer::peer::lent;
+use perilune_protocol::{Extent, Protocol, SegmentDesc};
 use perilune_transfer_engine::{Engine, Job, Memory, RdmaSettings, Segment, rdma_counts};
 use serde::{Deserialize, Serialize};
 use std::io::{BufRead, BufReader, Write};
@@ -33,17 +34,7 @@ impl Lender {
         let settings = RdmaSettings { devices: devices.to_vec(), ..RdmaSettings::default() };
         let engine = Engine::builder().only(&["rdma"]).listen_rdma("127.0.0.1:0".parse()?).rdma(settings).build()?;
         let memory = Memory::anonymous(LENT)?;
-        let desc = SegmentDesc {
-            id: SegmentId::random(),
-            name: "bench".into(),
-            node: NodeId::random(),
-            base: memory.base(),
-            size: LENT,
-            protocol: Protocol::Rdma,
-            location: String::new(),
-            endpoints: engine.endpoints(),
-            capability: Capability::random(),
-        };
+        let desc = lent(&engine, &memory, Protocol::Rdma);
         engine.export(desc.id, Arc::clone(&memory), desc.capability)?;
         engine.export_rdma(desc.id)?;
         Ok(Self { engine, memory, desc })
