@@ -144,6 +144,21 @@ impl Engine {
         }
     }
 
+    /// What was set under this name, or is its default.
+    pub fn setting(&self, key: &str) -> Option<String> {
+        self.state().settings.get(key)
+    }
+
+    /// Sets something for the whole group; `None` takes it back.
+    ///
+    /// # Errors
+    /// When it cannot be set so, or nothing can be stored.
+    pub async fn set(&self, key: &str, value: Option<&str>) -> Outcome<()> {
+        let key = self.state().settings.check(key, value)?.to_owned();
+        tracing::info!(key, value, "setting");
+        self.commit(&Effect::Setting { key, value: value.map(str::to_owned) }).await
+    }
+
     /// How to reach a segment.
     pub fn describe(&self, id: SegmentId) -> Option<Arc<SegmentDesc>> {
         self.state().segments.table().get(id).map(|s| s.desc())

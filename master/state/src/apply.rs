@@ -7,6 +7,7 @@ use crate::objects::puts::Puts;
 use crate::objects::recency::Recency;
 use crate::objects::{Key, KeyRef, Object, ObjectIndex, PapayaIndex, Published, Replica};
 use crate::segments::{self, Phase, Segments, nodes::Nodes, nodes::Silence};
+use crate::settings::{SettingMap, Settings};
 use crate::tso::TsoSource;
 use perilune_protocol::{Fault, FaultCode, ObjectKey, Pin, ReplicaPlace};
 use std::ops::ControlFlow;
@@ -44,7 +45,9 @@ pub struct State {
     pub recency: Recency,
     /// Stamps.
     pub tso: TsoSource,
-    /// Settings.
+    /// What operators have set.
+    pub settings: Settings,
+    /// How this master decides.
     pub rules: Rules,
     /// Objects that are soft-pinned. Written by apply.
     soft_pins: AtomicU64,
@@ -84,6 +87,7 @@ impl State {
             limbo: Limbo::default(),
             recency: Recency::default(),
             tso: TsoSource::default(),
+            settings: Settings::default(),
             rules,
             soft_pins: AtomicU64::new(0),
             leading: AtomicBool::new(false),
@@ -120,6 +124,7 @@ impl State {
                 None => return unknown_segment(segment),
             },
             Effect::TsoLimit(limit) => self.tso.raise_limit(limit),
+            Effect::Setting { key, value } => self.settings.set(key, value),
         }
         Applied::Done
     }
@@ -280,6 +285,7 @@ impl State {
         for segment in segments {
             self.segments.unmount(segment);
         }
+        self.settings.replace(SettingMap::new());
     }
 
     /// A removal to propose for an object that was condemned.

@@ -5,7 +5,9 @@ use perilune_protocol::{ObjectKey, Pin, ReplicaPlace, SegmentDesc, SegmentId, Te
 use serde::{Deserialize, Serialize};
 
 /// The first byte of every stored effect. A reader of a newer release still knows all older ones.
-const VERSION: u8 = 1;
+///
+/// 2: settings.
+const VERSION: u8 = 2;
 
 /// One change of what must outlive the leader.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +48,13 @@ pub enum Effect {
     },
     /// The leader may issue stamps up to this one.
     TsoLimit(Tso),
+    /// A setting of the group.
+    Setting {
+        /// Which.
+        key: String,
+        /// What it is from now on; `None`: as if it had never been set.
+        value: Option<String>,
+    },
 }
 
 /// An object as it is stored.
@@ -100,7 +109,8 @@ impl Effect {
     pub fn decode(bytes: &[u8]) -> Result<Self, EffectError> {
         match bytes.split_first() {
             None => Err(EffectError::Body("no bytes".into())),
-            Some((&VERSION, body)) => postcard::from_bytes(body).map_err(|e| EffectError::Body(e.to_string())),
+            // What came with later versions was added behind what there was, so one reader serves all.
+            Some((1..=VERSION, body)) => postcard::from_bytes(body).map_err(|e| EffectError::Body(e.to_string())),
             Some((&other, _)) => Err(EffectError::Version(other)),
         }
     }

@@ -11,7 +11,7 @@
 //!                                  index, segments (survive)   ── leading only ──►  space freed, or held in limbo
 //! ```
 //!
-//! Two kinds of rooms. What [`State::apply`] writes comes from the log and survives: the object index, the segments.
+//! Two kinds of rooms. What [`State::apply`] writes comes from the log and survives: the object index, the segments, the settings.
 //! What requests write directly is soft and dies with the leader: leases, recency, puts in progress, free space.
 //! Both are read by many threads without a lock; the log's thread is the only one that applies.
 #![forbid(unsafe_code)]
@@ -23,6 +23,7 @@ pub mod objects;
 pub mod place;
 pub mod read;
 pub mod segments;
+pub mod settings;
 pub mod snapshot;
 pub mod tso;
 pub mod write;

@@ -1,12 +1,13 @@
 //! The whole lasting state as a stream, and back.
 //!
 //! `[u32 length][postcard of Chunk]` repeated, little endian, ended by an empty chunk. The envelope (version, checksums,
-//! index) is the log's. Segments come first, then objects as they are met: an object that changes while the stream is
+//! index) is the log's. Segments come first, settings, then objects as they are met: an object that changes while the stream is
 //! written may appear in either form, and the entries after the snapshot's index bring both to the same end, because
 //! publishing goes by version and removal names its version.
 
 use crate::apply::State;
 use crate::effect::{Effect, ObjectRecord};
+use crate::settings::SettingMap;
 use perilune_protocol::{SegmentDesc, SegmentId, Tso};
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read, Write};
@@ -23,6 +24,7 @@ enum Chunk {
     Head { tso_limit: Tso, segments: Vec<SegmentRecord> },
     Objects(Vec<ObjectRecord>),
     End,
+    Settings(SettingMap),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -42,11 +44,16 @@ fn head(state: &State) -> Chunk {
     Chunk::Head { tso_limit: state.tso.limit(), segments: table.iter().map(record).collect() }
 }
 
-/// What to write. Segments and limits are taken when this is called, on the log's thread; objects while the closure runs.
+fn settings(state: &State) -> Chunk {
+    Chunk::Settings(SettingMap::clone(&state.settings.map()))
+}
+
+/// What to write. Segments, limits and settings are taken when this is called, on the log's thread; objects while the closure runs.
 pub fn writer(state: Arc<State>) -> impl FnOnce(&mut dyn Write) -> io::Result<()> + Send + 'static {
-    let head = head(&state);
+    let (head, settings) = (head(&state), settings(&state));
     move |out| {
         put(out, &head)?;
+        put(out, &settings)?;
         let mut batch = Vec::with_capacity(CHUNK_OBJECTS);
         let mut outcome = Ok(());
         state.index.for_each(&mut |object| {
@@ -78,6 +85,7 @@ pub fn read(state: &State, from: &mut dyn Read) -> io::Result<()> {
 pub fn copy(state: &State) -> State {
     let fresh = State::new(state.rules);
     enter(&fresh, head(state));
+    enter(&fresh, settings(state));
     state.index.for_each(&mut |object| {
         fresh.apply(Effect::Commit(State::record_of(object)), 0);
         ControlFlow::Continue(())
@@ -103,6 +111,7 @@ fn enter(state: &State, chunk: Chunk) {
                 state.apply(Effect::Commit(record), 0);
             }
         }
+        Chunk::Settings(map) => state.settings.replace(map),
         Chunk::End => {}
     }
 }

@@ -99,6 +99,23 @@ fn a_snapshot_taken_in_the_middle_converges() {
     }
 }
 
+#[test]
+fn settings_are_in_snapshots_and_in_copies() {
+    let state = Arc::new(State::new(RULES));
+    let set = |key: &str, value: Option<&str>| Effect::Setting { key: key.into(), value: value.map(str::to_owned) };
+    for effect in [set("balance", Some("Enable")), set("a", Some("1")), set("b", Some("2")), set("a", None)] {
+        assert_eq!(state.apply(effect, 1), Applied::Done);
+    }
+    let mut bytes = Vec::new();
+    snapshot::writer(state.clone())(&mut bytes).unwrap();
+    let restored = State::new(RULES);
+    restored.apply(set("of an earlier life", Some("x")), 1);
+    snapshot::read(&restored, &mut bytes.as_slice()).unwrap();
+    for state in [&restored, &snapshot::copy(&restored)] {
+        assert_eq!(state.settings.map(), Arc::new([("b", "2"), ("balance", "Enable")].map(|(k, v)| (k.to_owned(), v.to_owned())).into()));
+    }
+}
+
 /// A member leads, follows while another gives the same space to other objects, and leads again with a copy.
 #[test]
 fn who_leads_again_begins_with_a_copy_that_knows_nothing_of_the_last_reign() {

@@ -1,0 +1,174 @@
+//! Settings of the whole group, by name: what an operator may change while everything runs.
+//!
+//! The map is replaced whole by the apply loop, its only writer; readers take the present one and never wait.
+
+use arc_swap::ArcSwap;
+use perilune_protocol::{Fault, FaultCode};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The longest name, in bytes.
+pub const KEY_BYTES_MAX: usize = 256;
+/// The longest value, in bytes.
+pub const VALUE_BYTES_MAX: usize = 16 << 10;
+/// Most settings there may be.
+pub const SETTINGS_MAX: usize = 1024;
+
+/// Names and values, in the order of names.
+pub type SettingMap = BTreeMap<String, String>;
+
+/// The room.
+#[derive(Default)]
+pub struct Settings {
+    map: ArcSwap<SettingMap>,
+}
+
+impl Settings {
+    /// What was set, as it is now. What was never set is not there.
+    pub fn map(&self) -> Arc<SettingMap> {
+        self.map.load_full()
+    }
+
+    /// What `key` was set to; a switch that was never set has its default.
+    pub fn get(&self, key: &str) -> Option<String> {
+        let switch = Switch::named(key);
+        self.map.load().get(switch.map_or(key, |s| s.key())).cloned().or_else(|| switch.map(|s| word(s.default()).to_owned()))
+    }
+
+    /// Whether this kind of work is to be done.
+    pub fn on(&self, switch: Switch) -> bool {
+        self.map.load().get(switch.key()).map_or(Some(switch.default()), |value| is_on(value)).unwrap_or(false)
+    }
+
+    /// Apply: one setting; `None` takes it back.
+    pub(crate) fn set(&self, key: String, value: Option<String>) {
+        let mut map = SettingMap::clone(&self.map.load());
+        match value {
+            Some(value) => map.insert(key, value),
+            None => map.remove(&key),
+        };
+        self.map.store(Arc::new(map));
+    }
+
+    /// Apply: these and no others.
+    pub(crate) fn replace(&self, map: SettingMap) {
+        self.map.store(Arc::new(map));
+    }
+
+    /// The name to store `key` under, or why it cannot be set to `value`, or taken back.
+    ///
+    /// # Errors
+    /// [`FaultCode::InvalidParams`]: too long, too many, or a switch is told what is neither on nor off.
+    pub fn check<'a>(&self, key: &'a str, value: Option<&str>) -> Result<&'a str, Fault> {
+        let wrong = |why: String| Err(FaultCode::InvalidParams.with(why));
+        if key.is_empty() || key.len() > KEY_BYTES_MAX {
+            return wrong(format!("the name of a setting has 1 to {KEY_BYTES_MAX} bytes, not {}", key.len()));
+        }
+        let switch = Switch::named(key);
+        let stored = switch.map_or(key, |s| s.key());
+        let Some(value) = value else { return Ok(stored) };
+        if value.len() > VALUE_BYTES_MAX {
+            return wrong(format!("{key}: a value has up to {VALUE_BYTES_MAX} bytes, not {}", value.len()));
+        }
+        if switch.is_some() && is_on(value).is_none() {
+            return wrong(format!("{key} is a switch: Enable or Disable, not {value:?}"));
+        }
+        let map = self.map.load();
+        if switch.is_none() && map.len() >= SETTINGS_MAX && !map.contains_key(key) {
+            return wrong(format!("{key}: there are {SETTINGS_MAX} settings already"));
+        }
+        Ok(stored)
+    }
+}
+
+/// Background work that can be switched on and off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Switch {
+    /// Makes the replicas anew that a lost segment held.
+    DiskRepair,
+    /// Moves replicas from full to empty segments.
+    Balance,
+    /// Moves replicas away from segments that drain.
+    DiskDrop,
+    /// Deletes what nobody can reach any more.
+    BlobDelete,
+    /// Makes the replicas that an object lacks.
+    ShardRepair,
+    /// Compares replicas with their checksums.
+    VolInspect,
+}
+
+impl Switch {
+    /// All of them.
+    pub const ALL: [Self; 6] = [Self::DiskRepair, Self::Balance, Self::DiskDrop, Self::BlobDelete, Self::ShardRepair, Self::VolInspect];
+
+    /// The name it is set by.
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::DiskRepair => "disk_repair",
+            Self::Balance => "balance",
+            Self::DiskDrop => "disk_drop",
+            Self::BlobDelete => "blob_delete",
+            Self::ShardRepair => "shard_repair",
+            Self::VolInspect => "vol_inspect",
+        }
+    }
+
+    /// The switch of this name; what CubeFS itself calls the inspection is understood as well.
+    pub fn named(key: &str) -> Option<Self> {
+        let key = if key == "volume_inspect" { "vol_inspect" } else { key };
+        Self::ALL.into_iter().find(|s| s.key() == key)
+    }
+
+    /// Whether it is on when nobody has set it: only what loses data, or hoards garbage, when it is off.
+    pub fn default(self) -> bool {
+        matches!(self, Self::DiskDrop | Self::BlobDelete)
+    }
+}
+
+/// What a switch is told.
+pub fn word(on: bool) -> &'static str {
+    if on { "Enable" } else { "Disable" }
+}
+
+fn is_on(value: &str) -> Option<bool> {
+    let any = |words: [&str; 2]| words.iter().any(|w| value.eq_ignore_ascii_case(w));
+    if any(["enable", "true"]) { Some(true) } else { any(["disable", "false"]).then_some(false) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_switch_has_a_default_and_says_what_it_was_told() {
+        let settings = Settings::default();
+        assert_eq!(settings.get("balance").as_deref(), Some("Disable"));
+        assert_eq!(settings.get("disk_drop").as_deref(), Some("Enable"));
+        assert!(!settings.on(Switch::VolInspect));
+
+        let key = settings.check("volume_inspect", Some("TRUE")).unwrap();
+        settings.set(key.into(), Some("TRUE".into()));
+        assert_eq!(settings.get("vol_inspect").as_deref(), Some("TRUE"));
+        assert_eq!(settings.get("volume_inspect").as_deref(), Some("TRUE"));
+        assert!(settings.on(Switch::VolInspect));
+
+        settings.set("vol_inspect".into(), None);
+        assert!(!settings.on(Switch::VolInspect));
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        let settings = Settings::default();
+        assert!(settings.check("balance", Some("perhaps")).is_err());
+        assert!(settings.check("", Some("x")).is_err());
+        assert!(settings.check("anything", Some(&"x".repeat(VALUE_BYTES_MAX + 1))).is_err());
+        assert_eq!(settings.check("anything", Some("x")), Ok("anything"));
+        for n in 0..SETTINGS_MAX {
+            settings.set(format!("s{n}"), Some("1".into()));
+        }
+        assert!(settings.check("one more", Some("x")).is_err());
+        assert_eq!(settings.check("s7", Some("2")), Ok("s7"));
+        assert_eq!(settings.check("balance", Some("false")), Ok("balance"));
+    }
+}
