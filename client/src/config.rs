@@ -1,6 +1,7 @@
 //! The settings of a client.
 
 use perilune_protocol::Protocol;
+use perilune_protocol::access::Token;
 use perilune_transfer_engine::{Engine, RdmaSettings};
 use std::time::Duration;
 
@@ -11,6 +12,8 @@ pub struct StoreConfig {
     pub masters: Vec<String>,
     /// The tenant whose keys are meant; empty means `default`.
     pub tenant: String,
+    /// Says who calls to masters that ask for it; see [`crate::token::find`].
+    pub token: Option<Token>,
     /// How long one operation may take in all, repetitions included.
     pub deadline: Duration,
     /// What is calling, for the master's logs.
@@ -30,6 +33,7 @@ impl Default for StoreConfig {
         Self {
             masters: vec!["127.0.0.1:50051".into()],
             tenant: String::new(),
+            token: None,
             deadline: Duration::from_secs(10),
             agent: concat!("perilune-client ", env!("CARGO_PKG_VERSION")).into(),
             places: 65_536,

@@ -19,6 +19,7 @@ mod put;
 mod rest;
 mod segments;
 mod store;
+pub mod token;
 mod transports;
 
 pub use config::StoreConfig;

@@ -3,7 +3,7 @@
 use crate::StoreConfig;
 use crate::batch::{self, Limits};
 use crate::get::{self, Read, Target};
-use crate::master::{Master, Repeated};
+use crate::master::{Caller, Master, Repeated};
 use crate::observe::Metrics;
 use crate::places::Places;
 use crate::put::{self, Write};
@@ -98,7 +98,8 @@ impl Store {
                 transports::builder(&config.transports, &config.rdma)?.deadline(config.deadline).build().map_err(|e| engine_fault(&e))?
             }
         };
-        let master = Master::new(config.masters, Hello { agent: config.agent, tenant: config.tenant }, None)?;
+        let master =
+            Master::new(config.masters, Caller { hello: Hello { agent: config.agent, tenant: config.tenant }, token: config.token }, None)?;
         let (segments, places) = (Segments::default(), Places::new(config.places));
         Ok(Self(Arc::new(Core { master, engine, segments, places, metrics: Metrics::new(), deadline: config.deadline })))
     }

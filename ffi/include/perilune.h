@@ -226,7 +226,7 @@ typedef struct {
 } perilune_engine_config_t;
 
 /**
- * How a store finds its masters and how long it waits.
+ * How a store finds its masters and how long it waits. Where masters ask for a token it is taken from PERILUNE_ADMIN_TOKEN.
  */
 typedef struct {
   /**

@@ -5,7 +5,7 @@ use crate::buffer::PeriluneBuffer;
 use crate::engine::{ENGINES, PeriluneEngine, encode};
 use crate::fault::PeriluneStatus;
 use crate::handle::Table;
-use perilune_client::{Put, Store, StoreConfig};
+use perilune_client::{Put, Store, StoreConfig, token};
 use perilune_protocol::rpc::cluster::Stat;
 use perilune_protocol::rpc::segment::Describe;
 use perilune_protocol::{FaultCode, Outcome, Pin, PutConfig, SegmentId};
@@ -17,7 +17,7 @@ pub struct PeriluneStore {
     _opaque: [u8; 0],
 }
 
-/// How a store finds its masters and how long it waits.
+/// How a store finds its masters and how long it waits. Where masters ask for a token it is taken from PERILUNE_ADMIN_TOKEN.
 #[repr(C)]
 pub struct PeriluneStoreConfig {
     /// `host:port` of each master, with commas between them. NULL: 127.0.0.1:50051.
@@ -63,7 +63,9 @@ pub(crate) static STORES: Table<Store> = Table::new("store");
 pub unsafe extern "C" fn perilune_store_create(config: *const PeriluneStoreConfig, store: *mut *mut PeriluneStore) -> PeriluneStatus {
     guard(|| {
         let out = Out::required("store", store)?;
-        let mut settings = StoreConfig { agent: concat!("perilune-c ", env!("CARGO_PKG_VERSION")).into(), ..StoreConfig::default() };
+        let token = token::find(None).map_err(|why| FaultCode::InvalidParams.with(why))?;
+        let agent = concat!("perilune-c ", env!("CARGO_PKG_VERSION")).into();
+        let mut settings = StoreConfig { agent, token, ..StoreConfig::default() };
         // SAFETY: NULL, or a config by the caller's promise; its texts likewise.
         if let Some(config) = unsafe { config.as_ref() } {
             // SAFETY: as above.

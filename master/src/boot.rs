@@ -150,7 +150,7 @@ impl Master {
 
     /// The HTTP faces, to be served elsewhere as well.
     pub fn router(&self) -> axum::Router {
-        api::router(App::new(self.throne.clone()))
+        api::router(App::new(self.throne.clone(), self.throne.access()))
     }
 
     /// Ends listeners, workers and the log, in that order; in a group the lead goes to another first. What was acknowledged is stored.

@@ -1,6 +1,7 @@
 //! The settings of a master.
 
 use crate::log::{Durability, Member, Members};
+use perilune_protocol::access::{Access, Token};
 use perilune_state::Rules;
 use perilune_state::place::Placement;
 use perilune_state::segments::nodes::Silence;
@@ -47,7 +48,9 @@ pub struct MasterConfig {
     pub peer_listen: Option<SocketAddr>,
     /// The group's id, the same for all its masters; one alone makes its own.
     pub cluster: Option<Uuid>,
-    /// Allow listeners beyond loopback although nothing authenticates callers.
+    /// Asked of every caller, over RPC and HTTP.
+    pub token: Option<Token>,
+    /// Allow listeners beyond loopback without a token, so that nobody is asked who they are.
     pub insecure: bool,
 }
 
@@ -71,6 +74,7 @@ impl Default for MasterConfig {
             peers: Vec::new(),
             peer_listen: None,
             cluster: None,
+            token: None,
             insecure: false,
         }
     }
@@ -93,13 +97,8 @@ impl MasterConfig {
             return Err(format!("put-release {:?} must not be shorter than put-discard {:?}", self.put_release, self.put_discard));
         }
         self.check_group()?;
-        let beyond = std::iter::once(&self.rpc).chain(&self.http).chain(&self.peer_listen).find(|a| !a.ip().is_loopback());
-        match beyond {
-            Some(address) if !self.insecure => Err(format!(
-                "{address} can be reached from other machines and nothing authenticates callers yet: listen on 127.0.0.1, or accept it with --insecure"
-            )),
-            _ => Ok(()),
-        }
+        let access = self.access();
+        std::iter::once(&self.rpc).chain(&self.http).chain(&self.peer_listen).try_for_each(|at| access.may_listen(*at, self.insecure))
     }
 
     fn check_group(&self) -> Result<(), String> {
@@ -121,6 +120,11 @@ impl MasterConfig {
             );
         }
         Ok(())
+    }
+
+    /// What is asked of callers.
+    pub fn access(&self) -> Access {
+        Access::new(self.token.clone())
     }
 
     /// The part the brain decides by.

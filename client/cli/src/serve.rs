@@ -1,6 +1,7 @@
 //! What the commands that stay running share: say when ready, wait for a signal, serve HTTP.
 
 use crate::failure::Failure;
+use perilune_protocol::access::Access;
 use serde::Serialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -29,12 +30,14 @@ pub(crate) fn runtime() -> Result<Runtime, Failure> {
 }
 
 /// Takes an address before anything else is started, so that a taken port changes nothing.
-pub(crate) fn bind(runtime: &Runtime, flag: &str, at: SocketAddr, insecure: bool) -> Result<(TcpListener, SocketAddr), Failure> {
-    if !at.ip().is_loopback() && !insecure {
-        return Err(Failure::Usage(format!(
-            "{flag} {at} can be reached from other machines and nothing authenticates callers yet: listen on 127.0.0.1, or accept it with --insecure"
-        )));
-    }
+pub(crate) fn bind(
+    runtime: &Runtime,
+    flag: &str,
+    at: SocketAddr,
+    access: &Access,
+    insecure: bool,
+) -> Result<(TcpListener, SocketAddr), Failure> {
+    access.may_listen(at, insecure).map_err(|why| Failure::Usage(format!("{flag} {why}")))?;
     let bound = runtime.block_on(TcpListener::bind(at)).and_then(|l| l.local_addr().map(|at| (l, at)));
     bound.map_err(|e| Failure::Failed(format!("cannot listen on {at}: {e}; choose another address with {flag}")))
 }

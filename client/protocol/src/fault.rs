@@ -74,6 +74,8 @@ fault_codes! {
     NotSupported = -1012 "NOT_SUPPORTED",
     /// This master does not lead its group; another one does, or will. Ours alone: Mooncake's masters have no group.
     NotLeader = -1490 "NOT_LEADER",
+    /// The caller did not say who it is, or not rightly. Ours alone.
+    Unauthorized = -1491 "UNAUTHORIZED",
     /// The log or the data directory failed.
     Storage = -1503 "PERSISTENT_FAIL",
 }

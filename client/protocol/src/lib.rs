@@ -4,6 +4,7 @@
 //! and never allocates more than the frame in hand could hold.
 #![forbid(unsafe_code)]
 
+pub mod access;
 pub mod fault;
 pub mod frame;
 pub mod ids;

@@ -1,5 +1,6 @@
 //! A master for tests: a listener whose connections are played by a closure.
 
+use super::Caller;
 use perilune_protocol::Outcome;
 use perilune_protocol::frame::{HEADER_BYTES, Header};
 use perilune_protocol::rpc::session::{Hello, Welcome};
@@ -74,8 +75,8 @@ impl Peer {
     }
 }
 
-pub(crate) fn hello() -> Hello {
-    Hello { agent: "test".into(), tenant: String::new() }
+pub(crate) fn caller() -> Caller {
+    Caller { token: None, hello: Hello { agent: "test".into(), tenant: String::new() } }
 }
 
 pub(crate) fn welcome() -> Welcome {

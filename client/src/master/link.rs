@@ -4,8 +4,9 @@
 //! and reads until its own answer came, putting others' answers into their slots; then it brings the read half home and wakes
 //! one parked caller to go on. So a lone call is one write and one read on the caller's own thread.
 
+use super::Caller;
 use super::wire::{self, Answer, Reader, STEP, SendError};
-use perilune_protocol::rpc::session::{Hello, Welcome};
+use perilune_protocol::rpc::session::{Authenticate, Welcome};
 use perilune_protocol::rpc::{self, Call};
 use perilune_protocol::{Fault, FaultCode, Outcome};
 use std::collections::HashMap;
@@ -45,11 +46,11 @@ struct Slot {
 }
 
 impl Link {
-    /// Connects and says hello.
+    /// Connects, says who calls if that may be asked for, and says hello.
     ///
     /// # Errors
     /// [`FaultCode::Unreachable`] when another attempt may succeed; any other code when it will not.
-    pub(crate) fn open(address: &str, hello: &Hello, deadline: Instant) -> Outcome<(Self, Welcome)> {
+    pub(crate) fn open(address: &str, caller: &Caller, deadline: Instant) -> Outcome<(Self, Welcome)> {
         let at = |what: &dyn std::fmt::Display| FaultCode::Unreachable.with(format!("master {address}: {what}"));
         let resolved = address.to_socket_addrs().map_err(|e| at(&format!("{e}; write host:port")))?;
         let mut failure = at(&"the name has no address");
@@ -58,8 +59,11 @@ impl Link {
             match TcpStream::connect_timeout(&target, left) {
                 Ok(socket) => {
                     let link = Self::over(address.to_owned(), socket).map_err(|e| at(&e))?;
-                    let welcome =
-                        link.call(hello, deadline)?.map_err(|f| f.code.with(format!("master {address} refused: {}", f.message)))?;
+                    let refused = |f: Fault| f.code.with(format!("master {address} refused: {}", f.message));
+                    if let Some(token) = &caller.token {
+                        link.call(&Authenticate { token: token.secret().to_owned() }, deadline)?.map_err(refused)?;
+                    }
+                    let welcome = link.call(&caller.hello, deadline)?.map_err(refused)?;
                     return Ok((link, welcome));
                 }
                 Err(e) => failure = at(&e),
@@ -261,7 +265,7 @@ mod tests {
     }
 
     fn open(address: &str) -> Link {
-        Link::open(address, &fake::hello(), soon()).unwrap().0
+        Link::open(address, &fake::caller(), soon()).unwrap().0
     }
 
     /// A question that says which it is.
@@ -414,7 +418,7 @@ mod tests {
             (other, FaultCode::NotSupported, "another service"),
             (refuses, FaultCode::Forbidden, "no such tenant"),
         ] {
-            let fault = Link::open(&address, &fake::hello(), soon()).err().unwrap();
+            let fault = Link::open(&address, &fake::caller(), soon()).err().unwrap();
             assert_eq!(fault.code, code, "{fault}");
             assert!(fault.message.contains(word) && fault.message.contains(&address), "{fault}");
         }

@@ -6,5 +6,16 @@ mod link;
 mod retry;
 mod wire;
 
+use perilune_protocol::access::Token;
+use perilune_protocol::rpc::session::Hello;
+
 pub(crate) use link::Link;
 pub(crate) use retry::{Master, Repeated};
+
+/// What is said first on every connection.
+pub(crate) struct Caller {
+    /// Who calls, where a master asks for it.
+    pub(crate) token: Option<Token>,
+    /// What calls, and about whose keys.
+    pub(crate) hello: Hello,
+}

@@ -3,9 +3,9 @@
 //! Every question of the protocol may be repeated: reading changes nothing, and the others name what they change
 //! (a version, a segment, a key). What a repetition can blur is only *who* did it, so [`Repeated`] is told to those who care.
 
-use super::Link;
+use super::{Caller, Link};
 use perilune_protocol::rpc::Call;
-use perilune_protocol::rpc::session::{Hello, Welcome};
+use perilune_protocol::rpc::session::Welcome;
 use perilune_protocol::{Fault, FaultCode, Outcome};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -30,7 +30,7 @@ pub(crate) struct Repeated(pub(crate) bool);
 /// The masters of a cluster, and the connection to the one that answered.
 pub(crate) struct Master {
     addresses: Vec<String>,
-    hello: Hello,
+    caller: Caller,
     greeting: Option<Greeting>,
     state: Mutex<State>,
     /// Told when `connecting` turns false.
@@ -47,7 +47,7 @@ struct State {
 }
 
 impl Master {
-    pub(crate) fn new(addresses: Vec<String>, hello: Hello, greeting: Option<Greeting>) -> Outcome<Self> {
+    pub(crate) fn new(addresses: Vec<String>, caller: Caller, greeting: Option<Greeting>) -> Outcome<Self> {
         if addresses.is_empty() {
             return Err(FaultCode::InvalidParams.with("no master is named: give at least one host:port"));
         }
@@ -59,7 +59,7 @@ impl Master {
             );
         }
         let state = Mutex::new(State { link: None, first: 0, welcome: None, connecting: false });
-        Ok(Self { addresses, hello, greeting, state, settled: Condvar::new() })
+        Ok(Self { addresses, caller, greeting, state, settled: Condvar::new() })
     }
 
     /// Asks until an answer comes or the deadline passes.
@@ -187,7 +187,7 @@ impl Master {
         let mut failures: Vec<Fault> = Vec::new();
         for (nth, address) in self.addresses.iter().enumerate().cycle().skip(first).take(self.addresses.len()) {
             let until = deadline.min(Instant::now() + ATTEMPT_MAX);
-            let opened = Link::open(address, &self.hello, until).and_then(|(link, welcome)| match &self.greeting {
+            let opened = Link::open(address, &self.caller, until).and_then(|(link, welcome)| match &self.greeting {
                 Some(greeting) => greeting(&link, deadline).map(|()| (link, welcome)),
                 None => Ok((link, welcome)),
             });
@@ -238,11 +238,11 @@ mod tests {
     #[test]
     fn a_master_that_is_down_is_named_when_the_deadline_passes() {
         let address = fake::nobody();
-        let master = Master::new(vec![address.clone()], fake::hello(), None).unwrap();
+        let master = Master::new(vec![address.clone()], fake::caller(), None).unwrap();
         let fault = master.call(&QUESTION, Instant::now() + Duration::from_millis(60)).unwrap_err();
         assert_eq!(fault.code, FaultCode::Unreachable);
         assert!(fault.message.contains(&address) && fault.message.contains("perilune master"), "{fault}");
-        assert!(Master::new(Vec::new(), fake::hello(), None).is_err());
+        assert!(Master::new(Vec::new(), fake::caller(), None).is_err());
     }
 
     #[test]
@@ -257,7 +257,7 @@ mod tests {
                 peer.answer(&asked, Ok(5u64));
             }
         });
-        let master = Master::new(vec![address], fake::hello(), None).unwrap();
+        let master = Master::new(vec![address], fake::caller(), None).unwrap();
         assert_eq!(master.call_noting(&QUESTION, soon()), (Ok(5), Repeated(true)));
         assert_eq!(master.call_noting(&QUESTION, soon()), (Ok(5), Repeated(false)));
         assert_eq!(master.welcome(), Some(fake::welcome()));
@@ -273,7 +273,7 @@ mod tests {
             Ok(())
         });
         let addresses = vec![fake::nobody(), "no such host:1".into(), fake::master(answers)];
-        let master = Master::new(addresses, fake::hello(), Some(greeting)).unwrap();
+        let master = Master::new(addresses, fake::caller(), Some(greeting)).unwrap();
         thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| assert_eq!(master.call(&QUESTION, soon()), Ok(5)));
@@ -307,7 +307,7 @@ mod tests {
             let Some(question) = peer.ask() else { return };
             peer.answer::<u64>(&question, Err(FaultCode::NotLeader.with("not any more")));
         });
-        let master = Master::new(vec![follower, stopped, deposed, fake::master(answers)], fake::hello(), None).unwrap();
+        let master = Master::new(vec![follower, stopped, deposed, fake::master(answers)], fake::caller(), None).unwrap();
         assert_eq!(master.call_noting(&QUESTION, soon()), (Ok(4), Repeated(false)));
         assert_eq!(master.call_noting(&QUESTION, soon()), (Ok(5), Repeated(true)));
         assert_eq!(master.call_noting(&QUESTION, soon()), (Ok(5), Repeated(false)));
@@ -317,7 +317,7 @@ mod tests {
     #[test]
     fn what_repeating_will_not_cure_is_said_at_once() {
         let other = fake::master(|mut peer: Peer| peer.send(b"SSH-2.0-OpenSSH_9.2p1\r\n"));
-        let master = Master::new(vec![other], fake::hello(), None).unwrap();
+        let master = Master::new(vec![other], fake::caller(), None).unwrap();
         assert_eq!(master.call(&QUESTION, soon()).unwrap_err().code, FaultCode::NotSupported);
     }
 }

@@ -1,6 +1,7 @@
 //! The settings of a store node.
 
 use perilune_protocol::Protocol;
+use perilune_protocol::access::Token;
 use perilune_transfer_engine::RdmaSettings;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -29,7 +30,9 @@ pub struct NodeConfig {
     pub max_registration: u64,
     /// How long one question to the master may take in all.
     pub deadline: Duration,
-    /// Allows listening beyond loopback, where nobody is asked who they are.
+    /// Says who this node is to masters that ask for it, and is asked of callers of the REST listener; see [`crate::token::find`].
+    pub token: Option<Token>,
+    /// Allows listening beyond loopback without a token, so that nobody is asked who they are.
     pub insecure: bool,
 }
 
@@ -46,6 +49,7 @@ impl Default for NodeConfig {
             rest: Some(SocketAddr::from(([127, 0, 0, 1], 8080))),
             max_registration: 1 << 40,
             deadline: Duration::from_secs(10),
+            token: None,
             insecure: false,
         }
     }

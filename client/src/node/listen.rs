@@ -2,6 +2,7 @@
 
 use super::NodeConfig;
 use crate::transports;
+use perilune_protocol::access::Access;
 use perilune_protocol::{Endpoint, FaultCode, Outcome, Protocol};
 use perilune_transfer_engine::{Engine, EngineError, RdmaSettings};
 use std::io::ErrorKind;
@@ -14,15 +15,11 @@ const PORTS: std::ops::Range<u16> = 15_000..16_000;
 /// What the system allows for the path of a unix socket.
 const SOCKET_PATH_BYTES: usize = 107;
 
-/// Nobody is asked who they are, so other hosts may only come in when that was said to be right.
+/// Whether other hosts may come in. The transfer engine asks its callers for the capability of a segment, which only a master tells.
 pub(crate) fn check(config: &NodeConfig) -> Outcome<()> {
-    let open = [Some(config.listen), config.rest].into_iter().flatten().find(|at| !at.ip().is_loopback());
-    match open {
-        Some(at) if !config.insecure => Err(FaultCode::Forbidden.with(format!(
-            "{at} can be reached from other hosts and nobody is asked who they are: listen on 127.0.0.1, or say --insecure"
-        ))),
-        _ => Ok(()),
-    }
+    let access = Access::new(config.token.clone());
+    let mut listens = [Some(config.listen), config.rest].into_iter().flatten();
+    listens.try_for_each(|at| access.may_listen(at, config.insecure)).map_err(|why| FaultCode::Forbidden.with(why))
 }
 
 /// Takes the address of the REST listener.

@@ -13,7 +13,7 @@ mod watch;
 pub use config::NodeConfig;
 pub(crate) use mount::Origin;
 
-use crate::master::Master;
+use crate::master::{Caller, Master};
 use crate::{Store, StoreConfig, Transports, observe, rest};
 use beat::Announcer;
 use lender::Lender;
@@ -110,9 +110,14 @@ impl StoreNode {
         let announcer = Arc::new(Announcer::new(Arc::clone(&lending), name, rest));
         let announcing = Arc::clone(&announcer);
         let greeting = Box::new(move |link: &_, deadline| announcing.announce(link, deadline));
-        let master = Master::new(config.masters.clone(), Hello { agent: agent.clone(), tenant: String::new() }, Some(greeting))?;
+        let master = Master::new(
+            config.masters.clone(),
+            Caller { hello: Hello { agent: agent.clone(), tenant: String::new() }, token: config.token.clone() },
+            Some(greeting),
+        )?;
         let store = Store::new(StoreConfig {
             masters: config.masters.clone(),
+            token: config.token.clone(),
             deadline: config.deadline,
             agent,
             engine: Some(engine),

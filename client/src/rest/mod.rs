@@ -11,10 +11,12 @@ pub(crate) use server::{Server, serve};
 use crate::Transports;
 use crate::node::Node;
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, State};
-use axum::http::StatusCode;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, delete, get, post, put};
+use perilune_protocol::access::Access;
 use refuse::Refusal;
 use std::sync::Arc;
 
@@ -23,6 +25,7 @@ const BODY_BYTES_MAX: usize = 100 << 20;
 
 /// The routes below `/api/`, what this process moves bytes with, and what the node counted. A key may contain slashes and percent-escapes; an empty one is refused with a sentence.
 pub(crate) fn router(node: Arc<Node>) -> Router {
+    let access = access(&node);
     let empty = || any(|| async { Refusal::new(StatusCode::BAD_REQUEST, "Missing key: the path ends where the key should be") });
     Router::new()
         .route("/api/put", put(objects::put))
@@ -42,7 +45,24 @@ pub(crate) fn router(node: Arc<Node>) -> Router {
         .route("/transports", get(|State(node)| blocking(node, |_| json::reply(StatusCode::OK, &Transports::here()))))
         .method_not_allowed_fallback(|| async { plain(StatusCode::METHOD_NOT_ALLOWED) })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn_with_state(access, admitted))
         .with_state(node)
+}
+
+/// What is asked of callers.
+fn access(node: &Node) -> Arc<Access> {
+    Arc::new(Access::new(node.config.token.clone()))
+}
+
+/// Lets in who may come in.
+async fn admitted(State(access): State<Arc<Access>>, request: Request, next: Next) -> Response {
+    match access.admit_header(request.headers().get(header::AUTHORIZATION).map(|value| value.as_bytes())) {
+        Ok(()) => next.run(request).await,
+        Err(fault) => {
+            let refusal = Refusal::new(StatusCode::UNAUTHORIZED, fault.message);
+            ([(header::WWW_AUTHENTICATE, "Bearer")], refusal).into_response()
+        }
+    }
 }
 
 /// Runs what blocks off the threads that serve sockets.

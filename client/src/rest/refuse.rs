@@ -53,6 +53,7 @@ impl IntoResponse for Refusal {
 fn status(code: FaultCode) -> StatusCode {
     match code {
         FaultCode::InvalidParams => StatusCode::BAD_REQUEST,
+        FaultCode::Unauthorized => StatusCode::UNAUTHORIZED,
         FaultCode::Forbidden => StatusCode::FORBIDDEN,
         FaultCode::ObjectNotFound | FaultCode::SegmentNotFound => StatusCode::NOT_FOUND,
         FaultCode::ObjectExists | FaultCode::ObjectLeased | FaultCode::SegmentExists | FaultCode::WrongState => StatusCode::CONFLICT,

@@ -1,10 +1,11 @@
 //! The node's own listener: the routes of the store, and what an operator wants to see of this process.
 
-use super::{plain, router};
+use super::{access, admitted, plain, router};
 use crate::node::Node;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use perilune_protocol::{FaultCode, Outcome};
@@ -73,7 +74,9 @@ impl Drop for Server {
 }
 
 fn own(node: Arc<Node>) -> Router {
-    Router::new().route("/health", get(health)).route("/metrics", get(metrics)).with_state(node)
+    let asked = middleware::from_fn_with_state(access(&node), admitted);
+    // Whoever watches over processes has no token, and learns nothing but that.
+    Router::new().route("/metrics", get(metrics)).route_layer(asked).route("/health", get(health)).with_state(node)
 }
 
 async fn health(State(node): State<Arc<Node>>) -> Response {

@@ -1,6 +1,7 @@
 //! What every handler holds, and what the faces need of the engine.
 
 use crate::observe::{Metrics, Observed};
+use perilune_protocol::access::Access;
 use perilune_protocol::{ObjectKey, ObjectPlace, Outcome, SegmentDesc, SegmentId, TenantId};
 use std::future::Future;
 use std::ops::ControlFlow;
@@ -46,12 +47,13 @@ const LISTINGS_MAX: usize = 64;
 #[derive(Clone)]
 pub struct App {
     pub(super) engine: Arc<dyn Facade>,
+    pub(super) access: Arc<Access>,
     pub(super) listings: Arc<Semaphore>,
 }
 
 impl App {
-    /// Puts the faces in front of an engine.
-    pub fn new(engine: Arc<dyn Facade>) -> Self {
-        Self { engine, listings: Arc::new(Semaphore::new(LISTINGS_MAX)) }
+    /// Puts the faces in front of an engine, for those who are let in.
+    pub fn new(engine: Arc<dyn Facade>, access: Access) -> Self {
+        Self { engine, access: Arc::new(access), listings: Arc::new(Semaphore::new(LISTINGS_MAX)) }
     }
 }

@@ -36,6 +36,7 @@ impl<F: Face> IntoResponse for Refusal<F> {
 pub(super) fn status(code: FaultCode) -> StatusCode {
     match code {
         FaultCode::InvalidParams | FaultCode::InvalidVersion => StatusCode::BAD_REQUEST,
+        FaultCode::Unauthorized => StatusCode::UNAUTHORIZED,
         FaultCode::Forbidden => StatusCode::FORBIDDEN,
         FaultCode::ObjectNotFound | FaultCode::SegmentNotFound | FaultCode::NodeNotFound => StatusCode::NOT_FOUND,
         FaultCode::WrongState | FaultCode::ObjectExists | FaultCode::SegmentExists | FaultCode::ObjectLeased | FaultCode::InvalidWrite => {

@@ -10,9 +10,9 @@ mod stream;
 pub use app::{App, Boxed, Facade};
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::{Router, body::Body};
 use face::Face;
 use perilune_protocol::FaultCode;
@@ -24,12 +24,28 @@ pub fn router(app: App) -> Router {
         .merge(faces::<mooncake::Mooncake>(&app))
         .fallback(|| async { bare(StatusCode::NOT_FOUND) })
         .method_not_allowed_fallback(|| async { bare(StatusCode::METHOD_NOT_ALLOWED) })
+        .layer(middleware::from_fn_with_state(app.clone(), admitted))
         .layer(middleware::from_fn_with_state(app.clone(), measured))
         .with_state(app)
 }
 
 fn faces<F: Face>(app: &App) -> Router<App> {
     F::routes().merge(F::lookups().route_layer(middleware::from_fn_with_state(app.clone(), vouched::<F>)))
+}
+
+/// What everybody may ask: whoever watches over processes has no token, and learns nothing else.
+const OPEN: &str = "/health";
+
+/// Lets in who may come in.
+async fn admitted(State(app): State<App>, request: Request, next: Next) -> Response {
+    let presented = request.headers().get(header::AUTHORIZATION).map(|value| value.as_bytes());
+    match app.access.admit_header(presented) {
+        Err(fault) if request.uri().path() != OPEN => {
+            let body = axum::Json(serde_json::json!({ "error": fault.message }));
+            (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], body).into_response()
+        }
+        _ => next.run(request).await,
+    }
 }
 
 /// Lets an answer out only if this master surely led while it was found.

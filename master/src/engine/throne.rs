@@ -7,6 +7,7 @@ use super::{Engine, Inner, Reign};
 use crate::log::Role;
 use crate::work::{Bell, evict, housekeeping};
 use perilune_protocol::Outcome;
+use perilune_protocol::access::Access;
 use perilune_state::State;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -143,6 +144,11 @@ impl Throne {
         for worker in self.workers().drain(..) {
             let _ = worker.join();
         }
+    }
+
+    /// What is asked of callers, over RPC and HTTP.
+    pub(crate) fn access(&self) -> Access {
+        self.inner.config.access()
     }
 
     /// Gives the lead away.

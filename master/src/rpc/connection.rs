@@ -7,6 +7,7 @@ use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::{KeepAlive, TcpKeepIdle, TcpUserTimeout};
+use perilune_protocol::access::Access;
 use perilune_protocol::frame::{self, FrameError, Kind};
 use perilune_protocol::{Fault, FaultCode, Outcome, rpc};
 use std::future::Future;
@@ -28,13 +29,13 @@ const READ_BYTES: usize = 64 << 10;
 
 /// Serves a connection until it ends, or the reign it began in does; then tells the node room. Who waits for an answer when a reign ends gets
 /// none: whether another leader knows of what was asked is for the asker to find out.
-pub(super) async fn serve(throne: Arc<Throne>, stream: TcpStream, peer: SocketAddr, session: u64) {
+pub(super) async fn serve(throne: Arc<Throne>, stream: TcpStream, peer: SocketAddr, session: u64, access: Arc<Access>) {
     let _ = stream.set_nodelay(true);
     // A peer that vanished, or that takes none of its answers, is given up by the kernel; without this it would be kept for ever.
     let _ = setsockopt(&stream, KeepAlive, &true);
     let _ = setsockopt(&stream, TcpKeepIdle, &PEER_SILENT_S);
     let _ = setsockopt(&stream, TcpUserTimeout, &(PEER_SILENT_S * 1000));
-    let session = Arc::new(Session::new(session, peer));
+    let session = Arc::new(Session::new(session, peer, access));
     let (engine, mut reign) = throne.served();
     tracing::debug!(%peer, "connected");
     let ended = tokio::select! {

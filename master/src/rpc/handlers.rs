@@ -1,6 +1,7 @@
 //! From a message to the engine and back: the table of calls.
 
 use crate::engine::Engine;
+use perilune_protocol::access::Access;
 use perilune_protocol::rpc::{self, Call, cluster, object, segment, session};
 use perilune_protocol::{Fault, FaultCode, Outcome, TenantId};
 use std::future::Future;
@@ -16,13 +17,26 @@ pub(super) type Answering = Pin<Box<dyn Future<Output = Vec<u8>> + Send>>;
 pub(super) struct Session {
     id: u64,
     host: String,
+    access: Arc<Access>,
+    /// The caller is one who may come in. Set at the beginning, or by Authenticate, once.
+    admitted: OnceLock<()>,
     /// Set by Hello, once.
     tenant: OnceLock<TenantId>,
 }
 
 impl Session {
-    pub(super) fn new(id: u64, peer: SocketAddr) -> Self {
-        Self { id, host: peer.ip().to_string(), tenant: OnceLock::new() }
+    pub(super) fn new(id: u64, peer: SocketAddr, access: Arc<Access>) -> Self {
+        let admitted = OnceLock::new();
+        if access.is_open() {
+            admitted.get_or_init(|| ());
+        }
+        Self { id, host: peer.ip().to_string(), access, admitted, tenant: OnceLock::new() }
+    }
+
+    fn authenticate(&self, question: &session::Authenticate) -> Outcome<()> {
+        self.access.admit(Some(&question.token)).inspect_err(|_| tracing::warn!(host = self.host, "a caller presented a wrong token"))?;
+        self.admitted.get_or_init(|| ());
+        Ok(())
     }
 
     pub(super) fn id(&self) -> u64 {
@@ -73,6 +87,11 @@ impl Counted for Vec<cluster::NodeState> {}
 pub(super) fn answer(engine: &Engine, session: &Arc<Session>, op: u16, id: u64, body: &[u8]) -> Answering {
     let (e, s) = (engine.clone(), session.clone());
     match op {
+        session::Authenticate::OP => with(engine, id, body, move |q: session::Authenticate| async move { s.authenticate(&q) }),
+        _ if session.admitted.get().is_none() => {
+            engine.metrics().op(op).observe(Instant::now(), 0, 1);
+            Box::pin(std::future::ready(framed(op, id, &session.access.admit(None))))
+        }
         session::Hello::OP => with(engine, id, body, move |q: session::Hello| async move { hello(&e, &s, &q) }),
         session::Register::OP => with(engine, id, body, move |q| async move { e.register(s.id, q).await }),
         session::Heartbeat::OP => with(engine, id, body, move |q: session::Heartbeat| async move { Ok(e.heartbeat(s.id, q.node)) }),

@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 
 /// Serves until `stop` changes.
 pub(crate) async fn run(throne: Arc<Throne>, listener: TcpListener, mut stop: watch::Receiver<bool>) {
+    let access = Arc::new(throne.access());
     let sessions = AtomicU64::new(1);
     let mut connections = JoinSet::new();
     loop {
@@ -18,7 +19,7 @@ pub(crate) async fn run(throne: Arc<Throne>, listener: TcpListener, mut stop: wa
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
                     let session = sessions.fetch_add(1, Ordering::Relaxed);
-                    connections.spawn(connection::serve(throne.clone(), stream, peer, session));
+                    connections.spawn(connection::serve(throne.clone(), stream, peer, session, access.clone()));
                 }
                 // Out of descriptors, most likely: existing connections go on, new ones wait.
                 Err(e) => {

@@ -5,6 +5,7 @@ use perilune_master::api::serve::{self, Limits};
 use perilune_master::api::{App, Boxed, Facade, router};
 use perilune_master::log::{LogStatus, Role};
 use perilune_master::observe::{Metrics, Observed};
+use perilune_protocol::access::Access;
 use perilune_protocol::rpc::cluster::{ClusterStat, NodeState};
 use perilune_protocol::rpc::segment::SegmentState;
 use perilune_protocol::*;
@@ -181,7 +182,7 @@ impl Served {
         let addr = listener.local_addr().unwrap();
         let engine = Arc::new(Small::default());
         let (stop, stopped) = watch::channel(false);
-        let server = runtime.spawn(serve::run_within(limits, listener, router(App::new(engine.clone())), stopped));
+        let server = runtime.spawn(serve::run_within(limits, listener, router(App::new(engine.clone(), Access::default())), stopped));
         Self { engine, addr, stop, runtime, server }
     }
 

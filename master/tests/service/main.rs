@@ -1,5 +1,6 @@
 //! A whole master over its RPC port: what it answers, what it refuses, what it finds again.
 
+mod access;
 mod frames;
 mod group;
 mod restart;

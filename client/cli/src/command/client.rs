@@ -2,7 +2,9 @@
 
 use crate::failure::Failure;
 use crate::values::Span;
-use perilune_client::{Store, StoreConfig};
+use perilune_client::{Store, StoreConfig, token};
+use perilune_protocol::access::Token;
+use std::path::PathBuf;
 
 /// Which cluster, as whom, and how patiently.
 #[derive(clap::Args)]
@@ -16,20 +18,37 @@ pub(crate) struct ClientArgs {
     /// How long one operation may take, retries included
     #[arg(long, value_name = "DURATION", default_value = "10s")]
     pub(crate) deadline: Span,
+    #[command(flatten)]
+    pub(crate) token: TokenArgs,
+}
+
+/// The secret that a cluster which others can reach asks of its callers.
+#[derive(clap::Args)]
+pub(crate) struct TokenArgs {
+    /// A file that holds the token asked of every caller, 16 to 1024 characters; without it PERILUNE_ADMIN_TOKEN holds the token itself
+    #[arg(long, value_name = "FILE")]
+    admin_token_file: Option<PathBuf>,
+}
+
+impl TokenArgs {
+    pub(crate) fn find(&self) -> Result<Option<Token>, Failure> {
+        token::find(self.admin_token_file.as_deref()).map_err(Failure::Usage)
+    }
 }
 
 impl ClientArgs {
-    pub(crate) fn config(&self) -> StoreConfig {
-        StoreConfig {
+    pub(crate) fn config(&self) -> Result<StoreConfig, Failure> {
+        Ok(StoreConfig {
             masters: self.master.clone(),
             tenant: self.tenant.clone(),
+            token: self.token.find()?,
             deadline: self.deadline.0,
             agent: format!("perilune/{}", env!("CARGO_PKG_VERSION")),
             ..StoreConfig::default()
-        }
+        })
     }
 
     pub(crate) fn connect(&self) -> Result<Store, Failure> {
-        Ok(Store::connect(self.config())?)
+        Ok(Store::connect(self.config()?)?)
     }
 }

@@ -1,5 +1,6 @@
 //! `perilune dev`: one process, a master and a store node, nothing else needed.
 
+use super::client::TokenArgs;
 use super::master::MasterArgs;
 use super::store::NodeArgs;
 use crate::failure::Failure;
@@ -9,6 +10,7 @@ use crate::settings::Global;
 use perilune_client::StoreNode;
 use perilune_master::Master;
 use perilune_protocol::ByteSize;
+use perilune_protocol::access::Access;
 use serde_json::json;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -32,7 +34,9 @@ pub(crate) struct Dev {
     master: MasterArgs,
     #[command(flatten)]
     node: NodeArgs,
-    /// Allow listening beyond loopback, where nobody is asked who they are
+    #[command(flatten)]
+    token: TokenArgs,
+    /// Allow listening beyond loopback without a token, so that nobody is asked who they are
     #[arg(long)]
     insecure: bool,
     /// Write the addresses here, as JSON, once everything serves
@@ -44,12 +48,14 @@ impl Dev {
     pub(crate) fn run(self, global: &Global) -> Result<(), Failure> {
         let runtime = serve::runtime()?;
         let stop = Stop::listen(&runtime)?;
-        let (http, http_at) = serve::bind(&runtime, "--http", self.http, self.insecure)?;
-        let (rest, rest_at) = serve::bind(&runtime, "--rest", self.rest, self.insecure)?;
-        let master =
-            Master::start(self.master.config(&self.data_dir, Vec::new(), self.insecure)?).map_err(|e| Failure::Failed(e.to_string()))?;
+        let token = self.token.find()?;
+        let access = Access::new(token.clone());
+        let (http, http_at) = serve::bind(&runtime, "--http", self.http, &access, self.insecure)?;
+        let (rest, rest_at) = serve::bind(&runtime, "--rest", self.rest, &access, self.insecure)?;
+        let master = Master::start(self.master.config(&self.data_dir, Vec::new(), token.clone(), self.insecure)?)
+            .map_err(|e| Failure::Failed(e.to_string()))?;
         let rpc_at = master.rpc_addr();
-        let node = match StoreNode::start(self.node.config(&self.data_dir, vec![rpc_at.to_string()], None, self.insecure)) {
+        let node = match StoreNode::start(self.node.config(&self.data_dir, vec![rpc_at.to_string()], None, token, self.insecure)) {
             Ok(node) => node,
             Err(fault) => {
                 master.stop();

@@ -1,5 +1,6 @@
 //! `perilune master`: keeps the metadata.
 
+use super::client::TokenArgs;
 use crate::failure::Failure;
 use crate::output;
 use crate::serve::{self, Stop};
@@ -7,6 +8,7 @@ use crate::settings::Global;
 use crate::values::{Peer, Span};
 use perilune_master::log::Durability;
 use perilune_master::{MasterConfig, Placement};
+use perilune_protocol::access::Token;
 use serde_json::json;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -25,7 +27,9 @@ pub(crate) struct Master {
     rules: MasterArgs,
     #[command(flatten)]
     group: GroupArgs,
-    /// Allow listening beyond loopback, where nobody is asked who they are
+    #[command(flatten)]
+    token: TokenArgs,
+    /// Allow listening beyond loopback without a token, so that nobody is asked who they are
     #[arg(long)]
     insecure: bool,
     /// Write the addresses here, as JSON, once the master is up, leading or not
@@ -90,7 +94,13 @@ pub(crate) struct MasterArgs {
 }
 
 impl MasterArgs {
-    pub(crate) fn config(&self, data_dir: &Path, http: Vec<SocketAddr>, insecure: bool) -> Result<MasterConfig, Failure> {
+    pub(crate) fn config(
+        &self,
+        data_dir: &Path,
+        http: Vec<SocketAddr>,
+        token: Option<Token>,
+        insecure: bool,
+    ) -> Result<MasterConfig, Failure> {
         let config = MasterConfig {
             data_dir: serve::role_dir(data_dir, "master"),
             rpc: self.rpc,
@@ -105,6 +115,7 @@ impl MasterArgs {
             eviction_high_watermark: self.eviction_high_watermark,
             placement: self.placement,
             snapshot_entries: self.snapshot_entries,
+            token,
             insecure,
             ..MasterConfig::default()
         };
@@ -123,7 +134,7 @@ impl Master {
             peers: peers.into_iter().map(|peer| peer.0).collect(),
             peer_listen,
             cluster,
-            ..self.rules.config(&self.data_dir, self.http, self.insecure)?
+            ..self.rules.config(&self.data_dir, self.http, self.token.find()?, self.insecure)?
         };
         config.check().map_err(Failure::Usage)?;
         let master = perilune_master::Master::start(config).map_err(|e| Failure::Failed(e.to_string()))?;

@@ -1,5 +1,6 @@
 //! `perilune store`: lends memory.
 
+use super::client::TokenArgs;
 use super::transports::TransportArgs;
 use crate::failure::Failure;
 use crate::output;
@@ -7,6 +8,7 @@ use crate::serve::{self, Stop};
 use crate::settings::Global;
 use crate::values::Span;
 use perilune_client::{NodeConfig, StoreNode};
+use perilune_protocol::access::Token;
 use perilune_protocol::{ByteSize, Protocol};
 use serde_json::json;
 use std::net::SocketAddr;
@@ -29,7 +31,9 @@ pub(crate) struct Store {
     /// How long one question to the master may take, retries included
     #[arg(long, value_name = "DURATION", default_value = "10s")]
     deadline: Span,
-    /// Allow listening beyond loopback, where nobody is asked who they are
+    #[command(flatten)]
+    token: TokenArgs,
+    /// Allow listening beyond loopback without a token, so that nobody is asked who they are
     #[arg(long)]
     insecure: bool,
     /// Write the addresses here, as JSON, once the memory is lent
@@ -69,7 +73,14 @@ impl NodeArgs {
         Ok(())
     }
 
-    pub(crate) fn config(&self, data_dir: &Path, masters: Vec<String>, rest: Option<SocketAddr>, insecure: bool) -> NodeConfig {
+    pub(crate) fn config(
+        &self,
+        data_dir: &Path,
+        masters: Vec<String>,
+        rest: Option<SocketAddr>,
+        token: Option<Token>,
+        insecure: bool,
+    ) -> NodeConfig {
         NodeConfig {
             masters,
             data_dir: serve::role_dir(data_dir, "store"),
@@ -80,6 +91,7 @@ impl NodeArgs {
             listen: self.transfer,
             rest,
             max_registration: self.max_registration.0,
+            token,
             insecure,
             ..NodeConfig::default()
         }
@@ -90,8 +102,10 @@ impl Store {
     pub(crate) fn run(self, global: &Global) -> Result<(), Failure> {
         let runtime = serve::runtime()?;
         let stop = Stop::listen(&runtime)?;
-        let config =
-            NodeConfig { deadline: self.deadline.0, ..self.rules.config(&self.data_dir, self.master, Some(self.http), self.insecure) };
+        let config = NodeConfig {
+            deadline: self.deadline.0,
+            ..self.rules.config(&self.data_dir, self.master, Some(self.http), self.token.find()?, self.insecure)
+        };
         let node = StoreNode::start(config)?;
         let segments = node.segments();
         let addresses = json!({ "rest": node.rest_addr(), "transfer": segments.first().map(|s| s.tcp_endpoint().to_owned()), "segments": segments.len() });

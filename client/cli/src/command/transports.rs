@@ -40,6 +40,6 @@ impl TransportArgs {
 
     /// A store that moves bytes this way.
     pub(crate) fn connect(&self, client: &ClientArgs) -> Result<Store, Failure> {
-        Ok(Store::connect(StoreConfig { transports: self.transports.clone(), rdma: self.rdma(), ..client.config() })?)
+        Ok(Store::connect(StoreConfig { transports: self.transports.clone(), rdma: self.rdma(), ..client.config()? })?)
     }
 }

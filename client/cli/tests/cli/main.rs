@@ -1,5 +1,6 @@
 //! The real binary, as real processes: each command once, bad input and its exit code, kill -9 and back.
 
+mod access;
 mod bad;
 mod bench;
 mod commands;

@@ -1,10 +1,25 @@
-//! Hello, registration, heartbeat.
+//! Who calls, hello, registration, heartbeat.
 
 use super::call;
 use crate::{NodeId, SegmentDesc, SegmentId};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
-/// The first question of a connection.
+/// Says who calls, before anything else, where a master asks for it; elsewhere it is welcome and without effect.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Authenticate {
+    /// The secret.
+    pub token: String,
+}
+call!(Authenticate = 4 "authenticate" -> ());
+
+impl fmt::Debug for Authenticate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Authenticate(masked)")
+    }
+}
+
+/// The first question of a connection, unless it has to say who it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     /// What is calling, for logs.

@@ -1,0 +1,55 @@
+//! A store that asks for a token: from a file or the environment, never from a command line.
+
+use crate::harness::{Dev, finish, perilune, run, said};
+
+#[test]
+fn commands_bring_the_token_from_a_file_or_the_environment() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("token");
+    let path = file.to_str().unwrap();
+    std::fs::write(&file, "0123456789abcdef0123456789abcdef\n").unwrap();
+    let dev = Dev::start_with(dir.path(), &["--segment-size", "16MiB", "--admin-token-file", path]);
+    let value = dir.path().join("value");
+    std::fs::write(&value, "hello").unwrap();
+
+    let refused = dev.run(&["put", "k", value.to_str().unwrap()]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(said(&refused).contains("--admin-token-file"), "{}", said(&refused));
+    dev.ok(&["put", "k", value.to_str().unwrap(), "--admin-token-file", path]);
+    let got = finish(perilune().args(["get", "k", "--master", &dev.rpc]).env("PERILUNE_ADMIN_TOKEN", "0123456789abcdef0123456789abcdef"));
+    assert!(got.status.success(), "{}", said(&got));
+    assert_eq!(got.stdout, b"hello");
+    let wrong = finish(perilune().args(["get", "k", "--master", &dev.rpc]).env("PERILUNE_ADMIN_TOKEN", "0123456789abcdef0123456789abcdeF"));
+    assert_eq!(wrong.status.code(), Some(1));
+    assert!(!said(&wrong).contains("0123456789abcdef"), "no secret is shown: {}", said(&wrong));
+
+    // Both faces of both listeners: the master's and the store node's.
+    let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+    for host in [&dev.http, &dev.rest] {
+        for route in ["/metrics", "/metrics/node", "/api/get/k", "/get_all_keys", "/nowhere"] {
+            assert_eq!(agent.get(format!("http://{host}{route}")).call().unwrap().status(), 401, "{route}");
+        }
+        assert_eq!(agent.get(format!("http://{host}/health")).call().unwrap().status(), 200);
+        let mut got = agent
+            .get(format!("http://{host}/api/get/k"))
+            .header("Authorization", "Bearer 0123456789abcdef0123456789abcdef")
+            .call()
+            .unwrap();
+        assert_eq!(got.body_mut().read_to_vec().unwrap(), b"hello");
+    }
+}
+
+#[test]
+fn what_is_no_token_is_refused_before_anything_starts() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("token");
+    std::fs::write(&file, "short\n").unwrap();
+    let path = file.to_str().unwrap();
+    for args in [["master", "--admin-token-file", path], ["store", "--admin-token-file", path], ["ls", "--admin-token-file", "/no/such"]] {
+        let output = run(args);
+        assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+        assert!(said(&output).contains(args[2]), "{}", said(&output));
+    }
+    let output = run(["stat", "--admin-token", "0123456789abcdef"]);
+    assert_eq!(output.status.code(), Some(2), "a command line is no place for a secret");
+}

@@ -1,0 +1,165 @@
+//! Who may come in. Every listener, RPC and HTTP, of masters and store nodes, asks [`Access`] and nobody else: what comes later
+//! (certificates, roles) is decided here.
+
+use crate::{FaultCode, Outcome};
+use std::fmt;
+use std::net::SocketAddr;
+use subtle::ConstantTimeEq;
+
+/// A secret that callers present. Never shown: not in logs, not in listings, not in `Debug`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(String);
+
+impl Token {
+    /// Shorter ones can be guessed.
+    pub const BYTES_MIN: usize = 16;
+    /// Longer ones are a mistake, such as the wrong file.
+    pub const BYTES_MAX: usize = 1024;
+
+    /// Takes a token as it stands in a file: blanks around it do not count.
+    ///
+    /// # Errors
+    /// What is wrong with it, without repeating it.
+    pub fn new(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        if !(Self::BYTES_MIN..=Self::BYTES_MAX).contains(&text.len()) {
+            let (least, most) = (Self::BYTES_MIN, Self::BYTES_MAX);
+            return Err(format!(
+                "a token has {least} to {most} characters, this one has {}: make one with `openssl rand -hex 32`",
+                text.len()
+            ));
+        }
+        if !text.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err("a token consists of visible ASCII characters without blanks".into());
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// The secret itself, to be sent.
+    pub fn secret(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether `presented` is this token; takes as long for a token that is wrong at the end as for one wrong at the beginning.
+    fn matches(&self, presented: &str) -> bool {
+        self.0.as_bytes().ct_eq(presented.as_bytes()).into()
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(masked)")
+    }
+}
+
+/// What a listener asks of its callers.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    token: Option<Token>,
+}
+
+impl Access {
+    /// Callers present this token; `None` lets everybody in.
+    pub fn new(token: Option<Token>) -> Self {
+        Self { token }
+    }
+
+    /// Whether callers may say nothing.
+    pub fn is_open(&self) -> bool {
+        self.token.is_none()
+    }
+
+    /// Whether who presents this may come in.
+    ///
+    /// # Errors
+    /// [`FaultCode::Unauthorized`].
+    pub fn admit(&self, presented: Option<&str>) -> Outcome<()> {
+        let refuse = |what| {
+            let how = "give it with --admin-token-file or in PERILUNE_ADMIN_TOKEN; over HTTP as `Authorization: Bearer TOKEN`";
+            Err(FaultCode::Unauthorized.with(format!("{what}: {how}")))
+        };
+        match (&self.token, presented) {
+            (None, _) => Ok(()),
+            (Some(token), Some(presented)) if token.matches(presented) => Ok(()),
+            (Some(_), Some(_)) => refuse("the token is not the one that is asked for here"),
+            (Some(_), None) => refuse("a token is asked for here"),
+        }
+    }
+
+    /// The same for the value of an HTTP `Authorization` header (RFC 6750 2.1).
+    ///
+    /// # Errors
+    /// As [`Access::admit`].
+    pub fn admit_header(&self, authorization: Option<&[u8]>) -> Outcome<()> {
+        let bearer = authorization.and_then(|value| std::str::from_utf8(value).ok()).and_then(|value| {
+            let (scheme, token) = value.split_once(' ')?;
+            scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+        });
+        self.admit(bearer)
+    }
+
+    /// Whether `address` may be listened on: beyond loopback only when callers present a token, or when it was said that none is needed.
+    ///
+    /// # Errors
+    /// What to do instead.
+    pub fn may_listen(&self, address: SocketAddr, insecure: bool) -> Result<(), String> {
+        if address.ip().is_loopback() || insecure || !self.is_open() {
+            return Ok(());
+        }
+        Err(format!(
+            "{address} can be reached from other machines and nobody would be asked who they are: ask for a token (--admin-token-file FILE, or \
+             PERILUNE_ADMIN_TOKEN), listen on 127.0.0.1, or accept it with --insecure"
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECRET: &str = "0123456789abcdef";
+
+    #[test]
+    fn only_the_token_opens() {
+        let access = Access::new(Some(Token::new(&format!(" {SECRET}\n")).unwrap()));
+        assert_eq!(access.admit(Some(SECRET)), Ok(()));
+        for wrong in ["", "0123456789abcde", "0123456789abcdef0", "0123456789abcdeF"] {
+            assert_eq!(access.admit(Some(wrong)).unwrap_err().code, FaultCode::Unauthorized, "{wrong}");
+        }
+        assert_eq!(access.admit(None).unwrap_err().code, FaultCode::Unauthorized);
+        assert_eq!(Access::default().admit(None), Ok(()));
+    }
+
+    #[test]
+    fn a_header_names_its_scheme() {
+        let access = Access::new(Some(Token::new(SECRET).unwrap()));
+        for right in ["Bearer 0123456789abcdef", "bearer  0123456789abcdef"] {
+            assert_eq!(access.admit_header(Some(right.as_bytes())), Ok(()), "{right}");
+        }
+        for wrong in ["0123456789abcdef", "Basic 0123456789abcdef", "Bearer", "Bearer 0123456789abcdeg", "\u{fffd}"] {
+            assert!(access.admit_header(Some(wrong.as_bytes())).is_err(), "{wrong}");
+        }
+        assert!(access.admit_header(Some(b"Bearer \xff")).is_err());
+        assert!(access.admit_header(None).is_err());
+    }
+
+    #[test]
+    fn what_is_no_token_is_refused_and_none_is_shown() {
+        assert!(Token::new("short").is_err());
+        assert!(Token::new(&"x".repeat(Token::BYTES_MAX + 1)).is_err());
+        assert!(Token::new("0123456789 abcdef").unwrap_err().contains("blanks"));
+        let shown = format!("{:?}", Access::new(Some(Token::new(SECRET).unwrap())));
+        assert!(!shown.contains(SECRET), "{shown}");
+    }
+
+    #[test]
+    fn beyond_loopback_a_token_is_needed() {
+        let open = Access::default();
+        let beyond = "0.0.0.0:1".parse().unwrap();
+        assert!(open.may_listen("127.0.0.1:1".parse().unwrap(), false).is_ok());
+        assert!(open.may_listen("[::1]:1".parse().unwrap(), false).is_ok());
+        assert!(open.may_listen(beyond, false).unwrap_err().contains("--admin-token-file"));
+        assert!(open.may_listen(beyond, true).is_ok());
+        assert!(Access::new(Some(Token::new(SECRET).unwrap())).may_listen(beyond, false).is_ok());
+    }
+}

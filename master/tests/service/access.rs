@@ -1,0 +1,72 @@
+//! A master that asks for a token: nothing is answered, and nothing done, for callers without it.
+
+use crate::{Peer, memory};
+use perilune_master::{Master, MasterConfig};
+use perilune_protocol::access::Token;
+use perilune_protocol::rpc::{cluster, object, segment, session};
+use perilune_protocol::{FaultCode, ObjectKey};
+use std::net::SocketAddr;
+
+const SECRET: &str = "a token nobody guesses";
+
+/// It listens for everybody, which nothing but the token allows.
+fn start(dir: &std::path::Path) -> Master {
+    let (any, all) = (SocketAddr::from(([127, 0, 0, 1], 0)), SocketAddr::from(([0, 0, 0, 0], 0)));
+    let token = Some(Token::new(&SECRET.replace(' ', "-")).unwrap());
+    Master::start(MasterConfig { data_dir: dir.into(), rpc: all, http: vec![any], token, ..MasterConfig::default() }).unwrap()
+}
+
+fn reach(master: &Master) -> Peer {
+    Peer::reach(SocketAddr::from(([127, 0, 0, 1], master.rpc_addr().port()))).unwrap()
+}
+
+#[test]
+fn calls_without_the_token_are_refused_and_do_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let master = start(dir.path());
+    let mut stranger = reach(&master);
+    let hello = session::Hello { agent: "test".into(), tenant: String::new() };
+    assert_eq!(stranger.call(&hello).unwrap_err().code, FaultCode::Unauthorized);
+    assert_eq!(stranger.call(&cluster::Stat {}).unwrap_err().code, FaultCode::Unauthorized);
+    let desc = memory();
+    let register = session::Register { node: desc.node, name: "stranger".into(), rest: String::new(), segments: vec![desc.clone()] };
+    assert_eq!(stranger.call(&register).unwrap_err().code, FaultCode::Unauthorized);
+    for wrong in ["", "a-token-nobody-guesse", "a-token-nobody-guesses-", "A-token-nobody-guesses"] {
+        assert_eq!(stranger.call(&session::Authenticate { token: wrong.into() }).unwrap_err().code, FaultCode::Unauthorized);
+        assert_eq!(stranger.call(&segment::ListSegments {}).unwrap_err().code, FaultCode::Unauthorized, "after {wrong:?}");
+    }
+
+    let mut friend = reach(&master);
+    friend.call(&session::Authenticate { token: SECRET.replace(' ', "-") }).unwrap();
+    friend.call(&hello).unwrap();
+    assert!(friend.call(&cluster::ListNodes {}).unwrap().is_empty(), "the stranger registered nothing");
+    let desc = friend.lend();
+    friend.put("k", 100);
+    let found = friend.call(&object::Locate { keys: vec![ObjectKey::from("k")] }).unwrap();
+    assert_eq!(found[0].as_ref().unwrap().replicas[0].segment, desc.id);
+    assert_eq!(stranger.call(&object::Locate { keys: vec!["k".into()] }).unwrap_err().code, FaultCode::Unauthorized);
+}
+
+#[test]
+fn http_asks_too_for_everything_but_health() {
+    let dir = tempfile::tempdir().unwrap();
+    let master = start(dir.path());
+    let at = |path: &str| format!("http://{}{path}", master.http_addrs()[0]);
+    let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+    for path in ["/metrics", "/get_all_keys", "/role", "/nowhere"] {
+        for header in [None, Some("Bearer wrong"), Some("Basic YTpi"), Some("")] {
+            let request = agent.get(at(path));
+            let mut answer = match header {
+                Some(value) => request.header("Authorization", value).call().unwrap(),
+                None => request.call().unwrap(),
+            };
+            assert_eq!(answer.status(), 401, "{path} {header:?}");
+            assert_eq!(answer.headers()["www-authenticate"], "Bearer");
+            assert!(answer.body_mut().read_to_string().unwrap().contains("--admin-token-file"));
+        }
+    }
+    assert_eq!(agent.get(at("/health")).call().unwrap().status(), 200);
+    let with_token = |path| agent.get(at(path)).header("Authorization", format!("Bearer {}", SECRET.replace(' ', "-"))).call().unwrap();
+    assert_eq!(with_token("/metrics").status(), 200);
+    assert_eq!(with_token("/nowhere").status(), 404);
+}
