@@ -134,6 +134,11 @@
 #define PERILUNE_NOT_LEADER -1490
 
 /**
+ * The caller did not say who it is, or not rightly.
+ */
+#define PERILUNE_UNAUTHORIZED -1491
+
+/**
  * The log or the data directory of a master failed.
  */
 #define PERILUNE_PERSISTENT_FAIL -1503

@@ -55,6 +55,8 @@ pub const PERILUNE_UNAVAILABLE_IN_CURRENT_STATUS: i32 = -1010;
 pub const PERILUNE_NOT_SUPPORTED: i32 = -1012;
 /// The master does not lead its group.
 pub const PERILUNE_NOT_LEADER: i32 = -1490;
+/// The caller did not say who it is, or not rightly.
+pub const PERILUNE_UNAUTHORIZED: i32 = -1491;
 /// The log or the data directory of a master failed.
 pub const PERILUNE_PERSISTENT_FAIL: i32 = -1503;
 
@@ -164,6 +166,7 @@ mod tests {
         PERILUNE_UNAVAILABLE_IN_CURRENT_STATUS,
         PERILUNE_NOT_SUPPORTED,
         PERILUNE_NOT_LEADER,
+        PERILUNE_UNAUTHORIZED,
         PERILUNE_PERSISTENT_FAIL,
         PERILUNE_OK,
     ];
