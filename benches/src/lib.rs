@@ -6,13 +6,18 @@
 //! store     put and get beside rivals and the physical floor       rivals/  how each of them is started and asked
 //! transfer  the transfer engine alone, beside a plain copy and a plain socket
 //! master    what questions cost a master
+//! commits   what masters can acknowledge, beside etcd                group  masters and nodes as processes
+//! outage    masters and nodes killed and stopped under load, every acknowledged value checked
 //! alloc     the space of a segment, in this process
 //! pinned    processes on chosen cores, and the processor time they used
 //! report    tables for people; latencies; the machine and the commit beside every figure
 //! ```
 
 pub mod alloc;
+pub mod commits;
+mod group;
 pub mod master;
+pub mod outage;
 pub mod payload;
 pub mod pinned;
 pub mod random;

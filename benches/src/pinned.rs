@@ -62,6 +62,12 @@ impl Process {
         self.0.id()
     }
 
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        let raw = i32::try_from(self.0.id()).map_err(io::Error::other)?;
+        Ok(kill(Pid::from_raw(raw), signal)?)
+    }
+
     /// Its pipes.
     pub fn child(&mut self) -> &mut Child {
         &mut self.0
@@ -86,9 +92,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         // Politely first; a process that does not end within two seconds is killed.
-        if let Ok(raw) = i32::try_from(self.0.id()) {
-            let _ = kill(Pid::from_raw(raw), Signal::SIGTERM);
-        }
+        let _ = self.signal(Signal::SIGTERM);
         let deadline = Instant::now() + Duration::from_secs(2);
         while matches!(self.0.try_wait(), Ok(None)) && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(5));

@@ -4,8 +4,8 @@ use crate::batch::{self, Limits, PLACES_PER_QUESTION};
 use crate::get::{Failures, RETURNING_PAUSE, RUN_BYTES};
 use crate::store::{Core, Put};
 use perilune_protocol::object::VALUE_BYTES_MAX;
-use perilune_protocol::rpc::object::{Exists, PutEnd, PutGrant, PutRevoke, PutStart};
-use perilune_protocol::{Fault, FaultCode, ObjectKey, Outcome, PutConfig, checksum};
+use perilune_protocol::rpc::object::{PutEnd, PutGrant, PutRevoke, PutStart};
+use perilune_protocol::{Fault, FaultCode, ObjectKey, Outcome, PutConfig, WriterId, checksum};
 use perilune_transfer_engine::Job;
 use std::time::{Duration, Instant};
 
@@ -67,12 +67,13 @@ pub(crate) fn write_all(core: &Core, writes: &mut [Write<'_>], config: &PutConfi
     let limits = Limits { items: PLACES_PER_QUESTION, weight: RUN_BYTES };
     for piece in batch::pieces(writes.iter().map(|w| w.value.len() as u64 + batch::weight(w.key)), limits) {
         let deadline = core.deadline();
+        let writer = WriterId::random();
         loop {
             let mut pending: Vec<&mut Write<'_>> = writes[piece.clone()].iter_mut().filter(|w| w.is_pending()).collect();
             if pending.is_empty() || Instant::now() >= deadline {
                 break;
             }
-            attempt(core, &mut pending, config, deadline);
+            attempt(core, &mut pending, config, writer, deadline);
             if pending.iter().any(|w| w.is_pending()) {
                 std::thread::sleep(RETURNING_PAUSE.min(deadline.saturating_duration_since(Instant::now())));
             }
@@ -91,29 +92,25 @@ fn fail(writes: &mut [&mut Write<'_>], fault: &Fault) {
     }
 }
 
-fn attempt(core: &Core, writes: &mut [&mut Write<'_>], config: &PutConfig, deadline: Instant) {
+fn attempt(core: &Core, writes: &mut [&mut Write<'_>], config: &PutConfig, writer: WriterId, deadline: Instant) {
     let puts = writes.iter().map(|w| (w.key.clone(), w.value.len() as u64)).collect();
-    let question = PutStart { puts, config: config.clone() };
-    // The master counts from when it gives room, which is later.
+    let question = PutStart { puts, config: config.clone(), writer };
+    // The master counts from when it gives room, or gives it again, which is later.
     let begun = Instant::now();
-    let (answers, repeated) = core.ask_noting(&question, writes.len(), deadline);
-    let answers = match answers {
+    let answers = match core.ask(&question, writes.len(), deadline) {
         Ok(answers) => answers,
         Err(fault) => return fail(writes, &fault),
     };
     let mut grants: Vec<(usize, PutGrant)> = Vec::with_capacity(writes.len());
-    let mut doubtful: Vec<usize> = Vec::new();
     for (at, answer) in answers.into_iter().enumerate() {
         match answer {
             Ok(grant) => grants.push((at, grant)),
             // An upsert is stored or it failed: it waits for the other put's end, then takes its place.
             Err(fault) if fault.code == FaultCode::ObjectExists && config.upsert => writes[at].last = Some(busy(&fault)),
-            Err(fault) if fault.code == FaultCode::ObjectExists && (repeated.0 || writes[at].failed > 0) => doubtful.push(at),
             Err(fault) if fault.code == FaultCode::ObjectExists => writes[at].outcome = Some(Ok(Put::Existed)),
             Err(fault) => writes[at].outcome = Some(Err(fault)),
         }
     }
-    settle_doubts(core, writes, &doubtful, deadline);
     if grants.is_empty() {
         return;
     }
@@ -164,27 +161,6 @@ fn publish(
             Err(fault) if fault.code == FaultCode::InvalidWrite => write.fail_attempt(fault),
             Err(fault) => write.outcome = Some(Err(fault)),
         }
-    }
-}
-
-/// The connection broke after the question, which was then repeated, or room was given back before and that may have been lost:
-/// `ObjectExists` may mean a put that this one began.
-fn settle_doubts(core: &Core, writes: &mut [&mut Write<'_>], doubtful: &[usize], deadline: Instant) {
-    if doubtful.is_empty() {
-        return;
-    }
-    let keys = doubtful.iter().map(|at| writes[*at].key.clone()).collect();
-    let readable = core.ask(&Exists { keys }, doubtful.len(), deadline);
-    for (nth, at) in doubtful.iter().enumerate() {
-        let write = &mut writes[*at];
-        write.outcome = Some(match &readable {
-            Ok(readable) if readable[nth] => Ok(Put::Existed),
-            Ok(_) => Err(FaultCode::WrongState.with(format!(
-                "the connection to the master broke while it made room for {}; that put is discarded at its deadline: try again then",
-                write.key
-            ))),
-            Err(fault) => Err(fault.clone()),
-        });
     }
 }
 
@@ -269,22 +245,30 @@ mod tests {
     }
 
     #[test]
-    fn a_put_whose_first_asking_was_lost_is_not_taken_for_somebody_elses() {
-        for (readable, expected) in [(true, Ok(Put::Existed)), (false, Err(FaultCode::WrongState))] {
-            let store = store(fake::master(move |mut peer| {
-                peer.hello().unwrap();
-                let asked = peer.ask().unwrap();
-                asked.read::<PutStart>();
-                if peer.nth == 0 {
-                    return; // granted, perhaps; nobody knows
+    fn a_put_asked_for_again_is_asked_for_by_the_same_writer() {
+        let (_engine, _memory, desc) = lend();
+        let writers = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&writers);
+        let store = store(fake::master(move |mut peer| {
+            peer.hello().unwrap();
+            while let Some(asked) = peer.ask() {
+                match asked.op {
+                    PutStart::OP => {
+                        seen.lock().unwrap().push(asked.read::<PutStart>().writer);
+                        if peer.nth == 0 {
+                            return; // granted, perhaps; nobody knows
+                        }
+                        grant(&mut peer, &asked, 1, desc.id);
+                    }
+                    Describe::OP => peer.answer(&asked, Ok(vec![Ok::<_, Fault>(desc.clone())])),
+                    _ => peer.answer(&asked, Ok(vec![Ok::<(), Fault>(())])),
                 }
-                peer.answer(&asked, Ok(vec![Err::<PutGrant, _>(FaultCode::ObjectExists.with("k is being put"))]));
-                let asked = peer.ask().unwrap();
-                asked.read::<Exists>();
-                peer.answer(&asked, Ok(vec![readable]));
-            }));
-            assert_eq!(put(&store).map_err(|fault| fault.code), expected);
-        }
+            }
+        }));
+        assert_eq!(put(&store), Ok(Put::Stored));
+        store.put(&"another".into(), b"value", &PutConfig::default()).unwrap();
+        let writers = writers.lock().unwrap();
+        assert!(writers.len() == 3 && writers[0] == writers[1] && writers[1] != writers[2], "{writers:?}");
     }
 
     #[test]

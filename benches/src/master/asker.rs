@@ -7,7 +7,7 @@ use crate::report::Latency;
 use crate::rivals::{Sample, Trouble};
 use perilune_protocol::rpc::Call;
 use perilune_protocol::rpc::object::{Exists, Locate, MatchPrefix, PutEnd, PutStart, Remove};
-use perilune_protocol::{ObjectKey, Outcome, PutConfig, Tso};
+use perilune_protocol::{ObjectKey, Outcome, PutConfig, Tso, WriterId};
 use std::time::{Duration, Instant};
 
 /// Bytes of every key.
@@ -67,7 +67,7 @@ fn keys(generation: u32, count: usize) -> Vec<ObjectKey> {
 }
 
 fn put_start(keys: &[ObjectKey]) -> PutStart {
-    PutStart { puts: keys.iter().map(|key| (key.clone(), VALUE)).collect(), config: PutConfig::default() }
+    PutStart { puts: keys.iter().map(|key| (key.clone(), VALUE)).collect(), config: PutConfig::default(), writer: WriterId::random() }
 }
 
 impl<'a> Asker<'a> {

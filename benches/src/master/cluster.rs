@@ -1,17 +1,13 @@
 //! A master as a process of its own, and a store node that exists only in the master's eyes.
 
 use super::Options;
+use crate::group::lend_nothing;
 use crate::pinned::Process;
 use crate::rivals::Trouble;
 use perilune_client::{Store, StoreConfig};
-use perilune_protocol::rpc::segment::Mount;
-use perilune_protocol::rpc::session::Register;
-use perilune_protocol::{Capability, Endpoint, NodeId, Protocol, SegmentDesc, SegmentId};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-/// Bytes the node claims to lend; nobody ever touches them.
-const LENT: u64 = 64 << 30;
 const START: Duration = Duration::from_secs(20);
 
 /// A master, a node, a client.
@@ -37,20 +33,7 @@ impl Cluster {
         let connect =
             |agent: &str| Store::connect(StoreConfig { masters: vec![rpc.to_owned()], agent: agent.to_owned(), ..StoreConfig::default() });
         let (store, node) = (connect("perilune-bench")?, connect("perilune-bench node")?);
-        let segment = SegmentDesc {
-            id: SegmentId::random(),
-            name: "bench".into(),
-            node: NodeId::random(),
-            base: 0,
-            size: LENT,
-            protocol: Protocol::Tcp,
-            location: String::new(),
-            // Nothing listens on port 1, and nobody connects.
-            endpoints: vec![Endpoint::Tcp("127.0.0.1:1".into())],
-            capability: Capability::random(),
-        };
-        node.call(&Register { node: segment.node, name: "bench".into(), rest: String::new(), segments: Vec::new() })?;
-        node.call(&Mount { segments: vec![segment] })?;
+        lend_nothing(&node)?;
         Ok(Self { store, _node: node, master })
     }
 

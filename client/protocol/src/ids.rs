@@ -45,6 +45,11 @@ uuid_id!(
     NodeId
 );
 
+uuid_id!(
+    /// One attempt to put values: asked again with the same id, a master gives the same room again.
+    WriterId
+);
+
 /// A key space. The tenant `default` is number 0 and always exists.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct TenantId(pub u32);

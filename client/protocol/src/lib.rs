@@ -15,7 +15,7 @@ pub mod size;
 pub mod time;
 
 pub use fault::{Fault, FaultCode, Outcome};
-pub use ids::{Capability, NodeId, ObjectKey, SegmentId, TenantId};
+pub use ids::{Capability, NodeId, ObjectKey, SegmentId, TenantId, WriterId};
 pub use object::{ObjectPlace, Pin, PutConfig, ReplicaPlace};
 pub use segment::{Endpoint, Protocol, SegmentDesc, SegmentStatus};
 pub use size::{ByteSize, Extent};

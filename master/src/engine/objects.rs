@@ -61,25 +61,18 @@ impl Engine {
         };
         let mut grants = Vec::with_capacity(question.puts.len());
         for (i, (key, size)) in question.puts.iter().enumerate() {
-            grants.push(self.put_start_one(tenant, host, key, *size, &question.config, Tso(first.0 + i as u64)).await);
+            let stamp = Stamp { tenant, now: 0, host, writer: question.writer, draw: 0 };
+            grants.push(self.put_start_one(key, *size, &question.config, Tso(first.0 + i as u64), stamp).await);
         }
         evict::ring_if_tight(self);
         grants
     }
 
-    async fn put_start_one(
-        &self,
-        tenant: TenantId,
-        host: &str,
-        key: &ObjectKey,
-        size: u64,
-        config: &PutConfig,
-        version: Tso,
-    ) -> Outcome<PutGrant> {
+    async fn put_start_one(&self, key: &ObjectKey, size: u64, config: &PutConfig, version: Tso, stamp: Stamp<'_>) -> Outcome<PutGrant> {
         let (mut tries, mut rooms, mut heard) = (0, 0, self.inner.heard.subscribe());
         let patience = tokio::time::Instant::now() + NODE_PATIENCE;
         loop {
-            let stamp = Stamp { tenant, now: self.now(), host, draw: self.draw() };
+            let stamp = Stamp { now: self.now(), draw: self.draw(), ..stamp };
             match self.state().put_start(key, size, config, version, stamp) {
                 Ok(grant) => {
                     if grant.replicas.len() < usize::from(config.replicas) {

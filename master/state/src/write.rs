@@ -11,7 +11,7 @@ use crate::segments::{Phase, Reach, Segment};
 use crate::{MonotonicMs, place};
 use perilune_protocol::object::VALUE_BYTES_MAX;
 use perilune_protocol::rpc::object::PutGrant;
-use perilune_protocol::{ByteSize, Fault, FaultCode, ObjectKey, PutConfig, SegmentId, TenantId, Tso};
+use perilune_protocol::{ByteSize, Fault, FaultCode, ObjectKey, PutConfig, SegmentId, TenantId, Tso, WriterId};
 use std::sync::Arc;
 
 /// What a request brings along: none of it is the brain's to find out.
@@ -23,6 +23,8 @@ pub struct Stamp<'a> {
     pub now: MonotonicMs,
     /// The caller's address without port.
     pub host: &'a str,
+    /// Who puts, for puts.
+    pub writer: WriterId,
     /// A random number.
     pub draw: u64,
 }
@@ -93,18 +95,24 @@ impl State {
             return Err(exists(key, "exists already").into());
         }
         if let Some(other) = self.puts.get(at) {
-            if stamp.now < other.started + self.rules.put_discard_ms {
+            if other.is_of(stamp.writer, size) && other.renew(stamp.now) {
+                return Ok(grant(&other));
+            }
+            if stamp.now < other.started() + self.rules.put_discard_ms {
                 return Err(exists(key, "is being put by someone else").into());
             }
             self.discard(&other, stamp.now);
         }
         let replicas = self.allocate(size, config, stamp)?;
-        let put = Arc::new(Put::new(at.to_owned(), version, size, config.pin, replicas, stamp.now));
+        let put = Arc::new(Put::new(at.to_owned(), version, size, config.pin, replicas, stamp));
         match self.puts.begin(put.clone()) {
-            Ok(()) => Ok(PutGrant { version, replicas: places(&put.replicas) }),
-            Err(_) => {
+            Ok(()) => Ok(grant(&put)),
+            Err(other) => {
                 // Never told to anyone, so it can be used again at once.
                 free(&put.replicas);
+                if other.is_of(stamp.writer, size) && other.renew(stamp.now) {
+                    return Ok(grant(&other));
+                }
                 Err(exists(key, "is being put by someone else").into())
             }
         }
@@ -143,7 +151,7 @@ impl State {
         let Some(put) = self.puts.get(KeyRef::new(tenant, key)).filter(|p| p.version == version) else { return Ok(()) };
         if self.puts.discard(&put) {
             // The writer says that it stopped; what it had on the way may still land until its own deadline.
-            self.limbo.hold(&put.replicas, Why::Revoked, put.started + self.rules.put_discard_ms, now);
+            self.limbo.hold(&put.replicas, Why::Revoked, put.started() + self.rules.put_discard_ms, now);
             return Ok(());
         }
         Err(FaultCode::InvalidWrite.with(format!("{key}: the put is being published")))
@@ -184,7 +192,7 @@ impl State {
         let discarded = self.puts.discard(put);
         if discarded {
             // Nobody knows whether this writer still writes.
-            self.limbo.hold(&put.replicas, Why::Abandoned, put.started + self.rules.put_release_ms, now);
+            self.limbo.hold(&put.replicas, Why::Abandoned, put.started() + self.rules.put_release_ms, now);
         }
         discarded
     }
@@ -243,6 +251,10 @@ impl State {
         }
         Ok(())
     }
+}
+
+fn grant(put: &Put) -> PutGrant {
+    PutGrant { version: put.version, replicas: places(&put.replicas) }
 }
 
 fn check_put(key: &ObjectKey, size: u64, config: &PutConfig) -> Result<(), Fault> {

@@ -111,7 +111,7 @@ fn the_summary_is_one_line() {
     served.engine.mount("s", 0, 4 << 30, 1 << 30);
     let metrics = perilune_master::api::Facade::metrics(&*served.engine);
     metrics.evicted(7, 2048);
-    metrics.op(20).observe(Instant::now(), 1, 1);
+    metrics.op(29).observe(Instant::now(), 1, 1);
     let reply = served.get("/metrics/summary");
     assert_eq!((reply.status, reply.header("content-type"), reply.body.lines().count()), (200, TEXT, 1));
     assert!(

@@ -34,7 +34,8 @@ fn start(dir: &tempfile::TempDir) -> (Master, SegmentDesc) {
         engine.mount(SESSION, Mount { segments: vec![desc.clone()] }).await.unwrap();
         let keys: Vec<ObjectKey> = (0..10).map(|n| format!("k{n}").into()).collect();
         let puts = keys.iter().map(|key| (key.clone(), 100)).collect();
-        let grants = engine.put_start(TenantId::default(), "", PutStart { puts, config: PutConfig::default() }).await;
+        let grants =
+            engine.put_start(TenantId::default(), "", PutStart { puts, config: PutConfig::default(), writer: WriterId::random() }).await;
         let ends = keys.into_iter().zip(grants).map(|(key, grant)| (key, grant.unwrap().version, 7)).collect();
         for outcome in engine.put_end(TenantId::default(), PutEnd { puts: ends }).await {
             outcome.unwrap();

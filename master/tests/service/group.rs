@@ -2,7 +2,7 @@
 
 use super::*;
 use perilune_master::log::Member;
-use perilune_protocol::{Extent, FaultCode, ObjectKey, Tso};
+use perilune_protocol::{Extent, FaultCode, ObjectKey, Tso, WriterId};
 use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -79,7 +79,10 @@ impl Group {
     /// Notes what was acknowledged. False when the master stopped answering.
     fn put(&mut self, peer: &mut Peer, key: &str, size: u64) -> bool {
         let config = PutConfig { upsert: true, ..PutConfig::default() };
-        let Some(Ok(mut grants)) = peer.ask(&object::PutStart { puts: vec![(key.into(), size)], config }) else { return false };
+        let Some(Ok(mut grants)) = peer.ask(&object::PutStart { puts: vec![(key.into(), size)], config, writer: WriterId::random() })
+        else {
+            return false;
+        };
         let Ok(grant) = grants.remove(0) else { return false };
         let Some(Ok(mut ended)) = peer.ask(&object::PutEnd { puts: vec![(key.into(), grant.version, 7)] }) else { return false };
         if ended.remove(0).is_ok() {

@@ -9,7 +9,7 @@ use perilune_master::{Master, MasterConfig};
 use perilune_protocol::frame::{self, HEADER_BYTES};
 use perilune_protocol::rpc::object::PutGrant;
 use perilune_protocol::rpc::{self, Call, object, segment, session};
-use perilune_protocol::{Capability, Endpoint, NodeId, Outcome, Protocol, PutConfig, SegmentDesc, SegmentId};
+use perilune_protocol::{Capability, Endpoint, NodeId, Outcome, Protocol, PutConfig, SegmentDesc, SegmentId, WriterId};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -98,7 +98,9 @@ impl Peer {
     }
 
     fn put_start(&mut self, key: &str, size: u64) -> Outcome<PutGrant> {
-        self.call(&object::PutStart { puts: vec![(key.into(), size)], config: PutConfig::default() }).unwrap().remove(0)
+        self.call(&object::PutStart { puts: vec![(key.into(), size)], config: PutConfig::default(), writer: WriterId::random() })
+            .unwrap()
+            .remove(0)
     }
 
     fn put(&mut self, key: &str, size: u64) -> PutGrant {

@@ -1,10 +1,11 @@
 //! Put, get, remove, exist: questions and answers. Answers to a batch are in the order of its keys.
 
 use super::call;
-use crate::{ObjectKey, ObjectPlace, Outcome, PutConfig, ReplicaPlace, Tso};
+use crate::{ObjectKey, ObjectPlace, Outcome, PutConfig, ReplicaPlace, Tso, WriterId};
 use serde::{Deserialize, Serialize};
 
-/// Asks for room for values. Nothing is visible before [`PutEnd`].
+/// Asks for room for values. Nothing is visible before [`PutEnd`]. Asked again by the same writer, as when the first answer was lost, it is
+/// given the same room, and has it for as long as if it were new.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PutStart {
     /// Keys and sizes in bytes.
@@ -12,8 +13,11 @@ pub struct PutStart {
     pub puts: Vec<(ObjectKey, u64)>,
     /// How to store all of them.
     pub config: PutConfig,
+    /// Who asks.
+    pub writer: WriterId,
 }
-call!(PutStart = 20 "put_start" -> Vec<Outcome<PutGrant>>);
+// 20 was the same without a writer.
+call!(PutStart = 29 "put_start" -> Vec<Outcome<PutGrant>>);
 
 /// The right to write one value: valid until the put deadline of [`super::session::Welcome`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

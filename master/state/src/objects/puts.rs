@@ -9,9 +9,10 @@
 
 use super::{Key, KeyRef, Replica};
 use crate::MonotonicMs;
-use perilune_protocol::{Pin, Tso};
+use crate::write::Stamp;
+use perilune_protocol::{Pin, Tso, WriterId};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 const WRITING: u8 = 0;
 const ENDING: u8 = 1;
@@ -40,16 +41,34 @@ pub struct Put {
     pub pin: Pin,
     /// Where the writer writes.
     pub replicas: Box<[Replica]>,
-    /// When room was given.
-    pub started: MonotonicMs,
+    writer: WriterId,
+    /// When room was given, last. Relaxed: whoever discards by it wins or loses by `state`.
+    started: AtomicU64,
     /// Moved only by compare-exchange from WRITING, so ending and discarding exclude each other.
     state: AtomicU8,
 }
 
 impl Put {
     /// A put that starts now.
-    pub fn new(key: Key, version: Tso, size: u64, pin: Pin, replicas: Box<[Replica]>, started: MonotonicMs) -> Self {
-        Self { key, version, size, pin, replicas, started, state: AtomicU8::new(WRITING) }
+    pub fn new(key: Key, version: Tso, size: u64, pin: Pin, replicas: Box<[Replica]>, stamp: Stamp<'_>) -> Self {
+        let started = AtomicU64::new(stamp.now);
+        Self { key, version, size, pin, replicas, writer: stamp.writer, started, state: AtomicU8::new(WRITING) }
+    }
+
+    /// When room was given, last.
+    pub fn started(&self) -> MonotonicMs {
+        self.started.load(Ordering::Relaxed)
+    }
+
+    /// Whether this writer began it, for a value of so many bytes.
+    pub fn is_of(&self, writer: WriterId, size: u64) -> bool {
+        self.writer == writer && self.size == size
+    }
+
+    /// Its writer asks once more: it has the room as long as if it were given now. False when the put has ended or was discarded.
+    pub fn renew(&self, now: MonotonicMs) -> bool {
+        self.started.fetch_max(now, Ordering::Relaxed);
+        self.state.load(Ordering::Acquire) == WRITING
     }
 
     /// The writer is done. [`Ending::First`] for exactly one caller, who owes the log the commit: a second commit of the same put
@@ -104,7 +123,7 @@ impl Puts {
 
     /// Puts that started before `before` and were never ended.
     pub fn abandoned(&self, before: MonotonicMs) -> Vec<Arc<Put>> {
-        self.map.pin().values().filter(|p| p.started < before && p.state.load(Ordering::Acquire) == WRITING).cloned().collect()
+        self.map.pin().values().filter(|p| p.started() < before && p.state.load(Ordering::Acquire) == WRITING).cloned().collect()
     }
 
     /// How many are in progress.

@@ -158,3 +158,22 @@ fn a_full_segment_asks_for_room_and_takes_what_is_freed() {
     leader.put("more", 2 * MIB);
     assert_eq!(leader.used(), 16 * MIB);
 }
+
+#[test]
+fn who_asks_for_room_again_gets_the_same_and_has_it_as_long_as_if_it_were_new() {
+    let (mut leader, _) = Leader::with_nodes(1, 16 * MIB);
+    let writer = WriterId::random();
+    let first = leader.start_by(writer, "k", MIB, &upsert()).unwrap();
+    leader.now += RULES.put_discard_ms - 1;
+    assert_eq!(leader.start_by(writer, "k", MIB, &upsert()).unwrap(), first, "its answer may have been lost");
+    assert!(leader.start("k", MIB, &upsert()).is_err(), "somebody else waits");
+    assert!(leader.start_by(writer, "k", 2 * MIB, &upsert()).is_err(), "another value is another put");
+    leader.now += RULES.put_discard_ms - 1;
+    assert_eq!(leader.state.discard_abandoned(leader.now).puts, 0);
+    assert_eq!(leader.end("k", first.version), Applied::Done);
+    let second = leader.start_by(writer, "k", MIB, &upsert()).unwrap();
+    assert_ne!(second.version, first.version, "what was published is not given again");
+    leader.now += 2 * RULES.put_discard_ms;
+    assert_eq!(leader.state.discard_abandoned(leader.now).puts, 1);
+    assert_ne!(leader.start_by(writer, "k", MIB, &upsert()).unwrap().version, second.version, "nor what was discarded");
+}

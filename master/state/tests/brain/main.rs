@@ -6,7 +6,7 @@ mod nodes;
 mod recovery;
 
 use perilune_protocol::rpc::object::PutGrant;
-use perilune_protocol::{Capability, Endpoint, NodeId, ObjectKey, Protocol, PutConfig, SegmentDesc, SegmentId, TenantId, Tso};
+use perilune_protocol::{Capability, Endpoint, NodeId, ObjectKey, Protocol, PutConfig, SegmentDesc, SegmentId, TenantId, Tso, WriterId};
 use perilune_state::place::Placement;
 use perilune_state::segments::nodes::Silence;
 use perilune_state::write::{PutEnding, PutRefusal, Stamp};
@@ -87,10 +87,14 @@ impl Leader {
 
     /// Asks for room as the engine does: windows are logged when needed.
     fn start(&mut self, key: &str, size: u64, config: &PutConfig) -> Result<PutGrant, PutRefusal> {
+        self.start_by(WriterId::random(), key, size, config)
+    }
+
+    fn start_by(&mut self, writer: WriterId, key: &str, size: u64, config: &PutConfig) -> Result<PutGrant, PutRefusal> {
         self.version += 1;
         self.commit(Effect::TsoLimit(Tso(self.version)));
         loop {
-            let stamp = Stamp { tenant: TENANT, now: self.now, host: "127.0.0.1", draw: self.version };
+            let stamp = Stamp { tenant: TENANT, now: self.now, host: "127.0.0.1", writer, draw: self.version };
             match self.state.put_start(&key.into(), size, config, Tso(self.version), stamp) {
                 Err(PutRefusal::NeedWindow { segment, limit }) => {
                     self.commit(Effect::Window { segment, limit });

@@ -1,7 +1,9 @@
 //! `perilune bench`: measures this build, as a whole and part by part.
 
 mod alloc;
+mod commits;
 mod master;
+mod outage;
 mod store;
 mod transfer;
 
@@ -27,6 +29,8 @@ enum What {
     Transfer(transfer::Transfer),
     Master(master::Master),
     Alloc(alloc::Alloc),
+    Outage(outage::Outage),
+    Commits(commits::Commits),
     /// Answer questions of a plain socket: the other side of the physical floor
     #[command(hide = true)]
     AnswerRaw,
@@ -45,6 +49,8 @@ impl Bench {
             What::Transfer(c) => c.run(global),
             What::Master(c) => c.run(global),
             What::Alloc(c) => c.run(global),
+            What::Outage(c) => c.run(global),
+            What::Commits(c) => c.run(global),
             What::AnswerRaw => {
                 let tell = |port| output::line(port).map_err(|_| std::io::Error::other("nobody reads the port"));
                 rivals::answer_raw(tell).map_err(|e| Failure::of("answering", e))
@@ -97,10 +103,19 @@ struct Scratch {
 
 impl Scratch {
     fn new(keep: Option<PathBuf>) -> Result<Self, Failure> {
-        let kept = keep.is_some();
-        let dir = keep.unwrap_or_else(|| std::env::temp_dir().join(format!("perilune-bench-{}", std::process::id())));
+        match keep {
+            Some(dir) => Self::make(dir, true),
+            None => Self::within(&std::env::temp_dir()),
+        }
+    }
+
+    fn within(parent: &Path) -> Result<Self, Failure> {
+        Self::make(parent.join(format!("perilune-bench-{}", std::process::id())), false)
+    }
+
+    fn make(dir: PathBuf, keep: bool) -> Result<Self, Failure> {
         std::fs::create_dir(&dir).map_err(|e| Failure::of(format_args!("making {}", dir.display()), e))?;
-        Ok(Self { dir, keep: kept })
+        Ok(Self { dir, keep })
     }
 
     fn dir(&self) -> &Path {
