@@ -99,7 +99,11 @@ mod tests {
     fn only_what_may_be_read_is_right() {
         let ledger = Ledger::new(2, 64, 1);
         let mut first = Vec::new();
-        ledger.write(0, |_, value| Ok::<_, ()>(first.extend_from_slice(value))).unwrap();
+        let stored = ledger.write(0, |_, value| {
+            first.extend_from_slice(value);
+            Ok::<_, ()>(())
+        });
+        stored.unwrap();
         assert_eq!(ledger.judge(0, ledger.acked(0), &first), Verdict::Right);
         let before = ledger.acked(0);
         let mut second = Vec::new();

@@ -104,6 +104,7 @@ pub fn run(options: &Options) -> Result<Figures, Trouble> {
     let begun = Instant::now();
     let flags = ["--lease", "2s", "--eviction-high-watermark", "1.0"];
     let mut group = Group::start(&options.program, &options.dir, options.masters, &flags)?;
+    group.leader()?;
     let copies = options.nodes.clamp(1, 2);
     let room = (options.objects * options.size.next_multiple_of(4096) * copies / options.nodes) as u64;
     // Replaced values hold their space until leases on them have ended.

@@ -14,11 +14,12 @@ use std::time::{Duration, Instant};
 /// The first pause between two attempts; doubled up to [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_millis(500);
-/// One attempt at connecting and saying hello takes no longer, so that the next master of the list gets its turn.
+/// One attempt at connecting and saying hello takes no longer; where there are several masters no longer than [`SILENCE`], so that the next
+/// one of the list gets its turn.
 const ATTEMPT_MAX: Duration = Duration::from_secs(2);
 /// A master that lets a question wait for so long may have been stopped: where there are several, the next one is asked. Doubled with each
-/// asking, so that what really takes long is answered in the end.
-const SILENCE: Duration = Duration::from_millis(700);
+/// asking, so that what really takes long is answered in the end. As long as masters take to elect another leader, by default.
+const SILENCE: Duration = Duration::from_millis(500);
 
 /// What is said on every new connection before anyone else may use it.
 pub(crate) type Greeting = Box<dyn Fn(&Link, Instant) -> Outcome<()> + Send + Sync>;
@@ -186,7 +187,7 @@ impl Master {
     fn connect(&self, first: usize, deadline: Instant) -> Outcome<(usize, Link, Welcome)> {
         let mut failures: Vec<Fault> = Vec::new();
         for (nth, address) in self.addresses.iter().enumerate().cycle().skip(first).take(self.addresses.len()) {
-            let until = deadline.min(Instant::now() + ATTEMPT_MAX);
+            let until = deadline.min(Instant::now() + if self.addresses.len() > 1 { SILENCE } else { ATTEMPT_MAX });
             let opened = Link::open(address, &self.caller, until).and_then(|(link, welcome)| match &self.greeting {
                 Some(greeting) => greeting(&link, deadline).map(|()| (link, welcome)),
                 None => Ok((link, welcome)),
