@@ -58,7 +58,7 @@ impl FromStr for Peer {
         if !is_address(address) || !is_address(service) {
             return Err(wrong());
         }
-        Ok(Self(Member { id, address: address.into(), service: service.into() }))
+        Ok(Self(Member { id, address: address.into(), service: service.into(), ..Member::default() }))
     }
 }
 

@@ -16,6 +16,8 @@ pub enum Change {
     Promote(u64),
     /// A member leaves for good: its id is not used again.
     Remove(u64),
+    /// The same, even if those of the others that are there are no majority then: nothing is decided until enough of them are back.
+    Expel(u64),
     /// A member is found at other addresses.
     Move(Member),
 }
@@ -75,7 +77,7 @@ impl Members {
                 }
                 (ConfChangeType::AddNode, *id, Vec::new())
             }
-            Change::Remove(id) => {
+            Change::Remove(id) | Change::Expel(id) => {
                 known(*id)?;
                 if self.voters == [*id] {
                     return refuse(FaultCode::InvalidParams, format!("member {id} is the last voter: nothing would be left"));
@@ -85,7 +87,7 @@ impl Members {
                 }
                 let left: Vec<u64> = self.voters.iter().copied().filter(|v| v != id).collect();
                 let active = left.iter().filter(|v| (view.active)(**v)).count();
-                if active <= left.len() / 2 {
+                if active <= left.len() / 2 && matches!(change, Change::Remove(_)) {
                     return refuse(
                         FaultCode::WrongState,
                         format!("without member {id} only {active} of {} voters would be there, no majority", left.len()),
@@ -103,7 +105,8 @@ impl Members {
             }
         };
         // Voters change in two steps, through a time when both majorities must agree; raft takes the second step by itself.
-        let voters = matches!(change, Change::Promote(_)) || matches!(change, Change::Remove(id) if self.voters.contains(id));
+        let voters =
+            matches!(change, Change::Promote(_)) || matches!(change, Change::Remove(id) | Change::Expel(id) if self.voters.contains(id));
         let transition = if voters { ConfChangeTransition::Implicit } else { ConfChangeTransition::Auto };
         let mut change = ConfChangeV2 {
             context,
@@ -139,11 +142,14 @@ mod tests {
             (Change::Remove(4), &[2, 3], 0, "no member 4"),
             (Change::Remove(1), &[2, 3], 0, "leads"),
             (Change::Remove(2), &[2], 0, "no majority"),
+            (Change::Expel(1), &[2, 3], 0, "leads"),
+            (Change::Expel(4), &[2, 3], 0, "no member 4"),
             (Change::Move(member(4)), &[2, 3], 0, "no member 4"),
         ] {
             let fault = plan(&members, &change, active, lag).unwrap_err();
             assert!(fault.message.contains(why), "{change:?}: {fault}");
         }
+        assert!(plan(&members, &Change::Expel(2), &[2], 0).is_ok());
         let one = Members::begin(vec![member(1)]).unwrap();
         assert!(plan(&one, &Change::Remove(1), &[], 0).unwrap_err().message.contains("last voter"));
         let mut grown = three();

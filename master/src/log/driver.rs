@@ -19,6 +19,7 @@ use super::directory::{self, Directory, io_error};
 use super::engine::corrupt;
 use super::files::Files;
 use super::group::{Changing, Handover};
+use super::inquiry::Inquiry;
 use super::machine::Machine;
 use super::members::Members;
 use super::peers::{Peers, Post};
@@ -77,6 +78,7 @@ pub(super) struct Driver<M: Machine> {
     /// What could not be sent; raft is told with the next turn.
     pub(super) lost: Vec<Post>,
     pub(super) reads: Reads<Answer<()>>,
+    pub(super) inquiry: Inquiry<Answer<()>>,
     /// Everyone is to be asked, with the next turn, whether this member leads.
     pub(super) round_due: bool,
     /// The term this member leads in, as far as those who wait have been told.
@@ -189,6 +191,7 @@ impl<M: Machine> Driver<M> {
             sent: HashMap::new(),
             lost: Vec::new(),
             reads: Reads::new(span),
+            inquiry: Inquiry::new(config.member),
             round_due: false,
             leading: None,
             machine_leads: None,

@@ -35,6 +35,30 @@ impl<M: Machine> Driver<M> {
         }
     }
 
+    pub(super) fn catch_up(&mut self, answer: Answer<()>) {
+        if self.leads().is_some() {
+            return self.read(answer);
+        }
+        if self.poison.is_some() || self.node.raft.leader_id == 0 {
+            return tell(answer, Err(self.not_mine()));
+        }
+        let until = self.ticks + self.config.ticks().1.1 as u64 * 2;
+        let question = self.inquiry.ask(until, answer);
+        self.node.read_index(question);
+    }
+
+    /// The question, or its answer, may have been lost, or the leader with it.
+    pub(super) fn ask_again(&mut self) {
+        for answer in self.inquiry.late(self.ticks) {
+            tell(answer, Err(FaultCode::Timeout.with("no leader said in time how far the log is: try again")));
+        }
+        if self.leads().is_none()
+            && let Some(question) = self.inquiry.again()
+        {
+            self.node.read_index(question);
+        }
+    }
+
     /// Asks everyone whether this member still leads: for reads that wait, and to hold the lease.
     pub(super) fn begin_round(&mut self) {
         if self.leads() == Some(self.ready_term) {
@@ -164,6 +188,7 @@ impl<M: Machine> Driver<M> {
 
     /// Nobody is to wait any longer.
     pub(super) fn end_waiting(&mut self, fault: &Fault) {
+        self.inquiry.stop().into_iter().for_each(|answer| tell(answer, Err(fault.clone())));
         self.reads.stop().into_iter().for_each(|answer| tell(answer, Err(fault.clone())));
         if let Some(changing) = self.changing.take() {
             tell(changing.answer, Err(fault.clone()));

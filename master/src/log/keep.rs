@@ -103,7 +103,7 @@ impl<M: Machine> Driver<M> {
             tell(answer, outcome);
         }
         let applied = self.applied;
-        self.reads.served(applied).for_each(|answer| tell(answer, Ok(())));
+        self.reads.served(applied).chain(self.inquiry.served(applied)).for_each(|answer| tell(answer, Ok(())));
     }
 
     fn show_standing(&mut self) {

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 
 /// Version 1 was raft's `ConfState` alone: the group of one of earlier releases.
 const VERSION_BARE: u8 = 1;
-const VERSION: u8 = 2;
+/// In version 2 a member had no HTTP address, and did not say whether it is to vote.
+const VERSION_PLAIN: u8 = 2;
+const VERSION: u8 = 3;
 const SELF_VERSION: u8 = 1;
 /// Most members, learners included. Each costs every other one two threads and a connection each way.
 pub const MEMBERS_MAX: usize = 16;
@@ -21,6 +23,10 @@ pub struct Member {
     pub address: String,
     /// Where clients reach it. The log only keeps it, for faults that name the leader.
     pub service: String,
+    /// `host:port` where it serves HTTP; empty until it has said so. The log only keeps it, for requests that the leader must answer.
+    pub http: String,
+    /// It is to vote once it keeps up. The log only keeps it: whoever leads promotes it.
+    pub rises: bool,
 }
 
 /// What a member may do.
@@ -155,6 +161,7 @@ impl Members {
         let (version, body) = unseal(bytes).map_err(|what| format!("the member list {what}"))?;
         match version {
             VERSION => postcard::from_bytes(body).map_err(|e| format!("the member list cannot be read: {e}")),
+            VERSION_PLAIN => plain::list(body).map_err(|e| format!("the member list cannot be read: {e}")),
             VERSION_BARE => {
                 let conf = ConfState::decode(body).map_err(|e| format!("the member list: {e}"))?;
                 Self::begin(conf.voters.into_iter().map(|id| Member { id, ..Member::default() }).collect())
@@ -211,7 +218,39 @@ fn decode_context(bytes: &[u8]) -> Result<Option<Member>, String> {
     }
     match unseal(bytes).map_err(|what| format!("the member of a change {what}"))? {
         (VERSION, body) => postcard::from_bytes(body).map(Some).map_err(|e| format!("the member of a change cannot be read: {e}")),
-        (other, _) => Err(format!("a change of version {other}, this version reads {VERSION}")),
+        (VERSION_PLAIN, body) => plain::member(body).map(Some).map_err(|e| format!("the member of a change cannot be read: {e}")),
+        (other, _) => Err(format!("a change of version {other}, this version reads up to {VERSION}")),
+    }
+}
+
+/// Version 2.
+mod plain {
+    use super::{Deserialize, Member, Members};
+
+    #[derive(Deserialize)]
+    struct Plain {
+        id: u64,
+        address: String,
+        service: String,
+    }
+
+    impl From<Plain> for Member {
+        fn from(Plain { id, address, service }: Plain) -> Self {
+            Self { id, address, service, ..Self::default() }
+        }
+    }
+
+    /// As [`Members`], field by field.
+    type List = (u64, Vec<Plain>, Vec<u64>, Vec<u64>, Vec<u64>, Vec<u64>, bool, Vec<u64>);
+
+    pub(super) fn list(body: &[u8]) -> postcard::Result<Members> {
+        let (index, list, voters, learners, outgoing, learners_next, auto_leave, retired): List = postcard::from_bytes(body)?;
+        let list = list.into_iter().map(Member::from).collect();
+        Ok(Members { index, list, voters, learners, outgoing, learners_next, auto_leave, retired })
+    }
+
+    pub(super) fn member(body: &[u8]) -> postcard::Result<Member> {
+        postcard::from_bytes::<Plain>(body).map(Member::from)
     }
 }
 
@@ -220,7 +259,7 @@ pub(super) mod tests {
     use super::*;
 
     pub(in crate::log) fn member(id: u64) -> Member {
-        Member { id, address: format!("host{id}:1"), service: format!("host{id}:2") }
+        Member { id, address: format!("host{id}:1"), service: format!("host{id}:2"), http: format!("host{id}:3"), rises: id > 3 }
     }
 
     pub(in crate::log) fn three() -> Members {
@@ -245,12 +284,23 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn the_second_version_is_laid_out_like_this() {
-        let body = [5, 1, 1, 1, b'a', 1, b'b', 1, 1, 0, 0, 0, 0, 1, 9];
+    fn the_second_and_the_third_version_are_laid_out_like_this() {
+        let plain = [5, 1, 1, 1, b'a', 1, b'b', 1, 1, 0, 0, 0, 0, 1, 9];
+        let members = Members::decode(&seal(VERSION_PLAIN, &plain)).unwrap();
+        let member = Member { id: 1, address: "a".into(), service: "b".into(), ..Member::default() };
+        let parts = |m: &Members| (m.index, m.list.clone(), m.voters.clone(), m.retired.clone());
+        assert_eq!(parts(&members), (5, vec![member.clone()], vec![1], vec![9]));
+        assert_eq!(decode_context(&seal(VERSION_PLAIN, &plain[2..7])).unwrap(), Some(member.clone()));
+
+        let body = [5, 1, 1, 1, b'a', 1, b'b', 1, b'c', 1, 1, 1, 0, 0, 0, 0, 1, 9];
         let members = Members::decode(&seal(VERSION, &body)).unwrap();
-        let member = Member { id: 1, address: "a".into(), service: "b".into() };
-        assert_eq!((members.index, &members.list[..], &members.voters[..], &members.retired[..]), (5, &[member][..], &[1][..], &[9][..]));
+        let member = Member { http: "c".into(), rises: true, ..member };
+        assert_eq!(parts(&members), (5, vec![member.clone()], vec![1], vec![9]));
         assert_eq!(members.encode(), seal(VERSION, &body));
+        assert_eq!(
+            (encode_context(&member), decode_context(&encode_context(&member)).unwrap()),
+            (seal(VERSION, &body[2..10]), Some(member))
+        );
     }
 
     #[test]

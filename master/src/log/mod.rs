@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `driver`, `request`, `turn`, `ready`, `group`, `install`, `loss`, `keep` | the driver of raft, store and machine; knows no clock and no socket |
 //! | `thread` | the log thread: clock and queues around the driver |
-//! | `members`, `change`, `progress`, `reads`, `role` | who is in the group and how far, what may be read, who leads |
+//! | `members`, `change`, `progress`, `reads`, `inquiry`, `role` | who is in the group and how far, what may be read, who leads |
 //! | `peers/` | the way to other members |
 //! | `entry`, `record`, `snapshot`, `directory` | what is stored, each with version and checksum |
 //! | `store`, `storage`, `stored`, `engine`, `files`, `tail` | entries on disk: raft's storage over raft-engine, the files below it, and what a broken end means |
@@ -31,6 +31,7 @@ mod entry;
 mod error;
 mod files;
 mod group;
+mod inquiry;
 mod install;
 mod keep;
 mod loss;
@@ -152,6 +153,12 @@ impl<M: Machine> Log<M> {
     /// leader can say so; others refuse with a sentence that names it. At once while the lease holds, otherwise after a round to a majority.
     pub fn read_barrier(&self) -> Proposal<()> {
         if self.holds_lease() { Proposal::known(Ok(())) } else { self.ask(Input::Read) }
+    }
+
+    /// The same, by any member: one that follows asks the leader how far the log is, and waits until it has applied as much.
+    /// [`FaultCode::WrongState`] or [`FaultCode::Timeout`] when no leader answers.
+    pub fn catch_up(&self) -> Proposal<()> {
+        if self.holds_lease() { Proposal::known(Ok(())) } else { self.ask(Input::CatchUp) }
     }
 
     /// Whether this member surely leads at this moment, so that its machine shows everything that was acknowledged. Costs a look at the

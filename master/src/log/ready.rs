@@ -24,7 +24,7 @@ impl<M: Machine> Driver<M> {
             }
             for read in ready.take_read_states() {
                 // Raft must not be asked anything while it waits for this to be done.
-                self.round_due |= self.reads.confirm(&read.request_ctx, read.index);
+                self.round_due |= !self.inquiry.confirm(&read.request_ctx, read.index) && self.reads.confirm(&read.request_ctx, read.index);
             }
             self.apply(ready.take_committed_entries())?;
             let entries = ready.take_entries();

@@ -18,6 +18,8 @@ pub(super) struct Waiting<O> {
 pub(super) enum Input<O> {
     Propose(Waiting<O>),
     Read(Answer<()>),
+    /// The same, whether this member leads or follows.
+    CatchUp(Answer<()>),
     Change(Change, Answer<Members>),
     /// To this voter, or with 0 to the readiest.
     Transfer(u64, Answer<()>),

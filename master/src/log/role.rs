@@ -21,7 +21,7 @@ impl Standing {
         FaultCode::WrongState.with(match &self.leader {
             Some(leader) if leader.id == me => format!("member {me} is only just taking the lead: try again"),
             Some(leader) => {
-                let Member { id, address, service } = leader;
+                let Member { id, address, service, .. } = leader;
                 let at = if service.is_empty() { address } else { service };
                 format!("member {me} does not lead: the leader is member {id} at {at}")
             }

@@ -22,6 +22,7 @@ impl<M: Machine> Driver<M> {
         match input {
             Input::Propose(one) => self.propose(vec![one]),
             Input::Read(answer) => self.read(answer),
+            Input::CatchUp(answer) => self.catch_up(answer),
             Input::Change(change, answer) => self.change(&change, answer),
             Input::Transfer(to, answer) => self.transfer(to, answer),
             Input::Progress(answer) => tell(answer, Ok(self.progress())),
@@ -128,6 +129,7 @@ impl<M: Machine> Driver<M> {
             }
             T::MsgHeartbeatResponse => self.snapshot_seen(message.from, message.commit),
             T::MsgAppend | T::MsgAppendResponse | T::MsgHeartbeat | T::MsgTimeoutNow => {}
+            T::MsgReadIndex | T::MsgReadIndexResp => {}
             T::MsgRequestVote | T::MsgRequestVoteResponse | T::MsgRequestPreVote | T::MsgRequestPreVoteResponse => {}
             // Nobody of ours sends the rest.
             _ => return Ok(()),
@@ -157,6 +159,9 @@ impl<M: Machine> Driver<M> {
                 d.begin_round();
                 d.leave_joint();
                 d.give_up_snapshots();
+            }
+            if d.ticks.is_multiple_of(heartbeat) {
+                d.ask_again();
             }
             d.end_quiet()
         });

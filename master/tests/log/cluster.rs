@@ -163,7 +163,7 @@ impl Cluster {
 }
 
 pub(crate) fn member(net: &Net, id: u64) -> Member {
-    Member { id, address: net.address_of(id), service: format!("service-{id}") }
+    Member { id, address: net.address_of(id), service: format!("service-{id}"), ..Member::default() }
 }
 
 /// A small generator for what a test draws; its seed is printed.

@@ -89,7 +89,7 @@ fn changes_that_would_hurt_are_refused_and_change_nothing() {
     let others: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
     let before = cluster.log(leader).members();
     for (wrong, code) in [
-        (Change::AddLearner(Member { id: 2, address: "127.0.0.1:1".into(), service: String::new() }), FaultCode::InvalidParams),
+        (Change::AddLearner(Member { id: 2, address: "127.0.0.1:1".into(), ..Member::default() }), FaultCode::InvalidParams),
         (Change::Promote(9), FaultCode::InvalidParams),
         (Change::Remove(9), FaultCode::InvalidParams),
         (Change::Remove(leader), FaultCode::WrongState),

@@ -49,13 +49,13 @@ fn a_directory_of_format_1_opens() {
 /// A voter and a learner that is elsewhere.
 fn of_group_1(dir: &Path) -> LogConfig {
     let listen = Arc::new(TcpListener::bind(("127.0.0.1", 0)).unwrap());
-    let own = Member { id: 1, address: "127.0.0.1:1".into(), service: "client:1".into() };
+    let own = Member { id: 1, address: "127.0.0.1:1".into(), service: "client:1".into(), ..Member::default() };
     let (members, cluster) = (Members::begin(vec![own]).unwrap(), Some(Uuid::from_u128(0x0a1b)));
     LogConfig { members, cluster, listen: Some(listen), ..config(dir) }
 }
 
 fn learner() -> Member {
-    Member { id: 7, address: "127.0.0.1:7".into(), service: "client:7".into() }
+    Member { id: 7, address: "127.0.0.1:7".into(), service: "client:7".into(), ..Member::default() }
 }
 
 /// Makes the fixture of a member of a group: `cargo test -p perilune-master --test log make_group -- --ignored`. Once made, it is kept.

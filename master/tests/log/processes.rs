@@ -22,7 +22,8 @@ const CHILD: &str = "PERILUNE_TEST_GROUP_CHILD";
 /// A member of the group at these addresses; and what it listens with.
 fn settings(dir: &Path, id: u64, cluster: Uuid, addresses: &[String]) -> (LogConfig, Arc<TcpListener>) {
     let listener = Arc::new(TcpListener::bind(("127.0.0.1", 0)).unwrap());
-    let member = |(n, address): (usize, &String)| Member { id: n as u64 + 1, address: address.clone(), service: String::new() };
+    let member =
+        |(n, address): (usize, &String)| Member { id: n as u64 + 1, address: address.clone(), service: String::new(), ..Member::default() };
     let members = Members::begin(addresses.iter().enumerate().map(member).collect()).unwrap();
     let (cluster, listen) = (Some(cluster), Some(Arc::clone(&listener)));
     (LogConfig { member: id, members, cluster, listen, snapshot_entries: 400, ..config(dir) }, listener)

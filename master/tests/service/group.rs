@@ -41,8 +41,12 @@ impl Group {
     }
 
     fn up(&mut self, nth: usize) {
-        let peer =
-            |n: u16| Member { id: u64::from(n) + 1, address: self.at(20_000 + n).to_string(), service: self.at(10_000 + n).to_string() };
+        let peer = |n: u16| Member {
+            id: u64::from(n) + 1,
+            address: self.at(20_000 + n).to_string(),
+            service: self.at(10_000 + n).to_string(),
+            ..Member::default()
+        };
         let port = u16::try_from(nth).unwrap();
         let config = MasterConfig {
             data_dir: self.dirs[nth].path().into(),
