@@ -2,7 +2,7 @@
 
 use crate::api::{self, App};
 use crate::config::MasterConfig;
-use crate::engine::{Brain, Clock, Engine, Inner, Throne};
+use crate::engine::{Brain, Clock, Engine, Group, Inner, Throne};
 use crate::log::{Log, LogConfig, LogError, Members};
 use crate::rpc;
 use perilune_protocol::Outcome;
@@ -83,20 +83,26 @@ impl Master {
             http_listeners.push(listen(&runtime, *address, "HTTP", "--http")?);
         }
         let rpc = local(&rpc_listener, config.rpc);
-        let http = http_listeners.iter().zip(&config.http).map(|(l, a)| local(l, *a)).collect();
+        let http: Vec<SocketAddr> = http_listeners.iter().zip(&config.http).map(|(l, a)| local(l, *a)).collect();
 
         let peers = match config.peer_listen {
             Some(address) => Some(Arc::new(listen_std(address)?)),
             None => None,
         };
         let clock = Clock::begin();
-        let members = Members::begin(config.peers.clone()).map_err(StartError::Config)?;
+        let listens = peers.as_ref().and_then(|l: &Arc<std::net::TcpListener>| l.local_addr().ok());
+        let card = config.card(rpc, http.first().copied(), listens);
+        let alone = || vec![card.clone()];
+        let members = if config.peers.is_empty() { alone() } else { config.peers.clone() };
+        let members = Members::begin(members).map_err(StartError::Config)?;
         let log_config = LogConfig {
             dir: config.data_dir.clone(),
             member: config.member,
             members,
             cluster: config.cluster,
             listen: peers,
+            heartbeat: config.raft_heartbeat,
+            election: config.raft_election,
             durability: config.durability,
             snapshot_entries: config.snapshot_entries,
             ..LogConfig::default()
@@ -108,7 +114,7 @@ impl Master {
             log.close();
             return Err(StartError::Newer { dir: config.data_dir, what: what.into() });
         }
-        let throne = Arc::new(Throne::new(Arc::new(Inner::new(seat, log, clock, config, rpc)), runtime.handle().clone()));
+        let throne = Arc::new(Throne::new(Arc::new(Inner::new(seat, log, clock, config, rpc, card)), runtime.handle().clone()));
         let (stop, stopped) = watch::channel(false);
         let mut master = Self { throne, runtime: None, keeper: None, stop, rpc, http };
         // A group of one serves when this returns.
@@ -150,7 +156,7 @@ impl Master {
 
     /// The HTTP faces, to be served elsewhere as well.
     pub fn router(&self) -> axum::Router {
-        api::router(App::new(self.throne.clone(), self.throne.access()))
+        api::router(App::new(self.throne.clone(), self.throne.access()).of(Group::new(self.throne.clone())))
     }
 
     /// Ends listeners, workers and the log, in that order; in a group the lead goes to another first. What was acknowledged is stored.

@@ -48,6 +48,12 @@ pub struct MasterConfig {
     pub peer_listen: Option<SocketAddr>,
     /// The group's id, the same for all its masters; one alone makes its own.
     pub cluster: Option<Uuid>,
+    /// A leader is heard by the other masters this often.
+    pub raft_heartbeat: Duration,
+    /// A leader that was not heard for so long is replaced; each master draws a time of its own between the two.
+    pub raft_election: (Duration, Duration),
+    /// `host:port` where people reach this master's HTTP, where that is not the first of `http`.
+    pub http_at: Option<String>,
     /// Asked of every caller, over RPC and HTTP.
     pub token: Option<Token>,
     /// Allow listeners beyond loopback without a token, so that nobody is asked who they are.
@@ -74,6 +80,9 @@ impl Default for MasterConfig {
             peers: Vec::new(),
             peer_listen: None,
             cluster: None,
+            raft_heartbeat: Duration::from_millis(50),
+            raft_election: (Duration::from_millis(250), Duration::from_millis(500)),
+            http_at: None,
             token: None,
             insecure: false,
         }
@@ -125,6 +134,22 @@ impl MasterConfig {
     /// What is asked of callers.
     pub fn access(&self) -> Access {
         Access::new(self.token.clone())
+    }
+
+    /// Where the others, clients and people find this master: as its peers are told, or else where it listens. An address that stands for
+    /// every interface is replaced by the host at which the peers call.
+    pub(crate) fn card(&self, rpc: SocketAddr, http: Option<SocketAddr>, peer_listen: Option<SocketAddr>) -> Member {
+        let told = self.peers.iter().find(|m| m.id == self.member).cloned().unwrap_or_default();
+        let or = |told: String, heard: Option<String>| if told.is_empty() { heard.unwrap_or_default() } else { told };
+        let address = or(told.address, peer_listen.filter(|at| !at.ip().is_unspecified()).map(|at| at.to_string()));
+        let host = address.rsplit_once(':').map(|(host, _)| host);
+        let reached = |at: SocketAddr| match host {
+            Some(host) if at.ip().is_unspecified() => format!("{host}:{}", at.port()),
+            _ => at.to_string(),
+        };
+        let http = or(self.http_at.clone().unwrap_or(told.http), http.map(reached));
+        let service = or(told.service, Some(reached(rpc)));
+        Member { id: self.member, address, service, http, rises: false }
     }
 
     /// The part the brain decides by.

@@ -1,5 +1,6 @@
 //! What every handler holds, and what the faces need of the engine.
 
+use crate::engine::Group;
 use crate::observe::{Metrics, Observed};
 use perilune_protocol::access::Access;
 use perilune_protocol::{ObjectKey, ObjectPlace, Outcome, SegmentDesc, SegmentId, TenantId};
@@ -49,11 +50,18 @@ pub struct App {
     pub(super) engine: Arc<dyn Facade>,
     pub(super) access: Arc<Access>,
     pub(super) listings: Arc<Semaphore>,
+    /// The masters this one is one of; none where an engine is served without any.
+    pub(super) group: Option<Group>,
 }
 
 impl App {
     /// Puts the faces in front of an engine, for those who are let in.
     pub fn new(engine: Arc<dyn Facade>, access: Access) -> Self {
-        Self { engine, access: Arc::new(access), listings: Arc::new(Semaphore::new(LISTINGS_MAX)) }
+        Self { engine, access: Arc::new(access), listings: Arc::new(Semaphore::new(LISTINGS_MAX)), group: None }
+    }
+
+    /// The same, as one of a group.
+    pub(crate) fn of(self, group: Group) -> Self {
+        Self { group: Some(group), ..self }
     }
 }

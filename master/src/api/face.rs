@@ -9,7 +9,7 @@ use std::marker::PhantomData;
 
 /// One of the HTTP languages the master speaks. A face translates and stores nothing.
 pub(super) trait Face: Sized + 'static {
-    /// Routes that any master answers, about itself; without fallbacks: those are shared.
+    /// Routes that any master answers, about itself; without fallbacks: those are shared. What is no GET reaches only a leader.
     fn routes() -> Router<App>;
     /// Routes that only a master answers that surely leads: what they tell is true for the whole group.
     fn lookups() -> Router<App>;

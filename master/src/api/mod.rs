@@ -1,8 +1,10 @@
 //! The faces of the master, listed once.
 
 mod app;
+mod clustermgr;
 mod extract;
 mod face;
+mod forward;
 mod mooncake;
 pub mod serve;
 mod stream;
@@ -22,6 +24,7 @@ use std::time::Instant;
 pub fn router(app: App) -> Router {
     Router::new()
         .merge(faces::<mooncake::Mooncake>(&app))
+        .merge(faces::<clustermgr::Clustermgr>(&app))
         .fallback(|| async { bare(StatusCode::NOT_FOUND) })
         .method_not_allowed_fallback(|| async { bare(StatusCode::METHOD_NOT_ALLOWED) })
         .layer(middleware::from_fn_with_state(app.clone(), admitted))
@@ -30,7 +33,11 @@ pub fn router(app: App) -> Router {
 }
 
 fn faces<F: Face>(app: &App) -> Router<App> {
-    F::routes().merge(F::lookups().route_layer(middleware::from_fn_with_state(app.clone(), vouched::<F>)))
+    let (routes, lookups) = (F::routes(), F::lookups());
+    // A layer on no route at all would be an error.
+    let lookups =
+        if lookups.has_routes() { lookups.route_layer(middleware::from_fn_with_state(app.clone(), vouched::<F>)) } else { lookups };
+    routes.merge(lookups).route_layer(middleware::from_fn_with_state(app.clone(), forward::forwarded::<F>))
 }
 
 /// What everybody may ask: whoever watches over processes has no token, and learns nothing else.

@@ -4,15 +4,17 @@ mod brain;
 mod clock;
 mod cluster;
 mod facade;
+mod group;
 mod objects;
 mod throne;
 
 pub use brain::Brain;
 pub use clock::Clock;
+pub(crate) use group::{Group, Leader};
 pub(crate) use throne::Throne;
 
 use crate::config::MasterConfig;
-use crate::log::Log;
+use crate::log::{Log, Member};
 use crate::observe::Metrics;
 use crate::work::Bell;
 use crate::work::evict::Evictor;
@@ -53,15 +55,20 @@ pub(crate) struct Inner {
     pub(crate) config: MasterConfig,
     /// Where this master's RPC listener really is.
     pub(crate) rpc: SocketAddr,
+    /// Where the others, clients and people find this master; what is not known is empty.
+    pub(crate) card: Member,
+    /// Held while the members change.
+    pub(crate) changes: tokio::sync::Mutex<()>,
     /// Counts the moments at which a node was heard (again); puts that found no node wait on it.
     pub(crate) heard: watch::Sender<u64>,
     draws: AtomicU64,
 }
 
 impl Inner {
-    pub(crate) fn new(seat: Arc<Seat>, log: Log<Brain>, clock: Clock, config: MasterConfig, rpc: SocketAddr) -> Self {
+    pub(crate) fn new(seat: Arc<Seat>, log: Log<Brain>, clock: Clock, config: MasterConfig, rpc: SocketAddr, card: Member) -> Self {
         let draws = AtomicU64::new(clock.wall_ms());
-        Self { seat, log, clock, metrics: Metrics::new(), config, rpc, heard: watch::channel(0).0, draws }
+        let changes = tokio::sync::Mutex::new(());
+        Self { seat, log, clock, metrics: Metrics::new(), config, rpc, card, changes, heard: watch::channel(0).0, draws }
     }
 
     /// Whether there is another member that could lead.

@@ -89,6 +89,7 @@ impl<M: Machine> Driver<M> {
                 StateRole::Follower => Role::Follower,
                 StateRole::Candidate | StateRole::PreCandidate => Role::Candidate,
             };
+            shown.pre_candidate = raft.state == StateRole::PreCandidate;
             (shown.term, shown.vote, shown.commit) = (raft.term, raft.vote, raft.raft_log.committed);
             (shown.first_index, shown.last_index) = (self.node.store().cut_index() + 1, self.node.store().last());
             shown.applied = self.applied;

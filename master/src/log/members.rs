@@ -93,6 +93,11 @@ impl Members {
         &self.voters
     }
 
+    /// Whether a member with this id was removed: it is not used again.
+    pub fn was_used(&self, id: u64) -> bool {
+        self.retired.contains(&id)
+    }
+
     /// No member at all: not a group.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
@@ -172,7 +177,7 @@ impl Members {
 }
 
 /// Whether it looks like `host:port`; what the host is, is seen when it is called.
-pub(super) fn is_address(text: &str) -> bool {
+pub fn is_address(text: &str) -> bool {
     text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0))
 }
 

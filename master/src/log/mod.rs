@@ -60,7 +60,7 @@ pub use change::Change;
 pub use config::{Durability, EFFECT_BYTES_MAX, LogConfig};
 pub use error::LogError;
 pub use machine::{Machine, SnapshotWriter};
-pub use members::{MEMBERS_MAX, Member, Members, Seat};
+pub use members::{MEMBERS_MAX, Member, Members, Seat, is_address};
 pub use progress::{Feed, GroupProgress, Progress};
 pub use proposal::Proposal;
 pub use role::Standing;

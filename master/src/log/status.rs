@@ -28,6 +28,8 @@ pub struct LogStatus {
     pub member: u64,
     /// What this member is at the moment.
     pub role: Role,
+    /// As a candidate, it has not asked for votes yet: it asks whether asking makes sense.
+    pub pre_candidate: bool,
     /// The raft term.
     pub term: u64,
     /// Whom this member voted for in this term; 0 is nobody.

@@ -1,4 +1,4 @@
-//! Notices who fell silent, ends grace periods, discards abandoned puts, frees held space, forgets orphans.
+//! Tends the group of masters, notices which store nodes fell silent, ends grace periods, discards abandoned puts, frees held space, forgets orphans.
 
 use crate::engine::Engine;
 use perilune_state::State;
@@ -32,6 +32,7 @@ pub(crate) fn run(engine: &Engine, handle: &tokio::runtime::Handle) {
             engine.reign.evictor.bell.ring();
         }
         end_grace_periods(engine, handle);
+        handle.block_on(engine.tend_group());
         let seen = state.segments.unmounts();
         if seen != unmounts {
             forget_orphans(engine);

@@ -9,7 +9,7 @@ use crate::objects::{Key, KeyRef, Object, ObjectIndex, PapayaIndex, Published, R
 use crate::segments::{self, Phase, Segments, nodes::Nodes, nodes::Silence};
 use crate::settings::{SettingMap, Settings};
 use crate::tso::TsoSource;
-use perilune_protocol::{Fault, FaultCode, ObjectKey, Pin, ReplicaPlace};
+use perilune_protocol::{Fault, FaultCode, ObjectKey, Pin, ReplicaPlace, Tso};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -56,6 +56,8 @@ pub struct State {
     leading: AtomicBool,
     /// When this leader began. Written once, in `prepare`.
     began: AtomicU64,
+    /// The highest version that was published. Written by apply; a number to look at.
+    newest: AtomicU64,
 }
 
 /// What applying an effect did.
@@ -92,6 +94,7 @@ impl State {
             soft_pins: AtomicU64::new(0),
             leading: AtomicBool::new(false),
             began: AtomicU64::new(0),
+            newest: AtomicU64::new(0),
         }
     }
 
@@ -130,6 +133,7 @@ impl State {
     }
 
     fn commit(&self, record: ObjectRecord, now: MonotonicMs) -> Applied {
+        self.newest.fetch_max(record.version.0, Ordering::Relaxed);
         let key = KeyRef::new(record.tenant, &record.key);
         let Some(object) = self.object_of(&record, self.recency.stamps(1)) else {
             self.puts.finish(key, record.version);
@@ -168,7 +172,7 @@ impl State {
         (!replicas.is_empty()).then(|| Object::new(key, record.version, record.size, record.checksum, record.pin, replicas, stamp))
     }
 
-    fn is_leading(&self) -> bool {
+    pub(crate) fn is_leading(&self) -> bool {
         // Pairs with the store in `begin`, which runs before the first request.
         self.leading.load(Ordering::Acquire)
     }
@@ -204,6 +208,11 @@ impl State {
     /// Objects that are soft-pinned.
     pub fn soft_pins(&self) -> u64 {
         self.soft_pins.load(Ordering::Relaxed)
+    }
+
+    /// The highest version that was published: when the last put began.
+    pub fn newest(&self) -> Tso {
+        Tso(self.newest.load(Ordering::Relaxed))
     }
 
     /// When this leader began.

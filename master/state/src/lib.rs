@@ -26,6 +26,7 @@ pub mod segments;
 pub mod settings;
 pub mod snapshot;
 pub mod tso;
+pub mod usage;
 pub mod write;
 
 pub use apply::{Applied, Rules, State};

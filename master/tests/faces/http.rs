@@ -1,4 +1,5 @@
 //! A client that shows everything of an answer and helps with nothing.
+#![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -36,6 +37,15 @@ pub(crate) fn ask(addr: SocketAddr, method: &str, path: &str) -> Reply {
     let mut stream = connect(addr);
     write!(stream, "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
     read(stream, method == "HEAD")
+}
+
+/// The same, with a body, as `curl -d` sends it.
+pub(crate) fn send(addr: SocketAddr, method: &str, path: &str, body: &str) -> Reply {
+    let mut stream = connect(addr);
+    let length = body.len();
+    write!(stream, "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n").unwrap();
+    write!(stream, "Content-Length: {length}\r\n\r\n{body}").unwrap();
+    read(stream, false)
 }
 
 pub(crate) fn read(stream: TcpStream, head_only: bool) -> Reply {

@@ -8,7 +8,7 @@ use crate::output;
 use crate::serve::{self, Stop};
 use crate::settings::Global;
 use perilune_client::StoreNode;
-use perilune_master::Master;
+use perilune_master::{Master, MasterConfig};
 use perilune_protocol::ByteSize;
 use perilune_protocol::access::Access;
 use serde_json::json;
@@ -52,8 +52,9 @@ impl Dev {
         let access = Access::new(token.clone());
         let (http, http_at) = serve::bind(&runtime, "--http", self.http, &access, self.insecure)?;
         let (rest, rest_at) = serve::bind(&runtime, "--rest", self.rest, &access, self.insecure)?;
-        let master = Master::start(self.master.config(&self.data_dir, Vec::new(), token.clone(), self.insecure)?)
-            .map_err(|e| Failure::Failed(e.to_string()))?;
+        let config = self.master.config(&self.data_dir, Vec::new(), token.clone(), self.insecure)?;
+        let config = MasterConfig { http_at: Some(http_at.to_string()), ..config };
+        let master = Master::start(config).map_err(|e| Failure::Failed(e.to_string()))?;
         let rpc_at = master.rpc_addr();
         let node = match StoreNode::start(self.node.config(&self.data_dir, vec![rpc_at.to_string()], None, token, self.insecure)) {
             Ok(node) => node,

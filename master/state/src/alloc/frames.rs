@@ -231,6 +231,11 @@ impl Space for FrameSpace {
         self.used.load(Ordering::Relaxed)
     }
 
+    fn free_frames(&self) -> (u64, u64) {
+        let free = self.frames.iter().filter(|frame| matches!(frame.state(), FrameState::Free)).count();
+        (free as u64, self.frames.len() as u64)
+    }
+
     fn capacity(&self) -> u64 {
         self.shape.capacity()
     }

@@ -30,6 +30,9 @@ pub trait Space: Send + Sync {
     /// Bytes taken, what rounding adds included.
     fn used(&self) -> u64;
 
+    /// Frames of which nothing is taken, and all there are. Looks at each.
+    fn free_frames(&self) -> (u64, u64);
+
     /// Bytes that can be taken at all, the part above the limit included.
     fn capacity(&self) -> u64;
 

@@ -1,0 +1,97 @@
+//! How this face says no: an HTTP status that is the number of the error, and `{"error":...}`.
+
+use super::json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use perilune_protocol::{Fault, FaultCode};
+use serde::Serialize;
+
+/// A refusal in the words of the page.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    status: u16,
+    error: String,
+    /// Only errors in how something was asked have one.
+    code: Option<&'static str>,
+}
+
+impl Refusal {
+    fn new(status: u16, error: impl Into<String>) -> Self {
+        Self { status, error: error.into(), code: None }
+    }
+
+    /// What was asked makes no sense.
+    pub(super) fn illegal() -> Self {
+        Self::new(400, "Illegal Arguments")
+    }
+
+    /// What was asked would do harm.
+    pub(super) fn not_allowed() -> Self {
+        Self::new(400, "Request Not Allow")
+    }
+
+    pub(super) fn not_found() -> Self {
+        Self::new(404, "Not Found")
+    }
+
+    pub(super) fn duplicated() -> Self {
+        Self::new(910, "duplicated member info")
+    }
+
+    pub(super) fn disk_not_found() -> Self {
+        Self::new(911, "disk not found")
+    }
+
+    pub(super) fn system_config() -> Self {
+        Self::new(933, "reject delete system config")
+    }
+
+    /// What was said cannot be read.
+    pub(super) fn argument(detail: impl Into<String>) -> Self {
+        Self { code: Some("Argument"), ..Self::new(400, detail) }
+    }
+
+    /// A parameter that must be there is not.
+    pub(super) fn omitted(args: &str, field: &str) -> Self {
+        Self::argument(format!("args({args}) field({field}) do not omit"))
+    }
+
+    /// A change was not stored, or nobody knows whether it was.
+    pub(super) fn propose(fault: &Fault) -> Self {
+        tracing::info!("a request to the group failed: {fault}");
+        Self::new(906, "raft propose error")
+    }
+
+    /// Nobody confirmed that what would be told is current.
+    pub(super) fn read_index(fault: &Fault) -> Self {
+        tracing::info!("a read of the group failed: {fault}");
+        Self::new(908, "raft read index error")
+    }
+}
+
+impl From<Fault> for Refusal {
+    fn from(fault: Fault) -> Self {
+        match fault.code {
+            FaultCode::NotLeader => Self::new(907, "no leader"),
+            FaultCode::InvalidParams => Self::illegal(),
+            FaultCode::WrongState | FaultCode::Timeout | FaultCode::Storage => Self::propose(&fault),
+            _ => {
+                tracing::warn!("a request to the group failed: {fault}");
+                Self::new(900, "cm: unexpected error")
+            }
+        }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        #[derive(Serialize)]
+        struct Body {
+            error: String,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            code: Option<&'static str>,
+        }
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        json(status, &Body { error: self.error, code: self.code })
+    }
+}

@@ -1,0 +1,24 @@
+//! `/leadership/transfer`: another master is to lead.
+
+use super::{Answer, Refusal, Said, done, group};
+use crate::api::App;
+use crate::log::Seat;
+use axum::extract::State;
+use serde::Deserialize;
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Transfer {
+    peer_id: u64,
+}
+
+/// Answers at once; `/stat` shows in `transferee` and then in `leader` what becomes of it. A learner cannot lead.
+pub(super) async fn transfer(State(app): State<App>, Said(Transfer { peer_id }): Said<Transfer>) -> Answer {
+    let group = group(&app)?;
+    let members = group.members();
+    if !members.iter().any(|(m, seat)| m.id == peer_id && seat == Seat::Voter) {
+        return Err(Refusal::illegal());
+    }
+    group.transfer(peer_id);
+    done()
+}

@@ -1,0 +1,128 @@
+//! `/member/*`: who the masters are.
+
+use super::{Answer, Refusal, Said, done, group, ok};
+use crate::api::App;
+use crate::log::{Change, Member, Seat, is_address};
+use axum::extract::State;
+use perilune_protocol::FaultCode;
+use serde::{Deserialize, Serialize};
+
+const LEARNER: u8 = 1;
+const NORMAL: u8 = 2;
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Add {
+    peer_id: u64,
+    /// Where the other masters call its log.
+    host: String,
+    member_type: u8,
+    /// Where its HTTP is; left out, the same as `host`.
+    node_host: String,
+    /// Where clients call; left out, unknown until it leads. Ours alone.
+    rpc_host: String,
+}
+
+/// `POST /member/add`: a new master, as a learner at first, which one of type 2 remains until it keeps up. For a learner that is there
+/// already, at the same host, type 2 says that it is to vote.
+pub(super) async fn add(State(app): State<App>, Said(add): Said<Add>) -> Answer {
+    let group = group(&app)?;
+    let rises = match add.member_type {
+        LEARNER => false,
+        NORMAL => true,
+        _ => return Err(Refusal::illegal()),
+    };
+    let members = group.members();
+    if let Some((known, seat)) = members.iter().find(|(m, _)| m.id == add.peer_id || m.address == add.host) {
+        if !rises || seat != Seat::Learner || (known.id, &known.address) != (add.peer_id, &add.host) {
+            return Err(Refusal::duplicated());
+        }
+        return promote(group, known.clone()).await;
+    }
+    let node_host = if add.node_host.is_empty() { &add.host } else { &add.node_host };
+    if add.peer_id == 0 || ![&add.host, node_host].into_iter().all(|at| is_address(at)) {
+        return Err(Refusal::illegal());
+    }
+    if members.was_used(add.peer_id) {
+        return Err(Refusal::duplicated());
+    }
+    let member = Member { id: add.peer_id, http: node_host.clone(), address: add.host, service: add.rpc_host, rises };
+    group.change(Change::AddLearner(member)).await?;
+    done()
+}
+
+/// At once if it keeps up, and otherwise as soon as it does.
+async fn promote(group: &crate::engine::Group, learner: Member) -> Answer {
+    match group.change(Change::Promote(learner.id)).await {
+        Ok(_) => done(),
+        Err(fault) if fault.code == FaultCode::WrongState => {
+            group.change(Change::Move(Member { rises: true, ..learner })).await?;
+            done()
+        }
+        Err(fault) => Err(fault.into()),
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Remove {
+    peer_id: u64,
+    /// Even if those who are there are no majority of those who are left. Ours alone.
+    force: bool,
+}
+
+/// `POST /member/remove`: a master leaves for good.
+pub(super) async fn remove(State(app): State<App>, Said(Remove { peer_id, force }): Said<Remove>) -> Answer {
+    let group = group(&app)?;
+    if group.members().get(peer_id).is_none() {
+        return Err(Refusal::illegal());
+    }
+    if peer_id == group.me() {
+        return Err(Refusal::not_allowed());
+    }
+    let change = if force { Change::Expel(peer_id) } else { Change::Remove(peer_id) };
+    match group.change(change).await {
+        Ok(_) => done(),
+        // The only thing a settled leader has against it: too few would be left.
+        Err(fault) if fault.code == FaultCode::WrongState && !force => {
+            tracing::info!("a master is not removed: {fault}");
+            Err(Refusal::not_allowed())
+        }
+        Err(fault) => Err(fault.into()),
+    }
+}
+
+/// `GET /member/list`: the masters, as far as this one has heard. Ours alone.
+pub(super) async fn list(State(app): State<App>) -> Answer {
+    #[derive(Serialize)]
+    struct One<'a> {
+        peer_id: u64,
+        host: &'a str,
+        node_host: &'a str,
+        rpc_host: &'a str,
+        member_type: u8,
+        /// A learner that votes once it keeps up.
+        rises: bool,
+        leads: bool,
+    }
+    #[derive(Serialize)]
+    struct All<'a> {
+        cluster_id: String,
+        members: Vec<One<'a>>,
+    }
+    let group = group(&app)?;
+    let (members, leader) = (group.members(), group.leader());
+    let of = |(m, seat)| -> One<'_> {
+        let m: &Member = m;
+        One {
+            peer_id: m.id,
+            host: &m.address,
+            node_host: &m.http,
+            rpc_host: &m.service,
+            member_type: if seat == Seat::Learner { LEARNER } else { NORMAL },
+            rises: m.rises && seat == Seat::Learner,
+            leads: leader.as_ref().is_some_and(|l| l.id == m.id),
+        }
+    };
+    ok(&All { cluster_id: group.cluster(), members: members.iter().map(of).collect() })
+}

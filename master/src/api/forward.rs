@@ -1,0 +1,95 @@
+//! Sends a request that only the leader can carry out on to it, and its answer back.
+//!
+//! A request is sent on once: it carries a mark, and whoever receives a marked one and does not lead refuses it.
+
+use super::App;
+use super::face::Face;
+use crate::engine::Leader;
+use axum::body::{Body, to_bytes};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use perilune_protocol::{FaultCode, Outcome};
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// The longest body that is sent on.
+const BODY_BYTES_MAX: usize = 1 << 20;
+/// How long the leader may take to be reached.
+const CONNECT: Duration = Duration::from_secs(1);
+/// How long it may take to answer: removing everything takes its time.
+const ANSWER: Duration = Duration::from_secs(60);
+/// Names the master that sent a request on.
+const MARK: HeaderName = HeaderName::from_static("x-perilune-forwarded");
+/// What concerns one connection, not the request; and what is set anew.
+const NOT_SENT_ON: [HeaderName; 9] = [
+    header::CONNECTION,
+    header::CONTENT_LENGTH,
+    header::EXPECT,
+    header::HOST,
+    header::PROXY_AUTHENTICATE,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+/// Lets the leader carry out what is no GET, whichever master is asked.
+pub(super) async fn forwarded<F: Face>(State(app): State<App>, request: Request, next: Next) -> Response {
+    let reads = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method());
+    let Some(group) = app.group.as_ref().filter(|_| !reads) else { return next.run(request).await };
+    let leader = match group.settled().await {
+        Ok(Leader::Here) => return next.run(request).await,
+        Ok(Leader::There(leader)) => leader,
+        Err(fault) => return F::refuse(&fault),
+    };
+    if let Some(from) = request.headers().get(MARK) {
+        let why = format!("master {from:?} takes this one for the leader, which it is not: master {} is", leader.id);
+        return F::refuse(&FaultCode::NotLeader.with(why));
+    }
+    if leader.http.is_empty() {
+        return F::refuse(&FaultCode::NotLeader.with(format!("master {} leads and has not said yet where its HTTP is", leader.id)));
+    }
+    let (mut parts, body) = request.into_parts();
+    let Ok(body) = to_bytes(body, BODY_BYTES_MAX).await else {
+        return (StatusCode::PAYLOAD_TOO_LARGE, format!("a body of more than {BODY_BYTES_MAX} bytes is not sent on to the leader\n"))
+            .into_response();
+    };
+    drop_hops(&mut parts.headers);
+    parts.headers.insert(MARK, group.me().into());
+    match send(&leader.http, Request::from_parts(parts, Body::from(body))).await {
+        Ok(mut answer) => {
+            drop_hops(answer.headers_mut());
+            answer
+        }
+        Err(fault) => F::refuse(&fault),
+    }
+}
+
+fn drop_hops(headers: &mut HeaderMap) {
+    for name in NOT_SENT_ON {
+        headers.remove(name);
+    }
+}
+
+/// One request on a connection of its own. [`FaultCode::NotLeader`] when nobody is there, [`FaultCode::Timeout`] when it may have been
+/// carried out and nobody said so.
+pub(crate) async fn send(to: &str, mut request: Request) -> Outcome<Response> {
+    let absent = |why: String| FaultCode::NotLeader.with(format!("nobody answers at {to}: {why}"));
+    let host = HeaderValue::from_str(to).map_err(|e| absent(e.to_string()))?;
+    request.headers_mut().insert(header::HOST, host);
+    let stream = timeout(CONNECT, TcpStream::connect(to)).await;
+    let stream = stream.map_err(|_| absent(format!("no connection within {CONNECT:?}")))?.map_err(|e| absent(e.to_string()))?;
+    let _ = stream.set_nodelay(true);
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| absent(e.to_string()))?;
+    // Ends with the answer, or when it is dropped.
+    tokio::spawn(connection);
+    let broken = |why: String| FaultCode::Timeout.with(format!("the answer of {to} did not come, what was asked may be done: {why}"));
+    let answer = timeout(ANSWER, sender.send_request(request)).await;
+    let answer = answer.map_err(|_| broken(format!("nothing within {ANSWER:?}")))?.map_err(|e| broken(e.to_string()))?;
+    Ok(answer.map(Body::new))
+}

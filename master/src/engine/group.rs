@@ -1,0 +1,187 @@
+//! The group of masters, for whoever looks at it or steers it.
+
+use super::{Engine, Inner, Throne};
+use crate::log::{Change, GroupProgress, Log, LogStatus, Member, Members, Role};
+use perilune_protocol::{FaultCode, Outcome};
+use std::sync::Arc;
+use tokio::time::timeout;
+
+/// How long a request waits for a leader that is just being elected, or just beginning: two of the longest elections.
+const ELECTIONS: u32 = 2;
+
+/// A handle for the faces. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Group {
+    throne: Arc<Throne>,
+}
+
+/// Who is to carry out what only a leader can.
+pub(crate) enum Leader {
+    /// This master, which leads and has begun to.
+    Here,
+    /// Another one.
+    There(Member),
+}
+
+impl Group {
+    pub(crate) fn new(throne: Arc<Throne>) -> Self {
+        Self { throne }
+    }
+
+    fn inner(&self) -> &Inner {
+        &self.throne.inner
+    }
+
+    fn log(&self) -> &Log<super::Brain> {
+        &self.inner().log
+    }
+
+    /// Whether this master leads and has begun to.
+    pub(crate) fn leads(&self) -> bool {
+        self.throne.term() > 0
+    }
+
+    /// Milliseconds since 1970.
+    pub(crate) fn wall_ms(&self) -> u64 {
+        self.inner().clock.wall_ms()
+    }
+
+    /// The engine as of now.
+    pub(crate) fn engine(&self) -> Engine {
+        self.throne.engine()
+    }
+
+    /// This master's id.
+    pub(crate) fn me(&self) -> u64 {
+        self.inner().config.member
+    }
+
+    /// The group's id.
+    pub(crate) fn cluster(&self) -> String {
+        self.log().cluster_id().to_string()
+    }
+
+    /// Where the log of this member stands.
+    pub(crate) fn status(&self) -> LogStatus {
+        self.log().status()
+    }
+
+    /// The members, as far as this one has heard.
+    pub(crate) fn members(&self) -> Arc<Members> {
+        self.log().members()
+    }
+
+    /// The members, and how far each is; without those positions where this one does not lead.
+    pub(crate) async fn progress(&self) -> Outcome<GroupProgress> {
+        self.log().progress().await
+    }
+
+    /// Who leads, if known, and where its HTTP is.
+    pub(crate) fn leader(&self) -> Option<Member> {
+        let leader = self.log().watch().borrow().leader.clone()?;
+        if leader.id != self.me() {
+            return Some(leader);
+        }
+        let Member { http, .. } = self.inner().card.clone();
+        Some(Member { http, ..leader })
+    }
+
+    /// Who is to carry out what only a leader can. Waits a moment for one that is just being elected.
+    ///
+    /// # Errors
+    /// [`FaultCode::NotLeader`] when there is none.
+    pub(crate) async fn settled(&self) -> Outcome<Leader> {
+        let mut standing = self.log().watch();
+        let mut reigns = self.throne.served().1;
+        let patience = self.inner().config.raft_election.1 * ELECTIONS;
+        let settle = async {
+            loop {
+                let now = standing.borrow_and_update().clone();
+                match now.leader {
+                    Some(leader) if leader.id != self.me() => return Some(Leader::There(leader)),
+                    Some(_) if now.role == Role::Leader && reigns.borrow_and_update().term == now.term => return Some(Leader::Here),
+                    _ => {}
+                }
+                tokio::select! {
+                    changed = standing.changed() => changed.ok()?,
+                    changed = reigns.changed() => changed.ok()?,
+                }
+            }
+        };
+        match timeout(patience, settle).await {
+            Ok(Some(leader)) => Ok(leader),
+            Ok(None) | Err(_) => Err(self.inner().not_leader()),
+        }
+    }
+
+    /// Resolves when what this member shows includes everything that was acknowledged before, by whatever leader.
+    pub(crate) async fn catch_up(&self) -> Outcome<()> {
+        self.log().catch_up().await
+    }
+
+    /// Changes the members; the leader can.
+    pub(crate) async fn change(&self, change: Change) -> Outcome<Members> {
+        self.inner().change(change).await
+    }
+
+    /// Hands the lead to another voter, who takes it at some moment after this.
+    pub(crate) fn transfer(&self, to: u64) {
+        // What becomes of it is seen in who leads.
+        drop(self.log().transfer(to));
+    }
+
+    /// The same, until it has taken it.
+    pub(crate) async fn transferred(&self, to: u64) -> Outcome<()> {
+        self.log().transfer(to).await
+    }
+}
+
+impl Inner {
+    /// One change at a time, so that none is refused because of another of ours.
+    pub(crate) async fn change(&self, change: Change) -> Outcome<Members> {
+        let _turn = self.changes.lock().await;
+        tracing::info!(?change, "the members are to change");
+        self.log.change(change).await
+    }
+
+    /// What the group should know of this member: its addresses as they are now.
+    fn own_entry(&self) -> Option<Member> {
+        let known = self.log.members().get(self.config.member)?.clone();
+        let newer = |now: &String, known: String| if now.is_empty() { known } else { now.clone() };
+        let Member { address, service, http, .. } = &self.card;
+        Some(Member {
+            address: newer(address, known.address),
+            service: newer(service, known.service),
+            http: newer(http, known.http),
+            ..known
+        })
+    }
+}
+
+impl Engine {
+    /// The leader's care for the group: its own addresses are known to all, and whoever is to vote does as soon as it keeps up.
+    pub(crate) async fn tend_group(&self) {
+        let inner = &self.inner;
+        let members = inner.log.members();
+        if members.is_changing() {
+            return;
+        }
+        if let Some(own) = inner.own_entry()
+            && !own.address.is_empty()
+            && members.get(own.id) != Some(&own)
+            && let Err(fault) = inner.change(Change::Move(own)).await
+        {
+            tracing::info!("the group was not told where this master is now: {fault}");
+        }
+        let rising = members.iter().filter(|(m, _)| m.rises && !members.voters().contains(&m.id));
+        for id in rising.map(|(m, _)| m.id) {
+            // Refused while it lags: the next round asks again, and the log need not tell of it.
+            let _turn = inner.changes.lock().await;
+            match inner.log.change(Change::Promote(id)).await {
+                Ok(_) => tracing::info!(member = id, "keeps up, and votes from now on"),
+                Err(fault) if fault.code == FaultCode::WrongState => {}
+                Err(fault) => tracing::warn!(member = id, "could not be made a voter: {fault}"),
+            }
+        }
+    }
+}

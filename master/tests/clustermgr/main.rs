@@ -1,0 +1,9 @@
+//! The face of CubeFS's cluster manager in front of real masters, alone and three of them.
+
+#[path = "../faces/http.rs"]
+mod http;
+
+mod group;
+mod page;
+mod steer;
+mod words;
