@@ -3,7 +3,8 @@
 use crate::api::{self, App};
 use crate::config::MasterConfig;
 use crate::engine::{Brain, Clock, Engine, Group, Inner, Throne};
-use crate::log::{Log, LogConfig, LogError, Members};
+use crate::join;
+use crate::log::{self, Log, LogConfig, LogError, Member, Members};
 use crate::rpc;
 use perilune_protocol::Outcome;
 use std::io;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
+use uuid::Uuid;
 
 /// Why a master did not start. Nothing is left running.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +24,9 @@ pub enum StartError {
     /// A setting cannot be.
     #[error("{0}")]
     Config(String),
+    /// The group did not take this master in.
+    #[error("cannot join: {0}")]
+    Join(String),
     /// The data directory cannot be used.
     #[error(transparent)]
     Log(#[from] LogError),
@@ -92,14 +97,12 @@ impl Master {
         let clock = Clock::begin();
         let listens = peers.as_ref().and_then(|l: &Arc<std::net::TcpListener>| l.local_addr().ok());
         let card = config.card(rpc, http.first().copied(), listens);
-        let alone = || vec![card.clone()];
-        let members = if config.peers.is_empty() { alone() } else { config.peers.clone() };
-        let members = Members::begin(members).map_err(StartError::Config)?;
+        let (members, cluster) = runtime.block_on(beginning(&config, &card))?;
         let log_config = LogConfig {
             dir: config.data_dir.clone(),
             member: config.member,
             members,
-            cluster: config.cluster,
+            cluster,
             listen: peers,
             heartbeat: config.raft_heartbeat,
             election: config.raft_election,
@@ -178,6 +181,27 @@ impl Drop for Master {
             runtime.shutdown_timeout(Duration::from_secs(2));
         }
     }
+}
+
+/// The group a new data directory begins with, and its id if that is known.
+async fn beginning(config: &MasterConfig, card: &Member) -> Result<(Members, Option<Uuid>), StartError> {
+    let token = config.token.as_ref();
+    if config.join.is_empty() {
+        let members = if config.peers.is_empty() { vec![card.clone()] } else { config.peers.clone() };
+        return Ok((Members::begin(members).map_err(StartError::Config)?, config.cluster));
+    }
+    if log::is_made(&config.data_dir) {
+        // It was taken in before. Were nobody to answer, what is here would do.
+        let cluster = join::cluster(&config.join, token).await;
+        return Ok((Members::default(), cluster.or(config.cluster)));
+    }
+    let member = Member { rises: !config.learner, ..card.clone() };
+    if member.address.is_empty() {
+        let why = "--peer-listen names every interface: to join a group, listen at an address that the others can call";
+        return Err(StartError::Config(why.into()));
+    }
+    let group = join::ask(&config.join, token, config.cluster, &member).await.map_err(StartError::Join)?;
+    Ok((group.members, Some(group.cluster)))
 }
 
 fn listen(runtime: &Runtime, address: SocketAddr, purpose: &'static str, flag: &'static str) -> Result<TcpListener, StartError> {

@@ -48,6 +48,10 @@ pub struct MasterConfig {
     pub peer_listen: Option<SocketAddr>,
     /// The group's id, the same for all its masters; one alone makes its own.
     pub cluster: Option<Uuid>,
+    /// HTTP addresses of masters of a running group that takes this one in. Counts only for a new data directory.
+    pub join: Vec<String>,
+    /// Join without a vote, until somebody promotes this master.
+    pub learner: bool,
     /// A leader is heard by the other masters this often.
     pub raft_heartbeat: Duration,
     /// A leader that was not heard for so long is replaced; each master draws a time of its own between the two.
@@ -80,6 +84,8 @@ impl Default for MasterConfig {
             peers: Vec::new(),
             peer_listen: None,
             cluster: None,
+            join: Vec::new(),
+            learner: false,
             raft_heartbeat: Duration::from_millis(50),
             raft_election: (Duration::from_millis(250), Duration::from_millis(500)),
             http_at: None,
@@ -112,6 +118,19 @@ impl MasterConfig {
 
     fn check_group(&self) -> Result<(), String> {
         let me = self.member;
+        if !self.join.is_empty() && (!self.peers.is_empty() || self.peer_listen.is_none()) {
+            return Err("to join a group (--join), a master needs a place where the others call it (--peer-listen), and no --peers: \
+                        the group says who they are"
+                .into());
+        }
+        let (shortest, longest) = self.raft_election;
+        if shortest < self.raft_heartbeat * 2 || longest <= shortest || self.raft_heartbeat.is_zero() {
+            return Err(format!(
+                "raft-heartbeat {:?}, raft-election {shortest:?} to {longest:?}: an election must wait for two heartbeats at least, and its \
+                 second time be the longer one",
+                self.raft_heartbeat
+            ));
+        }
         if self.peers.is_empty() {
             return if me == 0 { Err("member ids begin at 1".into()) } else { Ok(()) };
         }

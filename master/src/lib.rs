@@ -13,6 +13,7 @@ pub mod api;
 pub mod boot;
 pub mod config;
 pub mod engine;
+mod join;
 pub mod log;
 pub mod observe;
 mod rpc;

@@ -1,7 +1,7 @@
 //! Values as people write them on a command line: durations such as `500ms` and `10s`, masters of a group. Sizes are
 //! [`perilune_protocol::ByteSize`].
 
-use perilune_master::log::Member;
+use perilune_master::log::{Member, is_address};
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -38,7 +38,7 @@ impl fmt::Display for Span {
     }
 }
 
-/// A master of a group: `N=HOST:PORT/RPC-HOST:PORT`.
+/// A master of a group: `N=HOST:PORT/RPC-HOST:PORT`, and where its HTTP is if another slash follows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Peer(pub(crate) Member);
 
@@ -50,15 +50,17 @@ impl FromStr for Peer {
                 "`{text}` is not a master: write its number, where the other masters call it, and where clients call it, such as 1=10.0.0.1:7000/10.0.0.1:50051"
             )
         };
-        let (id, (address, service)) =
-            text.trim().split_once('=').and_then(|(id, at)| Some((id, at.split_once('/')?))).ok_or_else(wrong)?;
+        let (id, at) = text.trim().split_once('=').ok_or_else(wrong)?;
         let id = id.parse().ok().filter(|id| *id > 0).ok_or_else(wrong)?;
-        let is_address =
-            |a: &str| a.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0));
+        let (address, service, http) = match at.split('/').collect::<Vec<_>>()[..] {
+            [address, service] => (address, service, ""),
+            [address, service, http] if is_address(http) => (address, service, http),
+            _ => return Err(wrong()),
+        };
         if !is_address(address) || !is_address(service) {
             return Err(wrong());
         }
-        Ok(Self(Member { id, address: address.into(), service: service.into(), ..Member::default() }))
+        Ok(Self(Member { id, address: address.into(), service: service.into(), http: http.into(), rises: false }))
     }
 }
 
@@ -69,9 +71,23 @@ mod tests {
     #[test]
     fn masters_of_a_group_are_read_or_refused_with_an_example() {
         let Peer(member) = "2=10.0.0.2:7000/master-2:50051".parse().unwrap();
-        assert_eq!((member.id, &*member.address, &*member.service), (2, "10.0.0.2:7000", "master-2:50051"));
-        for text in ["", "1", "1=a:1", "a:1/b:2", "0=a:1/b:2", "x=a:1/b:2", "1=a/b:2", "1=a:1/b", "1=:1/b:2", "1=a:0/b:2", "1=a:1/b:99999"]
-        {
+        assert_eq!((member.id, &*member.address, &*member.service, &*member.http), (2, "10.0.0.2:7000", "master-2:50051", ""));
+        assert_eq!("2=a:1/b:2/c:3".parse::<Peer>().unwrap().0.http, "c:3");
+        for text in [
+            "",
+            "1",
+            "1=a:1",
+            "a:1/b:2",
+            "0=a:1/b:2",
+            "x=a:1/b:2",
+            "1=a/b:2",
+            "1=a:1/b",
+            "1=:1/b:2",
+            "1=a:0/b:2",
+            "1=a:1/b:99999",
+            "1=a:1/b:2/c",
+            "1=a:1/b:2/c:3/d:4",
+        ] {
             assert!(text.parse::<Peer>().unwrap_err().contains("such as 1=10.0.0.1:7000"), "{text}");
         }
     }

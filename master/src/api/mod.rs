@@ -4,12 +4,13 @@ mod app;
 mod clustermgr;
 mod extract;
 mod face;
-mod forward;
+pub(crate) mod forward;
 mod mooncake;
 pub mod serve;
 mod stream;
 
 pub use app::{App, Boxed, Facade};
+pub(crate) use clustermgr::join;
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{StatusCode, header};

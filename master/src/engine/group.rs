@@ -1,7 +1,8 @@
 //! The group of masters, for whoever looks at it or steers it.
 
 use super::{Engine, Inner, Throne};
-use crate::log::{Change, GroupProgress, Log, LogStatus, Member, Members, Role};
+use crate::log::{Change, GroupProgress, Log, LogStatus, Member, Members, Progress, Role, Seat, is_address};
+use perilune_protocol::rpc::member::{MemberChange, MemberState};
 use perilune_protocol::{FaultCode, Outcome};
 use std::sync::Arc;
 use tokio::time::timeout;
@@ -129,11 +130,6 @@ impl Group {
         // What becomes of it is seen in who leads.
         drop(self.log().transfer(to));
     }
-
-    /// The same, until it has taken it.
-    pub(crate) async fn transferred(&self, to: u64) -> Outcome<()> {
-        self.log().transfer(to).await
-    }
 }
 
 impl Inner {
@@ -159,6 +155,42 @@ impl Inner {
 }
 
 impl Engine {
+    /// The masters, and how far each is.
+    pub(crate) async fn list_members(&self) -> Outcome<Vec<MemberState>> {
+        let progress = self.inner.log.progress().await?;
+        let last = progress.members.iter().find(|p| p.member.id == self.inner.config.member).map_or(0, |p| p.matched);
+        let state = |p: Progress| MemberState {
+            id: p.member.id,
+            leads: p.member.id == self.inner.config.member,
+            votes: p.seat == Seat::Voter,
+            rises: p.member.rises && p.seat == Seat::Learner,
+            active: p.active,
+            matched: p.matched,
+            lag: last.saturating_sub(p.matched),
+            address: p.member.address,
+            rpc: p.member.service,
+            http: p.member.http,
+        };
+        Ok(progress.members.into_iter().map(state).collect())
+    }
+
+    /// Carries out what an operator asks for.
+    pub(crate) async fn change_members(&self, change: MemberChange) -> Outcome<()> {
+        let change = match change {
+            MemberChange::Add { id, address, http, rises } => {
+                if !http.is_empty() && !is_address(&http) {
+                    return Err(FaultCode::InvalidParams.with(format!("the HTTP address {http:?} is not host:port")));
+                }
+                Change::AddLearner(Member { id, address, http, rises, ..Member::default() })
+            }
+            MemberChange::Promote { id } => Change::Promote(id),
+            MemberChange::Remove { id, force: false } => Change::Remove(id),
+            MemberChange::Remove { id, force: true } => Change::Expel(id),
+            MemberChange::Transfer { to } => return self.inner.log.transfer(to).await,
+        };
+        self.inner.change(change).await.map(drop)
+    }
+
     /// The leader's care for the group: its own addresses are known to all, and whoever is to vote does as soon as it keeps up.
     pub(crate) async fn tend_group(&self) {
         let inner = &self.inner;

@@ -104,7 +104,7 @@ pub(super) fn snapshots(dir: &Path) -> PathBuf {
 }
 
 /// Whether a data directory is there already.
-pub(super) fn is_made(dir: &Path) -> bool {
+pub fn is_made(dir: &Path) -> bool {
     dir.join("FORMAT").exists()
 }
 

@@ -68,6 +68,7 @@ pub use status::{LATENCY_BOUNDS_US, Latency, LogStatus, Role};
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 use directory::Directory;
+pub use directory::is_made;
 use driver::Driver;
 use peers::Post;
 use perilune_protocol::FaultCode;

@@ -2,7 +2,7 @@
 
 use crate::engine::Engine;
 use perilune_protocol::access::Access;
-use perilune_protocol::rpc::{self, Call, cluster, object, segment, session};
+use perilune_protocol::rpc::{self, Call, cluster, member, object, segment, session};
 use perilune_protocol::{Fault, FaultCode, Outcome, TenantId};
 use std::future::Future;
 use std::net::SocketAddr;
@@ -82,6 +82,7 @@ impl Counted for Vec<segment::SegmentState> {}
 impl Counted for object::KeyList {}
 impl Counted for cluster::ClusterStat {}
 impl Counted for Vec<cluster::NodeState> {}
+impl Counted for Vec<member::MemberState> {}
 
 /// Decodes a question, has it answered, and frames the answer. Unknown numbers get a fault, not a closed connection.
 pub(super) fn answer(engine: &Engine, session: &Arc<Session>, op: u16, id: u64, body: &[u8]) -> Answering {
@@ -122,6 +123,10 @@ pub(super) fn answer(engine: &Engine, session: &Arc<Session>, op: u16, id: u64, 
             aside(move || e.list_keys(tenant, &q.pattern, q.limit)).await
         }),
         cluster::Stat::OP => with(engine, id, body, move |_: cluster::Stat| async move { Ok(e.stat()) }),
+        member::ListMembers::OP => with(engine, id, body, move |_: member::ListMembers| async move { e.list_members().await }),
+        member::ChangeMembers::OP => {
+            with(engine, id, body, move |q: member::ChangeMembers| async move { e.change_members(q.change).await })
+        }
         cluster::ListNodes::OP => with(engine, id, body, move |_: cluster::ListNodes| async move { Ok(e.nodes()) }),
         _ => {
             engine.metrics().op(op).observe(Instant::now(), 0, 1);

@@ -4,6 +4,7 @@
 mod http;
 
 mod group;
+mod join;
 mod page;
 mod steer;
 mod words;

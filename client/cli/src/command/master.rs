@@ -50,9 +50,21 @@ struct GroupArgs {
     /// Where the other masters call
     #[arg(long, value_name = "ADDR")]
     peer_listen: Option<SocketAddr>,
+    /// Join a running group, as a learner that votes once it keeps up: the HTTP address of one of its masters, or of several
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', requires = "peer_listen", conflicts_with = "peers")]
+    join: Vec<String>,
+    /// With --join: do not vote, until `perilune members promote`
+    #[arg(long, requires = "join")]
+    learner: bool,
     /// The group's id, the same for all: any UUID, such as `uuidgen` prints
     #[arg(long, value_name = "UUID")]
     cluster: Option<Uuid>,
+    /// How often the leader is heard by the other masters
+    #[arg(long, value_name = "DURATION", default_value = "50ms")]
+    raft_heartbeat: Span,
+    /// When a leader that is not heard is replaced: each master waits for a time of its own between the two
+    #[arg(long, value_name = "FROM,TO", value_delimiter = ',', num_args = 1..=2, default_values = ["250ms", "500ms"])]
+    raft_election: Vec<Span>,
 }
 
 /// The rules a master keeps; `perilune dev` takes them too.
@@ -128,12 +140,19 @@ impl Master {
     pub(crate) fn run(self, global: &Global) -> Result<(), Failure> {
         let runtime = serve::runtime()?;
         let stop = Stop::listen(&runtime)?;
-        let GroupArgs { id, peers, peer_listen, cluster } = self.group;
+        let GroupArgs { id, peers, peer_listen, join, learner, cluster, raft_heartbeat, raft_election } = self.group;
+        let [Span(from), Span(to)] = raft_election[..] else {
+            return Err(Failure::Usage("--raft-election takes the shortest and the longest time, such as 250ms,500ms".into()));
+        };
         let config = MasterConfig {
             member: id,
             peers: peers.into_iter().map(|peer| peer.0).collect(),
             peer_listen,
             cluster,
+            join,
+            learner,
+            raft_heartbeat: raft_heartbeat.0,
+            raft_election: (from, to),
             ..self.rules.config(&self.data_dir, self.http, self.token.find()?, self.insecure)?
         };
         config.check().map_err(Failure::Usage)?;

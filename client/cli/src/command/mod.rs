@@ -9,6 +9,7 @@ mod get;
 mod ls;
 mod man;
 mod master;
+mod members;
 mod nodes;
 mod put;
 mod query;
@@ -39,6 +40,7 @@ pub(crate) enum Command {
     Query(query::Query),
     Segments(segments::Segments),
     Nodes(nodes::Nodes),
+    Members(members::Members),
     Replay(Box<replay::Replay>),
     Bench(bench::Bench),
     Completions(completions::Completions),
@@ -61,6 +63,7 @@ impl Command {
             Self::Query(c) => c.run(global),
             Self::Segments(c) => c.run(global),
             Self::Nodes(c) => c.run(global),
+            Self::Members(c) => c.run(global),
             Self::Replay(c) => c.run(global),
             Self::Bench(c) => c.run(global),
             Self::Completions(c) => c.run(),

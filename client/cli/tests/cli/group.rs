@@ -6,10 +6,10 @@ use nix::unistd::Pid;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
-const CLUSTER: &str = "6f0f5a0e-3c1c-4a5e-9d55-0d4f1c7a2b11";
+pub(crate) const CLUSTER: &str = "6f0f5a0e-3c1c-4a5e-9d55-0d4f1c7a2b11";
 
 /// Killed when dropped.
-struct Process(Child);
+pub(crate) struct Process(pub(crate) Child);
 
 impl Process {
     fn signal(&self, signal: Signal) {
@@ -24,19 +24,22 @@ impl Drop for Process {
     }
 }
 
-/// Addresses of its own, so that ports can be told before anyone listens on them.
-fn at(port: usize) -> String {
+/// Addresses of its own for each group, so that ports can be told before anyone listens on them.
+pub(crate) fn at(group: u8, port: usize) -> String {
     let [_, _, high, low] = std::process::id().to_be_bytes();
-    format!("127.{}.{low}.200:{port}", high.max(1))
+    format!("127.{}.{low}.{}:{port}", high.max(1), 200 + group)
 }
 
-fn master(dir: &Path, nth: usize) -> Process {
-    let peers: Vec<String> = (1..=3).map(|n| format!("{n}={}/{}", at(20_000 + n), at(10_000 + n))).collect();
+/// Which group the masters of this test are.
+const GROUP: u8 = 0;
+
+pub(crate) fn master(group: u8, dir: &Path, nth: usize) -> Process {
+    let peers: Vec<String> = (1..=3).map(|n| format!("{n}={}/{}", at(group, 20_000 + n), at(group, 10_000 + n))).collect();
     let ready = dir.join(format!("ready-{nth}"));
     let _ = std::fs::remove_file(&ready);
     let mut command = perilune();
-    command.args(["master", "--id", &nth.to_string(), "--peers", &peers.join(","), "--peer-listen", &at(20_000 + nth)]);
-    command.args(["--cluster", CLUSTER, "--rpc", &at(10_000 + nth), "--http", &at(30_000 + nth)]);
+    command.args(["master", "--id", &nth.to_string(), "--peers", &peers.join(","), "--peer-listen", &at(group, 20_000 + nth)]);
+    command.args(["--cluster", CLUSTER, "--rpc", &at(group, 10_000 + nth), "--http", &at(group, 30_000 + nth)]);
     command.arg("--data-dir").arg(dir.join(format!("m{nth}"))).arg("--ready-file").arg(&ready).stdout(Stdio::null());
     let mut process = Process(command.spawn().unwrap());
     wait_for("a master to be up", || {
@@ -49,7 +52,7 @@ fn master(dir: &Path, nth: usize) -> Process {
 fn role(nth: usize) -> Option<String> {
     let config = ureq::Agent::config_builder().timeout_global(Some(std::time::Duration::from_millis(300))).build();
     let agent: ureq::Agent = config.into();
-    agent.get(format!("http://{}/role", at(30_000 + nth))).call().ok()?.body_mut().read_to_string().ok()
+    agent.get(format!("http://{}/role", at(GROUP, 30_000 + nth))).call().ok()?.body_mut().read_to_string().ok()
 }
 
 struct Shared(PathBuf);
@@ -63,8 +66,8 @@ impl Drop for Shared {
 #[test]
 fn leaders_are_killed_and_stopped_under_load_and_every_acknowledged_block_is_read() {
     let dir = tempfile::tempdir().unwrap();
-    let mut masters: Vec<Process> = (1..=3).map(|nth| master(dir.path(), nth)).collect();
-    let all = (1..=3).map(|nth| at(10_000 + nth)).collect::<Vec<_>>().join(",");
+    let mut masters: Vec<Process> = (1..=3).map(|nth| master(GROUP, dir.path(), nth)).collect();
+    let all = (1..=3).map(|nth| at(GROUP, 10_000 + nth)).collect::<Vec<_>>().join(",");
     let shared = Shared(dir.path().join("node"));
     let ready = dir.path().join("ready-node");
     let mut store = perilune();
@@ -105,7 +108,7 @@ fn leaders_are_killed_and_stopped_under_load_and_every_acknowledged_block_is_rea
         let killed = leader();
         masters[killed - 1].signal(Signal::SIGKILL);
         goes_on(&mut replay);
-        masters[killed - 1] = master(dir.path(), killed);
+        masters[killed - 1] = master(GROUP, dir.path(), killed);
         goes_on(&mut replay);
         let stopped = leader();
         masters[stopped - 1].signal(Signal::SIGSTOP);

@@ -8,4 +8,5 @@ mod crash;
 mod group;
 #[path = "../harness/mod.rs"]
 mod harness;
+mod members;
 mod status;

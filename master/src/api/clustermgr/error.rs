@@ -46,6 +46,11 @@ impl Refusal {
         Self::new(933, "reject delete system config")
     }
 
+    /// Why a master is not taken in, for whoever starts it.
+    pub(super) fn joining(why: impl Into<String>) -> Self {
+        Self::new(400, why)
+    }
+
     /// What was said cannot be read.
     pub(super) fn argument(detail: impl Into<String>) -> Self {
         Self { code: Some("Argument"), ..Self::new(400, detail) }

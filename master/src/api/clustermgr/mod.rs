@@ -6,6 +6,7 @@
 mod config;
 mod disk;
 mod error;
+pub(crate) mod join;
 mod leadership;
 mod member;
 mod service;
@@ -44,6 +45,7 @@ impl Face for Clustermgr {
             .route("/stat", get(stat::stat))
             .route("/member/list", get(member::list))
             .route("/member/add", post(member::add))
+            .route("/member/join", post(join::join))
             .route("/member/remove", post(member::remove))
             .route("/leadership/transfer", post(leadership::transfer))
             .route("/config/get", get(config::get))
