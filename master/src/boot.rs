@@ -110,6 +110,10 @@ impl Master {
             snapshot_entries: config.snapshot_entries,
             ..LogConfig::default()
         };
+        if let Some(file) = &config.restore {
+            let log::Revived { cluster, from, index } = log::revive(&log_config, file, Brain::new(config.rules(), clock))?;
+            tracing::warn!(%cluster, "a new group begins with what the cluster {from} knew at entry {index}");
+        }
         let brain = Brain::new(config.rules(), clock);
         let seat = brain.seat();
         let log = Log::open(log_config, brain)?;

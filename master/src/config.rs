@@ -50,6 +50,8 @@ pub struct MasterConfig {
     pub cluster: Option<Uuid>,
     /// HTTP addresses of masters of a running group that takes this one in. Counts only for a new data directory.
     pub join: Vec<String>,
+    /// A file of `/snapshot/dump`: begins a new group of one with what it holds, in a new data directory.
+    pub restore: Option<PathBuf>,
     /// Join without a vote, until somebody promotes this master.
     pub learner: bool,
     /// A leader is heard by the other masters this often.
@@ -85,6 +87,7 @@ impl Default for MasterConfig {
             peer_listen: None,
             cluster: None,
             join: Vec::new(),
+            restore: None,
             learner: false,
             raft_heartbeat: Duration::from_millis(50),
             raft_election: (Duration::from_millis(250), Duration::from_millis(500)),
@@ -122,6 +125,9 @@ impl MasterConfig {
             return Err("to join a group (--join), a master needs a place where the others call it (--peer-listen), and no --peers: \
                         the group says who they are"
                 .into());
+        }
+        if self.restore.is_some() && !(self.join.is_empty() && self.peers.is_empty()) {
+            return Err("a snapshot is restored as a new group of one (--restore without --peers and --join): others join it then".into());
         }
         let (shortest, longest) = self.raft_election;
         if shortest < self.raft_heartbeat * 2 || longest <= shortest || self.raft_heartbeat.is_zero() {

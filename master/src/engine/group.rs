@@ -1,7 +1,7 @@
 //! The group of masters, for whoever looks at it or steers it.
 
 use super::{Engine, Inner, Throne};
-use crate::log::{Change, GroupProgress, Log, LogStatus, Member, Members, Progress, Role, Seat, is_address};
+use crate::log::{Change, Dump, GroupProgress, Log, LogStatus, Member, Members, Progress, Role, Seat, is_address};
 use perilune_protocol::rpc::member::{MemberChange, MemberState};
 use perilune_protocol::{FaultCode, Outcome};
 use std::sync::Arc;
@@ -118,6 +118,11 @@ impl Group {
     /// Resolves when what this member shows includes everything that was acknowledged before, by whatever leader.
     pub(crate) async fn catch_up(&self) -> Outcome<()> {
         self.log().catch_up().await
+    }
+
+    /// Everything this member knows, as a file.
+    pub(crate) async fn dump(&self) -> Outcome<Dump> {
+        self.log().dump().await
     }
 
     /// Changes the members; the leader can.

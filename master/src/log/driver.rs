@@ -16,6 +16,7 @@
 
 use super::background::{Keeper, Syncer};
 use super::directory::{self, Directory, io_error};
+use super::dump::Dumps;
 use super::engine::corrupt;
 use super::files::Files;
 use super::group::{Changing, Handover};
@@ -62,6 +63,7 @@ pub(super) struct Driver<M: Machine> {
     /// The last two, oldest first.
     pub(super) snapshots: Vec<SnapshotId>,
     pub(super) snapshot_running: bool,
+    pub(super) dumps: Dumps,
     /// Announced by the leader; its file waits to be taken over, or removed should raft not want it.
     pub(super) received: Option<SnapshotId>,
     pub(super) applied: u64,
@@ -182,6 +184,7 @@ impl<M: Machine> Driver<M> {
             syncer,
             snapshots,
             snapshot_running: false,
+            dumps: Dumps::new(),
             received: None,
             applied,
             since: Since::default(),

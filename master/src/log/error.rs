@@ -53,6 +53,17 @@ pub enum LogError {
     /// Files are there, but none that says this is one of ours.
     #[error("{} holds files but no FORMAT file: it is not a data directory of this program, or its FORMAT was removed; choose an empty directory", .0.display())]
     Foreign(PathBuf),
+    /// A new group is to begin in a directory that is not empty.
+    #[error("{} is not empty: a snapshot is restored into a new data directory; choose another, or start what is there without restoring", .0.display())]
+    Occupied(PathBuf),
+    /// A file cannot be restored from.
+    #[error("{} cannot be restored from: {what}; nothing was changed. Take another copy, or another snapshot", path.display())]
+    NotASnapshot {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        what: String,
+    },
     /// Written by a newer version.
     #[error("{} was written in format {found}, this version reads up to {known}: start the newer version, or choose another data directory", path.display())]
     NewerFormat {

@@ -188,6 +188,7 @@ impl<M: Machine> Driver<M> {
 
     /// Nobody is to wait any longer.
     pub(super) fn end_waiting(&mut self, fault: &Fault) {
+        self.end_dumps(fault);
         self.inquiry.stop().into_iter().for_each(|answer| tell(answer, Err(fault.clone())));
         self.reads.stop().into_iter().for_each(|answer| tell(answer, Err(fault.clone())));
         if let Some(changing) = self.changing.take() {

@@ -9,6 +9,7 @@ use super::request::Known;
 use super::restore::{prune, remove};
 use super::snapshot::SnapshotId;
 use super::status::Role;
+use perilune_protocol::FaultCode;
 use raft::{StateRole, Storage};
 use std::time::Duration;
 
@@ -32,13 +33,15 @@ impl<M: Machine> Driver<M> {
                 Err(e) => {
                     count(&self.board.counters.snapshot_failures, 1);
                     tracing::warn!(index = id.index, "a snapshot failed, the log is kept and the next one is tried in due time: {e}");
+                    self.end_dumps(&FaultCode::Storage.with(format!("the snapshot failed: {e}")));
                 }
             }
         }
+        self.settle_dumps();
         let due = |limit: u64, since: u64| limit > 0 && since >= limit;
         let due = due(self.config.snapshot_entries, self.since.entries) || due(self.config.snapshot_bytes, self.since.bytes);
         if !self.snapshot_running
-            && (self.node.store().wants_snapshot() || due)
+            && (self.node.store().wants_snapshot() || self.wants_dump() || due)
             && let Ok(term) = self.node.store().term(self.applied)
         {
             self.since = Since::default();

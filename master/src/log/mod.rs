@@ -10,6 +10,7 @@
 //! | `entry`, `record`, `snapshot`, `directory` | what is stored, each with version and checksum |
 //! | `store`, `storage`, `stored`, `engine`, `files`, `tail` | entries on disk: raft's storage over raft-engine, the files below it, and what a broken end means |
 //! | `restore` | from the directory to a machine |
+//! | `dump`, `revive` | a snapshot to be kept elsewhere, and a new group from one |
 //! | `background` | snapshots, deletion, periodic sync |
 //!
 //! **Whom to believe.** A proposal that resolves to an output is stored by a majority and applied here. One that is lost with the lead is
@@ -26,6 +27,7 @@ mod config;
 mod counters;
 mod directory;
 mod driver;
+mod dump;
 mod engine;
 mod entry;
 mod error;
@@ -46,6 +48,7 @@ mod ready;
 mod record;
 mod request;
 mod restore;
+mod revive;
 mod role;
 mod snapshot;
 mod status;
@@ -58,11 +61,13 @@ mod turn;
 
 pub use change::Change;
 pub use config::{Durability, EFFECT_BYTES_MAX, LogConfig};
+pub use dump::Dump;
 pub use error::LogError;
 pub use machine::{Machine, SnapshotWriter};
 pub use members::{MEMBERS_MAX, Member, Members, Seat, is_address};
 pub use progress::{Feed, GroupProgress, Progress};
 pub use proposal::Proposal;
+pub use revive::{Revived, revive};
 pub use role::Standing;
 pub use status::{LATENCY_BOUNDS_US, Latency, LogStatus, Role};
 
@@ -193,6 +198,11 @@ impl<M: Machine> Log<M> {
     /// The same, to whichever voter lacks least: before a leader is closed on purpose, so that nobody waits for an election.
     pub fn hand_over(&self) -> Proposal<()> {
         self.ask(|answer| Input::Transfer(0, answer))
+    }
+
+    /// A snapshot that holds at least everything applied so far, as a file. Made now, unless there is one.
+    pub fn dump(&self) -> Proposal<Dump> {
+        self.ask(Input::Dump)
     }
 
     /// How this member stands, now and whenever that changes. Only the last of several changes may be seen; a term that has passed does

@@ -1,6 +1,7 @@
 //! What the log thread is asked to do, and whom to tell.
 
 use super::change::Change;
+use super::dump::Dump;
 use super::members::Members;
 use super::progress::GroupProgress;
 use perilune_protocol::Outcome;
@@ -24,6 +25,7 @@ pub(super) enum Input<O> {
     /// To this voter, or with 0 to the readiest.
     Transfer(u64, Answer<()>),
     Progress(Answer<GroupProgress>),
+    Dump(Answer<Dump>),
     /// The keeper has finished something.
     Wake,
     Close,

@@ -137,8 +137,35 @@ pub(super) struct Reader<R> {
     ended: bool,
 }
 
+/// Which entry a file stands behind, and of which cluster it is, as its head says.
+pub(super) fn head(path: &Path) -> io::Result<(SnapshotId, Uuid)> {
+    let mut head = [0; HEAD + 4];
+    File::open(path)?.read_exact(&mut head).map_err(|e| match e.kind() {
+        io::ErrorKind::UnexpectedEof => damaged("it is cut short"),
+        _ => e,
+    })?;
+    check_head(&head)?;
+    let word = |at: usize| head[at..at + 8].iter().rev().fold(0u64, |n, b| n << 8 | u64::from(*b));
+    let cluster = Uuid::from_slice(&head[28..HEAD]).map_err(io::Error::other)?;
+    Ok((SnapshotId { index: word(12), term: word(20) }, cluster))
+}
+
+fn check_head(head: &[u8; HEAD + 4]) -> io::Result<()> {
+    let (head, sum) = head.split_at(HEAD);
+    if head[..8] != MAGIC {
+        return Err(damaged("it is not a snapshot"));
+    }
+    if head[8..12] != VERSION.to_le_bytes() {
+        return Err(damaged("it is a snapshot of another version"));
+    }
+    if crc(head).to_le_bytes() != *sum {
+        return Err(damaged("the checksum of its head does not match"));
+    }
+    Ok(())
+}
+
 /// Opens a snapshot for reading, after a first pass over the whole file that checks it: a machine is never fed half a snapshot.
-pub(super) fn open(path: &Path, id: SnapshotId, cluster: Uuid) -> io::Result<Reader<impl Read>> {
+pub(super) fn open(path: &Path, id: SnapshotId, cluster: Uuid) -> io::Result<Reader<impl Read + use<>>> {
     check(path, id, cluster)?;
     read(path, id, cluster)
 }
@@ -148,7 +175,7 @@ pub(super) fn check(path: &Path, id: SnapshotId, cluster: Uuid) -> io::Result<()
     io::copy(&mut read(path, id, cluster)?, &mut io::sink()).map(drop)
 }
 
-fn read(path: &Path, id: SnapshotId, cluster: Uuid) -> io::Result<Reader<impl Read>> {
+fn read(path: &Path, id: SnapshotId, cluster: Uuid) -> io::Result<Reader<impl Read + use<>>> {
     Reader::new(BufReader::new(File::open(path)?), id, cluster)
 }
 
@@ -160,17 +187,8 @@ impl<R: Read> Reader<R> {
     fn new(mut from: R, id: SnapshotId, cluster: Uuid) -> io::Result<Self> {
         let mut head = [0; HEAD + 4];
         from.read_exact(&mut head)?;
-        let (head, sum) = head.split_at(HEAD);
-        if head[..8] != MAGIC {
-            return Err(damaged("it is not a snapshot"));
-        }
-        if head[8..12] != VERSION.to_le_bytes() {
-            return Err(damaged("it is a snapshot of another version"));
-        }
-        if crc(head).to_le_bytes() != *sum {
-            return Err(damaged("the checksum of its head does not match"));
-        }
-        if *head != id.head(cluster) {
+        check_head(&head)?;
+        if head[..HEAD] != id.head(cluster) {
             return Err(damaged("it is a snapshot of another entry or another cluster"));
         }
         Ok(Self { from, chunk: Vec::new(), at: 0, total: 0, ended: false })
@@ -231,6 +249,7 @@ mod tests {
             open(&id.path(dir.path()), id, cluster).and_then(|mut r| r.read_to_end(&mut read)).map(|_| read)
         };
         assert!(read(id).unwrap() == body);
+        assert_eq!(head(&id.path(dir.path())).unwrap(), (id, cluster));
         let begin = SnapshotId { index: 0, term: 0 };
         assert_eq!(list(dir.path(), begin).unwrap(), [id]);
         // What was received counts once the log begins behind it, and is swept away otherwise.

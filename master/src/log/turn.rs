@@ -26,6 +26,7 @@ impl<M: Machine> Driver<M> {
             Input::Change(change, answer) => self.change(&change, answer),
             Input::Transfer(to, answer) => self.transfer(to, answer),
             Input::Progress(answer) => tell(answer, Ok(self.progress())),
+            Input::Dump(answer) => self.dump(answer),
             Input::Wake | Input::Close => {}
         }
     }

@@ -6,5 +6,6 @@ mod http;
 mod group;
 mod join;
 mod page;
+mod restore;
 mod steer;
 mod words;

@@ -56,6 +56,10 @@ struct GroupArgs {
     /// With --join: do not vote, until `perilune members promote`
     #[arg(long, requires = "join")]
     learner: bool,
+    /// Begin a new group, of this master alone, with what a file of /snapshot/dump holds, in a new data directory; the group has a new id
+    /// unless --cluster gives it one
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["peers", "join"])]
+    restore: Option<PathBuf>,
     /// The group's id, the same for all: any UUID, such as `uuidgen` prints
     #[arg(long, value_name = "UUID")]
     cluster: Option<Uuid>,
@@ -140,7 +144,7 @@ impl Master {
     pub(crate) fn run(self, global: &Global) -> Result<(), Failure> {
         let runtime = serve::runtime()?;
         let stop = Stop::listen(&runtime)?;
-        let GroupArgs { id, peers, peer_listen, join, learner, cluster, raft_heartbeat, raft_election } = self.group;
+        let GroupArgs { id, peers, peer_listen, join, learner, restore, cluster, raft_heartbeat, raft_election } = self.group;
         let [Span(from), Span(to)] = raft_election[..] else {
             return Err(Failure::Usage("--raft-election takes the shortest and the longest time, such as 250ms,500ms".into()));
         };
@@ -151,6 +155,7 @@ impl Master {
             cluster,
             join,
             learner,
+            restore,
             raft_heartbeat: raft_heartbeat.0,
             raft_election: (from, to),
             ..self.rules.config(&self.data_dir, self.http, self.token.find()?, self.insecure)?

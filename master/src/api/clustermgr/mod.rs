@@ -10,6 +10,7 @@ pub(crate) mod join;
 mod leadership;
 mod member;
 mod service;
+mod snapshot;
 mod space;
 mod stat;
 
@@ -55,6 +56,7 @@ impl Face for Clustermgr {
             .route("/disk/list", get(disk::list))
             .route("/disk/info", get(disk::info))
             .route("/service/list", get(service::list))
+            .route("/snapshot/dump", get(snapshot::dump))
             .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
     }
 

@@ -1,0 +1,46 @@
+//! `GET /snapshot/dump`: everything the masters know, as a file that `perilune master --restore` makes a new group from.
+
+use super::{Answer, Refusal, group};
+use crate::api::App;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use futures_util::stream;
+use perilune_protocol::FaultCode;
+use std::fs::File;
+use std::io::{self, Read};
+
+/// Bytes read at once.
+const CHUNK_BYTES: usize = 256 << 10;
+
+/// A snapshot of the log, made by whoever is asked. It holds everything that was acknowledged before, and each object as it was at some
+/// moment since; length and checksums are in the file.
+pub(super) async fn dump(State(app): State<App>) -> Answer {
+    let group = group(&app)?;
+    let busy = || FaultCode::WrongState.with("too many long answers are under way: try again later");
+    let permit = app.listings.clone().try_acquire_owned().map_err(|_| busy())?;
+    group.catch_up().await.map_err(|fault| Refusal::read_index(&fault))?;
+    let dump = group.dump().await?;
+    let name = format!("attachment; filename=\"perilune-{}-{}.snapshot\"", group.cluster(), dump.index);
+    let headers = [
+        (header::CONTENT_TYPE.as_str(), "application/octet-stream".to_owned()),
+        (header::CONTENT_LENGTH.as_str(), dump.bytes.to_string()),
+        (header::CONTENT_DISPOSITION.as_str(), name),
+        ("raft-snapshot-index", dump.index.to_string()),
+        ("raft-snapshot-term", dump.term.to_string()),
+        ("raft-snapshot-name", format!("{}-{}", dump.index, dump.term)),
+    ];
+    let chunks = stream::try_unfold((dump.file, permit), |(file, permit)| async {
+        let read = tokio::task::spawn_blocking(move || read(file)).await.map_err(io::Error::other)?;
+        let (file, chunk) = read?;
+        Ok::<_, io::Error>((!chunk.is_empty()).then_some((chunk, (file, permit))))
+    });
+    Ok((StatusCode::OK, headers, Body::from_stream(chunks)).into_response())
+}
+
+fn read(mut file: File) -> io::Result<(File, Bytes)> {
+    let mut chunk = Vec::with_capacity(CHUNK_BYTES);
+    file.by_ref().take(CHUNK_BYTES as u64).read_to_end(&mut chunk)?;
+    Ok((file, chunk.into()))
+}

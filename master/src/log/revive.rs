@@ -1,0 +1,104 @@
+//! A new group of one from a snapshot file that was kept elsewhere.
+//!
+//! It is built in a directory beside the one that is asked for, which it becomes in one step: a file that cannot be used changes nothing.
+
+use super::directory::{self, Directory, io_error, sync_dir};
+use super::files::Files;
+use super::machine::Machine;
+use super::members::Members;
+use super::snapshot;
+use super::store::Store;
+use super::{LogConfig, LogError};
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// What a group was made from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Revived {
+    /// The new group.
+    pub cluster: Uuid,
+    /// The group whose snapshot it was.
+    pub from: Uuid,
+    /// The last entry of the log that the snapshot holds.
+    pub index: u64,
+}
+
+/// Makes `config.dir` the directory of a group that begins with what `file` holds, with `config.members` and `config.cluster` (or a new id).
+/// `machine` is only there to find out whether it can read it.
+///
+/// # Errors
+/// When the directory holds anything, when the file is not a whole snapshot, or when something cannot be written. Nothing is left behind.
+pub fn revive<M: Machine>(config: &LogConfig, file: &Path, mut machine: M) -> Result<Revived, LogError> {
+    let unusable = |what: String| LogError::NotASnapshot { path: file.into(), what };
+    check_empty(&config.dir)?;
+    let mut members = config.first_members().map_err(LogError::Config)?;
+    let (id, from) = snapshot::head(file).map_err(|e| unusable(e.to_string()))?;
+    let mut body = snapshot::open(file, id, from).map_err(|e| unusable(e.to_string()))?;
+    machine.restore(&mut body).map_err(|e| unusable(e.to_string()))?;
+    members.index = id.index;
+    let cluster = config.cluster.unwrap_or_else(Uuid::new_v4);
+
+    let unfinished = beside(&config.dir);
+    let built = (|| {
+        clear(&unfinished)?;
+        let made = Directory::open(&unfinished, Some(cluster))?;
+        let mut body = snapshot::open(file, id, from).map_err(|e| unusable(e.to_string()))?;
+        let copy = Box::new(move |out: &mut dyn io::Write| io::copy(&mut body, out).map(drop));
+        let dir = directory::snapshots(&unfinished);
+        snapshot::write(&dir, id, cluster, copy).map_err(|e| io_error(&dir, "the snapshot cannot be written", e))?;
+        begin_log(&unfinished, config.member, members, id)?;
+        drop(made);
+        place(&unfinished, &config.dir)
+    })();
+    if built.is_err() {
+        let _ = clear(&unfinished);
+    }
+    built.map(|()| Revived { cluster, from, index: id.index })
+}
+
+/// The log begins behind the snapshot, as if another member had sent it.
+fn begin_log(dir: &Path, me: u64, members: Members, id: snapshot::SnapshotId) -> Result<(), LogError> {
+    let raft = directory::raft(dir);
+    let files = Arc::new(Files::new(Arc::default()));
+    let mut store = Store::open(&raft, files, me, || Ok(members.clone()), false)?;
+    // No later entry may have an earlier term.
+    store.record.term = id.term;
+    let begun = store.install(id, members);
+    begun.map_err(|what| io_error(&raft, "the log cannot be begun", io::Error::other(what)))
+}
+
+fn check_empty(dir: &Path) -> Result<(), LogError> {
+    match fs::read_dir(dir).map(|mut entries| entries.next().is_none()) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(LogError::Occupied(dir.into())),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+        Err(e) if e.kind() == ErrorKind::NotADirectory => Err(LogError::NotADirectory(dir.into())),
+        Err(e) => Err(io_error(dir, "cannot be listed", e)),
+    }
+}
+
+fn beside(dir: &Path) -> PathBuf {
+    let mut name = dir.file_name().unwrap_or_default().to_owned();
+    name.push(".restoring");
+    dir.with_file_name(name)
+}
+
+/// What an attempt that broke off left is of no use.
+fn clear(dir: &Path) -> Result<(), LogError> {
+    match fs::remove_dir_all(dir) {
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(io_error(dir, "cannot be removed", e)),
+        _ => Ok(()),
+    }
+}
+
+/// In one step; over an empty directory if one is there.
+fn place(from: &Path, to: &Path) -> Result<(), LogError> {
+    fs::rename(from, to).map_err(|e| io_error(to, "cannot be put in place", e))?;
+    match to.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        Some(parent) => sync_dir(parent),
+        None => sync_dir(Path::new(".")),
+    }
+}
