@@ -124,3 +124,25 @@ fn who_must_not_join_is_told_why() {
     // None of this has changed the group.
     assert_eq!(group.get(1, "/member/list").json()["members"].as_array().unwrap().len(), 1);
 }
+
+#[test]
+fn a_group_that_asks_for_a_token_is_joined_and_steered_with_it() {
+    let token = perilune_protocol::access::Token::new("0123456789abcdef").unwrap();
+    let mut group = Group::start(1);
+    group.down(1);
+    let first = MasterConfig { token: Some(token.clone()), cluster: Some(group.cluster), ..group.config(1) };
+    start(&mut group, first).unwrap();
+    assert_eq!((group.get(1, "/stat").status, group.post(1, "/member/add", "{}").status), (401, 401));
+
+    let without = MasterConfig { join: vec![group.http(1).to_string()], ..group.config(2) };
+    let why = start(&mut group, without.clone()).unwrap_err();
+    assert!(why.contains("a token is asked for") && why.contains("401"), "{why}");
+    start(&mut group, MasterConfig { token: Some(token.clone()), ..without }).unwrap();
+    // Sent on by the one that follows, with the token of whoever asks.
+    let set = |token: &str| {
+        let call = ureq::post(format!("http://{}/config/set", group.http(2))).header("Authorization", format!("Bearer {token}"));
+        call.config().http_status_as_error(false).build().send(r#"{"key":"k","value":"v"}"#).unwrap().status().as_u16()
+    };
+    assert_eq!((set(token.secret()), set("0123456789abcdeX")), (200, 401));
+    assert_eq!(group.up[&1].engine().setting("k").as_deref(), Some("v"));
+}

@@ -58,15 +58,20 @@ fn learner() -> Member {
     Member { id: 7, address: "127.0.0.1:7".into(), service: "client:7".into(), ..Member::default() }
 }
 
+/// The same as later releases add it.
+fn learner_2() -> Member {
+    Member { http: "people:7".into(), rises: true, ..learner() }
+}
+
 /// Makes the fixture of a member of a group: `cargo test -p perilune-master --test log make_group -- --ignored`. Once made, it is kept.
 #[test]
 #[ignore = "writes a fixture"]
 fn make_group() {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/old/group_v1");
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/old/group_v2");
     assert!(!dir.exists(), "the fixture is never made again");
     let (log, _) = open(of_group_1(&dir));
     put_each(&log, (0..5).map(|n| format!("{n}=old")));
-    log.change(Change::AddLearner(learner())).wait().unwrap();
+    log.change(Change::AddLearner(learner_2())).wait().unwrap();
     put_each(&log, (5..9).map(|n| format!("{n}=later")));
     log.close();
     fs::remove_file(dir.join("LOCK")).unwrap();
@@ -74,16 +79,18 @@ fn make_group() {
 
 #[test]
 fn a_directory_of_a_group_opens() {
-    let dir = tempfile::tempdir().unwrap();
-    copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/old/group_v1"), dir.path());
-    let (log, table) = open(of_group_1(dir.path()));
-    let mut standing = log.watch();
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    runtime.block_on(standing.wait_for(|s| s.role == Role::Leader)).unwrap();
-    assert_eq!(table.rows().len(), 9);
-    let members = log.members();
-    assert_eq!((members.voters(), members.get(7), members.index), (&[1][..], Some(&learner()), 7));
-    put_each(&log, ["new=1".into()]);
+    for (fixture, learner) in [("group_v1", learner()), ("group_v2", learner_2())] {
+        let dir = tempfile::tempdir().unwrap();
+        copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/old").join(fixture), dir.path());
+        let (log, table) = open(of_group_1(dir.path()));
+        let mut standing = log.watch();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(standing.wait_for(|s| s.role == Role::Leader)).unwrap();
+        assert_eq!(table.rows().len(), 9);
+        let members = log.members();
+        assert_eq!((members.voters(), members.get(7), members.index), (&[1][..], Some(&learner), 7));
+        put_each(&log, ["new=1".into()]);
+    }
 }
 
 #[test]

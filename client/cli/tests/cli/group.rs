@@ -55,7 +55,7 @@ fn role(nth: usize) -> Option<String> {
     agent.get(format!("http://{}/role", at(GROUP, 30_000 + nth))).call().ok()?.body_mut().read_to_string().ok()
 }
 
-struct Shared(PathBuf);
+pub(crate) struct Shared(pub(crate) PathBuf);
 
 impl Drop for Shared {
     fn drop(&mut self) {

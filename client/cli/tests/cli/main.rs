@@ -9,4 +9,5 @@ mod group;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod members;
+mod restore;
 mod status;
