@@ -1,6 +1,7 @@
 //! Who is in the group: ids, addresses, seats; how the list is stored and sent.
 
 use super::entry::crc;
+use super::plain;
 use protobuf_prost::Message as _;
 use raft::eraftpb::{ConfChangeV2, ConfState};
 use serde::{Deserialize, Serialize};
@@ -48,9 +49,9 @@ pub struct Members {
     pub(super) voters: Vec<u64>,
     pub(super) learners: Vec<u64>,
     /// Not empty between the two steps of a change of voters.
-    outgoing: Vec<u64>,
-    learners_next: Vec<u64>,
-    auto_leave: bool,
+    pub(super) outgoing: Vec<u64>,
+    pub(super) learners_next: Vec<u64>,
+    pub(super) auto_leave: bool,
     /// Ids that were removed.
     pub(super) retired: Vec<u64>,
 }
@@ -225,37 +226,6 @@ fn decode_context(bytes: &[u8]) -> Result<Option<Member>, String> {
         (VERSION, body) => postcard::from_bytes(body).map(Some).map_err(|e| format!("the member of a change cannot be read: {e}")),
         (VERSION_PLAIN, body) => plain::member(body).map(Some).map_err(|e| format!("the member of a change cannot be read: {e}")),
         (other, _) => Err(format!("a change of version {other}, this version reads up to {VERSION}")),
-    }
-}
-
-/// Version 2.
-mod plain {
-    use super::{Deserialize, Member, Members};
-
-    #[derive(Deserialize)]
-    struct Plain {
-        id: u64,
-        address: String,
-        service: String,
-    }
-
-    impl From<Plain> for Member {
-        fn from(Plain { id, address, service }: Plain) -> Self {
-            Self { id, address, service, ..Self::default() }
-        }
-    }
-
-    /// As [`Members`], field by field.
-    type List = (u64, Vec<Plain>, Vec<u64>, Vec<u64>, Vec<u64>, Vec<u64>, bool, Vec<u64>);
-
-    pub(super) fn list(body: &[u8]) -> postcard::Result<Members> {
-        let (index, list, voters, learners, outgoing, learners_next, auto_leave, retired): List = postcard::from_bytes(body)?;
-        let list = list.into_iter().map(Member::from).collect();
-        Ok(Members { index, list, voters, learners, outgoing, learners_next, auto_leave, retired })
-    }
-
-    pub(super) fn member(body: &[u8]) -> postcard::Result<Member> {
-        postcard::from_bytes::<Plain>(body).map(Member::from)
     }
 }
 

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `driver`, `request`, `turn`, `ready`, `group`, `install`, `loss`, `keep` | the driver of raft, store and machine; knows no clock and no socket |
 //! | `thread` | the log thread: clock and queues around the driver |
-//! | `members`, `change`, `progress`, `reads`, `inquiry`, `role` | who is in the group and how far, what may be read, who leads |
+//! | `members`, `change`, `progress`, `reads`, `inquiry`, `role`; `plain` | who is in the group and how far, what may be read, who leads; the list as it once was |
 //! | `peers/` | the way to other members |
 //! | `entry`, `record`, `snapshot`, `directory` | what is stored, each with version and checksum |
 //! | `store`, `storage`, `stored`, `engine`, `files`, `tail` | entries on disk: raft's storage over raft-engine, the files below it, and what a broken end means |
@@ -40,6 +40,7 @@ mod loss;
 mod machine;
 mod members;
 mod peers;
+mod plain;
 mod progress;
 mod proposal;
 mod raftlog;

@@ -117,7 +117,7 @@ fn volumes(group: &Group, engine: &Engine, log: &LogStatus, space: &SpaceStat) -
     let quiet_ms = group.wall_ms().saturating_sub(state.newest().physical_ms());
     // Where the log takes nothing more, writes are frozen.
     let lock = log.poisoned.is_some();
-    let idle = !lock && quiet_ms >= IDLE_AFTER_MS && state.puts.len() == 0;
+    let idle = !lock && quiet_ms >= IDLE_AFTER_MS && state.puts.is_empty();
     let count = u64::from;
     VolumeStat {
         total_volume: 1,
