@@ -196,7 +196,7 @@ async fn beginning(config: &MasterConfig, card: &Member) -> Result<(Members, Opt
     }
     if log::is_made(&config.data_dir) {
         // It was taken in before. Were nobody to answer, what is here would do.
-        let cluster = join::cluster(&config.join, token).await;
+        let cluster = join::cluster(&config.join, token, config.member).await;
         return Ok((Members::default(), cluster.or(config.cluster)));
     }
     let member = Member { rises: !config.learner, ..card.clone() };

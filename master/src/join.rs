@@ -50,15 +50,29 @@ pub(crate) async fn ask(masters: &[String], token: Option<&Token>, cluster: Opti
     }
 }
 
-/// The cluster of whichever of `masters` answers: whose data directory belongs to another is told so before it opens it.
-pub(crate) async fn cluster(masters: &[String], token: Option<&Token>) -> Option<Uuid> {
+/// The cluster of whichever of `masters` answers: whose data directory belongs to another is told so before it opens it. `me` was taken in
+/// before, and may have been removed since.
+pub(crate) async fn cluster(masters: &[String], token: Option<&Token>, me: u64) -> Option<Uuid> {
     #[derive(Deserialize)]
     struct List {
         cluster_id: Uuid,
+        members: Vec<One>,
+    }
+    #[derive(Deserialize)]
+    struct One {
+        peer_id: u64,
     }
     for master in masters {
         match call(master, token, "GET", "/member/list", Vec::new()).await {
-            Ok((200, said)) => return serde_json::from_slice::<List>(&said).ok().map(|list| list.cluster_id),
+            Ok((200, said)) => {
+                let list: List = serde_json::from_slice(&said).ok()?;
+                if !list.members.iter().any(|m| m.peer_id == me) {
+                    tracing::warn!(
+                        "{master} does not count master {me} among the group: if it was removed, join with a new --id and --data-dir"
+                    );
+                }
+                return Some(list.cluster_id);
+            }
             Ok((status, _)) => tracing::warn!("{master} answers HTTP {status} and does not say of which cluster it is"),
             Err(why) => tracing::info!("{why}"),
         }

@@ -4,16 +4,30 @@ use super::{Engine, Inner, Throne};
 use crate::log::{Change, Dump, GroupProgress, Log, LogStatus, Member, Members, Progress, Role, Seat, is_address};
 use perilune_protocol::rpc::member::{MemberChange, MemberState};
 use perilune_protocol::{FaultCode, Outcome};
+use perilune_state::usage::Usage;
 use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 /// How long a request waits for a leader that is just being elected, or just beginning: two of the longest elections.
 const ELECTIONS: u32 = 2;
 
+/// A walk over all objects is not repeated before this many times its duration have passed, so that whoever polls costs a tenth of a thread.
+const WALK_REST: u32 = 10;
+
 /// A handle for the faces. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Group {
     throne: Arc<Throne>,
+    /// The last walk of a master that follows. Held while one is under way.
+    walk: Arc<Mutex<Option<Walk>>>,
+}
+
+/// What a walk over all objects found, and until when that does.
+struct Walk {
+    found: Arc<Vec<Usage>>,
+    until: Instant,
 }
 
 /// Who is to carry out what only a leader can.
@@ -26,7 +40,7 @@ pub(crate) enum Leader {
 
 impl Group {
     pub(crate) fn new(throne: Arc<Throne>) -> Self {
-        Self { throne }
+        Self { throne, walk: Arc::default() }
     }
 
     fn inner(&self) -> &Inner {
@@ -115,6 +129,23 @@ impl Group {
         }
     }
 
+    /// Every segment and how full it is; where this master follows, as it was a moment ago: then all objects have to be looked at for it.
+    /// That is done where it holds up nobody.
+    pub(crate) async fn usage(&self) -> Outcome<Arc<Vec<Usage>>> {
+        let engine = self.engine();
+        if engine.leads() {
+            return aside(move || engine.state().usage()).await.map(Arc::new);
+        }
+        let mut walk = self.walk.lock().await;
+        if let Some(Walk { found, .. }) = walk.as_ref().filter(|walk| Instant::now() < walk.until) {
+            return Ok(Arc::clone(found));
+        }
+        let began = Instant::now();
+        let found = Arc::new(aside(move || engine.state().usage()).await?);
+        *walk = Some(Walk { found: Arc::clone(&found), until: Instant::now() + began.elapsed() * WALK_REST });
+        Ok(found)
+    }
+
     /// Resolves when what this member shows includes everything that was acknowledged before, by whatever leader.
     pub(crate) async fn catch_up(&self) -> Outcome<()> {
         self.log().catch_up().await
@@ -135,6 +166,11 @@ impl Group {
         // What becomes of it is seen in who leads.
         drop(self.log().transfer(to));
     }
+}
+
+async fn aside<T: Send + 'static>(look: impl FnOnce() -> T + Send + 'static) -> Outcome<T> {
+    let looked = tokio::task::spawn_blocking(look).await;
+    looked.map_err(|e| FaultCode::Internal.with(format!("the segments could not be looked at: {e}")))
 }
 
 impl Inner {

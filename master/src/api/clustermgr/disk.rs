@@ -1,6 +1,6 @@
 //! `/disk/*`: the segments. The id of a disk is a number: the first 48 bits of its segment's id.
 
-use super::{Answer, IDC, Refusal, group, ok, space, usage};
+use super::{Answer, IDC, Refusal, group, ok, space};
 use crate::api::App;
 use crate::api::extract::Query;
 use crate::engine::Group;
@@ -72,7 +72,7 @@ fn disk(group: &Group, usage: &Usage) -> Disk {
 }
 
 async fn disks(group: &Group) -> Result<Vec<Disk>, Refusal> {
-    let mut disks: Vec<Disk> = usage(group).await?.iter().map(|u| disk(group, u)).collect();
+    let mut disks: Vec<Disk> = group.usage().await?.iter().map(|u| disk(group, u)).collect();
     disks.sort_by_key(|d| d.disk_id);
     Ok(disks)
 }

@@ -63,7 +63,7 @@ impl Refusal {
 
     /// A change was not stored, or nobody knows whether it was.
     pub(super) fn propose(fault: &Fault) -> Self {
-        tracing::info!("a request to the group failed: {fault}");
+        tracing::warn!("a request to the group failed: {fault}");
         Self::new(906, "raft propose error")
     }
 

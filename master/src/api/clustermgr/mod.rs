@@ -25,7 +25,6 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use error::Refusal;
 use perilune_protocol::{Fault, FaultCode};
-use perilune_state::usage::Usage;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -86,13 +85,6 @@ impl<T: DeserializeOwned> FromRequest<App> for Said<T> {
 
 fn group(app: &App) -> Result<&Group, Refusal> {
     app.group.as_ref().ok_or_else(|| FaultCode::NotSupported.with("this engine is served without a group of masters").into())
-}
-
-/// Every segment and how full it is; looked at where that holds up nobody.
-async fn usage(group: &Group) -> Result<Vec<Usage>, Refusal> {
-    let engine = group.engine();
-    let looked = tokio::task::spawn_blocking(move || engine.state().usage()).await;
-    looked.map_err(|e| FaultCode::Internal.with(format!("the segments could not be looked at: {e}")).into())
 }
 
 fn json(status: StatusCode, body: &impl Serialize) -> Response {

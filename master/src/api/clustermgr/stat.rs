@@ -1,7 +1,7 @@
 //! `GET /stat`: raft, space and volumes, as this master knows them.
 
 use super::space::SpaceStat;
-use super::{Answer, group, ok, space, usage};
+use super::{Answer, group, ok, space};
 use crate::api::App;
 use crate::engine::{Engine, Group};
 use crate::log::{Feed, LogStatus, Progress, Role, Seat};
@@ -77,7 +77,7 @@ pub(super) async fn stat(State(app): State<App>) -> Answer {
         transferee: progress.transferee,
         peers: progress.members.into_iter().map(|p| peer(p, group.me())).collect(),
     };
-    let space_stat = space::stat(group, &usage(group).await?);
+    let space_stat = space::stat(group, &group.usage().await?);
     let volume_stat = volumes(group, &group.engine(), &log, &space_stat);
     ok(&Stat { leader_host: leader.map(|m| m.http).unwrap_or_default(), raft_status, space_stat, volume_stat })
 }
