@@ -112,7 +112,11 @@ fn segments_are_disks_and_store_nodes_are_services() {
     let put = |key: &str, size: u64| {
         runtime.block_on(async {
             let puts = vec![(key.into(), size)];
-            let grant = engine.put_start(TenantId::default(), "", PutStart { puts, config: PutConfig::default() }).await.remove(0).unwrap();
+            let grant = engine
+                .put_start(TenantId::default(), "", PutStart { puts, config: PutConfig::default(), writer: WriterId::random() })
+                .await
+                .remove(0)
+                .unwrap();
             let end = PutEnd { puts: vec![(key.into(), grant.version, 7)] };
             engine.put_end(TenantId::default(), end).await.remove(0).unwrap();
         });
