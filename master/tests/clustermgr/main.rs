@@ -5,6 +5,7 @@ mod http;
 
 mod group;
 mod join;
+mod load;
 mod page;
 mod restore;
 mod steer;
