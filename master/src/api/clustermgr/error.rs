@@ -51,6 +51,11 @@ impl Refusal {
         Self::new(400, why)
     }
 
+    /// Too much of this kind is under way.
+    pub(super) fn busy() -> Self {
+        Self::new(503, "too many long answers are under way: try again later")
+    }
+
     /// What was said cannot be read.
     pub(super) fn argument(detail: impl Into<String>) -> Self {
         Self { code: Some("Argument"), ..Self::new(400, detail) }

@@ -7,7 +7,6 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use futures_util::stream;
-use perilune_protocol::FaultCode;
 use std::fs::File;
 use std::io::{self, Read};
 
@@ -18,8 +17,7 @@ const CHUNK_BYTES: usize = 256 << 10;
 /// moment since; length and checksums are in the file.
 pub(super) async fn dump(State(app): State<App>) -> Answer {
     let group = group(&app)?;
-    let busy = || FaultCode::WrongState.with("too many long answers are under way: try again later");
-    let permit = app.listings.clone().try_acquire_owned().map_err(|_| busy())?;
+    let permit = app.listings.clone().try_acquire_owned().map_err(|_| Refusal::busy())?;
     group.catch_up().await.map_err(|fault| Refusal::read_index(&fault))?;
     let dump = group.dump().await?;
     let name = format!("attachment; filename=\"perilune-{}-{}.snapshot\"", group.cluster(), dump.index);
