@@ -104,6 +104,7 @@ impl Master {
             members,
             cluster,
             listen: peers,
+            token: config.token.clone(),
             heartbeat: config.raft_heartbeat,
             election: config.raft_election,
             durability: config.durability,

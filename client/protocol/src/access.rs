@@ -2,6 +2,8 @@
 //! (certificates, roles) is decided here.
 
 use crate::{FaultCode, Outcome};
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
 use std::fmt;
 use std::net::SocketAddr;
 use subtle::ConstantTimeEq;
@@ -38,6 +40,27 @@ impl Token {
     /// The secret itself, to be sent.
     pub fn secret(&self) -> &str {
         &self.0
+    }
+
+    /// Shows who hears it that this token is known, without the token: HMAC-SHA-256 (RFC 2104) of what both sides have said, with a number
+    /// drawn by the other side in it. `role` tells the two sides apart, so that neither can be sent back its own proof.
+    pub fn prove(&self, role: &str, said: &[&[u8]]) -> [u8; 32] {
+        self.mac(role, said).finalize().into_bytes().into()
+    }
+
+    /// Whether `proof` is [`Token::prove`] of the same; in constant time.
+    pub fn is_proven(&self, proof: &[u8; 32], role: &str, said: &[&[u8]]) -> bool {
+        self.mac(role, said).verify_slice(proof).is_ok()
+    }
+
+    fn mac(&self, role: &str, said: &[&[u8]]) -> Hmac<Sha256> {
+        // A key of any length is one, says the signature that cannot say so.
+        let mut mac = Hmac::<Sha256>::new_from_slice(self.0.as_bytes()).expect("HMAC takes keys of any length");
+        for part in [role.as_bytes()].iter().chain(said) {
+            mac.update(&(part.len() as u64).to_le_bytes());
+            mac.update(part);
+        }
+        mac
     }
 
     /// Whether `presented` is this token; takes as long for a token that is wrong at the end as for one wrong at the beginning.
@@ -128,6 +151,16 @@ mod tests {
         }
         assert_eq!(access.admit(None).unwrap_err().code, FaultCode::Unauthorized);
         assert_eq!(Access::default().admit(None), Ok(()));
+    }
+
+    #[test]
+    fn a_proof_is_of_one_token_one_role_and_one_conversation() {
+        let token = Token::new(SECRET).unwrap();
+        let proof = token.prove("caller", &[b"ab", b"c"]);
+        assert!(token.is_proven(&proof, "caller", &[b"ab", b"c"]));
+        assert!(!token.is_proven(&proof, "listener", &[b"ab", b"c"]));
+        assert!(!token.is_proven(&proof, "caller", &[b"a", b"bc"]));
+        assert!(!Token::new("0123456789abcdeF").unwrap().is_proven(&proof, "caller", &[b"ab", b"c"]));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What a log is opened with: where it lives, how durable it is, when it is cut.
 
 use super::members::{Member, Members};
+use perilune_protocol::access::Token;
 use std::fmt;
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -67,6 +68,8 @@ pub struct LogConfig {
     pub cluster: Option<Uuid>,
     /// Where the other members call. A group of one that nobody joins needs none.
     pub listen: Option<Arc<TcpListener>>,
+    /// What the others must know as well, and prove before they are listened to.
+    pub token: Option<Token>,
     /// A leader is heard this often.
     pub heartbeat: Duration,
     /// A leader that was not heard for so long is replaced. Each member draws a time of its own between the two.
@@ -98,6 +101,7 @@ impl Default for LogConfig {
             members: Members::default(),
             cluster: None,
             listen: None,
+            token: None,
             heartbeat: Duration::from_millis(50),
             election: (Duration::from_millis(250), Duration::from_millis(500)),
             durability: Durability::default(),

@@ -4,6 +4,7 @@ use crate::cluster::{Cluster, Draw, wait};
 use crate::machine::{Table, config};
 use perilune_master::log::{EFFECT_BYTES_MAX, Log, LogConfig, LogError, Role};
 use perilune_protocol::FaultCode;
+use perilune_protocol::access::Token;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Instant;
@@ -231,8 +232,42 @@ fn another_cluster_and_noise_are_not_heard() {
     cluster.check();
 }
 
+#[test]
+fn members_that_do_not_know_the_token_are_not_heard() {
+    let token = |text| Some(Token::new(text).unwrap());
+    let mut cluster = Cluster::of(3, LogConfig { token: token("0123456789abcdef"), ..LogConfig::default() });
+    cluster.up(1);
+    cluster.up(2);
+    cluster.put(5);
+    for (version, more) in [(1, &[][..]), (2, &[7; 48][..])] {
+        let mut call = TcpStream::connect(cluster.net.target(1)).unwrap();
+        call.write_all(&greeting_of(version, cluster.id, 3, 1)).unwrap();
+        call.write_all(more).unwrap();
+        let mut answer = Vec::new();
+        // It hangs up, maybe before all was read.
+        let _ = call.read_to_end(&mut answer);
+        assert!(answer.len() <= 48 + 16 + 32, "nothing but a greeting and a proof of its own");
+    }
+    // The very member, with another token or none: it is not let in, and lets nobody in.
+    let listener = cluster.config(3, cluster.first.clone());
+    for wrong in [token("0123456789abcdeF"), None] {
+        let dir = tempfile::tempdir().unwrap();
+        let table = Table::default();
+        let log = Log::open(LogConfig { dir: dir.path().into(), token: wrong, ..listener.clone() }, table.clone()).unwrap();
+        cluster.put(20);
+        assert_eq!((log.status().term, log.status().applied, table.rows().len()), (0, 0, 0));
+    }
+    cluster.up(3);
+    cluster.check();
+}
+
 fn greeting(cluster: Uuid, from: u64, to: u64) -> Vec<u8> {
-    let mut hello = Vec::from(*b"PRLNPEER\x01\0\0\0");
+    greeting_of(1, cluster, from, to)
+}
+
+fn greeting_of(version: u32, cluster: Uuid, from: u64, to: u64) -> Vec<u8> {
+    let mut hello = Vec::from(*b"PRLNPEER");
+    hello.extend(version.to_le_bytes());
     hello.extend(cluster.as_bytes());
     hello.extend([from.to_le_bytes(), to.to_le_bytes()].concat());
     hello.extend((crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, &hello) as u32).to_le_bytes());

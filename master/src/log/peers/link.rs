@@ -1,6 +1,7 @@
 //! To one member: a queue, a thread that empties it, and a connection that is made again whenever it breaks.
 
 use super::hello::{HELLO_BYTES, Hello};
+use super::proof::{self, Said};
 use super::transfer::Outgoing;
 use super::{Card, Post, frame, invalid};
 use crate::log::members::Member;
@@ -186,13 +187,18 @@ impl Writer {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         setsockopt(&stream, TcpUserTimeout, &(PATIENCE.as_millis() as u32))?;
-        stream.write_all(&Hello { cluster: self.card.cluster, from: self.card.me, to: self.to }.encode())?;
-        let mut answer = [0; HELLO_BYTES];
-        stream.read_exact(&mut answer)?;
-        let answer = Hello::decode(&answer)?;
-        answer.check(self.card.cluster, self.card.me)?;
+        let Card { me, cluster, token } = &self.card;
+        let hello = Hello { cluster: *cluster, from: *me, to: self.to, proven: token.is_some() }.encode();
+        stream.write_all(&hello)?;
+        let mut answered = [0; HELLO_BYTES];
+        stream.read_exact(&mut answered)?;
+        let answer = Hello::decode(&answered)?;
+        answer.check(&self.card)?;
         if answer.from != self.to {
             return Err(invalid(format!("it is member {}, not member {}", answer.from, self.to)));
+        }
+        if let Some(token) = token {
+            proof::as_caller(&mut stream, token, &Said(&hello, &answered))?;
         }
         Ok(stream)
     }

@@ -2,6 +2,7 @@
 
 use super::frame::{self, Frame};
 use super::hello::{HELLO_BYTES, Hello};
+use super::proof::{self, Said};
 use super::transfer::Incoming;
 use super::{Card, Post, invalid};
 use crossbeam::channel::Sender;
@@ -132,12 +133,17 @@ impl Shared {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(GREETING_TIMEOUT))?;
         stream.set_write_timeout(Some(GREETING_TIMEOUT))?;
-        let mut hello = [0; HELLO_BYTES];
-        stream.read_exact(&mut hello)?;
-        let hello = Hello::decode(&hello)?;
+        let mut asked = [0; HELLO_BYTES];
+        stream.read_exact(&mut asked)?;
+        let hello = Hello::decode(&asked)?;
         // Answered even when refused, so that the caller can say why.
-        stream.write_all(&Hello { cluster: self.card.cluster, from: self.card.me, to: hello.from }.encode())?;
-        hello.check(self.card.cluster, self.card.me)?;
+        let Card { me, cluster, token } = &self.card;
+        let answer = Hello { cluster: *cluster, from: *me, to: hello.from, proven: token.is_some() }.encode();
+        stream.write_all(&answer)?;
+        hello.check(&self.card)?;
+        if let Some(token) = token {
+            proof::as_listener(&mut stream, token, &Said(&asked, &answer))?;
+        }
         stream.set_read_timeout(Some(SILENCE))?;
 
         let mut from = BufReader::with_capacity(256 << 10, stream);

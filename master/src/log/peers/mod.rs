@@ -5,7 +5,7 @@
 //! ```
 //! | file | what |
 //! |---|---|
-//! | `hello`, `frame` | what crosses the wire; no socket |
+//! | `hello`, `proof`, `frame` | what crosses the wire; no socket |
 //! | `link` | to one member |
 //! | `listen` | from the others |
 //! | `transfer` | a snapshot on its way |
@@ -14,6 +14,7 @@ mod frame;
 mod hello;
 mod link;
 mod listen;
+mod proof;
 mod transfer;
 
 use super::directory::io_error;
@@ -23,6 +24,7 @@ use super::{LogConfig, LogError};
 use crossbeam::channel::Sender;
 use link::Link;
 use listen::Listener;
+use perilune_protocol::access::Token;
 use raft::eraftpb::Message;
 use std::collections::BTreeMap;
 use std::io;
@@ -74,10 +76,12 @@ impl Peers for Alone {
 }
 
 /// Who this member is to the others.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Card {
     me: u64,
     cluster: Uuid,
+    /// The others must know it too.
+    token: Option<Token>,
 }
 
 /// Members over TCP.
@@ -93,8 +97,8 @@ pub(super) struct Tcp {
 /// The way to the others that `config` asks for.
 pub(super) fn open(config: &LogConfig, cluster: Uuid, snapshots: PathBuf, post: Sender<Post>) -> Result<Box<dyn Peers>, LogError> {
     let Some(listener) = &config.listen else { return Ok(Box::new(Alone)) };
-    let card = Card { me: config.member, cluster };
-    let listening = Listener::start(Arc::clone(listener), card, snapshots.clone(), post.clone());
+    let card = Card { me: config.member, cluster, token: config.token.clone() };
+    let listening = Listener::start(Arc::clone(listener), card.clone(), snapshots.clone(), post.clone());
     let listener = listening.map_err(|e| io_error(&config.dir, "the listener for other members cannot be started", e))?;
     Ok(Box::new(Tcp { card, snapshots, post, links: BTreeMap::new(), _listener: listener }))
 }
@@ -111,7 +115,7 @@ impl Peers for Tcp {
             if self.links.contains_key(&member.id) {
                 continue;
             }
-            match Link::start(self.card, member, self.post.clone()) {
+            match Link::start(self.card.clone(), member, self.post.clone()) {
                 Ok(link) => drop(self.links.insert(member.id, link)),
                 Err(e) => tracing::error!(member = member.id, "a thread that writes to another member cannot be started: {e}"),
             }
