@@ -9,11 +9,14 @@ use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::{KeepAlive, TcpKeepIdle, TcpUserTimeout};
 use perilune_protocol::access::Access;
 use perilune_protocol::frame::{self, FrameError, Kind};
+use perilune_protocol::rpc::Call;
+use perilune_protocol::rpc::object::PutStart;
 use perilune_protocol::{Fault, FaultCode, Outcome, rpc};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -28,7 +31,8 @@ const FLUSH_BYTES: usize = 256 << 10;
 const READ_BYTES: usize = 64 << 10;
 
 /// Serves a connection until it ends, or the reign it began in does; then tells the node room. Who waits for an answer when a reign ends gets
-/// none: whether another leader knows of what was asked is for the asker to find out.
+/// none: whether another leader knows of what was asked is for the asker to find out. What was begun is carried out all the same, since
+/// objects and puts are set aside for it until then; only room is not given to who has gone.
 pub(super) async fn serve(throne: Arc<Throne>, stream: TcpStream, peer: SocketAddr, session: u64, access: Arc<Access>) {
     let _ = stream.set_nodelay(true);
     // A peer that vanished, or that takes none of its answers, is given up by the kernel; without this it would be kept for ever.
@@ -38,13 +42,18 @@ pub(super) async fn serve(throne: Arc<Throne>, stream: TcpStream, peer: SocketAd
     let session = Arc::new(Session::new(session, peer, access));
     let (engine, mut reign) = throne.served();
     tracing::debug!(%peer, "connected");
+    let mut answering = FuturesUnordered::new();
     let ended = tokio::select! {
-        ended = exchange(&engine, stream, &session) => ended,
+        ended = exchange(&engine, stream, &session, &mut answering) => ended,
         _ = reign.changed() => Err("another master leads, or this one does now".into()),
     };
     match ended {
         Ok(()) => tracing::debug!(%peer, "closed"),
         Err(why) => tracing::info!(%peer, "connection ended: {why}"),
+    }
+    let rest: FuturesUnordered<Underway> = answering.into_iter().filter(|underway| underway.op != PutStart::OP).collect();
+    if !rest.is_empty() {
+        tokio::spawn(rest.for_each(|_| std::future::ready(())));
     }
     if engine.leads() {
         engine.state().nodes.disconnected(session.id());
@@ -52,13 +61,17 @@ pub(super) async fn serve(throne: Arc<Throne>, stream: TcpStream, peer: SocketAd
     }
 }
 
-async fn exchange(engine: &Engine, mut stream: TcpStream, session: &Arc<Session>) -> Result<(), String> {
+async fn exchange(
+    engine: &Engine,
+    mut stream: TcpStream,
+    session: &Arc<Session>,
+    answering: &mut FuturesUnordered<Underway>,
+) -> Result<(), String> {
     let mut input = BytesMut::with_capacity(READ_BYTES);
     let mut output = Vec::new();
-    let mut answering: FuturesUnordered<Underway> = FuturesUnordered::new();
     let mut in_flight = 0;
     loop {
-        let broken = take_questions(engine, session, &mut input, &answering, &mut in_flight).err();
+        let broken = take_questions(engine, session, &mut input, answering, &mut in_flight).err();
         while let Some(Some((asked, frame))) = answering.next().now_or_never() {
             in_flight -= asked;
             output.extend_from_slice(&frame);
@@ -89,8 +102,21 @@ async fn exchange(engine: &Engine, mut stream: TcpStream, session: &Arc<Session>
     }
 }
 
-/// An answer on its way, and the bytes of its question.
-type Underway = Pin<Box<dyn Future<Output = (usize, Vec<u8>)> + Send>>;
+/// An answer on its way, to which question, and the bytes of that.
+struct Underway {
+    op: u16,
+    asked: usize,
+    answer: Answering,
+}
+
+impl Future for Underway {
+    type Output = (usize, Vec<u8>);
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let asked = self.asked;
+        self.answer.as_mut().poll(context).map(|frame| (asked, frame))
+    }
+}
 
 /// Starts answering every whole question that has arrived, as far as the limits go.
 fn take_questions(
@@ -110,7 +136,7 @@ fn take_questions(
             let _ = rpc::encode_answer(&mut frame, header.op, header.id, &stray);
             Box::pin(std::future::ready(frame))
         };
-        answering.push(Box::pin(async move { (taken, answer.await) }));
+        answering.push(Underway { op: header.op, asked: taken, answer });
         *in_flight += taken;
         input.advance(taken);
     }
