@@ -5,6 +5,7 @@ use perilune_state::State;
 use perilune_state::effect::RemoveReason;
 use perilune_state::objects::Object;
 use perilune_state::segments::Phase;
+use perilune_state::settings::Switch;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +25,7 @@ pub(crate) fn run(engine: &Engine, handle: &tokio::runtime::Handle) {
             tracing::info!(puts = discarded.puts, "discarded puts whose writers have gone");
             engine.metrics().puts_discarded(discarded.puts, discarded.bytes);
         }
-        let freed = state.limbo.sweep(engine.now());
+        let freed = state.limbo.sweep(engine.now(), state.settings.on(Switch::BlobDelete));
         if freed.puts > 0 {
             engine.metrics().puts_released(freed.puts, freed.put_bytes);
         }
