@@ -124,6 +124,8 @@ pub enum RemoveReason {
     Evicted,
     /// Its last replica went with its segment.
     Orphaned,
+    /// The bytes of its last replica were not what was put.
+    Damaged,
 }
 
 /// Bytes that are not an effect.

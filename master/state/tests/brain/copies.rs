@@ -32,8 +32,11 @@ fn move_to(leader: &mut Leader, key: &str, target: SegmentId, drop: Option<Segme
     leader.commit(State::replicas(&object, Some(&room), drop))
 }
 
+/// Version, copies wanted, copies.
+type Lasting = (u64, u8, Vec<(SegmentId, Vec<Extent>)>);
+
 /// Everything that lasts of objects.
-fn contents(state: &State) -> BTreeMap<String, (u64, u8, Vec<(SegmentId, Vec<Extent>)>)> {
+fn contents(state: &State) -> BTreeMap<String, Lasting> {
     let mut all = BTreeMap::new();
     state.index.for_each(&mut |o| {
         let here = o.replicas.iter().filter(|r| state.segments.table().get(r.segment.id()).is_some());
