@@ -1,8 +1,8 @@
 //! Background jobs with real masters, real nodes and real bytes: what a switch does to them, and that nothing is lost on the way.
 
+mod balance;
 #[path = "../cluster/mod.rs"]
 mod cluster;
-mod balance;
 mod drain;
 mod inspect;
 mod reigns;

@@ -12,7 +12,8 @@ fn what_a_lost_node_held_is_copied_again_once_that_is_switched_on() {
     let filled = Filled::put(&store, 60, 100_000, 2);
     assert!(filled.has(&store, 2));
     let lost = nodes[0].segments()[0].id;
-    let lacking = filled.items.iter().filter(|(key, _)| locate(&store, key).unwrap().replicas.iter().any(|r| r.segment == lost)).count() as u64;
+    let lacking =
+        filled.items.iter().filter(|(key, _)| locate(&store, key).unwrap().replicas.iter().any(|r| r.segment == lost)).count() as u64;
     assert!(lacking > 10);
     nodes.remove(0).stop();
     let is_lost = || segments(&store).iter().any(|s| s.desc.id == lost && s.status == SegmentStatus::Lost);
@@ -24,7 +25,9 @@ fn what_a_lost_node_held_is_copied_again_once_that_is_switched_on() {
 
     switch(&store, "disk_repair", true);
     eventually("every object has two copies again", || filled.has(&store, 2));
-    eventually("the segment is repaired", || job(&store, "disk_repair").segments.iter().any(|s| s.segment == lost && s.status == "repaired"));
+    eventually("the segment is repaired", || {
+        job(&store, "disk_repair").segments.iter().any(|s| s.segment == lost && s.status == "repaired")
+    });
     let after = job(&store, "disk_repair");
     assert_eq!((after.counts.copied, after.counts.dropped, after.last_error.as_str()), (lacking, lacking, ""), "{after:?}");
     filled.check(&store);
@@ -32,7 +35,9 @@ fn what_a_lost_node_held_is_copied_again_once_that_is_switched_on() {
     // The node returns with its memory: it has nothing of them any more, and is used again.
     let returned = cluster.node("a", 0);
     assert_eq!(returned.segments()[0].id, lost);
-    eventually("its segment is there, and empty", || segments(&store).iter().any(|s| s.desc.id == lost && s.status == SegmentStatus::Mounted && s.used == 0));
+    eventually("its segment is there, and empty", || {
+        segments(&store).iter().any(|s| s.desc.id == lost && s.status == SegmentStatus::Mounted && s.used == 0)
+    });
     assert!(filled.has(&store, 2));
     filled.check(&store);
 }

@@ -14,36 +14,31 @@ use perilune_protocol::rpc::job::{JobState, ListJobs, SwitchJob};
 /// a second than the setting job_bytes_per_second says.
 #[derive(clap::Args)]
 pub(crate) struct Jobs {
-    #[command(subcommand)]
-    change: Option<Change>,
+    /// What to do to a job; without it all are listed
+    #[arg(value_name = "ACTION", requires = "job")]
+    action: Option<Action>,
+    /// The job to switch, such as `balance`
+    #[arg(value_name = "JOB")]
+    job: Option<String>,
     #[command(flatten)]
     client: ClientArgs,
 }
 
-#[derive(clap::Subcommand)]
-enum Change {
-    /// Switch a job on
-    Enable(Which),
-    /// Switch a job off
-    Disable(Which),
-}
-
-#[derive(clap::Args)]
-struct Which {
-    /// Its name, such as `balance`
-    job: String,
-    #[command(flatten)]
-    client: ClientArgs,
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Action {
+    /// Switch it on
+    Enable,
+    /// Switch it off
+    Disable,
 }
 
 impl Jobs {
     pub(crate) fn run(self, global: &Global) -> Result<(), Failure> {
-        let (which, on) = match self.change {
-            Some(Change::Enable(which)) => (which, true),
-            Some(Change::Disable(which)) => (which, false),
-            None => return show(&self.client.connect()?.call(&ListJobs {})?, global),
-        };
-        Ok(which.client.connect()?.call(&SwitchJob { job: which.job, on })?)
+        let store = self.client.connect()?;
+        match (self.action, self.job) {
+            (Some(action), Some(job)) => Ok(store.call(&SwitchJob { job, on: action == Action::Enable })?),
+            _ => show(&store.call(&ListJobs {})?, global),
+        }
     }
 }
 

@@ -237,7 +237,14 @@ impl<'a> Crew<'a> {
             JobState {
                 job: post.job.switch().key().into(),
                 on: post.on,
-                state: if !post.on { "off" } else if post.working { "working" } else { "idle" }.into(),
+                state: if !post.on {
+                    "off"
+                } else if post.working {
+                    "working"
+                } else {
+                    "idle"
+                }
+                .into(),
                 note: look.note,
                 permille: u16::try_from(look.at * 1000 / END).unwrap_or(1000),
                 in_flight: self.flights.values().filter(|flight| flight.job == nth).count() as u64,

@@ -106,12 +106,8 @@ impl Job for DiskDrop {
     }
 
     fn look(&self, _: &World<'_>, _: bool) -> Look {
-        let told = |(id, draining): (&SegmentId, &Draining)| JobSegment {
-            segment: *id,
-            status: "dropping".into(),
-            left: draining.left,
-            stuck: 0,
-        };
+        let told =
+            |(id, draining): (&SegmentId, &Draining)| JobSegment { segment: *id, status: "dropping".into(), left: draining.left, stuck: 0 };
         Look { working: !self.draining.is_empty(), segments: self.draining.iter().map(told).collect(), ..Look::default() }
     }
 }

@@ -60,9 +60,9 @@ impl Flight {
 
     pub(super) fn begin(&mut self, engine: &Engine, world: &World<'_>, handle: &tokio::runtime::Handle) -> Next {
         match self.step.clone() {
-            Step::Copy { object, to, drop } => self.find_room(engine, world, &object, to, drop).unwrap_or_else(|why| {
-                Next::Over(End::Failed, format!("{}: {why}", object.key.to_object_key()))
-            }),
+            Step::Copy { object, to, drop } => self
+                .find_room(engine, world, &object, to, drop)
+                .unwrap_or_else(|why| Next::Over(End::Failed, format!("{}: {why}", object.key.to_object_key()))),
             Step::Verify { object, segment } => match object.replica_on(segment) {
                 Some(replica) => Next::Order(put(engine, world, &object, place(replica), &replica.segment, None)),
                 None => Next::Over(End::Moot, String::new()),
@@ -165,7 +165,9 @@ impl Flight {
             (_, Ended::Said(WorkOutcome::Unread(why) | WorkOutcome::Failed(why))) => {
                 self.give_up(world, false, End::Failed, format!("{key}: {why}"))
             }
-            (_, Ended::Silence { .. }) => self.give_up(world, writes, End::Failed, format!("{key}: the node that was to work on it is silent")),
+            (_, Ended::Silence { .. }) => {
+                self.give_up(world, writes, End::Failed, format!("{key}: the node that was to work on it is silent"))
+            }
             _ => self.give_up(world, writes, End::Failed, format!("{key}: an answer that fits no question")),
         }
     }

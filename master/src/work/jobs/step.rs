@@ -62,7 +62,9 @@ impl Step {
     /// What it is about.
     pub(super) fn object(&self) -> Option<&Arc<Object>> {
         match self {
-            Self::Copy { object, .. } | Self::Drop { object, .. } | Self::Verify { object, .. } | Self::Remove { object, .. } => Some(object),
+            Self::Copy { object, .. } | Self::Drop { object, .. } | Self::Verify { object, .. } | Self::Remove { object, .. } => {
+                Some(object)
+            }
             Self::Unmount(_) => None,
         }
     }
