@@ -28,6 +28,7 @@ const KNOWN: &[(u16, &str)] = &[
     entry::<work::TakeWork>(),
     entry::<job::ListJobs>(),
     entry::<job::SwitchJob>(),
+    entry::<job::PaceJobs>(),
 ];
 const UNKNOWN: &str = "unknown";
 

@@ -6,20 +6,20 @@ use crate::output;
 use crate::settings::Global;
 use perilune_benches::report::Table;
 use perilune_protocol::ByteSize;
-use perilune_protocol::rpc::job::{JobState, ListJobs, SwitchJob};
+use perilune_protocol::rpc::job::{JobState, ListJobs, PaceJobs, SwitchJob};
 
-/// List the background jobs of the cluster, or switch one on or off
+/// List the background jobs of the cluster, switch one on or off, or set their pace
 ///
-/// The jobs are disk_repair, balance, disk_drop, blob_delete, shard_repair and vol_inspect. All of them together move no more bytes
-/// a second than the setting job_bytes_per_second says.
+/// The jobs are disk_repair, balance, disk_drop, blob_delete, shard_repair and vol_inspect. All of them together move and compare
+/// no more than 256 MiB a second, unless `perilune jobs rate` says otherwise.
 #[derive(clap::Args)]
 pub(crate) struct Jobs {
-    /// What to do to a job; without it all are listed
-    #[arg(value_name = "ACTION", requires = "job")]
+    /// What to do; without it all jobs are listed
+    #[arg(value_name = "ACTION", requires = "what")]
     action: Option<Action>,
-    /// The job to switch, such as `balance`
-    #[arg(value_name = "JOB")]
-    job: Option<String>,
+    /// The job to switch, such as `balance`; or how much all of them may move in a second, such as 64MiB
+    #[arg(value_name = "WHAT")]
+    what: Option<String>,
     #[command(flatten)]
     client: ClientArgs,
 }
@@ -30,12 +30,18 @@ enum Action {
     Enable,
     /// Switch it off
     Disable,
+    /// How many bytes all jobs together may move in a second
+    Rate,
 }
 
 impl Jobs {
     pub(crate) fn run(self, global: &Global) -> Result<(), Failure> {
         let store = self.client.connect()?;
-        match (self.action, self.job) {
+        match (self.action, self.what) {
+            (Some(Action::Rate), Some(rate)) => {
+                let ByteSize(bytes_per_second) = rate.parse().map_err(Failure::Usage)?;
+                Ok(store.call(&PaceJobs { bytes_per_second })?)
+            }
             (Some(action), Some(job)) => Ok(store.call(&SwitchJob { job, on: action == Action::Enable })?),
             _ => show(&store.call(&ListJobs {})?, global),
         }

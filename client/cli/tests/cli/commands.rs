@@ -156,5 +156,10 @@ fn jobs_are_listed_and_switched() {
         "{}",
         said(&unknown)
     );
-    assert_eq!(dev.run(&["jobs", "enable"]).status.code(), Some(2));
+    dev.ok(&["jobs", "rate", "64MiB"]);
+    for (wrong, exit) in
+        [(&["jobs", "enable"][..], 2), (&["jobs", "rate", "fast"], 2), (&["jobs", "rate", "0"], 1), (&["jobs", "stop", "x"], 2)]
+    {
+        assert_eq!(dev.run(wrong).status.code(), Some(exit), "{wrong:?}");
+    }
 }

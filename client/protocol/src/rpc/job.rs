@@ -19,6 +19,14 @@ pub struct SwitchJob {
 }
 call!(SwitchJob = 52 "switch_job" -> ());
 
+/// Says how many bytes all jobs together may move, over all nodes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PaceJobs {
+    /// At least 1.
+    pub bytes_per_second: u64,
+}
+call!(PaceJobs = 53 "pace_jobs" -> ());
+
 /// A job as the master sees it. Counts go on from leader to leader.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobState {
