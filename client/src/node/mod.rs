@@ -211,6 +211,7 @@ impl StoreNode {
 impl Drop for StoreNode {
     fn drop(&mut self) {
         self.stop = None;
+        self.work.iter_mut().for_each(Work::stop);
         if let Some(beat) = self.beat.take() {
             // A heartbeat that panicked has said so already.
             let _ = beat.join();

@@ -59,9 +59,16 @@ impl Work {
     }
 }
 
+impl Work {
+    /// Tells the threads to end, and does not wait for it.
+    pub(super) fn stop(&mut self) {
+        self.stop = None;
+    }
+}
+
 impl Drop for Work {
     fn drop(&mut self) {
-        self.stop = None;
+        self.stop();
         for thread in self.threads.drain(..) {
             // One that panicked has said so already.
             let _ = thread.join();

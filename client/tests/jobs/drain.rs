@@ -33,6 +33,22 @@ fn a_segment_that_drains_is_emptied_and_goes_before_its_time_and_nothing_is_lost
 }
 
 #[test]
+fn what_would_be_lost_at_the_pace_that_is_set_is_moved_faster() {
+    let cluster = hurried();
+    let leaving = cluster.node("a", 32 * MIB);
+    let store = cluster.store();
+    let filled = Filled::put(&store, 60, 200_000, 1);
+    let _staying = cluster.node("b", 32 * MIB);
+    cluster.set("job_bytes_per_second", "100KiB");
+    let id = leaving.segments()[0].id;
+    // At that pace it would take two minutes.
+    assert_eq!(leaving.unmount(&[id], Duration::from_secs(20)), [Ok(())]);
+    eventually("the segment has gone", || segments(&store).iter().all(|s| s.desc.id != id));
+    filled.check(&store);
+    assert_eq!(job(&store, "disk_drop").counts.copied, 60);
+}
+
+#[test]
 fn copies_that_exist_elsewhere_are_not_made_again() {
     let cluster = hurried();
     let nodes = [cluster.node("a", 32 * MIB), cluster.node("b", 32 * MIB), cluster.node("c", 32 * MIB)];

@@ -54,7 +54,7 @@ pub struct JobState {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct JobCounts {
-    /// Passes over all objects that it has finished.
+    /// How often it was done with all there was.
     pub passes: u64,
     /// Copies made elsewhere.
     pub copied: u64,

@@ -132,10 +132,10 @@ impl<'a> Crew<'a> {
         let rate = self.engine.state().settings.job_bytes_per_second();
         while self.posts[nth].on && self.flights.len() < UNDER_WAY_MAX && self.proposed.len() < LOGGED_MAX {
             let now = self.engine.now();
-            if !self.pace.is_due(now, rate) {
+            let world = World { state: self.engine.state(), now, outgoing: &self.outgoing, busy: &self.busy };
+            if !self.pace.is_due(now, rate) && !self.posts[nth].job.hurries(&world, rate) {
                 return;
             }
-            let world = World { state: self.engine.state(), now, outgoing: &self.outgoing, busy: &self.busy };
             let Some(step) = self.posts[nth].job.next(&world) else { return };
             self.pace.spend(Flight::cost(&step));
             let mut flight = Flight::new(nth, step);

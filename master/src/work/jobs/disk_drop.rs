@@ -1,4 +1,5 @@
-//! `disk_drop`: segments that drain are emptied before their grace period ends, and unmounted as soon as they are empty.
+//! `disk_drop`: segments that drain are emptied before their grace period ends, and unmounted as soon as they are empty. What would be
+//! late at the pace that is set does not keep to it.
 
 use super::step::{End, Step, World, lasting};
 use super::sweep::Sweep;
@@ -13,6 +14,9 @@ use std::sync::Arc;
 
 /// Between two passes over the objects of a segment, in milliseconds: puts that began before it drained may end on it.
 const AGAIN_MS: u64 = 500;
+
+/// The share of a grace period in which a segment should be empty.
+const IN_TIME: f64 = 0.5;
 
 #[derive(Default)]
 pub(super) struct DiskDrop {
@@ -103,6 +107,15 @@ impl Job for DiskDrop {
                 draining.due = 0;
             }
         }
+    }
+
+    /// What would go with its segment when the grace period ends is moved as fast as nodes can.
+    fn hurries(&self, world: &World<'_>, rate: u64) -> bool {
+        let table = world.state.segments.table();
+        self.draining.keys().filter_map(|id| table.get(*id)).any(|segment| {
+            let left_s = segment.drain_until().saturating_sub(world.now) as f64 / 1000.0;
+            world.settled(segment) as f64 > rate as f64 * left_s * IN_TIME
+        })
     }
 
     fn look(&self, _: &World<'_>, _: bool) -> Look {

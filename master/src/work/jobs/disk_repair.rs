@@ -118,8 +118,9 @@ impl Job for DiskRepair {
         let told = |(id, lost): (SegmentId, Option<&Lost>)| {
             let (left, stuck) = lost.map_or((0, 0), |lost| (lost.left, lost.stuck));
             let status = match lost {
-                Some(lost) if lost.looked && left == 0 => "repaired",
-                Some(_) if on => "repairing",
+                Some(lost) if lost.looked && left + stuck == 0 => "repaired",
+                // What is stuck can be read again when the node returns, not before.
+                Some(lost) if on && (!lost.looked || left > 0) => "repairing",
                 _ => "broken",
             };
             JobSegment { segment: id, status: status.into(), left, stuck }

@@ -55,6 +55,10 @@ trait Job: Send {
     fn next(&mut self, world: &World<'_>) -> Option<Step>;
     /// One of its steps ended.
     fn ended(&mut self, step: &Step, end: &End, world: &World<'_>);
+    /// Whether it would be too late if it kept to `rate` bytes a second.
+    fn hurries(&self, _world: &World<'_>, _rate: u64) -> bool {
+        false
+    }
     /// It was switched off.
     fn off(&mut self) {}
     /// What there is to see of it.

@@ -12,8 +12,8 @@ use perilune_state::settings::Switch;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-/// Objects per slice: all of them are wanted, so a slice is held in memory.
-const SLICE: u64 = 1 << 16;
+/// Objects per slice: all of them are wanted, and a slice is held in memory.
+const SLICE: u64 = 1024;
 /// Between two passes, in milliseconds.
 const REST_MS: u64 = 10 * 60 * 1000;
 
