@@ -100,6 +100,20 @@ fn a_snapshot_taken_in_the_middle_converges() {
 }
 
 #[test]
+fn a_snapshot_of_the_release_before_objects_remembered_what_was_wanted_is_read() {
+    let state = State::new(RULES);
+    snapshot::read(&state, &mut include_bytes!("../old/snapshot_v2.bin").as_slice()).unwrap();
+    let mut wanted = BTreeMap::new();
+    state.index.for_each(&mut |o| {
+        wanted.insert(o.key.to_object_key().to_string(), (o.size, o.replicas.len(), o.wanted));
+        ControlFlow::Continue(())
+    });
+    assert_eq!(wanted, [("double".to_owned(), (70_000, 2, 2)), ("single".to_owned(), (5000, 1, 1))].into());
+    assert_eq!((state.segments.table().len(), state.soft_pins(), state.settings.get("balance").as_deref()), (2, 1, Some("Enable")));
+    assert!(state.lead(1).is_empty());
+}
+
+#[test]
 fn settings_are_in_snapshots_and_in_copies() {
     let state = Arc::new(State::new(RULES));
     let set = |key: &str, value: Option<&str>| Effect::Setting { key: key.into(), value: value.map(str::to_owned) };
