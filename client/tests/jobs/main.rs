@@ -5,6 +5,7 @@ mod balance;
 mod cluster;
 mod drain;
 mod inspect;
+mod load;
 mod reigns;
 mod repair;
 
