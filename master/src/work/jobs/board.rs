@@ -3,7 +3,7 @@
 use perilune_protocol::NodeId;
 use perilune_protocol::rpc::work::{WorkDone, WorkOrder, WorkOutcome};
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 /// A node has so long to be heard of an order after it may not work on it any more, in milliseconds.
@@ -12,15 +12,20 @@ const LATE_MS: u64 = 1000;
 /// The board. Touched a few times per order, so one mutex serves; it is never held while anything else is waited for.
 pub(crate) struct Board {
     inner: Mutex<Inner>,
-    /// There are new orders.
-    pub(crate) news: Notify,
 }
 
 struct Inner {
     next: u64,
-    waiting: HashMap<NodeId, VecDeque<WorkOrder>>,
+    desks: HashMap<NodeId, Desk>,
     open: BTreeMap<u64, Open>,
     done: Vec<(u64, Ended)>,
+}
+
+/// What waits for one node, and who waits for it.
+#[derive(Default)]
+struct Desk {
+    orders: VecDeque<WorkOrder>,
+    news: Arc<Notify>,
 }
 
 /// An order that nobody has said the end of.
@@ -46,8 +51,7 @@ pub(crate) enum Ended {
 impl Board {
     /// No orders. Those of one `term` have numbers that no other reign uses.
     pub(crate) fn new(term: u64) -> Self {
-        let inner = Inner { next: term << 32, waiting: HashMap::new(), open: BTreeMap::new(), done: Vec::new() };
-        Self { inner: Mutex::new(inner), news: Notify::new() }
+        Self { inner: Mutex::new(Inner { next: term << 32, desks: HashMap::new(), open: BTreeMap::new(), done: Vec::new() }) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -61,21 +65,31 @@ impl Board {
         let id = inner.next;
         order.id = id;
         inner.open.insert(id, Open { node, until, taken: false });
-        inner.waiting.entry(node).or_default().push_back(order);
-        drop(inner);
-        self.news.notify_waiters();
+        let desk = inner.desks.entry(node).or_default();
+        desk.orders.push_back(order);
+        desk.news.notify_one();
         id
+    }
+
+    /// What is told when there are orders for `node`.
+    pub(crate) fn news(&self, node: NodeId) -> Arc<Notify> {
+        Arc::clone(&self.lock().desks.entry(node).or_default().news)
+    }
+
+    /// Nobody waits for orders of `node` any more.
+    pub(crate) fn leave(&self, node: NodeId) {
+        let mut inner = self.lock();
+        if inner.desks.get(&node).is_some_and(|desk| desk.orders.is_empty()) {
+            inner.desks.remove(&node);
+        }
     }
 
     /// The next orders of a node, which it may work on until `limit_ms` after `now`.
     pub(crate) fn take(&self, node: NodeId, room: usize, now: u64) -> Vec<WorkOrder> {
         let mut inner = self.lock();
-        let Inner { waiting, open, .. } = &mut *inner;
-        let Some(queue) = waiting.get_mut(&node) else { return Vec::new() };
+        let Inner { desks, open, .. } = &mut *inner;
+        let Some(Desk { orders: queue, .. }) = desks.get_mut(&node) else { return Vec::new() };
         let orders: Vec<WorkOrder> = queue.drain(..room.min(queue.len())).collect();
-        if queue.is_empty() {
-            waiting.remove(&node);
-        }
         for order in &orders {
             if let Some(open) = open.get_mut(&order.id) {
                 (open.until, open.taken) = (now + order.limit_ms + LATE_MS, true);
@@ -97,12 +111,12 @@ impl Board {
     /// What ended since the last call, also by silence: because of the time, or because the node is `lost`.
     pub(crate) fn ended(&self, now: u64, lost: impl Fn(NodeId) -> bool) -> Vec<(u64, Ended)> {
         let mut inner = self.lock();
-        let Inner { waiting, open, done, .. } = &mut *inner;
+        let Inner { desks, open, done, .. } = &mut *inner;
         let silent: Vec<u64> = open.iter().filter(|(_, o)| o.until <= now || lost(o.node)).map(|(id, _)| *id).collect();
         for id in silent {
             let Some(Open { node, taken, .. }) = open.remove(&id) else { continue };
-            if let Some(queue) = waiting.get_mut(&node) {
-                queue.retain(|order| order.id != id);
+            if let Some(desk) = desks.get_mut(&node) {
+                desk.orders.retain(|order| order.id != id);
             }
             done.push((id, Ended::Silence { taken }));
         }

@@ -21,8 +21,8 @@ use tokio::runtime::Handle;
 
 /// How often is looked whether there is something to do, when nobody rings.
 const EVERY: Duration = Duration::from_millis(100);
-/// Steps under way at a time.
-const UNDER_WAY_MAX: usize = 128;
+/// Steps of one job under way at a time: a node that is silent holds up no other job.
+const UNDER_WAY_MAX: usize = 64;
 /// Steps that only the log has to do with, begun at a time.
 const LOGGED_MAX: usize = 512;
 
@@ -34,6 +34,8 @@ struct Post {
     written: (Record, u64),
     on: bool,
     working: bool,
+    /// Its orders that nodes have, or are to have.
+    under_way: usize,
     last_error: String,
 }
 
@@ -69,12 +71,12 @@ impl<'a> Crew<'a> {
             Box::<disk_repair::DiskRepair>::default(),
             Box::new(shard_repair::ShardRepair::new(load(Switch::ShardRepair).at)),
             Box::new(blob_delete::BlobDelete::new()),
-            Box::new(vol_inspect::VolInspect::new(load(Switch::VolInspect).at)),
             Box::<balance::Balance>::default(),
+            Box::new(vol_inspect::VolInspect::new(load(Switch::VolInspect).at)),
         ];
         let posts = jobs.into_iter().map(|job| {
             let record = load(job.switch());
-            Post { job, record, written: (record, 0), on: false, working: false, last_error: String::new() }
+            Post { job, record, written: (record, 0), on: false, working: false, under_way: 0, last_error: String::new() }
         });
         let (flights, busy, outgoing) = (HashMap::new(), HashSet::new(), HashMap::new());
         Self { engine, handle, posts: posts.collect(), flights, busy, outgoing, pace: Pace::default(), proposed: Vec::new() }
@@ -108,6 +110,7 @@ impl<'a> Crew<'a> {
 
     fn heard(&mut self, id: u64, ended: Ended) {
         let Some(mut flight) = self.flights.remove(&id) else { return };
+        self.posts[flight.job].under_way -= 1;
         let world = World { state: self.engine.state(), now: self.engine.now(), outgoing: &self.outgoing, busy: &self.busy };
         let next = flight.heard(self.engine, &world, ended);
         self.go_on(flight, next);
@@ -130,7 +133,7 @@ impl<'a> Crew<'a> {
     /// Begins steps of one job, as long as there is room for more.
     fn begin(&mut self, nth: usize) {
         let rate = self.engine.state().settings.job_bytes_per_second();
-        while self.posts[nth].on && self.flights.len() < UNDER_WAY_MAX && self.proposed.len() < LOGGED_MAX {
+        while self.posts[nth].on && self.posts[nth].under_way < UNDER_WAY_MAX && self.proposed.len() < LOGGED_MAX {
             let now = self.engine.now();
             let world = World { state: self.engine.state(), now, outgoing: &self.outgoing, busy: &self.busy };
             if !self.pace.is_due(now, rate) && !self.posts[nth].job.hurries(&world, rate) {
@@ -151,6 +154,7 @@ impl<'a> Crew<'a> {
     fn go_on(&mut self, flight: Flight, next: Next) {
         match next {
             Next::Order(id) => {
+                self.posts[flight.job].under_way += 1;
                 self.flights.insert(id, flight);
             }
             Next::Log(effect) => {
@@ -202,10 +206,9 @@ impl<'a> Crew<'a> {
         let now = self.engine.now();
         let world = World { state: self.engine.state(), now, outgoing: &self.outgoing, busy: &self.busy };
         let mut effects = Vec::new();
-        for (nth, post) in self.posts.iter_mut().enumerate() {
+        for post in &mut self.posts {
             let look = post.job.look(&world, post.on);
-            let under_way = self.flights.values().any(|flight| flight.job == nth);
-            let working = post.on && (look.working || under_way);
+            let working = post.on && (look.working || post.under_way > 0);
             if post.working && !working {
                 post.record.counts.passes += 1;
                 tracing::info!(job = post.job.switch().key(), counts = ?post.record.counts, "this job has nothing left to do");
@@ -232,7 +235,7 @@ impl<'a> Crew<'a> {
 
     fn show(&self) {
         let world = World { state: self.engine.state(), now: self.engine.now(), outgoing: &self.outgoing, busy: &self.busy };
-        let states = self.posts.iter().enumerate().map(|(nth, post)| {
+        let states = self.posts.iter().map(|post| {
             let look = post.job.look(&world, post.on);
             JobState {
                 job: post.job.switch().key().into(),
@@ -247,7 +250,7 @@ impl<'a> Crew<'a> {
                 .into(),
                 note: look.note,
                 permille: u16::try_from(look.at * 1000 / END).unwrap_or(1000),
-                in_flight: self.flights.values().filter(|flight| flight.job == nth).count() as u64,
+                in_flight: post.under_way as u64,
                 counts: post.record.counts,
                 last_error: post.last_error.clone(),
                 segments: look.segments,

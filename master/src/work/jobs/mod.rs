@@ -124,12 +124,14 @@ impl Engine {
             jobs.bell.ring();
         }
         let until = tokio::time::Instant::now() + Duration::from_millis(question.wait_ms).min(WAIT_MAX);
+        let news = jobs.board.news(question.node);
         loop {
-            let mut news = std::pin::pin!(jobs.board.news.notified());
-            // Before looking, so that what comes in between is not missed.
-            news.as_mut().enable();
             let orders = jobs.board.take(question.node, question.room as usize, self.now());
-            if !orders.is_empty() || tokio::time::timeout_at(until, news).await.is_err() {
+            if !orders.is_empty() {
+                return orders;
+            }
+            if tokio::time::timeout_at(until, news.notified()).await.is_err() {
+                jobs.board.leave(question.node);
                 return orders;
             }
         }
