@@ -23,7 +23,7 @@ const ORDERS_MAX: usize = 32;
 const PIECE_BYTES: u64 = 4 << 20;
 /// One piece takes no longer, so that a peer that was stopped does not hold up the others, nor this node's end.
 const PIECE_PATIENCE: Duration = Duration::from_secs(3);
-/// How long the master lets this node wait when there is nothing to do. Less than a client's patience with a silent master.
+/// How long the master lets this node wait when there is nothing to do.
 const WAIT: Duration = Duration::from_millis(300);
 /// One question takes no longer.
 const ASK: Duration = Duration::from_secs(2);
@@ -105,7 +105,8 @@ impl Asker {
             let room = u32::try_from(ORDERS_MAX - self.under_way.min(ORDERS_MAX)).unwrap_or(0);
             let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(0);
             let question = TakeWork { node: self.lending.node(), done: std::mem::take(&mut done), room, wait_ms };
-            let pause = match self.master.call(&question, asked + ASK) {
+            // Not given up sooner, as other questions are: orders in an answer that is not waited for would be lost.
+            let pause = match self.master.call_by(asked + ASK, |link, _| link.call(&question, asked + ASK)).0 {
                 Ok(orders) => {
                     unheard = false;
                     self.under_way += orders.len();

@@ -82,7 +82,8 @@ fn job(peer: &mut Peer, name: &str) -> JobState {
 
 fn put_wanting_two(peer: &mut Peer, key: &str) -> PutGrant {
     let config = PutConfig { replicas: 2, best_effort: true, ..PutConfig::default() };
-    let grant = peer.call(&object::PutStart { puts: vec![(key.into(), 10_000)], config }).unwrap().remove(0).unwrap();
+    let grant =
+        peer.call(&object::PutStart { puts: vec![(key.into(), 10_000)], config, writer: WriterId::random() }).unwrap().remove(0).unwrap();
     peer.call(&object::PutEnd { puts: vec![(key.into(), grant.version, 7)] }).unwrap().remove(0).unwrap();
     grant
 }
