@@ -50,6 +50,8 @@ fn a_repair_goes_on_when_the_leader_and_a_target_are_killed_and_nothing_is_lost(
     let dir = tempfile::tempdir().unwrap();
     let mut masters: Vec<Process> = (1..=3).map(|nth| master(GROUP, dir.path(), nth)).collect();
     let mut stores: Vec<_> = ["a", "b", "c", "d"].map(|name| store(dir.path(), name)).into();
+    let mounted = || ok(&["segments"]).iter().filter(|segment| segment["status"] == "MOUNTED").count();
+    wait_for("all memory to be mounted", || (mounted() == 4).then_some(()));
     let value: Vec<u8> = (0..500_000u32).map(|i| (i * 7 % 251) as u8).collect();
     let file = dir.path().join("value");
     std::fs::write(&file, &value).unwrap();

@@ -25,6 +25,10 @@ const EVERY: Duration = Duration::from_millis(100);
 const UNDER_WAY_MAX: usize = 64;
 /// Steps that only the log has to do with, begun at a time.
 const LOGGED_MAX: usize = 512;
+/// Steps of one job that may fail at once, as where no segment has room, before others get their turn.
+const FAILED_MAX: u64 = 256;
+/// Between two complaints of one job in the log, in milliseconds.
+const COMPLAIN_MS: u64 = 1000;
 
 /// A job and what is known of it.
 struct Post {
@@ -37,6 +41,7 @@ struct Post {
     /// Its orders that nodes have, or are to have.
     under_way: usize,
     last_error: String,
+    complained: u64,
 }
 
 struct Crew<'a> {
@@ -76,7 +81,7 @@ impl<'a> Crew<'a> {
         ];
         let posts = jobs.into_iter().map(|job| {
             let record = load(job.switch());
-            Post { job, record, written: (record, 0), on: false, working: false, under_way: 0, last_error: String::new() }
+            Post { job, record, written: (record, 0), on: false, working: false, under_way: 0, last_error: String::new(), complained: 0 }
         });
         let (flights, busy, outgoing) = (HashMap::new(), HashSet::new(), HashMap::new());
         Self { engine, handle, posts: posts.collect(), flights, busy, outgoing, pace: Pace::default(), proposed: Vec::new() }
@@ -85,7 +90,7 @@ impl<'a> Crew<'a> {
     fn turn(&mut self) {
         self.hear();
         self.switch();
-        // What cannot be logged is not begun; who is silent keeps what it has.
+        // What cannot be logged is not begun.
         if self.engine.writable().is_ok() && self.engine.leads() {
             (0..self.posts.len()).for_each(|nth| self.begin(nth));
         }
@@ -133,6 +138,7 @@ impl<'a> Crew<'a> {
     /// Begins steps of one job, as long as there is room for more.
     fn begin(&mut self, nth: usize) {
         let rate = self.engine.state().settings.job_bytes_per_second();
+        let failed_before = self.posts[nth].record.counts.failed;
         while self.posts[nth].on && self.posts[nth].under_way < UNDER_WAY_MAX && self.proposed.len() < LOGGED_MAX {
             let now = self.engine.now();
             let world = World { state: self.engine.state(), now, outgoing: &self.outgoing, busy: &self.busy };
@@ -140,14 +146,19 @@ impl<'a> Crew<'a> {
                 return;
             }
             let Some(step) = self.posts[nth].job.next(&world) else { return };
-            self.pace.spend(Flight::cost(&step));
             let mut flight = Flight::new(nth, step);
             let next = flight.begin(self.engine, &world, self.handle);
+            if let Next::Order(_) = next {
+                self.pace.spend(flight.cost());
+            }
             self.busy.extend(flight.step.object().map(|object| object.key.clone()));
             if let Some((segment, bytes)) = flight.outgoing() {
                 *self.outgoing.entry(segment).or_default() += bytes;
             }
             self.go_on(flight, next);
+            if self.posts[nth].record.counts.failed >= failed_before + FAILED_MAX {
+                return;
+            }
         }
     }
 
@@ -194,7 +205,11 @@ impl<'a> Crew<'a> {
         let post = &mut self.posts[flight.job];
         count(post, &flight.step, end);
         if !why.is_empty() {
-            tracing::warn!(job = post.job.switch().key(), "{why}");
+            let now = self.engine.now();
+            if now >= post.complained + COMPLAIN_MS {
+                post.complained = now;
+                tracing::warn!(job = post.job.switch().key(), "{why}");
+            }
             post.last_error = why;
         }
         let world = World { state: self.engine.state(), now: self.engine.now(), outgoing: &self.outgoing, busy: &self.busy };

@@ -43,8 +43,8 @@ impl Flight {
     }
 
     /// Bytes that beginning it costs of what may be moved.
-    pub(super) fn cost(step: &Step) -> u64 {
-        match step {
+    pub(super) fn cost(&self) -> u64 {
+        match &self.step {
             Step::Copy { object, .. } | Step::Verify { object, .. } => object.size,
             Step::Drop { .. } | Step::Remove { .. } | Step::Unmount(_) => 0,
         }
