@@ -12,7 +12,7 @@ pub(crate) const CLUSTER: &str = "6f0f5a0e-3c1c-4a5e-9d55-0d4f1c7a2b11";
 pub(crate) struct Process(pub(crate) Child);
 
 impl Process {
-    fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.0.id().cast_signed()), signal).unwrap();
     }
 }
