@@ -87,6 +87,8 @@ fn a_repair_goes_on_when_the_leader_and_a_target_are_killed_and_nothing_is_lost(
     ok(&["jobs", "rate", "256MiB"]);
     wait_for("all copies to be there again", || all_have_two().then_some(()));
     check(&value);
+    ok(&["jobs", "disable", "balance"]);
+    wait_for("nothing to move any more", || (job("balance")["in_flight"] == 0).then_some(()));
     ok(&["jobs", "enable", "vol_inspect"]);
     let looked =
         wait_for("everything to be looked at", || Some(job("vol_inspect")).filter(|job| job["counts"]["passes"].as_u64() >= Some(1)));

@@ -23,11 +23,13 @@ pub(super) struct VolInspect {
     again: Vec<Step>,
     /// Those of them that lost a bad copy.
     lacking: HashSet<Key>,
+    /// Objects that another job was at when their turn came: looked at in the end.
+    later: Vec<Arc<Object>>,
 }
 
 impl VolInspect {
     pub(super) fn new(at: u64) -> Self {
-        Self { passes: Passes::new(at, SLICE, REST_MS), again: Vec::new(), lacking: HashSet::new() }
+        Self { passes: Passes::new(at, SLICE, REST_MS), again: Vec::new(), lacking: HashSet::new(), later: Vec::new() }
     }
 }
 
@@ -38,15 +40,27 @@ impl Job for VolInspect {
 
     fn next(&mut self, world: &World<'_>) -> Option<Step> {
         loop {
-            if let Some(step) = world.pop(&mut self.again) {
-                return Some(step);
+            if let Some(step) = self.again.pop() {
+                match step.object() {
+                    Some(object) if world.idle(object).is_none() => self.later.push(object.clone()),
+                    _ => return Some(step),
+                }
+                continue;
             }
             if world.now >= self.passes.next_at() {
                 self.passes.begin(world.state, world.now);
             }
-            let found = self.passes.next(world.state, |object| object.readable())?;
-            let verify = world.idle(&found).and_then(|object| verify_after(&object, None));
-            self.again.extend(verify);
+            if let Some(found) = self.passes.next(world.state, |object| object.readable()) {
+                match world.idle(&found) {
+                    Some(object) => self.again.extend(verify_after(&object, None)),
+                    None => self.later.push(found),
+                }
+                continue;
+            }
+            self.later.retain(|object| world.standing(object).is_some());
+            let nth = self.later.iter().position(|object| world.idle(object).is_some())?;
+            let object = world.idle(&self.later.swap_remove(nth));
+            self.again.extend(object.and_then(|object| verify_after(&object, None)));
         }
     }
 
@@ -85,7 +99,7 @@ impl Job for VolInspect {
     }
 
     fn look(&self, _: &World<'_>, _: bool) -> Look {
-        Look { at: self.passes.at(), working: self.passes.underway(), ..Look::default() }
+        Look { at: self.passes.at(), working: self.passes.underway() || !self.later.is_empty(), ..Look::default() }
     }
 }
 
