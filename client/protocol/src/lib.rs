@@ -25,9 +25,30 @@ pub use time::{Millis, Tso};
 ///
 /// A CRC rather than a hash because the parts of one value (its extents) can be checked apart and combined.
 pub fn checksum(parts: &[&[u8]]) -> u64 {
-    let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc64Nvme);
+    let mut checksum = Checksum::default();
     for part in parts {
-        digest.update(part);
+        checksum.update(part);
     }
-    digest.finalize()
+    checksum.finish()
+}
+
+/// The [`checksum`] of a value that comes in parts.
+pub struct Checksum(crc_fast::Digest);
+
+impl Default for Checksum {
+    fn default() -> Self {
+        Self(crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc64Nvme))
+    }
+}
+
+impl Checksum {
+    /// The next part.
+    pub fn update(&mut self, part: &[u8]) {
+        self.0.update(part);
+    }
+
+    /// That of all parts.
+    pub fn finish(self) -> u64 {
+        self.0.finalize()
+    }
 }

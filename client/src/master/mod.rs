@@ -13,6 +13,7 @@ pub(crate) use link::Link;
 pub(crate) use retry::{Master, Repeated};
 
 /// What is said first on every connection.
+#[derive(Clone)]
 pub(crate) struct Caller {
     /// Who calls, where a master asks for it.
     pub(crate) token: Option<Token>,

@@ -9,6 +9,7 @@ mod memory;
 mod mount;
 mod record;
 mod watch;
+mod work;
 
 pub use config::NodeConfig;
 pub(crate) use mount::Origin;
@@ -32,6 +33,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
+use work::Work;
 
 /// A running store node. Stops when dropped; its segments stay in `/dev/shm`, so that the next start finds them with their objects.
 pub struct StoreNode {
@@ -39,6 +41,7 @@ pub struct StoreNode {
     /// Dropped to stop the heartbeat.
     stop: Option<Sender<()>>,
     beat: Option<JoinHandle<()>>,
+    work: Option<Work>,
     rest: Option<rest::Server>,
     /// One node per data directory. Dropped last.
     _lock: Flock<File>,
@@ -110,17 +113,15 @@ impl StoreNode {
         let announcer = Arc::new(Announcer::new(Arc::clone(&lending), name, rest));
         let announcing = Arc::clone(&announcer);
         let greeting = Box::new(move |link: &_, deadline| announcing.announce(link, deadline));
-        let master = Master::new(
-            config.masters.clone(),
-            Caller { hello: Hello { agent: agent.clone(), tenant: String::new() }, token: config.token.clone() },
-            Some(greeting),
-        )?;
+        let caller = Caller { hello: Hello { agent: agent.clone(), tenant: String::new() }, token: config.token.clone() };
+        let master = Master::new(config.masters.clone(), caller.clone(), Some(greeting))?;
+        let orders = Master::new(config.masters.clone(), caller, None)?;
         let store = Store::new(StoreConfig {
             masters: config.masters.clone(),
             token: config.token.clone(),
             deadline: config.deadline,
             agent,
-            engine: Some(engine),
+            engine: Some(engine.clone()),
             ..StoreConfig::default()
         })?;
         let node = Arc::new(Node { config, store, master, lending, announcer, heard: AtomicBool::new(false) });
@@ -136,8 +137,9 @@ impl StoreNode {
             .name("heartbeat".into())
             .spawn(move || beat::run(&beating.master, &beating.lending, &beating.heard, &stopped))
             .map_err(|e| FaultCode::Internal.with(format!("cannot start the heartbeat: {e}")))?;
+        let work = Work::begin(orders, &engine, &node.lending)?;
         info!(node = %node.lending.node(), engine = %listened, rest = ?rest_addr, segments = node.lending.descs().len(), "the store node is up");
-        Ok(Self { node, stop: Some(stop), beat: Some(beat), rest, _lock: lock })
+        Ok(Self { node, stop: Some(stop), beat: Some(beat), work: Some(work), rest, _lock: lock })
     }
 
     /// Lends `size` bytes of fresh memory, rounded up to 4096, as one segment or several.
@@ -209,10 +211,12 @@ impl StoreNode {
 impl Drop for StoreNode {
     fn drop(&mut self) {
         self.stop = None;
+        self.work.iter_mut().for_each(Work::stop);
         if let Some(beat) = self.beat.take() {
             // A heartbeat that panicked has said so already.
             let _ = beat.join();
         }
+        self.work = None;
         self.rest = None;
         self.node.lending.withdraw_all();
     }

@@ -54,6 +54,12 @@ impl Cluster {
         self.master = Some(Master::start(self.config.clone()).unwrap());
     }
 
+    /// Sets something for the whole group.
+    pub(crate) fn set(&self, key: &str, value: &str) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(self.master.as_ref().unwrap().engine().set(key, Some(value))).unwrap();
+    }
+
     pub(crate) fn masters(&self) -> Vec<String> {
         vec![self.config.rpc.to_string()]
     }

@@ -5,6 +5,7 @@ use crate::api::{Boxed, Facade};
 use crate::log::LogStatus;
 use crate::observe::{Metrics, Observed};
 use perilune_protocol::rpc::cluster::{ClusterStat, NodeState};
+use perilune_protocol::rpc::job::JobState;
 use perilune_protocol::rpc::segment::SegmentState;
 use perilune_protocol::{FaultCode, ObjectKey, ObjectPlace, Outcome, SegmentDesc, SegmentId, TenantId};
 use std::ops::ControlFlow;
@@ -25,6 +26,10 @@ impl Observed for Throne {
 
     fn soft_pins(&self) -> u64 {
         self.engine().state().soft_pins()
+    }
+
+    fn jobs(&self) -> Vec<JobState> {
+        self.engine().jobs()
     }
 
     fn log(&self) -> LogStatus {

@@ -18,6 +18,7 @@ use crate::log::{Log, Member};
 use crate::observe::Metrics;
 use crate::work::Bell;
 use crate::work::evict::Evictor;
+use crate::work::jobs::Jobs;
 use brain::Seat;
 use perilune_protocol::{Fault, FaultCode, Outcome, Tso};
 use perilune_state::{Applied, Effect, State};
@@ -45,6 +46,7 @@ pub(crate) struct Reign {
     pub(crate) state: Arc<State>,
     pub(crate) evictor: Evictor,
     pub(crate) housekeeping: Bell,
+    pub(crate) jobs: Jobs,
 }
 
 pub(crate) struct Inner {

@@ -5,7 +5,7 @@
 
 use super::{Engine, Inner, Reign};
 use crate::log::Role;
-use crate::work::{Bell, evict, housekeeping};
+use crate::work::{Bell, evict, housekeeping, jobs};
 use perilune_protocol::Outcome;
 use perilune_protocol::access::Access;
 use perilune_state::State;
@@ -128,6 +128,8 @@ impl Throne {
         let mut workers = self.workers();
         let evictor = engine.clone();
         workers.push(named("evict").spawn(move || evict::run(&evictor))?);
+        let (crew, handle) = (engine.clone(), self.handle.clone());
+        workers.push(named("jobs").spawn(move || jobs::run(&crew, &handle))?);
         let (engine, handle) = (engine.clone(), self.handle.clone());
         workers.push(named("housekeeping").spawn(move || housekeeping::run(&engine, &handle))?);
         Ok(())
@@ -141,6 +143,7 @@ impl Throne {
         }
         over.housekeeping.stop();
         over.evictor.bell.stop();
+        over.jobs.bell.stop();
         for worker in self.workers().drain(..) {
             let _ = worker.join();
         }
@@ -165,6 +168,6 @@ impl Throne {
 
 impl Reign {
     fn new(term: u64, state: Arc<State>) -> Self {
-        Self { term, state, evictor: evict::Evictor::default(), housekeeping: Bell::default() }
+        Self { term, state, evictor: evict::Evictor::default(), housekeeping: Bell::default(), jobs: jobs::Jobs::new(term) }
     }
 }

@@ -1,7 +1,7 @@
 //! What is counted for each kind of RPC.
 
 use super::count::Count;
-use perilune_protocol::rpc::{Call, cluster, object, segment, session};
+use perilune_protocol::rpc::{Call, cluster, job, object, segment, session, work};
 use prometheus::{Histogram, HistogramVec};
 use std::time::Instant;
 
@@ -25,6 +25,10 @@ const KNOWN: &[(u16, &str)] = &[
     entry::<object::ListKeys>(),
     entry::<cluster::Stat>(),
     entry::<cluster::ListNodes>(),
+    entry::<work::TakeWork>(),
+    entry::<job::ListJobs>(),
+    entry::<job::SwitchJob>(),
+    entry::<job::PaceJobs>(),
 ];
 const UNKNOWN: &str = "unknown";
 

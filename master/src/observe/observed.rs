@@ -2,6 +2,7 @@
 
 use crate::log::LogStatus;
 use perilune_protocol::rpc::cluster::{ClusterStat, NodeState};
+use perilune_protocol::rpc::job::JobState;
 use perilune_protocol::rpc::segment::SegmentState;
 
 /// The present state of a master, as its pages show it. Each answer is a snapshot; they may differ by a moment.
@@ -14,6 +15,8 @@ pub trait Observed: Send + Sync {
     fn nodes(&self) -> Vec<NodeState>;
     /// Objects that are soft-pinned. Asked at every scrape: keep a count.
     fn soft_pins(&self) -> u64;
+    /// Background jobs; none on a member that does not lead.
+    fn jobs(&self) -> Vec<JobState>;
     /// The replicated log.
     fn log(&self) -> LogStatus;
 }
@@ -24,6 +27,7 @@ pub(super) struct Look {
     pub(super) segments: Vec<SegmentState>,
     pub(super) nodes: Vec<NodeState>,
     pub(super) soft_pins: u64,
+    pub(super) jobs: Vec<JobState>,
     pub(super) log: LogStatus,
 }
 
@@ -34,6 +38,7 @@ impl Look {
             segments: observed.segments(),
             nodes: observed.nodes(),
             soft_pins: observed.soft_pins(),
+            jobs: observed.jobs(),
             log: observed.log(),
         }
     }

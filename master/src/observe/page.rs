@@ -8,6 +8,7 @@ use super::{Metrics, mooncake, process};
 use crate::log::{LogStatus, Role};
 use perilune_protocol::SegmentStatus;
 use perilune_protocol::rpc::cluster::ClusterStat;
+use perilune_protocol::rpc::job::{JobCounts, JobState};
 use prometheus::TextEncoder;
 
 /// Writes the page. A defect in a family costs that page, not the master: it is said in a comment line, which Prometheus skips.
@@ -17,6 +18,7 @@ pub(super) fn render(metrics: &Metrics, observed: &dyn Observed) -> String {
     cluster(&mut families, &look);
     events(&mut families, metrics);
     calls(&mut families, metrics);
+    jobs(&mut families, &look.jobs);
     log(&mut families, &look.log);
     machine(&mut families, &look.stat);
     mooncake::families(&mut families, metrics, &look);
@@ -77,6 +79,30 @@ fn calls(out: &mut Families, metrics: &Metrics) {
     for (name, help, of) in families {
         let sample = |call: &CallMetrics| (vec![label("call", call.name())], call.both(of));
         out.counters(name, help, metrics.calls.iter().map(sample));
+    }
+}
+
+fn jobs(out: &mut Families, jobs: &[JobState]) {
+    let labels = |job: &JobState| vec![label("job", job.job.as_str())];
+    let mut gauge = |name, help, of: fn(&JobState) -> f64| out.gauges(name, help, jobs.iter().map(|job| (labels(job), of(job))));
+    gauge("perilune_job_enabled", "1 while the job is switched on", |job| f64::from(u8::from(job.on)));
+    gauge("perilune_job_working", "1 while the job has something to do", |job| f64::from(u8::from(job.state == "working")));
+    gauge("perilune_job_progress_ratio", "How far the present pass of the job is", |job| f64::from(job.permille) / 1000.0);
+    gauge("perilune_job_steps_in_flight", "Steps of the job that nodes are working on", |job| job.in_flight as f64);
+    type Of = fn(&JobCounts) -> u64;
+    let families: [(&str, &str, Of); 9] = [
+        ("perilune_job_passes_total", "Times the job was done with all there was", |c| c.passes),
+        ("perilune_job_copied_replicas_total", "Copies made elsewhere", |c| c.copied),
+        ("perilune_job_copied_bytes_total", "Bytes of copies made elsewhere", |c| c.copied_bytes),
+        ("perilune_job_dropped_replicas_total", "Copies given up", |c| c.dropped),
+        ("perilune_job_verified_replicas_total", "Copies compared with their checksums", |c| c.verified),
+        ("perilune_job_verified_bytes_total", "Bytes of copies compared with their checksums", |c| c.verified_bytes),
+        ("perilune_job_bad_replicas_total", "Copies whose bytes were not what was put", |c| c.bad),
+        ("perilune_job_removed_objects_total", "Objects removed since nothing of them could be read any more", |c| c.removed),
+        ("perilune_job_failed_steps_total", "Steps that failed; most are tried again", |c| c.failed),
+    ];
+    for (name, help, of) in families {
+        out.counters(name, help, jobs.iter().map(|job| (labels(job), of(&job.counts))));
     }
 }
 

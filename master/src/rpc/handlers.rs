@@ -2,8 +2,9 @@
 
 use crate::engine::Engine;
 use perilune_protocol::access::Access;
-use perilune_protocol::rpc::{self, Call, cluster, member, object, segment, session};
+use perilune_protocol::rpc::{self, Call, cluster, job, member, object, segment, session, work};
 use perilune_protocol::{Fault, FaultCode, Outcome, TenantId};
+use perilune_state::settings::JOB_BYTES_PER_SECOND;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -83,6 +84,8 @@ impl Counted for object::KeyList {}
 impl Counted for cluster::ClusterStat {}
 impl Counted for Vec<cluster::NodeState> {}
 impl Counted for Vec<member::MemberState> {}
+impl Counted for Vec<job::JobState> {}
+impl Counted for Vec<work::WorkOrder> {}
 
 /// Decodes a question, has it answered, and frames the answer. Unknown numbers get a fault, not a closed connection.
 pub(super) fn answer(engine: &Engine, session: &Arc<Session>, op: u16, id: u64, body: &[u8]) -> Answering {
@@ -128,6 +131,12 @@ pub(super) fn answer(engine: &Engine, session: &Arc<Session>, op: u16, id: u64, 
             with(engine, id, body, move |q: member::ChangeMembers| async move { e.change_members(q.change).await })
         }
         cluster::ListNodes::OP => with(engine, id, body, move |_: cluster::ListNodes| async move { Ok(e.nodes()) }),
+        work::TakeWork::OP => with(engine, id, body, move |q| async move { Ok(e.take_work(q).await) }),
+        job::ListJobs::OP => with(engine, id, body, move |_: job::ListJobs| async move { Ok(e.jobs()) }),
+        job::SwitchJob::OP => with(engine, id, body, move |q: job::SwitchJob| async move { e.switch_job(&q).await }),
+        job::PaceJobs::OP => with(engine, id, body, move |q: job::PaceJobs| async move {
+            e.set(JOB_BYTES_PER_SECOND, Some(&q.bytes_per_second.to_string())).await
+        }),
         _ => {
             engine.metrics().op(op).observe(Instant::now(), 0, 1);
             let fault: Outcome<()> =

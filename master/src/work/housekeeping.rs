@@ -1,21 +1,14 @@
-//! Tends the group of masters, notices which store nodes fell silent, ends grace periods, discards abandoned puts, frees held space, forgets orphans.
+//! Tends the group of masters, notices which store nodes fell silent, ends grace periods, discards abandoned puts, frees held space.
 
 use crate::engine::Engine;
-use perilune_state::State;
-use perilune_state::effect::RemoveReason;
-use perilune_state::objects::Object;
 use perilune_state::segments::Phase;
-use std::ops::ControlFlow;
-use std::sync::Arc;
+use perilune_state::settings::Switch;
 use std::time::Duration;
 
 const EVERY: Duration = Duration::from_millis(100);
-/// Orphans removed at once.
-const ORPHANS_STEP: usize = 512;
 
 /// The worker's thread. `handle` runs the few steps that are async.
 pub(crate) fn run(engine: &Engine, handle: &tokio::runtime::Handle) {
-    let mut unmounts = 0;
     while engine.reign.housekeeping.wait(EVERY) {
         let state = engine.state();
         engine.judge();
@@ -24,7 +17,7 @@ pub(crate) fn run(engine: &Engine, handle: &tokio::runtime::Handle) {
             tracing::info!(puts = discarded.puts, "discarded puts whose writers have gone");
             engine.metrics().puts_discarded(discarded.puts, discarded.bytes);
         }
-        let freed = state.limbo.sweep(engine.now());
+        let freed = state.limbo.sweep(engine.now(), state.settings.on(Switch::BlobDelete));
         if freed.puts > 0 {
             engine.metrics().puts_released(freed.puts, freed.put_bytes);
         }
@@ -33,11 +26,6 @@ pub(crate) fn run(engine: &Engine, handle: &tokio::runtime::Handle) {
         }
         end_grace_periods(engine, handle);
         handle.block_on(engine.tend_group());
-        let seen = state.segments.unmounts();
-        if seen != unmounts {
-            forget_orphans(engine);
-            unmounts = seen;
-        }
     }
 }
 
@@ -47,28 +35,5 @@ fn end_grace_periods(engine: &Engine, handle: &tokio::runtime::Handle) {
         if let Err(fault) = handle.block_on(engine.unmount_now(segment.id())) {
             tracing::error!(segment = %segment.id(), "a drained segment could not be unmounted: {fault}");
         }
-    }
-}
-
-/// Removes objects whose every replica went with its segment.
-fn forget_orphans(engine: &Engine) {
-    let mut orphans: Vec<Arc<Object>> = Vec::new();
-    engine.state().index.for_each(&mut |object| {
-        if object.replicas.iter().all(|r| r.segment.phase() == Phase::Gone) {
-            orphans.push(object.clone());
-        }
-        ControlFlow::Continue(())
-    });
-    for step in orphans.chunks(ORPHANS_STEP) {
-        let proposals: Vec<_> = step.iter().map(|o| State::removal(o, RemoveReason::Orphaned)).map(|e| (engine.propose(&e), e)).collect();
-        for (proposal, effect) in proposals {
-            if let Err(fault) = engine.wait_stored(&effect, proposal) {
-                tracing::error!("orphans could not be forgotten: {fault}");
-                return;
-            }
-        }
-    }
-    if !orphans.is_empty() {
-        tracing::info!(objects = orphans.len(), "forgot objects whose segments are gone");
     }
 }

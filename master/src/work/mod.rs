@@ -2,6 +2,7 @@
 
 pub(crate) mod evict;
 pub(crate) mod housekeeping;
+pub(crate) mod jobs;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};

@@ -128,6 +128,7 @@ impl State {
             },
             Effect::TsoLimit(limit) => self.tso.raise_limit(limit),
             Effect::Setting { key, value } => self.settings.set(key, value),
+            Effect::Replicas { tenant, key, version, add, drop } => return self.rearrange(tenant, &key, version, add.as_ref(), drop, now),
         }
         Applied::Done
     }
@@ -135,11 +136,11 @@ impl State {
     fn commit(&self, record: ObjectRecord, now: MonotonicMs) -> Applied {
         self.newest.fetch_max(record.version.0, Ordering::Relaxed);
         let key = KeyRef::new(record.tenant, &record.key);
-        let Some(object) = self.object_of(&record, self.recency.stamps(1)) else {
+        let object = self.object_of(&record, self.recency.stamps(1));
+        if object.replicas.is_empty() {
             self.puts.finish(key, record.version);
             return Applied::Refused(FaultCode::SegmentNotFound.with(format!("{}: every segment it was written to is gone", record.key)));
-        };
-        let object = Arc::new(object);
+        }
         if !self.is_leading() && self.index.remove(key, record.version).is_some() {
             // A snapshot knew the object but not yet every segment it lies on; this record knows all.
             self.unpin(&object);
@@ -162,14 +163,25 @@ impl State {
         Applied::Done
     }
 
-    /// The object a record describes; replicas on segments that are gone are left out. `None` when no replica is left.
-    pub(crate) fn object_of(&self, record: &ObjectRecord, stamp: u64) -> Option<Object> {
+    /// An object that a snapshot knows. It may be younger than the segments of the snapshot: then the effect that says where it lies,
+    /// and maybe also that it is gone, is yet to come.
+    pub(crate) fn adopt(&self, record: &ObjectRecord) {
+        let object = self.object_of(record, self.recency.stamps(1));
+        if let Published::Fresh = self.index.publish(Arc::clone(&object)) {
+            self.admit(&object);
+        }
+    }
+
+    /// The object a record describes; replicas on segments that are not known are left out.
+    fn object_of(&self, record: &ObjectRecord, stamp: u64) -> Arc<Object> {
         let table = self.segments.table();
         let replica =
             |place: &ReplicaPlace| table.get(place.segment).map(|s| Replica { segment: s.clone(), extents: place.extents.clone().into() });
         let replicas: Box<[Replica]> = record.replicas.iter().filter_map(replica).collect();
         let key = KeyRef::new(record.tenant, &record.key).to_owned();
-        (!replicas.is_empty()).then(|| Object::new(key, record.version, record.size, record.checksum, record.pin, replicas, stamp))
+        let mut object = Object::new(key, record.version, record.size, record.checksum, record.pin, replicas, stamp);
+        object.wanted = record.wanted;
+        Arc::new(object)
     }
 
     pub(crate) fn is_leading(&self) -> bool {
@@ -315,6 +327,7 @@ impl State {
             checksum: object.checksum,
             pin: object.pin,
             replicas: places(&here),
+            wanted: object.wanted,
         }
     }
 }
@@ -337,6 +350,6 @@ pub fn places(replicas: &[Replica]) -> Vec<ReplicaPlace> {
     replicas.iter().map(|r| ReplicaPlace { segment: r.segment.id(), extents: r.extents.to_vec() }).collect()
 }
 
-fn unknown_segment(segment: perilune_protocol::SegmentId) -> Applied {
+pub(crate) fn unknown_segment(segment: perilune_protocol::SegmentId) -> Applied {
     Applied::Refused(FaultCode::SegmentNotFound.with(format!("segment {segment} is not mounted")))
 }

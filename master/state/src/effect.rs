@@ -2,12 +2,13 @@
 //! it can only find that the world moved on and do nothing.
 
 use perilune_protocol::{ObjectKey, Pin, ReplicaPlace, SegmentDesc, SegmentId, TenantId, Tso};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// The first byte of every stored effect. A reader of a newer release still knows all older ones.
 ///
-/// 2: settings.
-const VERSION: u8 = 2;
+/// 2: settings. 3: an object remembers how many copies were wanted, and its copies change.
+const VERSION: u8 = 3;
 
 /// One change of what must outlive the leader.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,6 +56,22 @@ pub enum Effect {
         /// What it is from now on; `None`: as if it had never been set.
         value: Option<String>,
     },
+    /// Copies of an object came and went; nothing when this version of it is gone, or the segment of the new copy.
+    ///
+    /// Each says what there is on one segment from now on, whatever was there before, so any number of them applied once more, in order,
+    /// to an object that has seen some of them ends where it was.
+    Replicas {
+        /// Whose.
+        tenant: TenantId,
+        /// Which.
+        key: ObjectKey,
+        /// Which version of it.
+        version: Tso,
+        /// A copy that was written and verified.
+        add: Option<ReplicaPlace>,
+        /// Where there is none any more.
+        drop: Option<SegmentId>,
+    },
 }
 
 /// An object as it is stored.
@@ -74,6 +91,28 @@ pub struct ObjectRecord {
     pub pin: Pin,
     /// Where the copies are.
     pub replicas: Vec<ReplicaPlace>,
+    /// How many copies whoever put it asked for.
+    pub wanted: u8,
+}
+
+/// The same as it was stored until version 2: as many copies are wanted as there are.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct ObjectRecordV2 {
+    tenant: TenantId,
+    key: ObjectKey,
+    version: Tso,
+    size: u64,
+    checksum: u64,
+    pin: Pin,
+    replicas: Vec<ReplicaPlace>,
+}
+
+impl From<ObjectRecordV2> for ObjectRecord {
+    fn from(old: ObjectRecordV2) -> Self {
+        let ObjectRecordV2 { tenant, key, version, size, checksum, pin, replicas } = old;
+        let wanted = u8::try_from(replicas.len()).unwrap_or(u8::MAX);
+        Self { tenant, key, version, size, checksum, pin, replicas, wanted }
+    }
 }
 
 /// Why an object left.
@@ -85,6 +124,8 @@ pub enum RemoveReason {
     Evicted,
     /// Its last replica went with its segment.
     Orphaned,
+    /// The bytes of its last replica were not what was put.
+    Damaged,
 }
 
 /// Bytes that are not an effect.
@@ -109,11 +150,16 @@ impl Effect {
     pub fn decode(bytes: &[u8]) -> Result<Self, EffectError> {
         match bytes.split_first() {
             None => Err(EffectError::Body("no bytes".into())),
-            // What came with later versions was added behind what there was, so one reader serves all.
-            Some((1..=VERSION, body)) => postcard::from_bytes(body).map_err(|e| EffectError::Body(e.to_string())),
+            // The first kind of effect is a commit; what else came with later versions was added behind what there was.
+            Some((1..=2, [0, record @ ..])) => read::<ObjectRecordV2>(record).map(|record| Self::Commit(record.into())),
+            Some((1..=VERSION, body)) => read(body),
             Some((&other, _)) => Err(EffectError::Version(other)),
         }
     }
+}
+
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, EffectError> {
+    postcard::from_bytes(body).map_err(|e| EffectError::Body(e.to_string()))
 }
 
 #[cfg(test)]
@@ -137,5 +183,13 @@ mod tests {
     #[test]
     fn bytes_of_the_first_release_are_still_read() {
         assert_eq!(Effect::decode(include_bytes!("../tests/old/effect_v1.bin")), Ok(sample()));
+    }
+
+    /// Bytes that the release before wrote for a commit of two copies.
+    #[test]
+    fn an_object_of_version_2_wants_as_many_copies_as_it_has() {
+        let Ok(Effect::Commit(record)) = Effect::decode(include_bytes!("../tests/old/commit_v2.bin")) else { panic!("not a commit") };
+        assert_eq!((record.key, record.version, record.size, record.checksum), ("model/layer0/block42".into(), Tso(77), 5000, 7));
+        assert_eq!((record.replicas.len(), record.wanted), (2, 2));
     }
 }

@@ -22,6 +22,7 @@ pub mod effect;
 pub mod objects;
 pub mod place;
 pub mod read;
+pub mod replicas;
 pub mod segments;
 pub mod settings;
 pub mod snapshot;

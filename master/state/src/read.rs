@@ -36,22 +36,51 @@ impl State {
 
     /// Where an object is, without a lease and without counting as a use.
     pub fn peek(&self, tenant: TenantId, key: &ObjectKey) -> Result<ObjectPlace, Fault> {
-        match self.index.get(KeyRef::new(tenant, key)) {
-            Some(object) if object.readable() => Ok(object.place(0)),
-            _ => Err(self.absent(tenant, key)),
-        }
+        self.readable(KeyRef::new(tenant, key)).map(|object| object.place(0)).ok_or_else(|| self.absent(tenant, key))
     }
 
     /// Visits the readable objects of a tenant.
     pub fn for_each(&self, tenant: TenantId, visit: &mut dyn FnMut(&Arc<Object>) -> ControlFlow<()>) {
         self.index.for_each(&mut |object| {
-            if object.key.as_ref().tenant == tenant && object.readable() { visit(object) } else { ControlFlow::Continue(()) }
+            let ours = object.key.as_ref().tenant == tenant;
+            let found = if ours { self.readable_form(object.clone()) } else { None };
+            found.map_or(ControlFlow::Continue(()), |object| visit(&object))
         });
     }
 
     fn leased(&self, tenant: TenantId, key: &ObjectKey, now: MonotonicMs, stamp: u64) -> Option<Arc<Object>> {
-        let object = self.index.get(KeyRef::new(tenant, key))?;
-        object.grant(now + self.rules.lease_ms, stamp).then_some(object)
+        let mut object = self.index.get(KeyRef::new(tenant, key))?;
+        while !object.grant(now + self.rules.lease_ms, stamp) {
+            object = self.successor(&object)?;
+        }
+        Some(object)
+    }
+
+    /// What took the place of an object while somebody looked at it: the next version, or itself with other copies.
+    pub(crate) fn successor(&self, object: &Arc<Object>) -> Option<Arc<Object>> {
+        // Whatever replaces an object is in the index before the object is condemned.
+        if object.is_condemned() { self.index.get(object.key.as_ref()).filter(|next| !Arc::ptr_eq(next, object)) } else { None }
+    }
+
+    /// The object of a key, unless it is being removed.
+    pub fn standing(&self, key: KeyRef<'_>) -> Option<Arc<Object>> {
+        let mut object = self.index.get(key)?;
+        while object.is_condemned() {
+            object = self.successor(&object)?;
+        }
+        Some(object)
+    }
+
+    /// The object of a key, if it can be read.
+    pub(crate) fn readable(&self, key: KeyRef<'_>) -> Option<Arc<Object>> {
+        self.readable_form(self.index.get(key)?)
+    }
+
+    fn readable_form(&self, mut object: Arc<Object>) -> Option<Arc<Object>> {
+        while !object.readable() {
+            object = self.successor(&object)?;
+        }
+        Some(object)
     }
 
     /// Why an object cannot be read.
@@ -60,8 +89,8 @@ impl State {
             return fault;
         }
         let at = KeyRef::new(tenant, key);
-        match self.index.get(at) {
-            Some(object) if !object.is_condemned() => {
+        match self.standing(at) {
+            Some(_) => {
                 FaultCode::NoReadableReplica.with(format!("{key}: the nodes that hold its copies are lost; it returns when they do"))
             }
             _ if self.puts.get(at).is_some() => FaultCode::ObjectNotFound.with(format!("{key}: being put, not yet published")),

@@ -3,7 +3,7 @@
 //! The map is replaced whole by the apply loop, its only writer; readers take the present one and never wait.
 
 use arc_swap::ArcSwap;
-use perilune_protocol::{Fault, FaultCode};
+use perilune_protocol::{ByteSize, Fault, FaultCode};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -13,6 +13,11 @@ pub const KEY_BYTES_MAX: usize = 256;
 pub const VALUE_BYTES_MAX: usize = 16 << 10;
 /// Most settings there may be.
 pub const SETTINGS_MAX: usize = 1024;
+
+/// Bytes a second that background work may move, over all nodes.
+pub const JOB_BYTES_PER_SECOND: &str = "job_bytes_per_second";
+/// What it may move when nobody has said otherwise: a repair is done in minutes, and users keep most of any network.
+pub const JOB_BYTES_PER_SECOND_DEFAULT: u64 = 256 << 20;
 
 /// Names and values, in the order of names.
 pub type SettingMap = BTreeMap<String, String>;
@@ -38,6 +43,12 @@ impl Settings {
     /// Whether this kind of work is to be done.
     pub fn on(&self, switch: Switch) -> bool {
         self.map.load().get(switch.key()).map_or(Some(switch.default()), |value| is_on(value)).unwrap_or(false)
+    }
+
+    /// Bytes a second that background work may move.
+    pub fn job_bytes_per_second(&self) -> u64 {
+        let set = self.map.load().get(JOB_BYTES_PER_SECOND).and_then(|value| rate(value));
+        set.unwrap_or(JOB_BYTES_PER_SECOND_DEFAULT)
     }
 
     /// Apply: one setting; `None` takes it back.
@@ -72,6 +83,9 @@ impl Settings {
         }
         if switch.is_some() && is_on(value).is_none() {
             return wrong(format!("{key} is a switch: Enable or Disable, not {value:?}"));
+        }
+        if key == JOB_BYTES_PER_SECOND && rate(value).is_none() {
+            return wrong(format!("{key} is a size of at least 1, such as 256MiB, not {value:?}"));
         }
         let map = self.map.load();
         if switch.is_none() && map.len() >= SETTINGS_MAX && !map.contains_key(key) {
@@ -131,6 +145,10 @@ pub fn word(on: bool) -> &'static str {
     if on { "Enable" } else { "Disable" }
 }
 
+fn rate(value: &str) -> Option<u64> {
+    value.parse::<ByteSize>().ok().map(|size| size.0).filter(|bytes| *bytes > 0)
+}
+
 fn is_on(value: &str) -> Option<bool> {
     let any = |words: [&str; 2]| words.iter().any(|w| value.eq_ignore_ascii_case(w));
     if any(["enable", "true"]) { Some(true) } else { any(["disable", "false"]).then_some(false) }
@@ -161,6 +179,11 @@ mod tests {
     fn what_cannot_be_is_refused() {
         let settings = Settings::default();
         assert!(settings.check("balance", Some("perhaps")).is_err());
+        assert!(settings.check(JOB_BYTES_PER_SECOND, Some("fast")).is_err());
+        assert!(settings.check(JOB_BYTES_PER_SECOND, Some("0")).is_err());
+        settings.set(JOB_BYTES_PER_SECOND.into(), Some("64KiB".into()));
+        assert_eq!(settings.job_bytes_per_second(), 65_536);
+        settings.set(JOB_BYTES_PER_SECOND.into(), None);
         assert!(settings.check("", Some("x")).is_err());
         assert!(settings.check("anything", Some(&"x".repeat(VALUE_BYTES_MAX + 1))).is_err());
         assert_eq!(settings.check("anything", Some("x")), Ok("anything"));

@@ -3,10 +3,10 @@
 //! `[u32 length][postcard of Chunk]` repeated, little endian, ended by an empty chunk. The envelope (version, checksums,
 //! index) is the log's. Segments come first, settings, then objects as they are met: an object that changes while the stream is
 //! written may appear in either form, and the entries after the snapshot's index bring both to the same end, because
-//! publishing goes by version and removal names its version.
+//! publishing goes by version, removal names its version, and a change of copies says for a segment what there is from then on.
 
 use crate::apply::State;
-use crate::effect::{Effect, ObjectRecord};
+use crate::effect::{Effect, ObjectRecord, ObjectRecordV2};
 use crate::settings::SettingMap;
 use perilune_protocol::{SegmentDesc, SegmentId, Tso};
 use serde::{Deserialize, Serialize};
@@ -21,10 +21,15 @@ const CHUNK_BYTES_MAX: u32 = 64 << 20;
 
 #[derive(Serialize, Deserialize)]
 enum Chunk {
-    Head { tso_limit: Tso, segments: Vec<SegmentRecord> },
-    Objects(Vec<ObjectRecord>),
+    Head {
+        tso_limit: Tso,
+        segments: Vec<SegmentRecord>,
+    },
+    /// As they were written until effects of version 2.
+    ObjectsV2(Vec<ObjectRecordV2>),
     End,
     Settings(SettingMap),
+    Objects(Vec<ObjectRecord>),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -87,7 +92,7 @@ pub fn copy(state: &State) -> State {
     enter(&fresh, head(state));
     enter(&fresh, settings(state));
     state.index.for_each(&mut |object| {
-        fresh.apply(Effect::Commit(State::record_of(object)), 0);
+        fresh.adopt(&State::record_of(object));
         ControlFlow::Continue(())
     });
     fresh
@@ -106,11 +111,8 @@ fn enter(state: &State, chunk: Chunk) {
                 }
             }
         }
-        Chunk::Objects(records) => {
-            for record in records {
-                state.apply(Effect::Commit(record), 0);
-            }
-        }
+        Chunk::ObjectsV2(records) => records.into_iter().for_each(|record| state.adopt(&record.into())),
+        Chunk::Objects(records) => records.iter().for_each(|record| state.adopt(record)),
         Chunk::Settings(map) => state.settings.replace(map),
         Chunk::End => {}
     }

@@ -91,7 +91,7 @@ impl State {
         key.check()?;
         check_put(key, size, config)?;
         let at = KeyRef::new(stamp.tenant, key);
-        if !config.upsert && self.index.get(at).is_some_and(|o| o.readable()) {
+        if !config.upsert && self.readable(at).is_some() {
             return Err(exists(key, "exists already").into());
         }
         if let Some(other) = self.puts.get(at) {
@@ -104,7 +104,7 @@ impl State {
             self.discard(&other, stamp.now);
         }
         let replicas = self.allocate(size, config, stamp)?;
-        let put = Arc::new(Put::new(at.to_owned(), version, size, config.pin, replicas, stamp));
+        let put = Arc::new(Put::new(at.to_owned(), version, size, config, replicas, stamp));
         match self.puts.begin(put.clone()) {
             Ok(()) => Ok(grant(&put)),
             Err(other) => {
@@ -131,6 +131,7 @@ impl State {
                 checksum,
                 pin: put.pin,
                 replicas: places(&put.replicas),
+                wanted: put.wanted,
             }))),
             Some((Ending::Again, _)) => Ok(PutEnding::Underway),
             _ if self.index.get(at).is_some_and(|o| o.version == version) => Ok(PutEnding::Published),
@@ -172,20 +173,22 @@ impl State {
     /// Condemns an object and gives the removal to propose.
     pub fn remove(&self, tenant: TenantId, key: &ObjectKey, force: bool, now: MonotonicMs) -> Result<Effect, Fault> {
         key.check()?;
-        let found = self.index.get(KeyRef::new(tenant, key)).filter(|o| !o.is_condemned());
-        let object = found.ok_or_else(|| self.absent(tenant, key))?;
+        let object = self.standing(KeyRef::new(tenant, key)).ok_or_else(|| self.absent(tenant, key))?;
         self.condemn(&object, force, now)
     }
 
     /// The same for an object in hand.
-    pub fn condemn(&self, object: &Object, force: bool, now: MonotonicMs) -> Result<Effect, Fault> {
+    pub fn condemn(&self, object: &Arc<Object>, force: bool, now: MonotonicMs) -> Result<Effect, Fault> {
         let leased = |until| {
             let left = MonotonicMs::saturating_sub(until, now);
             FaultCode::ObjectLeased
                 .with(format!("{}: a reader's lease runs for another {left} ms; wait, or use force", object.key.to_object_key()))
         };
-        object.condemn(now, force).map_err(leased)?;
-        Ok(Self::removal(object, RemoveReason::Removed))
+        let mut object = Arc::clone(object);
+        while let Err(until) = object.condemn(now, force) {
+            object = self.successor(&object).filter(|next| next.version == object.version).ok_or_else(|| leased(until))?;
+        }
+        Ok(Self::removal(&object, RemoveReason::Removed))
     }
 
     fn discard(&self, put: &Put, now: MonotonicMs) -> bool {
@@ -203,7 +206,6 @@ impl State {
         let mut candidates: Vec<Arc<Segment>> = self.segments.table().iter().filter(|s| s.allocatable()).cloned().collect();
         self.check_segments(&candidates, size, config)?;
         place::order(&mut candidates, self.rules.placement, config, stamp.host, stamp.draw);
-        let extents_max = if size < SMALL_BYTES { EXTENTS_SMALL } else { EXTENTS_LARGE };
         let mut taken: Vec<Replica> = Vec::with_capacity(wanted);
         // Two rounds: first one segment per node, then any segment that is not yet used.
         for distinct_nodes in [true, false] {
@@ -212,7 +214,7 @@ impl State {
                 if taken.len() == wanted || taken.iter().any(used) {
                     continue;
                 }
-                match segment.space().allocate(size, extents_max) {
+                match segment.space().allocate(size, extents_max(size)) {
                     Ok(extents) => taken.push(Replica { segment: segment.clone(), extents: extents.into() }),
                     // Not a worse segment instead: a fresh node would never be placed on.
                     Err(AllocError::Window) => {
@@ -280,9 +282,14 @@ fn free(replicas: &[Replica]) {
     }
 }
 
+/// Pieces a value may be kept in.
+pub(crate) fn extents_max(size: u64) -> usize {
+    if size < SMALL_BYTES { EXTENTS_SMALL } else { EXTENTS_LARGE }
+}
+
 /// Windows grow by a 64th of the segment: few log entries, little to quarantine after a crash. By 4 MiB at least, since the
 /// space rounds them down to frames of up to 2 MiB and each must get further than the last.
-fn next_window(segment: &Segment, size: u64) -> u64 {
+pub(crate) fn next_window(segment: &Segment, size: u64) -> u64 {
     let capacity = segment.desc().size;
     let step = (capacity / 64).max(4 << 20).max(2 * size);
     segment.space().limit().saturating_add(step).min(capacity)

@@ -7,6 +7,7 @@ use perilune_master::log::{LogStatus, Role};
 use perilune_master::observe::{Metrics, Observed};
 use perilune_protocol::access::Access;
 use perilune_protocol::rpc::cluster::{ClusterStat, NodeState};
+use perilune_protocol::rpc::job::{JobCounts, JobState};
 use perilune_protocol::rpc::segment::SegmentState;
 use perilune_protocol::*;
 use std::collections::BTreeMap;
@@ -95,6 +96,11 @@ impl Observed for Small {
             segments: 1,
         };
         vec![node("ALIVE"), node("LOST")]
+    }
+
+    fn jobs(&self) -> Vec<JobState> {
+        let counts = JobCounts { copied: 3, copied_bytes: 4096, ..JobCounts::default() };
+        vec![JobState { job: "balance".into(), on: true, state: "working".into(), permille: 250, counts, ..JobState::default() }]
     }
 
     fn soft_pins(&self) -> u64 {

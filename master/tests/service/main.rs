@@ -3,6 +3,7 @@
 mod access;
 mod frames;
 mod group;
+mod jobs;
 mod restart;
 
 use perilune_master::{Master, MasterConfig};

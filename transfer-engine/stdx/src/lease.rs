@@ -65,6 +65,14 @@ impl LeaseWord {
         (before & CONDEMNED == 0).then_some(before)
     }
 
+    /// Takes over a promise until `until` (ms) that another word made for the same thing; a condemned word honours it too.
+    pub fn inherit(&self, until: u64) {
+        let until = until.min(CONDEMNED - 1);
+        // Acquire and Release: see `grant`. The closure always gives a value.
+        let _ =
+            self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| Some((word & CONDEMNED) | (word & !CONDEMNED).max(until)));
+    }
+
     /// Until when (ms) reading was promised; stays readable after the condemnation.
     pub fn until(&self) -> u64 {
         // Acquire pairs with the Release of the last change.
@@ -106,6 +114,28 @@ mod tests {
         let forced = LeaseWord::new();
         assert!(forced.grant(7));
         assert_eq!((forced.condemn_by_force(), forced.condemn_by_force()), (Some(7), None));
+    }
+
+    /// Guards against a lease that was granted on a word while another took its place: whoever is refused finds the other, and the last
+    /// to be condemned knows every promise.
+    #[test]
+    fn a_word_that_takes_anothers_place_honours_what_that_one_promised() {
+        model(|| {
+            let (old, new) = (Arc::new(LeaseWord::new()), Arc::new(LeaseWord::new()));
+            let granter = {
+                let (old, new) = (Arc::clone(&old), Arc::clone(&new));
+                thread::spawn(move || old.grant(20) || new.grant(20))
+            };
+            assert!(new.grant(old.until()));
+            old.condemn_by_force();
+            new.inherit(old.until());
+            let until = new.condemn_by_force().expect("nobody else condemns");
+            if granter.join().unwrap() {
+                assert!(until == 20 || new.until() == 20, "granted and forgotten");
+            } else {
+                assert_eq!(until, 0);
+            }
+        });
     }
 
     /// Guards against a lease that is granted but not honoured: either the grant is refused, or whoever condemned knows its time.

@@ -6,6 +6,7 @@ mod completions;
 mod dev;
 mod exists;
 mod get;
+mod jobs;
 mod ls;
 mod man;
 mod master;
@@ -41,6 +42,7 @@ pub(crate) enum Command {
     Segments(segments::Segments),
     Nodes(nodes::Nodes),
     Members(members::Members),
+    Jobs(jobs::Jobs),
     Replay(Box<replay::Replay>),
     Bench(bench::Bench),
     Completions(completions::Completions),
@@ -64,6 +66,7 @@ impl Command {
             Self::Segments(c) => c.run(global),
             Self::Nodes(c) => c.run(global),
             Self::Members(c) => c.run(global),
+            Self::Jobs(c) => c.run(global),
             Self::Replay(c) => c.run(global),
             Self::Bench(c) => c.run(global),
             Self::Completions(c) => c.run(),

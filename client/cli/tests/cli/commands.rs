@@ -132,3 +132,34 @@ fn settings_come_from_the_command_line_the_environment_and_the_file_in_this_orde
     assert!(with_file(perilune().arg("nodes").env("PERILUNE_MASTER", &dev.rpc)).status.success(), "the environment");
     assert_eq!(with_file(perilune().args(["nodes", "--master", "127.0.0.1:1"]).env("PERILUNE_MASTER", &dev.rpc)).status.code(), Some(1));
 }
+
+#[test]
+fn jobs_are_listed_and_switched() {
+    let dir = tempfile::tempdir().unwrap();
+    let dev = Dev::start(dir.path());
+    let balance = |field: &str| {
+        let jobs = dev.json(&["jobs"]);
+        assert_eq!(jobs.len(), 6, "{jobs:?}");
+        jobs.iter().find(|job| job["job"] == "balance").unwrap()[field].clone()
+    };
+    assert_eq!((balance("on"), balance("state")), (false.into(), "off".into()));
+    dev.ok(&["jobs", "enable", "balance"]);
+    wait_for("the job is on", || (balance("on") == true).then_some(()));
+    assert!(fetch(&dev.http, "/metrics").contains("perilune_job_enabled{job=\"balance\"} 1"));
+    let table = dev.ok(&["jobs"]);
+    assert!(table.contains("vol_inspect") && table.contains("there is no cold tier yet"), "{table}");
+    dev.ok(&["jobs", "disable", "balance"]);
+    wait_for("the job is off", || (balance("state") == "off").then_some(()));
+    let unknown = dev.run(&["jobs", "enable", "everything"]);
+    assert!(
+        !unknown.status.success() && said(&unknown).contains("there is no job `everything`; there are disk_repair, balance"),
+        "{}",
+        said(&unknown)
+    );
+    dev.ok(&["jobs", "rate", "64MiB"]);
+    for (wrong, exit) in
+        [(&["jobs", "enable"][..], 2), (&["jobs", "rate", "fast"], 2), (&["jobs", "rate", "0"], 1), (&["jobs", "stop", "x"], 2)]
+    {
+        assert_eq!(dev.run(wrong).status.code(), Some(exit), "{wrong:?}");
+    }
+}

@@ -12,7 +12,7 @@ pub(crate) const CLUSTER: &str = "6f0f5a0e-3c1c-4a5e-9d55-0d4f1c7a2b11";
 pub(crate) struct Process(pub(crate) Child);
 
 impl Process {
-    fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.0.id().cast_signed()), signal).unwrap();
     }
 }
@@ -49,10 +49,20 @@ pub(crate) fn master(group: u8, dir: &Path, nth: usize) -> Process {
     process
 }
 
-fn role(nth: usize) -> Option<String> {
+/// Where clients of a group call.
+pub(crate) fn all(group: u8) -> String {
+    (1..=3).map(|nth| at(group, 10_000 + nth)).collect::<Vec<_>>().join(",")
+}
+
+/// Which master of a group leads.
+pub(crate) fn leader(group: u8) -> usize {
+    wait_for("a leader", || (1..=3).find(|nth| role(group, *nth).as_deref() == Some("leader")))
+}
+
+fn role(group: u8, nth: usize) -> Option<String> {
     let config = ureq::Agent::config_builder().timeout_global(Some(std::time::Duration::from_millis(300))).build();
     let agent: ureq::Agent = config.into();
-    agent.get(format!("http://{}/role", at(GROUP, 30_000 + nth))).call().ok()?.body_mut().read_to_string().ok()
+    agent.get(format!("http://{}/role", at(group, 30_000 + nth))).call().ok()?.body_mut().read_to_string().ok()
 }
 
 pub(crate) struct Shared(pub(crate) PathBuf);
@@ -67,7 +77,7 @@ impl Drop for Shared {
 fn leaders_are_killed_and_stopped_under_load_and_every_acknowledged_block_is_read() {
     let dir = tempfile::tempdir().unwrap();
     let mut masters: Vec<Process> = (1..=3).map(|nth| master(GROUP, dir.path(), nth)).collect();
-    let all = (1..=3).map(|nth| at(GROUP, 10_000 + nth)).collect::<Vec<_>>().join(",");
+    let all = all(GROUP);
     let shared = Shared(dir.path().join("node"));
     let ready = dir.path().join("ready-node");
     let mut store = perilune();
@@ -102,15 +112,14 @@ fn leaders_are_killed_and_stopped_under_load_and_every_acknowledged_block_is_rea
             (lines() >= aim).then_some(())
         });
     };
-    let leader = || wait_for("a leader", || (1..=3).find(|nth| role(*nth).as_deref() == Some("leader")));
     goes_on(&mut replay);
     for _ in 0..2 {
-        let killed = leader();
+        let killed = leader(GROUP);
         masters[killed - 1].signal(Signal::SIGKILL);
         goes_on(&mut replay);
         masters[killed - 1] = master(GROUP, dir.path(), killed);
         goes_on(&mut replay);
-        let stopped = leader();
+        let stopped = leader(GROUP);
         masters[stopped - 1].signal(Signal::SIGSTOP);
         goes_on(&mut replay);
         masters[stopped - 1].signal(Signal::SIGCONT);

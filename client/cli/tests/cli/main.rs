@@ -8,6 +8,7 @@ mod crash;
 mod group;
 #[path = "../harness/mod.rs"]
 mod harness;
+mod jobs;
 mod members;
 mod restore;
 mod status;

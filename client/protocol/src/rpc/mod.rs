@@ -4,10 +4,12 @@
 //! Bodies are postcard: compact, and total on any bytes.
 
 pub mod cluster;
+pub mod job;
 pub mod member;
 pub mod object;
 pub mod segment;
 pub mod session;
+pub mod work;
 
 use crate::frame::{self, Kind};
 use crate::{Fault, FaultCode, Outcome};

@@ -7,12 +7,14 @@ use std::sync::Arc;
 
 /// What the rest of the brain needs of an index, so that a better one can replace it.
 ///
-/// Lookups run on any thread at any time. `publish` and `remove` are called by the apply loop only.
+/// Lookups run on any thread at any time. `publish`, `replace` and `remove` are called by the apply loop only.
 pub trait ObjectIndex: Send + Sync {
     /// The object of a key.
     fn get(&self, key: KeyRef<'_>) -> Option<Arc<Object>>;
     /// Makes a version visible unless a newer one is.
     fn publish(&self, object: Arc<Object>) -> Published;
+    /// Puts another form of the version that is there in its place; no lookup finds neither.
+    fn replace(&self, object: Arc<Object>);
     /// Takes this version out, if it is the one that is there.
     fn remove(&self, key: KeyRef<'_>, version: Tso) -> Option<Arc<Object>>;
     /// How many objects there are; approximate while they change.
@@ -58,6 +60,10 @@ impl ObjectIndex for PapayaIndex {
             Some(old) => Published::Replaced(old.clone()),
             None => Published::Fresh,
         }
+    }
+
+    fn replace(&self, object: Arc<Object>) {
+        self.map.pin().insert(object.key.clone(), object);
     }
 
     fn remove(&self, key: KeyRef<'_>, version: Tso) -> Option<Arc<Object>> {

@@ -13,10 +13,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Limbo {
     inbox: SegQueue<Held>,
     /// Sorted by time. Only the worker that sweeps takes this mutex.
-    waiting: Mutex<BTreeMap<(MonotonicMs, u64), Held>>,
+    waiting: Mutex<Waiting>,
     sequence: AtomicU64,
     bytes: AtomicU64,
 }
+
+#[derive(Default)]
+struct Waiting {
+    promised: Queue,
+    abandoned: Queue,
+}
+
+type Queue = BTreeMap<(MonotonicMs, u64), Held>;
 
 /// Why space waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,27 +62,24 @@ impl Limbo {
             return;
         }
         self.bytes.fetch_add(bytes(replicas), Ordering::Relaxed);
+        for replica in replicas {
+            replica.segment.leaving(bytes(std::slice::from_ref(replica)) as i64);
+        }
         self.inbox.push(Held { until, why, replicas: replicas.into() });
     }
 
-    /// Frees what is due.
-    pub fn sweep(&self, now: MonotonicMs) -> Freed {
+    /// Frees what is due; what writers abandoned only with `leftovers`.
+    pub fn sweep(&self, now: MonotonicMs, leftovers: bool) -> Freed {
         let mut waiting = self.waiting.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let Waiting { promised, abandoned } = &mut *waiting;
         while let Some(held) = self.inbox.pop() {
-            waiting.insert((held.until, self.sequence.fetch_add(1, Ordering::Relaxed)), held);
+            let queue = if held.why == Why::Abandoned { &mut *abandoned } else { &mut *promised };
+            queue.insert((held.until, self.sequence.fetch_add(1, Ordering::Relaxed)), held);
         }
         let mut freed = Freed::default();
-        while let Some(first) = waiting.first_entry() {
-            if first.key().0 > now {
-                break;
-            }
-            let held = first.remove();
-            freed.bytes += bytes(&held.replicas);
-            if held.why == Why::Abandoned {
-                freed.puts += 1;
-                freed.put_bytes += bytes(&held.replicas);
-            }
-            free(&held.replicas);
+        freed.take_due(promised, now);
+        if leftovers {
+            freed.take_due(abandoned, now);
         }
         self.bytes.fetch_sub(freed.bytes, Ordering::Relaxed);
         freed
@@ -83,6 +88,26 @@ impl Limbo {
     /// Bytes that wait.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
+    }
+}
+
+impl Freed {
+    fn take_due(&mut self, queue: &mut Queue, now: MonotonicMs) {
+        while let Some(first) = queue.first_entry() {
+            if first.key().0 > now {
+                break;
+            }
+            let held = first.remove();
+            self.bytes += bytes(&held.replicas);
+            if held.why == Why::Abandoned {
+                self.puts += 1;
+                self.put_bytes += bytes(&held.replicas);
+            }
+            for replica in &held.replicas {
+                replica.segment.leaving(-(bytes(std::slice::from_ref(replica)) as i64));
+            }
+            free(&held.replicas);
+        }
     }
 }
 

@@ -1,9 +1,9 @@
-//! One object: an immutable value with two soft words, replaced whole by the next version.
+//! One object: an immutable value with two soft words, replaced whole by the next version, or by itself with other copies.
 
 use super::Key;
 use crate::MonotonicMs;
 use crate::segments::{Reach, Segment};
-use perilune_protocol::{Extent, ObjectPlace, Pin, ReplicaPlace, Tso};
+use perilune_protocol::{Extent, ObjectPlace, Pin, ReplicaPlace, SegmentId, Tso};
 use perilune_stdx::lease::LeaseWord;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,7 +21,7 @@ pub struct Replica {
 ///
 /// | word | written by | meaning |
 /// |---|---|---|
-/// | `lease` | readers extend it; whoever removes the object condemns it | readable until, also after it was condemned |
+/// | `lease` | readers extend it; whoever removes or replaces the object condemns it | readable until, also after it was condemned |
 /// | `touched` | readers; the evictor compares | stamp of the last use |
 pub struct Object {
     /// The key.
@@ -34,16 +34,47 @@ pub struct Object {
     pub checksum: u64,
     /// Resistance to eviction.
     pub pin: Pin,
-    /// The copies.
+    /// How many copies whoever put it asked for.
+    pub wanted: u8,
+    /// The copies. None at all only on a member that has yet to be told where they went.
     pub replicas: Box<[Replica]>,
     lease: LeaseWord,
     touched: AtomicU64,
 }
 
 impl Object {
-    /// A new version, not leased, last used at stamp `touched`.
+    /// A new version, not leased, last used at stamp `touched`; as many copies are wanted as there are.
     pub fn new(key: Key, version: Tso, size: u64, checksum: u64, pin: Pin, replicas: Box<[Replica]>, touched: u64) -> Self {
-        Self { key, version, size, checksum, pin, replicas, lease: LeaseWord::new(), touched: AtomicU64::new(touched) }
+        let wanted = u8::try_from(replicas.len()).unwrap_or(u8::MAX);
+        Self { key, version, size, checksum, pin, wanted, replicas, lease: LeaseWord::new(), touched: AtomicU64::new(touched) }
+    }
+
+    /// The same version with other copies, leased and used as this one was until now; condemned if this one is.
+    pub(crate) fn with_replicas(&self, replicas: Box<[Replica]>) -> Self {
+        let Self { version, size, checksum, pin, wanted, .. } = *self;
+        let (lease, touched) = (LeaseWord::new(), AtomicU64::new(self.touched()));
+        lease.grant(self.lease.until());
+        if self.lease.is_condemned() {
+            lease.condemn_by_force();
+        }
+        Self { key: self.key.clone(), version, size, checksum, pin, wanted, replicas, lease, touched }
+    }
+
+    /// Apply: this form is visible in the place of `old`, which shall promise nothing more. What it promised holds here as well, and if
+    /// somebody condemned it meanwhile, that is true of this form. Gives the end of the last lease on `old`.
+    pub(crate) fn succeed(&self, old: &Self) -> MonotonicMs {
+        if old.lease.condemn_by_force().is_none() {
+            self.lease.condemn_by_force();
+        }
+        let until = old.lease.until();
+        self.lease.inherit(until);
+        self.touched.fetch_max(old.touched(), Ordering::Relaxed);
+        until
+    }
+
+    /// The copy on this segment.
+    pub fn replica_on(&self, segment: SegmentId) -> Option<&Replica> {
+        self.replicas.iter().find(|r| r.segment.id() == segment)
     }
 
     /// Whether a copy can be read now.

@@ -10,7 +10,7 @@
 use super::{Key, KeyRef, Replica};
 use crate::MonotonicMs;
 use crate::write::Stamp;
-use perilune_protocol::{Pin, Tso, WriterId};
+use perilune_protocol::{Pin, PutConfig, SegmentId, Tso, WriterId};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
@@ -39,6 +39,8 @@ pub struct Put {
     pub size: u64,
     /// Resistance to eviction.
     pub pin: Pin,
+    /// How many copies were asked for.
+    pub wanted: u8,
     /// Where the writer writes.
     pub replicas: Box<[Replica]>,
     writer: WriterId,
@@ -50,9 +52,9 @@ pub struct Put {
 
 impl Put {
     /// A put that starts now.
-    pub fn new(key: Key, version: Tso, size: u64, pin: Pin, replicas: Box<[Replica]>, stamp: Stamp<'_>) -> Self {
-        let started = AtomicU64::new(stamp.now);
-        Self { key, version, size, pin, replicas, writer: stamp.writer, started, state: AtomicU8::new(WRITING) }
+    pub fn new(key: Key, version: Tso, size: u64, config: &PutConfig, replicas: Box<[Replica]>, stamp: Stamp<'_>) -> Self {
+        let (pin, wanted, started) = (config.pin, config.replicas, AtomicU64::new(stamp.now));
+        Self { key, version, size, pin, wanted, replicas, writer: stamp.writer, started, state: AtomicU8::new(WRITING) }
     }
 
     /// When room was given, last.
@@ -124,6 +126,11 @@ impl Puts {
     /// Puts that started before `before` and were never ended.
     pub fn abandoned(&self, before: MonotonicMs) -> Vec<Arc<Put>> {
         self.map.pin().values().filter(|p| p.started() < before && p.state.load(Ordering::Acquire) == WRITING).cloned().collect()
+    }
+
+    /// Whether one may be writing to this segment, or was and is not yet published.
+    pub fn any_on(&self, segment: SegmentId) -> bool {
+        self.map.pin().values().any(|put| put.replicas.iter().any(|r| r.segment.id() == segment))
     }
 
     /// How many are in progress.

@@ -19,9 +19,10 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 /// | `desc` | apply (Mount) | everyone |
 /// | `phase`, `drain_until` | apply (Drain, Unmount) | everyone |
 /// | `reach` | the node room | everyone |
+/// | `leaving` | the room of held space | background work |
 /// | `space` | requests and apply, on the leader | requests |
 ///
-/// The three words stand for themselves and publish no other data, so Relaxed suffices; `desc` publishes through `ArcSwap`.
+/// The words stand for themselves and publish no other data, so Relaxed suffices; `desc` publishes through `ArcSwap`.
 pub struct Segment {
     id: SegmentId,
     node: NodeId,
@@ -29,6 +30,7 @@ pub struct Segment {
     phase: AtomicU8,
     reach: AtomicU8,
     drain_until: AtomicU64,
+    leaving: AtomicU64,
     space: Box<dyn Space>,
 }
 
@@ -67,6 +69,7 @@ impl Segment {
             // Suspect, not alive: after a restart the node has yet to say that it is there.
             reach: AtomicU8::new(Reach::Suspect as u8),
             drain_until: AtomicU64::new(MonotonicMs::MAX),
+            leaving: AtomicU64::new(0),
         }
     }
 
@@ -88,6 +91,16 @@ impl Segment {
     /// Its free and used space.
     pub fn space(&self) -> &dyn Space {
         &*self.space
+    }
+
+    /// Bytes on it that nothing needs any more and that may not be reused yet.
+    pub fn held(&self) -> u64 {
+        self.leaving.load(Ordering::Relaxed)
+    }
+
+    /// More of them, or fewer.
+    pub(crate) fn leaving(&self, bytes: i64) {
+        self.leaving.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// Where it is in its life.

@@ -21,9 +21,9 @@ fn force_removes_the_object_but_not_the_bytes_a_reader_was_promised() {
     assert!(leader.exists("k"));
     assert_eq!(leader.remove("k", true), Ok(()));
     assert!(!leader.exists("k"));
-    leader.state.limbo.sweep(leader.now + RULES.lease_ms - 1);
+    leader.state.limbo.sweep(leader.now + RULES.lease_ms - 1, true);
     assert_eq!(leader.used(), MIB);
-    leader.state.limbo.sweep(leader.now + RULES.lease_ms);
+    leader.state.limbo.sweep(leader.now + RULES.lease_ms, true);
     assert_eq!(leader.used(), 0);
 }
 
@@ -36,7 +36,7 @@ fn an_upsert_keeps_the_old_bytes_for_their_readers() {
     assert_ne!(old.replicas, new.replicas, "a published buffer is never overwritten");
     leader.end("k", new.version);
     assert_eq!(leader.used(), 2 * MIB);
-    leader.state.limbo.sweep(leader.now + RULES.lease_ms);
+    leader.state.limbo.sweep(leader.now + RULES.lease_ms, true);
     assert_eq!(leader.used(), MIB);
 }
 

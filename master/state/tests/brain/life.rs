@@ -92,10 +92,10 @@ fn abandoned_space_comes_back_only_after_the_release_time() {
     leader.now += RULES.put_discard_ms + 1;
     assert_eq!(leader.state.discard_abandoned(leader.now).puts, 1);
     leader.now = RULES.put_release_ms;
-    leader.state.limbo.sweep(leader.now);
+    leader.state.limbo.sweep(leader.now, true);
     assert_eq!(leader.used(), MIB);
     leader.now += 1;
-    leader.state.limbo.sweep(leader.now);
+    leader.state.limbo.sweep(leader.now, true);
     assert_eq!(leader.used(), 0);
 }
 
@@ -107,7 +107,7 @@ fn a_revoked_put_gives_its_space_back_after_the_write_deadline() {
     leader.state.put_revoke(TENANT, &key("k"), grant.version, leader.now).unwrap();
     assert_eq!(leader.state.put_end(TENANT, &key("k"), grant.version, 7).unwrap_err().code, FaultCode::InvalidWrite);
     leader.start("k", 100, &PutConfig::default()).expect("the key is free at once");
-    leader.state.limbo.sweep(leader.now + RULES.put_discard_ms);
+    leader.state.limbo.sweep(leader.now + RULES.put_discard_ms, true);
     assert!(leader.used() < MIB);
 }
 

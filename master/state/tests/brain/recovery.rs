@@ -40,7 +40,7 @@ fn space_a_dead_writer_may_still_write_into_is_not_handed_out() {
     assert!(!first.contains(&orphaned.replicas[0].extents[0]), "what was within the window is in quarantine, what lies above is not");
     again.now += RULES.put_discard_ms;
     again.hear(nodes[0], 1);
-    again.state.limbo.sweep(again.now);
+    again.state.limbo.sweep(again.now, true);
     let extents: Vec<_> = (0..14).map(|n| again.put(&format!("n{n}"), MIB).replicas[0].extents[0]).collect();
     assert!(extents.contains(&orphaned.replicas[0].extents[0]), "then it is used again");
 }
@@ -56,7 +56,7 @@ fn leases_of_the_predecessor_are_honoured() {
     let before = again.used();
     again.remove("k", true).unwrap();
     assert_eq!(again.used(), before);
-    again.state.limbo.sweep(1 + RULES.lease_ms);
+    again.state.limbo.sweep(1 + RULES.lease_ms, true);
     assert_eq!(again.used(), before - MIB);
     again.put("own", MIB);
     again.remove("own", false).expect("what this leader published itself it need not hold back");
@@ -100,6 +100,20 @@ fn a_snapshot_taken_in_the_middle_converges() {
 }
 
 #[test]
+fn a_snapshot_of_the_release_before_objects_remembered_what_was_wanted_is_read() {
+    let state = State::new(RULES);
+    snapshot::read(&state, &mut include_bytes!("../old/snapshot_v2.bin").as_slice()).unwrap();
+    let mut wanted = BTreeMap::new();
+    state.index.for_each(&mut |o| {
+        wanted.insert(o.key.to_object_key().to_string(), (o.size, o.replicas.len(), o.wanted));
+        ControlFlow::Continue(())
+    });
+    assert_eq!(wanted, [("double".to_owned(), (70_000, 2, 2)), ("single".to_owned(), (5000, 1, 1))].into());
+    assert_eq!((state.segments.table().len(), state.soft_pins(), state.settings.get("balance").as_deref()), (2, 1, Some("Enable")));
+    assert!(state.lead(1).is_empty());
+}
+
+#[test]
 fn settings_are_in_snapshots_and_in_copies() {
     let state = Arc::new(State::new(RULES));
     let set = |key: &str, value: Option<&str>| Effect::Setting { key: key.into(), value: value.map(str::to_owned) };
@@ -131,13 +145,13 @@ fn who_leads_again_begins_with_a_copy_that_knows_nothing_of_the_last_reign() {
     let mut second = first.restarted();
     second.now = 40_000;
     second.hear(nodes[0], 9);
-    second.state.limbo.sweep(second.now);
+    second.state.limbo.sweep(second.now, true);
     let known = second.log.len();
     for n in 0..4 {
         second.remove(&format!("k{n}"), true).unwrap();
     }
     second.now = 80_000;
-    second.state.limbo.sweep(second.now);
+    second.state.limbo.sweep(second.now, true);
     second.hear(nodes[0], 9);
     for n in 0..6 {
         second.put(&format!("new{n}"), MIB);
@@ -155,7 +169,7 @@ fn who_leads_again_begins_with_a_copy_that_knows_nothing_of_the_last_reign() {
     third.hear(nodes[0], 9);
     assert!(third.exists("k7") && third.exists("new5") && !third.exists("k0"));
     third.now += 30_000;
-    third.state.limbo.sweep(third.now);
+    third.state.limbo.sweep(third.now, true);
     third.hear(nodes[0], 9);
     third.put("unfinished", MIB);
 }

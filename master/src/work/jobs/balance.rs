@@ -1,0 +1,115 @@
+//! `balance`: copies move from the fullest segments to the emptiest until all are filled within 5 % of the mean. Copies that nobody
+//! reads go first; two copies of an object never come to lie on one node because of it.
+
+use super::step::{End, Step, World, shares_node};
+use super::{Job, Look, PASS_MS, RETRY_MS};
+use perilune_protocol::SegmentId;
+use perilune_state::objects::Object;
+use perilune_state::segments::Segment;
+use perilune_state::settings::Switch;
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+/// Evened out up to this distance from the mean, as a share of a segment: a little less than what is promised.
+const NEAR: f64 = 0.045;
+/// Objects looked at, of a segment that is too full, before it is looked at again which is the fullest.
+const BATCH: usize = 4096;
+
+#[derive(Default)]
+pub(super) struct Balance {
+    /// Objects with a copy on a segment that was the fullest, those to move first at the end.
+    found: HashMap<SegmentId, Vec<Arc<Object>>>,
+    due: u64,
+    working: bool,
+    note: String,
+}
+
+/// Segments that take copies, with how full they are, the emptiest first.
+type Fills = Vec<(f64, Arc<Segment>)>;
+
+impl Balance {
+    fn rest(&mut self, world: &World<'_>, pause: u64, note: String) {
+        *self = Self { due: world.now + pause, note, ..Self::default() };
+    }
+}
+
+impl Job for Balance {
+    fn switch(&self) -> Switch {
+        Switch::Balance
+    }
+
+    fn next(&mut self, world: &World<'_>) -> Option<Step> {
+        if world.now < self.due {
+            return None;
+        }
+        let (fills, mean) = fills(world);
+        let (Some((lowest, _)), Some((highest, fullest))) = (fills.first(), fills.last()) else { return None };
+        if highest - mean <= NEAR && mean - lowest <= NEAR {
+            let note = format!("all segments are filled within 5 % of the mean ({:.1} %)", mean * 100.0);
+            self.rest(world, RETRY_MS, note);
+            return None;
+        }
+        self.working = true;
+        let fresh = !self.found.contains_key(&fullest.id());
+        let found = self.found.entry(fullest.id()).or_insert_with(|| gather(world, fullest));
+        while let Some(candidate) = found.pop() {
+            let Some(object) = world.idle(&candidate).filter(|o| o.replica_on(fullest.id()).is_some()) else { continue };
+            if let Some(to) = target(&fills, *highest, fullest, &object) {
+                self.note = format!("filled from {:.1} to {:.1} %, {:.1} in the mean", lowest * 100.0, highest * 100.0, mean * 100.0);
+                return Some(Step::Copy { object, to: Some(to), drop: Some(fullest.id()) });
+            }
+        }
+        self.found.remove(&fullest.id());
+        if fresh && world.outgoing.is_empty() {
+            self.rest(world, PASS_MS, "no object of the fullest segment can move to one that is less full".into());
+        }
+        None
+    }
+
+    fn ended(&mut self, _: &Step, end: &End, world: &World<'_>) {
+        if matches!(end, End::Bad | End::Failed) {
+            self.due = self.due.max(world.now + RETRY_MS);
+        }
+    }
+
+    fn look(&self, _: &World<'_>, _: bool) -> Look {
+        Look { working: self.working, note: self.note.clone(), ..Look::default() }
+    }
+}
+
+fn gather(world: &World<'_>, from: &Segment) -> Vec<Arc<Object>> {
+    let mut found = Vec::new();
+    world.state.index.for_each(&mut |object| {
+        if object.replica_on(from.id()).is_some() && !object.is_condemned() {
+            found.push((!object.leased(world.now), object.touched(), object.clone()));
+        }
+        ControlFlow::Continue(())
+    });
+    // Not leased and used longest ago at the end.
+    found.sort_by(|a, b| a.0.cmp(&b.0).then(b.1.cmp(&a.1)));
+    let cold = found.split_off(found.len().saturating_sub(BATCH));
+    cold.into_iter().map(|(.., object)| object).collect()
+}
+
+fn fills(world: &World<'_>) -> (Fills, f64) {
+    let table = world.state.segments.table();
+    let (mut used, mut capacity) = (0, 0);
+    let mut fills: Fills = Vec::new();
+    for segment in table.iter().filter(|s| s.allocatable()) {
+        used += world.settled(segment);
+        capacity += segment.space().capacity();
+        fills.push((world.fill(segment), segment.clone()));
+    }
+    fills.sort_by(|a, b| a.0.total_cmp(&b.0));
+    (fills, used as f64 / capacity.max(1) as f64)
+}
+
+/// The emptiest segment that the object may move to and that is then less full than the one it comes from was.
+fn target(fills: &Fills, highest: f64, from: &Segment, object: &Object) -> Option<Arc<Segment>> {
+    let after = |fill: f64, to: &Segment| fill + object.size as f64 / to.space().capacity().max(1) as f64;
+    let fits = |(fill, to): &&(f64, Arc<Segment>)| {
+        after(*fill, to) < highest && object.replica_on(to.id()).is_none() && !shares_node(object, to, Some(from.id()))
+    };
+    fills.iter().find(fits).map(|(_, to)| to.clone())
+}

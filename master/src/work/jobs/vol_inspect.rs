@@ -1,0 +1,110 @@
+//! `vol_inspect`: every copy of every object is compared with its checksum by the node that holds it. A bad one goes and is made anew
+//! from a good one; an object of which no good one is left is removed, since it could not be read anyway.
+
+use super::shard_repair::repair;
+use super::step::{End, Step, World, live};
+use super::sweep::Passes;
+use super::{Job, Look};
+use perilune_protocol::SegmentId;
+use perilune_state::effect::RemoveReason;
+use perilune_state::objects::{Key, Object};
+use perilune_state::settings::Switch;
+use std::collections::HashSet;
+use std::sync::Arc;
+
+/// Objects per slice: all of them are wanted, and a slice is held in memory.
+const SLICE: u64 = 1024;
+/// Between two passes, in milliseconds.
+const REST_MS: u64 = 10 * 60 * 1000;
+
+pub(super) struct VolInspect {
+    passes: Passes,
+    /// What comes next of objects that are being looked at, one step at a time for each.
+    again: Vec<Step>,
+    /// Those of them that lost a bad copy.
+    lacking: HashSet<Key>,
+    /// Objects that another job was at when their turn came: looked at in the end.
+    later: Vec<Arc<Object>>,
+}
+
+impl VolInspect {
+    pub(super) fn new(at: u64) -> Self {
+        Self { passes: Passes::new(at, SLICE, REST_MS), again: Vec::new(), lacking: HashSet::new(), later: Vec::new() }
+    }
+}
+
+impl Job for VolInspect {
+    fn switch(&self) -> Switch {
+        Switch::VolInspect
+    }
+
+    fn next(&mut self, world: &World<'_>) -> Option<Step> {
+        loop {
+            if let Some(step) = self.again.pop() {
+                match step.object() {
+                    Some(object) if world.idle(object).is_none() => self.later.push(object.clone()),
+                    _ => return Some(step),
+                }
+                continue;
+            }
+            if world.now >= self.passes.next_at() {
+                self.passes.begin(world.state, world.now);
+            }
+            if let Some(found) = self.passes.next(world.state, |object| object.readable()) {
+                match world.idle(&found) {
+                    Some(object) => self.again.extend(verify_after(&object, None)),
+                    None => self.later.push(found),
+                }
+                continue;
+            }
+            self.later.retain(|object| world.standing(object).is_some());
+            let nth = self.later.iter().position(|object| world.idle(object).is_some())?;
+            let object = world.idle(&self.later.swap_remove(nth));
+            self.again.extend(object.and_then(|object| verify_after(&object, None)));
+        }
+    }
+
+    fn ended(&mut self, step: &Step, end: &End, world: &World<'_>) {
+        let Some(known) = step.object() else { return };
+        let Some(object) = world.standing(known) else {
+            self.lacking.remove(&known.key);
+            return;
+        };
+        let key = object.key.clone();
+        let next = match (step, end) {
+            (Step::Verify { segment, .. }, End::Bad) if live(&object).any(|r| r.segment.id() != *segment) => {
+                self.lacking.insert(key.clone());
+                Some(Step::Drop { object: object.clone(), segment: *segment })
+            }
+            (Step::Verify { segment, .. }, End::Bad) => {
+                tracing::error!(%segment, "{}: the last copy is damaged: the object is removed", key.to_object_key());
+                self.lacking.remove(&key);
+                Some(Step::Remove { object: object.clone(), reason: RemoveReason::Damaged })
+            }
+            // The others first: what is made anew is to be made from a good one.
+            (Step::Verify { segment, .. } | Step::Drop { segment, .. }, _) => verify_after(&object, Some(*segment)),
+            _ => None,
+        };
+        let lacking = *end != End::Failed && self.lacking.contains(&key);
+        let next = next.or_else(|| if lacking { repair(&object) } else { None });
+        if next.is_none() {
+            self.lacking.remove(&key);
+        }
+        self.again.extend(next);
+    }
+
+    fn off(&mut self) {
+        // Switched on again, it looks at once.
+        self.passes.due_at(0);
+    }
+
+    fn look(&self, _: &World<'_>, _: bool) -> Look {
+        Look { at: self.passes.at(), working: self.passes.underway() || !self.later.is_empty(), ..Look::default() }
+    }
+}
+
+/// The copies of an object are looked at in the order of their segments.
+fn verify_after(object: &Arc<Object>, last: Option<SegmentId>) -> Option<Step> {
+    let rest = live(object).map(|r| r.segment.id()).filter(|id| last.is_none_or(|last| *id > last));
+    rest.min().map(|segment| Step::Verify { object: object.clone(), segment })
+}
