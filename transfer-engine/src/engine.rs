@@ -15,6 +15,7 @@ use crate::segment::{Exports, Segment, check_bounds};
 use crate::transport::rdma;
 use crate::transport::{Family, Server, families, shm, tcp};
 use perilune_protocol::{Capability, Endpoint, SegmentDesc, SegmentId};
+use smallvec::SmallVec;
 use std::cell::Cell;
 use std::fmt;
 use std::sync::Arc;
@@ -214,7 +215,7 @@ impl Engine {
         let started = Instant::now();
         let deadline = started + deadline.min(self.inner.deadline);
         let mut outcomes: Vec<Outcome> = Vec::with_capacity(requests.len());
-        let mut pieces = Vec::with_capacity(requests.len());
+        let mut pieces: plan::Parts<_> = SmallVec::with_capacity(requests.len());
         for (slot, Request { op, segment, extents, local }) in requests.enumerate() {
             let in_bounds = check_bounds_of_some(extents, segment.desc().size);
             let push = |piece| pieces.push((slot, *op, segment.clone(), piece));

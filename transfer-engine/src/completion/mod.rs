@@ -26,7 +26,14 @@ impl Ticket {
 
     /// The outcomes, one per request in their order, if all are there; once. Does not block and moves no bytes.
     pub fn poll(&mut self) -> Option<Vec<Outcome>> {
-        (!self.taken && self.tally.done()).then(|| self.take())
+        if self.taken {
+            return None;
+        }
+        if self.tally.done() {
+            return Some(self.take());
+        }
+        self.lane.attend();
+        None
     }
 
     /// Moves bytes on this thread, or sleeps while another one does, until every outcome is there.
@@ -45,7 +52,12 @@ impl Future for Ticket {
     type Output = Vec<Outcome>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Vec<Outcome>> {
-        if self.tally.listen(Listener::Task(context.waker().clone())) { Poll::Pending } else { Poll::Ready(self.take()) }
+        if self.tally.listen(Listener::Task(context.waker().clone())) {
+            self.lane.attend();
+            Poll::Pending
+        } else {
+            Poll::Ready(self.take())
+        }
     }
 }
 

@@ -2,11 +2,12 @@
 
 use crate::completion::Tally;
 use crate::fault::{Failure, TransferErrorKind};
+use crate::lane::agenda::Agenda;
 use crate::lane::wake::Wake;
 use crate::lane::work::Work;
 use crate::observe::Meter;
 use crate::transport::{Completion, Peer, Region, Transport};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
@@ -41,7 +42,7 @@ struct Place {
 pub(crate) struct Driver {
     ports: Vec<Port>,
     /// All work here, by deadline and id.
-    places: BTreeMap<(Instant, u64), Place>,
+    places: Agenda<Place>,
     done: Vec<Completion>,
     next_id: u64,
 }
@@ -49,7 +50,7 @@ pub(crate) struct Driver {
 impl Driver {
     pub(crate) fn new(transports: Vec<(Box<dyn Transport>, Arc<Meter>)>) -> Self {
         let port = |(transport, meter)| Port { transport, meter, queue: VecDeque::new(), held: 0 };
-        Self { ports: transports.into_iter().map(port).collect(), places: BTreeMap::new(), done: Vec::new(), next_id: 0 }
+        Self { ports: transports.into_iter().map(port).collect(), places: Agenda::new(), done: Vec::new(), next_id: 0 }
     }
 
     pub(crate) fn registers(&self) -> bool {
@@ -136,8 +137,7 @@ impl Driver {
     }
 
     fn poll(&mut self, wake: &Wake, wait: Duration) {
-        let nearest = self.places.first_key_value().map(|(&(deadline, _), _)| deadline);
-        let wait = nearest.map_or(SLEEP_MAX, |at| at.saturating_duration_since(Instant::now())).min(wait);
+        let wait = self.places.nearest().map_or(SLEEP_MAX, |at| at.saturating_duration_since(Instant::now())).min(wait);
         const LOOK: Duration = Duration::from_millis(1);
         let busy = self.ports.iter().filter(|port| port.held > 0).count();
         let alone = busy == 1 || (busy > 1 && wait.is_zero());
@@ -156,7 +156,7 @@ impl Driver {
     fn deliver(&mut self) {
         let mut done = std::mem::take(&mut self.done);
         for Completion { work, outcome } in done.drain(..) {
-            let place = self.places.remove(&(work.deadline, work.id));
+            let place = self.places.remove((work.deadline, work.id));
             let Some(port) = place.and_then(|place| self.ports.get_mut(place.port)) else {
                 work.report(outcome);
                 continue;
@@ -182,7 +182,7 @@ impl Driver {
     }
 
     fn expire(&mut self) {
-        let Some((&(nearest, _), _)) = self.places.first_key_value() else { return };
+        let Some(nearest) = self.places.nearest() else { return };
         let now = Instant::now();
         if nearest <= now {
             self.stop(|_, deadline| deadline <= now, || Failure::new(TransferErrorKind::Timeout, "the deadline passed"));
@@ -191,9 +191,9 @@ impl Driver {
 
     /// Takes back and fails all work that `chosen` chooses.
     fn stop(&mut self, chosen: impl Fn(&Place, Instant) -> bool, failure: impl Fn() -> Failure) {
-        let keys: Vec<_> = self.places.iter().filter(|((deadline, _), place)| chosen(place, *deadline)).map(|(key, _)| *key).collect();
+        let keys: Vec<_> = self.places.iter().filter(|((deadline, _), place)| chosen(place, *deadline)).map(|(key, _)| key).collect();
         for key in keys {
-            let Some(Place { port, peer, .. }) = self.places.remove(&key) else { continue };
+            let Some(Place { port, peer, .. }) = self.places.remove(key) else { continue };
             let port = &mut self.ports[port];
             let mut failure = failure();
             let work = if let Some(at) = port.queue.iter().position(|work| work.id == key.1) {

@@ -13,10 +13,14 @@
 //! 4. *Sleep, then look.* A holder that is about to sleep in a transport says so in `asleep`, passes a `SeqCst` fence, and looks into the
 //!    inbox once more. A thread that failed to take the baton in rule 1 wakes a holder that is asleep.
 //! 5. The background thread gives the baton up as soon as somebody waits: a waiter that moves its own bytes saves a hand-over.
+//! 6. *Leave, and come back.* Who submits a ticket most often waits for it next, and would only take the baton back from the background
+//!    thread. So it calls nobody but notes in `left` that it left work; the background thread, woken if it is not watching already, drives
+//!    when nobody took the baton for [`GRACE`] after that, or at once when a ticket is polled.
 //!
-//! Why nothing is lost: by 1 and 2 either the asker takes the baton or the leaving holder sees what was asked; by 2 and 3 work under way
-//! always has a holder or a called thread on its way; by 4 a sleeping holder learns of new work.
+//! Why nothing is lost: by 1 and 2 either the asker takes the baton or the leaving holder sees what was asked; by 2, 3 and 6 work under way
+//! always has a holder, a called thread on its way, or a background thread that watches; by 4 a sleeping holder learns of new work.
 
+mod agenda;
 mod driver;
 mod wake;
 pub(crate) mod work;
@@ -30,11 +34,14 @@ use crate::fault::Failure;
 use crate::transport::Region;
 use crossbeam::queue::SegQueue;
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, mpsc};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::Duration;
 use work::Work;
+
+/// How long work waits for the thread that submitted it to come back. A busy lane wakes its background thread so often.
+const GRACE: Duration = Duration::from_millis(1);
 
 /// A thread that sleeps until its work is done or it is called to drive.
 struct Waiter {
@@ -52,6 +59,12 @@ pub(crate) struct Lane {
     asleep: AtomicBool,
     /// Set by whoever calls the background thread, cleared by that thread; `park` and `unpark` order the rest.
     background_called: AtomicBool,
+    /// Set by whoever leaves work without calling anybody, cleared by the background thread, which then watches.
+    left: AtomicBool,
+    /// Set while the background thread looks at `left` by itself. Whoever set `left` and finds this unset wakes it.
+    watching: AtomicBool,
+    /// How often the baton was taken. Written by the holder; whoever reads it only guesses whether the lane is in use, so relaxed.
+    turns: AtomicU64,
     /// Set once, when the engine closes.
     closed: AtomicBool,
     background: Mutex<Option<JoinHandle<()>>>,
@@ -72,6 +85,9 @@ impl Lane {
             wake,
             asleep: AtomicBool::new(false),
             background_called: AtomicBool::new(false),
+            left: AtomicBool::new(false),
+            watching: AtomicBool::new(false),
+            turns: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             background: Mutex::new(None),
         });
@@ -100,13 +116,17 @@ impl Lane {
             Err(TryLockError::WouldBlock) => return None,
         };
         self.driven.store(true, Ordering::Relaxed);
-        Some(Baton { lane: self, driver: Some(driver) })
+        self.turns.store(self.turns.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+        Some(Baton { lane: self, driver: Some(driver), comes_back: false })
     }
 
     /// Starts work without waiting for it.
     pub(crate) fn submit(&self, work: impl Iterator<Item = Box<Work>>) {
         match self.try_baton() {
-            Some(mut baton) => baton.start_all(work),
+            Some(mut baton) => {
+                baton.start_all(work);
+                baton.comes_back = true;
+            }
             None => {
                 work.for_each(|work| self.inbox.push(Message::Start(work)));
                 self.ask();
@@ -154,6 +174,13 @@ impl Lane {
                 // Rule 3: dropping the baton at once passes the call on.
                 drop(self.try_baton());
             }
+        }
+    }
+
+    /// Has what is under way driven by the background thread now: nobody comes back to drive it.
+    pub(crate) fn attend(&self) {
+        if self.left.load(Ordering::SeqCst) || self.watching.load(Ordering::SeqCst) {
+            self.call_background();
         }
     }
 
@@ -207,12 +234,19 @@ impl Lane {
         }
     }
 
-    fn call_one(&self) {
+    /// Rule 2, or with `comes_back` rule 6.
+    fn call_one(&self, comes_back: bool) {
         let oldest = self.lock_waiters().pop_front();
         match oldest {
             Some(waiter) => {
                 waiter.called.store(true, Ordering::Release);
                 waiter.thread.unpark();
+            }
+            None if comes_back => {
+                self.left.store(true, Ordering::SeqCst);
+                if !self.watching.load(Ordering::SeqCst) {
+                    self.wake_background();
+                }
             }
             None => self.call_background(),
         }
@@ -220,6 +254,10 @@ impl Lane {
 
     fn call_background(&self) {
         self.background_called.store(true, Ordering::SeqCst);
+        self.wake_background();
+    }
+
+    fn wake_background(&self) {
         if let Some(thread) = &*self.lock_background() {
             thread.thread().unpark();
         }
@@ -235,10 +273,29 @@ impl Lane {
             if closed {
                 return;
             }
-            while !self.background_called.load(Ordering::SeqCst) {
+            self.rest();
+        }
+    }
+
+    /// Returns when the background thread is called, or work was left and nobody took the baton for [`GRACE`].
+    fn rest(&self) {
+        while !self.background_called.load(Ordering::SeqCst) {
+            self.watching.store(true, Ordering::SeqCst);
+            if self.left.swap(false, Ordering::SeqCst) {
+                let turn = self.turns.load(Ordering::Relaxed);
+                thread::park_timeout(GRACE);
+                if self.turns.load(Ordering::Relaxed) == turn {
+                    break;
+                }
+                continue;
+            }
+            self.watching.store(false, Ordering::SeqCst);
+            // Once more, as who left work while we watched woke nobody.
+            if !self.left.load(Ordering::SeqCst) {
                 thread::park();
             }
         }
+        self.watching.store(false, Ordering::SeqCst);
     }
 
     fn lock_waiters(&self) -> MutexGuard<'_, VecDeque<Arc<Waiter>>> {
@@ -266,11 +323,13 @@ fn never_unwind<T>(f: impl FnOnce() -> T) -> T {
     result
 }
 
-/// The right to drive the lane. Dropping it follows rule 2.
+/// The right to drive the lane. Dropping it follows rule 2 or 6.
 pub(crate) struct Baton<'a> {
     lane: &'a Lane,
     /// `None` only while it is being dropped.
     driver: Option<MutexGuard<'a, Driver>>,
+    /// The thread that has it means to wait for what it leaves: rule 6.
+    comes_back: bool,
 }
 
 impl Baton<'_> {
@@ -327,7 +386,7 @@ impl Drop for Baton<'_> {
         self.driver = None;
         fence(Ordering::SeqCst);
         if !idle || !self.lane.inbox.is_empty() {
-            self.lane.call_one();
+            self.lane.call_one(self.comes_back);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::completion::Tally;
 use crate::fault::{Failure, TransferError, TransferErrorKind};
-use crate::request::{LocalSlice, Op, plan::Piece};
+use crate::request::{LocalSlice, Op, plan::Parts, plan::Piece};
 use crate::segment::Segment;
 use crate::transport::{Address, Peer};
 use perilune_protocol::{Capability, Extent, SegmentId};
@@ -19,9 +19,9 @@ pub struct Work {
     /// The peer, as the transport numbered it.
     pub peer: Peer,
     /// The bytes of the segment, in order; none is empty, all lie in the segment as its description knows it.
-    pub extents: Vec<Extent>,
+    pub extents: Parts<Extent>,
     /// The local bytes, in order; none is empty.
-    pub local: Vec<LocalSlice>,
+    pub local: Parts<LocalSlice>,
     /// Their number.
     pub bytes: u64,
     /// When it is too late.

@@ -3,6 +3,7 @@
 use crate::fault::{Failure, TransferErrorKind};
 use crate::request::LocalSlice;
 use perilune_protocol::Extent;
+use smallvec::SmallVec;
 
 /// The most extents, and the most local slices, of one piece.
 pub(crate) const PARTS_MAX: usize = 4096;
@@ -12,11 +13,14 @@ pub(crate) const BYTES_MAX: u64 = 16 << 20;
 /// The most extents of a request.
 pub(crate) const REQUEST_PARTS_MAX: usize = 1 << 20;
 
+/// Most pieces have one extent and one local slice, and no memory of their own for them.
+pub(crate) type Parts<T> = SmallVec<[T; 1]>;
+
 /// What one frame moves: as many bytes in `extents` as in `local`.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Piece {
-    pub(crate) extents: Vec<Extent>,
-    pub(crate) local: Vec<LocalSlice>,
+    pub(crate) extents: Parts<Extent>,
+    pub(crate) local: Parts<LocalSlice>,
     pub(crate) bytes: u64,
 }
 
@@ -41,13 +45,13 @@ pub(crate) fn cut(extents: &[Extent], local: &[LocalSlice], mut take: impl FnMut
 /// What a notice is on its way: one piece without bytes.
 pub(crate) fn notice(extents: &[Extent], local: &[LocalSlice]) -> Result<Piece, Failure> {
     if extents.is_empty() && local.is_empty() {
-        return Ok(Piece { extents: Vec::new(), local: Vec::new(), bytes: 0 });
+        return Ok(Piece::default());
     }
     Err(Failure::new(TransferErrorKind::BadRequest, "a notice carries a number and no bytes: it has neither extents nor local buffers"))
 }
 
 fn cut_large(extents: impl Iterator<Item = Extent>, local: impl Iterator<Item = LocalSlice>, mut take: impl FnMut(Piece)) {
-    let mut piece = Piece { extents: Vec::new(), local: Vec::new(), bytes: 0 };
+    let mut piece = Piece::default();
     let (mut extents, mut local) = (extents.peekable(), local.peekable());
     while let (Some(extent), Some(slice)) = (extents.peek_mut(), local.peek_mut()) {
         // The longest run that ends neither extent, slice nor piece.
@@ -60,7 +64,7 @@ fn cut_large(extents: impl Iterator<Item = Extent>, local: impl Iterator<Item = 
         extents.next_if(|extent| extent.len == 0);
         local.next_if(|slice| slice.len == 0);
         if piece.bytes == BYTES_MAX || piece.extents.len() == PARTS_MAX || piece.local.len() == PARTS_MAX {
-            take(std::mem::replace(&mut piece, Piece { extents: Vec::new(), local: Vec::new(), bytes: 0 }));
+            take(std::mem::take(&mut piece));
         }
     }
     if piece.bytes > 0 {
@@ -68,14 +72,14 @@ fn cut_large(extents: impl Iterator<Item = Extent>, local: impl Iterator<Item = 
     }
 }
 
-fn push_extent(extents: &mut Vec<Extent>, next: Extent) {
+fn push_extent(extents: &mut Parts<Extent>, next: Extent) {
     match extents.last_mut() {
         Some(last) if last.end() == Some(next.offset) => last.len += next.len,
         _ => extents.push(next),
     }
 }
 
-fn push_slice(slices: &mut Vec<LocalSlice>, next: LocalSlice) {
+fn push_slice(slices: &mut Parts<LocalSlice>, next: LocalSlice) {
     match slices.last_mut() {
         Some(last) if last.base.checked_add(last.len) == Some(next.base) => last.len += next.len,
         _ => slices.push(next),
@@ -120,7 +124,7 @@ mod tests {
         let len = 2 * BYTES_MAX + 3;
         let pieces = pieces_of(&[Extent { offset: 5, len }], &[LocalSlice { base: 9, len }]).unwrap();
         assert_eq!(pieces.iter().map(|p| p.bytes).collect::<Vec<_>>(), [BYTES_MAX, BYTES_MAX, 3]);
-        assert_eq!(pieces[2].extents, [Extent { offset: 5 + 2 * BYTES_MAX, len: 3 }]);
+        assert_eq!(pieces[2].extents[..], [Extent { offset: 5 + 2 * BYTES_MAX, len: 3 }]);
         assert!(pieces_of(&[Extent { offset: 5, len: 0 }], &[]).unwrap().is_empty());
     }
 

@@ -63,43 +63,67 @@ pub(super) struct Limits {
     pub(super) parts: usize,
 }
 
-/// Cuts work into slices, in order.
-pub(super) fn cut(work: &Work, buffers: &Buffers, limits: Limits) -> VecDeque<Slice> {
-    let mut slices = VecDeque::new();
-    let mut local = work.local.iter().copied();
-    let mut from = 0;
-    let mut here = LocalSlice { base: 0, len: 0 };
-    for extent in &work.extents {
-        let (mut at, mut left) = (extent.offset, extent.len);
+/// What of a piece of work was not posted: slices that came back, and all that is not cut yet.
+#[derive(Debug, Default)]
+pub(super) struct Todo {
+    back: VecDeque<Slice>,
+    /// The extent and the local stretch to go on with, and how many bytes of each are cut.
+    extent: (usize, u64),
+    local: (usize, u64),
+    /// How many bytes of the work are cut.
+    from: u64,
+}
+
+impl Todo {
+    /// Takes a slice that was not posted, or lost, back.
+    pub(super) fn give_back(&mut self, slice: Slice) {
+        self.back.push_front(slice);
+    }
+
+    /// Whether all is posted.
+    pub(super) fn is_empty(&self, work: &Work) -> bool {
+        self.back.is_empty() && self.from == work.bytes
+    }
+
+    /// Bytes to post.
+    pub(super) fn bytes(&self, work: &Work) -> u64 {
+        work.bytes - self.from + self.back.iter().map(|slice| slice.len).sum::<u64>()
+    }
+
+    /// The next slice: what came back, else the next stretch of the work, in order.
+    pub(super) fn next(&mut self, work: &Work, buffers: &Buffers, limits: Limits) -> Option<Slice> {
+        self.back.pop_front().or_else(|| self.cut(work, buffers, limits))
+    }
+
+    fn cut(&mut self, work: &Work, buffers: &Buffers, limits: Limits) -> Option<Slice> {
         let mut slice: Option<Slice> = None;
-        while left > 0 {
-            if here.len == 0 {
-                let Some(next) = local.next() else { break };
-                here = next;
+        while let (Some(extent), Some(here)) = (work.extents.get(self.extent.0), work.local.get(self.local.0)) {
+            if here.len == self.local.1 {
+                self.local = (self.local.0 + 1, 0);
                 continue;
             }
-            let registered = buffers.end_of(here.base);
+            let (at, left) = (extent.offset + self.extent.1, extent.len - self.extent.1);
+            let (base, there) = (here.base + self.local.1, here.len - self.local.1);
+            let registered = buffers.end_of(base);
             let way = if registered.is_some() { Way::Direct } else { Way::Staged };
             let most = if way == Way::Direct { limits.slice } else { limits.slice.min(LARGE) };
-            let mut open = match slice.take() {
-                Some(open) if open.way == way && open.used < limits.parts && open.len < most && at % limits.piece != 0 => open,
-                full => {
-                    if let Some(full) = full {
-                        slices.push_back(full);
-                    }
-                    Slice::new(at, from, way)
-                }
+            let to_border = limits.piece - at % limits.piece;
+            let open = match &mut slice {
+                None => slice.insert(Slice::new(at, self.from, way)),
+                Some(open) if open.way == way && open.used < limits.parts && open.len < most && to_border < limits.piece => open,
+                Some(_) => break,
             };
-            let to_region = registered.map_or(u64::MAX, |end| end - here.base);
-            let run = left.min(here.len).min(most - open.len).min(limits.piece - at % limits.piece).min(to_region);
-            open.push(here.base, run);
-            slice = Some(open);
-            (at, left, from) = (at + run, left - run, from + run);
-            here = LocalSlice { base: here.base + run, len: here.len - run };
+            let to_region = registered.map_or(u64::MAX, |end| end - base);
+            let run = left.min(there).min(most - open.len).min(to_border).min(to_region);
+            open.push(base, run);
+            self.from += run;
+            self.local.1 += run;
+            if run == left {
+                self.extent = (self.extent.0 + 1, 0);
+                break;
+            }
+            self.extent.1 += run;
         }
-        if let Some(last) = slice {
-            slices.push_back(last);
-        }
+        slice
     }
-    slices
 }

@@ -1,7 +1,7 @@
 //! The flow of slices out: from waiting work onto the queue pairs of the best rail, one doorbell for many.
 
 use super::TALLIES;
-use super::cut::{Limits, PARTS, Way, cut};
+use super::cut::{Limits, PARTS, Todo, Way};
 use super::link::{Known, Slot};
 use super::ports::{no_notices, parts_for};
 use super::rail::Rail;
@@ -78,7 +78,7 @@ impl RdmaTransport {
 
     /// Brings one piece of work as far as it can go. Ends no rail, as that puts work in front of what waits, which callers are going through.
     fn advance(&mut self, peer: usize, id: u64, done: &mut Vec<Completion>) -> Advance {
-        let Self { flights, links, buffers, question, devices, ports, .. } = self;
+        let Self { flights, links, question, ports, .. } = self;
         let Some(flight) = flights.get_mut(&id) else { return Advance::Done };
         let link = &mut links[peer];
         if let Err(late) = flight.work.in_time() {
@@ -110,29 +110,35 @@ impl RdmaTransport {
             if let Err(outside) = check_bounds(&flight.work.extents, grant.size) {
                 return self.finish(id, Err(outside), done);
             }
-            let limits = Limits { slice: devices.settings().slice, piece: grant.piece, parts: parts_for(ports) };
-            flight.todo = Some(cut(&flight.work, buffers, limits));
+            flight.todo = Some(Todo::default());
         }
         self.post_slices(peer, id, &grant)
     }
 
     /// Puts slices into the chains of queue pairs with room.
     fn post_slices(&mut self, peer: usize, id: u64, grant: &Grant) -> Advance {
-        let Self { flights, links, buffers, staging, ports, .. } = self;
+        let Self { flights, links, buffers, devices, staging, ports, .. } = self;
         let (Some(flight), Some(staging)) = (flights.get_mut(&id), staging.as_mut()) else { return Advance::Done };
         let Flight { work, todo: Some(todo), outstanding, .. } = flight else { return Advance::Done };
         let rails = links[peer].ups().count().max(1) as u64;
         let turn = (work.bytes / rails).clamp(TURN_MIN, TURN_MAX);
-        while let Some(slice) = todo.front().copied() {
+        let limits = Limits { slice: devices.settings().slice, piece: grant.piece, parts: parts_for(ports) };
+        while let Some(slice) = todo.next(work, buffers, limits) {
             let with_room = links[peer].slots.iter_mut().filter_map(|slot| match slot {
                 Slot::Up(rail) if ports[rail.device].has_room() && rail.sendings.iter().any(Sending::has_room) => Some(&mut **rail),
                 _ => None,
             });
             let by = |rail: &&mut Rail| rank(rail.is_filled(), rail.backlog(), slice.len, ports[rail.device].distance);
-            let Some(rail) = with_room.min_by_key(by) else { return Advance::Full };
+            let Some(rail) = with_room.min_by_key(by) else {
+                todo.give_back(slice);
+                return Advance::Full;
+            };
             let inline = work.op == Op::Write && slice.len <= rail.inline;
             let stretch = if slice.way == Way::Staged && !inline {
-                let Some(stretch) = staging.take(slice.len) else { return Advance::Full };
+                let Some(stretch) = staging.take(slice.len) else {
+                    todo.give_back(slice);
+                    return Advance::Full;
+                };
                 if work.op == Op::Write {
                     staging.copy(&stretch, work, slice.local());
                 }
@@ -174,7 +180,6 @@ impl RdmaTransport {
             }
             ports[device].outstanding += 1;
             *outstanding += 1;
-            todo.pop_front();
             if work.op == Op::Write {
                 links[peer].wrote = Some(device);
             }

@@ -68,7 +68,7 @@ impl RdmaTransport {
         }
         if let Some(flight) = flight {
             flight.outstanding -= 1;
-            if flight.outstanding == 0 && flight.todo.as_ref().is_some_and(|todo| todo.is_empty()) {
+            if flight.outstanding == 0 && flight.todo.as_ref().is_some_and(|todo| todo.is_empty(&flight.work)) {
                 let id = flight.work.id;
                 let _ = self.finish(id, Ok(()), done);
             }
@@ -157,7 +157,7 @@ impl RdmaTransport {
             if let (Some(flight), Some(slice)) = (work.and_then(|id| self.flights.get_mut(&id)), slice) {
                 flight.outstanding -= 1;
                 flight.broken += u32::from(of_path && flight.outstanding == 0);
-                flight.todo.get_or_insert_default().push_front(slice);
+                flight.todo.get_or_insert_default().give_back(slice);
                 if !std::mem::replace(&mut flight.waits, true) {
                     link.waiting.push_front(flight.work.id);
                 }

@@ -1,6 +1,6 @@
 //! One lane's RDMA: what it holds, and the steps of the [`Transport`] trait.
 
-use super::cut::Slice;
+use super::cut::Todo;
 use super::device::Devices;
 use super::link::Link;
 use super::open::{NotOpened, Opened};
@@ -36,8 +36,8 @@ pub(super) const LOOK: u32 = 64;
 pub(super) struct Flight {
     pub(super) work: Box<Work>,
     pub(super) peer: usize,
-    /// Slices to post; `None` until the segment's keys are known.
-    pub(super) todo: Option<VecDeque<Slice>>,
+    /// What to post; `None` until the segment's keys are known.
+    pub(super) todo: Option<Todo>,
     /// Slices devices have.
     pub(super) outstanding: u32,
     /// Rails that broke under it, and how often the peer's device refused its key.
@@ -203,7 +203,7 @@ impl Transport for RdmaTransport {
         }
         let take = queue.len().min(DEPTH.saturating_sub(self.flights.len()));
         let mut peers = std::mem::take(&mut self.asked);
-        for work in queue.drain(..take) {
+        for work in std::iter::from_fn(|| queue.pop_front()).take(take) {
             let (id, peer) = (work.id, work.peer.0 as usize);
             self.flights.insert(id, Flight { work, peer, todo: None, outstanding: 0, broken: 0, refused: 0, waits: true });
             self.links[peer].waiting.push_back(id);
@@ -259,7 +259,7 @@ impl Transport for RdmaTransport {
         let progress = match (&flight.todo, flight.outstanding) {
             _ if self.untold(flight) => "the peer has no room for notices: nobody takes them there".to_owned(),
             (None, _) => self.links[flight.peer].awaits((flight.work.segment_id(), flight.work.capability().0)),
-            (Some(todo), under_way) => format!("{} slices were not sent and {under_way} not acknowledged", todo.len()),
+            (Some(todo), under_way) => format!("{} bytes were not sent and {under_way} slices not acknowledged", todo.bytes(&flight.work)),
         };
         let (peer, notice) = (flight.peer, matches!(flight.work.op, Op::Notify(_)));
         // A notice has no buffer, so it needs no rail to end.

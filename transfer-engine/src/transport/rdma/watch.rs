@@ -87,7 +87,7 @@ impl RdmaTransport {
 
     /// Lets peers go on that found no room. Where others held it, no completion of their own would wake them.
     pub(super) fn feed(&mut self, done: &mut Vec<Completion>) {
-        if std::mem::take(&mut self.freed) {
+        if std::mem::take(&mut self.freed) && !self.starved.is_empty() {
             for peer in std::mem::take(&mut self.starved) {
                 self.pump(peer, done);
             }

@@ -104,7 +104,7 @@ impl Link {
             segment: work.segment_id(),
             capability: work.capability(),
             bytes: work.bytes,
-            extents: work.extents.clone(),
+            extents: work.extents.to_vec(),
         };
         self.queue.push_back(Flight { head: question.encode(), work, sent: 0, broken: false });
     }
