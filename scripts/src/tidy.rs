@@ -98,9 +98,9 @@ fn rust_rules(source: &Source, problems: &mut Problems) {
     }
 }
 
-/// The houses of unsafe: files named `sys.rs`, the lock-free parts, the C border, and the tests of the engine's unsafe calls.
+/// The houses of unsafe: files named `sys.rs`, rooms named `sys`, the lock-free parts, the C border, and the tests of the engine's unsafe calls.
 fn may_be_unsafe(path: &str) -> bool {
-    path.ends_with("/sys.rs") || ["transfer-engine/stdx/", "ffi/src/", "transfer-engine/tests/"].iter().any(|house| path.starts_with(house))
+    path.ends_with("/sys.rs") || path.contains("/sys/") || ["transfer-engine/stdx/", "ffi/src/", "transfer-engine/tests/"].iter().any(|house| path.starts_with(house))
 }
 
 /// A file that no `mod` line names is never compiled; it rots unseen.
@@ -139,6 +139,7 @@ mod tests {
     fn a_tidy_room_passes() {
         assert_eq!(problems("a/src/room.rs", "//! A room; `unsafe` is only spoken of.\nfn f() {}\n"), Problems::new());
         assert_eq!(problems("a/src/sys.rs", "//! Calls.\nfn f() { unsafe {} }\n"), Problems::new());
+        assert_eq!(problems("a/src/room/sys/lib.rs", "//! Calls.\nfn f() { unsafe {} }\n"), Problems::new());
     }
 
     #[test]

@@ -48,6 +48,11 @@ impl Asker {
         self.protocol
     }
 
+    /// For those who ask by themselves.
+    pub(super) fn parts(&self) -> (&Engine, &Segment) {
+        (&self.engine, &self.segment)
+    }
+
     /// Measures calls of this shape for about `time`, then verifies what such calls write and read.
     pub(super) fn measure(&mut self, shape: &Shape, time: Duration) -> Result<Sample, Trouble> {
         let bytes = shape.case.size * shape.case.batch * if shape.scatter { 2 } else { 1 };

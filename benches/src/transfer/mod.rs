@@ -17,6 +17,7 @@ use std::time::Duration;
 mod asker;
 mod peer;
 pub mod rdma;
+pub mod single;
 
 pub use peer::serve;
 

@@ -59,6 +59,24 @@ pub(crate) fn a_ticket_is_polled_waited_for_and_awaited(rig: &Rig) {
     }
 }
 
+/// Who submitted does not come back: the background thread takes over, and gives the lane back to one who waits.
+pub(crate) fn what_nobody_waits_for_is_moved_all_the_same(rig: &Rig) {
+    for round in 1..=20_u8 {
+        let mut sent = vec![round; if round % 2 == 0 { 3000 } else { 24 << 20 }];
+        let last = sent.len() as u64 - 1;
+        let writes = vec![request(rig, Op::Write, 0, &mut sent)];
+        // SAFETY: `sent` outlives the ticket and is not touched meanwhile.
+        let ticket = unsafe { rig.client.submit(writes, LONG) };
+        let (mut there, asked) = ([0], Instant::now());
+        while there != [round] {
+            assert!(asked.elapsed() < LONG, "round {round}");
+            std::thread::yield_now();
+            assert!(rig.memory.read_at(last, &mut there));
+        }
+        assert_eq!(ticket.wait(), [Ok(())]);
+    }
+}
+
 pub(crate) fn a_dropped_ticket_leaves_the_buffers_alone(rig: &Rig) {
     const LEN: usize = 8 << 20;
     assert!(rig.memory.write_at(0, &vec![1; LEN]));

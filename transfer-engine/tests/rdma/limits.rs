@@ -49,8 +49,6 @@ fn until_enough(world: &World, group: &Group, device: &str) -> Vec<String> {
     let mut told = Vec::new();
     for objects in 0..30 {
         group.allow(device, &objects.to_string());
-        // A rail that could not be connected is left alone for a moment.
-        std::thread::sleep(Duration::from_millis(250));
         match write_once(world) {
             Ok(()) => return told,
             Err((kind, text)) => {

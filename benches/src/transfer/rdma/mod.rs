@@ -25,6 +25,7 @@ pub use counts::PerGb;
 pub use devices::present;
 pub use figures::{Figure, Figures};
 pub use ours::{LENT, ask, serve};
+pub(super) use sys::Window;
 
 use crate::pinned::{self, CLIENT_CORE, SERVER_CORE};
 use crate::report::Origin;
@@ -106,6 +107,13 @@ pub fn run(options: &Options) -> Result<Figures, Trouble> {
     let figures = figures::of(&samples, &per_gb, ends.asking == ends.serving);
     let skipped = bench.skipped.into_iter().map(|(who, why)| format!("{who}: {why}")).collect();
     Ok(Figures { origin, pinned, devices: names(&ends.asking), peer_devices: names(&ends.serving), figures, skipped })
+}
+
+/// The asking side on the first of these devices, and its peer; empty chooses.
+pub(super) fn asker_on(setting: &Setting<'_>, devices: &[String], peer_devices: &[String]) -> Result<ours::Asker, Trouble> {
+    let Ends { asking, serving } = Ends::find(devices, peer_devices)?.first(1);
+    let name = |devices: Vec<devices::Device>| devices.into_iter().map(|device| device.name).collect::<Vec<_>>();
+    ours::Asker::start(setting, name(asking), &name(serving))
 }
 
 fn cases(options: &super::Options, devices: impl Iterator<Item = usize>) -> Vec<Case> {

@@ -89,7 +89,7 @@ fn window(measure: Measure, size: usize, in_flight: usize) -> Window {
 }
 
 /// The asking side and its peer.
-pub(super) struct Asker {
+pub(in crate::transfer) struct Asker {
     // Dropped in this order: the end of its input ends the peer.
     questions: ChildStdin,
     answers: BufReader<ChildStdout>,
@@ -117,6 +117,11 @@ impl Asker {
             serde_json::from_str(&line(&mut answers)?).map_err(|e| format!("the peer did not tell its segment: {e}"))?;
         let segment = lender.engine.connect(&desc);
         Ok(Self { questions, answers, _peer: peer, segment, buffer, lender, devices: asking, random: Random::new(2) })
+    }
+
+    /// For those who ask by themselves.
+    pub(in crate::transfer) fn parts(&mut self) -> (&Engine, &Segment, &mut [u8]) {
+        (&self.lender.engine, &self.segment, self.buffer.bytes())
     }
 
     pub(super) fn measure(&mut self, case: &Case, until: Until) -> Result<Sample, Trouble> {

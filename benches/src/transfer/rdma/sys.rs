@@ -36,19 +36,19 @@ impl Drop for Registered {
 
 /// What moves again and again: pieces of `size` bytes, `depth` of them under way.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Window {
-    pub(super) op: Op,
-    pub(super) size: usize,
-    pub(super) depth: usize,
+pub(in crate::transfer) struct Window {
+    pub(in crate::transfer) op: Op,
+    pub(in crate::transfer) size: usize,
+    pub(in crate::transfer) depth: usize,
     /// Requests that are submitted, and waited for, together; divides `depth`.
-    pub(super) together: usize,
-    pub(super) deadline: Duration,
+    pub(in crate::transfer) together: usize,
+    pub(in crate::transfer) deadline: Duration,
 }
 
 impl Window {
     /// Moves pieces between `buffer` and `segment`, both used round and round, while `go_on` is told how many were asked for and says yes.
     /// Returns how many were moved, and none is under way any more.
-    pub(super) fn slide(
+    pub(in crate::transfer) fn slide(
         &self,
         engine: &Engine,
         segment: &Segment,

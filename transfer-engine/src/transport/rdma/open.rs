@@ -2,10 +2,10 @@
 
 use super::cut::PARTS;
 use super::device::Device;
-use super::manager::{self, Events};
+use super::manager;
 use super::queue::Queue;
 use super::sending::DEPTH;
-use super::sys::{Capacity, CompletionQueue};
+use super::sys::{Capacity, CompletionQueue, Events};
 use super::wire::{self, Ask, Offer, Tell};
 use crate::fault::{Failure, TransferErrorKind};
 use crate::rdma::{RdmaConnection, RdmaSettings};

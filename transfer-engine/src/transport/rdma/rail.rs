@@ -1,8 +1,8 @@
 //! A rail: queue pairs between one of our devices and one of a peer's, and the TCP connection they live and die with.
 
-use super::manager::Events;
 use super::open::Opened;
 use super::sending::Sending;
+use super::sys::Events;
 use super::transport::MANAGERS;
 use super::wire::{self, Ask, Inbox, Tell};
 use crate::fault::{Failure, TransferErrorKind};

@@ -5,7 +5,7 @@ use crate::failure::Failure;
 use crate::output;
 use crate::settings::Global;
 use crate::values::Span;
-use perilune_benches::transfer::{self, rdma};
+use perilune_benches::transfer::{self, rdma, single};
 use perilune_client::Transports;
 use perilune_protocol::{ByteSize, Protocol};
 use serde_json::json;
@@ -40,6 +40,9 @@ pub(super) struct Transfer {
     /// Jobs of a call, and operations under way, in the cases with several
     #[arg(long, value_name = "COUNT", default_value_t = 16)]
     in_flight: usize,
+    /// Nothing but so many operations, one after the other, by each transport, and what each costs: for callgrind and strace
+    #[arg(long, value_name = "COUNT")]
+    operations: Option<u64>,
     /// How long one measurement takes
     #[arg(long, value_name = "DURATION", default_value = "500ms")]
     time: Span,
@@ -72,6 +75,9 @@ impl Transfer {
         if self.rounds == 0 || self.in_flight == 0 || self.time.0.is_zero() {
             return Err(Failure::Usage("--rounds, --in-flight and --time must be more than 0".into()));
         }
+        if self.operations == Some(0) {
+            return Err(Failure::Usage("--operations must be more than 0".into()));
+        }
         let (over_rdma, protocols): (Vec<Protocol>, _) =
             if self.protocol.is_empty() { Transports::here().transports } else { self.protocol }
                 .into_iter()
@@ -91,6 +97,11 @@ impl Transfer {
             time: self.time.0,
             dir: scratch.dir().into(),
         };
+        if let Some(count) = self.operations {
+            let options = transfer::Options { protocols: [options.protocols, over_rdma].concat(), ..options };
+            let costs = single::run(&options, &self.rdma_devices, &self.peer_rdma_devices, count).map_err(failed)?;
+            return tell(global, &costs, &costs.costs, &json!({ "origin": costs.origin }));
+        }
         if !options.protocols.is_empty() {
             let figures = transfer::run(&options).map_err(failed)?;
             tell(global, &figures, &figures.figures, &json!({ "origin": figures.origin, "pinned": figures.pinned }))?;

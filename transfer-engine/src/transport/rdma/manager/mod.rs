@@ -17,13 +17,10 @@
 //! The manager chooses the device by the address it is bound to. Where two devices have the same (soft-RoCE and soft-iWARP on one network
 //! interface) it takes the first, which may be another than ours, whose queue pairs it does not know: that is said.
 
-mod sys;
-
-pub(crate) use sys::{Events, Id};
-
 use crate::fault::{Failure, TransferErrorKind};
 use crate::transport::rdma::device::Device;
 use crate::transport::rdma::queue::{Queue, READS_MAX};
+use crate::transport::rdma::sys::{Asked, Event, Events, Id, Terms};
 use crate::transport::rdma::wire::End;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rdma_mummy_sys::rdma_cm_event_type as event;
@@ -31,7 +28,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use sys::{Asked, Event, Terms};
 
 /// How long the manager may look for the peer, and the peer take to answer.
 const STEP: Duration = Duration::from_secs(2);

@@ -18,17 +18,10 @@
 //! as packets of its earlier life may still be on their way to its number. To drain is to destroy it on the device: `ibv_destroy_qp` returns
 //! when the device is done with all that was posted; what has not completed by then never will.
 
-mod chain;
-mod sys;
-
-pub(crate) use chain::Chain;
-pub(crate) use sys::{QueuePair, SharedReceiveQueue};
-
 use crate::fault::{Failure, TransferErrorKind};
 use crate::transport::rdma::device::Device;
 use crate::transport::rdma::gid::Gid;
-use crate::transport::rdma::manager::Id;
-use crate::transport::rdma::sys::{Capacity, CompletionQueue, Path, Refused};
+use crate::transport::rdma::sys::{Capacity, Chain, CompletionQueue, Id, Path, QueuePair, Refused, SharedReceiveQueue};
 use crate::transport::rdma::wire::End;
 use std::io;
 use std::sync::Arc;

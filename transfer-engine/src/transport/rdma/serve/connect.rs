@@ -3,9 +3,9 @@
 use crate::fault::{Failure, TransferErrorKind};
 use crate::notice::PLACES;
 use crate::transport::rdma::device::Device;
-use crate::transport::rdma::queue::{Queue, SharedReceiveQueue};
+use crate::transport::rdma::queue::Queue;
 use crate::transport::rdma::serve::{Note, Shared};
-use crate::transport::rdma::sys::{Capacity, Channel, CompletionQueue};
+use crate::transport::rdma::sys::{Capacity, Channel, CompletionQueue, SharedReceiveQueue};
 use crate::transport::rdma::wire::End;
 use std::collections::VecDeque;
 use std::net::IpAddr;

@@ -3,8 +3,8 @@
 use super::*;
 use crate::memory::Memory;
 use crate::notice::Notices;
-use crate::transport::rdma::queue::{Chain, Queue};
-use crate::transport::rdma::sys::{Access, Capacity, CompletionQueue, Live, Local, MemoryRegion, Status, Verb, WorkRequest, live};
+use crate::transport::rdma::queue::Queue;
+use crate::transport::rdma::sys::{Access, Capacity, Chain, CompletionQueue, Live, Local, MemoryRegion, Status, Verb, WorkRequest, live};
 use crate::transport::rdma::wire::{self, Ask, End, Grant, Refusal, Tell, VERSION};
 use perilune_protocol::Capability;
 use std::io::{Read, Write};

@@ -240,7 +240,7 @@ pub(super) fn bytes_of_mtu(number: ib::ibv_mtu::Type) -> u32 {
 }
 
 /// `None` for bytes that are not the size of packets.
-pub(in crate::transport::rdma) fn mtu_of_bytes(bytes: u32) -> Option<ib::ibv_mtu::Type> {
+pub(super) fn mtu_of_bytes(bytes: u32) -> Option<ib::ibv_mtu::Type> {
     (ib::ibv_mtu::IBV_MTU_256..=ib::ibv_mtu::IBV_MTU_4096).find(|&number| bytes_of_mtu(number) == bytes)
 }
 

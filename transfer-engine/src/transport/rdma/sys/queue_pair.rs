@@ -1,22 +1,13 @@
-//! The unsafe calls of verbs on queue pairs and what is posted to them, one function for each.
+//! Queue pairs, and the receives that several of them share.
 
-use super::chain::Chain;
-use crate::memory::copy;
-use crate::request::{LocalSlice, Op};
-use crate::transport::Work;
-use crate::transport::rdma::manager::Id;
-use crate::transport::rdma::sys::types::mtu_of_bytes;
-use crate::transport::rdma::sys::{
-    COUNTERS, Capacity, CompletionQueue, Domain, Kind, Path, Raw, Refused, WorkRequest, add, check, explain,
-};
+use super::live::{COUNTERS, Kind, add};
+use super::types::mtu_of_bytes;
+use super::{Capacity, Chain, CompletionQueue, Domain, Id, Path, Raw, Refused, check, explain};
 use rdma_mummy_sys as ib;
 use std::io;
 use std::mem::zeroed;
 use std::ptr::null_mut;
 use std::sync::Arc;
-
-// SAFETY: the pointers inside a chain are set and followed within `QueuePair::post`; at other times they are only numbers.
-unsafe impl Send for Chain {}
 
 /// Receives for several queue pairs of a device. They hold no memory: what arrives is only the number of a `WriteImmediate`.
 pub(crate) struct SharedReceiveQueue {
@@ -244,68 +235,4 @@ fn attributes(state: ib::ibv_qp_state::Type) -> ib::ibv_qp_attr {
     let mut wanted: ib::ibv_qp_attr = unsafe { zeroed() };
     wanted.qp_state = state;
     wanted
-}
-
-impl Chain {
-    /// Adds a write of `len` bytes of a write's local memory from its byte `from` on. They are copied now: their submitter keeps them valid
-    /// as long as the work exists, and it is borrowed.
-    pub(crate) fn push_inline_work(&mut self, request: WorkRequest, work: &Work, from: u64, len: u32) {
-        debug_assert!(work.op == Op::Write, "only writes carry bytes");
-        let at = self.inline.len();
-        self.inline.resize(at + len as usize, 0);
-        let (mut rest, mut skip) = (&mut self.inline[at..], from);
-        for &LocalSlice { base, len } in &work.local {
-            if skip >= len {
-                skip -= len;
-                continue;
-            }
-            if rest.is_empty() {
-                break;
-            }
-            let now = rest.len().min(usize::try_from(len - skip).unwrap_or(usize::MAX));
-            let (target, later) = rest.split_at_mut(now);
-            // SAFETY: readable memory for the reason above, and `now` bytes of it; the target is ours.
-            unsafe { copy(base + skip, target.as_mut_ptr().expose_provenance() as u64, now as u64) };
-            (rest, skip) = (later, 0);
-        }
-        self.inlined(request, at);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use crate::memory::Memory;
-    use crate::rdma::RdmaSettings;
-    use crate::transport::rdma::device::Devices;
-    use crate::transport::rdma::sys::{Access, MemoryRegion};
-
-    #[test]
-    #[ignore = "needs an RDMA device: scripts/rxe-vm"]
-    fn the_limit_of_locked_memory_is_named_with_the_way_to_raise_it() {
-        let devices = Devices::new(RdmaSettings::default()).unwrap();
-        let domain = &devices.get().unwrap()[0].domain;
-        let memory = Memory::anonymous(1 << 20).unwrap();
-        let error = std::thread::scope(|scope| {
-            let refused = || {
-                let limit = libc::rlimit { rlim_cur: 64 << 10, rlim_max: libc::RLIM_INFINITY };
-                // SAFETY: the limit is ours. It counts for the whole process, but not for threads that may lock all memory.
-                let _ = unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &limit) };
-                // SAFETY: by itself, unlike the function of the C library, the call takes privileges from this thread only.
-                let code = unsafe { libc::syscall(libc::SYS_setresuid, 65534, 65534, 65534) };
-                assert_eq!(code, 0, "only root can give its privileges away");
-                MemoryRegion::of_memory(domain, &memory, 0, 1 << 20, Access::Local).map(|_| ()).unwrap_err()
-            };
-            scope.spawn(refused).join().unwrap()
-        });
-        for part in [
-            "cannot register 1048576 bytes",
-            "65536 bytes",
-            "RLIMIT_MEMLOCK",
-            "ulimit -l unlimited",
-            "LimitMEMLOCK=infinity",
-            "CAP_IPC_LOCK",
-        ] {
-            assert!(error.to_string().contains(part), "{error}");
-        }
-    }
 }

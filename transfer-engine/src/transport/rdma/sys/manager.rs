@@ -1,9 +1,10 @@
-//! The unsafe calls of librdmacm, one function for each.
+//! The connection manager: librdmacm.
 //!
 //! An identifier stands for one connection; librdmacm lets any thread use it, as libibverbs its objects. Its events come by the channel it
 //! was made with; each is acknowledged as it is taken, so that nobody who destroys an identifier waits for one.
 
-use crate::transport::rdma::sys::{Kind, Raw, check, explain};
+use super::live::Kind;
+use super::{Raw, check, explain};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{SockaddrLike, SockaddrStorage};
 use rdma_mummy_sys as ib;
@@ -36,7 +37,7 @@ impl Events {
     }
 
     /// The next event that is there; never waits.
-    pub(super) fn next(self: &Arc<Self>) -> io::Result<Option<Event>> {
+    pub(in crate::transport::rdma) fn next(self: &Arc<Self>) -> io::Result<Option<Event>> {
         let mut event = null_mut();
         // SAFETY: the channel exists and does not block, the answer is ours.
         if let Err(cause) = check(unsafe { ib::rdma_get_cm_event(self.0.get(), &mut event) }) {
@@ -76,34 +77,34 @@ impl Drop for Events {
 }
 
 /// What happened.
-pub(super) struct Event {
+pub(in crate::transport::rdma) struct Event {
     /// Which identifier it is about, by the number that was given to it.
-    pub(super) number: u64,
-    pub(super) kind: ib::rdma_cm_event_type::Type,
+    pub(in crate::transport::rdma) number: u64,
+    pub(in crate::transport::rdma) kind: ib::rdma_cm_event_type::Type,
     /// Why, where something failed: an error number below zero, or a reason of the protocol above it.
-    pub(super) status: i32,
+    pub(in crate::transport::rdma) status: i32,
     /// Somebody wants a connection.
-    pub(super) request: Option<Asked>,
+    pub(in crate::transport::rdma) request: Option<Asked>,
 }
 
 /// A connection that is asked for. Refused when it is dropped.
-pub(super) struct Asked {
-    pub(super) id: Id,
+pub(in crate::transport::rdma) struct Asked {
+    pub(in crate::transport::rdma) id: Id,
     /// What the asking side said. May be longer, filled up with zeros.
-    pub(super) words: Vec<u8>,
+    pub(in crate::transport::rdma) words: Vec<u8>,
     /// Reads that it wants answered at one time.
-    pub(super) answers: u8,
+    pub(in crate::transport::rdma) answers: u8,
 }
 
 /// What one side tells the other as they connect.
-pub(super) struct Terms<'a> {
+pub(in crate::transport::rdma) struct Terms<'a> {
     /// The number of its queue pair.
-    pub(super) queue_pair: u32,
+    pub(in crate::transport::rdma) queue_pair: u32,
     /// Reads it answers at one time, and reads it has under way at one time.
-    pub(super) answers: u8,
-    pub(super) reads: u8,
+    pub(in crate::transport::rdma) answers: u8,
+    pub(in crate::transport::rdma) reads: u8,
     /// Bytes for the other side to know it by.
-    pub(super) words: &'a [u8],
+    pub(in crate::transport::rdma) words: &'a [u8],
 }
 
 impl Terms<'_> {
@@ -130,7 +131,7 @@ pub(crate) struct Id {
 
 impl Id {
     /// Its events carry the number.
-    pub(super) fn new(events: &Arc<Events>, number: u64) -> io::Result<Self> {
+    pub(in crate::transport::rdma) fn new(events: &Arc<Events>, number: u64) -> io::Result<Self> {
         let mut id = null_mut();
         // SAFETY: the channel exists, and is owned by the identifier from here on; the number is only kept; the answer is ours.
         check(unsafe { ib::rdma_create_id(events.0.get(), &mut id, number as *mut _, ib::rdma_port_space::RDMA_PS_TCP) })?;
@@ -138,49 +139,49 @@ impl Id {
     }
 
     /// Has its further events carry that number.
-    pub(super) fn count_as(&self, number: u64) {
+    pub(in crate::transport::rdma) fn count_as(&self, number: u64) {
         // SAFETY: it exists; only whoever takes its events reads this, and that is this thread.
         unsafe { (*self.raw.get()).context = number as *mut _ };
     }
 
-    pub(super) fn bind(&self, at: SocketAddr) -> io::Result<()> {
+    pub(in crate::transport::rdma) fn bind(&self, at: SocketAddr) -> io::Result<()> {
         let at = SockaddrStorage::from(at);
         // SAFETY: it exists; the address is only read.
         check(unsafe { ib::rdma_bind_addr(self.raw.get(), at.as_ptr().cast_mut()) })
     }
 
-    pub(super) fn listen(&self, backlog: u16) -> io::Result<()> {
+    pub(in crate::transport::rdma) fn listen(&self, backlog: u16) -> io::Result<()> {
         // SAFETY: it exists.
         check(unsafe { ib::rdma_listen(self.raw.get(), i32::from(backlog)) })
     }
 
     /// Begins to look for the address of the peer. Answered by an event.
-    pub(super) fn resolve_address(&self, from: SocketAddr, to: SocketAddr, wait: Duration) -> io::Result<()> {
+    pub(in crate::transport::rdma) fn resolve_address(&self, from: SocketAddr, to: SocketAddr, wait: Duration) -> io::Result<()> {
         let (from, to) = (SockaddrStorage::from(from), SockaddrStorage::from(to));
         // SAFETY: it exists; the addresses are only read.
         check(unsafe { ib::rdma_resolve_addr(self.raw.get(), from.as_ptr().cast_mut(), to.as_ptr().cast_mut(), wait.as_millis() as i32) })
     }
 
     /// Begins to look for the way there. Answered by an event.
-    pub(super) fn resolve_route(&self, wait: Duration) -> io::Result<()> {
+    pub(in crate::transport::rdma) fn resolve_route(&self, wait: Duration) -> io::Result<()> {
         // SAFETY: it exists.
         check(unsafe { ib::rdma_resolve_route(self.raw.get(), wait.as_millis() as i32) })
     }
 
     /// Asks the peer. Answered by an event.
-    pub(super) fn connect(&self, terms: &Terms<'_>) -> io::Result<()> {
+    pub(in crate::transport::rdma) fn connect(&self, terms: &Terms<'_>) -> io::Result<()> {
         // SAFETY: it exists; the terms are copied by the call.
         check(unsafe { ib::rdma_connect(self.raw.get(), &mut terms.param()) })
     }
 
     /// Answers the peer that asked.
-    pub(super) fn accept(&self, terms: &Terms<'_>) -> io::Result<()> {
+    pub(in crate::transport::rdma) fn accept(&self, terms: &Terms<'_>) -> io::Result<()> {
         // SAFETY: it exists; the terms are copied by the call.
         check(unsafe { ib::rdma_accept(self.raw.get(), &mut terms.param()) })
     }
 
     /// Tells the peer that answered that its answer came.
-    pub(super) fn establish(&self) -> io::Result<()> {
+    pub(in crate::transport::rdma) fn establish(&self) -> io::Result<()> {
         // SAFETY: it exists.
         check(unsafe { ib::rdma_establish(self.raw.get()) })
     }
@@ -203,7 +204,7 @@ impl Id {
     }
 
     /// The device that the manager uses for it, once it has an address.
-    pub(super) fn device(&self) -> Option<String> {
+    pub(in crate::transport::rdma) fn device(&self) -> Option<String> {
         // SAFETY: it exists. A context that is there is open as long as it is, and its device has a name.
         unsafe {
             let context = (*self.raw.get()).verbs;
@@ -212,7 +213,7 @@ impl Id {
     }
 
     /// The port it is bound to.
-    pub(super) fn port(&self) -> u16 {
+    pub(in crate::transport::rdma) fn port(&self) -> u16 {
         // SAFETY: it exists. Addresses of both families have the port at the same place.
         u16::from_be(unsafe { (*self.raw.get()).route.addr.src_addr_union.src_sin.sin_port })
     }

@@ -1,6 +1,9 @@
 //! Work requests that go out together.
 
-use crate::transport::rdma::sys::{Local, Verb, WorkRequest};
+use super::types::{Local, Verb, WorkRequest};
+use crate::memory::copy;
+use crate::request::{LocalSlice, Op};
+use crate::transport::Work;
 use rdma_mummy_sys as ib;
 use std::ptr::null_mut;
 
@@ -13,10 +16,13 @@ pub(crate) struct Chain {
     /// The local sides of all requests, one after the other.
     sges: Vec<ib::ibv_sge>,
     /// The bytes of inline writes; the `addr` of their sges is a place in here.
-    pub(super) inline: Vec<u8>,
+    pub(in crate::transport::rdma) inline: Vec<u8>,
     /// Where the last request begins in the peer's memory, and under which key; `None` for one without bytes.
     target: Option<(u64, u32)>,
 }
+
+// SAFETY: the pointers inside a chain are set and followed within `QueuePair::post`; at other times they are only numbers.
+unsafe impl Send for Chain {}
 
 impl Chain {
     pub(crate) fn new() -> Self {
@@ -57,11 +63,35 @@ impl Chain {
     }
 
     /// Adds a write of the inline bytes from `from` on, at most as many as the queue pair takes.
-    pub(super) fn inlined(&mut self, request: WorkRequest, from: usize) {
+    fn inlined(&mut self, request: WorkRequest, from: usize) {
         debug_assert!(request.op != Verb::Read, "only writes carry bytes");
         let length = (self.inline.len() - from) as u32;
         self.sges.push(ib::ibv_sge { addr: from as u64, length, lkey: 0 });
         self.add(request, 1, ib::ibv_send_flags::IBV_SEND_INLINE);
+    }
+
+    /// Adds a write of `len` bytes of a write's local memory from its byte `from` on. They are copied now: their submitter keeps them valid
+    /// as long as the work exists, and it is borrowed.
+    pub(crate) fn push_inline_work(&mut self, request: WorkRequest, work: &Work, from: u64, len: u32) {
+        debug_assert!(work.op == Op::Write, "only writes carry bytes");
+        let at = self.inline.len();
+        self.inline.resize(at + len as usize, 0);
+        let (mut rest, mut skip) = (&mut self.inline[at..], from);
+        for &LocalSlice { base, len } in &work.local {
+            if skip >= len {
+                skip -= len;
+                continue;
+            }
+            if rest.is_empty() {
+                break;
+            }
+            let now = rest.len().min(usize::try_from(len - skip).unwrap_or(usize::MAX));
+            let (target, later) = rest.split_at_mut(now);
+            // SAFETY: readable memory for the reason above, and `now` bytes of it; the target is ours.
+            unsafe { copy(base + skip, target.as_mut_ptr().expose_provenance() as u64, now as u64) };
+            (rest, skip) = (later, 0);
+        }
+        self.inlined(request, at);
     }
 
     fn add(&mut self, request: WorkRequest, sges: usize, flags: ib::ibv_send_flags) {
