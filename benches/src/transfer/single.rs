@@ -1,11 +1,11 @@
 //! `perilune bench transfer --operations`: one operation after the other and nothing beside, so that callgrind and strace see what one costs.
 
 use super::asker::Asker;
-use super::rdma::{Window, asker_on};
+use super::rdma::{asker_on, write_by_ticket};
 use crate::report::{Origin, Table};
 use crate::rivals::{Setting, Trouble};
 use perilune_protocol::{ByteSize, Extent, Protocol};
-use perilune_transfer_engine::{Engine, Job, Op, Segment, rdma_counts};
+use perilune_transfer_engine::{Engine, Job, Segment, rdma_counts};
 use serde::Serialize;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -123,14 +123,16 @@ fn one_by_one(engine: &Engine, segment: &Segment, buffer: &mut [u8], how: How, o
 }
 
 fn some(engine: &Engine, segment: &Segment, buffer: &mut [u8], how: How, operations: u64) -> Result<(), Trouble> {
-    let size = buffer.len();
-    if how == How::Ticket {
-        let window = Window { op: Op::Write, size, depth: 1, together: 1, deadline: DEADLINE };
-        return window.slide(engine, segment, buffer, |asked| asked < operations).map(drop);
-    }
     for _ in 0..operations {
-        let whole = vec![Extent { offset: 0, len: size as u64 }];
-        let job = if how == How::Read { Job::read(segment, whole, buffer) } else { Job::write(segment, whole, buffer) };
+        let whole = || vec![Extent { offset: 0, len: buffer.len() as u64 }];
+        let job = match how {
+            How::Write => Job::write(segment, whole(), buffer),
+            How::Read => Job::read(segment, whole(), buffer),
+            How::Ticket => {
+                write_by_ticket(engine, segment, buffer, DEADLINE)?;
+                continue;
+            }
+        };
         engine.run(&mut [job], DEADLINE).into_iter().collect::<Result<(), _>>()?;
     }
     Ok(())

@@ -83,12 +83,12 @@ impl Driver {
     /// Puts work in the queue of the transport of its path, or of the next path that can be tried.
     pub(crate) fn start(&mut self, mut work: Box<Work>) {
         loop {
-            let Some((port, address)) = work.route().cloned() else {
+            let Some(&(port, ref address)) = work.route() else {
                 let cause =
                     if work.earlier.is_empty() { "none of the segment's endpoints can be used from here" } else { "no path is left" };
                 return work.report(Err(Failure::new(TransferErrorKind::PeerUnreachable, cause)));
             };
-            match self.ports[port].transport.connect(&address) {
+            match self.ports[port].transport.connect(address) {
                 Ok(peer) => {
                     work.peer = peer;
                     work.id = self.next_id;
@@ -108,17 +108,20 @@ impl Driver {
     /// Gives queued work to the transports, moves bytes, sleeps for at most `wait` when nothing happens, and reports what is done.
     pub(crate) fn step(&mut self, wake: &Wake, wait: Duration) {
         // First, because work may have waited here while its thread was stopped.
-        self.expire();
+        let now = Instant::now();
+        self.expire(now);
         self.push();
         let held: usize = self.ports.iter().map(|port| port.held).sum();
         if self.done.is_empty() && !self.idle() {
-            self.poll(wake, wait);
+            self.poll(wake, wait, now);
         } else if held > self.done.len() {
             // A transport that always has something done must not starve the others.
-            self.poll(wake, Duration::ZERO);
+            self.poll(wake, Duration::ZERO, now);
         }
         self.deliver();
-        self.expire();
+        if !self.idle() {
+            self.expire(Instant::now());
+        }
         self.push();
         self.deliver();
     }
@@ -136,8 +139,9 @@ impl Driver {
         }
     }
 
-    fn poll(&mut self, wake: &Wake, wait: Duration) {
-        let wait = self.places.nearest().map_or(SLEEP_MAX, |at| at.saturating_duration_since(Instant::now())).min(wait);
+    /// Sleeps until the next deadline at most, seen from `now`.
+    fn poll(&mut self, wake: &Wake, wait: Duration, now: Instant) {
+        let wait = self.places.nearest().map_or(SLEEP_MAX, |at| at.saturating_duration_since(now)).min(wait);
         const LOOK: Duration = Duration::from_millis(1);
         let busy = self.ports.iter().filter(|port| port.held > 0).count();
         let alone = busy == 1 || (busy > 1 && wait.is_zero());
@@ -181,10 +185,8 @@ impl Driver {
         }
     }
 
-    fn expire(&mut self) {
-        let Some(nearest) = self.places.nearest() else { return };
-        let now = Instant::now();
-        if nearest <= now {
+    fn expire(&mut self, now: Instant) {
+        if self.places.nearest().is_some_and(|nearest| nearest <= now) {
             self.stop(|_, deadline| deadline <= now, || Failure::new(TransferErrorKind::Timeout, "the deadline passed"));
         }
     }

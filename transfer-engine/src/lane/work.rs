@@ -80,7 +80,8 @@ impl Work {
     }
 
     /// Hands the outcome to the ticket. The buffers are the caller's again.
-    pub(crate) fn report(self, outcome: Result<(), Failure>) {
+    #[expect(clippy::boxed_local, reason = "it comes in a box, and is not moved out of it to be dropped")]
+    pub(crate) fn report(self: Box<Self>, outcome: Result<(), Failure>) {
         let outcome = outcome.map_err(|last| self.error(last));
         self.tally.report(self.slot, outcome);
     }

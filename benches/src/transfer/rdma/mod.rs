@@ -25,7 +25,7 @@ pub use counts::PerGb;
 pub use devices::present;
 pub use figures::{Figure, Figures};
 pub use ours::{LENT, ask, serve};
-pub(super) use sys::Window;
+pub(super) use sys::write_by_ticket;
 
 use crate::pinned::{self, CLIENT_CORE, SERVER_CORE};
 use crate::report::Origin;

@@ -1,4 +1,4 @@
-//! The two calls of the engine that need a promise: memory registered for as long as it lives, and several requests under way at once.
+//! The two calls of the engine that need a promise: memory registered for as long as it lives, and requests by tickets.
 
 use crate::rivals::Trouble;
 use perilune_protocol::Extent;
@@ -34,21 +34,30 @@ impl Drop for Registered {
     }
 }
 
+/// Writes all of `buffer` to the beginning of `segment` by a ticket that is waited for at once.
+pub(in crate::transfer) fn write_by_ticket(engine: &Engine, segment: &Segment, buffer: &mut [u8], deadline: Duration) -> Result<(), Trouble> {
+    let (extents, local) = (vec![Extent { offset: 0, len: buffer.len() as u64 }], vec![LocalSlice::from_mut(buffer)]);
+    let request = Request { op: Op::Write, segment: segment.clone(), extents, local };
+    // SAFETY: `buffer` is borrowed for all of this call, and the ticket is done or dropped when it ends.
+    let ticket = unsafe { engine.submit(vec![request], deadline) };
+    Ok(ticket.wait().into_iter().collect::<Result<(), _>>()?)
+}
+
 /// What moves again and again: pieces of `size` bytes, `depth` of them under way.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::transfer) struct Window {
-    pub(in crate::transfer) op: Op,
-    pub(in crate::transfer) size: usize,
-    pub(in crate::transfer) depth: usize,
+pub(super) struct Window {
+    pub(super) op: Op,
+    pub(super) size: usize,
+    pub(super) depth: usize,
     /// Requests that are submitted, and waited for, together; divides `depth`.
-    pub(in crate::transfer) together: usize,
-    pub(in crate::transfer) deadline: Duration,
+    pub(super) together: usize,
+    pub(super) deadline: Duration,
 }
 
 impl Window {
     /// Moves pieces between `buffer` and `segment`, both used round and round, while `go_on` is told how many were asked for and says yes.
     /// Returns how many were moved, and none is under way any more.
-    pub(in crate::transfer) fn slide(
+    pub(super) fn slide(
         &self,
         engine: &Engine,
         segment: &Segment,
