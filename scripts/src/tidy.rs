@@ -100,7 +100,9 @@ fn rust_rules(source: &Source, problems: &mut Problems) {
 
 /// The houses of unsafe: files named `sys.rs`, rooms named `sys`, the lock-free parts, the C border, and the tests of the engine's unsafe calls.
 fn may_be_unsafe(path: &str) -> bool {
-    path.ends_with("/sys.rs") || path.contains("/sys/") || ["transfer-engine/stdx/", "ffi/src/", "transfer-engine/tests/"].iter().any(|house| path.starts_with(house))
+    path.ends_with("/sys.rs")
+        || path.contains("/sys/")
+        || ["transfer-engine/stdx/", "ffi/src/", "transfer-engine/tests/"].iter().any(|house| path.starts_with(house))
 }
 
 /// A file that no `mod` line names is never compiled; it rots unseen.

@@ -15,7 +15,8 @@
 //! 5. The background thread gives the baton up as soon as somebody waits: a waiter that moves its own bytes saves a hand-over.
 //! 6. *Leave, and come back.* Who submits a ticket most often waits for it next, and would only take the baton back from the background
 //!    thread. So it calls nobody but notes in `left` that it left work; the background thread, woken if it is not watching already, drives
-//!    when nobody took the baton for [`GRACE`] after that, or at once when a ticket is polled.
+//!    when nobody took the baton for [`GRACE`] after that, or at once when a ticket is polled. As long as somebody always comes back it looks
+//!    less and less often.
 //!
 //! Why nothing is lost: by 1 and 2 either the asker takes the baton or the leaving holder sees what was asked; by 2, 3 and 6 work under way
 //! always has a holder, a called thread on its way, or a background thread that watches; by 4 a sleeping holder learns of new work.
@@ -40,8 +41,10 @@ use std::thread::{self, JoinHandle, Thread};
 use std::time::Duration;
 use work::Work;
 
-/// How long work waits for the thread that submitted it to come back. A busy lane wakes its background thread so often.
+/// How long work waits for the thread that submitted it to come back, at first and where threads always did. A lane in use wakes its
+/// background thread so often.
 const GRACE: Duration = Duration::from_millis(1);
+const GRACE_MAX: Duration = Duration::from_millis(16);
 
 /// A thread that sleeps until its work is done or it is called to drive.
 struct Waiter {
@@ -69,7 +72,7 @@ pub(crate) struct Lane {
     closed: AtomicBool,
     background: Mutex<Option<JoinHandle<()>>>,
     registers: bool,
-    /// Whether somebody holds the baton. Written by the holder; only a hint, so relaxed.
+    /// Whether somebody holds the baton. Written by the holder; a hint for who chooses a lane or watches, so relaxed.
     driven: AtomicBool,
 }
 
@@ -277,16 +280,19 @@ impl Lane {
         }
     }
 
-    /// Returns when the background thread is called, or work was left and nobody took the baton for [`GRACE`].
+    /// Returns when the background thread is called, or work was left and nobody took the baton in its grace.
     fn rest(&self) {
+        let mut grace = GRACE;
         while !self.background_called.load(Ordering::SeqCst) {
             self.watching.store(true, Ordering::SeqCst);
             if self.left.swap(false, Ordering::SeqCst) {
                 let turn = self.turns.load(Ordering::Relaxed);
-                thread::park_timeout(GRACE);
-                if self.turns.load(Ordering::Relaxed) == turn {
+                thread::park_timeout(grace);
+                // Who drives now has seen to it, and has the duty of rule 2: `driven` is no older than what set `left`.
+                if self.turns.load(Ordering::Relaxed) == turn && !self.driven.load(Ordering::Relaxed) {
                     break;
                 }
+                grace = (grace * 2).min(GRACE_MAX);
                 continue;
             }
             self.watching.store(false, Ordering::SeqCst);

@@ -35,7 +35,12 @@ impl Drop for Registered {
 }
 
 /// Writes all of `buffer` to the beginning of `segment` by a ticket that is waited for at once.
-pub(in crate::transfer) fn write_by_ticket(engine: &Engine, segment: &Segment, buffer: &mut [u8], deadline: Duration) -> Result<(), Trouble> {
+pub(in crate::transfer) fn write_by_ticket(
+    engine: &Engine,
+    segment: &Segment,
+    buffer: &mut [u8],
+    deadline: Duration,
+) -> Result<(), Trouble> {
     let (extents, local) = (vec![Extent { offset: 0, len: buffer.len() as u64 }], vec![LocalSlice::from_mut(buffer)]);
     let request = Request { op: Op::Write, segment: segment.clone(), extents, local };
     // SAFETY: `buffer` is borrowed for all of this call, and the ticket is done or dropped when it ends.
