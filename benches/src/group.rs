@@ -1,16 +1,17 @@
 //! Masters of one group, and store nodes, as processes of their own that can be killed, stopped and started again.
 
 use crate::pinned::Process;
-use crate::rivals::{Trouble, free_port};
+use crate::rivals::Trouble;
 use nix::sys::signal::Signal;
 use perilune_client::Store;
 use perilune_protocol::rpc::segment::Mount;
 use perilune_protocol::rpc::session::Register;
 use perilune_protocol::{Capability, Endpoint, NodeId, Outcome, Protocol, SegmentDesc, SegmentId};
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 /// All masters of all benches belong to this cluster; their data directories do not outlive a bench.
@@ -36,9 +37,13 @@ struct Master {
 impl Group {
     /// Starts `count` masters with their data in `dir`; each gets `flags` too. One alone is no group.
     pub(crate) fn start(program: &Path, dir: &Path, count: usize, flags: &[&str]) -> Result<Self, Trouble> {
-        let port = || -> std::io::Result<SocketAddr> { Ok(([127, 0, 0, 1], free_port()?).into()) };
-        let masters = (0..count).map(|_| Ok(Master { rpc: port()?, peer: port()?, http: port()?, process: None }));
-        let masters = masters.collect::<std::io::Result<Vec<_>>>()?;
+        // An address of its own for each group: a port that is told before anyone listens on it could otherwise be taken by any call.
+        static GROUPS: AtomicU8 = AtomicU8::new(1);
+        let [_, _, high, low] = std::process::id().to_be_bytes();
+        let ip = Ipv4Addr::new(127, high.max(1), low, GROUPS.fetch_add(1, Ordering::Relaxed));
+        let at = |port: usize, nth: usize| SocketAddr::from((ip, (port + nth) as u16));
+        let masters =
+            (0..count).map(|nth| Master { rpc: at(10_000, nth), peer: at(20_000, nth), http: at(30_000, nth), process: None }).collect();
         let flags = flags.iter().map(|&flag| flag.to_owned()).collect();
         let mut group = Self { program: program.into(), dir: dir.into(), flags, masters };
         for nth in 0..count {
