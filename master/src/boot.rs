@@ -5,7 +5,7 @@ use crate::config::MasterConfig;
 use crate::engine::{Brain, Clock, Engine, Group, Inner, Throne};
 use crate::join;
 use crate::log::{self, Log, LogConfig, LogError, Member, Members};
-use crate::rpc;
+use crate::{rpc, work};
 use perilune_protocol::Outcome;
 use std::io;
 use std::net::SocketAddr;
@@ -112,17 +112,18 @@ impl Master {
             ..LogConfig::default()
         };
         if let Some(file) = &config.restore {
-            let log::Revived { cluster, from, index } = log::revive(&log_config, file, Brain::new(config.rules(), clock))?;
+            let log::Revived { cluster, from, index } = log::revive(&log_config, file, Brain::new(config.rules(), clock.clone()))?;
             tracing::warn!(%cluster, "a new group begins with what the cluster {from} knew at entry {index}");
         }
-        let brain = Brain::new(config.rules(), clock);
+        let brain = Brain::new(config.rules(), clock.clone());
         let seat = brain.seat();
         let log = Log::open(log_config, brain)?;
         if let Some(what) = seat.unreadable() {
             log.close();
             return Err(StartError::Newer { dir: config.data_dir, what: what.into() });
         }
-        let throne = Arc::new(Throne::new(Arc::new(Inner::new(seat, log, clock, config, rpc, card)), runtime.handle().clone()));
+        let inner = Arc::new(Inner::new(seat, log, clock, config, rpc, card));
+        let throne = Arc::new(Throne::new(inner, runtime.handle().clone(), work::hire));
         let (stop, stopped) = watch::channel(false);
         let mut master = Self { throne, runtime: None, keeper: None, stop, rpc, http };
         // A group of one serves when this returns.

@@ -16,7 +16,10 @@ pub mod engine;
 mod join;
 pub mod log;
 pub mod observe;
+pub mod planted;
 mod rpc;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 mod work;
 
 pub use boot::{Master, StartError};

@@ -34,6 +34,8 @@ pub fn verify(root: &Path) -> Problems {
     } else {
         steps.push(("tests", cargo("test --workspace --no-fail-fast")));
     }
+    steps.push(("simulation", Box::new(|| simulate(root, &["--seeds", "0..120"]))));
+    steps.push(("planted defects", Box::new(|| simulate(root, &["--planted"]))));
     steps.push(("loom", Box::new(|| every_interleaving(root))));
     steps.push(("rdma", Box::new(|| in_the_guest(root))));
     run(&steps)
@@ -47,12 +49,21 @@ fn every_interleaving(root: &Path) -> Problems {
     run_cargo(root, "test --package perilune-stdx --lib --quiet", &[("RUSTFLAGS", "--cfg loom"), ("CARGO_TARGET_DIR", &target)])
 }
 
+/// The control plane in one thread, from seeds; `docs/simulation.md`.
+fn simulate(root: &Path, words: &[&str]) -> Problems {
+    run_script(root, "scripts/simulate", words)
+}
+
 /// The tests that need RDMA devices, in a guest that has some; without the long ones.
 fn in_the_guest(root: &Path) -> Problems {
-    match Command::new(root.join("scripts/rdma-test")).current_dir(root).status() {
+    run_script(root, "scripts/rdma-test", &[])
+}
+
+fn run_script(root: &Path, script: &str, words: &[&str]) -> Problems {
+    match Command::new(root.join(script)).args(words).current_dir(root).status() {
         Ok(status) if status.success() => Problems::new(),
-        Ok(status) => vec![format!("`scripts/rdma-test` failed ({status})")],
-        Err(e) => vec![format!("`scripts/rdma-test` cannot be started: {e}")],
+        Ok(status) => vec![format!("`{script}` failed ({status})")],
+        Err(e) => vec![format!("`{script}` cannot be started: {e}")],
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::Clock;
 use crate::log::{Machine, SnapshotWriter};
+use crate::planted::{self, Defect};
 use perilune_protocol::FaultCode;
 use perilune_state::apply::{Overlap, Rules};
 use perilune_state::{Applied, Effect, State, snapshot};
@@ -95,7 +96,10 @@ impl Machine for Brain {
 
     fn apply(&mut self, index: u64, effect: &[u8]) -> Applied {
         match Effect::decode(effect) {
-            Ok(effect) => self.seat.lock().state.apply(effect, self.clock.now()),
+            Ok(effect) => {
+                let early = if planted::is(Defect::HastyReuse) { 60_000 } else { 0 };
+                self.seat.lock().state.apply(effect, self.clock.now() + early)
+            }
             Err(e) => {
                 tracing::error!(index, "a committed effect cannot be read: {e}");
                 let _ = self.seat.unreadable.set(format!("log entry {index}: {e}"));

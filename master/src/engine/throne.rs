@@ -5,13 +5,14 @@
 
 use super::{Engine, Inner, Reign};
 use crate::log::Role;
-use crate::work::{Bell, evict, housekeeping, jobs};
+use crate::work::evict::Evictor;
+use crate::work::{Bell, jobs};
 use perilune_protocol::Outcome;
 use perilune_protocol::access::Access;
 use perilune_state::State;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{Builder, JoinHandle};
+use std::thread::JoinHandle;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
@@ -21,13 +22,17 @@ pub(crate) struct Throne {
     present: watch::Sender<Arc<Reign>>,
     workers: Mutex<Vec<JoinHandle<()>>>,
     handle: Handle,
+    hire: Hire,
 }
+
+/// Begins the workers of a reign; gives those that began, also when one could not.
+pub(crate) type Hire = fn(&Engine, &Handle, &mut Vec<JoinHandle<()>>) -> io::Result<()>;
 
 impl Throne {
     /// Nobody reigns yet.
-    pub(crate) fn new(inner: Arc<Inner>, handle: Handle) -> Self {
+    pub(crate) fn new(inner: Arc<Inner>, handle: Handle, hire: Hire) -> Self {
         let nobody = Arc::new(Reign::new(0, inner.seat.state()));
-        Self { inner, present: watch::channel(nobody).0, workers: Mutex::default(), handle }
+        Self { inner, present: watch::channel(nobody).0, workers: Mutex::default(), handle, hire }
     }
 
     /// The engine as of now.
@@ -117,22 +122,10 @@ impl Throne {
         let engine = self.engine_of(Arc::clone(&reign));
         // What is silent is so since now.
         engine.judge();
-        let spawned = self.spawn_workers(&engine);
+        let hired = (self.hire)(&engine, &self.handle, &mut self.workers());
         // Told before a failure is, so that `end` finds what there is to end.
         self.present.send_replace(reign);
-        spawned
-    }
-
-    fn spawn_workers(&self, engine: &Engine) -> io::Result<()> {
-        let named = |name: &str| Builder::new().name(name.into());
-        let mut workers = self.workers();
-        let evictor = engine.clone();
-        workers.push(named("evict").spawn(move || evict::run(&evictor))?);
-        let (crew, handle) = (engine.clone(), self.handle.clone());
-        workers.push(named("jobs").spawn(move || jobs::run(&crew, &handle))?);
-        let (engine, handle) = (engine.clone(), self.handle.clone());
-        workers.push(named("housekeeping").spawn(move || housekeeping::run(&engine, &handle))?);
-        Ok(())
+        hired
     }
 
     /// From here on nobody is served; when this returns, nothing works for the old reign any more.
@@ -168,6 +161,6 @@ impl Throne {
 
 impl Reign {
     fn new(term: u64, state: Arc<State>) -> Self {
-        Self { term, state, evictor: evict::Evictor::default(), housekeeping: Bell::default(), jobs: jobs::Jobs::new(term) }
+        Self { term, state, evictor: Evictor::default(), housekeeping: Bell::default(), jobs: jobs::Jobs::new(term) }
     }
 }

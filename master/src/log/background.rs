@@ -13,7 +13,8 @@ use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 use uuid::Uuid;
 
-enum Job {
+/// Something that need not be done at once.
+pub(super) enum Job {
     Snapshot(SnapshotId, SnapshotWriter),
     Purge,
 }
@@ -21,71 +22,106 @@ enum Job {
 /// How a snapshot ended.
 pub(super) type Finished = (SnapshotId, io::Result<()>);
 
+/// Does jobs one after the other, in order, beside the driver.
+pub(super) trait Background: Send {
+    fn give(&mut self, job: Job);
+
+    fn finished(&mut self) -> Option<Finished>;
+
+    /// Until a snapshot has ended, which must have been begun.
+    fn wait(&mut self);
+
+    /// Something was appended, which is to be synced before long.
+    fn appended(&self);
+}
+
+/// What the jobs work with.
+pub(super) struct Shop {
+    pub(super) dir: PathBuf,
+    pub(super) cluster: Uuid,
+    pub(super) engine: Arc<Engine>,
+    pub(super) files: Arc<Files>,
+}
+
+impl Shop {
+    pub(super) fn run(&self, job: Job) -> Option<Finished> {
+        match job {
+            Job::Snapshot(id, body) => {
+                // A snapshot must never be ahead of the log on disk.
+                self.files.sync();
+                let write = || snapshot::write(&*self.files.disk, &self.dir, id, self.cluster, body);
+                let written = catch_unwind(AssertUnwindSafe(write));
+                return Some((id, written.unwrap_or_else(|_| Err(io::Error::other("the machine panicked while writing it")))));
+            }
+            Job::Purge => match catch_unwind(AssertUnwindSafe(|| self.engine.purge_expired_files())) {
+                Ok(Ok(_)) => {}
+                Ok(Err(e)) => tracing::warn!("old log files could not be deleted, the next snapshot tries again: {e}"),
+                Err(_) => tracing::error!("old log files could not be deleted: raft-engine panicked"),
+            },
+        }
+        None
+    }
+}
+
+/// Both threads.
+pub(super) struct Threads {
+    keeper: Keeper,
+    syncer: Option<Syncer>,
+}
+
+impl Threads {
+    /// Syncs `every` now and then, if at all. `wake` is called after each finished snapshot and must not block.
+    pub(super) fn start(shop: Shop, every: Option<Duration>, wake: impl Fn() + Send + 'static) -> io::Result<Self> {
+        let files = Arc::clone(&shop.files);
+        Ok(Self { keeper: Keeper::start(shop, wake)?, syncer: every.map(|every| Syncer::start(files, every)).transpose()? })
+    }
+}
+
+impl Background for Threads {
+    fn give(&mut self, job: Job) {
+        if let Some(jobs) = &self.keeper.jobs {
+            // The thread lives until `jobs` is dropped.
+            let _ = jobs.send(job);
+        }
+    }
+
+    fn finished(&mut self) -> Option<Finished> {
+        self.keeper.finished.try_recv().ok()
+    }
+
+    fn wait(&mut self) {
+        let mut select = Select::new();
+        select.recv(&self.keeper.finished);
+        select.ready();
+    }
+
+    fn appended(&self) {
+        if let Some(dirty) = self.syncer.as_ref().and_then(|syncer| syncer.dirty.as_ref()) {
+            // Full means that the thread knows already.
+            let _ = dirty.try_send(());
+        }
+    }
+}
+
 /// Writes snapshots and deletes files behind the cut. Joined when dropped, after the job at hand.
-pub(super) struct Keeper {
+struct Keeper {
     jobs: Option<Sender<Job>>,
     finished: Receiver<Finished>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Keeper {
-    /// `wake` is called after each finished snapshot and must not block.
-    pub(super) fn start(
-        dir: PathBuf,
-        cluster: Uuid,
-        engine: Arc<Engine>,
-        files: Arc<Files>,
-        wake: impl Fn() + Send + 'static,
-    ) -> io::Result<Self> {
+    fn start(shop: Shop, wake: impl Fn() + Send + 'static) -> io::Result<Self> {
         let (jobs, inbox) = unbounded();
         let (tell, finished) = unbounded();
         let thread = Builder::new().name("log-keep".into()).spawn(move || {
             for job in inbox {
-                match job {
-                    Job::Snapshot(id, body) => {
-                        // A snapshot must never be ahead of the log on disk.
-                        files.sync();
-                        let written = catch_unwind(AssertUnwindSafe(|| snapshot::write(&dir, id, cluster, body)));
-                        let written = written.unwrap_or_else(|_| Err(io::Error::other("the machine panicked while writing it")));
-                        if tell.send((id, written)).is_ok() {
-                            wake();
-                        }
-                    }
-                    Job::Purge => match catch_unwind(AssertUnwindSafe(|| engine.purge_expired_files())) {
-                        Ok(Ok(_)) => {}
-                        Ok(Err(e)) => tracing::warn!("old log files could not be deleted, the next snapshot tries again: {e}"),
-                        Err(_) => tracing::error!("old log files could not be deleted: raft-engine panicked"),
-                    },
+                if shop.run(job).is_some_and(|done| tell.send(done).is_ok()) {
+                    wake();
                 }
             }
         })?;
         Ok(Self { jobs: Some(jobs), finished, thread: Some(thread) })
-    }
-
-    pub(super) fn snapshot(&self, id: SnapshotId, body: SnapshotWriter) {
-        self.give(Job::Snapshot(id, body));
-    }
-
-    pub(super) fn purge(&self) {
-        self.give(Job::Purge);
-    }
-
-    pub(super) fn finished(&self) -> Option<Finished> {
-        self.finished.try_recv().ok()
-    }
-
-    /// Until a snapshot has ended, which must have been begun.
-    pub(super) fn wait(&self) {
-        let mut select = Select::new();
-        select.recv(&self.finished);
-        select.ready();
-    }
-
-    fn give(&self, job: Job) {
-        if let Some(jobs) = &self.jobs {
-            // The thread lives until `jobs` is dropped.
-            let _ = jobs.send(job);
-        }
     }
 }
 
@@ -97,14 +133,14 @@ impl Drop for Keeper {
 }
 
 /// Syncs the log a while after something was appended, so that many appends share a sync. Joined when dropped.
-pub(super) struct Syncer {
+struct Syncer {
     dirty: Option<Sender<()>>,
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Syncer {
-    pub(super) fn start(files: Arc<Files>, every: Duration) -> io::Result<Self> {
+    fn start(files: Arc<Files>, every: Duration) -> io::Result<Self> {
         let (dirty, appended) = bounded::<()>(1);
         let (stop, stopped) = bounded::<()>(0);
         let thread = Builder::new().name("log-sync".into()).spawn(move || {
@@ -118,14 +154,6 @@ impl Syncer {
             }
         })?;
         Ok(Self { dirty: Some(dirty), stop: Some(stop), thread: Some(thread) })
-    }
-
-    /// Something was appended.
-    pub(super) fn appended(&self) {
-        if let Some(dirty) = &self.dirty {
-            // Full means that the thread knows already.
-            let _ = dirty.try_send(());
-        }
     }
 }
 

@@ -9,13 +9,13 @@
 //! ```
 
 use super::LogError;
+use super::disk::{Cursor, Disk, For, read_all};
 use super::engine::corrupt;
 use super::entry::crc;
 use super::files::is_append;
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, ErrorKind, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use uuid::Uuid;
 
 /// The newest format of the whole directory that this version reads, and the one it writes.
@@ -28,29 +28,30 @@ const TITLE: &str = "perilune data directory";
 /// An open, locked data directory. Dropped last of all that works in it: that unlocks it.
 pub(super) struct Directory {
     pub(super) path: PathBuf,
+    pub(super) disk: Arc<dyn Disk>,
     pub(super) cluster: Uuid,
     /// Whether the log held entries before.
     pub(super) used: bool,
     /// Whether USED says so; directories of versions before it have at most snapshots to say so.
     pub(super) marked: bool,
-    lock: File,
+    _lock: Box<dyn Send>,
 }
 
 impl Directory {
     /// Opens or makes it, for the cluster with this id, or any.
-    pub(super) fn open(path: &Path, expected: Option<Uuid>) -> Result<Self, LogError> {
-        match fs::metadata(path) {
-            Ok(found) if !found.is_dir() => return Err(LogError::NotADirectory(path.into())),
-            Ok(_) => {}
-            Err(e) if e.kind() == ErrorKind::NotFound => make(path)?,
+    pub(super) fn open(disk: Arc<dyn Disk>, path: &Path, expected: Option<Uuid>) -> Result<Self, LogError> {
+        match disk.is_dir(path) {
+            Ok(false) => return Err(LogError::NotADirectory(path.into())),
+            Ok(true) => {}
+            Err(e) if e.kind() == ErrorKind::NotFound => make(&*disk, path)?,
             Err(e) if e.kind() == ErrorKind::NotADirectory => return Err(LogError::NotADirectory(path.into())),
             Err(e) => return Err(io_error(path, "cannot be looked at", e)),
         }
-        let lock = lock(path)?;
-        let found = read_format(path)?;
-        let marked = path.join(MARK).exists();
-        let used = marked || holds(&snapshots(path), |name| name.contains('-'))?;
-        if !holds_log(path)? {
+        let lock = disk.lock(path)?;
+        let found = read_format(&*disk, path)?;
+        let marked = disk.is_file(&path.join(MARK));
+        let used = marked || holds(&*disk, &snapshots(path), |name| name.contains('-'))?;
+        if !holds(&*disk, &raft(path), |name| is_append(Path::new(name)))? {
             if used {
                 return Err(corrupt(&raft(path), LOG_GONE.into()));
             }
@@ -63,15 +64,15 @@ impl Directory {
                 return Err(LogError::OtherCluster { path: path.into(), found, expected });
             }
             (Some(found), _) => found,
-            (None, expected) => write_format(path, expected.unwrap_or_else(Uuid::new_v4))?,
+            (None, expected) => write_format(&*disk, path, expected.unwrap_or_else(Uuid::new_v4))?,
         };
         for inner in [raft(path), snapshots(path)] {
-            if !inner.is_dir() {
-                make(&inner)?;
+            if !disk.is_dir(&inner).unwrap_or(false) {
+                make(&*disk, &inner)?;
             }
         }
-        sync_dir(path)?;
-        Ok(Self { path: path.into(), cluster, used, marked, lock })
+        sync_dir(&*disk, path)?;
+        Ok(Self { path: path.into(), disk, cluster, used, marked, _lock: lock })
     }
 
     /// Called once the log holds an entry, and that is on disk.
@@ -79,19 +80,12 @@ impl Directory {
         let path = self.path.join(MARK);
         let said = "The log in this directory holds entries; without them the directory is not opened.\n";
         // The names of the files come before the mark.
-        let marked = sync_dir(&raft(&self.path)).map_err(|e| e.to_string());
-        match marked.and_then(|()| write_whole(&path, |file| file.write_all(said.as_bytes())).map_err(|e| e.to_string())) {
+        let marked = sync_dir(&*self.disk, &raft(&self.path)).map_err(|e| e.to_string());
+        match marked.and_then(|()| write_whole(&*self.disk, &path, |file| file.write_all(said.as_bytes())).map_err(|e| e.to_string())) {
             Ok(()) => (self.used, self.marked) = (true, true),
             // It only serves to tell a log that is gone from one that never was; the next open tries again.
             Err(e) => tracing::warn!(file = %path.display(), "the mark of a log in use cannot be written: {e}"),
         }
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        // Closing would not do: a child process that is just being forked holds a copy of the descriptor until it execs.
-        let _ = self.lock.unlock();
     }
 }
 
@@ -104,49 +98,37 @@ pub(super) fn snapshots(dir: &Path) -> PathBuf {
 }
 
 /// Whether a data directory is there already.
-pub fn is_made(dir: &Path) -> bool {
-    dir.join("FORMAT").exists()
+pub(super) fn is_made(disk: &dyn Disk, dir: &Path) -> bool {
+    disk.is_file(&dir.join("FORMAT"))
 }
 
 /// Whether a file with anything in it, of a name that fits, is in a directory that may be missing.
-fn holds(dir: &Path, fits: impl Fn(&str) -> bool) -> Result<bool, LogError> {
-    let looked = || -> io::Result<bool> {
-        for file in fs::read_dir(dir)? {
-            let file = file?;
-            if file.file_name().to_str().is_some_and(&fits) && file.metadata()?.len() > 0 {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    };
-    match looked() {
+fn holds(disk: &dyn Disk, dir: &Path, fits: impl Fn(&str) -> bool) -> Result<bool, LogError> {
+    match disk.list(dir) {
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
-        looked => looked.map_err(|e| io_error(dir, "cannot be listed", e)),
+        Ok(files) => Ok(files.iter().any(|(name, bytes)| fits(name) && *bytes > 0)),
+        Err(e) => Err(io_error(dir, "cannot be listed", e)),
     }
 }
 
-fn holds_log(dir: &Path) -> Result<bool, LogError> {
-    holds(&raft(dir), |name| is_append(Path::new(name)))
-}
-
 /// Makes names in a directory durable.
-pub(super) fn sync_dir(path: &Path) -> Result<(), LogError> {
-    File::open(path).and_then(|d| d.sync_all()).map_err(|e| io_error(path, "cannot be synced", e))
+pub(super) fn sync_dir(disk: &dyn Disk, path: &Path) -> Result<(), LogError> {
+    disk.sync_dir(path).map_err(|e| io_error(path, "cannot be synced", e))
 }
 
 /// Writes a whole file so that after a crash it is there entirely or not at all.
-pub(super) fn write_whole(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+pub(super) fn write_whole(disk: &dyn Disk, path: &Path, write: impl FnOnce(&mut Cursor) -> io::Result<()>) -> io::Result<()> {
     let unfinished = path.with_extension("tmp");
     let written = (|| {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&unfinished)?;
-        write(&mut file)?;
-        file.sync_all()?;
-        fs::rename(&unfinished, path)?;
-        File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+        let file = disk.open(&unfinished, For::Replacing)?;
+        write(&mut Cursor::new(Arc::clone(&file)))?;
+        file.sync()?;
+        disk.rename(&unfinished, path)?;
+        disk.sync_dir(path.parent().unwrap_or(Path::new(".")))
     })();
     if written.is_err() {
         // Best effort: a leftover is removed at the next open.
-        let _ = fs::remove_file(&unfinished);
+        let _ = disk.remove(&unfinished);
     }
     written
 }
@@ -158,35 +140,11 @@ pub(super) fn io_error(path: &Path, what: &'static str, cause: io::Error) -> Log
     }
 }
 
-fn make(path: &Path) -> Result<(), LogError> {
-    match DirBuilder::new().recursive(true).mode(0o700).create(path) {
+fn make(disk: &dyn Disk, path: &Path) -> Result<(), LogError> {
+    match disk.make_dir(path) {
         Err(e) if matches!(e.kind(), ErrorKind::AlreadyExists | ErrorKind::NotADirectory) => Err(LogError::NotADirectory(path.into())),
         made => made.map_err(|e| io_error(path, "cannot be made", e)),
     }
-}
-
-fn lock(dir: &Path) -> Result<File, LogError> {
-    let path = dir.join("LOCK");
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .map_err(|e| io_error(&path, "cannot be opened", e))?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            let pid = file.read_to_string(&mut holder).ok().and_then(|_| holder.trim().parse::<u32>().ok());
-            return Err(LogError::Locked { path: dir.into(), holder: pid.map(|p| format!(" (pid {p})")).unwrap_or_default() });
-        }
-        Err(TryLockError::Error(e)) => return Err(io_error(&path, "cannot be locked", e)),
-    }
-    // The pid is a courtesy to the next who tries; on a full disk it may be missing.
-    let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
-    Ok(file)
 }
 
 fn format_text(cluster: Uuid) -> String {
@@ -195,13 +153,14 @@ fn format_text(cluster: Uuid) -> String {
 }
 
 /// The cluster id, or nothing in a new directory.
-fn read_format(dir: &Path) -> Result<Option<Uuid>, LogError> {
+fn read_format(disk: &dyn Disk, dir: &Path) -> Result<Option<Uuid>, LogError> {
     let path = dir.join("FORMAT");
-    let text = match fs::read(&path) {
+    let text = match read_all(disk, &path) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
         Err(e) if e.kind() == ErrorKind::NotFound => {
             // FORMAT is written before anything else, so entries without it are not ours.
-            return if raft(dir).exists() || snapshots(dir).exists() { Err(LogError::Foreign(dir.into())) } else { Ok(None) };
+            let there = [raft(dir), snapshots(dir)].iter().any(|inner| disk.is_dir(inner).is_ok());
+            return if there { Err(LogError::Foreign(dir.into())) } else { Ok(None) };
         }
         Err(e) => return Err(io_error(&path, "cannot be read", e)),
     };
@@ -229,8 +188,9 @@ fn read_format(dir: &Path) -> Result<Option<Uuid>, LogError> {
     Ok(Some(cluster))
 }
 
-fn write_format(dir: &Path, cluster: Uuid) -> Result<Uuid, LogError> {
+fn write_format(disk: &dyn Disk, dir: &Path, cluster: Uuid) -> Result<Uuid, LogError> {
     let path = dir.join("FORMAT");
-    write_whole(&path, |file| file.write_all(format_text(cluster).as_bytes())).map_err(|e| io_error(&path, "cannot be written", e))?;
+    write_whole(disk, &path, |file| file.write_all(format_text(cluster).as_bytes()))
+        .map_err(|e| io_error(&path, "cannot be written", e))?;
     Ok(cluster)
 }

@@ -14,7 +14,7 @@
 //! | `loss`, `install` | a member that lost entries, one that is sent a snapshot |
 //! | `keep` | snapshots, the cut behind them, what the outside sees |
 
-use super::background::{Keeper, Syncer};
+use super::background::{Background, Shop};
 use super::directory::{self, Directory, io_error};
 use super::dump::Dumps;
 use super::engine::corrupt;
@@ -30,11 +30,13 @@ use super::restore::restore;
 use super::snapshot::SnapshotId;
 use super::status::Board;
 use super::store::Store;
-use super::{Durability, LogConfig, LogError, raftlog};
+use super::{LogConfig, LogError, raftlog};
+use crate::planted::{self, Defect};
 use perilune_protocol::{Fault, FaultCode};
 use raft::eraftpb::Message;
 use raft::{RawNode, StateRole};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,8 +60,7 @@ pub(super) struct Driver<M: Machine> {
     pub(super) proposed: VecDeque<Proposed<M::Output>>,
     /// Known, told once the board shows the positions that belong to them.
     pub(super) answers: Vec<Known<M::Output>>,
-    pub(super) keeper: Keeper,
-    pub(super) syncer: Option<Syncer>,
+    pub(super) background: Box<dyn Background>,
     /// The last two, oldest first.
     pub(super) snapshots: Vec<SnapshotId>,
     pub(super) snapshot_running: bool,
@@ -73,10 +74,12 @@ pub(super) struct Driver<M: Machine> {
     pub(super) now: Duration,
     /// Ticks since the driver began.
     pub(super) ticks: u64,
+    /// What election timeouts are drawn from, and the last that was.
+    pub(super) patience: Patience,
     /// At which tick a member was last heard.
-    pub(super) heard: HashMap<u64, u64>,
+    pub(super) heard: BTreeMap<u64, u64>,
     /// Members that were written a whole snapshot, and the tick at which they should have said that they took it over.
-    pub(super) sent: HashMap<u64, u64>,
+    pub(super) sent: BTreeMap<u64, u64>,
     /// What could not be sent; raft is told with the next turn.
     pub(super) lost: Vec<Post>,
     pub(super) reads: Reads<Answer<()>>,
@@ -109,6 +112,26 @@ pub(super) struct Driver<M: Machine> {
     pub(super) directory: Directory,
 }
 
+/// How long this member waits for a leader before it stands for election: drawn here and not by raft, so that a run can be repeated.
+pub(super) struct Patience {
+    seed: u64,
+    ticks: usize,
+}
+
+impl Patience {
+    /// In ticks, from `shortest` to below `longest`: anew when the wait began anew.
+    pub(super) fn draw(&mut self, anew: bool, (shortest, longest): (usize, usize)) -> usize {
+        if anew {
+            // Splitmix64.
+            self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let z = (self.seed ^ (self.seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            self.ticks = shortest + ((z ^ (z >> 31)) % (longest - shortest) as u64) as usize;
+        }
+        self.ticks
+    }
+}
+
 /// Role, term, leader, the last term that is ready, the entry that made the members, and whether the log failed.
 pub(super) type Brief = (StateRole, u64, u64, u64, u64, bool);
 
@@ -126,10 +149,10 @@ impl<M: Machine> Driver<M> {
         mut machine: M,
         mut peers: Box<dyn Peers>,
         board: Arc<Board>,
-        wake: impl Fn() + Send + 'static,
+        background: impl FnOnce(Shop) -> io::Result<Box<dyn Background>>,
     ) -> Result<Self, LogError> {
         let raft_dir = directory::raft(&directory.path);
-        let files = Arc::new(Files::new(Arc::clone(&board.counters)));
+        let files = Arc::new(Files::new(Arc::clone(&directory.disk), Arc::clone(&board.counters)));
         let mut store = Store::open(&raft_dir, Arc::clone(&files), config.member, || config.first_members(), directory.used)?;
         if !store.members().is_alone(config.member) {
             config.check_listens().map_err(LogError::Config)?;
@@ -141,13 +164,9 @@ impl<M: Machine> Driver<M> {
         store.set_newest_snapshot(snapshots.last().copied());
         settle_address(&config, &mut store).map_err(|what| LogError::Start { path: config.dir.clone(), what })?;
 
-        let thread = |e| io_error(&config.dir, "a thread cannot be started", e);
-        let keeper = Keeper::start(directory::snapshots(&directory.path), directory.cluster, store.engine(), Arc::clone(&files), wake)
-            .map_err(thread)?;
-        let syncer = match config.durability {
-            Durability::Quorum => Some(Syncer::start(Arc::clone(&files), config.sync_every).map_err(thread)?),
-            Durability::QuorumFsync | Durability::Leader => None,
-        };
+        let dir = directory::snapshots(&directory.path);
+        let shop = Shop { dir, cluster: directory.cluster, engine: store.engine(), files: Arc::clone(&files) };
+        let background = background(shop).map_err(|e| io_error(&config.dir, "a thread cannot be started", e))?;
         let start = |what: String| LogError::Start { path: config.dir.clone(), what };
         let (heartbeat, (shortest, longest)) = config.ticks();
         let raft_config = raft::Config {
@@ -171,7 +190,7 @@ impl<M: Machine> Driver<M> {
             .map_err(|e| start(e.to_string()))?;
         tell_members(&board, peers.as_mut(), &members, config.member);
         // A follower counts whole ticks, and clocks differ a little: what is left is certain.
-        let span = (config.election.0.saturating_sub(config.tick() * 2)) * 9 / 10;
+        let span = (config.election.0.saturating_sub(config.tick() * 2)) * if planted::is(Defect::LongLease) { 90 } else { 9 } / 10;
         let mut driver = Self {
             node,
             machine,
@@ -180,8 +199,7 @@ impl<M: Machine> Driver<M> {
             board,
             proposed: VecDeque::new(),
             answers: Vec::new(),
-            keeper,
-            syncer,
+            background,
             snapshots,
             snapshot_running: false,
             dumps: Dumps::new(),
@@ -190,8 +208,9 @@ impl<M: Machine> Driver<M> {
             since: Since::default(),
             now: Duration::ZERO,
             ticks: 0,
-            heard: HashMap::new(),
-            sent: HashMap::new(),
+            patience: Patience { seed: config.seed, ticks: shortest },
+            heard: BTreeMap::new(),
+            sent: BTreeMap::new(),
             lost: Vec::new(),
             reads: Reads::new(span),
             inquiry: Inquiry::new(config.member),

@@ -26,7 +26,7 @@ pub(super) fn open_engine(dir: &Path, files: &Arc<Files>) -> Result<Engine, LogE
         enable_log_recycle: false,
         ..Config::default()
     };
-    if let Some(path) = strange_header(dir).map_err(|e| io_error(dir, "cannot be looked at", e))? {
+    if let Some(path) = strange_header(&*files.disk, dir).map_err(|e| io_error(dir, "cannot be looked at", e))? {
         return Err(corrupt(&path, "its header asks for aligned writes, which this program never does".into()));
     }
     // Raft-engine's own lock is only in the way (ours is held): a process just being forked may hold it a little longer than we did.

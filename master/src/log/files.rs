@@ -2,11 +2,10 @@
 //! panic; the background sync needs the file that is being written; and a broken end of the log is looked at before it is cut off.
 
 use super::counters::{Counters, count};
+use super::disk::{Cursor, Disk, DiskFile, For};
 use super::tail::damage_in;
 use raft_engine::env::{FileSystem, Handle, Permission, WriteExt};
-use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -14,9 +13,10 @@ use std::time::Instant;
 
 /// What raft-engine, the log thread and the sync thread share about the log's files.
 pub(super) struct Files {
+    pub(super) disk: Arc<dyn Disk>,
     pub(super) counters: Arc<Counters>,
     /// The file that appends go to. Set by raft-engine when it opens or rotates a file, which syncs the one before.
-    current: Mutex<Option<Arc<File>>>,
+    current: Mutex<Option<Arc<dyn DiskFile>>>,
     /// The first sync that failed. After that nobody can know what is on disk, so the log takes nothing more.
     failure: OnceLock<String>,
     /// Damage found where raft-engine would have cut the log: it was not cut.
@@ -33,8 +33,9 @@ pub(super) struct Files {
 }
 
 impl Files {
-    pub(super) fn new(counters: Arc<Counters>) -> Self {
+    pub(super) fn new(disk: Arc<dyn Disk>, counters: Arc<Counters>) -> Self {
         Self {
+            disk,
             counters,
             current: Mutex::default(),
             failure: OnceLock::new(),
@@ -81,7 +82,7 @@ impl Files {
         let appended = self.appended.load(Ordering::Acquire);
         let current = self.current.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(file) = current {
-            self.sync_file(&file);
+            self.sync_file(&*file);
         }
         if self.failure().is_none() {
             self.synced.fetch_max(appended, Ordering::AcqRel);
@@ -89,9 +90,9 @@ impl Files {
         }
     }
 
-    fn sync_file(&self, file: &File) {
+    fn sync_file(&self, file: &dyn DiskFile) {
         let started = Instant::now();
-        if let Err(e) = file.sync_data() {
+        if let Err(e) = file.sync() {
             tracing::error!("a sync of the log failed, the log takes nothing more: {e}");
             // The first failure stands.
             let _ = self.failure.set(format!("a sync of the log failed: {e}"));
@@ -105,42 +106,42 @@ impl Files {
 pub(super) struct LogFiles(pub(super) Arc<Files>);
 
 impl LogFiles {
-    fn open_with(&self, path: &Path, options: &mut OpenOptions) -> io::Result<LogFile> {
-        let file = Arc::new(options.mode(0o600).open(path)?);
+    fn open_for(&self, path: &Path, purpose: For) -> io::Result<LogFile> {
+        let file = self.0.disk.open(path, purpose)?;
         Ok(LogFile { file, path: path.into(), shared: Arc::clone(&self.0) })
     }
 }
 
 impl FileSystem for LogFiles {
     type Handle = LogFile;
-    type Reader = Cursor;
-    type Writer = Cursor;
+    type Reader = LogCursor;
+    type Writer = LogCursor;
 
     fn create<P: AsRef<Path>>(&self, path: P) -> io::Result<LogFile> {
-        self.open_with(path.as_ref(), OpenOptions::new().read(true).write(true).create(true).truncate(false))
+        self.open_for(path.as_ref(), For::Appending)
     }
 
     fn open<P: AsRef<Path>>(&self, path: P, permission: Permission) -> io::Result<LogFile> {
-        self.open_with(path.as_ref(), OpenOptions::new().read(true).write(permission == Permission::ReadWrite))
+        self.open_for(path.as_ref(), if permission == Permission::ReadWrite { For::Writing } else { For::Reading })
     }
 
     fn delete<P: AsRef<Path>>(&self, path: P) -> io::Result<()> {
-        fs::remove_file(path)
+        self.0.disk.remove(path.as_ref())
     }
 
     fn rename<P: AsRef<Path>>(&self, from: P, to: P) -> io::Result<()> {
-        fs::rename(from, to)
+        self.0.disk.rename(from.as_ref(), to.as_ref())
     }
 
-    fn new_reader(&self, handle: Arc<LogFile>) -> io::Result<Cursor> {
-        Ok(Cursor { handle, offset: 0 })
+    fn new_reader(&self, handle: Arc<LogFile>) -> io::Result<LogCursor> {
+        Ok(LogCursor::new(handle))
     }
 
-    fn new_writer(&self, handle: Arc<LogFile>) -> io::Result<Cursor> {
+    fn new_writer(&self, handle: Arc<LogFile>) -> io::Result<LogCursor> {
         if handle.is_append() {
             *self.0.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&handle.file));
         }
-        Ok(Cursor { handle, offset: 0 })
+        Ok(LogCursor::new(handle))
     }
 }
 
@@ -154,12 +155,12 @@ const VERSION_2: [u8; 8] = 2u64.to_be_bytes();
 
 /// The first file in the directory whose header asks for aligned writes, which none of ours does. Raft-engine does not check that field,
 /// and would ask for as much memory as it says.
-pub(super) fn strange_header(dir: &Path) -> io::Result<Option<PathBuf>> {
-    for file in fs::read_dir(dir)? {
-        let path = file?.path();
+pub(super) fn strange_header(disk: &dyn Disk, dir: &Path) -> io::Result<Option<PathBuf>> {
+    for (name, _) in disk.list(dir)? {
+        let path = dir.join(name);
         let mut header = [0; 69];
         if (is_append(&path) || path.extension().is_some_and(|e| e == "rewrite"))
-            && File::open(&path)?.read_exact_at(&mut header, 0).is_ok()
+            && Cursor::new(disk.open(&path, For::Reading)?).read_exact(&mut header).is_ok()
             && header.starts_with(HEADER_BEGINS)
             && header[53..61] == VERSION_2
             && header[61..] != [0; 8]
@@ -172,7 +173,7 @@ pub(super) fn strange_header(dir: &Path) -> io::Result<Option<PathBuf>> {
 
 /// One file of the log.
 pub(super) struct LogFile {
-    file: Arc<File>,
+    file: Arc<dyn DiskFile>,
     path: PathBuf,
     shared: Arc<Files>,
 }
@@ -190,21 +191,19 @@ impl LogFile {
 
     /// Whether files that were begun after this one hold anything; nothing when that cannot be seen.
     fn has_later(&self) -> Option<bool> {
-        let files = fs::read_dir(self.path.parent()?).ok()?.flatten();
-        let name = self.path.file_name()?;
-        Some(files.filter(|f| is_append(&f.path()) && *f.file_name() > *name).any(|f| f.metadata().is_ok_and(|m| m.len() > 0)))
-    }
-
-    fn size(&self) -> io::Result<u64> {
-        self.file.metadata().map(|m| m.len())
+        let files = self.shared.disk.list(self.path.parent()?).ok()?;
+        let own = self.path.file_name()?.to_str()?;
+        Some(files.iter().any(|(name, bytes)| is_append(Path::new(name)) && **name > *own && *bytes > 0))
     }
 }
 
 impl Handle for LogFile {
     /// Called in recovery only, to cut off the end of the log that cannot be read.
     fn truncate(&self, offset: usize) -> io::Result<()> {
-        let mut tail = vec![0; usize::try_from(self.size()?.saturating_sub(offset as u64)).unwrap_or(usize::MAX)];
-        self.file.read_exact_at(&mut tail, offset as u64)?;
+        let mut tail = vec![0; usize::try_from(self.file.size()?.saturating_sub(offset as u64)).unwrap_or(usize::MAX)];
+        let mut from = Cursor::new(Arc::clone(&self.file));
+        from.offset = offset as u64;
+        from.read_exact(&mut tail)?;
         // Space allocated ahead is zero and is cut off after every kill.
         let unread = tail.iter().rposition(|b| *b != 0).map_or(0, |last| last + 1);
         if self.is_append() && unread > 0 {
@@ -220,38 +219,41 @@ impl Handle for LogFile {
                 "the last write of the log is not whole and is cut off: it was under way when the process or the machine stopped, or was damaged since"
             );
         }
-        self.file.set_len(offset as u64)
+        self.file.set_size(offset as u64)
     }
 
     fn file_size(&self) -> io::Result<usize> {
-        self.size().map(|n| n as usize)
+        self.file.size().map(|n| n as usize)
     }
 
     fn sync(&self) -> io::Result<()> {
         // raft-engine would panic at an error; the log thread looks at `failure` instead, before it answers anything.
-        self.shared.sync_file(&self.file);
+        self.shared.sync_file(&*self.file);
         Ok(())
     }
 }
 
 /// A position in a file of the log.
-pub(super) struct Cursor {
+pub(super) struct LogCursor {
     handle: Arc<LogFile>,
-    offset: u64,
+    at: Cursor,
 }
 
-impl Read for Cursor {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let n = self.handle.file.read_at(into, self.offset)?;
-        self.offset += n as u64;
-        Ok(n)
+impl LogCursor {
+    fn new(handle: Arc<LogFile>) -> Self {
+        Self { at: Cursor::new(Arc::clone(&handle.file)), handle }
     }
 }
 
-impl Write for Cursor {
+impl Read for LogCursor {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.at.read(into)
+    }
+}
+
+impl Write for LogCursor {
     fn write(&mut self, from: &[u8]) -> io::Result<usize> {
-        let n = self.handle.file.write_at(from, self.offset)?;
-        self.offset += n as u64;
+        let n = self.at.write(from)?;
         count(&self.handle.shared.counters.bytes_written, n as u64);
         Ok(n)
     }
@@ -261,30 +263,20 @@ impl Write for Cursor {
     }
 }
 
-impl Seek for Cursor {
+impl Seek for LogCursor {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        let (base, by) = match to {
-            SeekFrom::Start(offset) => (offset, 0),
-            SeekFrom::Current(by) => (self.offset, by),
-            SeekFrom::End(by) => (self.handle.size()?, by),
-        };
-        self.offset = base.checked_add_signed(by).ok_or(io::ErrorKind::InvalidInput)?;
-        Ok(self.offset)
+        self.at.seek(to)
     }
 }
 
-impl WriteExt for Cursor {
+impl WriteExt for LogCursor {
     fn truncate(&mut self, offset: usize) -> io::Result<()> {
-        self.handle.file.set_len(offset as u64)?;
-        self.offset = offset as u64;
+        self.handle.file.set_size(offset as u64)?;
+        self.at.offset = offset as u64;
         Ok(())
     }
 
     fn allocate(&mut self, offset: usize, size: usize) -> io::Result<()> {
-        use nix::fcntl::{FallocateFlags, fallocate};
-        match fallocate(&*self.handle.file, FallocateFlags::empty(), offset as i64, size as i64) {
-            Ok(()) | Err(nix::Error::EOPNOTSUPP) => Ok(()),
-            Err(e) => Err(e.into()),
-        }
+        self.handle.file.allocate(offset as u64, size as u64)
     }
 }

@@ -3,6 +3,7 @@
 //! Raft feeds such a member nothing else until it answers that it has the snapshot, or raft is told that sending it failed. So whatever
 //! may go wrong on the way must end in one of the two: a broken connection, a refusal, a lost answer, or, at last, the time.
 
+use super::background::Job;
 use super::directory::{snapshots, sync_dir};
 use super::driver::{Driver, Since, tell_members};
 use super::machine::Machine;
@@ -13,6 +14,7 @@ use super::role::unknown;
 use super::snapshot::{self, SnapshotId};
 use raft::SnapshotStatus;
 use raft::eraftpb::{Message, MessageType, Snapshot};
+use std::sync::Arc;
 
 /// Marks the answer of a member that could not store a snapshot. Raft itself gives such an answer no context.
 pub(super) const REFUSED: &[u8] = b"snapshot refused";
@@ -83,7 +85,7 @@ impl<M: Machine> Driver<M> {
     pub(super) fn expect(&mut self, message: &Message) -> bool {
         let id = id_of(message);
         self.forget_received();
-        let there = id.received(&snapshots(&self.directory.path)).exists();
+        let there = self.directory.disk.is_file(&id.received(&snapshots(&self.directory.path)));
         if there {
             self.received = Some(id);
         } else {
@@ -95,7 +97,7 @@ impl<M: Machine> Driver<M> {
     /// Raft did not want it.
     pub(super) fn forget_received(&mut self) {
         if let Some(id) = self.received.take() {
-            remove(&id.received(&snapshots(&self.directory.path)));
+            remove(&self.directory, &id.received(&snapshots(&self.directory.path)));
         }
     }
 
@@ -109,14 +111,15 @@ impl<M: Machine> Driver<M> {
         let received = id.received(&dir);
         if self.snapshot_running {
             // It would read a state that is half replaced.
-            self.keeper.wait();
+            self.background.wait();
         }
-        let mut body = snapshot::open(&received, id, self.directory.cluster).map_err(|e| said("cannot be read", e))?;
+        let disk = Arc::clone(&self.directory.disk);
+        let mut body = snapshot::open(&*disk, &received, id, self.directory.cluster).map_err(|e| said("cannot be read", e))?;
         self.machine.restore(&mut body).map_err(|e| said("cannot be restored", e))?;
         self.node.mut_store().install(id, members.clone())?;
         // From here on the log counts on it: were this process to end now, the next open would give the file its name.
-        std::fs::rename(&received, id.path(&dir)).map_err(|e| said("cannot be named", e))?;
-        sync_dir(&dir).map_err(|e| e.to_string())?;
+        disk.rename(&received, &id.path(&dir)).map_err(|e| said("cannot be named", e))?;
+        sync_dir(&*disk, &dir).map_err(|e| e.to_string())?;
         self.received = None;
         self.snapshots.push(id);
         prune(&self.directory, &mut self.snapshots, 1);
@@ -126,7 +129,7 @@ impl<M: Machine> Driver<M> {
         for lost in std::mem::take(&mut self.proposed) {
             self.refuse(lost.answers, unknown(self.config.member));
         }
-        self.keeper.purge();
+        self.background.give(Job::Purge);
         tracing::info!(index = id.index, "the state was replaced by the leader's");
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! Snapshots, the cut behind them, and what the outside sees of the driver.
 
+use super::background::Job;
 use super::counters::count;
 use super::directory::snapshots;
 use super::driver::{Driver, Since};
@@ -20,13 +21,13 @@ impl<M: Machine> Driver<M> {
             return;
         }
         self.mark();
-        while let Some((id, written)) = self.keeper.finished() {
+        while let Some((id, written)) = self.background.finished() {
             self.snapshot_running = false;
             match written {
                 // The leader's came in between.
                 Ok(()) if self.snapshots.last().is_some_and(|newest| id.index <= newest.index) => {
                     if !self.snapshots.contains(&id) {
-                        remove(&id.path(&snapshots(&self.directory.path)));
+                        remove(&self.directory, &id.path(&snapshots(&self.directory.path)));
                     }
                 }
                 Ok(()) => self.cut_behind(id),
@@ -49,7 +50,7 @@ impl<M: Machine> Driver<M> {
             match self.guarded(|d| Ok(d.machine.snapshot())) {
                 Ok(body) => {
                     self.snapshot_running = true;
-                    self.keeper.snapshot(id, body);
+                    self.background.give(Job::Snapshot(id, body));
                 }
                 Err(what) => self.fail(what),
             }
@@ -75,7 +76,7 @@ impl<M: Machine> Driver<M> {
         self.node.mut_store().set_newest_snapshot(Some(id));
         if let [older, _] = self.snapshots[..] {
             match self.guarded(|d| d.node.mut_store().cut_behind(older.index, older.term)) {
-                Ok(()) => self.keeper.purge(),
+                Ok(()) => self.background.give(Job::Purge),
                 Err(what) => self.fail(what),
             }
         }

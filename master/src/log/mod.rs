@@ -5,10 +5,12 @@
 //! |---|---|
 //! | `driver`, `request`, `turn`, `ready`, `group`, `install`, `loss`, `keep` | the driver of raft, store and machine; knows no clock and no socket |
 //! | `thread` | the log thread: clock and queues around the driver |
+//! | `loose` | the same without a thread, for the simulation |
 //! | `members`, `change`, `progress`, `reads`, `inquiry`, `role`; `plain` | who is in the group and how far, what may be read, who leads; the list as it once was |
 //! | `peers/` | the way to other members |
 //! | `entry`, `record`, `snapshot`, `directory` | what is stored, each with version and checksum |
 //! | `store`, `storage`, `stored`, `engine`, `files`, `tail` | entries on disk: raft's storage over raft-engine, the files below it, and what a broken end means |
+//! | `disk` | the file system |
 //! | `restore` | from the directory to a machine |
 //! | `dump`, `revive` | a snapshot to be kept elsewhere, and a new group from one |
 //! | `background` | snapshots, deletion, periodic sync |
@@ -26,6 +28,7 @@ mod change;
 mod config;
 mod counters;
 mod directory;
+mod disk;
 mod driver;
 mod dump;
 mod engine;
@@ -36,6 +39,8 @@ mod group;
 mod inquiry;
 mod install;
 mod keep;
+#[cfg(feature = "simulation")]
+pub(crate) mod loose;
 mod loss;
 mod machine;
 mod members;
@@ -60,6 +65,9 @@ mod tail;
 mod thread;
 mod turn;
 
+#[cfg(feature = "simulation")]
+pub(crate) use disk::{Disk, DiskFile, For};
+
 pub use change::Change;
 pub use config::{Durability, EFFECT_BYTES_MAX, LogConfig};
 pub use dump::Dump;
@@ -72,9 +80,9 @@ pub use revive::{Revived, revive};
 pub use role::Standing;
 pub use status::{LATENCY_BOUNDS_US, Latency, LogStatus, Role};
 
+use background::{Background, Threads};
 use crossbeam::channel::{Receiver, Sender, bounded};
 use directory::Directory;
-pub use directory::is_made;
 use driver::Driver;
 use peers::Post;
 use perilune_protocol::FaultCode;
@@ -82,7 +90,7 @@ use request::{Answer, Input, Waiting};
 use status::Board;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -98,8 +106,8 @@ struct Shared<M: Machine> {
     inbox: Sender<Input<M::Output>>,
     board: Arc<Board>,
     cluster: Uuid,
-    /// When the driver's time was zero.
-    began: Instant,
+    /// Since the driver's time was zero.
+    elapsed: Box<dyn Fn() -> Duration + Send + Sync>,
     /// Taken by whoever closes the log.
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -136,7 +144,8 @@ impl<M: Machine> Log<M> {
         let thread = thread.map_err(|e| directory::io_error(&dir, "a thread cannot be started", e))?;
         let panicked = || LogError::Start { path: dir.clone(), what: "the log thread panicked while opening it".into() };
         let cluster = open.recv().unwrap_or_else(|_| Err(panicked()));
-        let shared = |cluster| Shared { inbox, board, cluster, began, thread: Mutex::new(Some(thread)) };
+        let elapsed = Box::new(move || began.elapsed());
+        let shared = |cluster| Shared { inbox, board, cluster, elapsed, thread: Mutex::new(Some(thread)) };
         cluster.map(|cluster| Self { shared: Arc::new(shared(cluster)) })
     }
 
@@ -171,7 +180,7 @@ impl<M: Machine> Log<M> {
     /// Whether this member surely leads at this moment, so that its machine shows everything that was acknowledged. Costs a look at the
     /// clock. A group of one always does.
     pub fn holds_lease(&self) -> bool {
-        self.shared.began.elapsed() < self.shared.board.lease()
+        (self.shared.elapsed)() < self.shared.board.lease()
     }
 
     /// The members, as far as this member has heard.
@@ -260,6 +269,11 @@ impl<M: Machine> Drop for Shared<M> {
     }
 }
 
+/// Whether a data directory is there already.
+pub fn is_made(dir: &std::path::Path) -> bool {
+    directory::is_made(&disk::System, dir)
+}
+
 /// Opens the directory, the way to the others, and the driver.
 fn begin<M: Machine>(
     config: LogConfig,
@@ -268,13 +282,16 @@ fn begin<M: Machine>(
     inbox: Sender<Input<M::Output>>,
 ) -> Result<(Driver<M>, Receiver<Post>), LogError> {
     config.check().map_err(LogError::Config)?;
-    if !directory::is_made(&config.dir) {
+    let disk = Arc::new(disk::System);
+    if !directory::is_made(&*disk, &config.dir) {
         // Before anything is made for a group that cannot be.
         config.first_members().map_err(LogError::Config)?;
     }
-    let directory = Directory::open(&config.dir, config.cluster)?;
+    let directory = Directory::open(disk, &config.dir, config.cluster)?;
     let (tell, post) = bounded(LETTERS_WAITING);
-    let peers = peers::open(&config, directory.cluster, directory::snapshots(&directory.path), tell)?;
+    let peers = peers::open(&config, &directory, tell)?;
     let wake = move || drop(inbox.try_send(Input::Wake));
-    Ok((Driver::open(config, directory, machine, peers, board, wake)?, post))
+    let every = (config.durability == Durability::Quorum).then_some(config.sync_every);
+    let threads = |shop| Threads::start(shop, every, wake).map(|threads| Box::new(threads) as Box<dyn Background>);
+    Ok((Driver::open(config, directory, machine, peers, board, threads)?, post))
 }

@@ -32,7 +32,7 @@ impl<M: Machine> Driver<M> {
             let sync = self.config.durability == Durability::QuorumFsync && appends;
             self.node.mut_store().append(entries, ready.hs(), sync)?;
             if appends {
-                self.appended();
+                self.background.appended();
             }
             self.send(ready.take_persisted_messages());
             let mut light = self.node.advance_append(ready);

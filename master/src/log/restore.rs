@@ -6,16 +6,15 @@ use super::engine::corrupt;
 use super::machine::Machine;
 use super::snapshot::{self, SnapshotId};
 use super::store::Store;
-use std::fs;
 use std::path::Path;
 
 /// Feeds the newest whole snapshot to the machine. Gives the snapshots that may be counted on, oldest first, the last being that one.
 pub(super) fn restore<M: Machine>(directory: &Directory, store: &Store, machine: &mut M) -> Result<Vec<SnapshotId>, LogError> {
     let dir = snapshots(&directory.path);
-    let mut found = snapshot::list(&dir, store.cut()).map_err(|e| io_error(&dir, "cannot be listed", e))?;
+    let mut found = snapshot::list(&*directory.disk, &dir, store.cut()).map_err(|e| io_error(&dir, "cannot be listed", e))?;
     while let Some(id) = found.last().copied() {
         let path = id.path(&dir);
-        match snapshot::open(&path, id, directory.cluster).and_then(|mut body| machine.restore(&mut body)) {
+        match snapshot::open(&*directory.disk, &path, id, directory.cluster).and_then(|mut body| machine.restore(&mut body)) {
             Ok(()) => {
                 if id.index < store.cut_index() {
                     break;
@@ -32,7 +31,7 @@ pub(super) fn restore<M: Machine>(directory: &Directory, store: &Store, machine:
             Err(e) => {
                 tracing::error!(snapshot = %path.display(), "a damaged snapshot is set aside, an older one and more of the log are used: {e}");
                 let aside = path.with_extension("damaged");
-                fs::rename(&path, &aside).map_err(|e| io_error(&path, "cannot be set aside", e))?;
+                directory.disk.rename(&path, &aside).map_err(|e| io_error(&path, "cannot be set aside", e))?;
                 found.pop();
             }
         }
@@ -48,13 +47,13 @@ pub(super) fn restore<M: Machine>(directory: &Directory, store: &Store, machine:
 /// Deletes all but the last `count` snapshots.
 pub(super) fn prune(directory: &Directory, kept: &mut Vec<SnapshotId>, count: usize) {
     while kept.len() > count {
-        remove(&kept.remove(0).path(&snapshots(&directory.path)));
+        remove(directory, &kept.remove(0).path(&snapshots(&directory.path)));
     }
 }
 
 /// Deletes a snapshot that is of no more use.
-pub(super) fn remove(path: &Path) {
-    if let Err(e) = fs::remove_file(path) {
+pub(super) fn remove(directory: &Directory, path: &Path) {
+    if let Err(e) = directory.disk.remove(path) {
         tracing::warn!(snapshot = %path.display(), "an old snapshot could not be deleted: {e}");
     }
 }

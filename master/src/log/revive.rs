@@ -3,6 +3,7 @@
 //! It is built in a directory beside the one that is asked for, which it becomes in one step: a file that cannot be used changes nothing.
 
 use super::directory::{self, Directory, io_error, sync_dir};
+use super::disk::System;
 use super::files::Files;
 use super::machine::Machine;
 use super::members::Members;
@@ -35,8 +36,8 @@ pub fn revive<M: Machine>(config: &LogConfig, file: &Path, mut machine: M) -> Re
     let unusable = |what: String| LogError::NotASnapshot { path: file.into(), what };
     check_empty(&config.dir)?;
     let mut members = config.first_members().map_err(LogError::Config)?;
-    let (id, from) = snapshot::head(file).map_err(|e| unusable(e.to_string()))?;
-    let mut body = snapshot::open(file, id, from).map_err(|e| unusable(e.to_string()))?;
+    let (id, from) = snapshot::head(&System, file).map_err(|e| unusable(e.to_string()))?;
+    let mut body = snapshot::open(&System, file, id, from).map_err(|e| unusable(e.to_string()))?;
     machine.restore(&mut body).map_err(|e| unusable(e.to_string()))?;
     members.index = id.index;
     let cluster = config.cluster.unwrap_or_else(Uuid::new_v4);
@@ -44,11 +45,11 @@ pub fn revive<M: Machine>(config: &LogConfig, file: &Path, mut machine: M) -> Re
     let unfinished = beside(&config.dir);
     let built = (|| {
         clear(&unfinished)?;
-        let made = Directory::open(&unfinished, Some(cluster))?;
-        let mut body = snapshot::open(file, id, from).map_err(|e| unusable(e.to_string()))?;
+        let made = Directory::open(Arc::new(System), &unfinished, Some(cluster))?;
+        let mut body = snapshot::open(&System, file, id, from).map_err(|e| unusable(e.to_string()))?;
         let copy = Box::new(move |out: &mut dyn io::Write| io::copy(&mut body, out).map(drop));
         let dir = directory::snapshots(&unfinished);
-        snapshot::write(&dir, id, cluster, copy).map_err(|e| io_error(&dir, "the snapshot cannot be written", e))?;
+        snapshot::write(&System, &dir, id, cluster, copy).map_err(|e| io_error(&dir, "the snapshot cannot be written", e))?;
         begin_log(&unfinished, config.member, members, id)?;
         drop(made);
         place(&unfinished, &config.dir)
@@ -62,7 +63,7 @@ pub fn revive<M: Machine>(config: &LogConfig, file: &Path, mut machine: M) -> Re
 /// The log begins behind the snapshot, as if another member had sent it.
 fn begin_log(dir: &Path, me: u64, members: Members, id: snapshot::SnapshotId) -> Result<(), LogError> {
     let raft = directory::raft(dir);
-    let files = Arc::new(Files::new(Arc::default()));
+    let files = Arc::new(Files::new(Arc::new(System), Arc::default()));
     let mut store = Store::open(&raft, files, me, || Ok(members.clone()), false)?;
     // No later entry may have an earlier term.
     store.record.term = id.term;
@@ -98,7 +99,7 @@ fn clear(dir: &Path) -> Result<(), LogError> {
 fn place(from: &Path, to: &Path) -> Result<(), LogError> {
     fs::rename(from, to).map_err(|e| io_error(to, "cannot be put in place", e))?;
     match to.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        Some(parent) => sync_dir(parent),
-        None => sync_dir(Path::new(".")),
+        Some(parent) => sync_dir(&System, parent),
+        None => sync_dir(&System, Path::new(".")),
     }
 }

@@ -7,9 +7,9 @@
 //! ```
 
 use super::directory::write_whole;
+use super::disk::{Cursor, Disk, For};
 use super::entry::crc;
 use super::machine::SnapshotWriter;
-use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
@@ -50,18 +50,15 @@ impl SnapshotId {
 
 /// The snapshots in a directory, oldest first. Removes leftovers of unfinished ones, and what other members sent, unless the log begins
 /// behind that very entry: then it had been taken over, and only lacks its name.
-pub(super) fn list(dir: &Path, begins: SnapshotId) -> io::Result<Vec<SnapshotId>> {
+pub(super) fn list(disk: &dyn Disk, dir: &Path, begins: SnapshotId) -> io::Result<Vec<SnapshotId>> {
     let mut found = Vec::new();
-    if begins.received(dir).exists() {
-        fs::rename(begins.received(dir), begins.path(dir))?;
-        File::open(dir)?.sync_all()?;
+    if disk.is_file(&begins.received(dir)) {
+        disk.rename(&begins.received(dir), &begins.path(dir))?;
+        disk.sync_dir(dir)?;
     }
-    for file in fs::read_dir(dir)? {
-        let file = file?;
-        let name = file.file_name();
-        let Some(name) = name.to_str() else { continue };
+    for (name, _) in disk.list(dir)? {
         if name.ends_with(".tmp") || name.ends_with(RECEIVED) {
-            fs::remove_file(file.path())?;
+            disk.remove(&dir.join(name))?;
         } else if let Some((index, term)) = name.split_once('-')
             && let (Ok(index), Ok(term)) = (index.parse(), term.parse())
         {
@@ -73,8 +70,8 @@ pub(super) fn list(dir: &Path, begins: SnapshotId) -> io::Result<Vec<SnapshotId>
 }
 
 /// Writes a snapshot; afterwards it is on disk, whole, under its name.
-pub(super) fn write(dir: &Path, id: SnapshotId, cluster: Uuid, body: SnapshotWriter) -> io::Result<()> {
-    write_whole(&id.path(dir), |file| {
+pub(super) fn write(disk: &dyn Disk, dir: &Path, id: SnapshotId, cluster: Uuid, body: SnapshotWriter) -> io::Result<()> {
+    write_whole(disk, &id.path(dir), |file| {
         let head = id.head(cluster);
         let mut out = BufWriter::with_capacity(64 << 10, file);
         out.write_all(&head)?;
@@ -138,9 +135,9 @@ pub(super) struct Reader<R> {
 }
 
 /// Which entry a file stands behind, and of which cluster it is, as its head says.
-pub(super) fn head(path: &Path) -> io::Result<(SnapshotId, Uuid)> {
+pub(super) fn head(disk: &dyn Disk, path: &Path) -> io::Result<(SnapshotId, Uuid)> {
     let mut head = [0; HEAD + 4];
-    File::open(path)?.read_exact(&mut head).map_err(|e| match e.kind() {
+    Cursor::new(disk.open(path, For::Reading)?).read_exact(&mut head).map_err(|e| match e.kind() {
         io::ErrorKind::UnexpectedEof => damaged("it is cut short"),
         _ => e,
     })?;
@@ -165,18 +162,18 @@ fn check_head(head: &[u8; HEAD + 4]) -> io::Result<()> {
 }
 
 /// Opens a snapshot for reading, after a first pass over the whole file that checks it: a machine is never fed half a snapshot.
-pub(super) fn open(path: &Path, id: SnapshotId, cluster: Uuid) -> io::Result<Reader<impl Read + use<>>> {
-    check(path, id, cluster)?;
-    read(path, id, cluster)
+pub(super) fn open(disk: &dyn Disk, path: &Path, id: SnapshotId, cluster: Uuid) -> io::Result<Reader<impl Read + use<>>> {
+    check(disk, path, id, cluster)?;
+    read(disk, path, id, cluster)
 }
 
 /// Reads the whole file and says what is wrong with it.
-pub(super) fn check(path: &Path, id: SnapshotId, cluster: Uuid) -> io::Result<()> {
-    io::copy(&mut read(path, id, cluster)?, &mut io::sink()).map(drop)
+pub(super) fn check(disk: &dyn Disk, path: &Path, id: SnapshotId, cluster: Uuid) -> io::Result<()> {
+    io::copy(&mut read(disk, path, id, cluster)?, &mut io::sink()).map(drop)
 }
 
-fn read(path: &Path, id: SnapshotId, cluster: Uuid) -> io::Result<Reader<impl Read + use<>>> {
-    Reader::new(BufReader::new(File::open(path)?), id, cluster)
+fn read(disk: &dyn Disk, path: &Path, id: SnapshotId, cluster: Uuid) -> io::Result<Reader<impl Read + use<>>> {
+    Reader::new(BufReader::new(Cursor::new(disk.open(path, For::Reading)?)), id, cluster)
 }
 
 fn damaged(what: impl Into<String>) -> io::Error {
@@ -236,6 +233,8 @@ impl<R: Read> Read for Reader<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::disk::System;
+    use std::fs;
 
     #[test]
     fn a_snapshot_survives_and_any_damage_to_it_is_noticed() {
@@ -243,20 +242,20 @@ mod tests {
         let (id, cluster) = (SnapshotId { index: 7, term: 2 }, Uuid::from_u128(42));
         let body: Vec<u8> = (0..CHUNK_BYTES as u32 / 2).flat_map(|n| n.to_le_bytes()).chain([1, 2, 3]).collect();
         let written = body.clone();
-        write(dir.path(), id, cluster, Box::new(move |out| out.write_all(&written))).unwrap();
+        write(&System, dir.path(), id, cluster, Box::new(move |out| out.write_all(&written))).unwrap();
         let read = |id: SnapshotId| {
             let mut read = Vec::new();
-            open(&id.path(dir.path()), id, cluster).and_then(|mut r| r.read_to_end(&mut read)).map(|_| read)
+            open(&System, &id.path(dir.path()), id, cluster).and_then(|mut r| r.read_to_end(&mut read)).map(|_| read)
         };
         assert!(read(id).unwrap() == body);
-        assert_eq!(head(&id.path(dir.path())).unwrap(), (id, cluster));
+        assert_eq!(head(&System, &id.path(dir.path())).unwrap(), (id, cluster));
         let begin = SnapshotId { index: 0, term: 0 };
-        assert_eq!(list(dir.path(), begin).unwrap(), [id]);
+        assert_eq!(list(&System, dir.path(), begin).unwrap(), [id]);
         // What was received counts once the log begins behind it, and is swept away otherwise.
         fs::rename(id.path(dir.path()), id.received(dir.path())).unwrap();
-        assert_eq!(list(dir.path(), id).unwrap(), [id]);
+        assert_eq!(list(&System, dir.path(), id).unwrap(), [id]);
         fs::copy(id.path(dir.path()), SnapshotId { index: 9, term: 2 }.received(dir.path())).unwrap();
-        assert_eq!(list(dir.path(), id).unwrap(), [id]);
+        assert_eq!(list(&System, dir.path(), id).unwrap(), [id]);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
 
         let whole = fs::read(id.path(dir.path())).unwrap();

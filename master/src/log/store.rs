@@ -9,6 +9,7 @@ use super::members::{Members, decode_self, encode_self};
 use super::record::Record;
 use super::snapshot::SnapshotId;
 use super::stored::{Entries, Stored};
+use crate::planted::{self, Defect};
 use raft::eraftpb::{Entry, EntryType, HardState};
 use raft_engine::{Command, LogBatch};
 use std::cell::Cell;
@@ -256,7 +257,7 @@ impl Store {
             batch.add_entries::<Entries>(GROUP, entries)?;
             extra(&mut batch, self)?;
             batch.put(GROUP, STATE.to_vec(), self.record.encode())?;
-            engine.write(&mut batch, sync)
+            engine.write(&mut batch, sync && !planted::is(Defect::Unsynced))
         }));
         match written {
             Ok(Ok(_)) => {}

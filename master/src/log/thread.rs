@@ -46,15 +46,8 @@ pub(super) fn run<M: Machine>(mut driver: Driver<M>, inbox: &Receiver<Input<M::O
                 }
             }
         }
-        match next.take() {
-            Some(Input::Close) => break,
-            Some(Input::Propose(first)) => {
-                let batch;
-                (batch, next) = gather(&driver.config, first, inbox);
-                driver.propose(batch);
-            }
-            Some(input) => driver.take(input),
-            None => {}
+        if !serve(&mut driver, &mut next, inbox) {
+            break;
         }
         driver.turn(began.elapsed());
     }
@@ -64,6 +57,21 @@ pub(super) fn run<M: Machine>(mut driver: Driver<M>, inbox: &Receiver<Input<M::O
     driver.publish();
     // Whoever waits to hand in a letter stops waiting, before the driver waits for it.
     drop(post);
+}
+
+/// Takes the input at hand, with all that can go with it. False when told to close.
+pub(super) fn serve<M: Machine>(driver: &mut Driver<M>, next: &mut Option<Input<M::Output>>, inbox: &Receiver<Input<M::Output>>) -> bool {
+    match next.take() {
+        Some(Input::Close) => return false,
+        Some(Input::Propose(first)) => {
+            let batch;
+            (batch, *next) = gather(&driver.config, first, inbox);
+            driver.propose(batch);
+        }
+        Some(input) => driver.take(input),
+        None => {}
+    }
+    true
 }
 
 /// All that waits, within the bounds of one entry; and the input that ended it, if one did.

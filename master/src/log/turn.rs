@@ -155,6 +155,8 @@ impl<M: Machine> Driver<M> {
         }
         let heartbeat = self.config.ticks().0 as u64;
         let ticked = self.guarded(|d| {
+            let wait = d.patience.draw(d.node.raft.election_elapsed == 0, d.config.ticks().1);
+            d.node.raft.set_randomized_election_timeout(wait);
             d.node.tick();
             if d.ticks.is_multiple_of(heartbeat) && d.node.raft.state == StateRole::Leader {
                 d.begin_round();
@@ -191,13 +193,6 @@ impl<M: Machine> Driver<M> {
         self.settle_handover();
         self.keep();
         self.publish();
-    }
-
-    /// Something was appended that the background sync should know of.
-    pub(super) fn appended(&self) {
-        if let Some(syncer) = &self.syncer {
-            syncer.appended();
-        }
     }
 
     /// The term this member leads in.

@@ -12,10 +12,10 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 /// An answer on its way: resolves to a whole frame.
-pub(super) type Answering = Pin<Box<dyn Future<Output = Vec<u8>> + Send>>;
+pub(crate) type Answering = Pin<Box<dyn Future<Output = Vec<u8>> + Send>>;
 
 /// What is known of one connection.
-pub(super) struct Session {
+pub(crate) struct Session {
     id: u64,
     host: String,
     access: Arc<Access>,
@@ -26,7 +26,7 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(id: u64, peer: SocketAddr, access: Arc<Access>) -> Self {
+    pub(crate) fn new(id: u64, peer: SocketAddr, access: Arc<Access>) -> Self {
         let admitted = OnceLock::new();
         if access.is_open() {
             admitted.get_or_init(|| ());
@@ -40,7 +40,7 @@ impl Session {
         Ok(())
     }
 
-    pub(super) fn id(&self) -> u64 {
+    pub(crate) fn id(&self) -> u64 {
         self.id
     }
 
@@ -88,7 +88,7 @@ impl Counted for Vec<job::JobState> {}
 impl Counted for Vec<work::WorkOrder> {}
 
 /// Decodes a question, has it answered, and frames the answer. Unknown numbers get a fault, not a closed connection.
-pub(super) fn answer(engine: &Engine, session: &Arc<Session>, op: u16, id: u64, body: &[u8]) -> Answering {
+pub(crate) fn answer(engine: &Engine, session: &Arc<Session>, op: u16, id: u64, body: &[u8]) -> Answering {
     let (e, s) = (engine.clone(), session.clone());
     match op {
         session::Authenticate::OP => with(engine, id, body, move |q: session::Authenticate| async move { s.authenticate(&q) }),

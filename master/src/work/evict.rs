@@ -10,6 +10,7 @@ use perilune_state::effect::RemoveReason;
 use perilune_state::objects::recency::{LOOKED_AT, Order};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 /// Objects per step.
@@ -71,21 +72,26 @@ impl Evictor {
     }
 }
 
-/// The worker's thread.
-pub(crate) fn run(engine: &Engine) {
-    let evictor = &engine.reign.evictor;
+/// The worker's thread. `handle` runs its rounds.
+pub(crate) fn run(engine: &Engine, handle: &Handle) {
     let mut order = Order::default();
-    while evictor.bell.wait(EVERY) {
-        order.refresh(&engine.state().recency, engine.state().index.len());
-        let demand = evictor.demand.swap(0, Ordering::Relaxed);
-        let wanted = demand.max(above_watermark(engine));
-        // A removal that cannot be logged must not make an object unreadable.
-        let freed = if wanted > 0 && engine.writable().is_ok() { evict(engine, &mut order, wanted) } else { 0 };
-        evictor.rounds.send_modify(|round| *round = Round { number: round.number + 1, freed });
-        if wanted > 0 && freed == 0 {
-            // All is leased or pinned: looking again at once would only burn the processor.
-            std::thread::sleep(BARREN_PAUSE);
-        }
+    while engine.reign.evictor.bell.wait(EVERY) {
+        handle.block_on(round(engine, &mut order));
+    }
+}
+
+/// Looks once whether room is to be made, and makes it.
+pub(crate) async fn round(engine: &Engine, order: &mut Order) {
+    let evictor = &engine.reign.evictor;
+    order.refresh(&engine.state().recency, engine.state().index.len());
+    let demand = evictor.demand.swap(0, Ordering::Relaxed);
+    let wanted = demand.max(above_watermark(engine));
+    // A removal that cannot be logged must not make an object unreadable.
+    let freed = if wanted > 0 && engine.writable().is_ok() { evict(engine, order, wanted).await } else { 0 };
+    evictor.rounds.send_modify(|round| *round = Round { number: round.number + 1, freed });
+    if wanted > 0 && freed == 0 {
+        // All is leased or pinned: looking again at once would only burn the processor.
+        tokio::time::sleep(BARREN_PAUSE).await;
     }
 }
 
@@ -113,7 +119,7 @@ fn above_watermark(engine: &Engine) -> u64 {
 }
 
 /// Evicts until about `wanted` bytes are free or nothing more can leave. Returns bytes freed.
-fn evict(engine: &Engine, order: &mut Order, wanted: u64) -> u64 {
+async fn evict(engine: &Engine, order: &mut Order, wanted: u64) -> u64 {
     let (mut freed, mut objects, mut barren) = (0, 0, 0);
     // A step looks at a bounded number of objects; when all of them are leased the next step looks further on.
     let barren_max = order.len() / LOOKED_AT + 2;
@@ -123,7 +129,7 @@ fn evict(engine: &Engine, order: &mut Order, wanted: u64) -> u64 {
         barren = if leaving.is_empty() { barren + 1 } else { 0 };
         let proposals: Vec<_> = leaving.iter().map(|o| State::removal(o, RemoveReason::Evicted)).map(|e| (engine.propose(&e), e)).collect();
         for (object, (proposal, effect)) in leaving.iter().zip(proposals) {
-            if let Err(fault) = engine.wait_stored(&effect, proposal) {
+            if let Err(fault) = engine.stored(&effect, proposal).await {
                 tracing::error!("an eviction could not be logged: {fault}");
                 return freed;
             }

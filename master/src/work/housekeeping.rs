@@ -4,35 +4,41 @@ use crate::engine::Engine;
 use perilune_state::segments::Phase;
 use perilune_state::settings::Switch;
 use std::time::Duration;
+use tokio::runtime::Handle;
 
 const EVERY: Duration = Duration::from_millis(100);
 
-/// The worker's thread. `handle` runs the few steps that are async.
-pub(crate) fn run(engine: &Engine, handle: &tokio::runtime::Handle) {
+/// The worker's thread. `handle` runs its rounds.
+pub(crate) fn run(engine: &Engine, handle: &Handle) {
     while engine.reign.housekeeping.wait(EVERY) {
-        let state = engine.state();
-        engine.judge();
-        let discarded = state.discard_abandoned(engine.now());
-        if discarded.puts > 0 {
-            tracing::info!(puts = discarded.puts, "discarded puts whose writers have gone");
-            engine.metrics().puts_discarded(discarded.puts, discarded.bytes);
-        }
-        let freed = state.limbo.sweep(engine.now(), state.settings.on(Switch::BlobDelete));
-        if freed.puts > 0 {
-            engine.metrics().puts_released(freed.puts, freed.put_bytes);
-        }
-        if freed.bytes > 0 {
-            engine.reign.evictor.bell.ring();
-        }
-        end_grace_periods(engine, handle);
-        handle.block_on(engine.tend_group());
+        handle.block_on(round(engine));
     }
 }
 
-fn end_grace_periods(engine: &Engine, handle: &tokio::runtime::Handle) {
+/// Does once all that is due.
+pub(crate) async fn round(engine: &Engine) {
+    let state = engine.state();
+    engine.judge();
+    let discarded = state.discard_abandoned(engine.now());
+    if discarded.puts > 0 {
+        tracing::info!(puts = discarded.puts, "discarded puts whose writers have gone");
+        engine.metrics().puts_discarded(discarded.puts, discarded.bytes);
+    }
+    let freed = state.limbo.sweep(engine.now(), state.settings.on(Switch::BlobDelete));
+    if freed.puts > 0 {
+        engine.metrics().puts_released(freed.puts, freed.put_bytes);
+    }
+    if freed.bytes > 0 {
+        engine.reign.evictor.bell.ring();
+    }
+    end_grace_periods(engine).await;
+    engine.tend_group().await;
+}
+
+async fn end_grace_periods(engine: &Engine) {
     let table = engine.state().segments.table().clone();
     for segment in table.iter().filter(|s| s.phase() == Phase::Draining && s.drain_until() <= engine.now()) {
-        if let Err(fault) = handle.block_on(engine.unmount_now(segment.id())) {
+        if let Err(fault) = engine.unmount_now(segment.id()).await {
             tracing::error!(segment = %segment.id(), "a drained segment could not be unmounted: {fault}");
         }
     }

@@ -4,9 +4,22 @@ pub(crate) mod evict;
 pub(crate) mod housekeeping;
 pub(crate) mod jobs;
 
+use crate::engine::Engine;
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
+use tokio::runtime::Handle;
+
+/// Begins the threads that work for a reign.
+pub(crate) fn hire(engine: &Engine, handle: &Handle, workers: &mut Vec<JoinHandle<()>>) -> io::Result<()> {
+    for (name, run) in [("evict", evict::run as fn(&Engine, &Handle)), ("jobs", jobs::run), ("housekeeping", housekeeping::run)] {
+        let (engine, handle) = (engine.clone(), handle.clone());
+        workers.push(Builder::new().name(name.into()).spawn(move || run(&engine, &handle))?);
+    }
+    Ok(())
+}
 
 /// What a worker sleeps on: a bell that rings when there is something to do, or when it is to stop.
 #[derive(Default)]

@@ -25,7 +25,7 @@ const BYTES: u8 = 3;
 const END: u8 = 4;
 
 #[derive(Debug, PartialEq)]
-pub(super) enum Frame {
+pub(in crate::log) enum Frame {
     Message(Message),
     /// A snapshot begins, which this message announces.
     Snapshot(Message),
@@ -47,7 +47,7 @@ fn put(out: &mut Vec<u8>, kind: u8, fill: impl FnOnce(&mut Vec<u8>)) {
     out[begins + 4..begins + HEAD].copy_from_slice(&sum.to_le_bytes());
 }
 
-pub(super) fn put_message(out: &mut Vec<u8>, message: &Message) {
+pub(in crate::log) fn put_message(out: &mut Vec<u8>, message: &Message) {
     put(out, MESSAGE, |out| write(out, message));
 }
 
@@ -69,7 +69,7 @@ pub(super) fn put_end(out: &mut Vec<u8>) {
 }
 
 /// Reads one frame. Total: any bytes give a frame or an error, and no more memory than has arrived.
-pub(super) fn read(from: &mut impl Read) -> io::Result<Frame> {
+pub(in crate::log) fn read(from: &mut impl Read) -> io::Result<Frame> {
     let mut head = [0; HEAD];
     from.read_exact(&mut head)?;
     let word = |at: usize| head[at..at + 4].iter().rev().fold(0u32, |n, b| n << 8 | u32::from(*b));

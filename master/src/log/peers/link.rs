@@ -2,8 +2,9 @@
 
 use super::hello::{HELLO_BYTES, Hello};
 use super::proof::{self, Said};
-use super::transfer::Outgoing;
+use super::transfer::{Outgoing, STRETCH};
 use super::{Card, Post, frame, invalid};
+use crate::log::disk::Disk;
 use crate::log::members::Member;
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use nix::sys::socket::{MsgFlags, recv, setsockopt, sockopt::TcpUserTimeout};
@@ -44,12 +45,13 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn start(card: Card, member: &Member, post: Sender<Post>) -> io::Result<Self> {
+    pub(super) fn start(card: Card, disk: Arc<dyn Disk>, member: &Member, post: Sender<Post>) -> io::Result<Self> {
         let (queue, items) = bounded(QUEUE);
         let (stop, stopped) = bounded(0);
         let (queued, stream) = (Arc::<AtomicUsize>::default(), Arc::default());
         let writer = Writer {
             card,
+            disk,
             to: member.id,
             address: member.address.clone(),
             items,
@@ -113,6 +115,7 @@ fn weight(message: &Message) -> usize {
 
 struct Writer {
     card: Card,
+    disk: Arc<dyn Disk>,
     to: u64,
     address: String,
     items: Receiver<Item>,
@@ -240,7 +243,7 @@ impl Writer {
                 self.queued.fetch_sub(weight(&message), Relaxed);
                 frame::put_message(&mut self.out, &message);
             }
-            Item::Snapshot(message, path) => match Outgoing::begin(&message, &path, &mut self.out) {
+            Item::Snapshot(message, path) => match Outgoing::begin(&*self.disk, &message, &path, STRETCH, &mut self.out) {
                 // A new one takes the place of one that is half sent; the receiver forgets that one.
                 Ok(snapshot) => self.snapshot = Some(snapshot),
                 Err(e) => {

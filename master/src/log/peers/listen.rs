@@ -1,12 +1,12 @@
 //! From the others: a listener, and a thread for each member that calls.
 
-use super::frame::{self, Frame};
+use super::arrivals::Arrivals;
+use super::frame;
 use super::hello::{HELLO_BYTES, Hello};
 use super::proof::{self, Said};
-use super::transfer::Incoming;
-use super::{Card, Post, invalid};
+use super::{Card, Post};
+use crate::log::disk::Disk;
 use crossbeam::channel::Sender;
-use raft::eraftpb::Message;
 use std::collections::HashMap;
 use std::io::{self, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -31,6 +31,7 @@ pub(super) struct Listener {
 
 struct Shared {
     card: Card,
+    disk: Arc<dyn Disk>,
     snapshots: PathBuf,
     post: Sender<Post>,
     /// Set once, by the drop.
@@ -46,9 +47,22 @@ struct Caller {
 }
 
 impl Listener {
-    pub(super) fn start(listener: Arc<TcpListener>, card: Card, snapshots: PathBuf, post: Sender<Post>) -> io::Result<Self> {
-        let shared =
-            Arc::new(Shared { card, snapshots, post, stopped: AtomicBool::new(false), said: Mutex::default(), callers: Mutex::default() });
+    pub(super) fn start(
+        listener: Arc<TcpListener>,
+        card: Card,
+        disk: Arc<dyn Disk>,
+        snapshots: PathBuf,
+        post: Sender<Post>,
+    ) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            card,
+            disk,
+            snapshots,
+            post,
+            stopped: AtomicBool::new(false),
+            said: Mutex::default(),
+            callers: Mutex::default(),
+        });
         let (accepting, accepted) = (Arc::clone(&listener), Arc::clone(&shared));
         let thread = Builder::new().name("log-listen".into()).spawn(move || accepted.accept(&accepting))?;
         Ok(Self { listener, shared, thread: Some(thread) })
@@ -147,51 +161,12 @@ impl Shared {
         stream.set_read_timeout(Some(SILENCE))?;
 
         let mut from = BufReader::with_capacity(256 << 10, stream);
-        let mut incoming: Option<Incoming> = None;
+        let mut arrivals = Arrivals::new(self.card.clone(), hello.from, number, Arc::clone(&self.disk), self.snapshots.clone());
         loop {
-            match frame::read(&mut from)? {
-                Frame::Message(message) => self.pass_on(hello.from, message)?,
-                Frame::Snapshot(message) => {
-                    // One that is half received is forgotten first, as its file has the same name.
-                    drop(incoming.take());
-                    match Incoming::begin(message, &self.snapshots, &format!("received.{}.{number}", hello.from)) {
-                        Ok(begun) => incoming = Some(begun),
-                        Err(e) => self.take(hello.from, Err(e))?,
-                    }
-                }
-                Frame::Bytes(bytes) => {
-                    // Of one that went wrong, the rest is passed over.
-                    if let Some(Err(e)) = incoming.as_mut().map(|incoming| incoming.write(&bytes)) {
-                        incoming = None;
-                        self.take(hello.from, Err(e))?;
-                    }
-                }
-                Frame::End => {
-                    if let Some(incoming) = incoming.take() {
-                        self.take(hello.from, incoming.finish(&self.snapshots, self.card.cluster))?;
-                    }
-                }
+            if let Some(post) = arrivals.take(frame::read(&mut from)?)? {
+                // Waits while the log thread has enough to read: the caller then waits as well. Refused when the log is closed.
+                self.post.send(post).map_err(|_| io::ErrorKind::ConnectionAborted)?;
             }
         }
-    }
-
-    /// The file has arrived, or went wrong: the other side is told, by way of the log thread, and may begin again.
-    fn take(&self, from: u64, arrived: io::Result<Message>) -> io::Result<()> {
-        match arrived {
-            Ok(message) => self.pass_on(from, message),
-            Err(e) => {
-                tracing::warn!(from, "a snapshot was not stored as it was sent, what was here is kept: {e}");
-                self.post.send(Post::SnapshotRefused(from)).map_err(|_| io::ErrorKind::ConnectionAborted.into())
-            }
-        }
-    }
-
-    /// Waits while the log thread has enough to read: the caller then waits as well.
-    fn pass_on(&self, from: u64, message: Message) -> io::Result<()> {
-        if message.from != from || message.to != self.card.me {
-            return Err(invalid(format!("a message from member {} to member {}, sent by member {from}", message.from, message.to)));
-        }
-        // Refused when the log is closed.
-        self.post.send(Post::Message(Box::new(message))).map_err(|_| io::ErrorKind::ConnectionAborted.into())
     }
 }

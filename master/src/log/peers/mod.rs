@@ -7,9 +7,10 @@
 //! |---|---|
 //! | `hello`, `proof`, `frame` | what crosses the wire; no socket |
 //! | `link` | to one member |
-//! | `listen` | from the others |
+//! | `listen`, `arrivals` | from the others |
 //! | `transfer` | a snapshot on its way |
 
+mod arrivals;
 mod frame;
 mod hello;
 mod link;
@@ -17,7 +18,15 @@ mod listen;
 mod proof;
 mod transfer;
 
-use super::directory::io_error;
+#[cfg(feature = "simulation")]
+pub(super) use self::{
+    arrivals::Arrivals,
+    frame::{put_message, read},
+    transfer::Outgoing,
+};
+
+use super::directory::{self, Directory, io_error};
+use super::disk::Disk;
 use super::members::Member;
 use super::snapshot::SnapshotId;
 use super::{LogConfig, LogError};
@@ -77,16 +86,17 @@ impl Peers for Alone {
 
 /// Who this member is to the others.
 #[derive(Clone)]
-struct Card {
-    me: u64,
-    cluster: Uuid,
+pub(super) struct Card {
+    pub(super) me: u64,
+    pub(super) cluster: Uuid,
     /// The others must know it too.
-    token: Option<Token>,
+    pub(super) token: Option<Token>,
 }
 
 /// Members over TCP.
 pub(super) struct Tcp {
     card: Card,
+    disk: Arc<dyn Disk>,
     snapshots: PathBuf,
     post: Sender<Post>,
     links: BTreeMap<u64, Link>,
@@ -95,12 +105,13 @@ pub(super) struct Tcp {
 }
 
 /// The way to the others that `config` asks for.
-pub(super) fn open(config: &LogConfig, cluster: Uuid, snapshots: PathBuf, post: Sender<Post>) -> Result<Box<dyn Peers>, LogError> {
+pub(super) fn open(config: &LogConfig, directory: &Directory, post: Sender<Post>) -> Result<Box<dyn Peers>, LogError> {
     let Some(listener) = &config.listen else { return Ok(Box::new(Alone)) };
-    let card = Card { me: config.member, cluster, token: config.token.clone() };
-    let listening = Listener::start(Arc::clone(listener), card.clone(), snapshots.clone(), post.clone());
+    let card = Card { me: config.member, cluster: directory.cluster, token: config.token.clone() };
+    let (disk, snapshots) = (Arc::clone(&directory.disk), directory::snapshots(&directory.path));
+    let listening = Listener::start(Arc::clone(listener), card.clone(), Arc::clone(&disk), snapshots.clone(), post.clone());
     let listener = listening.map_err(|e| io_error(&config.dir, "the listener for other members cannot be started", e))?;
-    Ok(Box::new(Tcp { card, snapshots, post, links: BTreeMap::new(), _listener: listener }))
+    Ok(Box::new(Tcp { card, disk, snapshots, post, links: BTreeMap::new(), _listener: listener }))
 }
 
 impl Peers for Tcp {
@@ -115,7 +126,7 @@ impl Peers for Tcp {
             if self.links.contains_key(&member.id) {
                 continue;
             }
-            match Link::start(self.card.clone(), member, self.post.clone()) {
+            match Link::start(self.card.clone(), Arc::clone(&self.disk), member, self.post.clone()) {
                 Ok(link) => drop(self.links.insert(member.id, link)),
                 Err(e) => tracing::error!(member = member.id, "a thread that writes to another member cannot be started: {e}"),
             }

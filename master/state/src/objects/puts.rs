@@ -123,9 +123,12 @@ impl Puts {
         matches!(self.map.pin().remove_if(&key, |_, put| put.version == version), Ok(Some(_)))
     }
 
-    /// Puts that started before `before` and were never ended.
+    /// Puts that started before `before` and were never ended, in the order of their versions.
     pub fn abandoned(&self, before: MonotonicMs) -> Vec<Arc<Put>> {
-        self.map.pin().values().filter(|p| p.started() < before && p.state.load(Ordering::Acquire) == WRITING).cloned().collect()
+        let is_abandoned = |p: &&Arc<Put>| p.started() < before && p.state.load(Ordering::Acquire) == WRITING;
+        let mut abandoned: Vec<_> = self.map.pin().values().filter(is_abandoned).cloned().collect();
+        abandoned.sort_unstable_by_key(|p| p.version);
+        abandoned
     }
 
     /// Whether one may be writing to this segment, or was and is not yet published.

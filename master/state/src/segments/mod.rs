@@ -8,7 +8,7 @@ use crate::MonotonicMs;
 use crate::alloc::{FrameSpace, Space};
 use arc_swap::ArcSwap;
 use perilune_protocol::{Capability, Fault, FaultCode, NodeId, SegmentDesc, SegmentId, SegmentStatus, rpc::segment::SegmentState};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
@@ -184,9 +184,9 @@ pub fn check(desc: &SegmentDesc) -> Result<(), Fault> {
 /// All segments that are not gone.
 #[derive(Default)]
 pub struct Table {
-    by_id: HashMap<SegmentId, Arc<Segment>>,
+    by_id: BTreeMap<SegmentId, Arc<Segment>>,
     /// Grace periods of draining segments, as logged.
-    grace_ms: HashMap<SegmentId, u64>,
+    grace_ms: BTreeMap<SegmentId, u64>,
 }
 
 impl Table {
@@ -195,7 +195,7 @@ impl Table {
         self.by_id.get(&id)
     }
 
-    /// Every segment, in no order.
+    /// Every segment, by id: whoever draws from them draws the same when repeated.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Segment>> {
         self.by_id.values()
     }

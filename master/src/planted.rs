@@ -1,0 +1,46 @@
+//! Defects that the simulation must find. Without the feature `planted` there is none, and nothing of this is left in the program.
+
+/// What is broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Defect {
+    /// A put is acknowledged before its effect is committed.
+    EarlyAnswer,
+    /// Extents are free before the last lease on them has lapsed.
+    HastyReuse,
+    /// A leader counts on its lease for longer than the others promised.
+    LongLease,
+    /// Entries and votes are answered for before they are on disk.
+    Unsynced,
+}
+
+impl Defect {
+    /// All of them, by name.
+    pub const ALL: [(&str, Self); 4] = [
+        ("early-answer", Self::EarlyAnswer),
+        ("hasty-reuse", Self::HastyReuse),
+        ("long-lease", Self::LongLease),
+        ("unsynced", Self::Unsynced),
+    ];
+}
+
+#[cfg(feature = "planted")]
+static CHOSEN: std::sync::OnceLock<Defect> = std::sync::OnceLock::new();
+
+/// From here on this is broken.
+#[cfg(feature = "planted")]
+pub fn plant(defect: Defect) {
+    // The first stands.
+    let _ = CHOSEN.set(defect);
+}
+
+/// Whether this is broken.
+#[cfg(feature = "planted")]
+pub(crate) fn is(defect: Defect) -> bool {
+    CHOSEN.get() == Some(&defect)
+}
+
+/// Nothing is.
+#[cfg(not(feature = "planted"))]
+pub(crate) const fn is(_: Defect) -> bool {
+    false
+}

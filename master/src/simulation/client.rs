@@ -1,0 +1,206 @@
+//! A client: puts, reads where it was told to for as long as it was told to, removes; asks again elsewhere when nobody answers.
+
+use super::memory::Owner;
+use super::node::NODES;
+use super::rpc::{Answer, ask, is_elsewhere};
+use super::world::World;
+use perilune_protocol::rpc::Call;
+use perilune_protocol::rpc::object::{Locate, PutEnd, PutGrant, PutRevoke, PutStart, Remove};
+use perilune_protocol::{FaultCode, ObjectKey, ObjectPlace, PutConfig, Tso, WriterId};
+use perilune_state::objects::KeyRef;
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+use uuid::Uuid;
+
+/// As the master says in its welcome.
+const PUT_DEADLINE_MS: u64 = 4000;
+/// How long a client tries.
+const DEADLINE_MS: u64 = 8000;
+
+pub(super) struct Client {
+    world: Rc<World>,
+    caller: u64,
+    leader: Cell<u64>,
+}
+
+impl Client {
+    pub(super) fn new(world: &Rc<World>, number: u64) -> Rc<Self> {
+        Rc::new(Self { world: Rc::clone(world), caller: NODES * 2 + number, leader: Cell::new(world.range(1, world.options.masters)) })
+    }
+
+    /// Works until no more is begun.
+    pub(super) async fn live(self: Rc<Self>) {
+        let world = &self.world;
+        while !world.closing.get() && !world.is_over() {
+            tokio::time::sleep(Duration::from_millis(world.range(0, 150))).await;
+            let key = world.below(world.options.keys);
+            match world.below(100) {
+                0..40 => drop(self.put(key).await),
+                40..90 => Rc::clone(&self).get(key).await,
+                _ => self.remove(key).await,
+            }
+        }
+    }
+
+    async fn ask<C: Call>(&self, question: &C, until: u64) -> Option<Answer<C::Reply>> {
+        loop {
+            let answer = ask(&self.world, self.caller, self.leader.get(), question).await;
+            if !is_elsewhere(&answer) {
+                return answer;
+            }
+            self.leader.set(self.leader.get() % self.world.options.masters + 1);
+            if self.world.now() >= until || self.world.is_over() {
+                return None;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// The version, if it was acknowledged.
+    pub(super) async fn put(&self, number: u64) -> Option<Tso> {
+        let (world, key) = (&self.world, key(number));
+        // The master counts from when it gives room, which is later.
+        let asked = world.now();
+        let config =
+            PutConfig { replicas: world.range(1, 2) as u8, best_effort: true, upsert: world.per_mille(700), ..PutConfig::default() };
+        let size = if world.per_mille(500) { world.range(1, 1500) << 10 } else { world.range(1, 5000) };
+        let question = PutStart { puts: vec![(key.clone(), size)], config, writer: WriterId(Uuid::from_u128(self.caller.into())) };
+        let answer = self.ask(&question, asked + DEADLINE_MS).await?;
+        let grant = answer.outcome.ok()?.pop()?.ok()?;
+        let granted = world.oracle.borrow_mut().granted(asked, world.now(), self.caller, grant.version);
+        world.check(granted);
+        world.note("granted", || format!("{key} {} of {size} bytes to client {}: {:?}", grant.version.0, self.caller, grant.replicas));
+        if !self.write(&key, number, &grant, asked).await {
+            if world.per_mille(500) {
+                let revoke = PutRevoke { puts: vec![(key, grant.version)] };
+                self.ask(&revoke, world.now() + 500).await;
+            }
+            return None;
+        }
+        let question = PutEnd { puts: vec![(key.clone(), grant.version, 0)] };
+        let answer = self.ask(&question, asked + DEADLINE_MS).await?;
+        answer.outcome.ok()?.pop()?.ok()?;
+        world.note("stored", || format!("{key} {}", grant.version.0));
+        let stored = world.oracle.borrow_mut().stored(world.now(), &key, grant.version);
+        world.check(stored);
+        Some(grant.version)
+    }
+
+    /// Every copy, piece by piece; not a byte after the deadline. False when something was not written.
+    async fn write(&self, key: &ObjectKey, number: u64, grant: &PutGrant, asked: u64) -> bool {
+        let world = &self.world;
+        let slow = world.per_mille(100);
+        let owner: Owner = (number, grant.version.0);
+        for replica in &grant.replicas {
+            for extent in &replica.extents {
+                let takes = if slow { world.range(0, 3000) } else { world.range(0, 10) };
+                tokio::time::sleep(Duration::from_millis(takes)).await;
+                // One that dies in the middle is never heard of again.
+                if world.now() >= asked + PUT_DEADLINE_MS || world.per_mille(20) || !self.reaches(replica.segment) {
+                    return false;
+                }
+                let allowed = world.oracle.borrow().writes(key, grant.version, replica.segment, *extent);
+                world.check(allowed);
+                world.memory.borrow_mut().write(replica.segment, *extent, owner);
+            }
+        }
+        true
+    }
+
+    fn reaches(&self, segment: perilune_protocol::SegmentId) -> bool {
+        let node = self.world.memory.borrow().node(segment);
+        node.is_some_and(|node| self.world.nodes_up.borrow().contains(&node))
+    }
+
+    async fn get(self: Rc<Self>, number: u64) {
+        if let Some((place, asked)) = self.locate(number).await {
+            tokio::task::spawn_local(async move { self.remember(number, &place, asked).await });
+        }
+    }
+
+    /// Reads at once, and again while the lease runs; a quarter of it is left for the read.
+    async fn remember(&self, number: u64, place: &ObjectPlace, asked: u64) {
+        let world = &self.world;
+        while world.now() < asked + place.lease_ms * 3 / 4 && !world.is_over() {
+            self.read(number, place);
+            let next = world.range(1, 1500);
+            tokio::time::sleep(Duration::from_millis(next)).await;
+        }
+    }
+
+    /// Where it is, and when that was asked.
+    pub(super) async fn locate(&self, number: u64) -> Option<(ObjectPlace, u64)> {
+        let (world, key) = (&self.world, key(number));
+        let question = Locate { keys: vec![key.clone()] };
+        let until = world.now() + DEADLINE_MS;
+        loop {
+            // Each question counts from when it is asked itself.
+            let asked = world.now();
+            let answer = ask(world, self.caller, self.leader.get(), &question).await;
+            if is_elsewhere(&answer) {
+                self.leader.set(self.leader.get() % world.options.masters + 1);
+                if world.now() >= until || world.is_over() {
+                    return None;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                continue;
+            }
+            let Answer { outcome, engine } = answer?;
+            return match outcome.ok()?.pop()? {
+                Ok(place) => {
+                    world.note("found", || format!("{key} {} by client {}", place.version.0, self.caller));
+                    let found = world.oracle.borrow_mut().found(asked, &key, place.version);
+                    world.check(found);
+                    Some((place, asked))
+                }
+                Err(fault) => {
+                    if fault.code == FaultCode::ObjectNotFound {
+                        let there = engine.state().index.get(KeyRef::new(perilune_protocol::TenantId::default(), &key));
+                        let leaving = there.is_some_and(|object| object.is_condemned());
+                        world.note("not found", || format!("{key} by client {}: {}", self.caller, fault.message));
+                        let missed = world.oracle.borrow_mut().missed(asked, &key, leaving);
+                        world.check(missed);
+                    }
+                    None
+                }
+            };
+        }
+    }
+
+    /// One copy, if its node is there.
+    pub(super) fn read(&self, number: u64, place: &ObjectPlace) -> bool {
+        let world = &self.world;
+        let reachable: Vec<_> = place.replicas.iter().filter(|replica| self.reaches(replica.segment)).collect();
+        if reachable.is_empty() {
+            return false;
+        }
+        let replica = reachable[world.below(reachable.len() as u64) as usize];
+        for extent in &replica.extents {
+            let stranger = world.memory.borrow().stranger(replica.segment, *extent, (number, place.version.0));
+            let read = world.oracle.borrow().read(&key(number), place.version, replica.segment, *extent, stranger);
+            world.check(read);
+        }
+        true
+    }
+
+    async fn remove(&self, number: u64) {
+        let (world, key) = (&self.world, key(number));
+        let question = Remove { keys: vec![key.clone()], force: world.per_mille(500) };
+        let answer = self.ask(&question, world.now() + DEADLINE_MS).await;
+        let removed = answer.and_then(|answer| answer.outcome.ok()).and_then(|mut outcomes| outcomes.pop());
+        if matches!(removed, Some(Ok(()))) {
+            world.note("removed", || format!("{key} by client {}", self.caller));
+            world.oracle.borrow_mut().removed(world.now(), &key);
+        }
+    }
+}
+
+pub(super) fn key(number: u64) -> ObjectKey {
+    format!("key{number}").as_str().into()
+}
+
+/// The number in a key.
+pub(super) fn number(key: &ObjectKey) -> u64 {
+    std::str::from_utf8(key.as_bytes()).ok().and_then(|text| text.strip_prefix("key")?.parse().ok()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,240 @@
+//! The control plane in one thread, from one seed: masters, store nodes, clients, network, disks and clocks. State, engine, log and RPC are the
+//! very code of the product; only its edges are others. `docs/simulation.md` says what is checked, and how to repeat a run.
+//!
+//! | file | what |
+//! |---|---|
+//! | `world`, `ways` | time, what is to happen when, what passes between members, the record |
+//! | `master`, `rpc` | a master on its edges; questions to it |
+//! | `node`, `client`, `memory` | who asks, and whose bytes lie where |
+//! | `disk`, `clock`, `draw` | the edges |
+//! | `faults` | what goes wrong |
+//! | `oracle` | what must never happen |
+
+mod client;
+mod clock;
+mod disk;
+mod draw;
+mod faults;
+mod master;
+mod memory;
+mod node;
+mod oracle;
+mod rpc;
+mod ways;
+mod world;
+
+pub use faults::FAULTS;
+
+use crate::log::Durability;
+use client::Client;
+use draw::Draw;
+use master::Master;
+use node::{NODES, Node};
+use perilune_state::segments::Phase;
+
+use std::cell::RefCell;
+use std::panic;
+use std::rc::Rc;
+use std::sync::Once;
+use std::time::Duration;
+use world::World;
+
+/// What a run is made of; most of it drawn from the seed.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Everything follows from it.
+    pub seed: u64,
+    /// Says what happens.
+    pub trace: bool,
+    /// Names of faults that do not happen.
+    pub without: Vec<String>,
+    /// Milliseconds until everything is put right and looked at.
+    pub length_ms: u64,
+    masters: u64,
+    nodes: u64,
+    clients: u64,
+    keys: u64,
+    durability: Durability,
+    snapshot_entries: u64,
+}
+
+impl Options {
+    /// What this seed stands for.
+    pub fn of(seed: u64) -> Self {
+        let mut draw = Draw::new(seed ^ 0x5eed);
+        let durability = draw.pick(&[Durability::QuorumFsync, Durability::QuorumFsync, Durability::Quorum, Durability::Leader]);
+        Self {
+            seed,
+            trace: false,
+            without: Vec::new(),
+            length_ms: draw.range(20_000, 60_000),
+            masters: draw.pick(&[1, 3, 3, 3, 3, 3, 5]),
+            nodes: draw.range(1, 4),
+            clients: draw.range(2, 5),
+            keys: draw.range(3, 40),
+            durability,
+            snapshot_entries: draw.range(3, 150),
+        }
+    }
+
+    fn allows(&self, fault: &str) -> bool {
+        !self.without.iter().any(|name| name == fault)
+    }
+
+    fn callers(&self) -> impl Iterator<Item = u64> + use<> {
+        (0..self.nodes).map(|n| NODES + n).chain((0..self.clients).map(|n| NODES * 2 + n))
+    }
+}
+
+/// What became of a run.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The rule that was broken, and what was seen.
+    pub broken: Option<(&'static str, String)>,
+    /// Of all that happened: the same seed gives the same.
+    pub hash: u64,
+    /// Milliseconds that passed in it.
+    pub simulated_ms: u64,
+    /// What happened, in short.
+    pub summary: String,
+}
+
+thread_local! {
+    static PANICKED: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+fn panicked() -> Option<String> {
+    PANICKED.take()
+}
+
+/// A panic anywhere is a broken rule, also where the log survives it.
+fn hear_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            PANICKED.with_borrow_mut(|panicked| {
+                panicked.get_or_insert_with(|| info.to_string());
+            });
+            before(info);
+        }));
+    });
+}
+
+/// Runs one seed, in this thread.
+///
+/// # Errors
+/// When this machine does not give what a run needs: a directory for file names, a listener.
+pub fn run(options: Options) -> Result<Report, String> {
+    hear_panics();
+    drop(panicked());
+    let root = std::env::temp_dir().join(format!("perilune-simulate-{}-{}", std::process::id(), options.seed));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().map_err(|e| e.to_string())?;
+    let report = tokio::task::LocalSet::new().block_on(&runtime, async {
+        let world = World::new(options, root.clone())?;
+        let director = tokio::task::spawn_local(direct(Rc::clone(&world)));
+        world.run().await;
+        director.abort();
+        let broken = world.failed.borrow().clone();
+        let panicked = panicked().map(|what| ("defect", what));
+        for master in world.masters.borrow_mut().values_mut() {
+            master.disk.kill();
+            master.up = None;
+        }
+        let counts = world.oracle.borrow().counts;
+        Ok(Report {
+            broken: broken.or(panicked),
+            hash: world.hash.get(),
+            simulated_ms: world.now(),
+            summary: format!("{} events, {counts:?}", world.events.get()),
+        })
+    });
+    // Names only; what cannot be removed is in nobody's way.
+    let _ = std::fs::remove_dir_all(&root);
+    report
+}
+
+/// The whole story of a run: it begins, things go wrong, all is put right, and then all must be there.
+async fn direct(world: Rc<World>) {
+    for id in 1..=world.options.masters {
+        let master = Master::new(&world, id);
+        world.masters.borrow_mut().insert(id, master);
+        master::start(&world, id);
+    }
+    let nodes: Vec<Rc<Node>> = (0..world.options.nodes).map(|n| Node::new(&world, n)).collect();
+    nodes.iter().for_each(|node| node.start(&world));
+    let clients: Vec<_> = (0..world.options.clients).map(|n| tokio::task::spawn_local(Client::new(&world, n).live())).collect();
+    faults::run(&world, &nodes).await;
+    world.closing.set(true);
+    faults::heal(&world, &nodes);
+    for client in clients {
+        let _ = client.await;
+    }
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let outcome = look(&world).await;
+    world.check(outcome);
+    world.done.set(true);
+    world.nudge();
+}
+
+/// "it heals": somebody leads, puts are stored, and every object that was acknowledged and not removed is there, on every member.
+async fn look(world: &Rc<World>) -> oracle::Check {
+    if world.oracle.borrow().lenient {
+        return Ok(());
+    }
+    let client = Client::new(world, world.options.clients);
+    let until = world.now() + 30_000;
+    // A key of its own: nobody is in the middle of putting it.
+    while client.put(1_000_000).await.is_none() {
+        if world.now() >= until || world.is_over() {
+            return Err(("it heals", "no put was stored within 30 s after all was put right".into()));
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let remaining = world.oracle.borrow().remaining();
+    for (key, version, acknowledged, segments) in &remaining {
+        let has_memory = segments.iter().any(|segment| world.memory.borrow().node(*segment).is_some());
+        if !acknowledged || !has_memory {
+            continue;
+        }
+        let number = client::number(key);
+        let place = client.locate(number).await.map(|(place, _)| place);
+        let leaving = world.oracle.borrow().remaining().iter().all(|(other, now, ..)| (other, now) != (key, version));
+        match place {
+            Some(place) if place.version >= *version && client.read(number, &place) => {}
+            _ if leaving => {}
+            found => return Err(("it heals", format!("{key} {} was acknowledged and cannot be read at the end: {found:?}", version.0))),
+        }
+    }
+    agree(world).await
+}
+
+/// "members agree": all come to the same objects.
+async fn agree(world: &Rc<World>) -> oracle::Check {
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let head = world.oracle.borrow().head();
+    let remaining = world.oracle.borrow().remaining().into_iter().filter(|(.., segments)| !segments.is_empty());
+    let mut expected: Vec<_> = remaining.map(|(key, version, ..)| (key, version)).collect();
+    expected.sort();
+    for (id, master) in world.masters.borrow().iter() {
+        let Some(up) = &master.up else { return Err(("it heals", format!("master {id} is down at the end"))) };
+        if up.loose.applied() < head {
+            return Err(("it heals", format!("master {id} has applied {} of {head} entries at the end", up.loose.applied())));
+        }
+        let mut known = Vec::new();
+        let engine = up.throne.engine();
+        engine.state().index.for_each(&mut |object| {
+            // Those whose segments are gone are forgotten by and by.
+            if object.replicas.iter().any(|r| r.segment.phase() != Phase::Gone) {
+                known.push((object.key.to_object_key(), object.version));
+            }
+            std::ops::ControlFlow::Continue(())
+        });
+        known.sort();
+        if known != expected {
+            let (more, less) = (known.iter().find(|k| !expected.contains(k)), expected.iter().find(|k| !known.contains(k)));
+            return Err(("members agree", format!("master {id} has {more:?} too many and lacks {less:?}")));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,276 @@
+//! What must never happen. Each rule has a name, which is what a failing seed prints; `docs/simulation.md` lists them.
+//!
+//! The reference is the log as it was first applied by anybody: from it, and from what clients asked and were told, everything else follows.
+
+use super::memory::Owner;
+use perilune_protocol::{Extent, ObjectKey, SegmentId, Tso};
+use perilune_state::effect::{Effect, ObjectRecord, RemoveReason};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A rule was broken: its name, and what was seen.
+pub(super) type Broken = (&'static str, String);
+pub(super) type Check = Result<(), Broken>;
+
+/// One version of a key, as the log tells.
+struct Version {
+    published: u64,
+    /// Replaced or removed.
+    gone: Option<u64>,
+    /// Its writer was told that it is stored.
+    acknowledged: Option<u64>,
+    /// Whoever replaced or removed it was told so.
+    gone_acknowledged: Option<u64>,
+    record: ObjectRecord,
+}
+
+/// Where live objects lie: begin -> end and who.
+type Occupied = BTreeMap<u64, (u64, ObjectKey, Tso)>;
+
+#[derive(Default)]
+pub(super) struct Oracle {
+    /// Effects by entry and place in it.
+    log: BTreeMap<(u64, u64), Vec<u8>>,
+    /// How far the reference has come.
+    head: (u64, u64),
+    keys: BTreeMap<ObjectKey, BTreeMap<Tso, Version>>,
+    live: BTreeMap<ObjectKey, Tso>,
+    mounted: BTreeSet<SegmentId>,
+    occupied: BTreeMap<SegmentId, Occupied>,
+    leaders: BTreeMap<u64, u64>,
+    /// When a version had been received, and the newest by then.
+    granted: BTreeMap<u64, Tso>,
+    /// To whom each version was given.
+    writers: BTreeMap<Tso, u64>,
+    /// After a disk lied, what was stored may be gone: only what never depends on it is checked.
+    pub(super) lenient: bool,
+    pub(super) counts: Counts,
+}
+
+/// How much happened, so that a run that tests nothing is noticed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counts {
+    pub(super) puts: u64,
+    pub(super) reads: u64,
+    pub(super) misses: u64,
+    pub(super) removes: u64,
+    pub(super) evictions: u64,
+    pub(super) leaders: u64,
+    pub(super) snapshots: u64,
+}
+
+impl Oracle {
+    /// A member applied one effect. "log order": everybody applies the same, whatever happened in between.
+    pub(super) fn applied(&mut self, now: u64, member: u64, index: u64, nth: u64, bytes: &[u8]) -> Check {
+        if let Some(known) = self.log.get(&(index, nth)) {
+            return match known == bytes || self.lenient {
+                true => Ok(()),
+                false => Err((
+                    "log order",
+                    format!("member {member} applied something else as effect {nth} of entry {index} than was applied before"),
+                )),
+            };
+        }
+        if (index, nth) <= self.head && !self.lenient {
+            return Err((
+                "log order",
+                format!("member {member} applied an effect {nth} of entry {index}, which had fewer: {:?} is the newest", self.head),
+            ));
+        }
+        self.head = self.head.max((index, nth));
+        self.log.insert((index, nth), bytes.to_vec());
+        match Effect::decode(bytes) {
+            Ok(effect) => self.enter(now, effect),
+            Err(e) => Err(("defect", format!("entry {index} holds what is no effect: {e}"))),
+        }
+    }
+
+    fn enter(&mut self, now: u64, effect: Effect) -> Check {
+        match effect {
+            Effect::Commit(record) => return self.publish(now, record),
+            Effect::Remove { key, version, reason, .. } if self.live.get(&key) == Some(&version) => {
+                self.counts.evictions += u64::from(reason == RemoveReason::Evicted);
+                self.leave(now, &key);
+            }
+            Effect::Mount(desc) => drop(self.mounted.insert(desc.id)),
+            Effect::Unmount { segment } => {
+                self.mounted.remove(&segment);
+                self.occupied.remove(&segment);
+                for version in self.keys.values_mut().flat_map(BTreeMap::values_mut) {
+                    version.record.replicas.retain(|replica| replica.segment != segment);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn publish(&mut self, now: u64, record: ObjectRecord) -> Check {
+        let (key, version) = (record.key.clone(), record.version);
+        let replicas: Vec<_> = record.replicas.iter().filter(|r| self.mounted.contains(&r.segment)).cloned().collect();
+        if replicas.is_empty() || self.live.get(&key).is_some_and(|newer| *newer >= version) {
+            return Ok(());
+        }
+        self.leave(now, &key);
+        for (segment, extent) in replicas.iter().flat_map(|r| r.extents.iter().map(|e| (r.segment, *e))) {
+            let occupied = self.occupied.entry(segment).or_default();
+            if let Some((_, other, theirs)) = overlap(occupied, extent)
+                && !self.lenient
+            {
+                let what = format!("{key} {} and {other} {} both have {extent:?} of segment {segment}", version.0, theirs.0);
+                return Err(("no two live objects share an extent", what));
+            }
+            occupied.insert(extent.offset, (extent.offset + extent.len, key.clone(), version));
+        }
+        self.live.insert(key.clone(), version);
+        let record = ObjectRecord { replicas, ..record };
+        let fresh = Version { published: now, gone: None, acknowledged: None, gone_acknowledged: None, record };
+        self.keys.entry(key).or_default().insert(version, fresh);
+        Ok(())
+    }
+
+    fn leave(&mut self, now: u64, key: &ObjectKey) {
+        let Some(version) = self.live.remove(key) else { return };
+        let Some(old) = self.keys.get_mut(key).and_then(|versions| versions.get_mut(&version)) else { return };
+        old.gone = Some(now);
+        for (segment, extent) in old.record.replicas.iter().flat_map(|r| r.extents.iter().map(|e| (r.segment, *e))) {
+            if let Some(occupied) = self.occupied.get_mut(&segment) {
+                occupied.remove(&extent.offset);
+            }
+        }
+    }
+
+    /// "one leader a term".
+    pub(super) fn leads(&mut self, member: u64, term: u64) -> Check {
+        let first = *self.leaders.entry(term).or_insert_with(|| {
+            self.counts.leaders += 1;
+            member
+        });
+        match first == member || self.lenient {
+            true => Ok(()),
+            false => Err(("one leader a term", format!("members {first} and {member} both lead in term {term}"))),
+        }
+    }
+
+    /// "vouching by at most one": who holds a lease at this moment.
+    pub(super) fn vouch(&self, holders: &[u64]) -> Check {
+        match holders.len() <= 1 || self.lenient {
+            true => Ok(()),
+            false => Err(("vouching by at most one", format!("members {holders:?} hold a lease at the same time"))),
+        }
+    }
+
+    /// "TSO order": a version that was asked for after another had been received is newer.
+    pub(super) fn granted(&mut self, asked: u64, now: u64, caller: u64, version: Tso) -> Check {
+        match self.writers.insert(version, caller) {
+            // Who asks again is given the same room, and its version with it.
+            Some(same) if same == caller => return Ok(()),
+            Some(other) if !self.lenient => {
+                return Err(("TSO order", format!("version {} was given to {other} and to {caller}", version.0)));
+            }
+            _ => {}
+        }
+        let before = self.granted.range(..asked).next_back().map(|(_, newest)| *newest);
+        if before.is_some_and(|newest| newest >= version) && !self.lenient {
+            return Err(("TSO order", format!("version {} was given after {before:?} had been", version.0)));
+        }
+        let newest = self.granted.values().next_back().copied().unwrap_or_default().max(version);
+        self.granted.insert(now, newest);
+        Ok(())
+    }
+
+    /// "acknowledged is committed": a writer was told that its put is stored.
+    pub(super) fn stored(&mut self, now: u64, key: &ObjectKey, version: Tso) -> Check {
+        self.counts.puts += 1;
+        let versions = self.keys.entry(key.clone()).or_default();
+        match versions.get_mut(&version) {
+            Some(known) => known.acknowledged = Some(now),
+            None if self.lenient => {}
+            None => return Err(("acknowledged is committed", format!("{key} {} was acknowledged and nobody applied it", version.0))),
+        }
+        versions.range_mut(..version).for_each(|(_, old)| old.gone_acknowledged = old.gone_acknowledged.or(Some(now)));
+        Ok(())
+    }
+
+    /// Whoever removed a key was told that it is gone.
+    pub(super) fn removed(&mut self, now: u64, key: &ObjectKey) {
+        self.counts.removes += 1;
+        let versions = self.keys.get_mut(key).into_iter().flat_map(BTreeMap::values_mut);
+        versions.filter(|v| v.gone.is_some()).for_each(|old| old.gone_acknowledged = old.gone_acknowledged.or(Some(now)));
+    }
+
+    /// "no stale read": what was found was current at some moment between question and answer.
+    pub(super) fn found(&mut self, asked: u64, key: &ObjectKey, version: Tso) -> Check {
+        self.counts.reads += 1;
+        match self.keys.get(key).and_then(|versions| versions.get(&version)) {
+            _ if self.lenient => Ok(()),
+            None => Err(("no stale read", format!("{key} {} was found and never published", version.0))),
+            Some(known) if known.gone_acknowledged.is_some_and(|at| at < asked) => {
+                let (at, gone) = (known.gone_acknowledged, known.gone);
+                Err((
+                    "no stale read",
+                    format!("{key} {} was found, asked for at {asked}, gone at {gone:?}, acknowledged at {at:?}", version.0),
+                ))
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// "acknowledged means readable or removed": nothing was found. `leaving` says which versions were being removed.
+    pub(super) fn missed(&mut self, asked: u64, key: &ObjectKey, leaving: bool) -> Check {
+        self.counts.misses += 1;
+        let Some(version) = self.live.get(key).filter(|_| !leaving && !self.lenient) else { return Ok(()) };
+        let known = self.keys.get(key).and_then(|versions| versions.get(version));
+        let acknowledged =
+            known.filter(|k| !k.record.replicas.is_empty() && k.published < asked && k.acknowledged.is_some_and(|at| at < asked));
+        match acknowledged {
+            None => Ok(()),
+            Some(k) => {
+                let what = format!("{key} {} was not found, asked for at {asked}, acknowledged at {:?}", version.0, k.acknowledged);
+                Err(("acknowledged means readable or removed", what))
+            }
+        }
+    }
+
+    /// "no live byte is overwritten": a writer writes there.
+    pub(super) fn writes(&self, key: &ObjectKey, version: Tso, segment: SegmentId, extent: Extent) -> Check {
+        let other = self.occupied.get(&segment).and_then(|occupied| overlap(occupied, extent));
+        match other.filter(|(_, theirs, v)| (theirs, *v) != (key, version) && !self.lenient) {
+            None => Ok(()),
+            Some((_, theirs, v)) => {
+                let what = format!("{key} {} is written to {extent:?} of segment {segment}, where {theirs} {} lives", version.0, v.0);
+                Err(("no live byte is overwritten", what))
+            }
+        }
+    }
+
+    /// "a lease is honoured": what a reader found where it was told to read, before the time it was told.
+    pub(super) fn read(&self, key: &ObjectKey, version: Tso, segment: SegmentId, extent: Extent, stranger: Option<Option<Owner>>) -> Check {
+        match stranger.filter(|_| !self.lenient) {
+            None => Ok(()),
+            Some(whose) => {
+                let what = format!("{key} {} was read at {extent:?} of segment {segment} within its lease and found {whose:?}", version.0);
+                Err(("a lease is honoured", what))
+            }
+        }
+    }
+
+    /// What there should be at the end: the newest version of each key, whether its writer was told, and on which segments it lies.
+    pub(super) fn remaining(&self) -> Vec<(ObjectKey, Tso, bool, Vec<SegmentId>)> {
+        let version = |(key, version): (&ObjectKey, &Tso)| {
+            let known = &self.keys[key][version];
+            let segments = known.record.replicas.iter().map(|r| r.segment).collect();
+            (key.clone(), *version, known.acknowledged.is_some(), segments)
+        };
+        self.live.iter().map(version).collect()
+    }
+
+    /// The entry that was applied last by anybody.
+    pub(super) fn head(&self) -> u64 {
+        self.head.0
+    }
+}
+
+fn overlap(occupied: &Occupied, Extent { offset, len }: Extent) -> Option<(u64, ObjectKey, Tso)> {
+    let (_, (end, key, version)) = occupied.range(..offset + len).next_back()?;
+    (*end > offset).then(|| (*end, key.clone(), *version))
+}
