@@ -7,6 +7,8 @@ use perilune_protocol::object::VALUE_BYTES_MAX;
 use perilune_protocol::rpc::object::{PutEnd, PutGrant, PutRevoke, PutStart};
 use perilune_protocol::{Fault, FaultCode, ObjectKey, Outcome, PutConfig, WriterId, checksum};
 use perilune_transfer_engine::Job;
+use std::collections::HashSet;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 /// A put is begun anew when its grant was lost (the master restarted) or its segment was (a node died).
@@ -65,7 +67,8 @@ pub(crate) fn write_all(core: &Core, writes: &mut [Write<'_>], config: &PutConfi
         return writes.iter_mut().for_each(|w| w.outcome = Some(Err(fault.clone())));
     }
     let limits = Limits { items: PLACES_PER_QUESTION, weight: RUN_BYTES };
-    for piece in batch::pieces(writes.iter().map(|w| w.value.len() as u64 + batch::weight(w.key)), limits) {
+    let pieces = batch::pieces(writes.iter().map(|w| w.value.len() as u64 + batch::weight(w.key)), limits);
+    for piece in pieces.into_iter().flat_map(|piece| one_of_each(writes, piece)).collect::<Vec<_>>() {
         let deadline = core.deadline();
         let writer = WriterId::random();
         loop {
@@ -79,6 +82,21 @@ pub(crate) fn write_all(core: &Core, writes: &mut [Write<'_>], config: &PutConfi
             }
         }
     }
+}
+
+/// Cuts a piece where a key comes again: another value of the same key is another put, after the first. Asked for together, by one writer,
+/// both would be given the same room.
+fn one_of_each(writes: &[Write<'_>], piece: Range<usize>) -> Vec<Range<usize>> {
+    let (mut pieces, mut start, mut seen) = (Vec::new(), piece.start, HashSet::new());
+    for at in piece.clone().filter(|_| piece.len() > 1) {
+        if !seen.insert(writes[at].key) {
+            pieces.push(start..at);
+            start = at;
+            seen = HashSet::from([writes[at].key]);
+        }
+    }
+    pieces.push(start..piece.end);
+    pieces
 }
 
 /// Not [`FaultCode::ObjectExists`], which callers rightly take for "nothing to do".

@@ -77,7 +77,7 @@ impl Default for MasterConfig {
             lease: Duration::from_secs(10),
             put_discard: Duration::from_secs(30),
             put_release: Duration::from_secs(600),
-            heartbeat: Duration::from_secs(1),
+            heartbeat: Duration::from_millis(250),
             suspect_after: Duration::from_secs(2),
             lost_after: Duration::from_secs(10),
             eviction_high_watermark: 0.9,

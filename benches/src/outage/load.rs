@@ -93,7 +93,8 @@ impl Asker {
             agent: "perilune-bench outage".into(),
             ..StoreConfig::default()
         };
-        let config_of_puts = PutConfig { replicas: copies as u8, best_effort: true, upsert: true, ..PutConfig::default() };
+        let config_of_puts =
+            PutConfig { replicas: copies as u8, best_effort: options.nodes <= copies, upsert: true, ..PutConfig::default() };
         Ok(Self { store: Store::connect(config)?, config: config_of_puts })
     }
 

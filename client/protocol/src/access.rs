@@ -109,7 +109,16 @@ impl Access {
         }
     }
 
-    /// The same for the value of an HTTP `Authorization` header (RFC 6750 2.1).
+    /// Whether an HTTP request with these headers may come in.
+    ///
+    /// # Errors
+    /// As [`Access::admit_origin`] and [`Access::admit_header`].
+    pub fn admit_http<'a>(&self, header: impl Fn(&str) -> Option<&'a [u8]>) -> Outcome<()> {
+        Self::admit_origin(header("origin"), header("host"))?;
+        self.admit_header(header("authorization"))
+    }
+
+    /// As [`Access::admit`], for the value of an HTTP `Authorization` header (RFC 6750 2.1).
     ///
     /// # Errors
     /// As [`Access::admit`].
@@ -119,6 +128,17 @@ impl Access {
             scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
         });
         self.admit(bearer)
+    }
+
+    /// Whether a browser may have sent a request here: not on behalf of a page of somebody else, which could otherwise steer whatever its
+    /// visitor can reach. `origin` and `host` are the headers; who sends no origin is no page.
+    ///
+    /// # Errors
+    /// [`FaultCode::Forbidden`].
+    pub fn admit_origin(origin: Option<&[u8]>, host: Option<&[u8]>) -> Outcome<()> {
+        let Some(origin) = origin else { return Ok(()) };
+        let own = [&b"http://"[..], b"https://"].iter().any(|scheme| origin.strip_prefix(*scheme).is_some_and(|at| Some(at) == host));
+        if own { Ok(()) } else { Err(FaultCode::Forbidden.with("a web page of another origin may not ask this")) }
     }
 
     /// Whether `address` may be listened on: beyond loopback only when callers present a token, or when it was said that none is needed.
@@ -174,6 +194,17 @@ mod tests {
         }
         assert!(access.admit_header(Some(b"Bearer \xff")).is_err());
         assert!(access.admit_header(None).is_err());
+    }
+
+    #[test]
+    fn pages_of_others_are_not_let_in() {
+        let host = Some(&b"127.0.0.1:9003"[..]);
+        assert_eq!(Access::admit_origin(None, host), Ok(()));
+        assert_eq!(Access::admit_origin(Some(b"http://127.0.0.1:9003"), host), Ok(()));
+        for other in ["http://example.com", "null", "", "http://127.0.0.1:9004", "127.0.0.1:9003"] {
+            assert_eq!(Access::admit_origin(Some(other.as_bytes()), host).unwrap_err().code, FaultCode::Forbidden, "{other}");
+        }
+        assert!(Access::admit_origin(Some(b"http://"), None).is_err());
     }
 
     #[test]

@@ -70,18 +70,20 @@ impl Master {
 
     /// As [`Master::call`], and says whether the question was repeated.
     pub(crate) fn call_noting<C: Call>(&self, question: &C, deadline: Instant) -> (Outcome<C::Reply>, Repeated) {
-        self.call_by(deadline, |link, until| link.call(question, until))
+        self.call_by(C::LONG, deadline, |link, until| link.call(question, until))
     }
 
-    /// As [`Master::call_noting`]; `ask` asks once, on the connection it is given, and waits no longer than it is told.
+    /// As [`Master::call_noting`]; `ask` asks once, on the connection it is given, and waits no longer than it is told. What is `long`
+    /// is waited for as long as there is time.
     pub(crate) fn call_by<R>(
         &self,
+        long: bool,
         deadline: Instant,
         ask: impl Fn(&Link, Instant) -> Result<Outcome<R>, Fault>,
     ) -> (Outcome<R>, Repeated) {
         let started = Instant::now();
         let (mut pause, mut repeated) = (PAUSE_MIN, Repeated(false));
-        let mut patience = if self.addresses.len() > 1 { SILENCE } else { Duration::MAX };
+        let mut patience = if self.addresses.len() > 1 && !long { SILENCE } else { Duration::MAX };
         loop {
             let until = Instant::now().checked_add(patience).map_or(deadline, |until| until.min(deadline));
             let fault = match self.link(deadline) {
@@ -194,6 +196,8 @@ impl Master {
             });
             match opened {
                 Ok((link, welcome)) => return Ok((nth, link, welcome)),
+                // All masters of a group ask for the same token.
+                Err(fault) if fault.code == FaultCode::Unauthorized => return Err(fault),
                 // A master that is silent at hello is as good as away.
                 Err(fault) if fault.code == FaultCode::Timeout => failures.push(FaultCode::Unreachable.with(fault.message)),
                 Err(fault) => failures.push(fault),

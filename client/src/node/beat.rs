@@ -47,7 +47,7 @@ impl Announcer {
             }
             self.ask_to_mount(link, segments, until)
         };
-        master.call_by(deadline, ask).0
+        master.call_by(false, deadline, ask).0
     }
 
     /// The caller has its turn.

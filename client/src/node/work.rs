@@ -106,7 +106,7 @@ impl Asker {
             let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(0);
             let question = TakeWork { node: self.lending.node(), done: std::mem::take(&mut done), room, wait_ms };
             // Not given up sooner, as other questions are: orders in an answer that is not waited for would be lost.
-            let pause = match self.master.call_by(asked + ASK, |link, _| link.call(&question, asked + ASK)).0 {
+            let pause = match self.master.call_by(false, asked + ASK, |link, _| link.call(&question, asked + ASK)).0 {
                 Ok(orders) => {
                     unheard = false;
                     self.under_way += orders.len();

@@ -56,12 +56,9 @@ fn access(node: &Node) -> Arc<Access> {
 
 /// Lets in who may come in.
 async fn admitted(State(access): State<Arc<Access>>, request: Request, next: Next) -> Response {
-    match access.admit_header(request.headers().get(header::AUTHORIZATION).map(|value| value.as_bytes())) {
+    match access.admit_http(|name| request.headers().get(name).map(|value| value.as_bytes())) {
         Ok(()) => next.run(request).await,
-        Err(fault) => {
-            let refusal = Refusal::new(StatusCode::UNAUTHORIZED, fault.message);
-            ([(header::WWW_AUTHENTICATE, "Bearer")], refusal).into_response()
-        }
+        Err(fault) => ([(header::WWW_AUTHENTICATE, "Bearer")], Refusal::of("refused", &fault)).into_response(),
     }
 }
 

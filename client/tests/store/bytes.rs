@@ -159,3 +159,18 @@ fn a_leased_object_is_removed_only_by_force() {
     assert_eq!(store.remove_matching("(", false).unwrap_err().code, FaultCode::InvalidParams);
     assert_eq!(store.remove_matching("", true), Ok(6));
 }
+
+#[test]
+fn a_key_that_is_put_twice_in_one_batch_keeps_one_of_the_values_whole() {
+    let cluster = Cluster::start();
+    let _node = cluster.node("node", 16 * MIB);
+    let store = cluster.store();
+    let (first, second, other) = (vec![1; 5000], vec![2; 5000], vec![3; 5000]);
+    let items: [(ObjectKey, &[u8]); 4] = [("k".into(), &first), ("other".into(), &other), ("k".into(), &second), ("k".into(), &first)];
+    for (config, expected) in [(PutConfig::default(), Put::Existed), (upsert(), Put::Stored)] {
+        let outcomes = store.put_batch(&items, &config);
+        assert_eq!(outcomes[2], Ok(expected), "the second value");
+        assert_eq!(store.get(&"k".into()).unwrap(), first);
+        assert_eq!(store.get(&"other".into()).unwrap(), other);
+    }
+}

@@ -46,11 +46,10 @@ const OPEN: &str = "/health";
 
 /// Lets in who may come in.
 async fn admitted(State(app): State<App>, request: Request, next: Next) -> Response {
-    let presented = request.headers().get(header::AUTHORIZATION).map(|value| value.as_bytes());
-    match app.access.admit_header(presented) {
+    match app.access.admit_http(|name| request.headers().get(name).map(|value| value.as_bytes())) {
         Err(fault) if request.uri().path() != OPEN => {
             let body = axum::Json(serde_json::json!({ "error": fault.message }));
-            (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], body).into_response()
+            (face::status(fault.code), [(header::WWW_AUTHENTICATE, "Bearer")], body).into_response()
         }
         _ => next.run(request).await,
     }

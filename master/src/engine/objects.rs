@@ -8,6 +8,7 @@ use perilune_state::Effect;
 use perilune_state::objects::Object;
 use perilune_state::write::{PutEnding, PutRefusal, Stamp};
 use regex::bytes::{Regex, RegexBuilder};
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,7 +61,15 @@ impl Engine {
             Err(fault) => return question.puts.iter().map(|_| Err(fault.clone())).collect(),
         };
         let mut grants = Vec::with_capacity(question.puts.len());
+        let mut named = HashSet::with_capacity(question.puts.len());
         for (i, (key, size)) in question.puts.iter().enumerate() {
+            if !named.insert(key) {
+                // By one writer it would be given the room of the first.
+                grants.push(Err(
+                    FaultCode::InvalidParams.with(format!("{key} is named twice in one question: put one value after the other"))
+                ));
+                continue;
+            }
             let stamp = Stamp { tenant, now: 0, host, writer: question.writer, draw: 0 };
             grants.push(self.put_start_one(key, *size, &question.config, Tso(first.0 + i as u64), stamp).await);
         }

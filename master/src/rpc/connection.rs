@@ -10,13 +10,15 @@ use nix::sys::socket::sockopt::{KeepAlive, TcpKeepIdle, TcpUserTimeout};
 use perilune_protocol::access::Access;
 use perilune_protocol::frame::{self, FrameError, Kind};
 use perilune_protocol::rpc::Call;
-use perilune_protocol::rpc::object::PutStart;
+use perilune_protocol::rpc::object::{PutEnd, Remove, RemoveMatching};
+use perilune_protocol::rpc::segment::Unmount;
 use perilune_protocol::{Fault, FaultCode, Outcome, rpc};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -29,10 +31,15 @@ const PEER_SILENT_S: u32 = 30;
 /// Answers are written out when so many bytes have gathered, or nothing more is ready.
 const FLUSH_BYTES: usize = 256 << 10;
 const READ_BYTES: usize = 64 << 10;
+/// Questions that set something aside until they are answered.
+const SETS_ASIDE: [u16; 4] = [PutEnd::OP, Remove::OP, RemoveMatching::OP, Unmount::OP];
+/// What a caller may say, and for how long it may stay, before it has presented the token that is asked for.
+const STRANGER_BYTES: usize = 4096;
+const STRANGER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Serves a connection until it ends, or the reign it began in does; then tells the node room. Who waits for an answer when a reign ends gets
-/// none: whether another leader knows of what was asked is for the asker to find out. What was begun is carried out all the same, since
-/// objects and puts are set aside for it until then; only room is not given to who has gone.
+/// none: whether another leader knows of what was asked is for the asker to find out. What puts and objects are set aside for is carried out
+/// all the same.
 pub(super) async fn serve(throne: Arc<Throne>, stream: TcpStream, peer: SocketAddr, session: u64, access: Arc<Access>) {
     let _ = stream.set_nodelay(true);
     // A peer that vanished, or that takes none of its answers, is given up by the kernel; without this it would be kept for ever.
@@ -51,7 +58,7 @@ pub(super) async fn serve(throne: Arc<Throne>, stream: TcpStream, peer: SocketAd
         Ok(()) => tracing::debug!(%peer, "closed"),
         Err(why) => tracing::info!(%peer, "connection ended: {why}"),
     }
-    let rest: FuturesUnordered<Underway> = answering.into_iter().filter(|underway| underway.op != PutStart::OP).collect();
+    let rest: FuturesUnordered<Underway> = answering.into_iter().filter(|underway| SETS_ASIDE.contains(&underway.op)).collect();
     if !rest.is_empty() {
         tokio::spawn(rest.for_each(|_| std::future::ready(())));
     }
@@ -70,6 +77,7 @@ async fn exchange(
     let mut input = BytesMut::with_capacity(READ_BYTES);
     let mut output = Vec::new();
     let mut in_flight = 0;
+    let patience = tokio::time::Instant::now() + STRANGER_PATIENCE;
     loop {
         let broken = take_questions(engine, session, &mut input, answering, &mut in_flight).err();
         while let Some(Some((asked, frame))) = answering.next().now_or_never() {
@@ -87,6 +95,11 @@ async fn exchange(
             return Err(error.to_string());
         }
         flush(&mut stream, &mut output).await?;
+        // A stranger gets neither memory nor time.
+        let stranger = !session.is_admitted();
+        if stranger && input.len() > STRANGER_BYTES {
+            return Err("too much was said before a token".into());
+        }
         input.reserve(READ_BYTES);
         tokio::select! {
             read = stream.read_buf(&mut input), if answering.len() < IN_FLIGHT_MAX && in_flight < IN_FLIGHT_BYTES => match read {
@@ -94,6 +107,7 @@ async fn exchange(
                 Ok(_) => {}
                 Err(e) => return Err(e.to_string()),
             },
+            () = tokio::time::sleep_until(patience), if stranger => return Err("no token was presented in time".into()),
             Some((asked, frame)) = answering.next(), if !answering.is_empty() => {
                 in_flight -= asked;
                 output.extend_from_slice(&frame);

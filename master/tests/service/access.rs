@@ -3,8 +3,9 @@
 use crate::{Peer, memory};
 use perilune_master::{Master, MasterConfig};
 use perilune_protocol::access::Token;
-use perilune_protocol::rpc::{cluster, object, segment, session};
-use perilune_protocol::{FaultCode, ObjectKey};
+use perilune_protocol::rpc::{self, cluster, object, segment, session};
+use perilune_protocol::{FaultCode, ObjectKey, Outcome};
+use std::io::Write;
 use std::net::SocketAddr;
 
 const SECRET: &str = "a token nobody guesses";
@@ -69,4 +70,29 @@ fn http_asks_too_for_everything_but_health() {
     let with_token = |path| agent.get(at(path)).header("Authorization", format!("Bearer {}", SECRET.replace(' ', "-"))).call().unwrap();
     assert_eq!(with_token("/metrics").status(), 200);
     assert_eq!(with_token("/nowhere").status(), 404);
+}
+
+#[test]
+fn a_stranger_that_says_much_is_let_go_before_it_has_said_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let master = start(dir.path());
+    let mut stranger = reach(&master);
+    let mut question = Vec::new();
+    rpc::encode_question(&mut question, 1, &object::RemoveMatching { pattern: "x".repeat(1 << 20), force: true }).unwrap();
+    let _ = stranger.stream.write_all(&question[..200_000]);
+    assert!(stranger.answer().is_none(), "it hangs up without waiting for the rest");
+    let mut friend = reach(&master);
+    // In one write, as a client in a hurry may.
+    let mut both = Vec::new();
+    rpc::encode_question(&mut both, 1, &session::Authenticate { token: SECRET.replace(' ', "-") }).unwrap();
+    rpc::encode_question(&mut both, 2, &cluster::Stat {}).unwrap();
+    friend.stream.write_all(&both).unwrap();
+    for _ in 0..2 {
+        let (id, body) = friend.answer().unwrap();
+        assert!(if id == 1 {
+            rpc::decode::<Outcome<()>>(&body).unwrap().is_ok()
+        } else {
+            rpc::decode::<Outcome<cluster::ClusterStat>>(&body).unwrap().is_ok()
+        });
+    }
 }

@@ -89,8 +89,8 @@ pub(crate) struct MasterArgs {
     /// When the room of a put that was given up is used again
     #[arg(long, value_name = "DURATION", default_value = "10m")]
     put_release: Span,
-    /// How often a store node must be heard
-    #[arg(long, value_name = "DURATION", default_value = "1s")]
+    /// How often a store node must be heard; where there are several masters, it notices within so long that another leads
+    #[arg(long, value_name = "DURATION", default_value = "250ms")]
     heartbeat: Span,
     /// When reads begin to avoid a silent store node
     #[arg(long, value_name = "DURATION", default_value = "2s")]

@@ -30,6 +30,8 @@ fn commands_bring_the_token_from_a_file_or_the_environment() {
             assert_eq!(agent.get(format!("http://{host}{route}")).call().unwrap().status(), 401, "{route}");
         }
         assert_eq!(agent.get(format!("http://{host}/health")).call().unwrap().status(), 200);
+        let foreign = agent.get(format!("http://{host}/api/get/k")).header("Origin", "http://example.com").call().unwrap();
+        assert_eq!(foreign.status(), 403, "a page of somebody else");
         let mut got = agent
             .get(format!("http://{host}/api/get/k"))
             .header("Authorization", "Bearer 0123456789abcdef0123456789abcdef")

@@ -39,7 +39,7 @@ pub struct ChangeMembers {
     /// How.
     pub change: MemberChange,
 }
-call!(ChangeMembers = 61 "change_members" -> ());
+call!(ChangeMembers = 61 "change_members" -> (), LONG);
 
 /// A change of the group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -24,16 +24,19 @@ pub trait Call: Serialize + DeserializeOwned + Send {
     const OP: u16;
     /// The name in logs and metrics.
     const NAME: &'static str;
+    /// Whether an answer may rightly take longer than another leader takes to be elected, so that silence says nothing.
+    const LONG: bool = false;
     /// What answers it.
     type Reply: Serialize + DeserializeOwned + Send;
 }
 
 /// Says in one line that `$question` is message `$op` and is answered by `$reply`.
 macro_rules! call {
-    ($question:ident = $op:literal $name:literal -> $reply:ty) => {
+    ($question:ident = $op:literal $name:literal -> $reply:ty $(, $long:ident)?) => {
         impl $crate::rpc::Call for $question {
             const OP: u16 = $op;
             const NAME: &'static str = $name;
+            $(const $long: bool = true;)?
             type Reply = $reply;
         }
     };

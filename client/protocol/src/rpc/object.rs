@@ -92,7 +92,7 @@ pub struct RemoveMatching {
     /// Even when leased.
     pub force: bool,
 }
-call!(RemoveMatching = 27 "remove_matching" -> u64);
+call!(RemoveMatching = 27 "remove_matching" -> u64, LONG);
 
 /// Lists keys, a page at a time, in no particular order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,7 +102,7 @@ pub struct ListKeys {
     /// Stop after so many; 0 means the server's limit.
     pub limit: u64,
 }
-call!(ListKeys = 28 "list_keys" -> KeyList);
+call!(ListKeys = 28 "list_keys" -> KeyList, LONG);
 
 /// Keys, and whether there are more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

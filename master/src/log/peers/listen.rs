@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Callers at a time: every member twice over, while an old connection is not yet known to be dead.
 const CALLERS_MAX: usize = 64;
@@ -44,6 +44,33 @@ struct Shared {
 struct Caller {
     stream: TcpStream,
     thread: Option<JoinHandle<()>>,
+}
+
+/// A caller until it has greeted: all of that together may take until the deadline.
+struct Within<'a> {
+    stream: &'a TcpStream,
+    deadline: Instant,
+}
+
+impl Read for Within<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.stream.set_read_timeout(Some(left))?;
+        self.stream.read(into)
+    }
+}
+
+impl Write for Within<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stream.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
+    }
 }
 
 impl Listener {
@@ -143,20 +170,20 @@ impl Shared {
     }
 
     /// Until the caller goes, or says what makes no sense.
-    fn read(&self, number: u64, mut stream: TcpStream) -> io::Result<()> {
+    fn read(&self, number: u64, stream: TcpStream) -> io::Result<()> {
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(GREETING_TIMEOUT))?;
         stream.set_write_timeout(Some(GREETING_TIMEOUT))?;
+        let mut greeting = Within { stream: &stream, deadline: Instant::now() + GREETING_TIMEOUT };
         let mut asked = [0; HELLO_BYTES];
-        stream.read_exact(&mut asked)?;
+        greeting.read_exact(&mut asked)?;
         let hello = Hello::decode(&asked)?;
         // Answered even when refused, so that the caller can say why.
         let Card { me, cluster, token } = &self.card;
         let answer = Hello { cluster: *cluster, from: *me, to: hello.from, proven: token.is_some() }.encode();
-        stream.write_all(&answer)?;
+        greeting.write_all(&answer)?;
         hello.check(&self.card)?;
         if let Some(token) = token {
-            proof::as_listener(&mut stream, token, &Said(&asked, &answer))?;
+            proof::as_listener(&mut greeting, token, &Said(&asked, &answer))?;
         }
         stream.set_read_timeout(Some(SILENCE))?;
 

@@ -31,8 +31,8 @@ pub(super) struct Outage {
     /// Masters: 1, 3 or 5
     #[arg(long, value_name = "COUNT", default_value_t = 3)]
     masters: usize,
-    /// Store nodes; each object has two copies where there are two
-    #[arg(long, value_name = "COUNT", default_value_t = 2)]
+    /// Store nodes; each object has two copies where there are two, and all of them always where there are three
+    #[arg(long, value_name = "COUNT", default_value_t = 3)]
     nodes: usize,
     /// Threads that put, and as many that get
     #[arg(long, value_name = "COUNT", default_value_t = 2)]
