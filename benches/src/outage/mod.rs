@@ -102,13 +102,15 @@ impl Figures {
 /// Runs it all.
 pub fn run(options: &Options) -> Result<Figures, Trouble> {
     let begun = Instant::now();
-    let flags = ["--lease", "2s", "--eviction-high-watermark", "1.0"];
+    // Every leader leaves what its predecessor may have been giving away alone for as long as a put may take. Leaders that change several
+    // times a second would have nothing left to give.
+    let flags = ["--lease", "2s", "--put-discard", "5s", "--eviction-high-watermark", "1.0"];
     let mut group = Group::start(&options.program, &options.dir, options.masters, &flags)?;
     group.leader()?;
     let copies = options.nodes.clamp(1, 2);
     let room = (options.objects * options.size.next_multiple_of(4096) * copies / options.nodes) as u64;
     // Replaced values hold their space until leases on them have ended.
-    let segment = (room * 2).next_multiple_of(4096) + (256 << 20);
+    let segment = (room * 4).next_multiple_of(4096) + (256 << 20);
     let mut nodes = Nodes::start(&options.program, &options.dir, &group.addresses(), options.nodes, segment)?;
     let ledger = Arc::new(Ledger::new(options.objects, options.size, options.seed));
     let asker = load::Asker::connect(options, &group.addresses(), copies)?;
