@@ -102,6 +102,7 @@ impl Master {
             dir: config.data_dir.clone(),
             member: config.member,
             members,
+            joined: !config.join.is_empty(),
             cluster,
             listen: peers,
             token: config.token.clone(),
@@ -197,7 +198,7 @@ async fn beginning(config: &MasterConfig, card: &Member) -> Result<(Members, Opt
         return Ok((Members::begin(members).map_err(StartError::Config)?, config.cluster));
     }
     if log::is_made(&config.data_dir) {
-        // It was taken in before. Were nobody to answer, what is here would do.
+        // It was taken in before, unless it was stopped before it had the list. Were nobody to answer, what is here would do.
         let cluster = join::cluster(&config.join, token, config.member).await;
         return Ok((Members::default(), cluster.or(config.cluster)));
     }
