@@ -50,7 +50,8 @@ pub struct MasterConfig {
     pub cluster: Option<Uuid>,
     /// HTTP addresses of masters of a running group that takes this one in. Counts only for a new data directory.
     pub join: Vec<String>,
-    /// A file of `/snapshot/dump`: begins a new group of one with what it holds, in a new data directory.
+    /// A file of `/snapshot/dump`: begins a new group of one with what it holds, in a new data directory. `cluster`, if given, must not be
+    /// that of the group that was dumped.
     pub restore: Option<PathBuf>,
     /// Join without a vote, until somebody promotes this master.
     pub learner: bool,

@@ -57,7 +57,7 @@ struct GroupArgs {
     #[arg(long, requires = "join")]
     learner: bool,
     /// Begin a new group, of this master alone, with what a file of /snapshot/dump holds, in a new data directory; the group has a new id
-    /// unless --cluster gives it one
+    /// unless --cluster gives it one, which must not be that of the group that was dumped
     #[arg(long, value_name = "FILE", conflicts_with_all = ["peers", "join"])]
     restore: Option<PathBuf>,
     /// The group's id, the same for all: any UUID, such as `uuidgen` prints
