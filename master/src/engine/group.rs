@@ -229,7 +229,12 @@ impl Engine {
             MemberChange::Remove { id, force: true } => Change::Expel(id),
             MemberChange::Transfer { to } => return self.inner.log.transfer(to).await,
         };
-        self.inner.change(change).await.map(drop)
+        let changed = self.inner.change(change).await.map(drop);
+        changed.map_err(|fault| match fault.code {
+            // It is not the caller who may not.
+            FaultCode::Forbidden => FaultCode::WrongState.with(fault.message),
+            _ => fault,
+        })
     }
 
     /// The leader's care for the group: its own addresses are known to all, and whoever is to vote does as soon as it keeps up.

@@ -83,8 +83,8 @@ pub(super) async fn remove(State(app): State<App>, Said(Remove { peer_id, force 
     let change = if force { Change::Expel(peer_id) } else { Change::Remove(peer_id) };
     match group.change(change).await {
         Ok(_) => done(),
-        // The only thing a settled leader has against it: too few would be left.
-        Err(fault) if fault.code == FaultCode::WrongState && !force => {
+        // Too few would be left.
+        Err(fault) if fault.code == FaultCode::Forbidden => {
             tracing::info!("a master is not removed: {fault}");
             Err(Refusal::not_allowed())
         }
