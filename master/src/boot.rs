@@ -123,7 +123,7 @@ impl Master {
             log.close();
             return Err(StartError::Newer { dir: config.data_dir, what: what.into() });
         }
-        let inner = Arc::new(Inner::new(seat, log, clock, config, rpc, card));
+        let inner = Arc::new(Inner::new(seat, log, clock, config, card));
         let throne = Arc::new(Throne::new(inner, runtime.handle().clone(), work::hire));
         let (stop, stopped) = watch::channel(false);
         let mut master = Self { throne, runtime: None, keeper: None, stop, rpc, http };
