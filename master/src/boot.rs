@@ -97,6 +97,13 @@ impl Master {
         let clock = Clock::begin();
         let listens = peers.as_ref().and_then(|l: &Arc<std::net::TcpListener>| l.local_addr().ok());
         let card = config.card(rpc, http.first().copied(), listens);
+        if let (Some(at), true) = (http.first(), card.http.is_empty()) {
+            tracing::warn!(
+                "HTTP is served at {at}, which the other masters cannot call: while this one leads they refuse what only the leader carries \
+                 out. Listen with --http at an address that they can call, or name one in --peers: \
+                 N=HOST:PORT/RPC-HOST:PORT/HTTP-HOST:PORT"
+            );
+        }
         let (members, cluster) = runtime.block_on(beginning(&config, &card))?;
         let log_config = LogConfig {
             dir: config.data_dir.clone(),

@@ -98,7 +98,7 @@ impl Group {
             return Some(leader);
         }
         let Member { http, .. } = self.inner().card.clone();
-        Some(Member { http, ..leader })
+        Some(if http.is_empty() { leader } else { Member { http, ..leader } })
     }
 
     /// Who is to carry out what only a leader can. Waits a moment for one that is just being elected.

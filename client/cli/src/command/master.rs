@@ -43,9 +43,9 @@ struct GroupArgs {
     /// This master's number in its group
     #[arg(long, value_name = "N", default_value_t = 1)]
     id: u64,
-    /// Every master of the group, this one too, the same list for all: its number, where the others call it, where clients call it;
-    /// without it, this master is alone
-    #[arg(long, value_name = "N=HOST:PORT/RPC-HOST:PORT", value_delimiter = ',')]
+    /// Every master of the group, this one too, the same list for all: its number, where the others call it, where clients call it,
+    /// and where its HTTP is called if that is not the first of its --http; without it, this master is alone
+    #[arg(long, value_name = "N=HOST:PORT/RPC-HOST:PORT[/HTTP-HOST:PORT]", value_delimiter = ',')]
     peers: Vec<Peer>,
     /// Where the other masters call
     #[arg(long, value_name = "ADDR")]
