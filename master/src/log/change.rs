@@ -58,7 +58,8 @@ impl Members {
                     return refuse(FaultCode::InvalidParams, format!("the group has {MEMBERS_MAX} members, the most there can be"));
                 }
                 if self.list.iter().any(|m| m.address.is_empty()) {
-                    return refuse(FaultCode::WrongState, "a member has no address where the others reach it: start it with one".into());
+                    let why = "a member has no address where the others reach it: start it with one (--peer-listen)";
+                    return refuse(FaultCode::InvalidParams, why.into());
                 }
                 (ConfChangeType::AddLearnerNode, *id, encode_context(member))
             }

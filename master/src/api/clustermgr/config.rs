@@ -47,7 +47,7 @@ pub(super) struct Set {
 pub(super) async fn set(State(app): State<App>, Said(Set { key, value }): Said<Set>) -> Answer {
     let group = group(&app)?;
     if FIXED.contains(&key.as_str()) {
-        return Err(Refusal::illegal());
+        return Err(Refusal::illegal(format!("{key} is fixed when a cluster is made")));
     }
     group.engine().set(&key, Some(&value)).await.map_err(proposed)?;
     done()
