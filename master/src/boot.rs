@@ -97,11 +97,19 @@ impl Master {
         let clock = Clock::begin();
         let listens = peers.as_ref().and_then(|l: &Arc<std::net::TcpListener>| l.local_addr().ok());
         let card = config.card(rpc, http.first().copied(), listens);
+        if let (Some(at), true) = (http.first(), card.http.is_empty()) {
+            tracing::warn!(
+                "HTTP is served at {at}, which the other masters cannot call: while this one leads they refuse what only the leader carries \
+                 out. Listen with --http at an address that they can call, or name one in --peers: \
+                 N=HOST:PORT/RPC-HOST:PORT/HTTP-HOST:PORT"
+            );
+        }
         let (members, cluster) = runtime.block_on(beginning(&config, &card))?;
         let log_config = LogConfig {
             dir: config.data_dir.clone(),
             member: config.member,
             members,
+            joined: !config.join.is_empty(),
             cluster,
             listen: peers,
             token: config.token.clone(),
@@ -122,7 +130,7 @@ impl Master {
             log.close();
             return Err(StartError::Newer { dir: config.data_dir, what: what.into() });
         }
-        let inner = Arc::new(Inner::new(seat, log, clock, config, rpc, card));
+        let inner = Arc::new(Inner::new(seat, log, clock, config, card));
         let throne = Arc::new(Throne::new(inner, runtime.handle().clone(), work::hire));
         let (stop, stopped) = watch::channel(false);
         let mut master = Self { throne, runtime: None, keeper: None, stop, rpc, http };
@@ -197,7 +205,7 @@ async fn beginning(config: &MasterConfig, card: &Member) -> Result<(Members, Opt
         return Ok((Members::begin(members).map_err(StartError::Config)?, config.cluster));
     }
     if log::is_made(&config.data_dir) {
-        // It was taken in before. Were nobody to answer, what is here would do.
+        // It was taken in before, unless it was stopped before it had the list. Were nobody to answer, what is here would do.
         let cluster = join::cluster(&config.join, token, config.member).await;
         return Ok((Members::default(), cluster.or(config.cluster)));
     }

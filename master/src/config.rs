@@ -5,7 +5,7 @@ use perilune_protocol::access::{Access, Token};
 use perilune_state::Rules;
 use perilune_state::place::Placement;
 use perilune_state::segments::nodes::Silence;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 use uuid::Uuid;
@@ -50,7 +50,8 @@ pub struct MasterConfig {
     pub cluster: Option<Uuid>,
     /// HTTP addresses of masters of a running group that takes this one in. Counts only for a new data directory.
     pub join: Vec<String>,
-    /// A file of `/snapshot/dump`: begins a new group of one with what it holds, in a new data directory.
+    /// A file of `/snapshot/dump`: begins a new group of one with what it holds, in a new data directory. `cluster`, if given, must not be
+    /// that of the group that was dumped.
     pub restore: Option<PathBuf>,
     /// Join without a vote, until somebody promotes this master.
     pub learner: bool,
@@ -162,7 +163,7 @@ impl MasterConfig {
     }
 
     /// Where the others, clients and people find this master: as its peers are told, or else where it listens. An address that stands for
-    /// every interface is replaced by the host at which the peers call.
+    /// every interface is replaced by the host at which the peers call. HTTP on loopback is not told to peers that call from elsewhere.
     pub(crate) fn card(&self, rpc: SocketAddr, http: Option<SocketAddr>, peer_listen: Option<SocketAddr>) -> Member {
         let told = self.peers.iter().find(|m| m.id == self.member).cloned().unwrap_or_default();
         let or = |told: String, heard: Option<String>| if told.is_empty() { heard.unwrap_or_default() } else { told };
@@ -172,7 +173,8 @@ impl MasterConfig {
             Some(host) if at.ip().is_unspecified() => format!("{host}:{}", at.port()),
             _ => at.to_string(),
         };
-        let http = or(self.http_at.clone().unwrap_or(told.http), http.map(reached));
+        let beyond = host.is_some_and(|host| !is_loopback(host));
+        let http = or(self.http_at.clone().unwrap_or(told.http), http.filter(|at| !(beyond && at.ip().is_loopback())).map(reached));
         let service = or(told.service, Some(reached(rpc)));
         Member { id: self.member, address, service, http, rises: false }
     }
@@ -187,5 +189,36 @@ impl MasterConfig {
             silence: Silence { suspect_ms: ms(self.suspect_after), lost_ms: ms(self.lost_after) },
             placement: self.placement,
         }
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.trim_matches(['[', ']']).parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn http_on_loopback_is_not_told_to_peers_on_other_machines() {
+        let at = |text: &str| Some(text.parse().unwrap());
+        let card = |config: &MasterConfig, http, peers| config.card(([127, 0, 0, 1], 50051).into(), at(http), at(peers)).http;
+        let plain = MasterConfig::default();
+        for (http, peers, told) in [
+            ("127.0.0.1:9003", "10.0.0.1:7000", ""),
+            ("127.0.0.1:9003", "[fd00::1]:7000", ""),
+            ("127.0.0.1:9003", "127.0.0.7:7000", "127.0.0.1:9003"),
+            ("[::1]:9003", "[::1]:7000", "[::1]:9003"),
+            ("127.0.0.1:9003", "0.0.0.0:7000", "127.0.0.1:9003"),
+            ("0.0.0.0:9003", "10.0.0.1:7000", "10.0.0.1:9003"),
+            ("10.0.0.1:9003", "10.0.0.1:7000", "10.0.0.1:9003"),
+        ] {
+            assert_eq!(card(&plain, http, peers), told, "HTTP at {http}, called by the others at {peers}");
+        }
+        let named = MasterConfig { http_at: Some("master-1:80".into()), ..plain.clone() };
+        assert_eq!(card(&named, "127.0.0.1:9003", "10.0.0.1:7000"), "master-1:80");
+        let peer = Member { id: 1, address: "master-1:7000".into(), ..Member::default() };
+        assert_eq!(card(&MasterConfig { peers: vec![peer], ..plain }, "127.0.0.1:9003", "0.0.0.0:7000"), "");
     }
 }

@@ -4,7 +4,8 @@
 
 use super::App;
 use super::face::Face;
-use crate::engine::Leader;
+use crate::engine::{Group, Leader};
+use crate::log::Member;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
@@ -15,7 +16,9 @@ use hyper_util::rt::TokioIo;
 use perilune_protocol::{FaultCode, Outcome};
 use std::time::Duration;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
+
+type Sender = http1::SendRequest<Body>;
 
 /// The longest body that is sent on.
 const BODY_BYTES_MAX: usize = 1 << 20;
@@ -26,12 +29,13 @@ const ANSWER: Duration = Duration::from_secs(60);
 /// Names the master that sent a request on.
 const MARK: HeaderName = HeaderName::from_static("x-perilune-forwarded");
 /// What concerns one connection, not the request; and what is set anew.
-const NOT_SENT_ON: [HeaderName; 9] = [
+const NOT_SENT_ON: [HeaderName; 10] = [
     header::CONNECTION,
     header::CONTENT_LENGTH,
     header::EXPECT,
     header::HOST,
-    header::PROXY_AUTHENTICATE,
+    HeaderName::from_static("keep-alive"),
+    header::PROXY_AUTHORIZATION,
     header::TE,
     header::TRAILER,
     header::TRANSFER_ENCODING,
@@ -42,31 +46,61 @@ const NOT_SENT_ON: [HeaderName; 9] = [
 pub(super) async fn forwarded<F: Face>(State(app): State<App>, request: Request, next: Next) -> Response {
     let reads = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method());
     let Some(group) = app.group.as_ref().filter(|_| !reads) else { return next.run(request).await };
-    let leader = match group.settled().await {
+    let (mut leader, patience) = match group.settled().await {
         Ok(Leader::Here) => return next.run(request).await,
-        Ok(Leader::There(leader)) => leader,
+        Ok(Leader::There(leader)) => (leader, Instant::now() + group.patience()),
         Err(fault) => return F::refuse(&fault),
     };
     if let Some(from) = request.headers().get(MARK) {
         let why = format!("master {from:?} takes this one for the leader, which it is not: master {} is", leader.id);
         return F::refuse(&FaultCode::NotLeader.with(why));
     }
-    if leader.http.is_empty() {
-        return F::refuse(&FaultCode::NotLeader.with(format!("master {} leads and has not said yet where its HTTP is", leader.id)));
-    }
     let (mut parts, body) = request.into_parts();
     let Ok(body) = to_bytes(body, BODY_BYTES_MAX).await else {
         return (StatusCode::PAYLOAD_TOO_LARGE, format!("a body of more than {BODY_BYTES_MAX} bytes is not sent on to the leader\n"))
             .into_response();
     };
+    // Until one is reached, nothing was asked of anybody.
+    let sender = loop {
+        let lost = match reach_leader(&leader, group).await {
+            Ok(sender) => break sender,
+            Err(fault) => fault,
+        };
+        if timeout_at(patience, group.succeeded(&leader)).await.is_err() {
+            return F::refuse(&lost);
+        }
+        leader = match group.settled().await {
+            Ok(Leader::Here) => return next.run(Request::from_parts(parts, Body::from(body))).await,
+            Ok(Leader::There(leader)) => leader,
+            Err(fault) => return F::refuse(&fault),
+        };
+    };
     drop_hops(&mut parts.headers);
     parts.headers.insert(MARK, group.me().into());
-    match send(&leader.http, Request::from_parts(parts, Body::from(body))).await {
+    let answer = tokio::select! {
+        biased;
+        answer = ask(&leader.http, sender, Request::from_parts(parts, Body::from(body))) => answer,
+        () = group.succeeded(&leader) => {
+            let why = format!("master {} was asked and leads no more, what was asked may be done", leader.id);
+            Err(FaultCode::Timeout.with(why))
+        }
+    };
+    match answer {
         Ok(mut answer) => {
             drop_hops(answer.headers_mut());
             answer
         }
         Err(fault) => F::refuse(&fault),
+    }
+}
+
+async fn reach_leader(leader: &Member, group: &Group) -> Outcome<Sender> {
+    if leader.http.is_empty() {
+        return Err(FaultCode::NotLeader.with(format!("master {} leads and has not said yet where its HTTP is", leader.id)));
+    }
+    tokio::select! {
+        reached = reach(&leader.http) => reached,
+        () = group.succeeded(leader) => Err(FaultCode::NotLeader.with(format!("master {} leads no more", leader.id))),
     }
 }
 
@@ -78,16 +112,24 @@ fn drop_hops(headers: &mut HeaderMap) {
 
 /// One request on a connection of its own. [`FaultCode::NotLeader`] when nobody is there, [`FaultCode::Timeout`] when it may have been
 /// carried out and nobody said so.
-pub(crate) async fn send(to: &str, mut request: Request) -> Outcome<Response> {
+pub(crate) async fn send(to: &str, request: Request) -> Outcome<Response> {
+    ask(to, reach(to).await?, request).await
+}
+
+async fn reach(to: &str) -> Outcome<Sender> {
     let absent = |why: String| FaultCode::NotLeader.with(format!("nobody answers at {to}: {why}"));
-    let host = HeaderValue::from_str(to).map_err(|e| absent(e.to_string()))?;
-    request.headers_mut().insert(header::HOST, host);
     let stream = timeout(CONNECT, TcpStream::connect(to)).await;
     let stream = stream.map_err(|_| absent(format!("no connection within {CONNECT:?}")))?.map_err(|e| absent(e.to_string()))?;
     let _ = stream.set_nodelay(true);
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| absent(e.to_string()))?;
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| absent(e.to_string()))?;
     // Ends with the answer, or when it is dropped.
     tokio::spawn(connection);
+    Ok(sender)
+}
+
+async fn ask(to: &str, mut sender: Sender, mut request: Request) -> Outcome<Response> {
+    let host = HeaderValue::from_str(to).map_err(|e| FaultCode::NotLeader.with(format!("{to:?} is no host: {e}")))?;
+    request.headers_mut().insert(header::HOST, host);
     let broken = |why: String| FaultCode::Timeout.with(format!("the answer of {to} did not come, what was asked may be done: {why}"));
     let answer = timeout(ANSWER, sender.send_request(request)).await;
     let answer = answer.map_err(|_| broken(format!("nothing within {ANSWER:?}")))?.map_err(|e| broken(e.to_string()))?;

@@ -64,7 +64,9 @@ impl Facade for Throne {
 
     fn leader(&self) -> Option<String> {
         let leader = self.inner.log.watch().borrow().leader.clone()?;
-        Some(if leader.service.is_empty() || leader.id == self.inner.config.member { self.inner.rpc.to_string() } else { leader.service })
+        // Where the card says that this one is reached, the group may not know it yet.
+        let service = if leader.id == self.inner.config.member { self.inner.card.service.clone() } else { leader.service };
+        Some(service).filter(|service| !service.is_empty())
     }
 
     fn term(&self) -> u64 {

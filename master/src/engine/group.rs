@@ -6,7 +6,7 @@ use perilune_protocol::rpc::member::{MemberChange, MemberState};
 use perilune_protocol::{FaultCode, Outcome};
 use perilune_state::usage::Usage;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
@@ -98,7 +98,7 @@ impl Group {
             return Some(leader);
         }
         let Member { http, .. } = self.inner().card.clone();
-        Some(Member { http, ..leader })
+        Some(if http.is_empty() { leader } else { Member { http, ..leader } })
     }
 
     /// Who is to carry out what only a leader can. Waits a moment for one that is just being elected.
@@ -108,7 +108,6 @@ impl Group {
     pub(crate) async fn settled(&self) -> Outcome<Leader> {
         let mut standing = self.log().watch();
         let mut reigns = self.throne.served().1;
-        let patience = self.inner().config.raft_election.1 * ELECTIONS;
         let settle = async {
             loop {
                 let now = standing.borrow_and_update().clone();
@@ -123,10 +122,29 @@ impl Group {
                 }
             }
         };
-        match timeout(patience, settle).await {
+        match timeout(self.patience(), settle).await {
             Ok(Some(leader)) => Ok(leader),
             Ok(None) | Err(_) => Err(self.inner().not_leader()),
         }
+    }
+
+    /// How long a request waits for a leader.
+    pub(crate) fn patience(&self) -> Duration {
+        self.inner().config.raft_election.1 * ELECTIONS
+    }
+
+    /// Resolves when `leader` leads no more, or says where its HTTP is. That it is not heard for a moment is not enough: then the term is
+    /// the same.
+    pub(crate) async fn succeeded(&self, leader: &Member) {
+        let mut standing = self.log().watch();
+        let term = standing.borrow().term;
+        let over = standing
+            .wait_for(|now| {
+                now.term > term || now.leader.as_ref().is_some_and(|l| l.id != leader.id || (leader.http.is_empty() && !l.http.is_empty()))
+            })
+            .await;
+        // A log that was closed tells of nobody.
+        drop(over);
     }
 
     /// Every segment and how full it is; where this master follows, as it was a moment ago: then all objects have to be looked at for it.
@@ -229,7 +247,12 @@ impl Engine {
             MemberChange::Remove { id, force: true } => Change::Expel(id),
             MemberChange::Transfer { to } => return self.inner.log.transfer(to).await,
         };
-        self.inner.change(change).await.map(drop)
+        let changed = self.inner.change(change).await.map(drop);
+        changed.map_err(|fault| match fault.code {
+            // It is not the caller who may not.
+            FaultCode::Forbidden => FaultCode::WrongState.with(fault.message),
+            _ => fault,
+        })
     }
 
     /// The leader's care for the group: its own addresses are known to all, and whoever is to vote does as soon as it keeps up.

@@ -25,7 +25,6 @@ use crate::work::jobs::Jobs;
 use brain::Seat;
 use perilune_protocol::{Fault, FaultCode, Outcome, Tso};
 use perilune_state::{Applied, Effect, State};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -58,8 +57,6 @@ pub(crate) struct Inner {
     pub(crate) clock: Clock,
     pub(crate) metrics: Metrics,
     pub(crate) config: MasterConfig,
-    /// Where this master's RPC listener really is.
-    pub(crate) rpc: SocketAddr,
     /// Where the others, clients and people find this master; what is not known is empty.
     pub(crate) card: Member,
     /// Held while the members change.
@@ -70,10 +67,10 @@ pub(crate) struct Inner {
 }
 
 impl Inner {
-    pub(crate) fn new(seat: Arc<Seat>, log: Log<Brain>, clock: Clock, config: MasterConfig, rpc: SocketAddr, card: Member) -> Self {
+    pub(crate) fn new(seat: Arc<Seat>, log: Log<Brain>, clock: Clock, config: MasterConfig, card: Member) -> Self {
         let draws = AtomicU64::new(clock.wall_ms());
         let changes = tokio::sync::Mutex::new(());
-        Self { seat, log, clock, metrics: Metrics::new(), config, rpc, card, changes, heard: watch::channel(0).0, draws }
+        Self { seat, log, clock, metrics: Metrics::new(), config, card, changes, heard: watch::channel(0).0, draws }
     }
 
     /// Whether there is another member that could lead.

@@ -58,7 +58,8 @@ impl Members {
                     return refuse(FaultCode::InvalidParams, format!("the group has {MEMBERS_MAX} members, the most there can be"));
                 }
                 if self.list.iter().any(|m| m.address.is_empty()) {
-                    return refuse(FaultCode::WrongState, "a member has no address where the others reach it: start it with one".into());
+                    let why = "a member has no address where the others reach it: start it with one (--peer-listen)";
+                    return refuse(FaultCode::InvalidParams, why.into());
                 }
                 (ConfChangeType::AddLearnerNode, *id, encode_context(member))
             }
@@ -88,8 +89,9 @@ impl Members {
                 let left: Vec<u64> = self.voters.iter().copied().filter(|v| v != id).collect();
                 let active = left.iter().filter(|v| (view.active)(**v)).count();
                 if active <= left.len() / 2 && matches!(change, Change::Remove(_)) {
+                    // The one refusal that says that it would do harm; the others pass.
                     return refuse(
-                        FaultCode::WrongState,
+                        FaultCode::Forbidden,
                         format!("without member {id} only {active} of {} voters would be there, no majority", left.len()),
                     );
                 }
@@ -148,6 +150,7 @@ mod tests {
         ] {
             let fault = plan(&members, &change, active, lag).unwrap_err();
             assert!(fault.message.contains(why), "{change:?}: {fault}");
+            assert_eq!(fault.code == FaultCode::Forbidden, why == "no majority", "{change:?}: {fault}");
         }
         assert!(plan(&members, &Change::Expel(2), &[2], 0).is_ok());
         let one = Members::begin(vec![member(1)]).unwrap();

@@ -64,6 +64,8 @@ pub struct LogConfig {
     /// The group as it begins, the same for all its members; or, to join one, as it was when this member was added. Counts only for a new
     /// data directory: afterwards the log knows better. Empty: this member alone.
     pub members: Members,
+    /// The directory, if it was made before, is that of a member that joined a group: it begins none by itself.
+    pub joined: bool,
     /// The group's id, the same for all its members. A group of one may leave it out and gets one of its own.
     pub cluster: Option<Uuid>,
     /// Where the other members call. A group of one that nobody joins needs none.
@@ -101,6 +103,7 @@ impl Default for LogConfig {
             dir: PathBuf::from("perilune-data"),
             member: 1,
             members: Members::default(),
+            joined: false,
             cluster: None,
             listen: None,
             token: None,
@@ -151,6 +154,12 @@ impl LogConfig {
     /// What a new directory begins with, or which setting cannot be.
     pub(super) fn first_members(&self) -> Result<Members, String> {
         let members = match self.members.is_empty() {
+            true if self.joined => {
+                return Err(format!(
+                    "{} was made to join a group and never got its member list: remove it and join again",
+                    self.dir.display()
+                ));
+            }
             true => Members::begin(vec![Member { id: self.member, ..Member::default() }])?,
             false => self.members.clone(),
         };
@@ -167,6 +176,19 @@ impl LogConfig {
             }
         }
         Ok(members)
+    }
+
+    /// What a directory holds must not be a group that one who is said to have joined began by itself.
+    pub(super) fn check_joined(&self, members: &Members) -> Result<(), String> {
+        if !self.joined || members.index > 0 || !members.is_alone(self.member) {
+            return Ok(());
+        }
+        Err(format!(
+            "{} holds a group of member {} alone, which never joined another: to join one, remove it or choose another data directory; \
+             to go on with what it holds, start without joining",
+            self.dir.display(),
+            self.member
+        ))
     }
 
     /// Whether this can be one of several members.

@@ -154,6 +154,7 @@ impl<M: Machine> Driver<M> {
         let raft_dir = directory::raft(&directory.path);
         let files = Arc::new(Files::new(Arc::clone(&directory.disk), Arc::clone(&board.counters)));
         let mut store = Store::open(&raft_dir, Arc::clone(&files), config.member, || config.first_members(), directory.used)?;
+        config.check_joined(store.members()).map_err(LogError::Config)?;
         if !store.members().is_alone(config.member) {
             config.check_listens().map_err(LogError::Config)?;
         }

@@ -31,7 +31,7 @@ pub struct Revived {
 /// `machine` is only there to find out whether it can read it.
 ///
 /// # Errors
-/// When the directory holds anything, when the file is not a whole snapshot, or when something cannot be written. Nothing is left behind.
+/// When the directory holds anything, when the file is not a whole snapshot or is of the very cluster that is to begin, or when something cannot be written. Nothing is left behind.
 pub fn revive<M: Machine>(config: &LogConfig, file: &Path, mut machine: M) -> Result<Revived, LogError> {
     let unusable = |what: String| LogError::NotASnapshot { path: file.into(), what };
     check_empty(&config.dir)?;
@@ -40,6 +40,13 @@ pub fn revive<M: Machine>(config: &LogConfig, file: &Path, mut machine: M) -> Re
     let mut body = snapshot::open(&System, file, id, from).map_err(|e| unusable(e.to_string()))?;
     machine.restore(&mut body).map_err(|e| unusable(e.to_string()))?;
     members.index = id.index;
+    if config.cluster == Some(from) {
+        let why = format!(
+            "{} is of the cluster {from}: the restored group needs an id of its own: leave --cluster out or give another",
+            file.display()
+        );
+        return Err(LogError::Config(why));
+    }
     let cluster = config.cluster.unwrap_or_else(Uuid::new_v4);
 
     let unfinished = beside(&config.dir);

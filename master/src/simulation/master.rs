@@ -219,7 +219,7 @@ fn open(world: &World, id: u64, disk: &SimDisk, fast_ppm: i64, ahead_ms: i64) ->
         Arc::clone(&world.scratch),
         Box::new(move || elapsed.elapsed()),
     )?;
-    let inner = Arc::new(Inner::new(seat, log.clone(), clock, config, ([127, 0, 0, 1], 50051).into(), member(id)));
+    let inner = Arc::new(Inner::new(seat, log.clone(), clock, config, member(id)));
     let throne = Arc::new(Throne::new(inner, Handle::current(), |_, _, _| Ok(())));
     Ok(Up {
         loose,

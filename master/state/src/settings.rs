@@ -19,6 +19,9 @@ pub const JOB_BYTES_PER_SECOND: &str = "job_bytes_per_second";
 /// What it may move when nobody has said otherwise: a repair is done in minutes, and users keep most of any network.
 pub const JOB_BYTES_PER_SECOND_DEFAULT: u64 = 256 << 20;
 
+/// How the names begin under which jobs keep how far they are: nobody else's to set.
+pub const JOB_RECORD: &str = "job.";
+
 /// Names and values, in the order of names.
 pub type SettingMap = BTreeMap<String, String>;
 
@@ -69,11 +72,14 @@ impl Settings {
     /// The name to store `key` under, or why it cannot be set to `value`, or taken back.
     ///
     /// # Errors
-    /// [`FaultCode::InvalidParams`]: too long, too many, or a switch is told what is neither on nor off.
+    /// [`FaultCode::InvalidParams`]: too long, too many, a job's own, or a switch is told what is neither on nor off.
     pub fn check<'a>(&self, key: &'a str, value: Option<&str>) -> Result<&'a str, Fault> {
         let wrong = |why: String| Err(FaultCode::InvalidParams.with(why));
         if key.is_empty() || key.len() > KEY_BYTES_MAX {
             return wrong(format!("the name of a setting has 1 to {KEY_BYTES_MAX} bytes, not {}", key.len()));
+        }
+        if key.starts_with(JOB_RECORD) {
+            return wrong(format!("{key}: under {JOB_RECORD} background jobs keep how far they are: choose another name"));
         }
         let switch = Switch::named(key);
         let stored = switch.map_or(key, |s| s.key());
@@ -185,6 +191,7 @@ mod tests {
         assert_eq!(settings.job_bytes_per_second(), 65_536);
         settings.set(JOB_BYTES_PER_SECOND.into(), None);
         assert!(settings.check("", Some("x")).is_err());
+        assert!(settings.check("job.balance", Some("{}")).is_err() && settings.check("job.any", None).is_err());
         assert!(settings.check("anything", Some(&"x".repeat(VALUE_BYTES_MAX + 1))).is_err());
         assert_eq!(settings.check("anything", Some("x")), Ok("anything"));
         for n in 0..SETTINGS_MAX {

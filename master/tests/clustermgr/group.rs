@@ -66,10 +66,20 @@ impl Group {
         }
     }
 
-    pub(crate) fn up(&mut self, id: u64) {
+    /// As one of those who begin the group.
+    pub(crate) fn founder(&mut self, id: u64) -> MasterConfig {
         let peer = |id: u64| Member { id, address: self.peer(id).to_string(), service: self.rpc(id).to_string(), ..Member::default() };
         let peers = if self.count > 1 { (1..=self.count).map(peer).collect() } else { Vec::new() };
-        let config = MasterConfig { peers, cluster: Some(self.cluster), ..self.config(id) };
+        MasterConfig { peers, cluster: Some(self.cluster), ..self.config(id) }
+    }
+
+    pub(crate) fn up(&mut self, id: u64) {
+        let config = self.founder(id);
+        self.start_as(config);
+    }
+
+    pub(crate) fn start_as(&mut self, config: MasterConfig) {
+        let id = config.member;
         self.up.insert(id, Master::start(config).unwrap_or_else(|e| panic!("master {id}: {e}")));
     }
 

@@ -3,6 +3,7 @@
 use crate::group::{Group, said, wait};
 use perilune_master::{Master, MasterConfig};
 use serde_json::{Value, json};
+use std::fs;
 
 /// Starts master `id` as one that joins by way of master `by`.
 fn join(group: &mut Group, id: u64, by: u64) -> Result<(), String> {
@@ -123,6 +124,30 @@ fn who_must_not_join_is_told_why() {
     drop(other);
     // None of this has changed the group.
     assert_eq!(group.get(1, "/member/list").json()["members"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn who_stopped_before_it_had_the_list_begins_no_group_of_its_own() {
+    let mut group = Group::start(1);
+    join(&mut group, 2, 1).unwrap();
+    wait("the second to vote", || is_voter(&group, 1, 2).then_some(()));
+    group.down(2);
+    // As if it had been killed between its first file and its first entry.
+    let dir = group.dirs[&2].path().to_owned();
+    for inner in ["raft", "snapshots"] {
+        fs::remove_dir_all(dir.join(inner)).unwrap();
+    }
+    let _ = fs::remove_file(dir.join("USED"));
+    let joining = MasterConfig { join: vec![group.http(1).to_string()], ..group.config(2) };
+    for _ in 0..2 {
+        let why = start(&mut group, joining.clone()).unwrap_err();
+        assert!(why.contains("never got its member list: remove it and join again"), "{why}");
+    }
+    // One that began a group by itself, under the same id, does not pass for one that joined. Alone it opens, also if it was so stopped.
+    let alone = MasterConfig { cluster: Some(group.cluster), ..group.config(2) };
+    Master::start(alone).unwrap().stop();
+    let why = start(&mut group, joining).unwrap_err();
+    assert!(why.contains("never joined another"), "{why}");
 }
 
 #[test]

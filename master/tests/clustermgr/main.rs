@@ -3,6 +3,7 @@
 #[path = "../faces/http.rs"]
 mod http;
 
+mod forward;
 mod group;
 mod join;
 mod load;

@@ -5,6 +5,7 @@ use perilune_master::{Master, MasterConfig};
 use serde_json::json;
 use std::fs;
 use std::path::Path;
+use uuid::Uuid;
 
 fn dump(group: &Group, id: u64) -> (u64, Vec<u8>) {
     let url = format!("http://{}/snapshot/dump", group.http(id));
@@ -20,9 +21,14 @@ fn dump(group: &Group, id: u64) -> (u64, Vec<u8>) {
 }
 
 fn restore(group: &mut Group, dir: &Path, file: &Path) -> Result<Master, String> {
+    restore_as(group, dir, file, None)
+}
+
+fn restore_as(group: &mut Group, dir: &Path, file: &Path, cluster: Option<Uuid>) -> Result<Master, String> {
     let any = "127.0.0.1:0".parse().unwrap();
     let config = MasterConfig { rpc: any, http: vec![any], peer_listen: None, ..group.config(9) };
-    Master::start(MasterConfig { member: 1, data_dir: dir.into(), restore: Some(file.into()), ..config }).map_err(|e| e.to_string())
+    Master::start(MasterConfig { member: 1, cluster, data_dir: dir.into(), restore: Some(file.into()), ..config })
+        .map_err(|e| e.to_string())
 }
 
 #[test]
@@ -37,6 +43,9 @@ fn what_any_master_dumped_begins_a_new_group() {
         let outside = tempfile::tempdir().unwrap();
         let (file, dir) = (outside.path().join("dump"), outside.path().join("data"));
         fs::write(&file, &bytes).unwrap();
+        let same = Some(group.cluster);
+        let why = restore_as(&mut group, &dir, &file, same).err().unwrap();
+        assert!(why.contains("needs an id of its own") && !dir.exists(), "{why}");
         let master = restore(&mut group, &dir, &file).unwrap();
         for n in [0, 50, 99] {
             assert_eq!(master.engine().setting(&format!("k{n}")).as_deref(), Some("v"));

@@ -2,6 +2,7 @@
 
 use crate::group::{Group, said, wait};
 use crate::http;
+use perilune_master::MasterConfig;
 use serde_json::json;
 use std::io::Write;
 
@@ -28,6 +29,7 @@ fn d4_and_d5_who_cannot_be_added() {
         json!({"peer_id": 9, "host": "h:0", "member_type": 1}),
         json!({"peer_id": 9, "host": "", "member_type": 1}),
         json!({"peer_id": 9, "host": "h:1", "member_type": 1, "node_host": "nowhere"}),
+        json!({"peer_id": 9, "host": "h:1", "member_type": 1, "rpc_host": "h"}),
         json!({"peer_id": 9, "host": "h:1"}),
     ] {
         assert_eq!(said(&add(body.clone())), ILLEGAL, "{body}");
@@ -39,6 +41,18 @@ fn d4_and_d5_who_cannot_be_added() {
     let long = format!(r#"{{"host": "{}"}}"#, "x".repeat(100_000));
     assert_eq!(group.post(1, "/member/add", &long).json()["code"], "Argument");
     assert_eq!(group.get(1, "/member/list").json()["members"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn a_master_that_no_other_can_call_takes_nobody_in() {
+    let mut group = Group::start(1);
+    group.down(1);
+    let alone = tempfile::tempdir().unwrap();
+    let config = MasterConfig { data_dir: alone.path().into(), peer_listen: None, ..group.founder(1) };
+    group.start_as(config);
+    for body in [json!({"peer_id": 9, "member_type": 1}), json!({"peer_id": 9, "host": "h:1", "member_type": 1})] {
+        assert_eq!(said(&group.post(1, "/member/add", &body.to_string())), ILLEGAL, "{body}");
+    }
 }
 
 #[test]

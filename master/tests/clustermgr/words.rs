@@ -37,6 +37,10 @@ fn d10_d11_and_d13_settings_of_one() {
     {
         assert_eq!(said(&set(key, "1")), (400, r#"{"error":"Illegal Arguments"}"#), "{key}");
     }
+    // Jobs keep how far they are under names of their own.
+    assert_eq!(said(&set("job.balance", "{}")), (400, r#"{"error":"Illegal Arguments"}"#));
+    let delete = group.post(1, "/config/delete?key=job.balance", "");
+    assert_eq!(said(&delete), (933, r#"{"error":"reject delete system config"}"#));
     // Any other name is free, and any text a value.
     for value in ["", "b", "\"quoted\"\n", "ä"] {
         assert_eq!((said(&set("a key", value)), get("a%20key").json()), ((200, ""), json!(value)));

@@ -1,6 +1,7 @@
 //! The same face in front of the real engine: what clients put is what curl sees.
 
 use crate::http;
+use perilune_master::log::Member;
 use perilune_master::{Master, MasterConfig};
 use perilune_protocol::rpc::object::{PutEnd, PutStart};
 use perilune_protocol::rpc::segment::Mount;
@@ -86,4 +87,15 @@ fn what_was_put_is_what_curl_sees() {
     assert_eq!(post("/api/v1/remove_all?force=true"), r#"{"success":true,"removed_count":1}"#);
     assert_eq!(get("/query_key?key=k1").status, 404);
     assert!(get("/metrics").body.contains("\nmaster_remove_all_requests_total 2\n"));
+}
+
+#[test]
+fn the_leader_is_named_as_its_peers_were_told_not_as_it_listens() {
+    let dir = tempfile::tempdir().unwrap();
+    let any = "127.0.0.1:0".parse().unwrap();
+    let told = Member { id: 1, address: "127.0.0.1:7".into(), service: "master-1:50051".into(), ..Member::default() };
+    let config = MasterConfig { data_dir: dir.path().into(), rpc: any, http: vec![any], peers: vec![told], ..MasterConfig::default() };
+    let master = Master::start(config).unwrap();
+    let leader = http::ask(master.http_addrs()[0], "GET", "/leader").json();
+    assert_eq!(leader["leader_address"], "master-1:50051", "{leader}");
 }

@@ -178,9 +178,13 @@ fn the_lead_goes_around_and_whoever_leads_again_knows_what_the_others_did() {
         }
         group.removed.retain(|key| !group.objects.contains_key(key));
         group.check(&mut peer);
-        let _ = group.masters[nth].as_ref().unwrap().hand_over();
+        let handed = group.masters[nth].as_ref().unwrap().hand_over();
         let refused = peer.ask(&object::Exists { keys: vec!["k0".into()] });
-        assert!(refused.is_none_or(|r| r.is_err_and(|fault| fault.code == FaultCode::NotLeader)), "who gave the lead away answers nobody");
+        let shown = format!("{handed:?} {refused:?}");
+        assert!(
+            refused.is_none_or(|r| r.is_err_and(|fault| fault.code == FaultCode::NotLeader)),
+            "who gave the lead away answers nobody: {shown}"
+        );
     }
     assert!(led.iter().any(|times| *times > 1), "{led:?}: nine reigns of three masters");
 }

@@ -131,6 +131,11 @@ fn a_copy_is_published_only_when_its_node_says_that_it_is_right() {
     until("it is published", || copies(&mut peer, "k").len() == 2);
     assert_eq!(job(&mut peer, "shard_repair").counts.copied, 1);
     assert_eq!(used(&mut peer, &target.desc), used(&mut peer, &source.desc));
+
+    // How far the job is is kept for the next leader, and is no setting of an operator's.
+    until("it is kept", || master.engine().setting("job.shard_repair").is_some());
+    let listed = ureq::get(format!("http://{}/config/list", master.http_addrs()[0])).call().unwrap().body_mut().read_to_string().unwrap();
+    assert!(listed.contains("shard_repair") && !listed.contains("job."), "{listed}");
 }
 
 #[test]

@@ -43,9 +43,9 @@ struct GroupArgs {
     /// This master's number in its group
     #[arg(long, value_name = "N", default_value_t = 1)]
     id: u64,
-    /// Every master of the group, this one too, the same list for all: its number, where the others call it, where clients call it;
-    /// without it, this master is alone
-    #[arg(long, value_name = "N=HOST:PORT/RPC-HOST:PORT", value_delimiter = ',')]
+    /// Every master of the group, this one too, the same list for all: its number, where the others call it, where clients call it,
+    /// and where its HTTP is called if that is not the first of its --http; without it, this master is alone
+    #[arg(long, value_name = "N=HOST:PORT/RPC-HOST:PORT[/HTTP-HOST:PORT]", value_delimiter = ',')]
     peers: Vec<Peer>,
     /// Where the other masters call
     #[arg(long, value_name = "ADDR")]
@@ -57,7 +57,7 @@ struct GroupArgs {
     #[arg(long, requires = "join")]
     learner: bool,
     /// Begin a new group, of this master alone, with what a file of /snapshot/dump holds, in a new data directory; the group has a new id
-    /// unless --cluster gives it one
+    /// unless --cluster gives it one, which must not be that of the group that was dumped
     #[arg(long, value_name = "FILE", conflicts_with_all = ["peers", "join"])]
     restore: Option<PathBuf>,
     /// The group's id, the same for all: any UUID, such as `uuidgen` prints

@@ -5,7 +5,7 @@ use crate::api::App;
 use crate::api::extract::Query;
 use axum::extract::State;
 use perilune_protocol::FaultCode;
-use perilune_state::settings::Switch;
+use perilune_state::settings::{JOB_RECORD, Switch};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ pub(super) async fn get(State(app): State<App>, query: Query) -> Answer {
     ok(&group.engine().setting(&key).ok_or_else(Refusal::not_found)?)
 }
 
-/// `GET /config/list`: everything that was set, and the switches.
+/// `GET /config/list`: everything that was set, and the switches; not what jobs keep there.
 pub(super) async fn list(State(app): State<App>) -> Answer {
     #[derive(Serialize)]
     struct Body {
@@ -31,6 +31,7 @@ pub(super) async fn list(State(app): State<App>) -> Answer {
     group.catch_up().await.map_err(|fault| Refusal::read_index(&fault))?;
     let engine = group.engine();
     let mut configs = BTreeMap::clone(&engine.state().settings.map());
+    configs.retain(|key, _| !key.starts_with(JOB_RECORD));
     for key in Switch::ALL.map(Switch::key) {
         configs.extend(engine.setting(key).map(|value| (key.to_owned(), value)));
     }
@@ -47,17 +48,17 @@ pub(super) struct Set {
 pub(super) async fn set(State(app): State<App>, Said(Set { key, value }): Said<Set>) -> Answer {
     let group = group(&app)?;
     if FIXED.contains(&key.as_str()) {
-        return Err(Refusal::illegal());
+        return Err(Refusal::illegal(format!("{key} is fixed when a cluster is made")));
     }
     group.engine().set(&key, Some(&value)).await.map_err(proposed)?;
     done()
 }
 
-/// `POST /config/delete?key=`: taken back. A switch cannot be: it is on or off.
+/// `POST /config/delete?key=`: taken back. A switch cannot be: it is on or off; nor what jobs keep.
 pub(super) async fn delete(State(app): State<App>, query: Query) -> Answer {
     let group = group(&app)?;
     let key = query.text("key").filter(|key| !key.is_empty()).ok_or_else(|| Refusal::omitted("ConfigArgs", "Key"))?;
-    if FIXED.contains(&key.as_str()) || Switch::named(&key).is_some() {
+    if FIXED.contains(&key.as_str()) || Switch::named(&key).is_some() || key.starts_with(JOB_RECORD) {
         return Err(Refusal::system_config());
     }
     group.engine().set(&key, None).await.map_err(proposed)?;

@@ -99,7 +99,7 @@ pub(super) async fn list(State(app): State<App>, query: Query) -> Answer {
     let (idc, rack, host) = (of("idc"), of("rack"), of("host"));
     let (status, marker, count): (u8, u64, usize) = (numeric(&query, "status")?, numeric(&query, "marker")?, numeric(&query, "count")?);
     if status > STATUS_MAX || count > COUNT_MAX || !rack.is_empty() && idc.is_empty() {
-        return Err(Refusal::illegal());
+        return Err(Refusal::illegal(format!("status goes up to {STATUS_MAX}, count up to {COUNT_MAX}, and a rack is one of an idc")));
     }
     let fits = |asked: &str, is: &str| asked.is_empty() || asked == is;
     let mut disks = disks(group).await?;

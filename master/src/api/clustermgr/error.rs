@@ -13,29 +13,35 @@ pub(super) struct Refusal {
     error: String,
     /// Only errors in how something was asked have one.
     code: Option<&'static str>,
+    /// What those words do not say; for the log.
+    why: String,
 }
 
 impl Refusal {
     fn new(status: u16, error: impl Into<String>) -> Self {
-        Self { status, error: error.into(), code: None }
+        Self { status, error: error.into(), code: None, why: String::new() }
+    }
+
+    fn because(self, why: impl ToString) -> Self {
+        Self { why: why.to_string(), ..self }
     }
 
     /// What was asked makes no sense.
-    pub(super) fn illegal() -> Self {
-        Self::new(400, "Illegal Arguments")
+    pub(super) fn illegal(why: impl ToString) -> Self {
+        Self::new(400, "Illegal Arguments").because(why)
     }
 
     /// What was asked would do harm.
-    pub(super) fn not_allowed() -> Self {
-        Self::new(400, "Request Not Allow")
+    pub(super) fn not_allowed(why: impl ToString) -> Self {
+        Self::new(400, "Request Not Allow").because(why)
     }
 
     pub(super) fn not_found() -> Self {
         Self::new(404, "Not Found")
     }
 
-    pub(super) fn duplicated() -> Self {
-        Self::new(910, "duplicated member info")
+    pub(super) fn duplicated(why: impl ToString) -> Self {
+        Self::new(910, "duplicated member info").because(why)
     }
 
     pub(super) fn disk_not_found() -> Self {
@@ -68,27 +74,22 @@ impl Refusal {
 
     /// A change was not stored, or nobody knows whether it was.
     pub(super) fn propose(fault: &Fault) -> Self {
-        tracing::warn!("a request to the group failed: {fault}");
-        Self::new(906, "raft propose error")
+        Self::new(906, "raft propose error").because(fault)
     }
 
     /// Nobody confirmed that what would be told is current.
     pub(super) fn read_index(fault: &Fault) -> Self {
-        tracing::info!("a read of the group failed: {fault}");
-        Self::new(908, "raft read index error")
+        Self::new(908, "raft read index error").because(fault)
     }
 }
 
 impl From<Fault> for Refusal {
     fn from(fault: Fault) -> Self {
         match fault.code {
-            FaultCode::NotLeader => Self::new(907, "no leader"),
-            FaultCode::InvalidParams => Self::illegal(),
+            FaultCode::NotLeader => Self::new(907, "no leader").because(fault),
+            FaultCode::InvalidParams => Self::illegal(fault),
             FaultCode::WrongState | FaultCode::Timeout | FaultCode::Storage => Self::propose(&fault),
-            _ => {
-                tracing::warn!("a request to the group failed: {fault}");
-                Self::new(900, "cm: unexpected error")
-            }
+            _ => Self::new(900, "cm: unexpected error").because(fault),
         }
     }
 }
@@ -100,6 +101,11 @@ impl IntoResponse for Refusal {
             error: String,
             #[serde(skip_serializing_if = "Option::is_none")]
             code: Option<&'static str>,
+        }
+        let Self { status, error, why, .. } = &self;
+        match status {
+            900 | 906 => tracing::warn!(status, why, "failed: {error}"),
+            _ => tracing::info!(status, why, "refused: {error}"),
         }
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         json(status, &Body { error: self.error, code: self.code })

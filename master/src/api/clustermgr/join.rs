@@ -2,7 +2,7 @@
 
 use super::{Answer, Refusal, Said, group, ok};
 use crate::api::App;
-use crate::log::{Change, Member, Members, Seat};
+use crate::log::{Change, Member, Members, Seat, is_address};
 use axum::extract::State;
 use perilune_protocol::FaultCode;
 use serde::{Deserialize, Serialize};
@@ -51,6 +51,11 @@ pub(super) async fn join(State(app): State<App>, Said(Join { cluster_id, member 
 /// What has to change, if anything, or why it must not.
 fn plan(members: &Members, member: Member) -> Result<Option<Change>, String> {
     let id = member.id;
+    for (what, at) in [("RPC", &member.service), ("HTTP", &member.http)] {
+        if !at.is_empty() && !is_address(at) {
+            return Err(format!("the {what} address {at:?} of master {id} is not host:port"));
+        }
+    }
     if let Some((known, _)) = members.iter().find(|(m, _)| m.id != id && m.address == member.address) {
         return Err(format!("master {} is at {} already: give this one another --peer-listen", known.id, known.address));
     }
@@ -85,5 +90,8 @@ mod tests {
         assert_eq!(plan(&members, member(3)), Ok(Some(Change::AddLearner(member(3)))));
         assert!(plan(&members, member(2)).unwrap_err().contains("votes in this group"));
         assert!(plan(&members, Member { id: 3, ..member(2) }).unwrap_err().contains("at h2:1 already"));
+        for wrong in [Member { service: "h3".into(), ..member(3) }, Member { http: "h3:0".into(), ..member(3) }] {
+            assert!(plan(&members, wrong).unwrap_err().contains("not host:port"));
+        }
     }
 }

@@ -17,7 +17,7 @@ pub(super) async fn transfer(State(app): State<App>, Said(Transfer { peer_id }):
     let group = group(&app)?;
     let members = group.members();
     if !members.iter().any(|(m, seat)| m.id == peer_id && seat == Seat::Voter) {
-        return Err(Refusal::illegal());
+        return Err(Refusal::illegal(format!("the group has no voter {peer_id}")));
     }
     group.transfer(peer_id);
     done()

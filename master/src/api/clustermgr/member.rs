@@ -30,23 +30,29 @@ pub(super) async fn add(State(app): State<App>, Said(add): Said<Add>) -> Answer 
     let rises = match add.member_type {
         LEARNER => false,
         NORMAL => true,
-        _ => return Err(Refusal::illegal()),
+        other => return Err(Refusal::illegal(format!("member_type {other} is neither {LEARNER} nor {NORMAL}"))),
     };
     let members = group.members();
-    if let Some((known, seat)) = members.iter().find(|(m, _)| m.id == add.peer_id || m.address == add.host) {
+    if let Some((known, seat)) = members.iter().find(|(m, _)| m.id == add.peer_id || (m.address == add.host && !add.host.is_empty())) {
         if !rises || seat != Seat::Learner || (known.id, &known.address) != (add.peer_id, &add.host) {
-            return Err(Refusal::duplicated());
+            return Err(Refusal::duplicated(format!("master {} is in the group, at {:?}", known.id, known.address)));
         }
         return promote(group, known.clone()).await;
     }
-    let node_host = if add.node_host.is_empty() { &add.host } else { &add.node_host };
-    if add.peer_id == 0 || ![&add.host, node_host].into_iter().all(|at| is_address(at)) {
-        return Err(Refusal::illegal());
+    let Add { peer_id, host, node_host, rpc_host, .. } = add;
+    let http = if node_host.is_empty() { host.clone() } else { node_host };
+    if peer_id == 0 {
+        return Err(Refusal::illegal("peer_id is 0 or left out: ids begin at 1"));
     }
-    if members.was_used(add.peer_id) {
-        return Err(Refusal::duplicated());
+    for (name, at) in [("host", &host), ("node_host", &http), ("rpc_host", &rpc_host)] {
+        if !(is_address(at) || name == "rpc_host" && at.is_empty()) {
+            return Err(Refusal::illegal(format!("{name} {at:?} is not host:port")));
+        }
     }
-    let member = Member { id: add.peer_id, http: node_host.clone(), address: add.host, service: add.rpc_host, rises };
+    if members.was_used(peer_id) {
+        return Err(Refusal::duplicated(format!("the id {peer_id} was used in this group")));
+    }
+    let member = Member { id: peer_id, http, address: host, service: rpc_host, rises };
     group.change(Change::AddLearner(member)).await?;
     done()
 }
@@ -75,19 +81,16 @@ pub(super) struct Remove {
 pub(super) async fn remove(State(app): State<App>, Said(Remove { peer_id, force }): Said<Remove>) -> Answer {
     let group = group(&app)?;
     if group.members().get(peer_id).is_none() {
-        return Err(Refusal::illegal());
+        return Err(Refusal::illegal(format!("the group has no member {peer_id}")));
     }
     if peer_id == group.me() {
-        return Err(Refusal::not_allowed());
+        return Err(Refusal::not_allowed("this master leads: hand the lead to another first"));
     }
     let change = if force { Change::Expel(peer_id) } else { Change::Remove(peer_id) };
     match group.change(change).await {
         Ok(_) => done(),
-        // The only thing a settled leader has against it: too few would be left.
-        Err(fault) if fault.code == FaultCode::WrongState && !force => {
-            tracing::info!("a master is not removed: {fault}");
-            Err(Refusal::not_allowed())
-        }
+        // Too few would be left.
+        Err(fault) if fault.code == FaultCode::Forbidden => Err(Refusal::not_allowed(fault.message)),
         Err(fault) => Err(fault.into()),
     }
 }

@@ -1,8 +1,8 @@
-//! What of a job outlives its leader: how far it is, and what it has done. Kept as settings of the group, named `job.` and the switch.
+//! What of a job outlives its leader: how far it is, and what it has done. Kept as settings of the group, named [`JOB_RECORD`] and the switch.
 
 use perilune_protocol::rpc::job::JobCounts;
 use perilune_state::Effect;
-use perilune_state::settings::{Settings, Switch};
+use perilune_state::settings::{JOB_RECORD, Settings, Switch};
 use serde::{Deserialize, Serialize};
 
 /// Between two records of a job that goes on, in milliseconds. What is lost with a leader is done again, harmlessly.
@@ -18,7 +18,7 @@ pub(super) struct Record {
 }
 
 fn key(job: Switch) -> String {
-    format!("job.{}", job.key())
+    format!("{JOB_RECORD}{}", job.key())
 }
 
 impl Record {
