@@ -185,6 +185,36 @@ fn what_was_removed_while_it_was_copied_does_not_come_back() {
 }
 
 #[test]
+fn a_segment_does_not_go_while_another_job_is_at_what_is_on_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let master = hurried(dir.path());
+    let mut peer = Peer::hello(&master);
+    let mut leaving = Node::up(&master);
+    put_wanting_two(&mut peer, "k");
+    let mut other = Node::up(&master);
+    peer.call(&SwitchJob { job: "vol_inspect".into(), on: true }).unwrap();
+    let look = leaving.order(&mut [&mut other]);
+    assert!(look.source.is_none(), "it is compared: {look:?}");
+    peer.call(&SwitchJob { job: "disk_drop".into(), on: true }).unwrap();
+    peer.call(&segment::Unmount { segments: vec![leaving.desc.id], grace_ms: 60_000 }).unwrap();
+    until("what is being compared counts as being there", || {
+        leaving.beat();
+        other.beat();
+        let listed = peer.call(&segment::ListSegments {}).unwrap();
+        assert!(listed.iter().any(|s| s.desc.id == leaving.desc.id), "it went with the object");
+        job(&mut peer, "disk_drop").segments.iter().any(|s| s.left == 1)
+    });
+    leaving.ask(vec![WorkDone { id: look.id, outcome: WorkOutcome::Right }]);
+    let order = other.order(&mut [&mut leaving]);
+    other.say(order.id, WorkOutcome::Right);
+    until("it is empty and goes", || {
+        other.beat();
+        !peer.call(&segment::ListSegments {}).unwrap().iter().any(|s| s.desc.id == leaving.desc.id)
+    });
+    assert_eq!(copies(&mut peer, "k"), [other.desc.id]);
+}
+
+#[test]
 fn a_switch_that_does_not_exist_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let master = hurried(dir.path());

@@ -10,6 +10,7 @@ use perilune_state::objects::Object;
 use perilune_state::segments::{Phase, Reach, Segment};
 use perilune_state::settings::Switch;
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 /// Between two passes over the objects of a segment, in milliseconds: puts that began before it drained may end on it.
@@ -52,7 +53,9 @@ impl DiskDrop {
         let is_empty = |(id, draining): (&SegmentId, &Draining)| {
             let segment = table.get(*id)?;
             let nothing = draining.looked && draining.quiet && draining.left == 0;
-            (nothing && segment.held() == 0 && !world.outgoing.contains_key(id)).then_some(*id)
+            let free = nothing && segment.held() == 0 && !world.outgoing.contains_key(id);
+            // What ends in the middle of a pass may have been counted down twice, so what decides is what is.
+            (free && is_bare(world, *id)).then_some(*id)
         };
         self.draining.iter().find_map(is_empty)
     }
@@ -89,9 +92,11 @@ impl Job for DiskDrop {
                 }
                 continue;
             };
-            match world.idle(&found).filter(|object| object.replica_on(id).is_some()) {
-                Some(object) => return Some(step(&object, id)),
+            match world.standing(&found).filter(|object| object.replica_on(id).is_some()) {
                 None => draining.left = draining.left.saturating_sub(1),
+                Some(object) if world.idle(&object).is_some() => return Some(step(&object, id)),
+                // Another step is about it: it is still here, and the next pass sees it.
+                Some(_) => {}
             }
         }
     }
@@ -123,6 +128,16 @@ impl Job for DiskDrop {
             |(id, draining): (&SegmentId, &Draining)| JobSegment { segment: *id, status: "dropping".into(), left: draining.left, stuck: 0 };
         Look { working: !self.draining.is_empty(), segments: self.draining.iter().map(told).collect(), ..Look::default() }
     }
+}
+
+/// Whether no object has a copy there.
+fn is_bare(world: &World<'_>, id: SegmentId) -> bool {
+    let mut bare = true;
+    world.state.index.for_each(&mut |object| {
+        bare = object.replica_on(id).is_none();
+        if bare { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    });
+    bare
 }
 
 /// Where there are enough others, the copy just goes.

@@ -6,7 +6,7 @@
 use super::shard_repair::repair;
 use super::step::{End, Step, World, live};
 use super::sweep::{END, Sweep};
-use super::{FILTER_SLICE, Job, Look, PASS_MS};
+use super::{FILTER_SLICE, Job, Look, PASS_MS, RETRY_MS};
 use perilune_protocol::SegmentId;
 use perilune_protocol::rpc::job::JobSegment;
 use perilune_state::objects::Object;
@@ -97,10 +97,11 @@ impl Job for DiskRepair {
                 self.present = None;
                 return None;
             };
-            let object = world.idle(&found).filter(|object| object.replica_on(id).is_some_and(|r| !r.segment.readable()));
-            match object {
-                Some(object) => return Some(step(&object, id)),
+            match world.standing(&found).filter(|object| object.replica_on(id).is_some_and(|r| !r.segment.readable())) {
                 None => lost.left = lost.left.saturating_sub(1),
+                Some(object) if world.idle(&object).is_some() => return Some(step(&object, id)),
+                // Another step is about it: it is looked at again.
+                Some(_) => lost.due = lost.due.min(world.now + RETRY_MS),
             }
         }
     }
@@ -110,7 +111,7 @@ impl Job for DiskRepair {
         let Some(lost) = self.lost.get_mut(id) else { return };
         match end {
             End::Done | End::Moot => lost.left = lost.left.saturating_sub(1),
-            End::Bad | End::Failed => lost.due = lost.due.min(world.now + super::RETRY_MS),
+            End::Bad | End::Failed => lost.due = lost.due.min(world.now + RETRY_MS),
         }
     }
 
