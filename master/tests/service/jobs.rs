@@ -215,6 +215,38 @@ fn a_segment_does_not_go_while_another_job_is_at_what_is_on_it() {
 }
 
 #[test]
+fn a_damaged_copy_goes_and_the_object_waits_for_one_that_is_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let master = hurried(dir.path());
+    let mut peer = Peer::hello(&master);
+    let (mut near, mut away) = (Node::up(&master), Node::up(&master));
+    near.beat();
+    away.beat();
+    put_wanting_two(&mut peer, "k");
+    assert_eq!(copies(&mut peer, "k").len(), 2);
+    until("the other node is away", || {
+        near.beat();
+        copies(&mut peer, "k") == [near.desc.id]
+    });
+    peer.call(&SwitchJob { job: "vol_inspect".into(), on: true }).unwrap();
+    let look = near.order(&mut []);
+    near.ask(vec![WorkDone { id: look.id, outcome: WorkOutcome::Wrong { found: 9 } }]);
+    until("the damaged copy goes", || {
+        near.beat();
+        let counts = job(&mut peer, "vol_inspect").counts;
+        assert_eq!(counts.removed, 0, "the object was removed");
+        counts.dropped == 1
+    });
+    away.peer.register(&away.desc, true);
+    until("it is there again", || {
+        near.beat();
+        away.beat();
+        peer.call(&object::Exists { keys: vec!["k".into()] }) == Ok(vec![true])
+    });
+    assert_eq!(copies(&mut peer, "k"), [away.desc.id]);
+}
+
+#[test]
 fn a_switch_that_does_not_exist_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let master = hurried(dir.path());

@@ -7,7 +7,8 @@ use super::sweep::Passes;
 use super::{Job, Look};
 use perilune_protocol::SegmentId;
 use perilune_state::effect::RemoveReason;
-use perilune_state::objects::{Key, Object};
+use perilune_state::objects::{Key, Object, Replica};
+use perilune_state::segments::Phase;
 use perilune_state::settings::Switch;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -72,7 +73,8 @@ impl Job for VolInspect {
         };
         let key = object.key.clone();
         let next = match (step, end) {
-            (Step::Verify { segment, .. }, End::Bad) if live(&object).any(|r| r.segment.id() != *segment) => {
+            // Another copy that is only away may return, and be right.
+            (Step::Verify { segment, .. }, End::Bad) if others(&object, *segment).any(|r| r.segment.phase() != Phase::Gone) => {
                 self.lacking.insert(key.clone());
                 Some(Step::Drop { object: object.clone(), segment: *segment })
             }
@@ -101,6 +103,10 @@ impl Job for VolInspect {
     fn look(&self, _: &World<'_>, _: bool) -> Look {
         Look { at: self.passes.at(), working: self.passes.underway() || !self.later.is_empty(), ..Look::default() }
     }
+}
+
+fn others(object: &Object, than: SegmentId) -> impl Iterator<Item = &Replica> {
+    object.replicas.iter().filter(move |r| r.segment.id() != than)
 }
 
 /// The copies of an object are looked at in the order of their segments.
