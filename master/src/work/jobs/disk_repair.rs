@@ -3,7 +3,6 @@
 //! A segment is lost when its node is, or when it was unmounted. Of those that were unmounted a later leader may know nothing any more;
 //! what they left lacking is found by `shard_repair`.
 
-use super::shard_repair::repair;
 use super::step::{End, Step, World, live};
 use super::sweep::{END, Sweep};
 use super::{FILTER_SLICE, Job, Look, PASS_MS, RETRY_MS};
@@ -99,7 +98,11 @@ impl Job for DiskRepair {
             };
             match world.standing(&found).filter(|object| object.replica_on(id).is_some_and(|r| !r.segment.readable())) {
                 None => lost.left = lost.left.saturating_sub(1),
-                Some(object) if world.idle(&object).is_some() => return Some(step(&object, id)),
+                Some(object) if world.idle(&object).is_some() => match step(&object, id) {
+                    Some(step) => return Some(step),
+                    // Its last copy was lost since the slice was gathered.
+                    None => (lost.left, lost.stuck) = (lost.left.saturating_sub(1), lost.stuck + 1),
+                },
                 // Another step is about it: it is looked at again.
                 Some(_) => lost.due = lost.due.min(world.now + RETRY_MS),
             }
@@ -135,10 +138,13 @@ impl Job for DiskRepair {
     }
 }
 
-fn step(object: &Arc<Object>, lost: SegmentId) -> Step {
-    match repair(object) {
-        // The copy on this very segment is the one to replace.
-        Some(Step::Copy { object, to, .. }) => Step::Copy { object, to, drop: Some(lost) },
-        _ => Step::Drop { object: object.clone(), segment: lost },
+/// The copy on this very segment is the one to replace; it just goes where there are enough others. Of the last there may be a return.
+fn step(object: &Arc<Object>, lost: SegmentId) -> Option<Step> {
+    let object = object.clone();
+    // Counted once, since nodes come and go meanwhile.
+    match live(&object).count() {
+        0 => None,
+        few if few < usize::from(object.wanted) => Some(Step::Copy { object, to: None, drop: Some(lost) }),
+        _ => Some(Step::Drop { object, segment: lost }),
     }
 }
