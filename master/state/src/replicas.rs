@@ -16,7 +16,7 @@ use crate::apply::{Applied, State, unknown_segment};
 use crate::effect::Effect;
 use crate::objects::limbo::Why;
 use crate::objects::{KeyRef, Object, Replica};
-use crate::segments::Segment;
+use crate::segments::{Phase, Segment};
 use crate::write::{extents_max, next_window};
 use perilune_protocol::{FaultCode, ObjectKey, ReplicaPlace, SegmentId, TenantId, Tso};
 use std::sync::Arc;
@@ -104,6 +104,14 @@ impl State {
         let known = stay.iter().any(is_fresh);
         if gone.is_empty() && (known || fresh.is_none()) {
             return Applied::Done;
+        }
+        if let Some(leaves) = fresh.as_ref().filter(|r| !known && r.segment.phase() != Phase::Mounted) {
+            // Whoever empties it may have looked already. Segments leave by the log, so every member finds the same here.
+            let (segment, fault) = (leaves.segment.id(), FaultCode::SegmentNotFound);
+            if self.is_leading() {
+                self.limbo.hold(fresh.as_slice(), Why::Abandoned, now, now);
+            }
+            return Applied::Refused(fault.with(format!("{key}: segment {segment} is about to go and takes no copy")));
         }
         stay.extend(fresh.filter(|_| !known));
         let form = Arc::new(old.with_replicas(stay.into()));

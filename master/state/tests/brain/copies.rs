@@ -1,7 +1,7 @@
 //! Copies that come and go: no lease is broken, no two live things share space, and whoever replays the log agrees.
 
 use super::*;
-use perilune_protocol::{Extent, ReplicaPlace};
+use perilune_protocol::{Extent, FaultCode, ReplicaPlace};
 use perilune_state::objects::{KeyRef, Object};
 use perilune_state::replicas::{CopyRefusal, CopyRoom};
 use perilune_state::snapshot;
@@ -97,6 +97,32 @@ fn a_copy_of_what_is_gone_gives_its_room_back_and_changes_nothing() {
     leader.commit(Effect::Unmount { segment: other });
     assert!(matches!(leader.commit(State::replicas(&object, Some(&written), Some(at))), Applied::Refused(_)));
     assert!(leader.exists("k"));
+}
+
+#[test]
+fn a_segment_that_drains_takes_no_copy_that_was_begun_before() {
+    let (mut leader, _) = Leader::with_nodes(2, 16 * MIB);
+    let from = leader.put("k", MIB).replicas[0].segment;
+    let to = *leader.segments().iter().find(|id| **id != from).unwrap();
+    let found = object(&leader.state, "k").unwrap();
+    let written = room(&mut leader, MIB, to).unwrap();
+    leader.commit(Effect::Drain { segment: to, grace_ms: 60_000 });
+    let refused = leader.commit(State::replicas(&found, Some(&written), Some(from)));
+    assert!(matches!(&refused, Applied::Refused(fault) if fault.code == FaultCode::SegmentNotFound), "{refused:?}");
+    assert_eq!(leader.used(), MIB, "what was written there is free again");
+    let copies = contents(&leader.state);
+    assert_eq!(copies["k"].2.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [from], "the copy that was to go stays");
+    // What was there before it drained may be said again, and changes nothing.
+    let (mut leader, _) = Leader::with_nodes(2, 16 * MIB);
+    let from = leader.put("k", MIB).replicas[0].segment;
+    let to = *leader.segments().iter().find(|id| **id != from).unwrap();
+    let found = object(&leader.state, "k").unwrap();
+    let written = room(&mut leader, MIB, to).unwrap();
+    let moved = State::replicas(&found, Some(&written), Some(from));
+    assert_eq!(leader.commit(moved.clone()), Applied::Done);
+    leader.commit(Effect::Drain { segment: to, grace_ms: 60_000 });
+    assert_eq!(leader.commit(moved), Applied::Done);
+    assert_eq!(contents(&leader.state)["k"].2[0].0, to);
 }
 
 #[test]
