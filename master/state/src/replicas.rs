@@ -12,7 +12,7 @@
 
 use crate::MonotonicMs;
 use crate::alloc::AllocError;
-use crate::apply::{Applied, State, unknown_segment};
+use crate::apply::{Applied, Rules, State, unknown_segment};
 use crate::effect::Effect;
 use crate::objects::limbo::Why;
 use crate::objects::{KeyRef, Object, Replica};
@@ -69,9 +69,11 @@ impl State {
         Effect::Replicas { tenant, key, version, add: add.map(CopyRoom::place), drop }
     }
 
-    /// A copy that will not be. While the node may still write there (`writes`), the room waits as that of an abandoned put does.
+    /// A copy that will not be. While the node may still write there (`writes`), the room waits as that of an abandoned put does, and
+    /// from now as long as an order lasts: it may have been taken late.
     pub fn copy_give_up(&self, room: CopyRoom, writes: bool, now: MonotonicMs) {
-        let until = if writes { room.given + self.rules.put_release_ms } else { now };
+        let Rules { put_release_ms, put_discard_ms, .. } = self.rules;
+        let until = if writes { (room.given + put_release_ms).max(now + put_discard_ms) } else { now };
         self.limbo.hold(&[room.replica], Why::Abandoned, until, now);
     }
 

@@ -137,7 +137,8 @@ impl Flight {
     pub(super) fn heard(&mut self, engine: &Engine, world: &World<'_>, ended: Ended) -> Next {
         let Some(known) = self.step.object().cloned() else { return Next::Over(End::Moot, String::new()) };
         let key = known.key.to_object_key();
-        let writes = ended == Ended::Silence { taken: true };
+        // A node that failed may have given up a transfer that is still on its way.
+        let writes = matches!(ended, Ended::Silence { taken: true } | Ended::Said(WorkOutcome::Failed(_)));
         let Some(object) = world.standing(&known) else { return self.give_up(world, writes, End::Moot, String::new()) };
         match (&self.step, ended) {
             (Step::Verify { .. }, Ended::Said(WorkOutcome::Right)) => Next::Over(End::Done, String::new()),
@@ -163,7 +164,7 @@ impl Flight {
                 self.fetch(engine, world, &object)
             }
             (_, Ended::Said(WorkOutcome::Unread(why) | WorkOutcome::Failed(why))) => {
-                self.give_up(world, false, End::Failed, format!("{key}: {why}"))
+                self.give_up(world, writes, End::Failed, format!("{key}: {why}"))
             }
             (_, Ended::Silence { .. }) => {
                 self.give_up(world, writes, End::Failed, format!("{key}: the node that was to work on it is silent"))

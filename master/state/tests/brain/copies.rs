@@ -89,6 +89,13 @@ fn a_copy_of_what_is_gone_gives_its_room_back_and_changes_nothing() {
     assert_eq!(leader.used(), 2 * MIB, "leftovers stay while nobody is to clear them away");
     leader.state.limbo.sweep(leader.now + RULES.put_release_ms, true);
     assert_eq!(leader.used(), MIB);
+    let late = room(&mut leader, MIB, to).unwrap();
+    leader.now += RULES.put_release_ms;
+    leader.state.copy_give_up(late, true, leader.now);
+    leader.state.limbo.sweep(leader.now + RULES.put_discard_ms - 1, true);
+    assert_eq!(leader.used(), 2 * MIB, "an order that was taken just now");
+    leader.state.limbo.sweep(leader.now + RULES.put_discard_ms, true);
+    assert_eq!(leader.used(), MIB);
     // To a segment that went meanwhile: the copy that is to go stays.
     let object = object(&leader.state, "k").unwrap();
     let at = object.replicas[0].segment.id();
