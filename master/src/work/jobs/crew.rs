@@ -142,13 +142,15 @@ impl<'a> Crew<'a> {
         while self.posts[nth].on && self.posts[nth].under_way < UNDER_WAY_MAX && self.proposed.len() < LOGGED_MAX {
             let now = self.engine.now();
             let world = World { state: self.engine.state(), now, outgoing: &self.outgoing, busy: &self.busy };
-            if !self.pace.is_due(now, rate) && !self.posts[nth].job.hurries(&world, rate) {
+            let (due, hurries) = (self.pace.is_due(now, rate), self.posts[nth].job.hurries(&world, rate));
+            if !due && !hurries {
                 return;
             }
             let Some(step) = self.posts[nth].job.next(&world) else { return };
             let mut flight = Flight::new(nth, step);
             let next = flight.begin(self.engine, &world, self.handle);
-            if let Next::Order(_) = next {
+            // What is in a hurry comes on top of the pace, which is left to the others.
+            if matches!(next, Next::Order(_)) && !hurries {
                 self.pace.spend(flight.cost());
             }
             self.busy.extend(flight.step.object().map(|object| object.key.clone()));

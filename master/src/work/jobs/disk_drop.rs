@@ -3,7 +3,7 @@
 
 use super::step::{End, Step, World, lasting};
 use super::sweep::Sweep;
-use super::{FILTER_SLICE, Job, Look};
+use super::{FILTER_SLICE, Job, Look, RETRY_MS};
 use perilune_protocol::SegmentId;
 use perilune_protocol::rpc::job::JobSegment;
 use perilune_state::objects::Object;
@@ -101,16 +101,17 @@ impl Job for DiskDrop {
         }
     }
 
-    fn ended(&mut self, step: &Step, end: &End, _: &World<'_>) {
+    fn ended(&mut self, step: &Step, end: &End, world: &World<'_>) {
         let (Step::Copy { drop: Some(id), .. } | Step::Drop { segment: id, .. }) = step else { return };
-        if let Some(draining) = self.draining.get_mut(id)
-            && matches!(end, End::Done | End::Moot)
-        {
-            draining.left = draining.left.saturating_sub(1);
-            // Then it is found empty the sooner.
-            if draining.left == 0 {
-                draining.due = 0;
-            }
+        let Some(draining) = self.draining.get_mut(id) else { return };
+        if matches!(end, End::Bad | End::Failed) {
+            draining.due = draining.due.max(world.now + RETRY_MS);
+            return;
+        }
+        draining.left = draining.left.saturating_sub(1);
+        // Then it is found empty the sooner.
+        if draining.left == 0 {
+            draining.due = 0;
         }
     }
 
