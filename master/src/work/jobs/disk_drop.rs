@@ -70,7 +70,9 @@ impl Job for DiskDrop {
         loop {
             if self.present.is_none() {
                 self.notice(world);
-                let (id, draining) = self.draining.iter_mut().find(|(_, draining)| draining.due <= world.now)?;
+                // The one that waits longest, so that none waits for ever.
+                let due = self.draining.iter_mut().filter(|(_, draining)| draining.due <= world.now);
+                let (id, draining) = due.min_by_key(|(_, draining)| draining.due)?;
                 let quiet = !world.state.puts.any_on(*id);
                 *draining = Draining { due: world.now + AGAIN_MS, quiet, ..Draining::default() };
                 self.present = Some((*id, Sweep::from(0, FILTER_SLICE)));

@@ -58,7 +58,8 @@ impl DiskRepair {
     }
 
     fn begin(&mut self, now: u64) -> Option<()> {
-        let (id, lost) = self.lost.iter_mut().find(|(_, lost)| lost.due <= now)?;
+        // The one that waits longest, so that none waits for ever.
+        let (id, lost) = self.lost.iter_mut().filter(|(_, lost)| lost.due <= now).min_by_key(|(_, lost)| lost.due)?;
         *lost = Lost { due: now + PASS_MS, gone: lost.gone, ..Lost::default() };
         self.present = Some((*id, Sweep::from(0, FILTER_SLICE)));
         Some(())
