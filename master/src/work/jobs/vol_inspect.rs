@@ -4,7 +4,7 @@
 use super::shard_repair::repair;
 use super::step::{End, Step, World, live};
 use super::sweep::Passes;
-use super::{Job, Look};
+use super::{Job, Look, PASS_MS};
 use perilune_protocol::SegmentId;
 use perilune_state::effect::RemoveReason;
 use perilune_state::objects::{Key, Object, Replica};
@@ -24,8 +24,8 @@ pub(super) struct VolInspect {
     again: Vec<Step>,
     /// Those of them that lost a bad copy.
     lacking: HashSet<Key>,
-    /// Objects that another job was at when their turn came: looked at in the end.
-    later: Vec<Arc<Object>>,
+    /// Objects that another job was at when their turn came, or whose lost copy could not be made anew: looked at in the end, from when.
+    later: Vec<(u64, Arc<Object>)>,
 }
 
 impl VolInspect {
@@ -43,7 +43,7 @@ impl Job for VolInspect {
         loop {
             if let Some(step) = self.again.pop() {
                 match step.object() {
-                    Some(object) if world.idle(object).is_none() => self.later.push(object.clone()),
+                    Some(object) if world.idle(object).is_none() => self.later.push((0, object.clone())),
                     _ => return Some(step),
                 }
                 continue;
@@ -54,13 +54,20 @@ impl Job for VolInspect {
             if let Some(found) = self.passes.next(world.state, |object| object.readable()) {
                 match world.idle(&found) {
                     Some(object) => self.again.extend(verify_after(&object, None)),
-                    None => self.later.push(found),
+                    None => self.later.push((0, found)),
                 }
                 continue;
             }
-            self.later.retain(|object| world.standing(object).is_some());
-            let nth = self.later.iter().position(|object| world.idle(object).is_some())?;
-            let object = world.idle(&self.later.swap_remove(nth));
+            let lacking = &mut self.lacking;
+            self.later.retain(|(_, object)| {
+                let stands = world.standing(object).is_some();
+                if !stands {
+                    lacking.remove(&object.key);
+                }
+                stands
+            });
+            let nth = self.later.iter().position(|(due, object)| *due <= world.now && world.idle(object).is_some())?;
+            let object = world.idle(&self.later.swap_remove(nth).1);
             self.again.extend(object.and_then(|object| verify_after(&object, None)));
         }
     }
@@ -83,14 +90,21 @@ impl Job for VolInspect {
                 self.lacking.remove(&key);
                 Some(Step::Remove { object: object.clone(), reason: RemoveReason::Damaged })
             }
+            // It may be that no segment has room, or that none of the copies left is right: another look tells.
+            (Step::Drop { .. }, End::Failed) | (Step::Copy { .. }, End::Bad) => None,
             // The others first: what is made anew is to be made from a good one.
             (Step::Verify { segment, .. } | Step::Drop { segment, .. }, _) => verify_after(&object, Some(*segment)),
             _ => None,
         };
-        let lacking = *end != End::Failed && self.lacking.contains(&key);
-        let next = next.or_else(|| if lacking { repair(&object) } else { None });
-        if next.is_none() {
-            self.lacking.remove(&key);
+        if next.is_none() && self.lacking.contains(&key) {
+            if *end == End::Failed || matches!((step, end), (Step::Copy { .. }, End::Bad)) {
+                self.later.push((world.now + PASS_MS, object));
+                return;
+            }
+            match repair(&object) {
+                Some(copy) => self.again.push(copy),
+                None => drop(self.lacking.remove(&key)),
+            }
         }
         self.again.extend(next);
     }
