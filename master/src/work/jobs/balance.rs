@@ -63,12 +63,15 @@ impl Job for Balance {
         self.found.remove(&fullest.id());
         if fresh && world.outgoing.is_empty() {
             self.rest(world, PASS_MS, "no object of the fullest segment can move to one that is less full".into());
+        } else if fresh {
+            // What is under way tells first: looking again means looking at every object.
+            self.due = world.now + RETRY_MS;
         }
         None
     }
 
     fn ended(&mut self, _: &Step, end: &End, world: &World<'_>) {
-        if matches!(end, End::Bad | End::Failed) {
+        if matches!(end, End::Bad | End::Full | End::Failed) {
             self.due = self.due.max(world.now + RETRY_MS);
         }
     }

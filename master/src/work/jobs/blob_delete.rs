@@ -8,16 +8,19 @@ use perilune_state::effect::RemoveReason;
 use perilune_state::objects::Object;
 use perilune_state::segments::Phase;
 use perilune_state::settings::Switch;
+use std::sync::Arc;
 
 pub(super) struct BlobDelete {
     passes: Passes,
     /// How many segments had gone when the last pass began; none yet.
     unmounts: Option<u64>,
+    /// Objects that another job was at when their turn came: looked at in the end.
+    later: Vec<Arc<Object>>,
 }
 
 impl BlobDelete {
     pub(super) fn new() -> Self {
-        Self { passes: Passes::new(0, FILTER_SLICE, u64::MAX / 2), unmounts: None }
+        Self { passes: Passes::new(0, FILTER_SLICE, u64::MAX / 2), unmounts: None, later: Vec::new() }
     }
 }
 
@@ -34,8 +37,18 @@ impl Job for BlobDelete {
             self.passes.begin(world.state, world.now);
         }
         loop {
-            let found = self.passes.next(world.state, |object| object.replicas.is_empty() || is_gone(object).is_some())?;
-            let Some(object) = world.idle(&found) else { continue };
+            let found = match self.passes.next(world.state, |object| object.replicas.is_empty() || is_gone(object).is_some()) {
+                Some(found) => found,
+                None => {
+                    self.later.retain(|object| world.standing(object).is_some());
+                    let nth = self.later.iter().position(|object| world.idle(object).is_some())?;
+                    self.later.swap_remove(nth)
+                }
+            };
+            let Some(object) = world.idle(&found) else {
+                self.later.push(found);
+                continue;
+            };
             match is_gone(&object) {
                 _ if object.replicas.iter().all(|r| r.segment.phase() == Phase::Gone) => {
                     return Some(Step::Remove { object, reason: RemoveReason::Orphaned });

@@ -294,6 +294,6 @@ fn count(post: &mut Post, step: &Step, end: &End) {
         }
         (Step::Remove { .. }, End::Done) => counts.removed += 1,
         (Step::Unmount(_), End::Done) => {}
-        (_, End::Bad | End::Failed) => counts.failed += 1,
+        (_, End::Bad | End::Full | End::Failed) => counts.failed += 1,
     }
 }

@@ -106,7 +106,7 @@ impl Job for DiskDrop {
     fn ended(&mut self, step: &Step, end: &End, world: &World<'_>) {
         let (Step::Copy { drop: Some(id), .. } | Step::Drop { segment: id, .. }) = step else { return };
         let Some(draining) = self.draining.get_mut(id) else { return };
-        if matches!(end, End::Bad | End::Failed) {
+        if matches!(end, End::Bad | End::Full | End::Failed) {
             draining.due = draining.due.max(world.now + RETRY_MS);
             return;
         }

@@ -115,7 +115,7 @@ impl Job for DiskRepair {
         let Some(lost) = self.lost.get_mut(id) else { return };
         match end {
             End::Done | End::Moot => lost.left = lost.left.saturating_sub(1),
-            End::Bad | End::Failed => lost.due = lost.due.min(world.now + RETRY_MS),
+            End::Bad | End::Full | End::Failed => lost.due = lost.due.min(world.now + RETRY_MS),
         }
     }
 

@@ -62,7 +62,7 @@ impl Flight {
         match self.step.clone() {
             Step::Copy { object, to, drop } => self
                 .find_room(engine, world, &object, to, drop)
-                .unwrap_or_else(|why| Next::Over(End::Failed, format!("{}: {why}", object.key.to_object_key()))),
+                .unwrap_or_else(|why| Next::Over(End::Full, format!("{}: {why}", object.key.to_object_key()))),
             Step::Verify { object, segment } => match object.replica_on(segment) {
                 Some(replica) => Next::Order(put(engine, world, &object, place(replica), &replica.segment, None)),
                 None => Next::Over(End::Moot, String::new()),

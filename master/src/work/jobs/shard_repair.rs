@@ -38,7 +38,8 @@ impl Job for ShardRepair {
         let Step::Copy { object, .. } = step else { return };
         match end {
             End::Done => self.again.extend(world.standing(object).and_then(|object| repair(&object))),
-            End::Moot => {}
+            // What no segment takes is tried again when a segment comes or changes, or with the next pass.
+            End::Moot | End::Full => {}
             End::Bad | End::Failed => self.passes.due_at(world.now + super::RETRY_MS),
         }
     }

@@ -54,7 +54,9 @@ pub(super) enum End {
     Moot,
     /// The copy that was looked at is not what was put.
     Bad,
-    /// It is not done.
+    /// It is not done: no segment takes the copy.
+    Full,
+    /// It is not done, for another reason.
     Failed,
 }
 

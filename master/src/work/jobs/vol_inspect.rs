@@ -97,7 +97,7 @@ impl Job for VolInspect {
             _ => None,
         };
         if next.is_none() && self.lacking.contains(&key) {
-            if *end == End::Failed || matches!((step, end), (Step::Copy { .. }, End::Bad)) {
+            if matches!((step, end), (_, End::Full | End::Failed) | (Step::Copy { .. }, End::Bad)) {
                 self.later.push((world.now + PASS_MS, object));
                 return;
             }
