@@ -98,11 +98,13 @@ impl Board {
         orders
     }
 
-    /// A node says what came of orders. One that is not open any more is ignored: it is from another reign, or was given up.
-    pub(crate) fn say(&self, done: Vec<WorkDone>) {
+    /// A node says what came of orders. One that is not open any more is ignored: it is from another reign, or was given up; so is one
+    /// that another node was to carry out.
+    pub(crate) fn say(&self, node: NodeId, done: Vec<WorkDone>) {
         let mut inner = self.lock();
         for WorkDone { id, outcome } in done {
-            if inner.open.remove(&id).is_some() {
+            if inner.open.get(&id).is_some_and(|open| open.node == node) {
+                inner.open.remove(&id);
                 inner.done.push((id, Ended::Said(outcome)));
             }
         }
@@ -142,13 +144,15 @@ mod tests {
         assert_eq!(board.take(other, 9, 0), vec![]);
         assert_eq!(board.take(node, 2, 10).iter().map(|o| o.id).collect::<Vec<_>>(), [a, b]);
         let right = |id| WorkDone { id, outcome: WorkOutcome::Right };
-        board.say(vec![right(a), right(a), right(99)]);
+        board.say(other, vec![right(a)]);
+        assert_eq!(board.ended(49, |_| false), vec![], "it is not for others to say");
+        board.say(node, vec![right(a), right(a), right(99)]);
         assert_eq!(board.ended(49, |_| false), vec![(a, Ended::Said(WorkOutcome::Right))]);
         assert_eq!(board.ended(50, |_| false), vec![(c, Ended::Silence { taken: false })]);
         assert_eq!(board.take(node, 9, 50), vec![], "what was given up is not handed out");
         assert_eq!(board.ended(110 + LATE_MS - 1, |_| false), vec![]);
         assert_eq!(board.ended(110 + LATE_MS, |_| false), vec![(b, Ended::Silence { taken: true })]);
-        board.say(vec![right(b)]);
+        board.say(node, vec![right(b)]);
         assert_eq!(board.ended(9999, |_| false), vec![], "too late");
         let d = board.put(node, order(), u64::MAX);
         assert_eq!(board.ended(0, |n| n == node), vec![(d, Ended::Silence { taken: false })]);

@@ -120,7 +120,7 @@ impl Engine {
     pub(crate) async fn take_work(&self, question: TakeWork) -> Vec<WorkOrder> {
         let jobs = &self.reign.jobs;
         if !question.done.is_empty() {
-            jobs.board.say(question.done);
+            jobs.board.say(question.node, question.done);
             jobs.bell.ring();
         }
         let until = tokio::time::Instant::now() + Duration::from_millis(question.wait_ms).min(WAIT_MAX);
