@@ -9,16 +9,15 @@ use perilune_protocol::rpc::work::{TakeWork, WorkDone, WorkOrder, WorkOutcome};
 use perilune_protocol::{Checksum, Extent, FaultCode, Outcome, SegmentDesc, SegmentId};
 use perilune_transfer_engine::{Engine, Job, Segment};
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 use tracing::{debug, warn};
 
-/// Orders that are worked on at the same time; each has a buffer of [`PIECE_BYTES`].
+/// Orders that a node has at a time, so that none waits here while its time runs; each has a buffer of [`PIECE_BYTES`].
 const HANDS: usize = 4;
-/// Orders that a node has at a time.
-const ORDERS_MAX: usize = 32;
 /// Bytes moved and compared at a time.
 const PIECE_BYTES: u64 = 4 << 20;
 /// One piece takes no longer, so that a peer that was stopped does not hold up the others, nor this node's end.
@@ -34,6 +33,7 @@ const PAUSE_UNKNOWN: Duration = Duration::from_secs(30);
 /// The threads that work. Stops them when dropped; what they are at is then left unfinished.
 pub(super) struct Work {
     stop: Option<Sender<()>>,
+    stopping: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -44,9 +44,11 @@ impl Work {
         let (give, given) = channel::<(WorkOrder, Instant)>();
         let (tell, told) = channel();
         let given = Arc::new(Mutex::new(given));
+        let stopping = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::new();
         for _ in 0..HANDS {
-            let hand = Hand { engine: engine.clone(), lending: Arc::clone(lending), reached: HashMap::new(), buffer: Vec::new() };
+            let (engine, lending, stopping) = (engine.clone(), Arc::clone(lending), Arc::clone(&stopping));
+            let hand = Hand { engine, lending, stopping, reached: HashMap::new(), buffer: Vec::new() };
             let (given, tell) = (Arc::clone(&given), tell.clone());
             let run = move || hand.run(&given, &tell);
             threads.push(Builder::new().name("work".into()).spawn(run).map_err(failed)?);
@@ -55,13 +57,14 @@ impl Work {
         let lending = Arc::clone(lending);
         let ask = move || Asker { master, lending, give, told, stopped, under_way: 0 }.run();
         threads.push(Builder::new().name("take-work".into()).spawn(ask).map_err(failed)?);
-        Ok(Self { stop: Some(stop), threads })
+        Ok(Self { stop: Some(stop), stopping, threads })
     }
 }
 
 impl Work {
     /// Tells the threads to end, and does not wait for it.
     pub(super) fn stop(&mut self) {
+        self.stopping.store(true, Ordering::Relaxed);
         self.stop = None;
     }
 }
@@ -102,7 +105,7 @@ impl Asker {
             done.extend(self.told.try_iter());
             self.under_way -= done.len().min(self.under_way);
             let asked = Instant::now();
-            let room = u32::try_from(ORDERS_MAX - self.under_way.min(ORDERS_MAX)).unwrap_or(0);
+            let room = u32::try_from(HANDS - self.under_way.min(HANDS)).unwrap_or(0);
             let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(0);
             let question = TakeWork { node: self.lending.node(), done: std::mem::take(&mut done), room, wait_ms };
             // Not given up sooner, as other questions are: orders in an answer that is not waited for would be lost.
@@ -138,6 +141,8 @@ impl Asker {
 struct Hand {
     engine: Engine,
     lending: Arc<Lending>,
+    /// No piece is begun any more. Relaxed: one more does no harm.
+    stopping: Arc<AtomicBool>,
     /// Segments as they were reached last.
     reached: HashMap<SegmentId, (SegmentDesc, Segment)>,
     buffer: Vec<u8>,
@@ -206,6 +211,9 @@ impl Hand {
         until: Instant,
         job: impl FnOnce(&Segment, &'a mut [u8]) -> Job<'a>,
     ) -> Result<(), String> {
+        if self.stopping.load(Ordering::Relaxed) {
+            return Err("this node stops".into());
+        }
         let left = until.saturating_duration_since(Instant::now()).min(PIECE_PATIENCE);
         if left.is_zero() {
             return Err("the time for it is over".into());
