@@ -1,5 +1,5 @@
 //! `vol_inspect`: every copy of every object is compared with its checksum by the node that holds it. A bad one goes and is made anew
-//! from a good one; an object of which no good one is left is removed, since it could not be read anyway.
+//! from a good one; an object of which no good one is left, nor one that may return, is removed: it could not be read anyway.
 
 use super::shard_repair::repair;
 use super::step::{End, Step, World, live};
