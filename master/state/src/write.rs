@@ -287,10 +287,10 @@ pub(crate) fn extents_max(size: u64) -> usize {
     if size < SMALL_BYTES { EXTENTS_SMALL } else { EXTENTS_LARGE }
 }
 
-/// Windows grow by a 64th of the segment: few log entries, little to quarantine after a crash. By 4 MiB at least, since the
-/// space rounds them down to frames of up to 2 MiB and each must get further than the last.
+/// Windows grow by a 4096th of the segment: few log entries, and little to quarantine for each new leader, which begins a window of its own.
+/// By 4 MiB at least, since the space rounds them down to frames of up to 2 MiB and each must get further than the last.
 pub(crate) fn next_window(segment: &Segment, size: u64) -> u64 {
     let capacity = segment.desc().size;
-    let step = (capacity / 64).max(4 << 20).max(2 * size);
+    let step = (capacity / 4096).max(4 << 20).max(2 * size);
     segment.space().limit().saturating_add(step).min(capacity)
 }
