@@ -109,8 +109,8 @@ pub fn run(options: &Options) -> Result<Figures, Trouble> {
     group.leader()?;
     let copies = options.nodes.clamp(1, 2);
     let room = (options.objects * options.size.next_multiple_of(4096) * copies / options.nodes) as u64;
-    // Replaced values hold their space until leases on them have ended, and each leader begins windows of its own: room for a thousand.
-    let segment = (room * 4).next_multiple_of(4096).max(8 << 30);
+    // Replaced values hold their space until leases on them have ended, and each leader begins windows of its own: room for some hundred of them.
+    let segment = (room * 4).next_multiple_of(4096).max(2 << 30);
     let mut nodes = Nodes::start(&options.program, &options.dir, &group.addresses(), options.nodes, segment)?;
     let ledger = Arc::new(Ledger::new(options.objects, options.size, options.seed));
     let asker = load::Asker::connect(options, &group.addresses(), copies)?;

@@ -11,9 +11,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The first pause between two attempts; doubled up to [`PAUSE_MAX`].
+/// The first pause between two attempts; doubled up to [`PAUSE_MAX`], which is what a caller may come late to a new leader.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
-const PAUSE_MAX: Duration = Duration::from_millis(500);
+const PAUSE_MAX: Duration = Duration::from_millis(100);
 /// One attempt at connecting and saying hello takes no longer; where there are several masters no longer than [`SILENCE`], so that the next
 /// one of the list gets its turn.
 const ATTEMPT_MAX: Duration = Duration::from_secs(2);
