@@ -68,7 +68,8 @@ pub(crate) fn write_all(core: &Core, writes: &mut [Write<'_>], config: &PutConfi
     }
     let limits = Limits { items: PLACES_PER_QUESTION, weight: RUN_BYTES };
     let pieces = batch::pieces(writes.iter().map(|w| w.value.len() as u64 + batch::weight(w.key)), limits);
-    for piece in pieces.into_iter().flat_map(|piece| one_of_each(writes, piece)).collect::<Vec<_>>() {
+    let pieces: Vec<_> = pieces.into_iter().flat_map(|piece| one_of_each(writes, piece)).collect();
+    for piece in pieces {
         let deadline = core.deadline();
         let writer = WriterId::random();
         loop {

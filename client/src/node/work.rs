@@ -59,9 +59,7 @@ impl Work {
         threads.push(Builder::new().name("take-work".into()).spawn(ask).map_err(failed)?);
         Ok(Self { stop: Some(stop), stopping, threads })
     }
-}
 
-impl Work {
     /// Tells the threads to end, and does not wait for it.
     pub(super) fn stop(&mut self) {
         self.stopping.store(true, Ordering::Relaxed);
@@ -108,8 +106,7 @@ impl Asker {
             let room = u32::try_from(HANDS - self.under_way.min(HANDS)).unwrap_or(0);
             let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(0);
             let question = TakeWork { node: self.lending.node(), done: std::mem::take(&mut done), room, wait_ms };
-            // Not given up sooner, as other questions are: orders in an answer that is not waited for would be lost.
-            let pause = match self.master.call_by(false, asked + ASK, |link, _| link.call(&question, asked + ASK)).0 {
+            let pause = match self.master.call(&question, asked + ASK) {
                 Ok(orders) => {
                     unheard = false;
                     self.under_way += orders.len();

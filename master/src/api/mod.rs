@@ -41,7 +41,7 @@ fn faces<F: Face>(app: &App) -> Router<App> {
     routes.merge(lookups).route_layer(middleware::from_fn_with_state(app.clone(), forward::forwarded::<F>))
 }
 
-/// What everybody may ask: whoever watches over processes has no token, and learns nothing else.
+/// What everybody may ask: whoever watches over processes has no token, and learns whether this one serves, and why not.
 const OPEN: &str = "/health";
 
 /// Lets in who may come in.

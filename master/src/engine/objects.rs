@@ -61,9 +61,9 @@ impl Engine {
             Err(fault) => return question.puts.iter().map(|_| Err(fault.clone())).collect(),
         };
         let mut grants = Vec::with_capacity(question.puts.len());
-        let mut named = HashSet::with_capacity(question.puts.len());
+        let mut named = HashSet::new();
         for (i, (key, size)) in question.puts.iter().enumerate() {
-            if !named.insert(key) {
+            if question.puts.len() > 1 && !named.insert(key) {
                 // By one writer it would be given the room of the first.
                 grants.push(Err(
                     FaultCode::InvalidParams.with(format!("{key} is named twice in one question: put one value after the other"))

@@ -107,7 +107,8 @@ async fn exchange(
                 Ok(_) => {}
                 Err(e) => return Err(e.to_string()),
             },
-            () = tokio::time::sleep_until(patience), if stranger => return Err("no token was presented in time".into()),
+            // Made when it is polled: the others of a select are made each time, wanted or not.
+            () = async { tokio::time::sleep_until(patience).await }, if stranger => return Err("no token was presented in time".into()),
             Some((asked, frame)) = answering.next(), if !answering.is_empty() => {
                 in_flight -= asked;
                 output.extend_from_slice(&frame);

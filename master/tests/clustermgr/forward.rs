@@ -1,7 +1,8 @@
 //! Requests that are sent on to a leader that is not there any more.
 
-use crate::group::{Group, said, wait};
+use crate::group::{Group, said};
 use crate::http;
+use crate::wait::wait;
 use perilune_master::MasterConfig;
 use serde_json::json;
 use std::net::TcpListener;

@@ -1,27 +1,15 @@
 //! Masters in one process, over real connections, on addresses of their own.
 
 use crate::http::{self, Reply};
+use crate::wait::wait;
 use perilune_master::log::Member;
 use perilune_master::{Master, MasterConfig};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use uuid::Uuid;
-
-/// Polls until it holds; a minute is for a machine that does ten other things.
-pub(crate) fn wait<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let give_up = Instant::now() + Duration::from_secs(60);
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(Instant::now() < give_up, "never came: {what}");
-        std::thread::park_timeout(Duration::from_millis(2));
-    }
-}
 
 pub(crate) struct Group {
     ip: Ipv4Addr,

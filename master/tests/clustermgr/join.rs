@@ -1,6 +1,7 @@
 //! Masters that join a running group, and those that must not.
 
-use crate::group::{Group, said, wait};
+use crate::group::{Group, said};
+use crate::wait::wait;
 use perilune_master::{Master, MasterConfig};
 use serde_json::{Value, json};
 use std::fs;

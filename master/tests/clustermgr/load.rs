@@ -1,6 +1,7 @@
 //! Settings are set at every master while the lead goes around and masters restart: what was acknowledged is there.
 
-use crate::group::{Group, wait};
+use crate::group::Group;
+use crate::wait::wait;
 use serde_json::json;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

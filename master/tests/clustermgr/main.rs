@@ -10,4 +10,6 @@ mod load;
 mod page;
 mod restore;
 mod steer;
+#[path = "../wait/mod.rs"]
+mod wait;
 mod words;

@@ -1,7 +1,8 @@
 //! The page of seed 004: each of its calls, with its own bodies, on a group of one and a group of three.
 
-use crate::group::{Group, said, wait};
+use crate::group::{Group, said};
 use crate::http;
+use crate::wait::wait;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 

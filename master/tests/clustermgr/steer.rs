@@ -1,7 +1,8 @@
 //! Who the masters are, and who leads: each row of the table of members and leadership, and its effect.
 
-use crate::group::{Group, said, wait};
+use crate::group::{Group, said};
 use crate::http;
+use crate::wait::wait;
 use perilune_master::MasterConfig;
 use serde_json::json;
 use std::io::Write;

@@ -133,7 +133,7 @@ fn segments_are_disks_and_store_nodes_are_services() {
     assert_eq!(group.get(leader, "/stat").json()["volume_stat"]["active_volume"], 1);
     // Whoever follows sees the same, from the log.
     for id in 1..=3 {
-        crate::group::wait("the others to have it", || (space(id)["used_space"] == json!(used)).then_some(()));
+        crate::wait::wait("the others to have it", || (space(id)["used_space"] == json!(used)).then_some(()));
         assert_eq!(space(id)["disk_stat_infos"][0]["total_free_chunk"], stat["disk_stat_infos"][0]["total_free_chunk"]);
         assert_eq!(group.get(id, "/service/list").json()["nodes"].as_array().unwrap().len(), 2);
     }

@@ -2,12 +2,12 @@
 
 use crate::machine::Table;
 use crate::net::Net;
+use crate::wait::wait;
 use perilune_master::log::{Log, LogConfig, Member, Members, Role, Standing};
 use perilune_protocol::FaultCode;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use uuid::Uuid;
 
@@ -29,18 +29,6 @@ pub(crate) struct Cluster {
     /// Effects that surely were not stored.
     pub(crate) refused: BTreeSet<String>,
     next: u64,
-}
-
-/// Polls until it holds; a minute is for a machine that does ten other things.
-pub(crate) fn wait<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let give_up = Instant::now() + Duration::from_secs(60);
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(Instant::now() < give_up, "never came: {what}");
-        std::thread::park_timeout(Duration::from_millis(1));
-    }
 }
 
 impl Cluster {

@@ -1,7 +1,8 @@
 //! Three members over real connections: they elect, replicate, and lose nothing when the leader goes.
 
-use crate::cluster::{Cluster, Draw, wait};
+use crate::cluster::{Cluster, Draw};
 use crate::machine::{Table, config};
+use crate::wait::wait;
 use perilune_master::log::{EFFECT_BYTES_MAX, Log, LogConfig, LogError, Role};
 use perilune_protocol::FaultCode;
 use perilune_protocol::access::Token;

@@ -1,6 +1,7 @@
 //! A group changes: members come, catch up, vote, lead, and go.
 
-use crate::cluster::{Cluster, member, wait};
+use crate::cluster::{Cluster, member};
+use crate::wait::wait;
 use perilune_master::log::{Change, LogConfig, Member, Members, Role, Seat};
 use perilune_protocol::FaultCode;
 

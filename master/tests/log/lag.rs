@@ -1,7 +1,8 @@
 //! Members that lag: they catch up by a snapshot, whatever happens to it on the way; and those that lost entries.
 
-use crate::cluster::{Cluster, wait};
+use crate::cluster::Cluster;
 use crate::old::copy;
+use crate::wait::wait;
 use perilune_master::log::{Feed, LogConfig};
 use std::path::Path;
 

@@ -14,3 +14,5 @@ mod order;
 mod processes;
 mod reading;
 mod snapshots;
+#[path = "../wait/mod.rs"]
+mod wait;

@@ -1,8 +1,9 @@
 //! Members in processes of their own: kill -9 and SIGSTOP of whoever leads, under load.
 
-use crate::cluster::{Draw, member, wait};
+use crate::cluster::{Draw, member};
 use crate::machine::{Table, config};
 use crate::net::Net;
+use crate::wait::wait;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use perilune_master::log::{Log, LogConfig, Member, Members, Role};

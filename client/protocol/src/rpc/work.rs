@@ -19,7 +19,8 @@ pub struct TakeWork {
     /// Milliseconds.
     pub wait_ms: u64,
 }
-call!(TakeWork = 50 "take_work" -> Vec<WorkOrder>);
+// What is not waited for would be lost with the orders in it.
+call!(TakeWork = 50 "take_work" -> Vec<WorkOrder>, LONG);
 
 /// Something to do to one copy of a value.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
