@@ -8,7 +8,7 @@ use crate::report::{Latency, Origin, Percentiles, Table, median, range};
 use crate::rivals::Trouble;
 use indicatif::ProgressBar;
 use perilune_protocol::{ByteSize, Extent};
-use perilune_state::alloc::{AllocError, FrameSpace, Space};
+use perilune_state::alloc::{AllocError, FrameRun, FrameSpace, Space};
 use serde::Serialize;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
@@ -96,7 +96,7 @@ pub fn run(options: &Options) -> Result<Figures, Trouble> {
 
 fn space(bytes: u64) -> FrameSpace {
     let space = FrameSpace::new(bytes);
-    space.raise_limit(u64::MAX);
+    space.open(&[FrameRun { first: 0, count: u32::MAX }]);
     space
 }
 
@@ -135,6 +135,7 @@ impl<'a> Held<'a> {
         }
         let chosen = (self.random.bits() % self.values.len() as u64) as usize;
         let (len, extents) = self.values.swap_remove(chosen);
+        self.space.settle(&extents);
         self.space.release(&extents);
         self.live -= len;
         true

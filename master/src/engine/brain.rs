@@ -124,6 +124,6 @@ impl Machine for Brain {
             // A reign that has ended may still look at its own.
             *known = Known { state: Arc::new(State::new(self.rules)), used: false };
         }
-        snapshot::read(&known.state, from)
+        snapshot::read(&known.state, from, self.clock.now())
     }
 }

@@ -20,7 +20,7 @@ const LIST_BYTES: usize = 32 << 20;
 const LIST_ITEM_BYTES: usize = 16;
 /// Removals proposed at once, so that a removal of everything never holds the log for long.
 const REMOVE_STEP: usize = 512;
-/// How many larger windows a put asks for: one or two per segment it is placed on, so it never needs so many.
+/// How many wider windows a put asks for: one or two per segment it is placed on, so it never needs so many.
 const WINDOW_TRIES: usize = 1024;
 /// How long a repeated end waits for the first one's commit.
 const ENDING_PATIENCE: Duration = Duration::from_secs(5);
@@ -90,15 +90,14 @@ impl Engine {
                     return Ok(grant);
                 }
                 Err(PutRefusal::Fault(fault)) => return Err(fault),
-                Err(PutRefusal::NeedWindow { segment, limit }) => {
+                Err(PutRefusal::NeedWindow(effect)) => {
                     tries += 1;
                     if tries > WINDOW_TRIES {
-                        let fault =
-                            FaultCode::Internal.with(format!("{key}: {WINDOW_TRIES} larger windows gave no room; this is a defect"));
+                        let fault = FaultCode::Internal.with(format!("{key}: {WINDOW_TRIES} wider windows gave no room; this is a defect"));
                         return Err(fault);
                     }
                     // A segment that went meanwhile is no longer a candidate on the next try.
-                    let _ = self.commit(&Effect::Window { segment, limit }).await.map_err(|e| tracing::debug!("{e}"));
+                    let _ = self.commit(&effect).await.map_err(|e| tracing::debug!("{e}"));
                 }
                 Err(PutRefusal::NeedNode(fault)) => {
                     if tokio::time::timeout_at(patience, heard.changed()).await.is_err() {

@@ -401,6 +401,7 @@ fn reign(world: &Rc<World>, id: u64, life: u64) {
                 while !over.has_changed().unwrap_or(true) {
                     awake(&waits, id, 100).await;
                     polled(&waits, housekeeping::round(&keeper)).await;
+                    polled(&waits, housekeeping::narrow_windows(&keeper)).await;
                 }
             })
             .abort_handle(),

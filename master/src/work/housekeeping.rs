@@ -1,4 +1,5 @@
-//! Tends the group of masters, notices which store nodes fell silent, ends grace periods, discards abandoned puts, frees held space.
+//! Tends the group of masters, notices which store nodes fell silent, ends grace periods, discards abandoned puts, frees held space, narrows
+//! windows.
 
 use crate::engine::Engine;
 use perilune_state::segments::Phase;
@@ -7,11 +8,20 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 
 const EVERY: Duration = Duration::from_millis(100);
+/// Rounds from one narrowing of windows to the next.
+const NARROW_EVERY: u64 = 10;
 
 /// The worker's thread. `handle` runs its rounds.
 pub(crate) fn run(engine: &Engine, handle: &Handle) {
+    let mut rounds = 0;
     while engine.reign.housekeeping.wait(EVERY) {
-        handle.block_on(round(engine));
+        rounds += 1;
+        handle.block_on(async {
+            round(engine).await;
+            if rounds % NARROW_EVERY == 0 {
+                narrow_windows(engine).await;
+            }
+        });
     }
 }
 
@@ -33,6 +43,15 @@ pub(crate) async fn round(engine: &Engine) {
     }
     end_grace_periods(engine).await;
     engine.tend_group().await;
+}
+
+/// So that the next leader leaves little space alone.
+pub(crate) async fn narrow_windows(engine: &Engine) {
+    for effect in engine.state().narrower() {
+        if let Err(fault) = engine.commit(&effect).await {
+            tracing::debug!("a window was not narrowed: {fault}");
+        }
+    }
 }
 
 async fn end_grace_periods(engine: &Engine) {

@@ -2,6 +2,7 @@
 
 use crate::MonotonicMs;
 use crate::effect::{Effect, ObjectRecord, RemoveReason};
+use crate::objects::departed::Departed;
 use crate::objects::limbo::{Limbo, Why};
 use crate::objects::puts::Puts;
 use crate::objects::recency::Recency;
@@ -9,6 +10,7 @@ use crate::objects::{Key, KeyRef, Object, ObjectIndex, PapayaIndex, Published, R
 use crate::segments::{self, Phase, Segments, nodes::Nodes, nodes::Silence};
 use crate::settings::{SettingMap, Settings};
 use crate::tso::TsoSource;
+use crate::window;
 use perilune_protocol::{Fault, FaultCode, ObjectKey, Pin, ReplicaPlace, Tso};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -41,6 +43,8 @@ pub struct State {
     pub puts: Puts,
     /// Space that may not be reused yet.
     pub limbo: Limbo,
+    /// What readers may still read although it is gone. Lasts as long as a lease, from when this member learned of it.
+    pub departed: Departed,
     /// Uses, for eviction.
     pub recency: Recency,
     /// Stamps.
@@ -87,6 +91,7 @@ impl State {
             nodes: Nodes::new(rules.silence),
             puts: Puts::default(),
             limbo: Limbo::default(),
+            departed: Departed::new(rules.lease_ms),
             recency: Recency::default(),
             tso: TsoSource::default(),
             settings: Settings::default(),
@@ -123,7 +128,14 @@ impl State {
                 }
             }
             Effect::Window { segment, limit } => match self.segments.table().get(segment) {
-                Some(segment) => segment.space().raise_limit(limit),
+                Some(segment) => segment.space().open(&window::below(segment, limit)),
+                None => return unknown_segment(segment),
+            },
+            Effect::Frames { segment, open, close } => match self.segments.table().get(segment) {
+                Some(segment) => {
+                    segment.space().close(&close);
+                    segment.space().open(&open);
+                }
                 None => return unknown_segment(segment),
             },
             Effect::TsoLimit(limit) => self.tso.raise_limit(limit),
@@ -138,7 +150,7 @@ impl State {
         let key = KeyRef::new(record.tenant, &record.key);
         let object = self.object_of(&record, self.recency.stamps(1));
         if object.replicas.is_empty() {
-            self.puts.finish(key, record.version);
+            self.settle(key, record.version, &object);
             return Applied::Refused(FaultCode::SegmentNotFound.with(format!("{}: every segment it was written to is gone", record.key)));
         }
         if !self.is_leading() && self.index.remove(key, record.version).is_some() {
@@ -155,12 +167,20 @@ impl State {
             Published::Known(known) if known.version == object.version => {}
             Published::Known(_) => {
                 self.hold(&object, now);
-                self.puts.finish(key, record.version);
+                self.settle(key, record.version, &object);
                 return Applied::Refused(FaultCode::ObjectExists.with(format!("{}: a newer version was published meanwhile", record.key)));
             }
         }
-        self.puts.finish(key, record.version);
+        self.settle(key, record.version, &object);
         Applied::Done
+    }
+
+    /// The put of an object is over: nobody writes there any more.
+    fn settle(&self, key: KeyRef<'_>, version: Tso, object: &Object) {
+        // Only what this leader gave room to is counted as being written.
+        if self.puts.finish(key, version) && self.is_leading() {
+            object.replicas.iter().for_each(|r| r.segment.space().settle(&r.extents));
+        }
     }
 
     /// An object that a snapshot knows. It may be younger than the segments of the snapshot: then the effect that says where it lies,
@@ -172,12 +192,17 @@ impl State {
         }
     }
 
-    /// The object a record describes; replicas on segments that are not known are left out.
-    fn object_of(&self, record: &ObjectRecord, stamp: u64) -> Arc<Object> {
+    /// Replicas at these places; those on segments that are not known are left out.
+    pub(crate) fn replicas_of(&self, places: &[ReplicaPlace]) -> Box<[Replica]> {
         let table = self.segments.table();
         let replica =
             |place: &ReplicaPlace| table.get(place.segment).map(|s| Replica { segment: s.clone(), extents: place.extents.clone().into() });
-        let replicas: Box<[Replica]> = record.replicas.iter().filter_map(replica).collect();
+        places.iter().filter_map(replica).collect()
+    }
+
+    /// The object a record describes; replicas on segments that are not known are left out.
+    fn object_of(&self, record: &ObjectRecord, stamp: u64) -> Arc<Object> {
+        let replicas = self.replicas_of(&record.replicas);
         let key = KeyRef::new(record.tenant, &record.key).to_owned();
         let mut object = Object::new(key, record.version, record.size, record.checksum, record.pin, replicas, stamp);
         object.wanted = record.wanted;
@@ -212,6 +237,7 @@ impl State {
 
     fn hold(&self, object: &Object, now: MonotonicMs) {
         let until = object.retire();
+        self.departed.note(&object.replicas, now);
         if self.is_leading() {
             self.limbo.hold(&object.replicas, Why::Readers, until, now);
         }
@@ -239,9 +265,10 @@ impl State {
         overlaps
     }
 
-    /// Gives every committed object its space, and keeps the rest of what the predecessor may have been writing into out of use until
-    /// its writers must have stopped (DESIGN D4). `now` is at least 1. Changes nothing that survives, but soft things that cannot be taken
-    /// back: a state that was prepared once leads now or never, a later reign needs a copy ([`crate::snapshot::copy`]).
+    /// Gives every committed object its space, and keeps out of use what somebody may still write into or read: what is free in the window,
+    /// until the predecessor's writers must have stopped (DESIGN D4), and what left lately, until its leases have ended. `now` is at least 1.
+    /// Changes nothing that survives, but soft things that cannot be taken back: a state that was prepared once leads now or never, a later
+    /// reign needs a copy ([`crate::snapshot::copy`]).
     pub fn prepare(&self, now: MonotonicMs) -> Vec<Overlap> {
         let mut overlaps = Vec::new();
         let mut objects = Vec::with_capacity(self.index.len());
@@ -264,12 +291,16 @@ impl State {
         let table = self.segments.table();
         for segment in table.iter() {
             let quarantined = [Replica { segment: segment.clone(), extents: segment.space().quarantine().into() }];
-            // Writers stop at the put deadline; readers of what the predecessor had removed, when their leases end.
+            // Readers of what the predecessor had removed may be there, too.
             let until = now + self.rules.put_discard_ms.max(self.rules.lease_ms);
             self.limbo.hold(&quarantined, Why::Revoked, until, now);
             if let Some(grace_ms) = table.grace_ms(segment.id()) {
                 segment.start_grace(now.saturating_add(grace_ms));
             }
+        }
+        for (until, Replica { segment, extents }) in self.departed.until(now) {
+            let extents = segment.space().claim_rest(&extents).into();
+            self.limbo.hold(&[Replica { segment, extents }], Why::Readers, until, now);
         }
         self.tso.skip_past_limit();
         self.began.store(now, Ordering::Relaxed);
@@ -307,6 +338,7 @@ impl State {
             self.segments.unmount(segment);
         }
         self.settings.replace(SettingMap::new());
+        self.departed.forget();
     }
 
     /// A removal to propose for an object that was condemned.

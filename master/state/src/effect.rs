@@ -1,14 +1,15 @@
 //! What the log carries: results, not requests. Whoever proposed an effect has already decided; applying cannot fail,
 //! it can only find that the world moved on and do nothing.
 
+use crate::alloc::FrameRun;
 use perilune_protocol::{ObjectKey, Pin, ReplicaPlace, SegmentDesc, SegmentId, TenantId, Tso};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// The first byte of every stored effect. A reader of a newer release still knows all older ones.
 ///
-/// 2: settings. 3: an object remembers how many copies were wanted, and its copies change.
-const VERSION: u8 = 3;
+/// 2: settings. 3: an object remembers how many copies were wanted, and its copies change. 4: windows of frames.
+const VERSION: u8 = 4;
 
 /// One change of what must outlive the leader.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,11 +41,11 @@ pub enum Effect {
         /// Which.
         segment: SegmentId,
     },
-    /// The leader may allocate below `limit` in this segment (DESIGN D4).
+    /// The leader may allocate below `limit` in this segment. Until version 3; since then [`Effect::Frames`] says so.
     Window {
         /// Which.
         segment: SegmentId,
-        /// Bytes from the start of the segment. Never goes down.
+        /// Bytes from the start of the segment.
         limit: u64,
     },
     /// The leader may issue stamps up to this one.
@@ -71,6 +72,15 @@ pub enum Effect {
         add: Option<ReplicaPlace>,
         /// Where there is none any more.
         drop: Option<SegmentId>,
+    },
+    /// The window of a segment changes: in what frames the leader may allocate (DESIGN D4).
+    Frames {
+        /// Which segment.
+        segment: SegmentId,
+        /// It may from now on.
+        open: Vec<FrameRun>,
+        /// It may no longer, and nobody writes there any more.
+        close: Vec<FrameRun>,
     },
 }
 
@@ -183,6 +193,16 @@ mod tests {
     #[test]
     fn bytes_of_the_first_release_are_still_read() {
         assert_eq!(Effect::decode(include_bytes!("../tests/old/effect_v1.bin")), Ok(sample()));
+    }
+
+    /// Until version 3 a window was a mark that only rose.
+    #[test]
+    fn a_window_of_version_3_is_still_read() {
+        let window = Effect::Window { segment: SegmentId::random(), limit: 1 << 20 };
+        let mut bytes = window.encode();
+        bytes[0] = 3;
+        assert_eq!(bytes[1], 5, "the sixth kind, for good");
+        assert_eq!(Effect::decode(&bytes), Ok(window));
     }
 
     /// Bytes that the release before wrote for a commit of two copies.

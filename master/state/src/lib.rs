@@ -3,7 +3,7 @@
 //! ```text
 //!             put_start        put_end            remove, evict
 //!                 │               │                    │
-//!   alloc ◄── puts (soft)     Effect::Commit       Effect::Remove      segments: Mount, Drain, Unmount, Window
+//!   alloc ◄── puts (soft)     Effect::Commit       Effect::Remove      segments: Mount, Drain, Unmount, Frames
 //!                                 └─────────► log ◄────┘                         │
 //!                                              │ committed, in order             │
 //!                                              ▼                                 │
@@ -28,6 +28,7 @@ pub mod settings;
 pub mod snapshot;
 pub mod tso;
 pub mod usage;
+mod window;
 pub mod write;
 
 pub use apply::{Applied, Rules, State};

@@ -17,7 +17,8 @@ use crate::effect::Effect;
 use crate::objects::limbo::Why;
 use crate::objects::{KeyRef, Object, Replica};
 use crate::segments::{Phase, Segment};
-use crate::write::{extents_max, next_window};
+use crate::window;
+use crate::write::extents_max;
 use perilune_protocol::{FaultCode, ObjectKey, ReplicaPlace, SegmentId, TenantId, Tso};
 use std::sync::Arc;
 
@@ -29,10 +30,10 @@ pub struct CopyRoom {
 }
 
 /// Why there is no room for a copy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CopyRefusal {
-    /// Log this window of the segment (DESIGN D4), in bytes from its start, and ask again.
-    NeedWindow(u64),
+    /// Log this, which widens the window of the segment (DESIGN D4), and ask again.
+    NeedWindow(Box<Effect>),
     /// The segment is full, leaves, or its node is silent.
     Full,
 }
@@ -57,7 +58,7 @@ impl State {
         }
         match target.space().allocate(size, extents_max(size)) {
             Ok(extents) => Ok(CopyRoom { replica: Replica { segment: target.clone(), extents: extents.into() }, given: now }),
-            Err(AllocError::Window) => Err(CopyRefusal::NeedWindow(next_window(target, size))),
+            Err(AllocError::Window) => Err(window::wider(target, size).map_or(CopyRefusal::Full, CopyRefusal::NeedWindow)),
             Err(AllocError::Full | AllocError::TooLarge) => Err(CopyRefusal::Full),
         }
     }
@@ -115,10 +116,14 @@ impl State {
             }
             return Applied::Refused(fault.with(format!("{key}: segment {segment} is about to go and takes no copy")));
         }
+        if let Some(Replica { segment, extents }) = fresh.as_ref().filter(|_| !known && self.is_leading()) {
+            segment.space().settle(extents);
+        }
         stay.extend(fresh.filter(|_| !known));
         let form = Arc::new(old.with_replicas(stay.into()));
         self.index.replace(form.clone());
         let until = form.succeed(&old);
+        self.departed.note(&gone, now);
         if self.is_leading() {
             self.limbo.hold(&gone, Why::Readers, until, now);
             self.recency.admit(&form);

@@ -5,10 +5,13 @@
 //! written may appear in either form, and the entries after the snapshot's index bring both to the same end, because
 //! publishing goes by version, removal names its version, and a change of copies says for a segment what there is from then on.
 
-use crate::apply::State;
+use crate::MonotonicMs;
+use crate::alloc::FrameRun;
+use crate::apply::{State, places};
 use crate::effect::{Effect, ObjectRecord, ObjectRecordV2};
+use crate::objects::Replica;
 use crate::settings::SettingMap;
-use perilune_protocol::{SegmentDesc, SegmentId, Tso};
+use perilune_protocol::{ReplicaPlace, SegmentDesc, SegmentId, Tso};
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read, Write};
 use std::ops::ControlFlow;
@@ -30,11 +33,16 @@ enum Chunk {
     End,
     Settings(SettingMap),
     Objects(Vec<ObjectRecord>),
+    /// Follows the segments it is about.
+    Windows(Vec<(SegmentId, Vec<FrameRun>)>),
+    /// What left lately.
+    Departed(Vec<ReplicaPlace>),
 }
 
 #[derive(Serialize, Deserialize)]
 struct SegmentRecord {
     desc: SegmentDesc,
+    /// As it was until effects of version 4, which know windows; since then 0.
     limit: u64,
     draining_grace_ms: Option<u64>,
 }
@@ -43,22 +51,30 @@ fn head(state: &State) -> Chunk {
     let table = state.segments.table();
     let record = |s: &Arc<crate::segments::Segment>| SegmentRecord {
         desc: SegmentDesc::clone(&s.desc()),
-        limit: s.space().limit(),
+        limit: 0,
         draining_grace_ms: table.grace_ms(s.id()),
     };
     Chunk::Head { tso_limit: state.tso.limit(), segments: table.iter().map(record).collect() }
+}
+
+fn windows(state: &State) -> Chunk {
+    Chunk::Windows(state.segments.table().iter().map(|s| (s.id(), s.space().window())).collect())
+}
+
+fn departed(state: &State) -> Chunk {
+    let gone: Vec<Replica> = state.departed.noted().into_iter().map(|(_, replica)| replica).collect();
+    Chunk::Departed(places(&gone))
 }
 
 fn settings(state: &State) -> Chunk {
     Chunk::Settings(SettingMap::clone(&state.settings.map()))
 }
 
-/// What to write. Segments, limits and settings are taken when this is called, on the log's thread; objects while the closure runs.
+/// What to write. Segments, windows, settings and what left are taken when this is called, on the log's thread; objects while the closure runs.
 pub fn writer(state: Arc<State>) -> impl FnOnce(&mut dyn Write) -> io::Result<()> + Send + 'static {
-    let (head, settings) = (head(&state), settings(&state));
+    let first = [head(&state), windows(&state), departed(&state), settings(&state)];
     move |out| {
-        put(out, &head)?;
-        put(out, &settings)?;
+        first.iter().try_for_each(|chunk| put(out, chunk))?;
         let mut batch = Vec::with_capacity(CHUNK_OBJECTS);
         let mut outcome = Ok(());
         state.index.for_each(&mut |object| {
@@ -74,13 +90,13 @@ pub fn writer(state: Arc<State>) -> impl FnOnce(&mut dyn Write) -> io::Result<()
     }
 }
 
-/// Replaces the state. After an error the state is unfit for use until another snapshot has been read.
-pub fn read(state: &State, from: &mut dyn Read) -> io::Result<()> {
+/// Replaces the state, as is learned `now`. After an error the state is unfit for use until another snapshot has been read.
+pub fn read(state: &State, from: &mut dyn Read, now: MonotonicMs) -> io::Result<()> {
     state.forget_all();
     loop {
         match take(from)? {
             Chunk::End => return Ok(()),
-            chunk => enter(state, chunk),
+            chunk => enter(state, chunk, now),
         }
     }
 }
@@ -89,8 +105,10 @@ pub fn read(state: &State, from: &mut dyn Read) -> io::Result<()> {
 /// Nothing may be applied to `state` meanwhile.
 pub fn copy(state: &State) -> State {
     let fresh = State::new(state.rules);
-    enter(&fresh, head(state));
-    enter(&fresh, settings(state));
+    [head(state), windows(state), settings(state)].into_iter().for_each(|chunk| enter(&fresh, chunk, 0));
+    for (noted, replica) in state.departed.noted() {
+        fresh.departed.note(&fresh.replicas_of(&places(&[replica])), noted);
+    }
     state.index.for_each(&mut |object| {
         fresh.adopt(&State::record_of(object));
         ControlFlow::Continue(())
@@ -98,21 +116,27 @@ pub fn copy(state: &State) -> State {
     fresh
 }
 
-fn enter(state: &State, chunk: Chunk) {
+fn enter(state: &State, chunk: Chunk, now: MonotonicMs) {
     match chunk {
         Chunk::Head { tso_limit, segments } => {
             state.tso.raise_limit(tso_limit);
             for SegmentRecord { desc, limit, draining_grace_ms } in segments {
                 let segment: SegmentId = desc.id;
-                state.apply(Effect::Mount(desc), 0);
-                state.apply(Effect::Window { segment, limit }, 0);
+                state.apply(Effect::Mount(desc), now);
+                state.apply(Effect::Window { segment, limit }, now);
                 if let Some(grace_ms) = draining_grace_ms {
-                    state.apply(Effect::Drain { segment, grace_ms }, 0);
+                    state.apply(Effect::Drain { segment, grace_ms }, now);
                 }
             }
         }
         Chunk::ObjectsV2(records) => records.into_iter().for_each(|record| state.adopt(&record.into())),
         Chunk::Objects(records) => records.iter().for_each(|record| state.adopt(record)),
+        Chunk::Windows(windows) => {
+            for (segment, open) in windows {
+                state.apply(Effect::Frames { segment, open, close: Vec::new() }, now);
+            }
+        }
+        Chunk::Departed(gone) => state.departed.note(&state.replicas_of(&gone), now),
         Chunk::Settings(map) => state.settings.replace(map),
         Chunk::End => {}
     }

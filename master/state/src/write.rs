@@ -8,10 +8,10 @@ use crate::objects::limbo::Why;
 use crate::objects::puts::{Ending, Put};
 use crate::objects::{KeyRef, Object, Replica};
 use crate::segments::{Phase, Reach, Segment};
-use crate::{MonotonicMs, place};
+use crate::{MonotonicMs, place, window};
 use perilune_protocol::object::VALUE_BYTES_MAX;
 use perilune_protocol::rpc::object::PutGrant;
-use perilune_protocol::{ByteSize, Fault, FaultCode, ObjectKey, PutConfig, SegmentId, TenantId, Tso, WriterId};
+use perilune_protocol::{ByteSize, Fault, FaultCode, ObjectKey, PutConfig, TenantId, Tso, WriterId};
 use std::sync::Arc;
 
 /// What a request brings along: none of it is the brain's to find out.
@@ -34,13 +34,8 @@ pub struct Stamp<'a> {
 pub enum PutRefusal {
     /// For good; tell the caller.
     Fault(Fault),
-    /// Log a larger window for this segment (DESIGN D4) and ask again.
-    NeedWindow {
-        /// Which.
-        segment: SegmentId,
-        /// Bytes from its start.
-        limit: u64,
-    },
+    /// Log this, which widens the window of a segment (DESIGN D4), and ask again.
+    NeedWindow(Box<Effect>),
     /// Nodes that were there are not heard yet, as after a restart: ask again when one is; if none comes, tell the caller.
     NeedNode(Fault),
     /// Evict about this many bytes and ask again; if nothing can be evicted, tell the caller.
@@ -218,8 +213,10 @@ impl State {
                     Ok(extents) => taken.push(Replica { segment: segment.clone(), extents: extents.into() }),
                     // Not a worse segment instead: a fresh node would never be placed on.
                     Err(AllocError::Window) => {
-                        free(&taken);
-                        return Err(PutRefusal::NeedWindow { segment: segment.id(), limit: next_window(segment, size) });
+                        if let Some(effect) = window::wider(segment, size) {
+                            free(&taken);
+                            return Err(PutRefusal::NeedWindow(effect));
+                        }
                     }
                     Err(AllocError::Full | AllocError::TooLarge) => {}
                 }
@@ -276,8 +273,10 @@ fn exists(key: &ObjectKey, how: &str) -> Fault {
     FaultCode::ObjectExists.with(format!("{key} {how}"))
 }
 
+/// Room that nobody was told of.
 fn free(replicas: &[Replica]) {
     for replica in replicas {
+        replica.segment.space().settle(&replica.extents);
         replica.segment.space().release(&replica.extents);
     }
 }
@@ -285,12 +284,4 @@ fn free(replicas: &[Replica]) {
 /// Pieces a value may be kept in.
 pub(crate) fn extents_max(size: u64) -> usize {
     if size < SMALL_BYTES { EXTENTS_SMALL } else { EXTENTS_LARGE }
-}
-
-/// Windows grow by a 4096th of the segment: few log entries, and little to quarantine for each new leader, which begins a window of its own.
-/// By 4 MiB at least, since the space rounds them down to frames of up to 2 MiB and each must get further than the last.
-pub(crate) fn next_window(segment: &Segment, size: u64) -> u64 {
-    let capacity = segment.desc().size;
-    let step = (capacity / 4096).max(4 << 20).max(2 * size);
-    segment.space().limit().saturating_add(step).min(capacity)
 }

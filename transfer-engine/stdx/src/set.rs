@@ -109,16 +109,30 @@ impl Set {
     /// The lowest run of adjacent members that starts at `from` or above: its first number and how many there are.
     pub fn run_from(&self, from: usize) -> Option<(usize, usize)> {
         let first = self.first_from(from)?;
-        let mut end = first;
-        loop {
-            let within = end % 64;
-            let members = (!(self.word(end / 64) >> within)).trailing_zeros() as usize;
-            end += members.min(64 - within);
-            if members < 64 - within {
-                return Some((first, end - first));
-            }
+        Some((first, run_at(first, |index| self.word(index))))
+    }
+}
+
+/// How many adjacent numbers from `first` on are members of what `word` shows as [`Set::word`] does.
+pub fn run_at(first: usize, word: impl Fn(usize) -> u64) -> usize {
+    let mut end = first;
+    loop {
+        let within = end % 64;
+        let members = (!(word(end / 64) >> within)).trailing_zeros() as usize;
+        end += members.min(64 - within);
+        if members < 64 - within {
+            return end - first;
         }
     }
+}
+
+/// The numbers that word `index` of a set stands for, ascending.
+pub fn members(index: usize, mut word: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let bit = (word != 0).then(|| word.trailing_zeros() as usize)?;
+        word &= word - 1;
+        Some(index * 64 + bit)
+    })
 }
 
 #[cfg(test)]

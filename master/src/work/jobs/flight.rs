@@ -97,8 +97,7 @@ impl Flight {
                 match world.state.copy_room(object.size, target, world.now) {
                     Ok(room) => break Some(room),
                     Err(CopyRefusal::Full) => break None,
-                    Err(CopyRefusal::NeedWindow(limit)) => {
-                        let window = Effect::Window { segment: target.id(), limit };
+                    Err(CopyRefusal::NeedWindow(window)) => {
                         engine.wait_stored(&window, engine.propose(&window)).map_err(|fault| fault.to_string())?;
                     }
                 }

@@ -5,26 +5,37 @@ mod search;
 mod shape;
 #[cfg(test)]
 mod tests;
+mod window;
 
 pub use frames::FrameSpace;
 
 use perilune_protocol::Extent;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// The space of one segment. Called from many threads at once; no call blocks another.
 pub trait Space: Send + Sync {
-    /// Takes `len` bytes as at most `extents_max` extents (1 = contiguous), in value order; their lengths sum to `len` exactly
-    /// and each offset is a multiple of [`PAGE`]. Nothing is taken on an error. A `len` of 0 takes nothing and gives no extent.
+    /// Takes `len` bytes for a writer, in the window, as at most `extents_max` extents (1 = contiguous), in value order; their lengths sum
+    /// to `len` exactly and each offset is a multiple of [`PAGE`]. Nothing is taken on an error. A `len` of 0 takes nothing and gives no
+    /// extent. The frames it lies in stay in the window until it is settled.
     fn allocate(&self, len: u64, extents_max: usize) -> Result<Vec<Extent>, AllocError>;
 
-    /// Gives back exactly what one `allocate`, `claim` or `quarantine` gave, whole extents of it, each once.
+    /// Whoever was to write there is done, one way or another: exactly what one `allocate` or `quarantine` gave, each extent once.
+    /// It stays taken.
+    fn settle(&self, extents: &[Extent]);
+
+    /// Gives back exactly what one `allocate`, `claim` or `quarantine` gave, whole extents of it, each once; what writers had, after it was
+    /// settled.
     fn release(&self, extents: &[Extent]);
 
-    /// Takes the extents that a committed object holds, all or none of them; used when a space is rebuilt from the log.
-    /// Works above the limit too, so the order of `claim` and `raise_limit` does not matter.
+    /// Takes the extents that a committed object holds, all or none of them, wherever the window is; used when a space is rebuilt from the
+    /// log.
     fn claim(&self, extents: &[Extent]) -> Result<(), ClaimError>;
 
-    /// Takes all that is free below the limit, so that nobody gets it until it is released.
+    /// Takes what is free of `extents`, each of which some object once held.
+    fn claim_rest(&self, extents: &[Extent]) -> Vec<Extent>;
+
+    /// Takes all that is free in the window, for writers that nobody knows.
     fn quarantine(&self) -> Vec<Extent>;
 
     /// Bytes taken, what rounding adds included.
@@ -36,11 +47,31 @@ pub trait Space: Send + Sync {
     /// Bytes that can be taken at all, the part above the limit included.
     fn capacity(&self) -> u64;
 
-    /// Nothing is allocated at or above this offset in bytes.
-    fn limit(&self) -> u64;
+    /// The window: what the log lets the leader allocate in. Ascending.
+    fn window(&self) -> Vec<FrameRun>;
 
-    /// Raises the limit to `bytes`, rounded down to whole frames (`capacity` and more means all of it). It never goes down.
-    fn raise_limit(&self, bytes: u64);
+    /// Apply: these frames are in the window.
+    fn open(&self, frames: &[FrameRun]);
+
+    /// Apply: these are no longer.
+    fn close(&self, frames: &[FrameRun]);
+
+    /// What to open so that values of `len` bytes in `extents_max` extents find room, for about `bytes` of them: what was answered last for as
+    /// long as that is not open. Empty when there is no such room.
+    fn plan(&self, len: u64, extents_max: usize, bytes: u64) -> Vec<FrameRun>;
+
+    /// Frames of the window in which nobody writes, and of which nothing is free or that are not needed to have `keep` bytes free in it.
+    /// Nobody is given room in them any more: whoever asks owes the log that they close.
+    fn surplus(&self, keep: u64) -> Vec<FrameRun>;
+}
+
+/// Adjacent frames: how parts of a space are named in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FrameRun {
+    /// The first.
+    pub first: u32,
+    /// How many.
+    pub count: u32,
 }
 
 /// Every extent starts at a multiple of this many bytes.
@@ -53,7 +84,7 @@ pub enum AllocError {
     /// may also be said a moment too early.
     #[error("the segment has no room left for a value of this size")]
     Full,
-    /// No room below the limit, but the segment goes on above it: raise the limit and retry.
+    /// No room in the window, but in the rest of the segment: widen it and retry.
     #[error("the reservation window of the segment has no room left for a value of this size")]
     Window,
     /// Larger than the whole segment: it will never fit.

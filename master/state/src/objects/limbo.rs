@@ -31,7 +31,7 @@ type Queue = BTreeMap<(MonotonicMs, u64), Held>;
 pub enum Why {
     /// A reader may still read what was there.
     Readers,
-    /// A writer gave up, but what it had on the way may still land.
+    /// A writer gave up, or is one of the last reign, but what it had on the way may still land.
     Revoked,
     /// A writer was not heard again and may still write.
     Abandoned,
@@ -58,7 +58,7 @@ impl Limbo {
     /// Frees the space of `replicas` at `until`, or at once when that has passed.
     pub fn hold(&self, replicas: &[Replica], why: Why, until: MonotonicMs, now: MonotonicMs) {
         if until <= now {
-            free(replicas);
+            free(replicas, why);
             return;
         }
         self.bytes.fetch_add(bytes(replicas), Ordering::Relaxed);
@@ -106,7 +106,7 @@ impl Freed {
             for replica in &held.replicas {
                 replica.segment.leaving(-(bytes(std::slice::from_ref(replica)) as i64));
             }
-            free(&held.replicas);
+            free(&held.replicas, held.why);
         }
     }
 }
@@ -115,8 +115,11 @@ fn bytes(replicas: &[Replica]) -> u64 {
     replicas.iter().flat_map(|r| &r.extents).map(|e| e.len).sum()
 }
 
-fn free(replicas: &[Replica]) {
-    for replica in replicas.iter().filter(|r| r.segment.phase() != Phase::Gone) {
-        replica.segment.space().release(&replica.extents);
+fn free(replicas: &[Replica], why: Why) {
+    for Replica { segment, extents } in replicas.iter().filter(|r| r.segment.phase() != Phase::Gone) {
+        if why != Why::Readers {
+            segment.space().settle(extents);
+        }
+        segment.space().release(extents);
     }
 }

@@ -1,5 +1,6 @@
 //! Keys and what they stand for.
 
+pub mod departed;
 pub mod index;
 pub mod key;
 pub mod limbo;

@@ -20,7 +20,7 @@ fn room(leader: &mut Leader, size: u64, target: SegmentId) -> Option<CopyRoom> {
         let segment = leader.state.segments.table().get(target)?.clone();
         match leader.state.copy_room(size, &segment, leader.now) {
             Ok(room) => return Some(room),
-            Err(CopyRefusal::NeedWindow(limit)) => leader.commit(Effect::Window { segment: target, limit }),
+            Err(CopyRefusal::NeedWindow(effect)) => leader.commit(*effect),
             Err(CopyRefusal::Full) => return None,
         };
     }
@@ -294,7 +294,7 @@ fn nothing_is_lost_shared_or_broken_whatever_the_order() {
         (200..300).for_each(|n| story.step(&format!("seed {seed} step {n}")));
 
         let restored = State::new(RULES);
-        snapshot::read(&restored, &mut bytes.as_slice()).unwrap();
+        snapshot::read(&restored, &mut bytes.as_slice(), 1).unwrap();
         for effect in &story.leader.log[index..] {
             restored.apply(Effect::decode(&effect.encode()).unwrap(), 1);
         }

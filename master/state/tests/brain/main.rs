@@ -11,7 +11,7 @@ use perilune_protocol::{Capability, Endpoint, NodeId, ObjectKey, Protocol, PutCo
 use perilune_state::place::Placement;
 use perilune_state::segments::nodes::Silence;
 use perilune_state::write::{PutEnding, PutRefusal, Stamp};
-use perilune_state::{Applied, Effect, Rules, State};
+use perilune_state::{Applied, Effect, MonotonicMs, Rules, State};
 use std::sync::Arc;
 
 const TENANT: TenantId = TenantId(0);
@@ -42,12 +42,24 @@ impl Leader {
 
     /// What a process that was killed finds again: everything in the log, nothing else.
     fn restarted(&self) -> Self {
+        self.succeeded(1)
+    }
+
+    /// A member that learned at time 1 of everything leads.
+    fn succeeded(&self, now: MonotonicMs) -> Self {
         let state = Arc::new(State::new(RULES));
         for effect in &self.log {
             state.apply(Effect::decode(&effect.encode()).unwrap(), 1);
         }
-        assert!(state.lead(1).is_empty());
-        Self { state, log: self.log.clone(), now: 1, version: self.version }
+        assert!(state.lead(now).is_empty());
+        Self { state, log: self.log.clone(), now, version: self.version }
+    }
+
+    /// Closes what the window has too much.
+    fn narrow(&mut self) {
+        for effect in self.state.narrower() {
+            self.commit(effect);
+        }
     }
 
     fn commit(&mut self, effect: Effect) -> Applied {
@@ -97,8 +109,8 @@ impl Leader {
         loop {
             let stamp = Stamp { tenant: TENANT, now: self.now, host: "127.0.0.1", writer, draw: self.version };
             match self.state.put_start(&key.into(), size, config, Tso(self.version), stamp) {
-                Err(PutRefusal::NeedWindow { segment, limit }) => {
-                    self.commit(Effect::Window { segment, limit });
+                Err(PutRefusal::NeedWindow(effect)) => {
+                    self.commit(*effect);
                 }
                 other => return other,
             }
@@ -146,7 +158,7 @@ fn desc(node: NodeId, n: u64, size: u64) -> SegmentDesc {
 fn code(refusal: PutRefusal) -> i32 {
     match refusal {
         PutRefusal::Fault(fault) | PutRefusal::NeedNode(fault) | PutRefusal::NeedRoom(_, fault) => fault.code.number(),
-        PutRefusal::NeedWindow { .. } => 0,
+        PutRefusal::NeedWindow(_) => 0,
     }
 }
 

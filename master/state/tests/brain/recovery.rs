@@ -62,6 +62,69 @@ fn leases_of_the_predecessor_are_honoured() {
     again.remove("own", false).expect("what this leader published itself it need not hold back");
 }
 
+/// A segment that has been full once must not be useless to each new leader.
+#[test]
+fn a_new_leader_gives_room_at_once_however_much_was_written_before() {
+    let (mut leader, nodes) = Leader::with_nodes(1, 64 * MIB);
+    for round in 0..3 {
+        (0..60).for_each(|n| drop(leader.put(&format!("{round}/{n}"), MIB)));
+        leader.narrow();
+        (0..60).for_each(|n| leader.remove(&format!("{round}/{n}"), true).unwrap());
+        leader.now += RULES.lease_ms + 1;
+        leader.state.limbo.sweep(leader.now, true);
+        leader.hear(nodes[0], 1);
+    }
+    let unfinished = leader.start("unfinished", MIB, &PutConfig::default()).unwrap().replicas[0].extents[0];
+    for reign in 0..10 {
+        leader = leader.succeeded(RULES.lease_ms + 2);
+        leader.hear(nodes[0], reign);
+        for n in 0..2 {
+            let grant = leader.put(&format!("of {reign}/{n}"), MIB);
+            assert!(!grant.replicas[0].extents.contains(&unfinished), "reign {reign}: its writer may still write");
+        }
+    }
+    leader.now += RULES.put_discard_ms;
+    leader.state.limbo.sweep(leader.now, true);
+    leader.hear(nodes[0], 1);
+    leader.narrow();
+    let window: u32 = leader.state.segments.table().get(leader.segments()[0]).unwrap().space().window().iter().map(|run| run.count).sum();
+    assert!(window <= 1 << 7, "{window} frames of 1024 are in the window");
+}
+
+/// What a reader may still read is told by the log, whoever applies it, and by snapshots.
+#[test]
+fn what_was_removed_before_the_leader_died_is_left_alone_until_its_leases_have_ended() {
+    for by_snapshot in [false, true] {
+        let (mut leader, nodes) = Leader::with_nodes(1, 16 * MIB);
+        let read = leader.put("read", MIB).replicas[0].extents[0];
+        leader.put("kept", MIB);
+        leader.narrow();
+        assert!(leader.exists("read"));
+        leader.remove("read", true).unwrap();
+        let state = State::new(RULES);
+        if by_snapshot {
+            let mut bytes = Vec::new();
+            snapshot::writer(leader.state.clone())(&mut bytes).unwrap();
+            snapshot::read(&state, &mut bytes.as_slice(), 5).unwrap();
+        } else {
+            leader.log.iter().for_each(|effect| drop(state.apply(effect.clone(), 5)));
+        }
+        let state = snapshot::copy(&state);
+        assert!(state.lead(6).is_empty());
+        let mut again = Leader { state: Arc::new(state), log: leader.log.clone(), now: 6, version: leader.version };
+        again.hear(nodes[0], 1);
+        let mut taken = Vec::new();
+        while let Ok(grant) = again.start(&format!("n{}", taken.len()), MIB, &PutConfig::default()) {
+            taken.push(grant.replicas[0].extents[0]);
+        }
+        assert_eq!((taken.len(), taken.contains(&read)), (14, false));
+        again.state.limbo.sweep(5 + RULES.lease_ms - 1, true);
+        assert!(again.start("early", MIB, &PutConfig::default()).is_err());
+        again.state.limbo.sweep(5 + RULES.lease_ms, true);
+        assert_eq!(again.start("later", MIB, &PutConfig::default()).unwrap().replicas[0].extents[0], read);
+    }
+}
+
 /// A snapshot is written while effects go on; restored, and with every effect after its index on top, it is the same state.
 #[test]
 fn a_snapshot_taken_in_the_middle_converges() {
@@ -87,14 +150,14 @@ fn a_snapshot_taken_in_the_middle_converges() {
         write(&mut bytes).unwrap();
         (0..30).for_each(|_| step(&mut leader));
         let restored = State::new(RULES);
-        snapshot::read(&restored, &mut bytes.as_slice()).unwrap();
+        snapshot::read(&restored, &mut bytes.as_slice(), 1).unwrap();
         for effect in &leader.log[index..] {
             restored.apply(effect.clone(), 1);
         }
         assert_eq!(contents(&restored), contents(&leader.state), "seed {seed}");
         assert!(restored.lead(1).is_empty(), "seed {seed}: no two objects share space");
         for cut in [0, 3, bytes.len() / 2, bytes.len() - 1] {
-            assert!(snapshot::read(&State::new(RULES), &mut &bytes[..cut]).is_err(), "seed {seed}: cut at {cut}");
+            assert!(snapshot::read(&State::new(RULES), &mut &bytes[..cut], 1).is_err(), "seed {seed}: cut at {cut}");
         }
     }
 }
@@ -102,7 +165,7 @@ fn a_snapshot_taken_in_the_middle_converges() {
 #[test]
 fn a_snapshot_of_the_release_before_objects_remembered_what_was_wanted_is_read() {
     let state = State::new(RULES);
-    snapshot::read(&state, &mut include_bytes!("../old/snapshot_v2.bin").as_slice()).unwrap();
+    snapshot::read(&state, &mut include_bytes!("../old/snapshot_v2.bin").as_slice(), 1).unwrap();
     let mut wanted = BTreeMap::new();
     state.index.for_each(&mut |o| {
         wanted.insert(o.key.to_object_key().to_string(), (o.size, o.replicas.len(), o.wanted));
@@ -124,7 +187,7 @@ fn settings_are_in_snapshots_and_in_copies() {
     snapshot::writer(state.clone())(&mut bytes).unwrap();
     let restored = State::new(RULES);
     restored.apply(set("of an earlier life", Some("x")), 1);
-    snapshot::read(&restored, &mut bytes.as_slice()).unwrap();
+    snapshot::read(&restored, &mut bytes.as_slice(), 1).unwrap();
     for state in [&restored, &snapshot::copy(&restored)] {
         assert_eq!(state.settings.map(), Arc::new([("b", "2"), ("balance", "Enable")].map(|(k, v)| (k.to_owned(), v.to_owned())).into()));
     }

@@ -4,7 +4,7 @@ mod model;
 mod stress;
 mod utilisation;
 
-use super::{AllocError, ClaimError, FrameSpace, PAGE, Space};
+use super::{AllocError, ClaimError, FrameRun, FrameSpace, PAGE, Space};
 use perilune_protocol::Extent;
 use std::collections::BTreeMap;
 
@@ -54,11 +54,21 @@ impl Taken {
     }
 }
 
-/// A space whose limit is its end.
+/// All there is.
+const ALL: [FrameRun; 1] = [FrameRun { first: 0, count: u32::MAX }];
+
+/// A space that is all in the window.
 fn open(size: u64) -> FrameSpace {
     let space = FrameSpace::new(size);
-    space.raise_limit(u64::MAX);
+    space.open(&ALL);
     space
+}
+
+/// Whether some bytes of an extent lie in these frames.
+fn lies_in(space: &FrameSpace, extent: Extent, frames: &[FrameRun]) -> bool {
+    let frame = space.shape.frame();
+    let (first, last) = (extent.offset / frame, (extent.offset + extent.len - 1) / frame);
+    frames.iter().any(|run| u64::from(run.first) <= last && first < u64::from(run.first) + u64::from(run.count))
 }
 
 fn lens(extents: &[Extent]) -> u64 {

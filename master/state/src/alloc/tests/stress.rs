@@ -13,21 +13,33 @@ fn own(pages: &[AtomicBool], extents: &[Extent], owned: bool) {
     }
 }
 
-/// Threads allocate and release sizes below `largest`, all of them below `limit` of a segment of `size` bytes.
-fn churn(size: u64, limit: u64, largest: u64, threads: u64, rounds: u64) {
+/// Threads allocate and release sizes below `largest`, while another opens and closes the frames of a segment of `size` bytes, all of them below `end`.
+fn churn(size: u64, end: u64, largest: u64, threads: u64, rounds: u64) {
     let space = FrameSpace::new(size);
-    space.raise_limit(limit);
-    let pages: Vec<AtomicBool> = (0..space.limit() / PAGE).map(|_| AtomicBool::new(false)).collect();
-    let worked = AtomicU64::new(0);
+    let all = [FrameRun { first: 0, count: end.div_ceil(space.shape.frame()) as u32 }];
+    space.open(&all);
+    let end = (u64::from(all[0].count) * space.shape.frame()).min(space.capacity());
+    let pages: Vec<AtomicBool> = (0..end / PAGE).map(|_| AtomicBool::new(false)).collect();
+    let (worked, working) = (AtomicU64::new(0), AtomicU64::new(threads));
     std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut random = Random(threads);
+            while working.load(Ordering::Relaxed) > 0 {
+                // One thread opens and closes, as apply does.
+                let closing = space.surplus(random.below(end));
+                space.close(&closing);
+                space.open(&closing);
+            }
+        });
         for seed in 0..threads {
-            let (space, pages, worked) = (&space, &pages, &worked);
+            let (space, pages, worked, working) = (&space, &pages, &worked, &working);
             scope.spawn(move || {
                 let (mut random, mut held, mut got) = (Random(seed), Vec::new(), 0u64);
                 for _ in 0..rounds {
                     if random.below(2) == 0 && !held.is_empty() {
                         let extents: Vec<Extent> = held.swap_remove(random.below(held.len() as u64) as usize);
                         own(pages, &extents, false);
+                        space.settle(&extents);
                         space.release(&extents);
                     } else if let Ok(extents) = space.allocate(random.log_uniform(1, largest), 1 + random.below(6) as usize) {
                         own(pages, &extents, true);
@@ -37,9 +49,11 @@ fn churn(size: u64, limit: u64, largest: u64, threads: u64, rounds: u64) {
                 }
                 for extents in held {
                     own(pages, &extents, false);
+                    space.settle(&extents);
                     space.release(&extents);
                 }
                 worked.fetch_add(got, Ordering::Relaxed);
+                working.fetch_sub(1, Ordering::Relaxed);
             });
         }
     });
@@ -48,7 +62,7 @@ fn churn(size: u64, limit: u64, largest: u64, threads: u64, rounds: u64) {
     assert!(worked > rounds / 50, "only {worked} allocations worked");
     assert_eq!(space.used(), 0);
     // At rest no frame is lost to the search, whatever the threads did to the shelves.
-    assert_eq!(space.allocate(space.limit(), 1).map(|extents| extents.len()), Ok(1));
+    assert_eq!(space.allocate(end, 1).map(|extents| extents.len()), Ok(1));
 }
 
 #[test]

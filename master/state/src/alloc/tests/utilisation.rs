@@ -19,6 +19,7 @@ fn live_share(size: u64, turns: u64, seed: u64, mut next: impl FnMut(&mut Random
                     was_full = true;
                     let victim = objects.swap_remove(random.below(objects.len() as u64) as usize);
                     live -= lens(&victim);
+                    space.settle(&victim);
                     space.release(&victim);
                 }
             }

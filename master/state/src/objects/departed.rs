@@ -1,0 +1,49 @@
+//! What left the index lately: a new leader leaves its space alone until nobody can have a lease on it any more.
+//!
+//! Nobody is granted a lease on what has left, so every lease on it ends within one from when any member learned that it is gone.
+
+use super::Replica;
+use crate::MonotonicMs;
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// The room. Written by apply; read when a reign begins, or a snapshot. So nobody waits for the lock in between.
+pub struct Departed {
+    lease_ms: u64,
+    /// When each was noted, ascending.
+    lately: Mutex<VecDeque<(MonotonicMs, Replica)>>,
+}
+
+impl Departed {
+    pub(crate) fn new(lease_ms: u64) -> Self {
+        Self { lease_ms, lately: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<(MonotonicMs, Replica)>> {
+        self.lately.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// These are gone, as is known `now`.
+    pub(crate) fn note(&self, replicas: &[Replica], now: MonotonicMs) {
+        let mut lately = self.lock();
+        while lately.front().is_some_and(|(noted, _)| noted.saturating_add(self.lease_ms) < now) {
+            lately.pop_front();
+        }
+        lately.extend(replicas.iter().map(|replica| (now, replica.clone())));
+    }
+
+    /// All that may still be read `now`, and until when.
+    pub(crate) fn until(&self, now: MonotonicMs) -> Vec<(MonotonicMs, Replica)> {
+        let until = |(noted, replica): &(MonotonicMs, Replica)| (noted.saturating_add(self.lease_ms), replica.clone());
+        self.lock().iter().map(until).filter(|(until, _)| *until > now).collect()
+    }
+
+    /// All that is noted, and since when.
+    pub(crate) fn noted(&self) -> Vec<(MonotonicMs, Replica)> {
+        self.lock().iter().cloned().collect()
+    }
+
+    pub(crate) fn forget(&self) {
+        self.lock().clear();
+    }
+}

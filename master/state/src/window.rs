@@ -1,0 +1,41 @@
+//! How wide the windows of segments are: wide enough that few log entries are spent on them, narrow enough that a new leader, which leaves
+//! what is free in them alone, has all the rest at once.
+
+use crate::alloc::FrameRun;
+use crate::apply::State;
+use crate::effect::Effect;
+use crate::segments::Segment;
+use crate::write::extents_max;
+
+/// What a window grows by: a 4096th of the segment, of small ones 4 MiB or a 16th, and two values of the size that needs it.
+fn step(segment: &Segment, size: u64) -> u64 {
+    let capacity = segment.desc().size;
+    (capacity / 4096).max((4 << 20).min(capacity / 16)).max(2 * size)
+}
+
+/// What to log so that a value of `size` bytes finds room; `None` where there is none.
+pub(crate) fn wider(segment: &Segment, size: u64) -> Option<Box<Effect>> {
+    let open = segment.space().plan(size, extents_max(size), step(segment, size));
+    (!open.is_empty()).then(|| Box::new(Effect::Frames { segment: segment.id(), open, close: Vec::new() }))
+}
+
+/// What [`Effect::Window`] says, in frames.
+pub(crate) fn below(segment: &Segment, limit: u64) -> [FrameRun; 1] {
+    let space = segment.space();
+    let frames = space.free_frames().1;
+    let count = if limit >= space.capacity() { frames } else { frames * limit / space.capacity() };
+    [FrameRun { first: 0, count: count as u32 }]
+}
+
+impl State {
+    /// What to log so that windows get no wider than the puts of the next moment need. Nobody is given room any more in what it names, so it
+    /// must be logged.
+    pub fn narrower(&self) -> Vec<Effect> {
+        let table = self.segments.table();
+        let surplus = |segment: &Segment| {
+            let close = segment.space().surplus(2 * step(segment, 0));
+            (!close.is_empty()).then(|| Effect::Frames { segment: segment.id(), open: Vec::new(), close })
+        };
+        table.iter().filter_map(|segment| surplus(segment)).collect()
+    }
+}
