@@ -298,7 +298,8 @@ impl State {
                 segment.start_grace(now.saturating_add(grace_ms));
             }
         }
-        for (until, Replica { segment, extents }) in self.departed.until(now) {
+        // The last first: what left long ago may lie where something was that left just now.
+        for (until, Replica { segment, extents }) in self.departed.until(now).into_iter().rev() {
             let extents = segment.space().claim_rest(&extents).into();
             self.limbo.hold(&[Replica { segment, extents }], Why::Readers, until, now);
         }

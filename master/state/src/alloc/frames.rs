@@ -276,7 +276,7 @@ impl Space for FrameSpace {
                 _ => {}
             }
         }
-        claimed.extend(runs.into_iter().map(|run| self.shape.run_extent(run)));
+        claimed.extend(Run::merge(runs).into_iter().map(|run| self.shape.run_extent(run)));
         claimed
     }
 

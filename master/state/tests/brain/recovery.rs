@@ -125,6 +125,31 @@ fn what_was_removed_before_the_leader_died_is_left_alone_until_its_leases_have_e
     }
 }
 
+#[test]
+fn what_left_twice_is_left_alone_for_those_who_read_it_last() {
+    let (mut leader, nodes) = Leader::with_nodes(1, 16 * MIB);
+    let state = State::new(RULES);
+    let mut place = Vec::new();
+    for (round, learned) in [(0, 5), (1, 4000)] {
+        let known = leader.log.len() * round;
+        let grant = leader.put("k", MIB + 5000);
+        leader.remove("k", true).unwrap();
+        leader.narrow();
+        leader.log[known..].iter().for_each(|effect| drop(state.apply(effect.clone(), learned)));
+        place.push(grant.replicas[0].extents.clone());
+    }
+    assert_eq!(place[0], place[1]);
+    assert!(state.lead(4001).is_empty());
+    let mut again = Leader { state: Arc::new(state), log: leader.log.clone(), now: 4001, version: leader.version };
+    again.hear(nodes[0], 1);
+    while again.start(&format!("n{}", again.version), 4096, &PutConfig::default()).is_ok() {}
+    let full = again.used();
+    again.state.limbo.sweep(4000 + RULES.lease_ms - 1, true);
+    assert_eq!(again.used(), full, "of the first only");
+    again.state.limbo.sweep(4000 + RULES.lease_ms, true);
+    assert!(again.used() < full);
+}
+
 /// A snapshot is written while effects go on; restored, and with every effect after its index on top, it is the same state.
 #[test]
 fn a_snapshot_taken_in_the_middle_converges() {
