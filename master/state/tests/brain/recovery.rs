@@ -132,9 +132,11 @@ fn what_left_twice_is_left_alone_for_those_who_read_it_last() {
     let mut place = Vec::new();
     for (round, learned) in [(0, 5), (1, 4000)] {
         let known = leader.log.len() * round;
-        let grant = leader.put("k", MIB + 5000);
-        leader.remove("k", true).unwrap();
+        let grant = leader.put("k", MIB);
+        // With it the window is full, and closes.
+        leader.put(&format!("kept {round}"), MIB);
         leader.narrow();
+        leader.remove("k", true).unwrap();
         leader.log[known..].iter().for_each(|effect| drop(state.apply(effect.clone(), learned)));
         place.push(grant.replicas[0].extents.clone());
     }
