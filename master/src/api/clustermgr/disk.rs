@@ -1,6 +1,7 @@
 //! `/disk/*`: the segments. The id of a disk is a number: the first 48 bits of its segment's id.
 
-use super::{Answer, IDC, Refusal, group, ok, space};
+use super::space::{self, Repairs};
+use super::{Answer, IDC, Refusal, group, ok};
 use crate::api::App;
 use crate::api::extract::Query;
 use crate::engine::Group;
@@ -10,8 +11,7 @@ use perilune_state::segments::Phase;
 use perilune_state::usage::Usage;
 use serde::Serialize;
 
-/// The only status a segment that is there has: what drains is `dropping`, and one that went is not shown.
-const NORMAL: u8 = 1;
+/// The highest number a disk's status has: it was dropped, and is not shown.
 const STATUS_MAX: u8 = 5;
 /// Disks on a page, unless asked for more.
 const COUNT: usize = 10;
@@ -45,7 +45,7 @@ fn number(id: SegmentId) -> u64 {
     (id.0.as_u128() >> 80) as u64
 }
 
-fn disk(group: &Group, usage: &Usage) -> Disk {
+fn disk(group: &Group, repairs: &Repairs, usage: &Usage) -> Disk {
     let desc = usage.segment.desc();
     let size = usage.segment.space().capacity();
     let dropping = usage.segment.phase() != Phase::Mounted;
@@ -58,7 +58,7 @@ fn disk(group: &Group, usage: &Usage) -> Disk {
         rack: "",
         host: desc.tcp_endpoint().to_owned(),
         path: desc.name.clone(),
-        status: NORMAL,
+        status: repairs.status(group, usage) as u8,
         readonly: dropping,
         dropping,
         expired: !space::is_heard(group, usage),
@@ -72,7 +72,8 @@ fn disk(group: &Group, usage: &Usage) -> Disk {
 }
 
 async fn disks(group: &Group) -> Result<Vec<Disk>, Refusal> {
-    let mut disks: Vec<Disk> = group.usage().await?.iter().map(|u| disk(group, u)).collect();
+    let repairs = Repairs::of(group);
+    let mut disks: Vec<Disk> = group.usage().await?.iter().map(|u| disk(group, &repairs, u)).collect();
     disks.sort_by_key(|d| d.disk_id);
     Ok(disks)
 }

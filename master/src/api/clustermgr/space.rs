@@ -2,8 +2,10 @@
 
 use super::IDC;
 use crate::engine::Group;
-use perilune_protocol::{NodeId, PutConfig};
+use perilune_protocol::rpc::job::JobSegment;
+use perilune_protocol::{NodeId, PutConfig, SegmentId};
 use perilune_state::segments::{Phase, Reach};
+use perilune_state::settings::Switch;
 use perilune_state::usage::Usage;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,7 +31,7 @@ struct DiskStat {
     /// Nothing makes a segment read-only but draining it.
     readonly: u64,
     expired: u64,
-    /// A segment whose memory fails goes with its node; its objects are repaired one by one, not as a disk.
+    /// Lost with its node, like the next two: what is left to be copied elsewhere waits, is being copied, or there is none.
     broken: u64,
     repairing: u64,
     repaired: u64,
@@ -47,6 +49,40 @@ struct Disk {
     free_chunks: u64,
     drains: bool,
     heard: bool,
+    status: Status,
+}
+
+/// The page's numbers for the life of a disk. One that was dropped is not shown.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Status {
+    Normal = 1,
+    Broken = 2,
+    Repairing = 3,
+    Repaired = 4,
+}
+
+/// What the job that repairs lost segments says of each.
+pub(super) struct Repairs(BTreeMap<SegmentId, Status>);
+
+impl Repairs {
+    pub(super) fn of(group: &Group) -> Self {
+        let status = |segment: &JobSegment| match segment.status.as_str() {
+            "repairing" => Status::Repairing,
+            "repaired" => Status::Repaired,
+            _ => Status::Broken,
+        };
+        let jobs = group.engine().jobs();
+        let repair = jobs.iter().filter(|job| job.job == Switch::DiskRepair.key());
+        Self(repair.flat_map(|job| &job.segments).map(|segment| (segment.segment, status(segment))).collect())
+    }
+
+    /// Only the leader knows of lost ones.
+    pub(super) fn status(&self, group: &Group, usage: &Usage) -> Status {
+        if !group.leads() || usage.segment.reach() != Reach::Lost {
+            return Status::Normal;
+        }
+        self.0.get(&usage.segment.id()).copied().unwrap_or(Status::Broken)
+    }
 }
 
 /// Whether the node behind a segment is heard. Only the leader hears nodes: others take it that they are there.
@@ -55,6 +91,7 @@ pub(super) fn is_heard(group: &Group, usage: &Usage) -> bool {
 }
 
 pub(super) fn stat(group: &Group, usage: &[Usage]) -> SpaceStat {
+    let repairs = Repairs::of(group);
     let disk = |u: &Usage| Disk {
         node: u.segment.node(),
         size: u.segment.space().capacity(),
@@ -63,6 +100,7 @@ pub(super) fn stat(group: &Group, usage: &[Usage]) -> SpaceStat {
         free_chunks: u.free_frames,
         drains: u.segment.phase() != Phase::Mounted,
         heard: is_heard(group, u),
+        status: repairs.status(group, u),
     };
     let disks: Vec<Disk> = usage.iter().map(disk).collect();
     sum(&disks, group.engine().state().segments.unmounts(), PutConfig::default().replicas)
@@ -78,6 +116,15 @@ fn sum(disks: &[Disk], dropped: u64, replicas: u8) -> SpaceStat {
         idc.total_free_chunk += disk.free_chunks;
         if disk.drains {
             idc.dropping += 1;
+            continue;
+        }
+        match disk.status {
+            Status::Normal => {}
+            Status::Broken => idc.broken += 1,
+            Status::Repairing => idc.repairing += 1,
+            Status::Repaired => idc.repaired += 1,
+        }
+        if disk.status != Status::Normal {
             continue;
         }
         total_space += disk.size;
@@ -126,7 +173,7 @@ mod tests {
     use super::*;
 
     fn disk(node: NodeId, size: u64, used: u64) -> Disk {
-        Disk { node, size, used, chunks: 8, free_chunks: 3, drains: false, heard: true }
+        Disk { node, size, used, chunks: 8, free_chunks: 3, drains: false, heard: true, status: Status::Normal }
     }
 
     #[test]
@@ -144,9 +191,15 @@ mod tests {
     #[test]
     fn what_drains_is_not_counted_as_space_and_what_is_silent_takes_nothing() {
         let (a, b) = (NodeId::random(), NodeId::random());
-        let disks = [disk(a, 100, 40), Disk { drains: true, ..disk(a, 100, 0) }, Disk { heard: false, ..disk(b, 50, 10) }, disk(a, 10, 10)];
+        let lost = |status| Disk { heard: false, status, ..disk(b, 50, 10) };
+        let mut disks = vec![disk(a, 100, 40), Disk { drains: true, ..disk(a, 100, 0) }, lost(Status::Normal), disk(a, 10, 10)];
         let stat = sum(&disks, 2, 1);
         assert_eq!((stat.total_space, stat.used_space, stat.free_space, stat.writable_space), (160, 60, 100, 60));
+        disks.extend([Status::Broken, Status::Repairing, Status::Repairing, Status::Repaired].map(lost));
+        let of_lost = sum(&disks, 2, 1);
+        assert_eq!((of_lost.total_space, of_lost.free_space, of_lost.total_disk), (160, 100, 8));
+        let idc = &of_lost.disk_stat_infos[0];
+        assert_eq!((idc.broken, idc.repairing, idc.repaired, idc.expired), (1, 2, 1, 1));
         let idc = &stat.disk_stat_infos[0];
         assert_eq!((stat.total_blob_node, stat.total_disk, idc.total), (1, 4, 4));
         assert_eq!((idc.available, idc.expired, idc.dropping, idc.dropped), (2, 1, 1, 2));
