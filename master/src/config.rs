@@ -117,7 +117,7 @@ impl MasterConfig {
         }
         self.check_group()?;
         let access = self.access();
-        std::iter::once(&self.rpc).chain(&self.http).chain(&self.peer_listen).try_for_each(|at| access.may_listen(*at, self.insecure))
+        std::iter::once(&self.rpc).chain(&self.http).chain(&self.peer_listen).try_for_each(|at| access.may_listen(*at))
     }
 
     fn check_group(&self) -> Result<(), String> {
@@ -159,7 +159,7 @@ impl MasterConfig {
 
     /// What is asked of callers.
     pub fn access(&self) -> Access {
-        Access::new(self.token.clone())
+        Access::new(self.token.clone(), self.insecure)
     }
 
     /// Where the others, clients and people find this master: as its peers are told, or else where it listens. An address that stands for

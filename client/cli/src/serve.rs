@@ -30,14 +30,8 @@ pub(crate) fn runtime() -> Result<Runtime, Failure> {
 }
 
 /// Takes an address before anything else is started, so that a taken port changes nothing.
-pub(crate) fn bind(
-    runtime: &Runtime,
-    flag: &str,
-    at: SocketAddr,
-    access: &Access,
-    insecure: bool,
-) -> Result<(TcpListener, SocketAddr), Failure> {
-    access.may_listen(at, insecure).map_err(|why| Failure::Usage(format!("{flag} {why}")))?;
+pub(crate) fn bind(runtime: &Runtime, flag: &str, at: SocketAddr, access: &Access) -> Result<(TcpListener, SocketAddr), Failure> {
+    access.may_listen(at).map_err(|why| Failure::Usage(format!("{flag} {why}")))?;
     let bound = runtime.block_on(TcpListener::bind(at)).and_then(|l| l.local_addr().map(|at| (l, at)));
     bound.map_err(|e| Failure::Failed(format!("cannot listen on {at}: {e}; choose another address with {flag}")))
 }

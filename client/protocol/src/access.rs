@@ -5,7 +5,7 @@ use crate::{FaultCode, Outcome};
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use subtle::ConstantTimeEq;
 
 /// A secret that callers present. Never shown: not in logs, not in listings, not in `Debug`.
@@ -79,12 +79,13 @@ impl fmt::Debug for Token {
 #[derive(Clone, Debug, Default)]
 pub struct Access {
     token: Option<Token>,
+    insecure: bool,
 }
 
 impl Access {
-    /// Callers present this token; `None` lets everybody in.
-    pub fn new(token: Option<Token>) -> Self {
-        Self { token }
+    /// Callers present this token; `None` lets everybody in who is on this machine, or, if that is `insecure`, anywhere.
+    pub fn new(token: Option<Token>, insecure: bool) -> Self {
+        Self { token, insecure }
     }
 
     /// Whether callers may say nothing.
@@ -112,9 +113,10 @@ impl Access {
     /// Whether an HTTP request with these headers may come in.
     ///
     /// # Errors
-    /// As [`Access::admit_origin`] and [`Access::admit_header`].
+    /// As [`Access::admit_origin`], [`Access::admit_host`] and [`Access::admit_header`].
     pub fn admit_http<'a>(&self, header: impl Fn(&str) -> Option<&'a [u8]>) -> Outcome<()> {
         Self::admit_origin(header("origin"), header("host"))?;
+        self.admit_host(header("host"))?;
         self.admit_header(header("authorization"))
     }
 
@@ -141,12 +143,33 @@ impl Access {
         if own { Ok(()) } else { Err(FaultCode::Forbidden.with("a web page of another origin may not ask this")) }
     }
 
+    /// Whether a request may call this place by that name. Where nobody is asked for a token, a page could have its own name resolve to an
+    /// address of its visitor's machine, and read what is here as if it were its own: so names that anybody can register are refused.
+    ///
+    /// # Errors
+    /// [`FaultCode::Forbidden`].
+    pub fn admit_host(&self, host: Option<&[u8]>) -> Outcome<()> {
+        if self.insecure || !self.is_open() {
+            return Ok(());
+        }
+        let Some(host) = host else { return Ok(()) };
+        let text = String::from_utf8_lossy(host);
+        let without_port =
+            text.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit())).map_or(&*text, |(name, _)| name);
+        let address = without_port.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().is_ok();
+        // A name without dots, or below `localhost`, is nobody's to register.
+        if address || !without_port.contains('.') || without_port.ends_with(".localhost") {
+            return Ok(());
+        }
+        Err(FaultCode::Forbidden.with(format!("nobody is asked for a token here, so this is not to be called `{text}`: ask by address")))
+    }
+
     /// Whether `address` may be listened on: beyond loopback only when callers present a token, or when it was said that none is needed.
     ///
     /// # Errors
     /// What to do instead.
-    pub fn may_listen(&self, address: SocketAddr, insecure: bool) -> Result<(), String> {
-        if address.ip().is_loopback() || insecure || !self.is_open() {
+    pub fn may_listen(&self, address: SocketAddr) -> Result<(), String> {
+        if address.ip().is_loopback() || self.insecure || !self.is_open() {
             return Ok(());
         }
         Err(format!(
@@ -164,7 +187,7 @@ mod tests {
 
     #[test]
     fn only_the_token_opens() {
-        let access = Access::new(Some(Token::new(&format!(" {SECRET}\n")).unwrap()));
+        let access = Access::new(Some(Token::new(&format!(" {SECRET}\n")).unwrap()), false);
         assert_eq!(access.admit(Some(SECRET)), Ok(()));
         for wrong in ["", "0123456789abcde", "0123456789abcdef0", "0123456789abcdeF"] {
             assert_eq!(access.admit(Some(wrong)).unwrap_err().code, FaultCode::Unauthorized, "{wrong}");
@@ -185,7 +208,7 @@ mod tests {
 
     #[test]
     fn a_header_names_its_scheme() {
-        let access = Access::new(Some(Token::new(SECRET).unwrap()));
+        let access = Access::new(Some(Token::new(SECRET).unwrap()), false);
         for right in ["Bearer 0123456789abcdef", "bearer  0123456789abcdef"] {
             assert_eq!(access.admit_header(Some(right.as_bytes())), Ok(()), "{right}");
         }
@@ -208,11 +231,25 @@ mod tests {
     }
 
     #[test]
+    fn names_that_anybody_can_register_do_not_lead_here() {
+        let (open, insecure) = (Access::default(), Access::new(None, true));
+        let asked_for = Access::new(Some(Token::new(SECRET).unwrap()), false);
+        for host in ["127.0.0.1:9003", "127.0.0.1", "[::1]:9003", "localhost:9003", "master-1", "a.localhost:1"] {
+            assert_eq!(open.admit_host(Some(host.as_bytes())), Ok(()), "{host}");
+        }
+        assert_eq!(open.admit_host(None), Ok(()), "HTTP/1.0");
+        for host in ["example.com:9003", "127.0.0.1.example.com", "example.com", "127.0.0.1:x.example.com"] {
+            assert_eq!(open.admit_host(Some(host.as_bytes())).unwrap_err().code, FaultCode::Forbidden, "{host}");
+            assert!(insecure.admit_host(Some(host.as_bytes())).is_ok() && asked_for.admit_host(Some(host.as_bytes())).is_ok());
+        }
+    }
+
+    #[test]
     fn what_is_no_token_is_refused_and_none_is_shown() {
         assert!(Token::new("short").is_err());
         assert!(Token::new(&"x".repeat(Token::BYTES_MAX + 1)).is_err());
         assert!(Token::new("0123456789 abcdef").unwrap_err().contains("blanks"));
-        let shown = format!("{:?}", Access::new(Some(Token::new(SECRET).unwrap())));
+        let shown = format!("{:?}", Access::new(Some(Token::new(SECRET).unwrap()), false));
         assert!(!shown.contains(SECRET), "{shown}");
     }
 
@@ -220,10 +257,10 @@ mod tests {
     fn beyond_loopback_a_token_is_needed() {
         let open = Access::default();
         let beyond = "0.0.0.0:1".parse().unwrap();
-        assert!(open.may_listen("127.0.0.1:1".parse().unwrap(), false).is_ok());
-        assert!(open.may_listen("[::1]:1".parse().unwrap(), false).is_ok());
-        assert!(open.may_listen(beyond, false).unwrap_err().contains("--admin-token-file"));
-        assert!(open.may_listen(beyond, true).is_ok());
-        assert!(Access::new(Some(Token::new(SECRET).unwrap())).may_listen(beyond, false).is_ok());
+        assert!(open.may_listen("127.0.0.1:1".parse().unwrap()).is_ok());
+        assert!(open.may_listen("[::1]:1".parse().unwrap()).is_ok());
+        assert!(open.may_listen(beyond).unwrap_err().contains("--admin-token-file"));
+        assert!(Access::new(None, true).may_listen(beyond).is_ok());
+        assert!(Access::new(Some(Token::new(SECRET).unwrap()), false).may_listen(beyond).is_ok());
     }
 }

@@ -17,9 +17,9 @@ const SOCKET_PATH_BYTES: usize = 107;
 
 /// Whether other hosts may come in. The transfer engine asks its callers for the capability of a segment, which only a master tells.
 pub(crate) fn check(config: &NodeConfig) -> Outcome<()> {
-    let access = Access::new(config.token.clone());
+    let access = Access::new(config.token.clone(), config.insecure);
     let mut listens = [Some(config.listen), config.rest].into_iter().flatten();
-    listens.try_for_each(|at| access.may_listen(at, config.insecure)).map_err(|why| FaultCode::Forbidden.with(why))
+    listens.try_for_each(|at| access.may_listen(at)).map_err(|why| FaultCode::Forbidden.with(why))
 }
 
 /// Takes the address of the REST listener.

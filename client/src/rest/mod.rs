@@ -51,7 +51,7 @@ pub(crate) fn router(node: Arc<Node>) -> Router {
 
 /// What is asked of callers.
 fn access(node: &Node) -> Arc<Access> {
-    Arc::new(Access::new(node.config.token.clone()))
+    Arc::new(Access::new(node.config.token.clone(), node.config.insecure))
 }
 
 /// Lets in who may come in.

@@ -49,9 +49,9 @@ impl Dev {
         let runtime = serve::runtime()?;
         let stop = Stop::listen(&runtime)?;
         let token = self.token.find()?;
-        let access = Access::new(token.clone());
-        let (http, http_at) = serve::bind(&runtime, "--http", self.http, &access, self.insecure)?;
-        let (rest, rest_at) = serve::bind(&runtime, "--rest", self.rest, &access, self.insecure)?;
+        let access = Access::new(token.clone(), self.insecure);
+        let (http, http_at) = serve::bind(&runtime, "--http", self.http, &access)?;
+        let (rest, rest_at) = serve::bind(&runtime, "--rest", self.rest, &access)?;
         let config = self.master.config(&self.data_dir, Vec::new(), token.clone(), self.insecure)?;
         let config = MasterConfig { http_at: Some(http_at.to_string()), ..config };
         let master = Master::start(config).map_err(|e| Failure::Failed(e.to_string()))?;
