@@ -21,6 +21,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
 
 /// Questions that may be under way on one connection; beyond that it is not read from.
 const IN_FLIGHT_MAX: usize = 1024;
@@ -40,7 +41,16 @@ const STRANGER_PATIENCE: Duration = Duration::from_secs(5);
 /// Serves a connection until it ends, or the reign it began in does; then tells the node room. Who waits for an answer when a reign ends gets
 /// none: whether another leader knows of what was asked is for the asker to find out. What puts and objects are set aside for is carried out
 /// all the same.
-pub(super) async fn serve(throne: Arc<Throne>, stream: TcpStream, peer: SocketAddr, session: u64, access: Arc<Access>) {
+///
+/// `place` is one of those for strangers, given back when this caller is none any more.
+pub(super) async fn serve(
+    throne: Arc<Throne>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    session: u64,
+    access: Arc<Access>,
+    place: Option<OwnedSemaphorePermit>,
+) {
     let _ = stream.set_nodelay(true);
     // A peer that vanished, or that takes none of its answers, is given up by the kernel; without this it would be kept for ever.
     let _ = setsockopt(&stream, KeepAlive, &true);
@@ -51,7 +61,7 @@ pub(super) async fn serve(throne: Arc<Throne>, stream: TcpStream, peer: SocketAd
     tracing::debug!(%peer, "connected");
     let mut answering = FuturesUnordered::new();
     let ended = tokio::select! {
-        ended = exchange(&engine, stream, &session, &mut answering) => ended,
+        ended = exchange(&engine, stream, &session, &mut answering, place) => ended,
         _ = reign.changed() => Err("another master leads, or this one does now".into()),
     };
     match ended {
@@ -73,8 +83,9 @@ async fn exchange(
     mut stream: TcpStream,
     session: &Arc<Session>,
     answering: &mut FuturesUnordered<Underway>,
+    mut place: Option<OwnedSemaphorePermit>,
 ) -> Result<(), String> {
-    let mut input = BytesMut::with_capacity(READ_BYTES);
+    let mut input = BytesMut::new();
     let mut output = Vec::new();
     let mut in_flight = 0;
     let patience = tokio::time::Instant::now() + STRANGER_PATIENCE;
@@ -97,10 +108,13 @@ async fn exchange(
         flush(&mut stream, &mut output).await?;
         // A stranger gets neither memory nor time.
         let stranger = !session.is_admitted();
+        if !stranger {
+            drop(place.take());
+        }
         if stranger && input.len() > STRANGER_BYTES {
             return Err("too much was said before a token".into());
         }
-        input.reserve(READ_BYTES);
+        input.reserve(if stranger { STRANGER_BYTES } else { READ_BYTES });
         tokio::select! {
             read = stream.read_buf(&mut input), if answering.len() < IN_FLIGHT_MAX && in_flight < IN_FLIGHT_BYTES => match read {
                 Ok(0) => return if input.is_empty() { Ok(()) } else { Err("closed in the middle of a frame".into()) },

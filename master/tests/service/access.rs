@@ -1,6 +1,6 @@
 //! A master that asks for a token: nothing is answered, and nothing done, for callers without it.
 
-use crate::{Peer, memory};
+use crate::{Peer, memory, until};
 use perilune_master::{Master, MasterConfig};
 use perilune_protocol::access::Token;
 use perilune_protocol::rpc::{self, cluster, object, segment, session};
@@ -70,6 +70,22 @@ fn http_asks_too_for_everything_but_health() {
     let with_token = |path| agent.get(at(path)).header("Authorization", format!("Bearer {}", SECRET.replace(' ', "-"))).call().unwrap();
     assert_eq!(with_token("/metrics").status(), 200);
     assert_eq!(with_token("/nowhere").status(), 404);
+}
+
+#[test]
+fn strangers_have_so_many_places_and_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let master = start(dir.path());
+    let authenticate = || session::Authenticate { token: SECRET.replace(' ', "-") };
+    let mut friends: Vec<_> = (0..20).map(|_| reach(&master)).collect();
+    friends.iter_mut().for_each(|friend| friend.call(&authenticate()).unwrap());
+    // Within the time that a stranger has.
+    let mut strangers: Vec<_> = (0..256).map(|_| reach(&master)).collect();
+    let mut late = reach(&master);
+    assert!(late.ask(&authenticate()).is_none(), "there is no place left");
+    assert!(friends[0].call(&cluster::ListNodes {}).unwrap().is_empty(), "who is let in keeps its own");
+    strangers.truncate(200);
+    until("a place to be free", || reach(&master).ask(&authenticate()).is_some());
 }
 
 #[test]

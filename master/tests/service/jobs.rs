@@ -3,9 +3,6 @@
 use super::*;
 use perilune_protocol::rpc::job::{JobState, ListJobs, SwitchJob};
 use perilune_protocol::rpc::work::{TakeWork, WorkDone, WorkOrder, WorkOutcome};
-use std::time::Instant;
-
-const PATIENCE: Duration = Duration::from_secs(30);
 
 fn hurried(dir: &Path) -> Master {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -60,14 +57,6 @@ impl Node {
 
     fn say(&mut self, id: u64, outcome: WorkOutcome) {
         assert_eq!(self.ask(vec![WorkDone { id, outcome }]), vec![]);
-    }
-}
-
-fn until(what: &str, mut so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !so() {
-        assert!(Instant::now() < deadline, "it did not come to pass: {what}");
-        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

@@ -5,6 +5,8 @@ mod frames;
 mod group;
 mod jobs;
 mod restart;
+#[path = "../wait/mod.rs"]
+mod wait;
 
 use perilune_master::{Master, MasterConfig};
 use perilune_protocol::frame::{self, HEADER_BYTES};
@@ -19,6 +21,11 @@ use std::time::Duration;
 fn start(dir: &Path) -> Master {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     Master::start(MasterConfig { data_dir: dir.into(), rpc: any, http: vec![any], ..MasterConfig::default() }).expect("the master starts")
+}
+
+/// Polls until it holds.
+fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    wait::wait(what, || holds().then_some(()));
 }
 
 /// A client that speaks frames by hand.

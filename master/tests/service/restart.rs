@@ -3,15 +3,6 @@
 use super::*;
 use perilune_protocol::rpc::cluster;
 use perilune_protocol::{FaultCode, SegmentStatus};
-use std::time::Instant;
-
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while !holds() {
-        assert!(Instant::now() < deadline, "never: {what}");
-        std::thread::yield_now();
-    }
-}
 
 #[test]
 fn objects_outlive_the_master() {
