@@ -5,6 +5,7 @@
 //! one parked caller to go on. So a lone call is one write and one read on the caller's own thread.
 
 use super::Caller;
+use super::silence::{Look, Silence};
 use super::wire::{self, Answer, Reader, STEP, SendError};
 use perilune_protocol::rpc::session::{Authenticate, Welcome};
 use perilune_protocol::rpc::{self, Call};
@@ -46,11 +47,11 @@ struct Slot {
 }
 
 impl Link {
-    /// Connects, says who calls if that may be asked for, and says hello.
+    /// Connects, says who calls if that may be asked for, and says hello. Looks elsewhere while the master is silent.
     ///
     /// # Errors
     /// [`FaultCode::Unreachable`] when another attempt may succeed; any other code when it will not.
-    pub(crate) fn open(address: &str, caller: &Caller, deadline: Instant) -> Outcome<(Self, Welcome)> {
+    pub(crate) fn open(address: &str, caller: &Caller, deadline: Instant, look: Look<'_>) -> Outcome<(Self, Welcome)> {
         let at = |what: &dyn std::fmt::Display| FaultCode::Unreachable.with(format!("master {address}: {what}"));
         let resolved = address.to_socket_addrs().map_err(|e| at(&format!("{e}; write host:port")))?;
         let mut failure = at(&"the name has no address");
@@ -61,9 +62,9 @@ impl Link {
                     let link = Self::over(address.to_owned(), socket).map_err(|e| at(&e))?;
                     let refused = |f: Fault| f.code.with(format!("master {address} refused: {}", f.message));
                     if let Some(token) = &caller.token {
-                        link.call(&Authenticate { token: token.secret().to_owned() }, deadline)?.map_err(refused)?;
+                        link.call_looking(&Authenticate { token: token.secret().to_owned() }, deadline, look)?.map_err(refused)?;
                     }
-                    let welcome = link.call(&caller.hello, deadline)?.map_err(refused)?;
+                    let welcome = link.call_looking(&caller.hello, deadline, look)?.map_err(refused)?;
                     return Ok((link, welcome));
                 }
                 Err(e) => failure = at(&e),
@@ -93,14 +94,20 @@ impl Link {
     /// The outer fault is the connection's: [`FaultCode::Unreachable`] when it broke (the master may or may not have acted),
     /// [`FaultCode::Timeout`] when no answer came in time. The inner one is the master's own answer.
     pub(crate) fn call<C: Call>(&self, question: &C, deadline: Instant) -> Result<Outcome<C::Reply>, Fault> {
+        self.call_looking(question, deadline, &|| false)
+    }
+
+    /// The same, and looks elsewhere while no answer comes. [`FaultCode::Unreachable`] when it found what it looked for.
+    pub(crate) fn call_looking<C: Call>(&self, question: &C, deadline: Instant, look: Look<'_>) -> Result<Outcome<C::Reply>, Fault> {
+        let mut silence = Silence::begin(look);
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let mut frame = Vec::with_capacity(256);
         if let Err(fault) = rpc::encode_question(&mut frame, id, question) {
             return Ok(Err(fault));
         }
         self.enter(id, C::OP)?;
-        self.send(id, &frame, deadline, C::NAME)?;
-        let body = self.wait(id, deadline, C::NAME)?;
+        self.send(id, &frame, deadline, C::NAME, &mut silence)?;
+        let body = self.wait(id, deadline, C::NAME, &mut silence)?;
         rpc::decode(&body).map_err(|fault| {
             let fault = FaultCode::InvalidVersion.with(format!("the answer to {} cannot be read: {}", C::NAME, fault.message));
             self.fail(&fault);
@@ -126,8 +133,13 @@ impl Link {
         Ok(())
     }
 
-    fn send(&self, id: u64, frame: &[u8], deadline: Instant, name: &str) -> Result<(), Fault> {
-        self.send_in_turn(frame, deadline).map_err(|error| {
+    /// Gives the connection up: somebody else is to be asked.
+    pub(crate) fn abandon(&self, why: &str) {
+        self.fail(&FaultCode::Unreachable.with(why));
+    }
+
+    fn send(&self, id: u64, frame: &[u8], deadline: Instant, name: &str, silence: &mut Silence<'_>) -> Result<(), Fault> {
+        self.send_in_turn(frame, deadline, silence).map_err(|error| {
             self.lock().waiting.remove(&id);
             match error {
                 SendError::NothingSent => self.late(name),
@@ -140,7 +152,7 @@ impl Link {
         })
     }
 
-    fn send_in_turn(&self, frame: &[u8], deadline: Instant) -> Result<(), SendError> {
+    fn send_in_turn(&self, frame: &[u8], deadline: Instant, silence: &mut Silence<'_>) -> Result<(), SendError> {
         let writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let left = deadline.saturating_duration_since(Instant::now());
         let (mut writing, _) = self.written.wait_timeout_while(writing, left, |busy| *busy).unwrap_or_else(PoisonError::into_inner);
@@ -149,13 +161,13 @@ impl Link {
         }
         *writing = true;
         drop(writing);
-        let sent = wire::send(&self.socket, frame, deadline);
+        let sent = wire::send(&self.socket, frame, deadline, silence);
         *self.writing.lock().unwrap_or_else(PoisonError::into_inner) = false;
         self.written.notify_one();
         sent
     }
 
-    fn wait(&self, id: u64, deadline: Instant, name: &str) -> Result<Vec<u8>, Fault> {
+    fn wait(&self, id: u64, deadline: Instant, name: &str, silence: &mut Silence<'_>) -> Result<Vec<u8>, Fault> {
         loop {
             let mut calls = self.lock();
             if let Some(body) = calls.waiting.get_mut(&id).and_then(|slot| slot.body.take()) {
@@ -166,14 +178,26 @@ impl Link {
                 self.leave(calls, id);
                 return Err(self.name(&fault));
             }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            let now = Instant::now();
+            if now >= deadline {
                 self.leave(calls, id);
                 return Err(self.late(name));
             }
+            if silence.is_due(now) {
+                // Somebody else reads meanwhile.
+                Self::wake(&calls, id);
+                drop(calls);
+                if silence.look() {
+                    let calls = self.lock();
+                    self.leave(calls, id);
+                    return Err(self.name(&FaultCode::Unreachable.with("it is silent, and another one leads")));
+                }
+                continue;
+            }
+            let until = silence.next().min(deadline);
             if let Some(reader) = calls.reader.take() {
                 drop(calls);
-                if let Some(body) = self.read_until(id, reader, deadline) {
+                if let Some(body) = self.read_until(id, reader, until) {
                     return Ok(body);
                 }
             } else {
@@ -181,7 +205,7 @@ impl Link {
                     slot.parked = true;
                 }
                 drop(calls);
-                thread::park_timeout(left);
+                thread::park_timeout(until.saturating_duration_since(now));
                 if let Some(slot) = self.lock().waiting.get_mut(&id) {
                     slot.parked = false;
                 }
@@ -226,8 +250,13 @@ impl Link {
     /// Forgets the call, and wakes somebody to read when nobody does.
     fn leave(&self, mut calls: MutexGuard<'_, Calls>, id: u64) {
         calls.waiting.remove(&id);
+        Self::wake(&calls, id);
+    }
+
+    /// Somebody other than the caller of `id` is to read, when nobody does.
+    fn wake(calls: &Calls, id: u64) {
         if calls.reader.is_some()
-            && let Some(next) = calls.waiting.values().find(|slot| slot.parked && slot.body.is_none())
+            && let Some((_, next)) = calls.waiting.iter().find(|(of, slot)| **of != id && slot.parked && slot.body.is_none())
         {
             next.thread.unpark();
         }
@@ -265,7 +294,7 @@ mod tests {
     }
 
     fn open(address: &str) -> Link {
-        Link::open(address, &fake::caller(), soon()).unwrap().0
+        Link::open(address, &fake::caller(), soon(), &|| false).unwrap().0
     }
 
     /// A question that says which it is.
@@ -418,7 +447,7 @@ mod tests {
             (other, FaultCode::NotSupported, "another service"),
             (refuses, FaultCode::Forbidden, "no such tenant"),
         ] {
-            let fault = Link::open(&address, &fake::caller(), soon()).err().unwrap();
+            let fault = Link::open(&address, &fake::caller(), soon(), &|| false).err().unwrap();
             assert_eq!(fault.code, code, "{fault}");
             assert!(fault.message.contains(word) && fault.message.contains(&address), "{fault}");
         }

@@ -4,6 +4,7 @@
 pub(crate) mod fake;
 mod link;
 mod retry;
+mod silence;
 mod wire;
 
 use perilune_protocol::access::Token;
@@ -11,6 +12,7 @@ use perilune_protocol::rpc::session::Hello;
 
 pub(crate) use link::Link;
 pub(crate) use retry::{Master, Repeated};
+pub(crate) use silence::Look;
 
 /// What is said first on every connection.
 #[derive(Clone)]

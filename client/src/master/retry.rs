@@ -3,10 +3,11 @@
 //! Every question of the protocol may be repeated: reading changes nothing, and the others name what they change
 //! (a version, a segment, a key). What a repetition can blur is only *who* did it, so [`Repeated`] is told to those who care.
 
-use super::{Caller, Link};
+use super::{Caller, Link, Look};
 use perilune_protocol::rpc::Call;
 use perilune_protocol::rpc::session::Welcome;
 use perilune_protocol::{Fault, FaultCode, Outcome};
+use std::cell::RefCell;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -20,9 +21,14 @@ const ATTEMPT_MAX: Duration = Duration::from_secs(2);
 /// A master that lets a question wait for so long may have been stopped: where there are several, the next one is asked. Doubled with each
 /// asking, so that what really takes long is answered in the end. As long as masters take to elect another leader, by default.
 const SILENCE: Duration = Duration::from_millis(500);
+/// Looking elsewhere while a master is silent waits no longer for each of the others.
+const GLANCE: Duration = Duration::from_millis(100);
 
 /// What is said on every new connection before anyone else may use it.
 pub(crate) type Greeting = Box<dyn Fn(&Link, Instant) -> Outcome<()> + Send + Sync>;
+
+/// The connection to a master that leads, which of the masters it is, and what it said of itself.
+type Found = (usize, Link, Welcome);
 
 /// Whether a question was asked more than once, so that its effect may be the earlier asking's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,16 +76,16 @@ impl Master {
 
     /// As [`Master::call`], and says whether the question was repeated.
     pub(crate) fn call_noting<C: Call>(&self, question: &C, deadline: Instant) -> (Outcome<C::Reply>, Repeated) {
-        self.call_by(C::LONG, deadline, |link, until| link.call(question, until))
+        self.call_by(C::LONG, deadline, |link, until, look| link.call_looking(question, until, look))
     }
 
-    /// As [`Master::call_noting`]; `ask` asks once, on the connection it is given, and waits no longer than it is told. What is `long`
-    /// is waited for as long as there is time.
+    /// As [`Master::call_noting`]; `ask` asks once, on the connection it is given, waits no longer than it is told, and should look elsewhere
+    /// while it waits. What is `long` is waited for as long as there is time.
     pub(crate) fn call_by<R>(
         &self,
         long: bool,
         deadline: Instant,
-        ask: impl Fn(&Link, Instant) -> Result<Outcome<R>, Fault>,
+        ask: impl Fn(&Link, Instant, Look<'_>) -> Result<Outcome<R>, Fault>,
     ) -> (Outcome<R>, Repeated) {
         let started = Instant::now();
         let (mut pause, mut repeated) = (PAUSE_MIN, Repeated(false));
@@ -87,7 +93,7 @@ impl Master {
         loop {
             let until = Instant::now().checked_add(patience).map_or(deadline, |until| until.min(deadline));
             let fault = match self.link(deadline) {
-                Ok(link) => match ask(&link, until) {
+                Ok(link) => match ask(&link, until, &|| self.looks_elsewhere(&link, deadline)) {
                     // It led when it said hello. What it began before it lost the lead may have been done all the same.
                     Ok(Err(fault)) if fault.code == FaultCode::NotLeader => {
                         self.leave(&link);
@@ -172,10 +178,7 @@ impl Master {
                 state = self.lock();
                 state.connecting = false;
                 self.settled.notify_all();
-                let (nth, link, welcome) = found?;
-                state.first = nth;
-                state.welcome = Some(welcome);
-                return Ok(Arc::clone(state.link.insert(Arc::new(link))));
+                return Ok(state.take(found?));
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -186,16 +189,21 @@ impl Master {
     }
 
     /// One attempt at each master, in the order given, from the `first` on. Worth repeating when it is for any of them.
-    fn connect(&self, first: usize, deadline: Instant) -> Outcome<(usize, Link, Welcome)> {
+    fn connect(&self, first: usize, deadline: Instant) -> Outcome<Found> {
         let mut failures: Vec<Fault> = Vec::new();
-        for (nth, address) in self.addresses.iter().enumerate().cycle().skip(first).take(self.addresses.len()) {
+        for nth in (0..self.addresses.len()).cycle().skip(first).take(self.addresses.len()) {
             let until = deadline.min(Instant::now() + if self.addresses.len() > 1 { SILENCE } else { ATTEMPT_MAX });
-            let opened = Link::open(address, &self.caller, until).and_then(|(link, welcome)| match &self.greeting {
-                Some(greeting) => greeting(&link, deadline).map(|()| (link, welcome)),
-                None => Ok((link, welcome)),
-            });
+            let elsewhere = RefCell::new(None);
+            let look = || {
+                *elsewhere.borrow_mut() = self.glance(nth, deadline);
+                elsewhere.borrow().is_some()
+            };
+            let opened = self.open(nth, until, deadline, &look);
+            if let Some(found) = elsewhere.into_inner() {
+                return Ok(found);
+            }
             match opened {
-                Ok((link, welcome)) => return Ok((nth, link, welcome)),
+                Ok(found) => return Ok(found),
                 // All masters of a group ask for the same token.
                 Err(fault) if fault.code == FaultCode::Unauthorized => return Err(fault),
                 // A master that is silent at hello is as good as away.
@@ -207,6 +215,51 @@ impl Master {
         let code = failures.first().filter(|_| hopeless).map_or(FaultCode::Unreachable, |f| f.code);
         let told: Vec<String> = failures.into_iter().map(|f| f.message).collect();
         Err(code.with(told.join("; ")))
+    }
+
+    fn open(&self, nth: usize, until: Instant, deadline: Instant, look: Look<'_>) -> Outcome<Found> {
+        let (link, welcome) = Link::open(&self.addresses[nth], &self.caller, until, look)?;
+        if let Some(greeting) = &self.greeting {
+            greeting(&link, deadline)?;
+        }
+        Ok((nth, link, welcome))
+    }
+
+    /// Whether another than the `silent` master leads. A stopped one keeps its connections, and answers on them when it wakes: only the others
+    /// can tell that it was replaced.
+    fn glance(&self, silent: usize, deadline: Instant) -> Option<Found> {
+        let others = (0..self.addresses.len()).cycle().skip(silent + 1).take(self.addresses.len() - 1);
+        others.into_iter().find_map(|nth| self.open(nth, deadline.min(Instant::now() + GLANCE), deadline, &|| false).ok())
+    }
+
+    /// No answer comes over `link`. True when another master leads, which from now on is the one that is asked.
+    fn looks_elsewhere(&self, link: &Arc<Link>, deadline: Instant) -> bool {
+        let mut state = self.lock();
+        let present = state.link.as_ref().is_some_and(|present| Arc::ptr_eq(present, link));
+        // One caller looks for all of them.
+        if state.connecting || !present {
+            return !present;
+        }
+        state.connecting = true;
+        let silent = state.first;
+        drop(state);
+        let found = self.glance(silent, deadline);
+        state = self.lock();
+        state.connecting = false;
+        self.settled.notify_all();
+        let Some(found) = found else { return false };
+        state.take(found);
+        drop(state);
+        link.abandon("it is silent, and another one leads");
+        true
+    }
+}
+
+impl State {
+    fn take(&mut self, (nth, link, welcome): Found) -> Arc<Link> {
+        self.first = nth;
+        self.welcome = Some(welcome);
+        Arc::clone(self.link.insert(Arc::new(link)))
     }
 }
 

@@ -1,5 +1,6 @@
 //! The two halves of a socket: frames out before a deadline, frames in before a deadline.
 
+use super::silence::Silence;
 use perilune_protocol::frame::{self, FrameError, HEADER_BYTES, Kind};
 use perilune_protocol::{Fault, FaultCode};
 use std::io::{self, ErrorKind, Read, Write};
@@ -22,8 +23,8 @@ pub(crate) enum SendError {
     Broken(String),
 }
 
-/// Sends all of `bytes`. The socket has [`STEP`] as its write timeout.
-pub(crate) fn send(mut socket: &TcpStream, bytes: &[u8], deadline: Instant) -> Result<(), SendError> {
+/// Sends all of `bytes`. The socket has [`STEP`] as its write timeout. Looks elsewhere while it takes none.
+pub(crate) fn send(mut socket: &TcpStream, bytes: &[u8], deadline: Instant, silence: &mut Silence<'_>) -> Result<(), SendError> {
     let mut sent = 0;
     while sent < bytes.len() {
         match socket.write(&bytes[sent..]) {
@@ -31,7 +32,11 @@ pub(crate) fn send(mut socket: &TcpStream, bytes: &[u8], deadline: Instant) -> R
             Ok(n) => sent += n,
             Err(e) if e.kind() == ErrorKind::Interrupted => {}
             Err(e) if timed_out(&e) => {
-                if Instant::now() >= deadline {
+                let now = Instant::now();
+                if silence.is_due(now) && silence.look() {
+                    return Err(SendError::Broken("it takes no questions, and another one leads".into()));
+                }
+                if now >= deadline {
                     return Err(if sent == 0 {
                         SendError::NothingSent
                     } else {

@@ -2,7 +2,7 @@
 
 use super::lending::Lending;
 use super::watch::Watch;
-use crate::master::{Link, Master};
+use crate::master::{Link, Look, Master};
 use perilune_protocol::rpc::segment::{Mount, Unmount};
 use perilune_protocol::rpc::session::{Heartbeat, Register};
 use perilune_protocol::{Fault, FaultCode, Outcome, SegmentDesc, SegmentId};
@@ -39,7 +39,7 @@ impl Announcer {
 
     /// Mounts segments that are lent.
     pub(crate) fn mount(&self, master: &Master, segments: &[SegmentDesc], deadline: Instant) -> Outcome<()> {
-        let ask = |link: &Link, until: Instant| {
+        let ask = |link: &Link, until: Instant, _: Look<'_>| {
             let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(gone) = segments.iter().find(|desc| self.lending.kept(desc.id).is_none()) {
                 let told = format!("segment {} was unmounted, or lent under another id, while it was being mounted", gone.id);

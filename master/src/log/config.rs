@@ -136,6 +136,13 @@ impl LogConfig {
         (ticks(self.heartbeat).max(1), (ticks(self.election.0), ticks(self.election.1)))
     }
 
+    /// The bounds between which a member draws its wait, in ticks. For the shortest election timeout the others listen to no candidate, and
+    /// not all count alike: who stood at that very moment would often stand in vain.
+    pub(super) fn patience(&self) -> (usize, usize) {
+        let (heartbeat, (shortest, longest)) = self.ticks();
+        (shortest + (heartbeat / 2).min((longest - shortest) / 2), longest)
+    }
+
     /// Which setting cannot be, whatever the directory holds.
     pub(super) fn check(&self) -> Result<(), String> {
         let (heartbeat, (shortest, longest)) = self.ticks();

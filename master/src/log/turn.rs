@@ -114,6 +114,7 @@ impl<M: Machine> Driver<M> {
         let (kind, last) = (message.msg_type(), self.node.raft.raft_log.last_index());
         match kind {
             T::MsgRequestVote | T::MsgRequestPreVote if self.holds_back(&message) => return Ok(()),
+            T::MsgRequestPreVote if self.outranks(&message) => return Ok(()),
             T::MsgHeartbeat if message.term >= self.node.raft.term && message.commit > last => return self.own_up(message),
             T::MsgAppendResponse if message.context[..] == *LOST => {
                 self.forgive(&message);
@@ -146,6 +147,17 @@ impl<M: Machine> Driver<M> {
         Ok(())
     }
 
+    /// Two that begin to stand at the same moment would both win the asking, split the votes, and cost the group another wait. So one of them
+    /// does as if it had not heard the other, as long as that may be the same moment.
+    fn outranks(&self, candidate: &Message) -> bool {
+        let raft = &self.node.raft;
+        let own = (raft.raft_log.last_term(), raft.raft_log.last_index());
+        raft.state == StateRole::PreCandidate
+            && raft.election_elapsed < self.config.ticks().0
+            && candidate.from < self.config.member
+            && (candidate.log_term, candidate.index) <= own
+    }
+
     /// A tick of the log's clock has passed, [`super::LogConfig::tick`] at least.
     pub(super) fn tick(&mut self, now: Duration) {
         self.now = now;
@@ -155,7 +167,7 @@ impl<M: Machine> Driver<M> {
         }
         let heartbeat = self.config.ticks().0 as u64;
         let ticked = self.guarded(|d| {
-            let wait = d.patience.draw(d.node.raft.election_elapsed == 0, d.config.ticks().1);
+            let wait = d.patience.draw(d.node.raft.election_elapsed == 0, d.config.patience());
             d.node.raft.set_randomized_election_timeout(wait);
             d.node.tick();
             if d.ticks.is_multiple_of(heartbeat) && d.node.raft.state == StateRole::Leader {
