@@ -135,13 +135,16 @@ impl Group {
         answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned())
     }
 
-    /// Waits for a leader while all masters that run answer.
+    /// Waits for a leader while all masters that run answer. One that just woke may still take itself for the leader: then there are two.
     pub(crate) fn leader(&self) -> Result<usize, Trouble> {
         let begun = Instant::now();
         while begun.elapsed() < PATIENCE {
             let roles: Vec<_> = (0..self.len()).map(|nth| self.role(nth)).collect();
-            if let Some(nth) = roles.iter().position(|r| r.as_deref() == Some("leader")).filter(|_| roles.iter().all(Option::is_some)) {
-                return Ok(nth);
+            let leaders: Vec<usize> = (0..self.len()).filter(|nth| roles[*nth].as_deref() == Some("leader")).collect();
+            if let [leader] = leaders[..]
+                && roles.iter().all(Option::is_some)
+            {
+                return Ok(leader);
             }
             std::thread::sleep(Duration::from_millis(5));
         }

@@ -117,6 +117,7 @@ impl Master {
             election: config.raft_election,
             durability: config.durability,
             snapshot_entries: config.snapshot_entries,
+            reserve: config.log_reserve,
             ..LogConfig::default()
         };
         if let Some(file) = &config.restore {

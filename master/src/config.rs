@@ -23,6 +23,8 @@ pub struct MasterConfig {
     pub durability: Durability,
     /// A snapshot is made after so many log entries.
     pub snapshot_entries: u64,
+    /// Bytes that should stay free where the log lives: with less, puts are refused. 0: any will do.
+    pub log_reserve: u64,
     /// How long a lookup keeps an object readable.
     pub lease: Duration,
     /// After this a put that was not ended may be discarded.
@@ -75,6 +77,7 @@ impl Default for MasterConfig {
             http: vec![([127, 0, 0, 1], 9003).into()],
             durability: Durability::Quorum,
             snapshot_entries: 100_000,
+            log_reserve: 64 << 20,
             lease: Duration::from_secs(10),
             put_discard: Duration::from_secs(30),
             put_release: Duration::from_secs(600),

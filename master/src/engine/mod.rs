@@ -16,7 +16,7 @@ pub(crate) use group::{Group, Leader};
 pub(crate) use throne::Throne;
 
 use crate::config::MasterConfig;
-use crate::log::{Log, Member};
+use crate::log::{Log, Member, Room};
 use crate::observe::Metrics;
 use crate::planted::{self, Defect};
 use crate::work::Bell;
@@ -134,10 +134,24 @@ impl Engine {
 
     /// Whether changes can be stored. After the log failed, reads go on and nothing else does.
     pub(crate) fn writable(&self) -> Outcome<()> {
-        match self.inner.log.status().poisoned {
-            None => Ok(()),
+        let log = self.inner.log.status();
+        match log.poisoned {
+            None if self.inner.log.room().0 != Room::Brim => Ok(()),
+            None => Err(FaultCode::Storage.with(log.crowded.unwrap_or_default())),
             Some(why) => {
                 Err(FaultCode::Storage.with(format!("nothing can be stored any more: {why}; free the disk and restart the master")))
+            }
+        }
+    }
+
+    /// Whether the log has room for something new. While another member may take the lead that has, waits for that.
+    pub(crate) async fn roomy(&self) -> Outcome<()> {
+        loop {
+            match self.inner.log.room() {
+                (Room::Enough, _) => return Ok(()),
+                _ if !self.leads() => return Err(self.inner.not_leader()),
+                (_, true) => tokio::time::sleep(AGAIN).await,
+                (_, false) => return Err(FaultCode::Storage.with(self.inner.log.status().crowded.unwrap_or_default())),
             }
         }
     }
@@ -162,8 +176,8 @@ impl Engine {
         self.inner.draws.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed)
     }
 
-    /// What becomes of a proposal. One that is refused while the reign goes on (the lead may not have been taken from its hands after all, or
-    /// a majority is far behind) surely is not stored, and is proposed again: what it is about was already set aside for it.
+    /// What becomes of a proposal. One that is refused while the reign goes on (the lead may not have been taken from its hands after all, a
+    /// majority is far behind, the disk is full) surely is not stored, and is proposed again: what it is about was already set aside for it.
     pub(crate) async fn stored(&self, effect: &Effect, mut proposal: crate::log::Proposal<Applied>) -> Outcome<()> {
         if planted::is(Defect::EarlyAnswer) && matches!(effect, Effect::Commit(_)) {
             return Ok(());
@@ -191,7 +205,7 @@ impl Engine {
     }
 
     fn is_worth_repeating(&self, outcome: &Outcome<Applied>) -> bool {
-        matches!(outcome, Err(fault) if fault.code == FaultCode::WrongState) && self.inner.is_group() && self.leads()
+        matches!(outcome, Err(fault) if fault.code == FaultCode::WrongState) && self.leads() && !self.reign.housekeeping.is_stopped()
     }
 
     /// One outcome from what the log says and what applying said. In a group, another member may take what the log here does not.

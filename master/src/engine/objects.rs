@@ -56,6 +56,9 @@ impl Engine {
 
     /// Gives room to puts.
     pub async fn put_start(&self, tenant: TenantId, host: &str, question: PutStart) -> Vec<Outcome<PutGrant>> {
+        if let Err(fault) = self.roomy().await {
+            return question.puts.iter().map(|_| Err(fault.clone())).collect();
+        }
         let first = match self.stamps(question.puts.len().max(1) as u64).await {
             Ok(first) => first,
             Err(fault) => return question.puts.iter().map(|_| Err(fault.clone())).collect(),

@@ -88,6 +88,8 @@ pub struct LogConfig {
     pub batch_effects: usize,
     /// Most bytes of effects in one raft entry, unless a single effect is larger.
     pub batch_bytes: usize,
+    /// Bytes that should be free on the disk; with less nothing new should be proposed, and with next to none nothing is taken. 0: any will do.
+    pub reserve: u64,
     /// What the election timeouts are drawn from. Members that share one may stand for election at the same time.
     pub seed: u64,
     /// Most effects that wait to be packed. A proposal beyond it waits for room, so a slow disk slows its callers down.
@@ -115,6 +117,7 @@ impl Default for LogConfig {
             snapshot_bytes: 256 << 20,
             batch_effects: 4096,
             batch_bytes: 1 << 20,
+            reserve: 64 << 20,
             seed: Uuid::new_v4().as_u64_pair().0,
             queue_effects: 16_384,
         }

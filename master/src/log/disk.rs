@@ -39,6 +39,9 @@ pub(crate) trait Disk: Send + Sync {
     /// Makes a directory, and those above it.
     fn make_dir(&self, path: &Path) -> io::Result<()>;
 
+    /// Bytes that can still be written below a directory.
+    fn free(&self, dir: &Path) -> io::Result<u64>;
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
     fn remove(&self, path: &Path) -> io::Result<()>;
@@ -99,6 +102,11 @@ impl Disk for System {
 
     fn make_dir(&self, path: &Path) -> io::Result<()> {
         DirBuilder::new().recursive(true).mode(0o700).create(path)
+    }
+
+    fn free(&self, dir: &Path) -> io::Result<u64> {
+        let known = nix::sys::statvfs::statvfs(dir)?;
+        Ok(known.blocks_available().saturating_mul(known.fragment_size()))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

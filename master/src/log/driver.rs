@@ -9,7 +9,7 @@
 //! |---|---|
 //! | `driver` | what it holds, how it begins, how it fails |
 //! | `turn` | what it is told |
-//! | `ready` | what raft then wants done, in raft's order |
+//! | `ready`, `stall` | what raft then wants done, in raft's order; and when there is no room for it |
 //! | `group`, `progress` | members, reads, leadership |
 //! | `loss`, `install` | a member that lost entries, one that is sent a snapshot |
 //! | `keep` | snapshots, the cut behind them, what the outside sees |
@@ -27,7 +27,9 @@ use super::peers::{Peers, Post};
 use super::reads::Reads;
 use super::request::{Answer, Known, Proposed};
 use super::restore::restore;
+use super::room::Gauge;
 use super::snapshot::SnapshotId;
+use super::stall::Stall;
 use super::status::Board;
 use super::store::Store;
 use super::{LogConfig, LogError, raftlog};
@@ -106,6 +108,11 @@ pub(super) struct Driver<M: Machine> {
     pub(super) owed: u64,
     /// The mark of a log in use could not be written, and is not tried again until the next open.
     pub(super) mark_failed: bool,
+    pub(super) gauge: Gauge,
+    /// What raft asked for is not stored, for lack of room: until it is, raft is asked nothing more.
+    pub(super) stall: Option<Stall>,
+    /// Other voters that were offered the lead for lack of room here, and in which term.
+    pub(super) offered_to: Vec<(u64, u64)>,
     /// Why nothing can be appended any more. Raft's state is then ahead of the disk, so it is not asked again.
     pub(super) poison: Option<String>,
     /// Last, so that it unlocks when all else is closed.
@@ -192,6 +199,7 @@ impl<M: Machine> Driver<M> {
         tell_members(&board, peers.as_mut(), &members, config.member);
         // A follower counts whole ticks, and clocks differ a little: what is left is certain.
         let span = (config.election.0.saturating_sub(config.tick() * 2)) * if planted::is(Defect::LongLease) { 90 } else { 9 } / 10;
+        let gauge = Gauge::new(Arc::clone(&directory.disk), directory.path.clone(), config.reserve);
         let mut driver = Self {
             node,
             machine,
@@ -227,6 +235,9 @@ impl<M: Machine> Driver<M> {
             owed: 0,
             mark_failed: false,
             quiet_until: if quiet { shortest as u64 } else { 0 },
+            gauge,
+            stall: None,
+            offered_to: Vec::new(),
             poison: None,
             directory,
             config,
@@ -241,6 +252,9 @@ impl<M: Machine> Driver<M> {
     fn lead_alone(&mut self) -> Result<(), String> {
         self.node.campaign().map_err(|e| e.to_string())?;
         self.pump()?;
+        if let Some(fault) = self.lacks_room() {
+            return Err(fault.message);
+        }
         // The leader's first entry commits all before it; with it applied, so is everything.
         let (applied, last) = (self.applied, self.node.store().last());
         match self.node.raft.state {

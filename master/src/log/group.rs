@@ -27,7 +27,7 @@ pub(super) struct Handover {
 
 impl<M: Machine> Driver<M> {
     pub(super) fn read(&mut self, answer: Answer<()>) {
-        if self.leads() != Some(self.ready_term) {
+        if self.leads() != Some(self.ready_term) || self.stall.is_some() {
             return tell(answer, Err(self.not_mine()));
         }
         if self.reads.ask(answer) {
@@ -39,7 +39,7 @@ impl<M: Machine> Driver<M> {
         if self.leads().is_some() {
             return self.read(answer);
         }
-        if self.poison.is_some() || self.node.raft.leader_id == 0 {
+        if self.poison.is_some() || self.stall.is_some() || self.node.raft.leader_id == 0 {
             return tell(answer, Err(self.not_mine()));
         }
         let until = self.ticks + self.config.ticks().1.1 as u64 * 2;
@@ -68,7 +68,7 @@ impl<M: Machine> Driver<M> {
     }
 
     pub(super) fn change(&mut self, change: &Change, answer: Answer<Members>) {
-        if self.leads() != Some(self.ready_term) {
+        if self.leads() != Some(self.ready_term) || self.lacks_room().is_some() {
             return tell(answer, Err(self.not_mine()));
         }
         let raft = &self.node.raft;
@@ -202,7 +202,7 @@ impl<M: Machine> Driver<M> {
     fn not_mine(&self) -> Fault {
         match &self.poison {
             Some(_) => self.storage_fault(),
-            None => self.standing().refusal(self.config.member),
+            None => self.lacks_room().filter(|_| self.leads().is_some()).unwrap_or_else(|| self.standing().refusal(self.config.member)),
         }
     }
 }

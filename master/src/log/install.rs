@@ -11,6 +11,7 @@ use super::members::Members;
 use super::peers::Post;
 use super::restore::{prune, remove};
 use super::role::unknown;
+use super::room::Room;
 use super::snapshot::{self, SnapshotId};
 use raft::SnapshotStatus;
 use raft::eraftpb::{Message, MessageType, Snapshot};
@@ -81,11 +82,12 @@ impl<M: Machine> Driver<M> {
         self.peers.send(answer);
     }
 
-    /// A message announces a snapshot whose file must be there. False when it is not: swept away while this log was being opened, say.
+    /// A message announces a snapshot whose file must be there. False when it is not: swept away while this log was being opened, say; or when
+    /// there is no room for what comes after it.
     pub(super) fn expect(&mut self, message: &Message) -> bool {
         let id = id_of(message);
         self.forget_received();
-        let there = self.directory.disk.is_file(&id.received(&snapshots(&self.directory.path)));
+        let there = self.gauge.room == Room::Enough && self.directory.disk.is_file(&id.received(&snapshots(&self.directory.path)));
         if there {
             self.received = Some(id);
         } else {

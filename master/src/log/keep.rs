@@ -8,6 +8,7 @@ use super::group::tell;
 use super::machine::Machine;
 use super::request::Known;
 use super::restore::{prune, remove};
+use super::room::Room;
 use super::snapshot::SnapshotId;
 use super::status::Role;
 use perilune_protocol::FaultCode;
@@ -99,10 +100,18 @@ impl<M: Machine> Driver<M> {
             shown.applied = self.applied;
             shown.snapshot_index = self.snapshots.last().map_or(0, |s| s.index);
             shown.entries_since_snapshot = self.applied - shown.snapshot_index;
+            shown.free = self.gauge.free;
+            shown.crowded = match self.gauge.room {
+                _ if self.stall.is_some() => self.lacks_room().map(|fault| fault.message),
+                Room::Enough => None,
+                Room::Low | Room::Brim => Some(self.gauge.complaint()),
+            };
             if shown.poisoned.is_none() {
                 shown.poisoned = self.poison.as_deref().or(self.files.failure()).map(str::to_owned);
             }
         }
+        let room = if self.stall.is_some() { Room::Brim } else { self.gauge.room };
+        self.board.show_room(room, room != Room::Enough && self.handover.is_some());
         self.show_standing();
         for Known { answer, outcome } in self.answers.drain(..) {
             tell(answer, outcome);

@@ -9,7 +9,8 @@
 //! | `members`, `change`, `progress`, `reads`, `inquiry`, `role`; `plain` | who is in the group and how far, what may be read, who leads; the list as it once was |
 //! | `peers/` | the way to other members |
 //! | `entry`, `record`, `snapshot`, `directory` | what is stored, each with version and checksum |
-//! | `store`, `storage`, `stored`, `engine`, `files`, `tail` | entries on disk: raft's storage over raft-engine, the files below it, and what a broken end means |
+//! | `store`, `write`, `storage`, `stored`, `engine`, `files`, `tail` | entries on disk: raft's storage over raft-engine, the files below it, and what a broken end means |
+//! | `room`, `stall` | a disk that fills up |
 //! | `disk` | the file system |
 //! | `restore` | from the directory to a machine |
 //! | `dump`, `revive` | a snapshot to be kept elsewhere, and a new group from one |
@@ -56,7 +57,9 @@ mod request;
 mod restore;
 mod revive;
 mod role;
+mod room;
 mod snapshot;
+mod stall;
 mod status;
 mod storage;
 mod store;
@@ -64,6 +67,7 @@ mod stored;
 mod tail;
 mod thread;
 mod turn;
+mod write;
 
 #[cfg(feature = "simulation")]
 pub(crate) use disk::{Disk, DiskFile, For};
@@ -78,6 +82,7 @@ pub use progress::{Feed, GroupProgress, Progress};
 pub use proposal::Proposal;
 pub use revive::{Revived, revive};
 pub use role::Standing;
+pub use room::Room;
 pub use status::{LATENCY_BOUNDS_US, Latency, LogStatus, Role};
 
 use background::{Background, Threads};
@@ -226,6 +231,11 @@ impl<M: Machine> Log<M> {
         // A closed log drops the answer, which tells whoever asked.
         let _ = self.shared.inbox.send(input(answer));
         proposal
+    }
+
+    /// How much room the disk has; and, where that is not enough, whether the lead is being offered to a member that may have more.
+    pub fn room(&self) -> (Room, bool) {
+        self.shared.board.room()
     }
 
     /// Whether the next proposal may have to wait for room.

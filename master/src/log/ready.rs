@@ -8,12 +8,13 @@ use super::request::Known;
 use super::role::unknown;
 use super::{Durability, entry};
 use protobuf_prost::Message as _;
+use raft::Ready;
 use raft::eraftpb::{ConfChangeV2, Entry, EntryType, Message, MessageType};
 
 impl<M: Machine> Driver<M> {
     /// Does all that raft asks for: send, store, apply.
     pub(super) fn pump(&mut self) -> Result<(), String> {
-        while self.node.has_ready() {
+        while self.unstall()? && self.node.has_ready() {
             self.tell_machine();
             let mut ready = self.node.ready();
             // A leader's, which may go out before its own disk has them: its own acknowledgement is counted only afterwards.
@@ -30,20 +31,28 @@ impl<M: Machine> Driver<M> {
             let entries = ready.take_entries();
             let appends = !entries.is_empty();
             let sync = self.config.durability == Durability::QuorumFsync && appends;
-            self.node.mut_store().append(entries, ready.hs(), sync)?;
             if appends {
                 self.background.appended();
             }
-            self.send(ready.take_persisted_messages());
-            let mut light = self.node.advance_append(ready);
-            if let Some(commit) = light.commit_index() {
-                self.node.mut_store().committed(commit);
+            match self.node.mut_store().append(entries, ready.hs(), sync) {
+                Ok(()) => self.stored(ready)?,
+                Err(error) => self.stall(ready, error.for_lack_of_room()?),
             }
-            self.send(light.take_messages());
-            self.apply(light.take_committed_entries())?;
-            self.node.advance_apply();
-            self.settle_lead();
         }
+        Ok(())
+    }
+
+    /// What raft asked for is stored.
+    pub(super) fn stored(&mut self, mut ready: Ready) -> Result<(), String> {
+        self.send(ready.take_persisted_messages());
+        let mut light = self.node.advance_append(ready);
+        if let Some(commit) = light.commit_index() {
+            self.node.mut_store().committed(commit);
+        }
+        self.send(light.take_messages());
+        self.apply(light.take_committed_entries())?;
+        self.node.advance_apply();
+        self.settle_lead();
         Ok(())
     }
 

@@ -3,7 +3,8 @@
 use super::counters::Counters;
 use super::members::Members;
 use super::role::Standing;
-use std::sync::atomic::AtomicU64;
+use super::room::Room;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -62,6 +63,10 @@ pub struct LogStatus {
     pub append: Latency,
     /// Time of an `fdatasync`.
     pub sync: Latency,
+    /// Bytes free on the disk of the log, if it says.
+    pub free: Option<u64>,
+    /// That the disk fills up, and what that means, while it does.
+    pub crowded: Option<String>,
     /// Why nothing can be proposed any more, when that is so.
     pub poisoned: Option<String>,
 }
@@ -96,6 +101,9 @@ pub(super) struct Board {
     /// Nanoseconds of the driver's time before which this member surely leads. Written by the log thread (release) once the machine shows
     /// all that is acknowledged, read by anyone (acquire).
     lease_ns: AtomicU64,
+    /// A [`Room`], and whether the lead is being offered to others for the lack of it. Says nothing of other data: relaxed.
+    room: AtomicU8,
+    offering: AtomicBool,
 }
 
 impl Board {
@@ -129,6 +137,16 @@ impl Board {
 
     pub(super) fn lease(&self) -> Duration {
         Duration::from_nanos(self.lease_ns.load(Acquire))
+    }
+
+    pub(super) fn show_room(&self, room: Room, offering: bool) {
+        self.offering.store(offering, Relaxed);
+        self.room.store(room as u8, Relaxed);
+    }
+
+    pub(super) fn room(&self) -> (Room, bool) {
+        let room = [Room::Enough, Room::Low, Room::Brim][usize::from(self.room.load(Relaxed))];
+        (room, self.offering.load(Relaxed))
     }
 
     pub(super) fn read(&self) -> LogStatus {

@@ -1,40 +1,40 @@
-//! The entries on disk, in raft-engine: what is written. Owned by the log thread; `storage` is what raft reads of it.
+//! The entries on disk, in raft-engine. Owned by the log thread; `write` is how something gets there, `storage` what raft reads of it.
 
 use super::LogError;
 use super::directory::{self, io_error};
 use super::engine::{Engine, corrupt, open_engine};
 use super::entry::unpack;
 use super::files::Files;
-use super::members::{Members, decode_self, encode_self};
+use super::members::{Members, decode_self};
 use super::record::Record;
 use super::snapshot::SnapshotId;
 use super::stored::{Entries, Stored};
-use crate::planted::{self, Defect};
-use raft::eraftpb::{Entry, EntryType, HardState};
-use raft_engine::{Command, LogBatch};
+use super::write::{Append, Owed, Unwritten};
+use raft::eraftpb::{Entry, EntryType};
 use std::cell::Cell;
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
 
 /// Raft-engine holds many groups; ours is this one.
 pub(super) const GROUP: u64 = 1;
-const STATE: &[u8] = b"state";
-const MEMBERS: &[u8] = b"members";
+pub(super) const STATE: &[u8] = b"state";
+pub(super) const MEMBERS: &[u8] = b"members";
 /// Which member of the group this is. Missing in what earlier releases wrote: then it is 1.
-const SELF: &[u8] = b"self";
+pub(super) const SELF: &[u8] = b"self";
 /// Applied entries kept in memory, so that followers that lag a little are served without a read.
 const CACHE_BYTES: usize = 4 << 20;
 
 /// Entries, hard state and membership of this member.
 pub(super) struct Store {
     pub(super) engine: Arc<Engine>,
-    files: Arc<Files>,
+    pub(super) files: Arc<Files>,
     pub(super) record: Record,
-    me: u64,
+    pub(super) me: u64,
     pub(super) members: Members,
+    pub(super) owed: Owed,
+    /// There was no room for it.
+    pub(super) unappended: Option<Append>,
     pub(super) last: u64,
     /// The newest whole snapshot on disk, to send to those who lag.
     pub(super) newest: Option<SnapshotId>,
@@ -57,8 +57,9 @@ impl Store {
         let engine = Arc::new(open_engine(dir, &files)?);
         let corrupt = |what: String| corrupt(dir, what);
         let (members, newest, wanted) = (Members::default(), None, Cell::new(false));
-        let mut store =
-            Self { engine, files, record: Record::default(), me, members, last: 0, newest, wanted, cache: VecDeque::new(), cache_bytes: 0 };
+        let (owed, unappended, cache, cache_bytes) = (Owed::default(), None, VecDeque::new(), 0);
+        let record = Record::default();
+        let mut store = Self { engine, files, record, me, members, owed, unappended, last: 0, newest, wanted, cache, cache_bytes };
         match (store.engine.get(GROUP, STATE), store.engine.get(GROUP, MEMBERS)) {
             (Some(record), Some(members)) => {
                 store.record = Record::decode(&record).map_err(corrupt)?;
@@ -72,9 +73,9 @@ impl Store {
             // A new log, or one whose very first write did not reach the disk.
             (None, None) if store.engine.last_index(GROUP).is_none() => {
                 store.members = first().map_err(LogError::Config)?;
-                store
-                    .write(&[], |batch, store| store.put_members(batch), true)
-                    .map_err(|what| io_error(dir, "the log cannot be begun", std::io::Error::other(what)))?;
+                store.owed.members = true;
+                let begun = store.write(&[], true).map_err(Unwritten::why);
+                begun.map_err(|what| io_error(dir, "the log cannot be begun", std::io::Error::other(what)))?;
             }
             _ => return Err(corrupt("the log holds no state record".into())),
         }
@@ -148,7 +149,8 @@ impl Store {
     /// The entry `members.index` made the group so.
     pub(super) fn set_members(&mut self, members: Members) -> Result<(), String> {
         self.members = members;
-        self.write(&[], |batch, store| store.put_members(batch), false)
+        self.owed.members = true;
+        self.write_owed()
     }
 
     pub(super) fn set_newest_snapshot(&mut self, id: Option<SnapshotId>) {
@@ -171,43 +173,13 @@ impl Store {
         self.record.commit = self.record.commit.max(id.index);
         (self.last, self.members) = (id.index, members);
         (self.cache, self.cache_bytes) = (VecDeque::new(), 0);
-        let anew = |batch: &mut LogBatch, store: &Self| {
-            batch.add_command(GROUP, Command::Clean);
-            store.put_members(batch)
-        };
-        self.write(&[], anew, true)
-    }
-
-    fn put_members(&self, batch: &mut LogBatch) -> raft_engine::Result<()> {
-        batch.put(GROUP, SELF.to_vec(), encode_self(self.me))?;
-        batch.put(GROUP, MEMBERS.to_vec(), self.members.encode())
+        (self.owed.anew, self.owed.members) = (true, true);
+        self.write(&[], true).map_err(Unwritten::why)
     }
 
     /// What a snapshot proves to be committed is.
     pub(super) fn committed(&mut self, index: u64) {
         self.record.commit = self.record.commit.max(index);
-    }
-
-    /// Hands entries and hard state to the kernel, and with `sync` to the disk. After an error the store must not be written again.
-    pub(super) fn append(&mut self, entries: Vec<Entry>, hard: Option<&HardState>, sync: bool) -> Result<(), String> {
-        let mut must = !entries.is_empty();
-        let mut sync = sync;
-        if let Some(hard) = hard {
-            // A vote must be on disk before it counts, whatever the durability: it is cast once per election.
-            let voted = (hard.term, hard.vote) != (self.record.term, self.record.vote);
-            (must, sync) = (must || voted, sync || voted);
-            (self.record.term, self.record.vote, self.record.commit) = (hard.term, hard.vote, hard.commit.max(self.record.commit));
-        }
-        if !must {
-            // Only the commit index moved: it travels with the next write.
-            return Ok(());
-        }
-        let entries: Vec<Stored> = entries.into_iter().map(Stored::from).collect();
-        let started = Instant::now();
-        self.write(&entries, |_, _| Ok(()), sync)?;
-        self.files.counters.append.observe(started.elapsed());
-        self.remember(entries.into_iter().map(|s| s.entry).collect());
-        Ok(())
     }
 
     /// Forgets the entries up to `index`, which the older of two snapshots covers.
@@ -216,14 +188,8 @@ impl Store {
             return Ok(());
         }
         (self.record.cut_index, self.record.cut_term) = (index, term);
-        self.write(
-            &[],
-            |batch, _| {
-                batch.add_command(GROUP, Command::Compact { index: index + 1 });
-                Ok(())
-            },
-            false,
-        )?;
+        self.owed.cut = true;
+        self.write_owed()?;
         while self.cache.front().is_some_and(|e| e.index <= index) {
             self.evict();
         }
@@ -237,46 +203,7 @@ impl Store {
         }
     }
 
-    fn write(
-        &mut self,
-        entries: &[Stored],
-        extra: impl FnOnce(&mut LogBatch, &Self) -> raft_engine::Result<()>,
-        sync: bool,
-    ) -> Result<(), String> {
-        let (first, last) = match entries {
-            [first, .., last] => (first.entry.index, last.entry.index),
-            [only] => (only.entry.index, only.entry.index),
-            [] => (0, self.last),
-        };
-        self.record.first = first;
-        self.record.last = last;
-        self.record.synced = self.files.synced();
-        let mut batch = LogBatch::default();
-        let engine = &self.engine;
-        let written = catch_unwind(AssertUnwindSafe(|| {
-            batch.add_entries::<Entries>(GROUP, entries)?;
-            extra(&mut batch, self)?;
-            batch.put(GROUP, STATE.to_vec(), self.record.encode())?;
-            engine.write(&mut batch, sync && !planted::is(Defect::Unsynced))
-        }));
-        match written {
-            Ok(Ok(_)) => {}
-            Ok(Err(raft_engine::Error::Io(e))) => return Err(format!("a write to the log failed: {e}")),
-            Ok(Err(e)) => return Err(format!("a write to the log failed: {e}")),
-            Err(_) => return Err("a write to the log failed: raft-engine panicked".into()),
-        }
-        self.last = last;
-        self.files.set_appended(last);
-        if sync {
-            if let Some(what) = self.files.failure() {
-                return Err(what.into());
-            }
-            self.files.set_synced(last);
-        }
-        Ok(())
-    }
-
-    fn remember(&mut self, entries: Vec<Entry>) {
+    pub(super) fn remember(&mut self, entries: Vec<Entry>) {
         let Some(first) = entries.first().map(|e| e.index) else { return };
         while self.cache.back().is_some_and(|e| e.index >= first) {
             self.cache_bytes -= self.cache.pop_back().map_or(0, |e| e.data.len());

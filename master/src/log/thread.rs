@@ -5,8 +5,8 @@ use super::driver::Driver;
 use super::machine::Machine;
 use super::peers::Post;
 use super::request::{Input, Waiting};
-use super::{LogConfig, entry};
-use crossbeam::channel::Receiver;
+use super::{LogConfig, entry, room};
+use crossbeam::channel::{Receiver, RecvTimeoutError};
 use std::time::Instant;
 
 /// Letters between two looks at what raft wants: enough to share a write.
@@ -22,8 +22,12 @@ pub(super) fn run<M: Machine>(mut driver: Driver<M>, inbox: &Receiver<Input<M::O
     let mut next = None;
     loop {
         if driver.is_alone() {
-            // A lone leader has nobody to reach in time and sleeps until it is told something.
-            next = next.or_else(|| Some(inbox.recv().unwrap_or(Input::Close)));
+            // A lone leader has nobody to reach in time and sleeps until it is told something, or the disk is to be looked at.
+            next = next.or_else(|| match inbox.recv_timeout(room::EVERY) {
+                Ok(input) => Some(input),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => Some(Input::Close),
+            });
         } else {
             let mut letters = 0;
             for letter in post.try_iter().take(LETTERS) {

@@ -10,6 +10,7 @@ use super::machine::Machine;
 use super::peers::Post;
 use super::request::{Answer, Input, Proposed, Waiting};
 use super::role::Standing;
+use super::room::Room;
 use super::status::Role;
 use perilune_protocol::FaultCode;
 use raft::StateRole;
@@ -48,6 +49,9 @@ impl<M: Machine> Driver<M> {
             let fault = self.standing().refusal(self.config.member);
             return self.refuse(answers_of(batch), fault);
         };
+        if let Some(fault) = self.lacks_room() {
+            return self.refuse(answers_of(batch), fault);
+        }
         let stale: Vec<_> = batch.extract_if(.., |w| w.term != 0 && w.term != term).collect();
         if !stale.is_empty() {
             let why = format!("this was decided in an earlier term than {term}, in which this member leads: nothing was stored");
@@ -85,7 +89,7 @@ impl<M: Machine> Driver<M> {
 
     /// What another member, or the way to it, has to say.
     pub(super) fn post(&mut self, post: Post) {
-        if self.poison.is_some() {
+        if self.poison.is_some() || self.stall.is_some() {
             return;
         }
         let done = self.guarded(|d| match post {
@@ -130,6 +134,8 @@ impl<M: Machine> Driver<M> {
                 }
             }
             T::MsgHeartbeatResponse => self.snapshot_seen(message.from, message.commit),
+            // The lead is offered by one that lacks room as well.
+            T::MsgTimeoutNow if self.gauge.room != Room::Enough => return Ok(()),
             T::MsgAppend | T::MsgAppendResponse | T::MsgHeartbeat | T::MsgTimeoutNow => {}
             T::MsgReadIndex | T::MsgReadIndexResp => {}
             T::MsgRequestVote | T::MsgRequestVoteResponse | T::MsgRequestPreVote | T::MsgRequestPreVoteResponse => {}
@@ -162,7 +168,7 @@ impl<M: Machine> Driver<M> {
     pub(super) fn tick(&mut self, now: Duration) {
         self.now = now;
         self.ticks += 1;
-        if self.poison.is_some() {
+        if self.poison.is_some() || self.stall.is_some() {
             return;
         }
         let heartbeat = self.config.ticks().0 as u64;
@@ -188,11 +194,12 @@ impl<M: Machine> Driver<M> {
     /// Does what all that calls for. Called after each of the above, or after several.
     pub(super) fn turn(&mut self, now: Duration) {
         self.now = now;
+        self.gauge.look(now);
         std::mem::take(&mut self.lost).into_iter().for_each(|lost| self.post(lost));
         if self.poison.is_none() {
             let done = self.guarded(|d| {
                 d.pump()?;
-                if std::mem::take(&mut d.round_due) {
+                if d.stall.is_none() && std::mem::take(&mut d.round_due) {
                     d.begin_round();
                     d.pump()?;
                 }
@@ -203,6 +210,7 @@ impl<M: Machine> Driver<M> {
             }
         }
         self.settle_handover();
+        self.offer_lead();
         self.keep();
         self.publish();
     }

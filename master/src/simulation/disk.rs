@@ -200,6 +200,10 @@ impl Disk for SimDisk {
         std::fs::create_dir_all(path)
     }
 
+    fn free(&self, _: &Path) -> io::Result<u64> {
+        Ok(if self.lock().moods.full { 0 } else { u64::MAX })
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.lock();
         if !state.names.contains_key(from) {

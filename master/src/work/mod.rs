@@ -46,10 +46,15 @@ impl Bell {
         self.ring();
     }
 
+    /// Whether the worker is to end.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+
     /// Sleeps until rung, at most `longest`. False when the worker is to end.
     pub(crate) fn wait(&self, longest: Duration) -> bool {
         let waited = self.bell.wait_timeout_while(self.lock(), longest, |rung| !*rung);
         *waited.unwrap_or_else(PoisonError::into_inner).0 = false;
-        !self.stopped.load(Ordering::Acquire)
+        !self.is_stopped()
     }
 }

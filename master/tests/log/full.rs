@@ -1,9 +1,13 @@
-//! A disk that fills up: the log stops, says why, and loses nothing it acknowledged.
+//! A disk that fills up: the log waits, says why, goes on when there is room, and loses nothing it acknowledged.
 
-use crate::machine::{config, open, put_each};
+use crate::machine::{config, open, put_each, until};
+use perilune_master::log::{LogConfig, Room};
 use perilune_protocol::FaultCode;
-use std::path::Path;
-use std::process::{Command, ExitStatus};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
 
 /// Fills the log in `dir` until it refuses; gives the number of effects stored before that, and the fault's sentence.
 fn fill(dir: &Path) -> (usize, String) {
@@ -21,23 +25,94 @@ fn fill(dir: &Path) -> (usize, String) {
     (stored, fault.message)
 }
 
-#[test]
-fn a_full_disk_stops_the_log_and_room_lets_it_go_on() {
-    let dir = tempfile::tempdir().unwrap();
-    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=2m", "perilune-test"]).arg(dir.path()).output();
+/// A small file system of its own at `dir`, or `None`, loudly, where none can be mounted.
+fn small(dir: &Path) -> Option<Unmount<'_>> {
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=8m", "perilune-test"]).arg(dir).output();
     if !mounted.as_ref().is_ok_and(|o| o.status.success()) {
-        println!("skipped: no tmpfs can be mounted here ({mounted:?}); the_largest_file_stops_the_log covers the rest");
-        return;
+        println!("skipped: no tmpfs can be mounted here ({mounted:?})");
+        return None;
     }
-    let _unmount = Unmount(dir.path());
-    let (stored, message) = fill(dir.path());
-    assert!(message.contains("No space left on device"), "{message}");
-    assert!(stored > 50, "{stored}");
-    let remounted = Command::new("mount").args(["-o", "remount,size=8m"]).arg(dir.path()).status();
-    assert!(remounted.as_ref().is_ok_and(ExitStatus::success), "{remounted:?}");
-    let (log, table) = open(config(dir.path()));
-    assert!(table.rows().len() >= stored, "{} of {stored}", table.rows().len());
+    Some(Unmount(dir))
+}
+
+/// Takes what is left of the disk but for so many bytes; gives the file that has it.
+fn hog(dir: &Path, but: u64) -> PathBuf {
+    let path = dir.join("hog");
+    let file = std::fs::File::options().create(true).append(true).open(&path).unwrap();
+    let mut bytes = file.metadata().unwrap().len() as i64;
+    let left = || nix::sys::statvfs::statvfs(dir).map(|s| s.blocks_available() * s.fragment_size()).unwrap();
+    while left() > but {
+        let more = ((left() - but) / 2).max(4096);
+        nix::fcntl::fallocate(&file, nix::fcntl::FallocateFlags::empty(), bytes, more as i64).unwrap();
+        bytes += more as i64;
+    }
+    path
+}
+
+#[test]
+fn what_finds_no_room_waits_for_it_and_nothing_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(_unmount) = small(dir.path()) else { return };
+    let settings = || LogConfig { reserve: 0, ..config(dir.path()) };
+    let (log, table) = open(settings());
+    put_each(&log, ["before=1".into()]);
+    let hog = hog(dir.path(), 0);
+    // More than was set aside for the file in use, so that one of them meets the end of the disk.
+    let value = "x".repeat(10_000);
+    let (mut stored, mut waits) = (0, Vec::new());
+    while log.status().crowded.is_none() {
+        let (tell, told) = channel();
+        let proposal = log.propose(format!("{}={value}", stored + waits.len()).into_bytes());
+        thread::spawn(move || tell.send(proposal.wait()));
+        match told.recv_timeout(Duration::from_millis(300)) {
+            Ok(outcome) => {
+                outcome.unwrap();
+                stored += 1;
+            }
+            Err(_) => waits.push(told),
+        }
+    }
+    assert!(!waits.is_empty() && waits.len() < 3, "{} wait", waits.len());
+    let fault = log.propose(b"refused=1".to_vec()).wait().unwrap_err();
+    assert_eq!(fault.code, FaultCode::WrongState);
+    let told = fault.message;
+    assert!(told.contains("No space left on device") && told.contains(&*dir.path().to_string_lossy()) && told.contains("by itself"), "{told}");
+    assert_eq!(log.room().0, Room::Brim);
+    log.read_barrier().wait().unwrap();
+    assert_eq!(table.rows().len(), stored + 1, "reads go on");
+
+    std::fs::remove_file(hog).unwrap();
+    let waited = waits.len();
+    for told in waits {
+        told.recv().unwrap().expect("what waited is stored after all");
+    }
+    until(&log, "the log has room", |status| status.crowded.is_none());
     put_each(&log, ["after=1".into()]);
+    assert_eq!(table.rows().len(), stored + waited + 2);
+    assert!(!table.rows().contains_key("refused"));
+    let rows = table.rows();
+    log.close();
+    assert_eq!(open(settings()).1.rows(), rows, "and found again");
+}
+
+#[test]
+fn below_the_mark_it_says_so_and_at_the_brim_it_refuses() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(_unmount) = small(dir.path()) else { return };
+    let (log, table) = open(LogConfig { reserve: 4 << 20, ..config(dir.path()) });
+    put_each(&log, ["before=1".into()]);
+    hog(dir.path(), 2 << 20);
+    until(&log, "the disk is found to fill up", |status| status.crowded.is_some());
+    assert_eq!(log.room().0, Room::Low);
+    put_each(&log, ["small=1".into()]);
+    let hog = hog(dir.path(), 0);
+    until(&log, "the disk is found to be full", |_| log.room().0 == Room::Brim);
+    let fault = log.propose(b"refused=1".to_vec()).wait().unwrap_err();
+    assert!(fault.code == FaultCode::WrongState && fault.message.contains("4 MiB wanted"), "{fault}");
+    std::fs::remove_file(hog).unwrap();
+    until(&log, "there is room", |status| status.crowded.is_none() && status.free.is_some_and(|free| free > 4 << 20));
+    put_each(&log, ["after=1".into()]);
+    assert_eq!(table.rows().keys().map(String::as_str).collect::<Vec<_>>(), ["after", "before", "small"]);
 }
 
 struct Unmount<'a>(&'a Path);

@@ -8,6 +8,7 @@ use crate::settings::Global;
 use crate::values::{Peer, Span};
 use perilune_master::log::Durability;
 use perilune_master::{MasterConfig, Placement};
+use perilune_protocol::ByteSize;
 use perilune_protocol::access::Token;
 use serde_json::json;
 use std::net::SocketAddr;
@@ -104,6 +105,9 @@ pub(crate) struct MasterArgs {
     /// Make a snapshot, and cut the log, after so many entries
     #[arg(long, value_name = "COUNT", default_value_t = 100_000)]
     snapshot_entries: u64,
+    /// Refuse puts while less than this is free on the disk of the log, so that it never fills up; 0: until it is full
+    #[arg(long, value_name = "SIZE", default_value = "64MiB")]
+    log_reserve: ByteSize,
     /// Which segment takes a new object: random, free-ratio-first or local-first
     #[arg(long, value_name = "RULE", default_value = "random")]
     placement: Placement,
@@ -131,6 +135,7 @@ impl MasterArgs {
             eviction_high_watermark: self.eviction_high_watermark,
             placement: self.placement,
             snapshot_entries: self.snapshot_entries,
+            log_reserve: self.log_reserve.0,
             token,
             insecure,
             ..MasterConfig::default()

@@ -115,8 +115,8 @@ fn peer(p: Progress, me: u64) -> Peer {
 fn volumes(group: &Group, engine: &Engine, log: &LogStatus, space: &SpaceStat) -> VolumeStat {
     let state = engine.state();
     let quiet_ms = group.wall_ms().saturating_sub(state.newest().physical_ms());
-    // Where the log takes nothing more, writes are frozen.
-    let lock = log.poisoned.is_some();
+    // Where the log takes nothing more, or nothing new, writes are frozen.
+    let lock = log.poisoned.is_some() || log.crowded.is_some();
     let idle = !lock && quiet_ms >= IDLE_AFTER_MS && state.puts.is_empty();
     let count = u64::from;
     VolumeStat {

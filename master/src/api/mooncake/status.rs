@@ -21,8 +21,12 @@ pub(super) async fn summary(State(app): State<App>) -> Answer {
 
 /// `GET /health`: `OK`, or 503 and why not.
 pub(super) async fn health(State(app): State<App>) -> Answer {
-    Ok(match app.engine.log().poisoned {
-        None => text(StatusCode::OK, TEXT, "OK"),
+    let log = app.engine.log();
+    Ok(match log.poisoned {
+        None => match log.crowded {
+            None => text(StatusCode::OK, TEXT, "OK"),
+            Some(why) => text(StatusCode::SERVICE_UNAVAILABLE, TEXT, why + "\n"),
+        },
         Some(why) => text(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("the log takes no more entries: {why}\n")),
     })
 }
