@@ -52,7 +52,7 @@ impl Gauge {
         self.room = judge(before, self.free.unwrap_or(u64::MAX), self.wanted);
         match (before, self.room) {
             (before, after) if before == after => {}
-            (_, Room::Enough) => tracing::info!("{} has room again ({}): the log takes everything", self.dir.display(), self.left()),
+            (_, Room::Enough) => tracing::warn!("{} has room again ({}): the log takes everything", self.dir.display(), self.left()),
             _ => tracing::warn!("{}", self.complaint()),
         }
     }

@@ -39,7 +39,7 @@ impl<M: Machine> Driver<M> {
         let Some(mut stall) = self.stall.take_if(|stall| stall.due <= self.now) else { return Ok(self.stall.is_none()) };
         match self.node.mut_store().again() {
             Ok(()) => {
-                tracing::info!(dir = %self.directory.path.display(), "there is room again, the log goes on");
+                tracing::warn!(dir = %self.directory.path.display(), "there is room again, the log goes on");
                 self.stored(stall.ready)?;
                 Ok(true)
             }
@@ -74,9 +74,14 @@ impl<M: Machine> Driver<M> {
         }
         let Some(term) = self.leads().filter(|term| *term == self.ready_term && self.handover.is_none()) else { return };
         self.offered_to.retain(|(then, _)| *then == term);
-        let next = self.node.store().members().voters().iter().copied().find(|id| {
-            *id != self.config.member && self.is_active(*id) && !self.offered_to.contains(&(term, *id))
-        });
+        let next = self
+            .node
+            .store()
+            .members()
+            .voters()
+            .iter()
+            .copied()
+            .find(|id| *id != self.config.member && self.is_active(*id) && !self.offered_to.contains(&(term, *id)));
         if let Some(next) = next {
             self.offered_to.push((term, next));
             // What becomes of it is seen in who leads.

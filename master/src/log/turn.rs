@@ -118,7 +118,11 @@ impl<M: Machine> Driver<M> {
         let (kind, last) = (message.msg_type(), self.node.raft.raft_log.last_index());
         match kind {
             T::MsgRequestVote | T::MsgRequestPreVote if self.holds_back(&message) => return Ok(()),
-            T::MsgRequestPreVote if self.outranks(&message) => return Ok(()),
+            T::MsgRequestPreVote if self.outranks(&message) => {
+                // The other may have listened to nobody yet when this member first asked.
+                let _ = self.node.campaign();
+                return Ok(());
+            }
             T::MsgHeartbeat if message.term >= self.node.raft.term && message.commit > last => return self.own_up(message),
             T::MsgAppendResponse if message.context[..] == *LOST => {
                 self.forgive(&message);

@@ -1,7 +1,7 @@
 //! What is written to the store, and what becomes of it when there is no room: nothing is lost, it goes with the next write.
 
-use super::store::{GROUP, MEMBERS, SELF, STATE, Store};
 use super::members::encode_self;
+use super::store::{GROUP, MEMBERS, SELF, STATE, Store};
 use super::stored::{Entries, Stored};
 use crate::planted::{self, Defect};
 use raft::eraftpb::{Entry, HardState};

@@ -112,7 +112,11 @@ fn log(out: &mut Families, log: &LogStatus) {
     if let Some(free) = log.free {
         out.gauge("perilune_log_disk_free_bytes", "Bytes free on the disk of the log", free as f64);
     }
-    out.gauge("perilune_log_disk_crowded", "1 while the disk of the log lacks room and puts are refused", f64::from(u8::from(log.crowded.is_some())));
+    out.gauge(
+        "perilune_log_disk_crowded",
+        "1 while the disk of the log lacks room and puts are refused",
+        f64::from(u8::from(log.crowded.is_some())),
+    );
     out.gauge("perilune_log_term", "Term of the log", log.term as f64);
     out.gauge("perilune_log_applied_index", "Last entry applied", log.applied as f64);
     out.gauge("perilune_log_committed_index", "Last entry committed", log.commit as f64);

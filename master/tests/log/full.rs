@@ -76,7 +76,10 @@ fn what_finds_no_room_waits_for_it_and_nothing_is_lost() {
     let fault = log.propose(b"refused=1".to_vec()).wait().unwrap_err();
     assert_eq!(fault.code, FaultCode::WrongState);
     let told = fault.message;
-    assert!(told.contains("No space left on device") && told.contains(&*dir.path().to_string_lossy()) && told.contains("by itself"), "{told}");
+    assert!(
+        told.contains("No space left on device") && told.contains(&*dir.path().to_string_lossy()) && told.contains("by itself"),
+        "{told}"
+    );
     assert_eq!(log.room().0, Room::Brim);
     log.read_barrier().wait().unwrap();
     assert_eq!(table.rows().len(), stored + 1, "reads go on");

@@ -5,6 +5,7 @@ mod bad;
 mod bench;
 mod commands;
 mod crash;
+mod full;
 mod group;
 #[path = "../harness/mod.rs"]
 mod harness;
