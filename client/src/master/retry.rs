@@ -373,6 +373,40 @@ mod tests {
     }
 
     #[test]
+    fn a_stopped_master_is_left_when_another_leads_even_by_those_who_are_patient() {
+        let stopped = fake::master(|mut peer: Peer| {
+            let _left = peer.hello();
+            while peer.ask().is_some() {}
+        });
+        let hellos = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&hellos);
+        let elected = fake::master(move |mut peer: Peer| match counted.fetch_add(1, Ordering::Relaxed) {
+            0 | 1 => {
+                let asked = peer.ask().unwrap();
+                peer.answer::<Welcome>(&asked, Err(FaultCode::NotLeader.with("no leader is known")));
+            }
+            _ => answers(peer),
+        });
+        let greeted = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&greeted);
+        let greeting: Greeting = Box::new(move |_, _| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        });
+        let master = Master::new(vec![stopped, fake::nobody(), elected], fake::caller(), Some(greeting)).unwrap();
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    // Waits for as long as there is time: what is asked again after a while would not show it.
+                    let outcome = master.call_by(true, soon(), |link, until, look| link.call_looking(&QUESTION, until, look));
+                    assert_eq!(outcome, (Ok(5), Repeated(true)));
+                });
+            }
+        });
+        assert_eq!((hellos.load(Ordering::Relaxed), greeted.load(Ordering::Relaxed)), (3, 2), "one looks for all of them");
+    }
+
+    #[test]
     fn what_repeating_will_not_cure_is_said_at_once() {
         let other = fake::master(|mut peer: Peer| peer.send(b"SSH-2.0-OpenSSH_9.2p1\r\n"));
         let master = Master::new(vec![other], fake::caller(), None).unwrap();

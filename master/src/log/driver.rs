@@ -252,8 +252,8 @@ impl<M: Machine> Driver<M> {
     fn lead_alone(&mut self) -> Result<(), String> {
         self.node.campaign().map_err(|e| e.to_string())?;
         self.pump()?;
-        if let Some(fault) = self.lacks_room() {
-            return Err(fault.message);
+        if let Some(why) = self.waits_for() {
+            return Err(format!("{why}; free some space there and start it again"));
         }
         // The leader's first entry commits all before it; with it applied, so is everything.
         let (applied, last) = (self.applied, self.node.store().last());

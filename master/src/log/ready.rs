@@ -57,7 +57,7 @@ impl<M: Machine> Driver<M> {
     }
 
     /// Before anything is applied: what others decide must not meet a machine that believes it leads.
-    fn tell_machine(&mut self) {
+    pub(super) fn tell_machine(&mut self) {
         let leads = self.leads();
         if self.machine_leads != leads {
             self.machine_leads = leads;

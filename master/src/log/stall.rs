@@ -30,6 +30,8 @@ impl<M: Machine> Driver<M> {
             raft.become_follower(raft.term, 0);
             // Of a leader, which this is no more.
             raft.msgs.clear();
+            // Before anything that others decide is applied.
+            self.tell_machine();
         }
         self.settle_lead();
     }
@@ -50,6 +52,11 @@ impl<M: Machine> Driver<M> {
                 Ok(false)
             }
         }
+    }
+
+    /// For lack of what raft waits, if it does.
+    pub(super) fn waits_for(&self) -> Option<&str> {
+        self.stall.as_ref().map(|stall| stall.why.as_str())
     }
 
     /// Why nothing can be proposed for now, if so. What is refused so has not happened and will not.
