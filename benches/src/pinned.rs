@@ -2,6 +2,7 @@
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::time::ClockId;
 use nix::unistd::Pid;
 use std::io;
@@ -62,10 +63,14 @@ impl Process {
         self.0.id()
     }
 
-    /// Sends it a signal.
+    /// Sends it a signal. One that is to stop has stopped when this returns: until all its threads have heard of it, it goes on answering.
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
-        let raw = i32::try_from(self.0.id()).map_err(io::Error::other)?;
-        Ok(kill(Pid::from_raw(raw), signal)?)
+        let pid = Pid::from_raw(i32::try_from(self.0.id()).map_err(io::Error::other)?);
+        kill(pid, signal)?;
+        if signal == Signal::SIGSTOP {
+            waitpid(pid, Some(WaitPidFlag::WUNTRACED))?;
+        }
+        Ok(())
     }
 
     /// Its pipes.

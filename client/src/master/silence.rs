@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 /// So long an answer may take before anybody wonders. Masters wait longer than this for a leader before they elect another.
 const UNSUSPICIOUS: Duration = Duration::from_millis(150);
-/// Looks follow each other after a quarter of the time waited so far, which is how late a new leader may be found, but no sooner and no
+/// Looks follow each other after an eighth of the time waited so far, which is how late a new leader may be found, but no sooner and no
 /// later than this.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(25), Duration::from_secs(1));
 
@@ -36,7 +36,7 @@ impl<'a> Silence<'a> {
     pub(super) fn look(&mut self) -> bool {
         let found = (self.look)();
         let now = Instant::now();
-        self.next = now + ((now - self.began) / 4).clamp(PAUSE.0, PAUSE.1);
+        self.next = now + ((now - self.began) / 8).clamp(PAUSE.0, PAUSE.1);
         found
     }
 }
