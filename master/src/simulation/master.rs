@@ -270,17 +270,16 @@ pub(super) fn start(world: &Rc<World>, id: u64) {
     }
 }
 
-/// Ticks that a process sleeps through are not made up for, and letters come before the next. One alone has none.
+/// Ticks that a process sleeps through are not made up for, and letters come before the next. One alone has none, and only looks at its disk.
 fn tick(world: &Rc<World>, id: u64, life: u64) {
-    if world.options.masters == 1 {
-        return;
-    }
+    let alone = world.options.masters == 1;
+    let every = if alone { 100 } else { 10 };
     let now = world.now();
     let blocked = world.masters.borrow().get(&id).and_then(|m| m.blocked(now));
-    world.after(blocked.map_or(10, |until| until + 1 - now), move |world| {
+    world.after(blocked.map_or(every, |until| until + 1 - now), move |world| {
         let now = world.now();
         let awake = world.masters.borrow().get(&id).is_some_and(|m| m.life == life && m.blocked(now).is_none());
-        let there = if awake { act(world, id, life, |up, now| up.loose.turn(now, true)) } else { act(world, id, life, |_, _| ()) };
+        let there = if awake { act(world, id, life, move |up, now| up.loose.turn(now, !alone)) } else { act(world, id, life, |_, _| ()) };
         if there {
             tick(world, id, life);
         }
