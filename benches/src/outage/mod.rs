@@ -102,14 +102,13 @@ impl Figures {
 /// Runs it all.
 pub fn run(options: &Options) -> Result<Figures, Trouble> {
     let begun = Instant::now();
-    // Every leader leaves what its predecessor may have been giving away alone for as long as a put may take. Leaders that change several
-    // times a second would have nothing left to give.
-    let flags = ["--lease", "2s", "--put-discard", "5s", "--eviction-high-watermark", "1.0"];
+    // Nothing leaves but what the load replaces.
+    let flags = ["--eviction-high-watermark", "1.0"];
     let mut group = Group::start(&options.program, &options.dir, options.masters, &flags)?;
     group.leader()?;
     let copies = options.nodes.clamp(1, 2);
     let room = (options.objects * options.size.next_multiple_of(4096) * copies / options.nodes) as u64;
-    // Replaced values hold their space until leases on them have ended, and each leader begins windows of its own: room for some hundred of them.
+    // Replaced values hold their space until leases on them have ended, and windows of leaders that went theirs for the put deadline.
     let segment = (room * 4).next_multiple_of(4096).max(2 << 30);
     let mut nodes = Nodes::start(&options.program, &options.dir, &group.addresses(), options.nodes, segment)?;
     let ledger = Arc::new(Ledger::new(options.objects, options.size, options.seed));
