@@ -139,8 +139,7 @@ impl Engine {
     }
 
     /// Tells the process that lends `segment` a number, by [`Engine::notices`] there. It arrives after the bytes of every write to that
-    /// process that the caller saw complete before, whatever path each of them took. (Where bytes and notice take different RDMA devices
-    /// that rests on an assumption, which `transport/rdma/mod.rs` spells out.)
+    /// process that the caller saw complete before, whatever path each of them took.
     ///
     /// `Ok` means that the number has its place in the peer's queue. While that has none the notice waits, and holds up no reads and writes.
     /// No order is promised among notices. A notice whose connection breaks under way is sent again, so it may arrive twice; one that failed

@@ -164,8 +164,8 @@ impl RdmaTransport {
             let place = rail.take_turn(slice.len, turn);
             let generation = rail.generation;
             let sending = &mut rail.sendings[place];
-            let (sequence, signaled) = sending.record(Some(id), Some(slice), stretch, false);
             let op = if work.op == Op::Read { Verb::Read } else { Verb::Write };
+            let (sequence, signaled) = sending.record(op, Some(id), Some(slice), stretch);
             let request = WorkRequest {
                 id: Number { generation, place, sequence }.id(),
                 op,
@@ -180,9 +180,6 @@ impl RdmaTransport {
             }
             ports[device].outstanding += 1;
             *outstanding += 1;
-            if work.op == Op::Write {
-                links[peer].wrote = Some(device);
-            }
         }
         Advance::Done
     }

@@ -76,8 +76,6 @@ pub(super) struct Link {
     pub(super) waiting: VecDeque<u64>,
     /// Notices without a credit, by id, in order. Those that are gone are passed over.
     pub(super) untold: VecDeque<u64>,
-    /// Over which of our devices bytes were written last.
-    pub(super) wrote: Option<usize>,
     /// It was connected before.
     pub(super) known: bool,
 }
@@ -86,7 +84,7 @@ impl Link {
     pub(super) fn new(address: String, devices: usize) -> Self {
         let slots = (0..devices).map(|_| Slot::Down { cause: None, retry: Instant::now() }).collect();
         let (keys, questions, waiting, untold) = Default::default();
-        Self { address, slots, failures: vec![0; devices], keys, questions, waiting, untold, wrote: None, known: false }
+        Self { address, slots, failures: vec![0; devices], keys, questions, waiting, untold, known: false }
     }
 
     pub(super) fn ups(&mut self) -> impl Iterator<Item = &mut Rail> {

@@ -72,10 +72,11 @@ impl RdmaTransport {
                 let mut rail = Box::new(Rail::new(generation, slot, opened));
                 let polled = rail.watch(&self.epoll);
                 for (place, sending) in rail.sendings.iter_mut().enumerate() {
-                    let (sequence, signaled) = sending.record(None, None, None, true);
-                    // No bytes: needs no key, and comes back only over a path that works.
+                    // No bytes: needs no key, and comes back only over a path that works. On iWARP a write would come back at once.
+                    let op = if self.ports[slot].device.iwarp { Verb::Read } else { Verb::Write };
+                    let (sequence, signaled) = sending.record(op, None, None, None);
                     let id = Number { generation, place, sequence }.id();
-                    sending.chain.push(WorkRequest { id, op: Verb::Write, remote: 0, key: 0, signaled }, &[]);
+                    sending.chain.push(WorkRequest { id, op, remote: 0, key: 0, signaled }, &[]);
                     self.ports[slot].outstanding += 1;
                 }
                 self.rails.insert(generation, (peer, slot));
