@@ -25,7 +25,7 @@ impl Ends {
         let mut ends = Self { world, sent, here, there, done: 0, failed: 0 };
         ends.round(Op::Write, 4 << 10, || {}, "nothing happened");
         ends.round(Op::Read, 4 << 10, || {}, "nothing happened");
-        assert_eq!((ends.done, ends.failed), (2 * LEN >> 12, 0));
+        assert_eq!((ends.done, ends.failed), (2 * (LEN >> 12), 0));
         ends
     }
 
@@ -38,7 +38,8 @@ impl Ends {
         let before = rdma_counts().doorbells;
         let outcomes = std::thread::scope(|scope| {
             let places = (0..).step_by(piece).map(|offset| at(offset, piece));
-            let job = |(here, extents)| if read { Job::read(&world.segment, extents, here) } else { Job::write(&world.segment, extents, here) };
+            let job =
+                |(here, extents)| if read { Job::read(&world.segment, extents, here) } else { Job::write(&world.segment, extents, here) };
             let mut jobs: Vec<_> = here.chunks_mut(piece).zip(places).map(job).collect();
             let mover = scope.spawn(move || world.client.run(&mut jobs, LONG));
             while rdma_counts().doorbells == before && !mover.is_finished() {

@@ -7,7 +7,6 @@ use crate::memory::PAGE;
 use perilune_protocol::SegmentId;
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long a rail that could not be connected, or did not carry its first bytes, is left alone.
@@ -42,7 +41,7 @@ pub(super) enum Known {
     /// The peer was asked over the rail of this generation.
     Asked { generation: u32 },
     /// The peer granted them.
-    Granted(Arc<Grant>),
+    Granted(Grant),
 }
 
 impl Grant {

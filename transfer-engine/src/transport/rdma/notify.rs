@@ -27,8 +27,11 @@ impl RdmaTransport {
             link.ups().filter(|rail| rail.notices).partition(|rail| rail.shown == Shown::Yes);
         if let Some(rail) = rails.iter_mut().filter(|rail| rail.credits > 0).min_by_key(|rail| rail.backlog()) {
             let place = rail.sendings.iter().position(Sending::has_room).filter(|_| ports[rail.device].has_room());
-            let Some(place) = place else { return Advance::Full };
-            let (generation, sending) = (rail.generation, &mut rail.sendings[place]);
+            let Some(place) = place else {
+                flight.waits = true;
+                return Advance::Full;
+            };
+            let (generation, sending) = (rail.generation, rail.load(place));
             let op = Verb::WriteImmediate(value);
             let (sequence, signaled) = sending.record(op, Some(id), Some(Slice::of_notice()), None);
             // No bytes: needs no key, as the one of the segment was shown before.
@@ -53,6 +56,7 @@ impl RdmaTransport {
                 rail.wish(wanted);
             }
         } else {
+            flight.waits = true;
             return Advance::Later;
         }
         link.untold.push_back(id);

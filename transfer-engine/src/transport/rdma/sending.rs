@@ -96,8 +96,8 @@ impl Sending {
         self.silent_requests += 1;
         self.silent_bytes += len;
         self.owes |= len > 0 && if op == Verb::Read { self.unproven.reads } else { self.unproven.writes };
-        let signaled = !self.owes
-            && (self.silent_requests >= SIGNAL_REQUESTS || self.silent_bytes >= SIGNAL_BYTES || !self.has_room_for_one_more());
+        let signaled =
+            !self.owes && (self.silent_requests >= SIGNAL_REQUESTS || self.silent_bytes >= SIGNAL_BYTES || !self.has_room_for_one_more());
         if signaled {
             (self.silent_requests, self.silent_bytes) = (0, 0);
         }

@@ -14,6 +14,7 @@ use crate::transport::rdma::sending::Unproven;
 use crate::transport::{Peer, Work};
 use perilune_protocol::{Capability, Extent, NodeId, Protocol, SegmentDesc, SegmentId};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The write of a byte to a segment of its own.

@@ -41,10 +41,6 @@ impl Chain {
         self.requests.len()
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.requests.is_empty()
-    }
-
     /// Address and key of the first byte of the peer that the last request with bytes touches, if there is one.
     pub(crate) fn target(&self) -> Option<(u64, u32)> {
         self.target
@@ -143,7 +139,7 @@ mod tests {
     fn a_chain_is_linked_as_it_stands() {
         let mut chain = Chain::new();
         for round in 0..2_u64 {
-            assert!(chain.is_empty());
+            assert_eq!(chain.len(), 0);
             for id in 0..40 {
                 let request = WorkRequest { id, op: Verb::Write, remote: 7, key: 9, signaled: false };
                 if id % 2 == 0 {
