@@ -94,6 +94,8 @@ fn try_all(ours: &[&str], theirs: &[&str]) {
         let flap = || ["down", "up"].iter().for_each(|way| link(&[way, end]));
         ends.round(op, 64 << 10, flap, &format!("{end} down and up"));
         ends.recover();
+    }
+    for (end, op) in [("vb", Op::Read), ("va", Op::Write)] {
         ends.round(op, 256 << 10, || link(&["loss", end, "100%"]), &format!("{end} loses everything"));
         link(&["clear", end]);
         ends.recover();
