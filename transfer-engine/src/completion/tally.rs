@@ -40,7 +40,7 @@ impl Tally {
         self.pieces.expect(pieces);
     }
 
-    /// Takes the outcome of request `slot`, or of a piece of it. The first error is that of the request.
+    /// Request `slot` failed, or a piece of it. The first error is its outcome.
     pub(crate) fn fail(&self, slot: usize, error: TransferError) {
         if let Some(kept @ Ok(())) = self.lock().outcomes.get_mut(slot) {
             *kept = Err(error);

@@ -74,7 +74,14 @@ fn post_slices(flight: &mut Flight, slots: &mut [Slot], grant: &Grant, means: Me
             let (base, key) = staging.place(stretch, device);
             (local[0], used) = (Local { base, len: slice.len as u32, key }, 1);
         } else if !inline {
-            let mut take = |part| (local[used], used) = (part, used + 1);
+            // Memory that was registered anew meanwhile, in smaller pieces, may not fit: the device refuses it then.
+            let mut take = |part: Local| {
+                if used < limits.parts {
+                    (local[used], used) = (part, used + 1);
+                } else {
+                    local[used - 1].len += part.len;
+                }
+            };
             slice.local(work).for_each(|part| buffers.place(device, part, &mut take));
         }
         let place = rail.take_turn(slice.len, turn);

@@ -36,7 +36,7 @@
 //! master. A notice needs no proof: it is a completion that the peer's device writes after the bytes. What a peer's device promises of
 //! writes is in its offer.
 //!
-//! soft-RoCE (`rxe_comp.c` of Linux 6.1, and as of today's) reports success without bytes for the read it is at when an answer comes that it
+//! soft-RoCE (`rxe_completer` of Linux 6.1) reports success without bytes for the read it is at when an answer comes that it
 //! did not expect, such as the middle of a message first, and then puts the queue pair into error. So that is the last success of a queue
 //! pair: all before it are true, and at worst the proof is the lie. It does so in this order, so to look at the state of the queue pair
 //! after a success would come too early.
