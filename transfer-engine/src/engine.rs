@@ -15,7 +15,6 @@ use crate::segment::{Exports, Segment, check_bounds};
 use crate::transport::rdma;
 use crate::transport::{Family, Server, families, shm, tcp};
 use perilune_protocol::{Capability, Endpoint, SegmentDesc, SegmentId};
-use smallvec::SmallVec;
 use std::cell::Cell;
 use std::fmt;
 use std::sync::Arc;
@@ -132,15 +131,14 @@ impl Engine {
     pub fn run(&self, jobs: &mut [Job<'_>], deadline: Duration) -> Vec<Outcome> {
         // The jobs' borrows last until this returns, and it returns only when every piece of work came back.
         let (work, tally) = self.plan(&mut jobs.iter().map(|job| &job.request), deadline);
-        if work.len() > 0 {
-            self.with_free_lane(|lane| lane.run(work, &tally));
+        if !work.is_empty() {
+            self.with_free_lane(|lane| lane.run(work.into_iter(), &tally));
         }
         tally.take()
     }
 
     /// Tells the process that lends `segment` a number, by [`Engine::notices`] there. It arrives after the bytes of every write to that
-    /// process that the caller saw complete before, whatever path each of them took. (Where bytes and notice take different RDMA devices
-    /// that rests on an assumption, which `transport/rdma/mod.rs` spells out.)
+    /// process that the caller saw complete before, whatever path each of them took.
     ///
     /// `Ok` means that the number has its place in the peer's queue. While that has none the notice waits, and holds up no reads and writes.
     /// No order is promised among notices. A notice whose connection breaks under way is sent again, so it may arrive twice; one that failed
@@ -167,7 +165,7 @@ impl Engine {
     pub unsafe fn submit(&self, requests: Vec<Request>, deadline: Duration) -> Ticket {
         let (work, tally) = self.plan(&mut requests.iter(), deadline);
         self.with_free_lane(|lane| {
-            lane.submit(work);
+            lane.submit(work.into_iter());
             Ticket::new(tally, Arc::clone(lane))
         })
     }
@@ -207,28 +205,24 @@ impl Engine {
     }
 
     /// Checks requests and cuts them into work; what is refused is already told to the tally.
-    fn plan(
-        &self,
-        requests: &mut dyn ExactSizeIterator<Item = &Request>,
-        deadline: Duration,
-    ) -> (impl ExactSizeIterator<Item = Box<Work>> + use<>, Arc<Tally>) {
+    fn plan(&self, requests: &mut dyn ExactSizeIterator<Item = &Request>, deadline: Duration) -> (plan::Parts<Box<Work>>, Arc<Tally>) {
         let started = Instant::now();
         let deadline = started + deadline.min(self.inner.deadline);
-        let mut outcomes: Vec<Outcome> = Vec::with_capacity(requests.len());
-        let mut pieces: plan::Parts<_> = SmallVec::with_capacity(requests.len());
+        let tally = Arc::new(Tally::new(0, vec![Ok(()); requests.len()]));
+        let mut work = plan::Parts::new();
         for (slot, Request { op, segment, extents, local }) in requests.enumerate() {
             let in_bounds = check_bounds_of_some(extents, segment.desc().size);
-            let push = |piece| pieces.push((slot, *op, segment.clone(), piece));
+            let push = |piece| work.push(Work::new(*op, segment.clone(), piece, Arc::clone(&tally), slot, started, deadline));
             let cut = in_bounds.and_then(|()| match op {
                 Op::Notify(_) => plan::notice(extents, local).map(push),
                 Op::Read | Op::Write => plan::cut(extents, local, push),
             });
-            outcomes.push(cut.map_err(|failure| error(*op, segment, extents, failure, None)));
+            if let Err(failure) = cut {
+                tally.fail(slot, error(*op, segment, extents, failure, None));
+            }
         }
-        let tally = Arc::new(Tally::new(pieces.len(), outcomes));
-        let own = Arc::clone(&tally);
-        let work = move |(slot, op, segment, piece)| Work::new(op, segment, piece, Arc::clone(&own), slot, started, deadline);
-        (pieces.into_iter().map(work), tally)
+        tally.expect(work.len());
+        (work, tally)
     }
 
     /// Calls `f` with the lane this thread prefers, or with the next one nobody drives.

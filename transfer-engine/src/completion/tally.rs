@@ -1,5 +1,6 @@
 //! Counts the pieces of a batch down to zero and tells whoever waits.
 
+use crate::fault::TransferError;
 use crate::request::Outcome;
 use perilune_stdx::tally::Tally as Pieces;
 use std::sync::{Mutex, PoisonError};
@@ -34,15 +35,22 @@ impl Tally {
         self.pieces.left() == 0
     }
 
-    /// Takes the outcome of one piece of request `slot`. The first error of a request is its outcome.
+    /// There are so many pieces; none has begun.
+    pub(crate) fn expect(&self, pieces: usize) {
+        self.pieces.expect(pieces);
+    }
+
+    /// Request `slot` failed, or a piece of it. The first error is its outcome.
+    pub(crate) fn fail(&self, slot: usize, error: TransferError) {
+        if let Some(kept @ Ok(())) = self.lock().outcomes.get_mut(slot) {
+            *kept = Err(error);
+        }
+    }
+
+    /// One piece of request `slot` is over.
     pub(crate) fn report(&self, slot: usize, outcome: Outcome) {
-        if outcome.is_err() {
-            let state = &mut *self.lock();
-            if let Some(kept) = state.outcomes.get_mut(slot)
-                && kept.is_ok()
-            {
-                *kept = outcome;
-            }
+        if let Err(error) = outcome {
+            self.fail(slot, error);
         }
         if self.pieces.done() {
             match self.lock().listener.take() {

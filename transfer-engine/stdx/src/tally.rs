@@ -15,6 +15,11 @@ impl Tally {
         Self { left: AtomicUsize::new(parts) }
     }
 
+    /// There are so many. Only before anybody has a part to finish: what hands those over orders this before.
+    pub fn expect(&self, parts: usize) {
+        self.left.store(parts, Ordering::Relaxed);
+    }
+
     /// One part is done. `true` for exactly one caller: the last, which sees what all others did before their call.
     pub fn done(&self) -> bool {
         // Release pairs with the Acquire of the last caller: the RMWs in between continue the release sequence of each.
@@ -38,7 +43,8 @@ mod tests {
     #[cfg(not(loom))]
     #[test]
     fn tells_the_last_of_many() {
-        let tally = Tally::new(3);
+        let tally = Tally::new(0);
+        tally.expect(3);
         assert_eq!([tally.done(), tally.done(), tally.done()], [false, false, true]);
         assert_eq!(tally.left(), 0);
     }

@@ -3,7 +3,6 @@
 use super::registry::{Buffers, LARGE};
 use crate::request::LocalSlice;
 use crate::transport::Work;
-use std::collections::VecDeque;
 
 /// The most local stretches of one work request.
 pub(super) const PARTS: usize = 4;
@@ -17,7 +16,7 @@ pub(super) enum Way {
     Staged,
 }
 
-/// What one work request moves: a stretch of the segment, and the local bytes in order.
+/// What one work request moves: a stretch of the segment, and as many of the local bytes of its work.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Slice {
     /// The first byte in the segment.
@@ -27,28 +26,24 @@ pub(super) struct Slice {
     /// Bytes.
     pub(super) len: u64,
     pub(super) way: Way,
-    parts: [LocalSlice; PARTS],
-    used: usize,
+    /// The local stretch it begins in, and how far inside.
+    local: (usize, u64),
 }
 
 impl Slice {
     /// That of a notice: no bytes.
     pub(super) fn of_notice() -> Self {
-        Self::new(0, 0, Way::Direct)
+        Self { offset: 0, from: 0, len: 0, way: Way::Direct, local: (0, 0) }
     }
 
-    fn new(offset: u64, from: u64, way: Way) -> Self {
-        Self { offset, from, len: 0, way, parts: [LocalSlice { base: 0, len: 0 }; PARTS], used: 0 }
-    }
-
-    pub(super) fn local(&self) -> &[LocalSlice] {
-        &self.parts[..self.used]
-    }
-
-    fn push(&mut self, base: u64, len: u64) {
-        self.parts[self.used] = LocalSlice { base, len };
-        self.used += 1;
-        self.len += len;
+    /// Its local bytes, in order.
+    pub(super) fn local(self, work: &Work) -> impl Iterator<Item = LocalSlice> {
+        let ((first, mut skip), mut left) = (self.local, self.len);
+        work.local[first..].iter().map_while(move |slice| {
+            let (base, len) = (slice.base + skip, left.min(slice.len - skip));
+            (skip, left) = (0, left - len);
+            (len > 0).then_some(LocalSlice { base, len })
+        })
     }
 }
 
@@ -66,7 +61,8 @@ pub(super) struct Limits {
 /// What of a piece of work was not posted: slices that came back, and all that is not cut yet.
 #[derive(Debug, Default)]
 pub(super) struct Todo {
-    back: VecDeque<Slice>,
+    /// The last is the first to go.
+    back: Vec<Slice>,
     /// The extent and the local stretch to go on with, and how many bytes of each are cut.
     extent: (usize, u64),
     local: (usize, u64),
@@ -77,7 +73,7 @@ pub(super) struct Todo {
 impl Todo {
     /// Takes a slice that was not posted, or lost, back.
     pub(super) fn give_back(&mut self, slice: Slice) {
-        self.back.push_front(slice);
+        self.back.push(slice);
     }
 
     /// Whether all is posted.
@@ -92,11 +88,11 @@ impl Todo {
 
     /// The next slice: what came back, else the next stretch of the work, in order.
     pub(super) fn next(&mut self, work: &Work, buffers: &Buffers, limits: Limits) -> Option<Slice> {
-        self.back.pop_front().or_else(|| self.cut(work, buffers, limits))
+        self.back.pop().or_else(|| self.cut(work, buffers, limits))
     }
 
     fn cut(&mut self, work: &Work, buffers: &Buffers, limits: Limits) -> Option<Slice> {
-        let mut slice: Option<Slice> = None;
+        let (mut slice, mut parts): (Option<Slice>, usize) = (None, 0);
         while let (Some(extent), Some(here)) = (work.extents.get(self.extent.0), work.local.get(self.local.0)) {
             if here.len == self.local.1 {
                 self.local = (self.local.0 + 1, 0);
@@ -109,13 +105,14 @@ impl Todo {
             let most = if way == Way::Direct { limits.slice } else { limits.slice.min(LARGE) };
             let to_border = limits.piece - at % limits.piece;
             let open = match &mut slice {
-                None => slice.insert(Slice::new(at, self.from, way)),
-                Some(open) if open.way == way && open.used < limits.parts && open.len < most && to_border < limits.piece => open,
+                None => slice.insert(Slice { offset: at, from: self.from, len: 0, way, local: self.local }),
+                Some(open) if open.way == way && parts < limits.parts && open.len < most && to_border < limits.piece => open,
                 Some(_) => break,
             };
             let to_region = registered.map_or(u64::MAX, |end| end - base);
             let run = left.min(there).min(most - open.len).min(to_border).min(to_region);
-            open.push(base, run);
+            open.len += run;
+            parts += 1;
             self.from += run;
             self.local.1 += run;
             if run == left {

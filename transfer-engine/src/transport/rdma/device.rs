@@ -21,6 +21,8 @@ pub(crate) struct Device {
     pub(crate) ethernet: bool,
     /// It speaks iWARP: connects by the connection manager, and says of a write that it is sent, not that it arrived.
     pub(crate) iwarp: bool,
+    /// Its acknowledgements come after the bytes are in memory, but the success of a read may be a lie: see `rdma/mod.rs`.
+    pub(crate) soft_roce: bool,
     gid_index: Option<u8>,
     sysfs: Sysfs,
     /// The entry that was used last: a table has a thousand places, and mostly it is still the one.
@@ -41,6 +43,7 @@ impl Device {
         Ok(Self {
             name: name.to_owned(),
             limits: context.limits(),
+            soft_roce: context.is_soft_roce(),
             context,
             domain,
             port: settings.port,

@@ -3,8 +3,9 @@
 use super::TALLIES;
 use super::cut::{Limits, PARTS, Todo, Way};
 use super::link::{Known, Slot};
-use super::ports::{no_notices, parts_for};
+use super::ports::{Port, no_notices, parts_for};
 use super::rail::Rail;
+use super::registry::{Buffers, Staging};
 use super::sending::{Number, Sending};
 use super::sys::{Local, Verb, WorkRequest};
 use super::transport::{Advance, Flight, RdmaTransport};
@@ -13,7 +14,6 @@ use crate::fault::{Failure, TransferErrorKind};
 use crate::request::Op;
 use crate::segment::check_bounds;
 use crate::transport::Completion;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// A queue pair gets so many bytes before the next one has its turn: few enough to spread large work, enough for one doorbell to move much.
@@ -23,6 +23,88 @@ const TURN_MAX: u64 = 4 << 20;
 /// The least is the rail to take: the one that is being filled, for one doorbell; else the nearest, unless more waits there already.
 fn rank(filled: bool, backlog: u64, len: u64, distance: u32) -> (bool, u64) {
     (!filled, (backlog + len).saturating_mul(u64::from(distance)))
+}
+
+/// What slices are posted with.
+struct Means<'a> {
+    ports: &'a mut [Port],
+    buffers: &'a Buffers,
+    staging: &'a mut Staging,
+    limits: Limits,
+}
+
+/// Puts slices of a piece of work into the chains of queue pairs with room.
+fn post_slices(flight: &mut Flight, slots: &mut [Slot], grant: &Grant, means: Means<'_>) -> Advance {
+    let Means { ports, buffers, staging, limits } = means;
+    let Flight { work, todo: Some(todo), outstanding, waits, .. } = flight else { return Advance::Done };
+    let ups = slots.iter().filter(|slot| matches!(slot, Slot::Up(_))).count() as u64;
+    let turn = (work.bytes / ups.max(1)).clamp(TURN_MIN, TURN_MAX);
+    while let Some(slice) = todo.next(work, buffers, limits) {
+        let with_room = slots.iter_mut().filter_map(|slot| match slot {
+            Slot::Up(rail) if ports[rail.device].has_room() && rail.sendings.iter().any(Sending::has_room) => Some(&mut **rail),
+            _ => None,
+        });
+        let by = |rail: &&mut Rail| rank(rail.is_filled(), rail.backlog(), slice.len, ports[rail.device].distance);
+        let Some(rail) = with_room.min_by_key(by) else {
+            todo.give_back(slice);
+            *waits = true;
+            return Advance::Full;
+        };
+        let inline = work.op == Op::Write && slice.len <= rail.inline;
+        let stretch = if slice.way == Way::Staged && !inline {
+            let Some(stretch) = staging.take(slice.len) else {
+                todo.give_back(slice);
+                *waits = true;
+                return Advance::Full;
+            };
+            if work.op == Op::Write {
+                staging.copy(&stretch, work, slice.local(work));
+            }
+            TALLIES.staged_bytes.fetch_add(slice.len, Relaxed);
+            Some(stretch)
+        } else {
+            None
+        };
+        let device = rail.device;
+        let piece = (slice.offset / grant.piece) as usize;
+        let remote_key = grant.keys.get(rail.remote).and_then(|keys| keys.get(piece)).copied().unwrap_or(0);
+        let mut local = [Local { base: 0, len: 0, key: 0 }; PARTS];
+        let mut used = 0;
+        if let Some(stretch) = &stretch {
+            let (base, key) = staging.place(stretch, device);
+            (local[0], used) = (Local { base, len: slice.len as u32, key }, 1);
+        } else if !inline {
+            // Memory that was registered anew meanwhile, in smaller pieces, may not fit: the device refuses it then.
+            let mut take = |part: Local| {
+                if used < limits.parts {
+                    (local[used], used) = (part, used + 1);
+                } else {
+                    local[used - 1].len += part.len;
+                }
+            };
+            slice.local(work).for_each(|part| buffers.place(device, part, &mut take));
+        }
+        let place = rail.take_turn(slice.len, turn);
+        let generation = rail.generation;
+        let sending = rail.load(place);
+        let op = if work.op == Op::Read { Verb::Read } else { Verb::Write };
+        let (sequence, signaled) = sending.record(op, Some(work.id), Some(slice), stretch);
+        let request = WorkRequest {
+            id: Number { generation, place, sequence }.id(),
+            op,
+            remote: grant.base + slice.offset,
+            key: remote_key,
+            signaled,
+        };
+        if inline {
+            sending.chain.push_inline_work(request, work, slice.from, slice.len as u32);
+        } else {
+            sending.chain.push(request, &local[..used]);
+        }
+        ports[device].outstanding += 1;
+        *outstanding += 1;
+    }
+    Advance::Done
 }
 
 impl RdmaTransport {
@@ -36,9 +118,6 @@ impl RdmaTransport {
             match self.advance(peer, id, done) {
                 Advance::Done => {
                     self.links[peer].waiting.pop_front();
-                    if let Some(flight) = self.flights.get_mut(&id) {
-                        flight.waits = false;
-                    }
                 }
                 Advance::Later => {
                     // Its keys are asked for; what stands behind it need not wait for them.
@@ -60,11 +139,7 @@ impl RdmaTransport {
         let mut left = vec![id];
         for (i, &other) in others.iter().enumerate() {
             match self.advance(peer, other, done) {
-                Advance::Done => {
-                    if let Some(flight) = self.flights.get_mut(&other) {
-                        flight.waits = false;
-                    }
-                }
+                Advance::Done => {}
                 Advance::Later => left.push(other),
                 Advance::Full => {
                     self.starved.insert(peer);
@@ -76,20 +151,26 @@ impl RdmaTransport {
         self.links[peer].waiting = left.into();
     }
 
-    /// Brings one piece of work as far as it can go. Ends no rail, as that puts work in front of what waits, which callers are going through.
+    /// Brings one piece of work as far as it can go, and notes whether it waits on. Ends no rail, as that puts work in front of what waits,
+    /// which callers are going through.
     fn advance(&mut self, peer: usize, id: u64, done: &mut Vec<Completion>) -> Advance {
-        let Self { flights, links, question, ports, .. } = self;
+        let Self { flights, links, question, ports, buffers, devices, staging, .. } = self;
         let Some(flight) = flights.get_mut(&id) else { return Advance::Done };
         let link = &mut links[peer];
+        flight.waits = false;
         if let Err(late) = flight.work.in_time() {
             // What is under way is taken back by the lane, which sees the same clock.
             return if flight.outstanding == 0 { self.finish(id, Err(late), done) } else { Advance::Done };
         }
         let key = (flight.work.segment_id(), flight.work.capability().0);
         let grant = match link.keys.get(&key) {
-            Some(Known::Granted(grant)) => Arc::clone(grant),
-            Some(Known::Asked { .. }) => return Advance::Later,
+            Some(Known::Granted(grant)) => grant,
+            Some(Known::Asked { .. }) => {
+                flight.waits = true;
+                return Advance::Later;
+            }
             None => {
+                flight.waits = true;
                 let (segment, capability) = (flight.work.segment_id(), flight.work.capability());
                 let Some(rail) = link.ups().next() else { return Advance::Later };
                 *question += 1;
@@ -112,79 +193,9 @@ impl RdmaTransport {
             }
             flight.todo = Some(Todo::default());
         }
-        self.post_slices(peer, id, &grant)
-    }
-
-    /// Puts slices into the chains of queue pairs with room.
-    fn post_slices(&mut self, peer: usize, id: u64, grant: &Grant) -> Advance {
-        let Self { flights, links, buffers, devices, staging, ports, .. } = self;
-        let (Some(flight), Some(staging)) = (flights.get_mut(&id), staging.as_mut()) else { return Advance::Done };
-        let Flight { work, todo: Some(todo), outstanding, .. } = flight else { return Advance::Done };
-        let rails = links[peer].ups().count().max(1) as u64;
-        let turn = (work.bytes / rails).clamp(TURN_MIN, TURN_MAX);
         let limits = Limits { slice: devices.settings().slice, piece: grant.piece, parts: parts_for(ports) };
-        while let Some(slice) = todo.next(work, buffers, limits) {
-            let with_room = links[peer].slots.iter_mut().filter_map(|slot| match slot {
-                Slot::Up(rail) if ports[rail.device].has_room() && rail.sendings.iter().any(Sending::has_room) => Some(&mut **rail),
-                _ => None,
-            });
-            let by = |rail: &&mut Rail| rank(rail.is_filled(), rail.backlog(), slice.len, ports[rail.device].distance);
-            let Some(rail) = with_room.min_by_key(by) else {
-                todo.give_back(slice);
-                return Advance::Full;
-            };
-            let inline = work.op == Op::Write && slice.len <= rail.inline;
-            let stretch = if slice.way == Way::Staged && !inline {
-                let Some(stretch) = staging.take(slice.len) else {
-                    todo.give_back(slice);
-                    return Advance::Full;
-                };
-                if work.op == Op::Write {
-                    staging.copy(&stretch, work, slice.local());
-                }
-                TALLIES.staged_bytes.fetch_add(slice.len, Relaxed);
-                Some(stretch)
-            } else {
-                None
-            };
-            let device = rail.device;
-            let piece = (slice.offset / grant.piece) as usize;
-            let remote_key = grant.keys.get(rail.remote).and_then(|keys| keys.get(piece)).copied().unwrap_or(0);
-            let mut local = [Local { base: 0, len: 0, key: 0 }; PARTS];
-            let mut used = 0;
-            if let Some(stretch) = &stretch {
-                let (base, key) = staging.place(stretch, device);
-                (local[0], used) = (Local { base, len: slice.len as u32, key }, 1);
-            } else if !inline {
-                for part in slice.local() {
-                    local[used] = Local { base: part.base, len: part.len as u32, key: buffers.key(device, part.base).unwrap_or(0) };
-                    used += 1;
-                }
-            }
-            let place = rail.take_turn(slice.len, turn);
-            let generation = rail.generation;
-            let sending = &mut rail.sendings[place];
-            let (sequence, signaled) = sending.record(Some(id), Some(slice), stretch, false);
-            let op = if work.op == Op::Read { Verb::Read } else { Verb::Write };
-            let request = WorkRequest {
-                id: Number { generation, place, sequence }.id(),
-                op,
-                remote: grant.base + slice.offset,
-                key: remote_key,
-                signaled,
-            };
-            if inline {
-                sending.chain.push_inline_work(request, work, slice.from, slice.len as u32);
-            } else {
-                sending.chain.push(request, &local[..used]);
-            }
-            ports[device].outstanding += 1;
-            *outstanding += 1;
-            if work.op == Op::Write {
-                links[peer].wrote = Some(device);
-            }
-        }
-        Advance::Done
+        let Some(staging) = staging else { return Advance::Done };
+        post_slices(flight, &mut link.slots, grant, Means { ports, buffers, staging, limits })
     }
 
     /// Posts the chains of a peer, each with one doorbell, and ends the rails that broke.
@@ -193,7 +204,8 @@ impl RdmaTransport {
         for rail in self.links[peer].slots.iter_mut().filter_map(Slot::rail) {
             let generation = rail.generation;
             broken.extend(rail.broken.clone().map(|failure| (generation, failure)));
-            for (place, sending) in rail.sendings.iter_mut().enumerate().filter(|(_, sending)| !sending.chain.is_empty()) {
+            while let Some(place) = rail.unload() {
+                let sending = &mut rail.sendings[place];
                 let proof = sending.prove(self.staging.as_ref(), rail.device, |sequence| Number { generation, place, sequence }.id());
                 self.ports[rail.device].outstanding += usize::from(proof);
                 sending.speak();

@@ -7,7 +7,6 @@ use crate::memory::PAGE;
 use perilune_protocol::SegmentId;
 use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long a rail that could not be connected, or did not carry its first bytes, is left alone.
@@ -42,7 +41,7 @@ pub(super) enum Known {
     /// The peer was asked over the rail of this generation.
     Asked { generation: u32 },
     /// The peer granted them.
-    Granted(Arc<Grant>),
+    Granted(Grant),
 }
 
 impl Grant {
@@ -76,8 +75,6 @@ pub(super) struct Link {
     pub(super) waiting: VecDeque<u64>,
     /// Notices without a credit, by id, in order. Those that are gone are passed over.
     pub(super) untold: VecDeque<u64>,
-    /// Over which of our devices bytes were written last.
-    pub(super) wrote: Option<usize>,
     /// It was connected before.
     pub(super) known: bool,
 }
@@ -86,7 +83,7 @@ impl Link {
     pub(super) fn new(address: String, devices: usize) -> Self {
         let slots = (0..devices).map(|_| Slot::Down { cause: None, retry: Instant::now() }).collect();
         let (keys, questions, waiting, untold) = Default::default();
-        Self { address, slots, failures: vec![0; devices], keys, questions, waiting, untold, wrote: None, known: false }
+        Self { address, slots, failures: vec![0; devices], keys, questions, waiting, untold, known: false }
     }
 
     pub(super) fn ups(&mut self) -> impl Iterator<Item = &mut Rail> {

@@ -19,22 +19,35 @@
 //! Work goes back to the lane when each of its slices completed, or after the queue pairs that may still touch its buffers were destroyed:
 //! `ibv_destroy_qp` returns when the device is done with them. A slice that goes through staging touches no caller's buffer.
 //!
-//! # Why a completed write is visible
+//! # What a success proves
 //!
-//! The acknowledgement of a reliable connection says that the peer's device has the bytes and is bound to put them into memory, not that it
-//! did: they may still be on its bus. So it depends on how the peer learns of the write.
-//! - By a notice over the same device it is guaranteed: writes of a device to memory do not overtake each other on PCIe, as relaxed ordering
-//!   is not asked for, and the notice is a completion that the device writes last. So notices take the device of the last bytes if they can.
-//! - By anything else, a message over TCP or a notice over another device, nothing orders the two: so it is with every put, of which the
-//!   master is told. It is assumed that the bytes are there first. They have only the peer's bus left to cross, a microsecond or so (with DDIO
-//!   into the cache of its processors, which see them there), while the acknowledgement, our thread and the message take longer.
-//!   A read of the last byte over the same queue pair would turn that into a guarantee, at the price of a round trip.
+//! Done means that the bytes are where they belong. A device reports a success for less, each kind for another reason:
 //!
-//! On iWARP there is no such acknowledgement: a completed write was given to TCP, no more. So each chain ends with a read of one byte, the only
-//! request whose success is reported: a peer answers a read once all that came before it is in its memory. What was not proven so when a
-//! rail breaks is sent again. An iWARP peer says of a key that is worthless only that the connection is over, so all keys are asked for anew
-//! then. Where reads arrive, peers may write: to iWARP the answer to a read is a write. There are no writes with a number
-//! (`WRITE_WITH_IMM`); `Device::iwarp` tells whom that concerns.
+//! | device | success of a write | success of a read |
+//! |---|---|---|
+//! | InfiniBand, RoCE | the peer's device has the bytes, and is bound to put them into memory | they are here |
+//! | soft-RoCE | they are in the peer's memory: it copies before it acknowledges | they are here, or the queue pair breaks |
+//! | iWARP | they were given to TCP | they are here, but may be reported after writes that were posted later |
+//!
+//! So a chain with a request of which too little is said ends with a read of one byte, a proof, the only one that reports its success
+//! ([`sending::Unproven`], [`sending::Sending::prove`]). A peer answers a read when what came before it is in its memory: the device asks for
+//! the byte over the bus that its writes go by, and on PCIe no read overtakes a write (relaxed ordering is not asked for). It goes out with
+//! the same doorbell, so it adds no round trip. Without it nothing would order a write and the news of it over TCP, as of each put to the
+//! master. A notice needs no proof: it is a completion that the peer's device writes after the bytes. What a peer's device promises of
+//! writes is in its offer.
+//!
+//! soft-RoCE (`rxe_completer` of Linux 6.1) reports success without bytes for the read it is at when an answer comes that it
+//! did not expect, such as the middle of a message first, and then puts the queue pair into error. So that is the last success of a queue
+//! pair: all before it are true, and at worst the proof is the lie. It does so in this order, so to look at the state of the queue pair
+//! after a success would come too early.
+//!
+//! Whatever was not proven when a rail breaks is sent again.
+//!
+//! # iWARP
+//!
+//! A peer says of a key that is worthless only that the connection is over, so all keys are asked for anew then. Where reads arrive, peers may
+//! write: to iWARP the answer to a read is a write. There are no writes with a number (`WRITE_WITH_IMM`); `Device::iwarp` tells whom that
+//! concerns.
 
 mod cut;
 mod device;

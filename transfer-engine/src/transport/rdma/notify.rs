@@ -22,18 +22,20 @@ impl RdmaTransport {
         let Self { flights, links, ports, question, .. } = self;
         let Some(flight) = flights.get_mut(&id).filter(|flight| flight.outstanding == 0) else { return Advance::Done };
         let link = &mut links[peer];
-        let (wanted, wrote) = (link.untold.len() as u32 + 1, link.wrote);
+        let wanted = link.untold.len() as u32 + 1;
         let (mut rails, mut strangers): (Vec<&mut Rail>, Vec<&mut Rail>) =
             link.ups().filter(|rail| rail.notices).partition(|rail| rail.shown == Shown::Yes);
-        // Over the device of the bytes it is told of, if it has a credit: their way is then the same to the end.
-        let by = |rail: &&mut &mut Rail| (Some(rail.device) != wrote, rail.backlog());
-        if let Some(rail) = rails.iter_mut().filter(|rail| rail.credits > 0).min_by_key(by) {
+        if let Some(rail) = rails.iter_mut().filter(|rail| rail.credits > 0).min_by_key(|rail| rail.backlog()) {
             let place = rail.sendings.iter().position(Sending::has_room).filter(|_| ports[rail.device].has_room());
-            let Some(place) = place else { return Advance::Full };
-            let (generation, sending) = (rail.generation, &mut rail.sendings[place]);
-            let (sequence, signaled) = sending.record(Some(id), Some(Slice::of_notice()), None, false);
+            let Some(place) = place else {
+                flight.waits = true;
+                return Advance::Full;
+            };
+            let (generation, sending) = (rail.generation, rail.load(place));
+            let op = Verb::WriteImmediate(value);
+            let (sequence, signaled) = sending.record(op, Some(id), Some(Slice::of_notice()), None);
             // No bytes: needs no key, as the one of the segment was shown before.
-            let (id, op) = (Number { generation, place, sequence }.id(), Verb::WriteImmediate(value));
+            let id = Number { generation, place, sequence }.id();
             sending.chain.push(WorkRequest { id, op, remote: 0, key: 0, signaled }, &[]);
             rail.credits -= 1;
             ports[rail.device].outstanding += 1;
@@ -54,6 +56,7 @@ impl RdmaTransport {
                 rail.wish(wanted);
             }
         } else {
+            flight.waits = true;
             return Advance::Later;
         }
         link.untold.push_back(id);

@@ -4,7 +4,7 @@ use super::cut::PARTS;
 use super::device::Device;
 use super::manager;
 use super::queue::Queue;
-use super::sending::DEPTH;
+use super::sending::{DEPTH, Unproven};
 use super::sys::{Capacity, CompletionQueue, Events};
 use super::wire::{self, Ask, Offer, Tell};
 use crate::fault::{Failure, TransferErrorKind};
@@ -32,7 +32,7 @@ pub(super) struct Opened {
     pub(super) notices: bool,
     pub(super) credits: u32,
     pub(super) events: Option<Arc<Events>>,
-    pub(super) unproven: bool,
+    pub(super) unproven: Unproven,
 }
 
 impl Opened {
@@ -73,9 +73,8 @@ pub(super) fn open(
         other => return Err(talk.not_that(other).into()),
     };
     let sges = device.limits.max_sge.clamp(1, PARTS as u32);
-    let capacity = Capacity { sends: DEPTH as u32, receives: 0, sges, inline: INLINE };
     // One request more for the proof; and soft-iWARP makes no queue pair without receives.
-    let capacity = if device.iwarp { Capacity { sends: DEPTH as u32 + 1, receives: 1, ..capacity } } else { capacity };
+    let capacity = Capacity { sends: DEPTH as u32 + 1, receives: u32::from(device.iwarp), sges, inline: INLINE };
     let queue = |_| Queue::new(device, completions, completions, None, capacity);
     let queues = (0..settings.queue_pairs).map(queue).collect::<Result<Vec<_>, _>>()?;
     let own = queues.first().map_or([0; 16], |queue| queue.end().gid);
@@ -94,7 +93,7 @@ fn connect(
     remote: usize,
     by: RdmaConnection,
 ) -> Result<Opened, Failure> {
-    let Offer { gid, notices, manager, .. } = offers[remote];
+    let Offer { gid, notices, places, manager, .. } = offers[remote];
     let managed = (by == RdmaConnection::Cm).then(|| {
         let at = SocketAddr::new(manager::ip_of(gid), manager.unwrap_or(0));
         (at, uuid::Uuid::new_v4().as_u128())
@@ -112,7 +111,8 @@ fn connect(
         }
     };
     talk.control.set_nonblocking(true).map_err(|e| talk.failure(&e))?;
-    Ok(Opened { control: talk.control, queues, remote, offers: offers.len(), notices, credits, events, unproven: device.iwarp })
+    let unproven = Unproven { reads: device.iwarp || device.soft_roce, writes: !places };
+    Ok(Opened { control: talk.control, queues, remote, offers: offers.len(), notices, credits, events, unproven })
 }
 
 /// The exchange, while it blocks.
@@ -212,7 +212,7 @@ mod tests {
     }
 
     fn offer(gid: &[u8; 16]) -> Offer {
-        Offer { name: String::new(), gid: *gid, iwarp: false, notices: true, manager: None }
+        Offer { name: String::new(), gid: *gid, iwarp: false, notices: true, places: true, manager: None }
     }
 
     fn order(own: [u8; 16], gids: &[[u8; 16]], slot: usize) -> Vec<usize> {

@@ -25,6 +25,8 @@ pub(super) struct Rail {
     /// Of a rail that the connection manager connected.
     pub(super) events: Option<Arc<Events>>,
     pub(super) sendings: Vec<Sending>,
+    /// Those with a chain to post, a bit for each place.
+    loaded: u32,
     /// Bytes that a write may carry inside its work request, on each of them.
     pub(super) inline: u64,
     /// Ours, by its place among the devices.
@@ -70,6 +72,7 @@ impl Rail {
             inbox,
             events,
             sendings,
+            loaded: 0,
             inline,
             device,
             remote,
@@ -140,9 +143,22 @@ impl Rail {
         place
     }
 
+    /// A queue pair that something is put into the chain of.
+    pub(super) fn load(&mut self, place: usize) -> &mut Sending {
+        self.loaded |= 1 << place;
+        &mut self.sendings[place]
+    }
+
+    /// The place of the next queue pair with a chain to post.
+    pub(super) fn unload(&mut self) -> Option<usize> {
+        let place = self.loaded.trailing_zeros();
+        self.loaded &= self.loaded.wrapping_sub(1);
+        (place < u32::BITS).then_some(place as usize)
+    }
+
     /// Whether its turn is not over and the doorbell not rung.
     pub(super) fn is_filled(&self) -> bool {
-        self.turn.1 > 0 && self.sendings.iter().any(|sending| !sending.chain.is_empty())
+        self.turn.1 > 0 && self.loaded != 0
     }
 
     pub(super) fn backlog(&self) -> u64 {

@@ -6,8 +6,8 @@ use crate::fault::{Failure, TransferErrorKind};
 use crate::memory::{Memory, PAGE, Region};
 use crate::request::LocalSlice;
 use crate::transport::Work;
+use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 
@@ -36,6 +36,12 @@ impl Drop for Registered {
 }
 
 impl Registered {
+    /// The end of the memory region that holds the byte at `at`, which is in the buffer.
+    fn end_of(&self, at: u64) -> u64 {
+        let piece = (at - self.base) / self.piece + 1;
+        self.base + (piece * self.piece).min(self.len)
+    }
+
     fn key(&self, device: usize, at: u64) -> Option<u32> {
         let piece = at.checked_sub(self.base)? / self.piece;
         Some(self.regions.get(device)?.get(piece as usize)?.lkey())
@@ -113,32 +119,44 @@ pub(super) fn in_pieces(
 /// The registered buffers as one lane knows them; only the thread that drives the lane looks here.
 #[derive(Default)]
 pub(super) struct Buffers {
-    by_base: BTreeMap<u64, Arc<Registered>>,
+    by_base: Vec<Arc<Registered>>,
 }
 
 impl Buffers {
     pub(super) fn insert(&mut self, registered: Arc<Registered>) {
-        self.by_base.insert(registered.base, registered);
+        let at = self.after(registered.base);
+        self.by_base.insert(at, registered);
     }
 
     pub(super) fn remove(&mut self, region: Region) {
-        self.by_base.remove(&region.base);
+        self.by_base.retain(|registered| registered.base != region.base);
     }
 
     /// The end of the memory region that holds the byte at `at`, if it is registered.
     pub(super) fn end_of(&self, at: u64) -> Option<u64> {
-        let registered = self.find(at)?;
-        let piece = (at - registered.base) / registered.piece + 1;
-        Some(registered.base + (piece * registered.piece).min(registered.len))
+        self.find(at).map(|registered| registered.end_of(at))
     }
 
-    /// The key under which a device knows the byte at `at`.
-    pub(super) fn key(&self, device: usize, at: u64) -> Option<u32> {
-        self.find(at)?.key(device, at)
+    /// Hands registered memory to `take` as a device knows it: piece by piece, each with its key.
+    pub(super) fn place(&self, device: usize, local: LocalSlice, mut take: impl FnMut(Local)) {
+        let LocalSlice { mut base, len } = local;
+        let end = base + len;
+        while base < end {
+            let registered = self.find(base);
+            let here = registered.map_or(end, |registered| registered.end_of(base).min(end));
+            let key = registered.and_then(|registered| registered.key(device, base)).unwrap_or(0);
+            take(Local { base, len: (here - base) as u32, key });
+            base = here;
+        }
+    }
+
+    /// How many buffers begin at `at` or before.
+    fn after(&self, at: u64) -> usize {
+        self.by_base.partition_point(|registered| registered.base <= at)
     }
 
     fn find(&self, at: u64) -> Option<&Registered> {
-        let (_, registered) = self.by_base.range(..=at).next_back()?;
+        let registered = self.by_base.get(self.after(at).checked_sub(1)?)?;
         (at - registered.base < registered.len).then_some(registered)
     }
 }
@@ -203,10 +221,10 @@ impl Staging {
     }
 
     /// Copies local bytes of a write in, of a read out.
-    pub(super) fn copy(&self, stretch: &Stretch, work: &Work, local: &[LocalSlice]) {
+    pub(super) fn copy(&self, stretch: &Stretch, work: &Work, local: impl Iterator<Item = LocalSlice>) {
         let mut offset = stretch.offset;
         for slice in local {
-            self.memory.stage(offset, work, *slice);
+            self.memory.stage(offset, work, slice);
             offset += slice.len;
         }
     }

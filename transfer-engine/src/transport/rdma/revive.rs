@@ -71,11 +71,13 @@ impl RdmaTransport {
                 let generation = self.generation;
                 let mut rail = Box::new(Rail::new(generation, slot, opened));
                 let polled = rail.watch(&self.epoll);
-                for (place, sending) in rail.sendings.iter_mut().enumerate() {
-                    let (sequence, signaled) = sending.record(None, None, None, true);
-                    // No bytes: needs no key, and comes back only over a path that works.
+                for place in 0..rail.sendings.len() {
+                    // No bytes: needs no key, and comes back only over a path that works. On iWARP a write would come back at once.
+                    let op = if self.ports[slot].device.iwarp { Verb::Read } else { Verb::Write };
+                    let sending = rail.load(place);
+                    let (sequence, signaled) = sending.record(op, None, None, None);
                     let id = Number { generation, place, sequence }.id();
-                    sending.chain.push(WorkRequest { id, op: Verb::Write, remote: 0, key: 0, signaled }, &[]);
+                    sending.chain.push(WorkRequest { id, op, remote: 0, key: 0, signaled }, &[]);
                     self.ports[slot].outstanding += 1;
                 }
                 self.rails.insert(generation, (peer, slot));
@@ -127,7 +129,7 @@ impl RdmaTransport {
                     let link = &mut self.links[peer];
                     let Some(key) = link.questions.remove(&id) else { continue };
                     match grant {
-                        Ok(grant) => drop(link.keys.insert(key, Known::Granted(Arc::new(grant)))),
+                        Ok(grant) => drop(link.keys.insert(key, Known::Granted(grant))),
                         Err(failure) => {
                             link.keys.remove(&key);
                             self.refuse(peer, key, &failure, done);

@@ -42,6 +42,13 @@ pub(super) struct Sent {
     pub(super) stretch: Option<Stretch>,
 }
 
+/// Whose success a device may report before the bytes are where they belong: `rdma/mod.rs` says which, and why.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Unproven {
+    pub(super) reads: bool,
+    pub(super) writes: bool,
+}
+
 /// The sending side of a queue pair. Requests complete in the order they were posted, so one reported success stands for all before it.
 pub(super) struct Sending {
     pub(super) queue: Queue,
@@ -52,13 +59,15 @@ pub(super) struct Sending {
     pub(super) backlog: u64,
     silent_requests: u32,
     silent_bytes: u64,
-    /// Success of a write says only that it was sent: see [`Sending::prove`].
-    unproven: bool,
+    unproven: Unproven,
+    /// The chain has a request whose success is unproven, so it ends with a proof.
+    owes: bool,
 }
 
 impl Sending {
-    pub(super) fn new(queue: Queue, unproven: bool) -> Self {
-        Self { unproven, queue, chain: Chain::new(), sent: VecDeque::new(), next: 0, backlog: 0, silent_requests: 0, silent_bytes: 0 }
+    pub(super) fn new(queue: Queue, unproven: Unproven) -> Self {
+        let (chain, sent) = (Chain::new(), VecDeque::new());
+        Self { queue, chain, sent, next: 0, backlog: 0, silent_requests: 0, silent_bytes: 0, unproven, owes: false }
     }
 
     pub(super) fn has_room(&self) -> bool {
@@ -79,16 +88,16 @@ impl Sending {
     }
 
     /// Counts a request in, and answers its sequence number and whether it must report its success.
-    /// `last`: nothing will be posted behind it for now, so nobody else would speak for it.
-    pub(super) fn record(&mut self, work: Option<u64>, slice: Option<Slice>, stretch: Option<Stretch>, last: bool) -> (u32, bool) {
+    /// In a chain that owes a proof none does but that.
+    pub(super) fn record(&mut self, op: Verb, work: Option<u64>, slice: Option<Slice>, stretch: Option<Stretch>) -> (u32, bool) {
         let (sequence, len) = (self.next, slice.map_or(0, |slice| slice.len));
         self.next = self.next.wrapping_add(1);
         self.backlog += len;
         self.silent_requests += 1;
         self.silent_bytes += len;
-        let signaled = last
-            || !self.unproven
-                && (self.silent_requests >= SIGNAL_REQUESTS || self.silent_bytes >= SIGNAL_BYTES || !self.has_room_for_one_more());
+        self.owes |= len > 0 && if op == Verb::Read { self.unproven.reads } else { self.unproven.writes };
+        let signaled =
+            !self.owes && (self.silent_requests >= SIGNAL_REQUESTS || self.silent_bytes >= SIGNAL_BYTES || !self.has_room_for_one_more());
         if signaled {
             (self.silent_requests, self.silent_bytes) = (0, 0);
         }
@@ -100,18 +109,15 @@ impl Sending {
         self.sent.len() + 1 < DEPTH && self.backlog < WINDOW
     }
 
-    /// On iWARP, adds a read of one byte that the last request wrote or read. Its success stands for all before it: the peer answers once
-    /// what came before is in its memory. The success of a write would only say that the bytes were given to TCP, and may be reported before
-    /// that of an earlier read. Only the probe reads no byte: soft-iWARP of Linux 6.1 may answer that with bytes of the read before it.
+    /// To a chain that owes it, adds a read of one byte that the last request wrote or read, and says so. Only its success is reported, which
+    /// stands for all before it. One byte, as none need not be fetched from memory, and soft-iWARP of Linux 6.1 may answer that with bytes of
+    /// the read before it.
     pub(super) fn prove(&mut self, staging: Option<&Staging>, device: usize, id: impl FnOnce(u32) -> u64) -> bool {
-        if self.unproven {
-            let (remote, key) = self.chain.target().unwrap_or_default();
-            let mut sink = staging.map_or(Local { base: 0, len: 0, key: 0 }, |staging| staging.spare(device));
-            sink.len = u32::from(self.chain.target().is_some());
-            let (sequence, signaled) = self.record(None, None, None, true);
-            self.chain.push(WorkRequest { id: id(sequence), op: Verb::Read, remote, key, signaled }, &[sink]);
-        }
-        self.unproven
+        let Some((remote, key)) = self.chain.target().filter(|_| self.owes) else { return false };
+        let (sequence, signaled) = self.record(Verb::Read, None, None, None);
+        let sink = staging.map_or(Local { base: 0, len: 0, key: 0 }, |staging| staging.spare(device));
+        self.chain.push(WorkRequest { id: id(sequence), op: Verb::Read, remote, key, signaled }, &[sink]);
+        true
     }
 
     /// The work that the request of this number belongs to.
@@ -122,6 +128,7 @@ impl Sending {
     /// Makes the last request of the chain report its success, for all of them.
     pub(super) fn speak(&mut self) {
         self.chain.signal_last();
+        self.owes = false;
         (self.silent_requests, self.silent_bytes) = (0, 0);
     }
 

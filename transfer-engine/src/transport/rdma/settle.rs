@@ -3,12 +3,15 @@
 use super::TALLIES;
 use super::link::{Known, PAUSE, Slot};
 use super::rail::Rail;
+use super::registry::Staging;
 use super::sending::{Number, Sent};
 use super::sys::{Completed, Status};
-use super::transport::{Advance, RdmaTransport};
+use super::transport::{Advance, Flight, RdmaTransport};
 use crate::fault::{Failure, TransferErrorKind};
 use crate::request::Op;
 use crate::transport::Completion;
+use rustc_hash::FxHashMap;
+use std::collections::hash_map::Entry;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
@@ -17,23 +20,50 @@ const BROKEN_MAX: u32 = 8;
 /// So often the peer's device may refuse a key the peer has just given.
 const REFUSED_MAX: u32 = 2;
 
+/// A slice or a notice arrived.
+fn settled(sent: Sent, flights: &mut FxHashMap<u64, Flight>, staging: &mut Option<Staging>, done: &mut Vec<Completion>) {
+    let Sent { work, slice, stretch, .. } = sent;
+    // Work that was taken back meanwhile gets no bytes any more.
+    let flight = match work.map(|id| flights.entry(id)) {
+        Some(Entry::Occupied(flight)) => Some(flight),
+        _ => None,
+    };
+    if let (Some(stretch), Some(staging)) = (stretch, staging) {
+        if let (Some(flight), Some(slice)) = (&flight, slice)
+            && flight.get().work.op == Op::Read
+        {
+            staging.copy(&stretch, &flight.get().work, slice.local(&flight.get().work));
+        }
+        staging.give(stretch);
+    }
+    if let Some(mut flight) = flight {
+        let Flight { work, todo, outstanding, .. } = flight.get_mut();
+        *outstanding -= 1;
+        if *outstanding == 0 && todo.as_ref().is_some_and(|todo| todo.is_empty(work)) {
+            done.push(Completion { work: flight.remove().work, outcome: Ok(()) });
+        }
+    }
+}
+
 impl RdmaTransport {
     /// What a completion queue said.
     pub(super) fn complete(&mut self, completed: Completed, done: &mut Vec<Completion>) {
         let Number { generation, place, sequence } = Number::of(completed.id);
         let Some(&(peer, slot)) = self.rails.get(&generation) else { return };
         let failed = completed.status != Status::Success;
-        // A failure says nothing of those before it. They should have come first; but soft-RoCE of Linux 6.1, when it gives up, drops the
-        // first of them as if it had succeeded, a read without a byte too. So what was not reported as done by then is sent again.
-        let settle = |rail: &mut Rail| rail.sendings.get_mut(place).filter(|_| !failed)?.settle(sequence);
-        while let Some(sent) = self.links[peer].slots[slot].rail().and_then(settle) {
-            let device = self.links[peer].slots[slot].rail().map_or(0, |rail| rail.device);
-            self.ports[device].outstanding -= 1;
-            self.settled(sent, done);
-        }
+        let Self { links, flights, staging, ports, .. } = self;
+        let Some(rail) = links[peer].slots[slot].rail() else { return };
+        let Some(sending) = rail.sendings.get_mut(place) else { return };
         if failed {
-            let blamed = self.links[peer].slots[slot].rail().and_then(|rail| rail.sendings.get(place)?.work_of(sequence));
+            // A failure says nothing of those before it. They should have come first; but soft-RoCE of Linux 6.1, when it gives up, drops the
+            // first of them as if it had succeeded, a read without a byte too. So what was not reported as done by then is sent again.
+            let blamed = sending.work_of(sequence);
             return self.broke(generation, blamed, completed.status, done);
+        }
+        let port = &mut ports[rail.device];
+        while let Some(sent) = sending.settle(sequence) {
+            port.outstanding -= 1;
+            settled(sent, flights, staging, done);
         }
         if let here @ Slot::Probing(_) = &mut self.links[peer].slots[slot] {
             let probed = here.rail().is_some_and(|rail| rail.sendings.iter().all(|sending| sending.outstanding() == 0));
@@ -49,28 +79,6 @@ impl RdmaTransport {
         }
         if !self.links[peer].waiting.is_empty() {
             self.pump(peer, done);
-        }
-    }
-
-    /// A slice or a notice arrived.
-    fn settled(&mut self, sent: Sent, done: &mut Vec<Completion>) {
-        let Sent { work, slice, stretch, .. } = sent;
-        let flight = work.and_then(|id| self.flights.get_mut(&id));
-        if let (Some(stretch), Some(staging)) = (stretch, &mut self.staging) {
-            // Work that was taken back meanwhile gets no bytes any more.
-            if let (Some(flight), Some(slice)) = (&flight, &slice)
-                && flight.work.op == Op::Read
-            {
-                staging.copy(&stretch, &flight.work, slice.local());
-            }
-            staging.give(stretch);
-        }
-        if let Some(flight) = flight {
-            flight.outstanding -= 1;
-            if flight.outstanding == 0 && flight.todo.as_ref().is_some_and(|todo| todo.is_empty(&flight.work)) {
-                let id = flight.work.id;
-                let _ = self.finish(id, Ok(()), done);
-            }
         }
     }
 

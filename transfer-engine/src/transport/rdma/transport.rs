@@ -75,6 +75,8 @@ pub(super) struct RdmaTransport {
     pub(super) buffers: Buffers,
     pub(super) links: Vec<Link>,
     numbers: FxHashMap<Address, Peer>,
+    /// The peer that was asked for last.
+    last: Option<(Address, Peer)>,
     pub(super) flights: FxHashMap<u64, Flight>,
     /// Where the rail of a generation is: peer and slot.
     pub(super) rails: FxHashMap<u32, (usize, usize)>,
@@ -116,6 +118,7 @@ impl RdmaTransport {
             buffers: Buffers::default(),
             links: Vec::new(),
             numbers: FxHashMap::default(),
+            last: None,
             flights: FxHashMap::default(),
             rails: FxHashMap::default(),
             generation: 0,
@@ -183,7 +186,14 @@ impl Transport for RdmaTransport {
     }
 
     fn connect(&mut self, address: &Address) -> Result<Peer, Failure> {
+        // Most often it is the one of the work before, so the same in memory too.
+        if let Some((last, peer)) = &self.last
+            && Arc::ptr_eq(&last.0, &address.0)
+        {
+            return Ok(*peer);
+        }
         if let Some(peer) = self.numbers.get(address) {
+            self.last = Some((address.clone(), *peer));
             return Ok(*peer);
         }
         self.open()?;

@@ -28,7 +28,7 @@ use std::io::{Error, ErrorKind, Read, Result, Write};
 use std::marker::PhantomData;
 
 /// The version of this exchange. A peer of another one is refused.
-pub(super) const VERSION: u16 = 2;
+pub(super) const VERSION: u16 = 3;
 /// The most queue pairs of one rail.
 pub(super) const ENDS_MAX: usize = 16;
 
@@ -68,6 +68,8 @@ pub(super) struct Offer {
     pub(super) iwarp: bool,
     /// It takes notices.
     pub(super) notices: bool,
+    /// The bytes of a write are in memory before it acknowledges them.
+    pub(super) places: bool,
     /// The port where the connection manager listens, at the address that `gid` is.
     pub(super) manager: Option<u16>,
 }

@@ -10,9 +10,11 @@ use crate::transport::rdma::Devices;
 use crate::transport::rdma::link::Link;
 use crate::transport::rdma::open::Opened;
 use crate::transport::rdma::rail::Rail;
+use crate::transport::rdma::sending::Unproven;
 use crate::transport::{Peer, Work};
 use perilune_protocol::{Capability, Extent, NodeId, Protocol, SegmentDesc, SegmentId};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The write of a byte to a segment of its own.
@@ -47,7 +49,8 @@ fn transport() -> RdmaTransport {
 fn rail(generation: u32) -> (Box<Rail>, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let control = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let opened = Opened { control, queues: Vec::new(), remote: 0, offers: 1, notices: true, credits: 0, events: None, unproven: false };
+    let (queues, unproven) = (Vec::new(), Unproven::default());
+    let opened = Opened { control, queues, remote: 0, offers: 1, notices: true, credits: 0, events: None, unproven };
     (Box::new(Rail::new(generation, 0, opened)), listener.accept().unwrap().0)
 }
 

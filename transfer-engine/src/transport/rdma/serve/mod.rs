@@ -118,7 +118,8 @@ fn start(
     }
     let offer = |((device, manager), station): ((&Arc<Device>, &Option<Listener>), &Arc<Station>)| {
         let manager = manager.as_ref().map(Listener::port);
-        Offer { name: device.name.clone(), gid: device.gid, iwarp: device.iwarp, notices: station.depth > 0, manager }
+        let (notices, places) = (station.depth > 0, device.soft_roce);
+        Offer { name: device.name.clone(), gid: device.gid, iwarp: device.iwarp, notices, places, manager }
     };
     let offers = devices.iter().zip(&managers).zip(&connector.stations).map(offer).collect();
     let (notes, heard) = mpsc::channel();

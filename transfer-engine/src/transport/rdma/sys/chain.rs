@@ -17,7 +17,7 @@ pub(crate) struct Chain {
     sges: Vec<ib::ibv_sge>,
     /// The bytes of inline writes; the `addr` of their sges is a place in here.
     pub(in crate::transport::rdma) inline: Vec<u8>,
-    /// Where the last request begins in the peer's memory, and under which key; `None` for one without bytes.
+    /// Where the last request with bytes begins in the peer's memory, and under which key.
     target: Option<(u64, u32)>,
 }
 
@@ -34,17 +34,14 @@ impl Chain {
         self.requests.clear();
         self.sges.clear();
         self.inline.clear();
+        self.target = None;
     }
 
     pub(crate) fn len(&self) -> usize {
         self.requests.len()
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.requests.is_empty()
-    }
-
-    /// Address and key of the first byte of the peer that the last request touches, if it touches any.
+    /// Address and key of the first byte of the peer that the last request with bytes touches, if there is one.
     pub(crate) fn target(&self) -> Option<(u64, u32)> {
         self.target
     }
@@ -96,7 +93,7 @@ impl Chain {
 
     fn add(&mut self, request: WorkRequest, sges: usize, flags: ib::ibv_send_flags) {
         let WorkRequest { id, op, remote, key, signaled } = request;
-        self.target = (sges > 0).then_some((remote, key));
+        self.target = (sges > 0).then_some((remote, key)).or(self.target);
         let (opcode, immediate) = match op {
             Verb::Read => (ib::ibv_wr_opcode::IBV_WR_RDMA_READ, 0),
             Verb::Write => (ib::ibv_wr_opcode::IBV_WR_RDMA_WRITE, 0),
@@ -142,7 +139,7 @@ mod tests {
     fn a_chain_is_linked_as_it_stands() {
         let mut chain = Chain::new();
         for round in 0..2_u64 {
-            assert!(chain.is_empty());
+            assert_eq!(chain.len(), 0);
             for id in 0..40 {
                 let request = WorkRequest { id, op: Verb::Write, remote: 7, key: 9, signaled: false };
                 if id % 2 == 0 {

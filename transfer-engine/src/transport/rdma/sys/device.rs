@@ -11,6 +11,9 @@ use std::mem::{MaybeUninit, zeroed};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
+/// What rdma_rxe says as its vendor; nobody's number.
+const SOFT_ROCE: u32 = 0xff_ffff;
+
 /// The devices that libibverbs knows.
 struct List {
     list: *mut *mut ib::ibv_device,
@@ -58,6 +61,7 @@ pub(crate) struct Context {
     pub(super) name: String,
     limits: Limits,
     iwarp: bool,
+    soft_roce: bool,
 }
 
 impl Context {
@@ -77,8 +81,8 @@ impl Context {
         let raw = Raw::made(Kind::Context, opened).map_err(|e| explain(&e, format!("{name}: cannot be opened: {e}")))?;
         // SAFETY: as above.
         let iwarp = unsafe { (*device).transport_type } == ib::ibv_transport_type::IBV_TRANSPORT_IWARP;
-        let mut context = Self { raw, name: name.to_owned(), limits: Limits::default(), iwarp };
-        context.limits = context.query_limits()?;
+        let mut context = Self { raw, name: name.to_owned(), limits: Limits::default(), iwarp, soft_roce: false };
+        (context.limits, context.soft_roce) = context.query()?;
         fcntl(&context, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         Ok(Arc::new(context))
     }
@@ -92,7 +96,12 @@ impl Context {
         self.iwarp
     }
 
-    fn query_limits(&self) -> io::Result<Limits> {
+    /// Whether it is soft-RoCE, software of the kernel.
+    pub(crate) fn is_soft_roce(&self) -> bool {
+        self.soft_roce
+    }
+
+    fn query(&self) -> io::Result<(Limits, bool)> {
         // SAFETY: plain numbers, for which zeros are valid.
         let mut extended: ib::ibv_device_attr_ex = unsafe { zeroed() };
         // SAFETY: the context is open; no input is allowed; the answer is ours.
@@ -104,7 +113,7 @@ impl Context {
         let windows = ib::ibv_device_cap_flags::IBV_DEVICE_MEM_WINDOW
             | ib::ibv_device_cap_flags::IBV_DEVICE_MEM_WINDOW_TYPE_2A
             | ib::ibv_device_cap_flags::IBV_DEVICE_MEM_WINDOW_TYPE_2B;
-        Ok(Limits {
+        let limits = Limits {
             max_mr_size: device.max_mr_size,
             max_qp: number(device.max_qp),
             max_qp_wr: number(device.max_qp_wr),
@@ -117,7 +126,8 @@ impl Context {
             max_init_rd_atomic: byte(device.max_qp_init_rd_atom),
             odp: extended.odp_caps.per_transport_caps.rc_odp_caps & odp == odp,
             memory_windows: device.device_cap_flags & windows.0 != 0,
-        })
+        };
+        Ok((limits, device.vendor_id == SOFT_ROCE))
     }
 
     /// The port as it is now.
