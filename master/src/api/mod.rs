@@ -41,17 +41,26 @@ fn faces<F: Face>(app: &App) -> Router<App> {
     routes.merge(lookups).route_layer(middleware::from_fn_with_state(app.clone(), forward::forwarded::<F>))
 }
 
-/// What everybody may ask: whoever watches over processes has no token, and learns whether this one serves, and why not.
+/// What everybody may ask: whoever watches over processes has no token, and learns whether this one serves.
 const OPEN: &str = "/health";
 
+/// On requests of those who would not have been let in elsewhere.
+#[derive(Clone)]
+pub(crate) struct Stranger;
+
 /// Lets in who may come in.
-async fn admitted(State(app): State<App>, request: Request, next: Next) -> Response {
+async fn admitted(State(app): State<App>, mut request: Request, next: Next) -> Response {
     match app.access.admit_http(|name| request.headers().get(name).map(|value| value.as_bytes())) {
         Err(fault) if request.uri().path() != OPEN => {
             let body = axum::Json(serde_json::json!({ "error": fault.message }));
             (face::status(fault.code), [(header::WWW_AUTHENTICATE, "Bearer")], body).into_response()
         }
-        _ => next.run(request).await,
+        outcome => {
+            if outcome.is_err() {
+                request.extensions_mut().insert(Stranger);
+            }
+            next.run(request).await
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use crate::engine::{Served, Small};
 use crate::http;
 use perilune_protocol::{NodeId, SegmentId, SegmentStatus};
 use serde_json::json;
+use std::io::Write;
 
 const TEXT: &str = "text/plain; version=0.0.4";
 const JSON: &str = "application/json; charset=utf-8";
@@ -227,6 +228,14 @@ fn health_role_leader_and_version() {
     let reply = served.get("/health");
     assert_eq!(reply.status, 503);
     assert!(reply.body.contains("the disk is full"));
+    // A page of somebody else learns that this one does not serve, and no more; of the rest it learns nothing.
+    let page = |path: &str| {
+        let mut stream = http::connect(served.addr);
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {0}\r\nOrigin: http://example.com\r\nConnection: close\r\n\r\n", served.addr).unwrap();
+        http::read(stream, false)
+    };
+    assert_eq!((page("/health").status, page("/health").body.contains("disk")), (503, false));
+    assert_eq!(page("/role").status, 403);
 }
 
 #[test]

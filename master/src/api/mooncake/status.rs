@@ -1,8 +1,9 @@
 //! Health, role, leader, metrics.
 
 use super::{Answer, TEXT, WORD, aside, json, text};
-use crate::api::App;
+use crate::api::{App, Stranger};
 use crate::log::Role;
+use axum::Extension;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Serialize;
@@ -19,15 +20,14 @@ pub(super) async fn summary(State(app): State<App>) -> Answer {
     Ok(text(StatusCode::OK, TEXT, line + "\n"))
 }
 
-/// `GET /health`: `OK`, or 503 and why not.
-pub(super) async fn health(State(app): State<App>) -> Answer {
+/// `GET /health`: `OK`, or 503 and, for those who may know, why not.
+pub(super) async fn health(State(app): State<App>, stranger: Option<Extension<Stranger>>) -> Answer {
     let log = app.engine.log();
-    Ok(match log.poisoned {
-        None => match log.crowded {
-            None => text(StatusCode::OK, TEXT, "OK"),
-            Some(why) => text(StatusCode::SERVICE_UNAVAILABLE, TEXT, why + "\n"),
-        },
-        Some(why) => text(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("the log takes no more entries: {why}\n")),
+    let why = log.poisoned.map(|why| format!("the log takes no more entries: {why}")).or(log.crowded);
+    Ok(match why {
+        None => text(StatusCode::OK, TEXT, "OK"),
+        Some(_) if stranger.is_some() => text(StatusCode::SERVICE_UNAVAILABLE, TEXT, "the log takes nothing new: ask with the token why\n"),
+        Some(why) => text(StatusCode::SERVICE_UNAVAILABLE, TEXT, why + "\n"),
     })
 }
 
