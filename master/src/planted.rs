@@ -5,6 +5,8 @@
 pub enum Defect {
     /// A put is acknowledged before its effect is committed.
     EarlyAnswer,
+    /// A copy that is to move goes from where it was before it is elsewhere.
+    EarlyDrop,
     /// Extents are free before the last lease on them has lapsed.
     HastyReuse,
     /// A leader counts on its lease for longer than the others promised.
@@ -15,8 +17,9 @@ pub enum Defect {
 
 impl Defect {
     /// All of them, by name.
-    pub const ALL: [(&str, Self); 4] = [
+    pub const ALL: [(&str, Self); 5] = [
         ("early-answer", Self::EarlyAnswer),
+        ("early-drop", Self::EarlyDrop),
         ("hasty-reuse", Self::HastyReuse),
         ("long-lease", Self::LongLease),
         ("unsynced", Self::Unsynced),

@@ -10,6 +10,7 @@ use crate::work::{Bell, jobs};
 use perilune_protocol::Outcome;
 use perilune_protocol::access::Access;
 use perilune_state::State;
+use perilune_state::apply::Overlap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -114,7 +115,11 @@ impl Throne {
         // Otherwise the lead is lost already, and the standing about to say so.
         let Some((state, overlaps)) = seat.take(term, clock.now()) else { return Ok(()) };
         for overlap in overlaps {
-            tracing::error!(key = %overlap.key, "a committed object overlaps another and was left out: {}", overlap.why);
+            let Overlap { key, why, .. } = &overlap;
+            match overlap.left() {
+                0 => tracing::error!(%key, "a committed object overlaps another and was left out: {why}"),
+                left => tracing::warn!(%key, left, "copies of a committed object overlap another and were left out: {why}"),
+            }
         }
         let (objects, segments) = (state.index.len(), state.segments.table().len());
         tracing::info!(term, objects, segments, applied = self.inner.log.status().applied, "leading");

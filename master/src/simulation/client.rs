@@ -1,12 +1,12 @@
 //! A client: puts, reads where it was told to for as long as it was told to, removes; asks again elsewhere when nobody answers.
 
-use super::memory::Owner;
+use super::memory::{Condition, Owner, sum_of};
 use super::node::NODES;
 use super::rpc::{Answer, ask, is_elsewhere};
 use super::world::World;
 use perilune_protocol::rpc::Call;
 use perilune_protocol::rpc::object::{Locate, PutEnd, PutGrant, PutRevoke, PutStart, Remove};
-use perilune_protocol::{FaultCode, ObjectKey, ObjectPlace, PutConfig, Tso, WriterId};
+use perilune_protocol::{FaultCode, ObjectKey, ObjectPlace, PutConfig, SegmentId, Tso, WriterId};
 use perilune_state::objects::KeyRef;
 use std::cell::Cell;
 use std::rc::Rc;
@@ -78,7 +78,7 @@ impl Client {
             }
             return None;
         }
-        let question = PutEnd { puts: vec![(key.clone(), grant.version, 0)] };
+        let question = PutEnd { puts: vec![(key.clone(), grant.version, sum_of((number, grant.version.0)))] };
         let answer = self.ask(&question, asked + DEADLINE_MS).await?;
         answer.outcome.ok()?.pop()?.ok()?;
         world.note("stored", || format!("{key} {}", grant.version.0));
@@ -90,9 +90,28 @@ impl Client {
     /// Every copy, piece by piece; not a byte after the deadline. False when something was not written.
     async fn write(&self, key: &ObjectKey, number: u64, grant: &PutGrant, asked: u64) -> bool {
         let world = &self.world;
+        let mut writes = Vec::new();
+        for replica in &grant.replicas {
+            let begun = world.oracle.borrow_mut().begin_writing(
+                format!("{key} {}", grant.version.0),
+                replica,
+                world.now(),
+                asked + PUT_DEADLINE_MS,
+            );
+            writes.extend(begun.as_ref().ok());
+            world.check(begun.map(|_| ()));
+        }
+        let written = self.write_all(key, number, grant, asked).await;
+        writes.into_iter().for_each(|number| world.oracle.borrow_mut().end_writing(number));
+        written
+    }
+
+    async fn write_all(&self, key: &ObjectKey, number: u64, grant: &PutGrant, asked: u64) -> bool {
+        let world = &self.world;
         let slow = world.per_mille(100);
         let owner: Owner = (number, grant.version.0);
         for replica in &grant.replicas {
+            let mut at = 0;
             for extent in &replica.extents {
                 let takes = if slow { world.range(0, 3000) } else { world.range(0, 10) };
                 tokio::time::sleep(Duration::from_millis(takes)).await;
@@ -100,17 +119,23 @@ impl Client {
                 if world.now() >= asked + PUT_DEADLINE_MS || world.per_mille(20) || !self.reaches(replica.segment) {
                     return false;
                 }
-                let allowed = world.oracle.borrow().writes(key, grant.version, replica.segment, *extent);
+                let allowed = world.oracle.borrow().writes(Some((key, grant.version)), replica.segment, *extent);
                 world.check(allowed);
-                world.memory.borrow_mut().write(replica.segment, *extent, owner);
+                world.memory.borrow_mut().write(replica.segment, *extent, owner, at);
+                at += extent.len;
             }
         }
         true
     }
 
-    fn reaches(&self, segment: perilune_protocol::SegmentId) -> bool {
+    fn reaches(&self, segment: SegmentId) -> bool {
         let node = self.world.memory.borrow().node(segment);
         node.is_some_and(|node| self.world.nodes_up.borrow().contains(&node))
+    }
+
+    /// What operators do. Whether it was done.
+    pub(super) async fn order<C: Call>(&self, question: &C) -> Option<C::Reply> {
+        self.ask(question, self.world.now() + DEADLINE_MS).await?.outcome.ok()
     }
 
     async fn get(self: Rc<Self>, number: u64) {
@@ -168,20 +193,20 @@ impl Client {
         }
     }
 
-    /// One copy, if its node is there.
+    /// One copy whose node is there; another where its bytes changed by themselves, which the checksum tells.
     pub(super) fn read(&self, number: u64, place: &ObjectPlace) -> bool {
         let world = &self.world;
-        let reachable: Vec<_> = place.replicas.iter().filter(|replica| self.reaches(replica.segment)).collect();
-        if reachable.is_empty() {
-            return false;
-        }
-        let replica = reachable[world.below(reachable.len() as u64) as usize];
-        for extent in &replica.extents {
-            let stranger = world.memory.borrow().stranger(replica.segment, *extent, (number, place.version.0));
-            let read = world.oracle.borrow().read(&key(number), place.version, replica.segment, *extent, stranger);
+        let mut reachable: Vec<_> = place.replicas.iter().filter(|replica| self.reaches(replica.segment)).collect();
+        while !reachable.is_empty() {
+            let replica = reachable.swap_remove(world.below(reachable.len() as u64) as usize);
+            let found = world.memory.borrow().look(replica, (number, place.version.0));
+            let read = world.oracle.borrow().read(&key(number), place.version, replica, found);
             world.check(read);
+            if found == Condition::Right {
+                return true;
+            }
         }
-        true
+        false
     }
 
     async fn remove(&self, number: u64) {

@@ -1,15 +1,20 @@
 //! What goes wrong, each kind drawn from the seed and to be switched off by name.
 
+use super::client::Client;
 use super::disk::Moods;
 use super::master::{Master, start};
 use super::node::Node;
 use super::world::{Ways, World};
 use crate::log::Durability;
+use perilune_protocol::rpc::job::{PaceJobs, SwitchJob};
+use perilune_protocol::rpc::segment::Unmount;
+use perilune_protocol::{Extent, ReplicaPlace, SegmentId};
+use perilune_state::settings::Switch;
 use std::rc::Rc;
 use std::time::Duration;
 
 /// A kind of fault, and its name.
-pub const FAULTS: [(&str, &str); 16] = [
+pub const FAULTS: [(&str, &str); 20] = [
     ("crash", "a master's process ends and begins again"),
     ("power", "a master loses power: what was not synced is gone or torn; with fsync before every answer only"),
     ("pause", "a master's process is stopped for a while"),
@@ -25,8 +30,20 @@ pub const FAULTS: [(&str, &str); 16] = [
     ("lying-disk", "syncs do nothing, until the power goes; only what does not depend on it is checked afterwards"),
     ("node-restart", "a store node restarts and finds its memory"),
     ("node-loss", "a store node comes back with empty memory"),
+    ("drain", "a segment drains, for a shorter or longer time"),
+    ("unmount", "a segment is unmounted at once"),
+    ("rot", "a byte of one copy changes by itself"),
+    ("switch", "a job is switched on or off, or all are told another pace"),
     ("all-down", "every master's process ends at once"),
 ];
+
+/// Most jobs are switched on from the beginning.
+pub(super) fn begin(world: &Rc<World>) {
+    for job in Switch::ALL.into_iter().filter(|_| world.per_mille(800)) {
+        let operator = Client::new(world, world.options.clients + 1);
+        tokio::task::spawn_local(async move { operator.order(&SwitchJob { job: job.key().into(), on: true }).await });
+    }
+}
 
 /// Until the time is over; each fault is put right by itself after a while.
 pub(super) async fn run(world: &Rc<World>, nodes: &[Rc<Node>]) {
@@ -93,6 +110,14 @@ fn one(world: &Rc<World>, nodes: &[Rc<Node>], kind: &'static str) {
                 });
             }
         }
+        "rot" => {
+            let copy = world.oracle.borrow_mut().some_copy(world.number());
+            if let Some(ReplicaPlace { segment, extents }) = copy {
+                let Extent { offset, len } = extents[world.below(extents.len() as u64) as usize];
+                world.memory.borrow_mut().rot(segment, offset + world.below(len));
+            }
+        }
+        "drain" | "unmount" | "switch" => operate(world, kind),
         _ => {
             let node = &nodes[world.below(nodes.len() as u64) as usize];
             if node.is_up(world) {
@@ -102,6 +127,29 @@ fn one(world: &Rc<World>, nodes: &[Rc<Node>], kind: &'static str) {
             }
         }
     }
+}
+
+/// An operator asks for something, of whoever leads.
+fn operate(world: &Rc<World>, kind: &'static str) {
+    let operator = Client::new(world, world.options.clients + 1);
+    let segments: Vec<SegmentId> = world.oracle.borrow().mounted.iter().copied().collect();
+    let segment = (!segments.is_empty()).then(|| segments[world.below(segments.len() as u64) as usize]);
+    let (grace_ms, on, which) = (world.range(500, 30_000), world.per_mille(700), world.below(8) as usize);
+    let bytes_per_second = 1 << world.range(17, 28);
+    if let Some(segment) = segment.filter(|_| kind == "unmount") {
+        world.oracle.borrow_mut().dismiss(segment);
+    }
+    tokio::task::spawn_local(async move {
+        match (kind, segment) {
+            ("drain", Some(segment)) => drop(operator.order(&Unmount { segments: vec![segment], grace_ms }).await),
+            ("unmount", Some(segment)) => drop(operator.order(&Unmount { segments: vec![segment], grace_ms: 0 }).await),
+            ("switch", _) => match Switch::ALL.get(which) {
+                Some(job) => drop(operator.order(&SwitchJob { job: job.key().into(), on }).await),
+                None => drop(operator.order(&PaceJobs { bytes_per_second }).await),
+            },
+            _ => {}
+        }
+    });
 }
 
 fn with(world: &World, id: u64, act: impl FnOnce(&mut Master)) {

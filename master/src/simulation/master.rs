@@ -6,10 +6,10 @@ use super::rpc::Connection;
 use super::ways;
 use super::world::World;
 use crate::config::MasterConfig;
-use crate::engine::{Brain, Clock, Inner, Throne, Time};
+use crate::engine::{Brain, Clock, Inner, Reign, Throne, Time};
 use crate::log::loose::Loose;
 use crate::log::{Disk, Log, LogConfig, LogError, Machine, Member, Members, SnapshotWriter, Standing};
-use crate::work::{evict, housekeeping};
+use crate::work::{evict, housekeeping, jobs::Crew};
 use perilune_state::Applied;
 use perilune_state::objects::recency::Order;
 use std::cell::Cell;
@@ -25,6 +25,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -100,6 +101,13 @@ pub(super) struct Master {
     busy_until: u64,
     fast_ppm: i64,
     ahead_ms: i64,
+}
+
+impl Up {
+    /// A worker, which ends with the process.
+    fn hire(&mut self, work: impl Future<Output = ()> + 'static) {
+        self.tasks.push(tokio::task::spawn_local(work).abort_handle());
+    }
 }
 
 impl Master {
@@ -363,7 +371,8 @@ fn hear(world: &Rc<World>, id: u64, up: &mut Up) {
             Told::Applied(index, bytes) => {
                 up.place = if up.place.0 == index { (index, up.place.1 + 1) } else { (index, 0) };
                 world.mix(index);
-                world.oracle.borrow_mut().applied(world.now(), id, index, up.place.1, &bytes)
+                let memory = world.memory.borrow();
+                world.oracle.borrow_mut().applied(world.now(), id, index, up.place.1, &bytes, &memory)
             }
             Told::Leads(term) => {
                 world.note("leads", || format!("master {id} in term {term}"));
@@ -392,30 +401,34 @@ fn reign(world: &Rc<World>, id: u64, life: u64) {
             return;
         }
         again.note("reigns", || format!("master {id} in term {term}"));
-        let (keeper, evictor) = (engine.clone(), engine);
-        let over = present.clone();
-        let (waits, other) = (Rc::clone(&again), Rc::clone(&again));
-        up.tasks.push(
-            tokio::task::spawn_local(async move {
-                while !over.has_changed().unwrap_or(true) {
-                    awake(&waits, id, 100).await;
-                    polled(&waits, housekeeping::round(&keeper)).await;
-                    polled(&waits, housekeeping::narrow_windows(&keeper)).await;
-                }
-            })
-            .abort_handle(),
-        );
-        up.tasks.push(
-            tokio::task::spawn_local(async move {
-                let mut order = Order::default();
-                while !present.has_changed().unwrap_or(true) {
-                    awake(&other, id, 20).await;
-                    polled(&other, evict::round(&evictor, &mut order)).await;
-                }
-            })
-            .abort_handle(),
-        );
+        let (keeper, evictor, mut crew) = (engine.clone(), engine.clone(), Crew::begin(&engine));
+        let (mut order, [first, second, third]) = (Order::default(), [(); 3].map(|()| (Rc::clone(&again), present.clone())));
+        up.hire(async move {
+            while works(&first, id, 100).await {
+                polled(&first.0, housekeeping::round(&keeper)).await;
+                polled(&first.0, housekeeping::narrow_windows(&keeper)).await;
+            }
+        });
+        up.hire(async move {
+            while works(&second, id, 20).await {
+                polled(&second.0, evict::round(&evictor, &mut order)).await;
+            }
+        });
+        up.hire(async move {
+            while works(&third, id, 50).await {
+                polled(&third.0, crew.turn()).await;
+            }
+        });
     });
+}
+
+/// After a time, and once the member is not stopped: whether the reign goes on.
+async fn works((world, present): &(Rc<World>, watch::Receiver<Arc<Reign>>), id: u64, ms: u64) -> bool {
+    let over = || present.has_changed().unwrap_or(true);
+    if !over() {
+        awake(world, id, ms).await;
+    }
+    !over()
 }
 
 /// After a time, and once the member is not stopped.

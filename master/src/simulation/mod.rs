@@ -5,15 +5,17 @@
 //! |---|---|
 //! | `world`, `ways` | time, what is to happen when, what passes between members, the record |
 //! | `master`, `rpc` | a master on its edges; questions to it |
-//! | `node`, `client`, `memory` | who asks, and whose bytes lie where |
+//! | `node`, `worker`, `client`, `memory` | who asks and carries out orders, and whose bytes lie where |
 //! | `disk`, `clock`, `draw` | the edges |
 //! | `faults` | what goes wrong |
-//! | `oracle` | what must never happen |
+//! | `oracle`, `copies`, `end` | what must never happen, and what must be in the end |
 
 mod client;
 mod clock;
+mod copies;
 mod disk;
 mod draw;
+mod end;
 mod faults;
 mod master;
 mod memory;
@@ -21,6 +23,7 @@ mod node;
 mod oracle;
 mod rpc;
 mod ways;
+mod worker;
 mod world;
 
 pub use faults::FAULTS;
@@ -30,8 +33,6 @@ use client::Client;
 use draw::Draw;
 use master::Master;
 use node::{NODES, Node};
-use perilune_state::segments::Phase;
-
 use std::cell::RefCell;
 use std::panic;
 use std::rc::Rc;
@@ -82,7 +83,8 @@ impl Options {
     }
 
     fn callers(&self) -> impl Iterator<Item = u64> + use<> {
-        (0..self.nodes).map(|n| NODES + n).chain((0..self.clients).map(|n| NODES * 2 + n))
+        let nodes = (0..self.nodes).flat_map(|n| [NODES + n, NODES + n + worker::WORK]);
+        nodes.chain((0..self.clients).map(|n| NODES * 2 + n))
     }
 }
 
@@ -164,6 +166,7 @@ async fn direct(world: Rc<World>) {
     let nodes: Vec<Rc<Node>> = (0..world.options.nodes).map(|n| Node::new(&world, n)).collect();
     nodes.iter().for_each(|node| node.start(&world));
     let clients: Vec<_> = (0..world.options.clients).map(|n| tokio::task::spawn_local(Client::new(&world, n).live())).collect();
+    faults::begin(&world);
     faults::run(&world, &nodes).await;
     world.closing.set(true);
     faults::heal(&world, &nodes);
@@ -171,70 +174,8 @@ async fn direct(world: Rc<World>) {
         let _ = client.await;
     }
     tokio::time::sleep(Duration::from_secs(5)).await;
-    let outcome = look(&world).await;
+    let outcome = end::look(&world).await;
     world.check(outcome);
     world.done.set(true);
     world.nudge();
-}
-
-/// "it heals": somebody leads, puts are stored, and every object that was acknowledged and not removed is there, on every member.
-async fn look(world: &Rc<World>) -> oracle::Check {
-    if world.oracle.borrow().lenient {
-        return Ok(());
-    }
-    let client = Client::new(world, world.options.clients);
-    let until = world.now() + 30_000;
-    // A key of its own: nobody is in the middle of putting it.
-    while client.put(1_000_000).await.is_none() {
-        if world.now() >= until || world.is_over() {
-            return Err(("it heals", "no put was stored within 30 s after all was put right".into()));
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    let remaining = world.oracle.borrow().remaining();
-    for (key, version, acknowledged, segments) in &remaining {
-        let has_memory = segments.iter().any(|segment| world.memory.borrow().node(*segment).is_some());
-        if !acknowledged || !has_memory {
-            continue;
-        }
-        let number = client::number(key);
-        let place = client.locate(number).await.map(|(place, _)| place);
-        let leaving = world.oracle.borrow().remaining().iter().all(|(other, now, ..)| (other, now) != (key, version));
-        match place {
-            Some(place) if place.version >= *version && client.read(number, &place) => {}
-            _ if leaving => {}
-            found => return Err(("it heals", format!("{key} {} was acknowledged and cannot be read at the end: {found:?}", version.0))),
-        }
-    }
-    agree(world).await
-}
-
-/// "members agree": all come to the same objects.
-async fn agree(world: &Rc<World>) -> oracle::Check {
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    let head = world.oracle.borrow().head();
-    let remaining = world.oracle.borrow().remaining().into_iter().filter(|(.., segments)| !segments.is_empty());
-    let mut expected: Vec<_> = remaining.map(|(key, version, ..)| (key, version)).collect();
-    expected.sort();
-    for (id, master) in world.masters.borrow().iter() {
-        let Some(up) = &master.up else { return Err(("it heals", format!("master {id} is down at the end"))) };
-        if up.loose.applied() < head {
-            return Err(("it heals", format!("master {id} has applied {} of {head} entries at the end", up.loose.applied())));
-        }
-        let mut known = Vec::new();
-        let engine = up.throne.engine();
-        engine.state().index.for_each(&mut |object| {
-            // Those whose segments are gone are forgotten by and by.
-            if object.replicas.iter().any(|r| r.segment.phase() != Phase::Gone) {
-                known.push((object.key.to_object_key(), object.version));
-            }
-            std::ops::ControlFlow::Continue(())
-        });
-        known.sort();
-        if known != expected {
-            let (more, less) = (known.iter().find(|k| !expected.contains(k)), expected.iter().find(|k| !known.contains(k)));
-            return Err(("members agree", format!("master {id} has {more:?} too many and lacks {less:?}")));
-        }
-    }
-    Ok(())
 }

@@ -1,6 +1,7 @@
-//! A store node: lends segments, says that it lives, dies with its memory or without.
+//! A store node: lends segments, says that it lives, works for the master, dies with its memory or without.
 
 use super::rpc::{ask, hang_up, is_elsewhere};
+use super::worker::{self, WORK};
 use super::world::World;
 use perilune_protocol::rpc::segment::Mount;
 use perilune_protocol::rpc::session::{Heartbeat, Register};
@@ -12,13 +13,21 @@ use uuid::Uuid;
 
 /// Numbers of callers: nodes from here on, clients above.
 pub(super) const NODES: u64 = 100;
+/// Segments that a node lends.
+const SEGMENTS: usize = 2;
+
+/// A segment, and whether a master knew it once: then somebody may still be about to write there.
+struct Lent {
+    desc: SegmentDesc,
+    announced: bool,
+}
 
 pub(super) struct Node {
-    id: NodeId,
-    caller: u64,
-    segments: RefCell<Vec<SegmentDesc>>,
+    pub(super) id: NodeId,
+    pub(super) caller: u64,
+    segments: RefCell<Vec<Lent>>,
     /// Counts processes; what an earlier one was about to do is not done.
-    life: Cell<u64>,
+    pub(super) life: Cell<u64>,
     bytes: u64,
 }
 
@@ -37,26 +46,10 @@ impl Node {
     /// Its process begins, with its memory as it was or, where there is none, with new memory.
     pub(super) fn start(self: &Rc<Self>, world: &Rc<World>) {
         world.note("node up", || format!("{}", self.id));
-        if self.segments.borrow().is_empty() {
-            for _ in 0..2 {
-                let id = SegmentId(Uuid::from_u64_pair(world.number(), self.caller));
-                self.segments.borrow_mut().push(SegmentDesc {
-                    id,
-                    name: format!("node{}", self.caller),
-                    node: self.id,
-                    base: 0,
-                    size: self.bytes,
-                    protocol: Protocol::Tcp,
-                    location: String::new(),
-                    endpoints: vec![Endpoint::Tcp("127.0.0.1:2".into())],
-                    capability: Capability(1),
-                });
-                world.memory.borrow_mut().lend(id, self.id);
-            }
-        }
         world.nodes_up.borrow_mut().insert(self.id);
-        let (node, world) = (Rc::clone(self), Rc::clone(world));
-        tokio::task::spawn_local(async move { node.live(&world).await });
+        let (node, its) = (Rc::clone(self), Rc::clone(world));
+        tokio::task::spawn_local(async move { node.live(&its).await });
+        tokio::task::spawn_local(worker::work(Rc::clone(self), Rc::clone(world)));
     }
 
     /// Its process ends, and its memory with it unless that is kept.
@@ -65,14 +58,47 @@ impl Node {
         self.life.set(self.life.get() + 1);
         world.nodes_up.borrow_mut().remove(&self.id);
         if !keeps {
-            self.segments.borrow_mut().clear();
-            world.memory.borrow_mut().lose(self.id);
+            self.drop_segments(world, |_| true);
         }
-        (1..=world.options.masters).for_each(|master| hang_up(world, self.caller, master));
+        for caller in [self.caller, self.caller + WORK] {
+            (1..=world.options.masters).for_each(|master| hang_up(world, caller, master));
+        }
     }
 
     pub(super) fn is_up(&self, world: &World) -> bool {
         world.nodes_up.borrow().contains(&self.id)
+    }
+
+    fn drop_segments(&self, world: &World, goes: impl Fn(&Lent) -> bool) {
+        self.segments.borrow_mut().retain(|lent| {
+            let stays = !goes(lent);
+            if !stays {
+                world.note("memory freed", || lent.desc.id.to_string());
+                world.memory.borrow_mut().lose(lent.desc.id, world.now());
+            }
+            stays
+        });
+    }
+
+    /// New memory in the place of what was given back.
+    fn fill_up(&self, world: &World) {
+        let mut segments = self.segments.borrow_mut();
+        while segments.len() < SEGMENTS {
+            let id = SegmentId(Uuid::from_u64_pair(world.number(), self.caller));
+            world.memory.borrow_mut().lend(id, self.id);
+            let desc = SegmentDesc {
+                id,
+                name: format!("node{}", self.caller),
+                node: self.id,
+                base: 0,
+                size: self.bytes,
+                protocol: Protocol::Tcp,
+                location: String::new(),
+                endpoints: vec![Endpoint::Tcp("127.0.0.1:2".into())],
+                capability: Capability(1),
+            };
+            segments.push(Lent { desc, announced: false });
+        }
     }
 
     async fn live(&self, world: &Rc<World>) {
@@ -87,21 +113,35 @@ impl Node {
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 continue;
             }
-            let reply = heard.and_then(|answer| answer.outcome.ok());
-            registered &= reply.as_ref().is_some_and(|reply| !reply.register);
+            if let Some(reply) = heard.and_then(|answer| answer.outcome.ok()).filter(|_| self.life.get() == life) {
+                registered &= !reply.register && reply.release.is_empty();
+                self.drop_segments(world, |lent| reply.release.contains(&lent.desc.id));
+            } else {
+                registered = false;
+            }
             tokio::time::sleep(Duration::from_millis(if registered { 300 } else { 20 })).await;
         }
     }
 
     async fn register(&self, world: &Rc<World>, leader: u64, life: u64) -> bool {
-        let segments = self.segments.borrow().clone();
-        let question = Register { node: self.id, name: "node".into(), rest: String::new(), segments: segments.clone() };
+        self.fill_up(world);
+        let segments: Vec<SegmentDesc> = self.segments.borrow().iter().map(|lent| lent.desc.clone()).collect();
+        let question = Register { node: self.id, name: "node".into(), rest: String::new(), segments };
         let answer = ask(world, self.caller, leader, &question).await;
         let Some(registered) = answer.and_then(|answer| answer.outcome.ok()).filter(|_| self.life.get() == life) else { return false };
-        let anew: Vec<SegmentDesc> = segments.into_iter().filter(|desc| registered.unknown.contains(&desc.id)).collect();
+        let is_unknown = |lent: &Lent| registered.unknown.contains(&lent.desc.id);
+        self.segments.borrow_mut().iter_mut().filter(|lent| !is_unknown(lent)).for_each(|lent| lent.announced = true);
+        // Lent anew under another id: somebody may still be about to write under the old one.
+        self.drop_segments(world, |lent| is_unknown(lent) && lent.announced);
+        self.fill_up(world);
+        let is_new = |lent: &&Lent| is_unknown(lent) && !lent.announced;
+        let anew: Vec<SegmentDesc> = self.segments.borrow().iter().filter(is_new).map(|lent| lent.desc.clone()).collect();
         if anew.is_empty() {
-            return true;
+            return self.segments.borrow().iter().all(|lent| lent.announced);
         }
-        ask(world, self.caller, leader, &Mount { segments: anew }).await.is_some_and(|answer| answer.outcome.is_ok())
+        let mounted = ask(world, self.caller, leader, &Mount { segments: anew.clone() }).await.is_some_and(|answer| answer.outcome.is_ok());
+        let is_mounted = |lent: &&mut Lent| mounted && anew.contains(&lent.desc);
+        self.segments.borrow_mut().iter_mut().filter(is_mounted).for_each(|lent| lent.announced = true);
+        mounted
     }
 }

@@ -2,8 +2,10 @@
 //!
 //! The reference is the log as it was first applied by anybody: from it, and from what clients asked and were told, everything else follows.
 
-use super::memory::Owner;
-use perilune_protocol::{Extent, ObjectKey, SegmentId, Tso};
+use super::client::number;
+use super::copies::Copies;
+use super::memory::{Condition, Memory};
+use perilune_protocol::{Extent, ObjectKey, ReplicaPlace, SegmentId, Tso};
 use perilune_state::effect::{Effect, ObjectRecord, RemoveReason};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -34,8 +36,15 @@ pub(super) struct Oracle {
     head: (u64, u64),
     keys: BTreeMap<ObjectKey, BTreeMap<Tso, Version>>,
     live: BTreeMap<ObjectKey, Tso>,
-    mounted: BTreeSet<SegmentId>,
+    pub(super) mounted: BTreeSet<SegmentId>,
+    /// Until when segments that drain are to be there at least.
+    draining: BTreeMap<SegmentId, u64>,
+    /// Segments that somebody asked to unmount at once.
+    dismissed: BTreeSet<SegmentId>,
     occupied: BTreeMap<SegmentId, Occupied>,
+    /// Who writes where, and until when, by a number.
+    writing: BTreeMap<u64, (String, ReplicaPlace, u64)>,
+    last_writer: u64,
     leaders: BTreeMap<u64, u64>,
     /// When a version had been received, and the newest by then.
     granted: BTreeMap<u64, Tso>,
@@ -54,13 +63,18 @@ pub(super) struct Counts {
     pub(super) misses: u64,
     pub(super) removes: u64,
     pub(super) evictions: u64,
+    pub(super) copied: u64,
+    pub(super) given_up: u64,
+    pub(super) rotten: u64,
+    pub(super) damaged: u64,
+    pub(super) emptied: u64,
     pub(super) leaders: u64,
     pub(super) snapshots: u64,
 }
 
 impl Oracle {
     /// A member applied one effect. "log order": everybody applies the same, whatever happened in between.
-    pub(super) fn applied(&mut self, now: u64, member: u64, index: u64, nth: u64, bytes: &[u8]) -> Check {
+    pub(super) fn applied(&mut self, now: u64, member: u64, index: u64, nth: u64, bytes: &[u8], memory: &Memory) -> Check {
         if let Some(known) = self.log.get(&(index, nth)) {
             return match known == bytes || self.lenient {
                 true => Ok(()),
@@ -79,25 +93,36 @@ impl Oracle {
         self.head = self.head.max((index, nth));
         self.log.insert((index, nth), bytes.to_vec());
         match Effect::decode(bytes) {
-            Ok(effect) => self.enter(now, effect),
+            Ok(effect) => self.enter(now, effect, memory),
             Err(e) => Err(("defect", format!("entry {index} holds what is no effect: {e}"))),
         }
     }
 
-    fn enter(&mut self, now: u64, effect: Effect) -> Check {
+    fn enter(&mut self, now: u64, effect: Effect, memory: &Memory) -> Check {
         match effect {
             Effect::Commit(record) => return self.publish(now, record),
             Effect::Remove { key, version, reason, .. } if self.live.get(&key) == Some(&version) => {
                 self.counts.evictions += u64::from(reason == RemoveReason::Evicted);
+                self.counts.damaged += u64::from(reason == RemoveReason::Damaged);
+                let removed = self.given_up(&key, version, reason, memory);
                 self.leave(now, &key);
+                return removed;
             }
+            Effect::Replicas { key, version, add, drop, .. } => return self.rearrange(now, &key, version, add, drop, memory),
             Effect::Mount(desc) => drop(self.mounted.insert(desc.id)),
+            Effect::Drain { segment, grace_ms } if self.mounted.contains(&segment) => {
+                // A new leader counts anew, so it is never shorter; a clock may be fast.
+                self.draining.insert(segment, now + grace_ms * 19 / 20);
+            }
             Effect::Unmount { segment } => {
+                let emptied = self.emptied(now, segment, memory);
                 self.mounted.remove(&segment);
+                self.draining.remove(&segment);
                 self.occupied.remove(&segment);
                 for version in self.keys.values_mut().flat_map(BTreeMap::values_mut) {
                     version.record.replicas.retain(|replica| replica.segment != segment);
                 }
+                return emptied;
             }
             _ => {}
         }
@@ -111,16 +136,7 @@ impl Oracle {
             return Ok(());
         }
         self.leave(now, &key);
-        for (segment, extent) in replicas.iter().flat_map(|r| r.extents.iter().map(|e| (r.segment, *e))) {
-            let occupied = self.occupied.entry(segment).or_default();
-            if let Some((_, other, theirs)) = overlap(occupied, extent)
-                && !self.lenient
-            {
-                let what = format!("{key} {} and {other} {} both have {extent:?} of segment {segment}", version.0, theirs.0);
-                return Err(("no two live objects share an extent", what));
-            }
-            occupied.insert(extent.offset, (extent.offset + extent.len, key.clone(), version));
-        }
+        replicas.iter().try_for_each(|replica| self.occupy(&key, version, replica))?;
         self.live.insert(key.clone(), version);
         let record = ObjectRecord { replicas, ..record };
         let fresh = Version { published: now, gone: None, acknowledged: None, gone_acknowledged: None, record };
@@ -128,15 +144,120 @@ impl Oracle {
         Ok(())
     }
 
+    fn occupy(&mut self, key: &ObjectKey, version: Tso, ReplicaPlace { segment, extents }: &ReplicaPlace) -> Check {
+        let occupied = self.occupied.entry(*segment).or_default();
+        for extent in extents {
+            if let Some((_, other, theirs)) = overlap(occupied, *extent)
+                && !self.lenient
+            {
+                let what = format!("{key} {} and {other} {} both have {extent:?} of segment {segment}", version.0, theirs.0);
+                return Err(("no two live objects share an extent", what));
+            }
+            occupied.insert(extent.offset, (extent.offset + extent.len, key.clone(), version));
+        }
+        Ok(())
+    }
+
+    fn free(&mut self, replicas: &[ReplicaPlace]) {
+        for ReplicaPlace { segment, extents } in replicas {
+            if let Some(occupied) = self.occupied.get_mut(segment) {
+                extents.iter().for_each(|extent| drop(occupied.remove(&extent.offset)));
+            }
+        }
+    }
+
     fn leave(&mut self, now: u64, key: &ObjectKey) {
         let Some(version) = self.live.remove(key) else { return };
         let Some(old) = self.keys.get_mut(key).and_then(|versions| versions.get_mut(&version)) else { return };
         old.gone = Some(now);
-        for (segment, extent) in old.record.replicas.iter().flat_map(|r| r.extents.iter().map(|e| (r.segment, *e))) {
-            if let Some(occupied) = self.occupied.get_mut(&segment) {
-                occupied.remove(&extent.offset);
+        let replicas = old.record.replicas.clone();
+        self.free(&replicas);
+    }
+
+    /// Copies came and went: as the state does it. The rules about copies are looked at where something changes.
+    fn rearrange(
+        &mut self,
+        now: u64,
+        key: &ObjectKey,
+        version: Tso,
+        add: Option<ReplicaPlace>,
+        drop: Option<SegmentId>,
+        memory: &Memory,
+    ) -> Check {
+        if add.as_ref().is_some_and(|place| !self.mounted.contains(&place.segment)) || self.live.get(key) != Some(&version) {
+            return Ok(());
+        }
+        let Some(known) = self.keys.get_mut(key).and_then(|versions| versions.get_mut(&version)) else { return Ok(()) };
+        let before = known.record.replicas.clone();
+        let goes =
+            |r: &ReplicaPlace| Some(r) != add.as_ref() && (Some(r.segment) == drop || add.as_ref().is_some_and(|a| a.segment == r.segment));
+        let (gone, stay): (Vec<_>, Vec<_>) = before.iter().cloned().partition(goes);
+        let fresh = add.filter(|place| !stay.contains(place));
+        // Whoever empties it may have looked already.
+        if (gone.is_empty() && fresh.is_none()) || fresh.as_ref().is_some_and(|place| self.draining.contains_key(&place.segment)) {
+            return Ok(());
+        }
+        known.record.replicas = stay.into_iter().chain(fresh.clone()).collect();
+        let (after, wanted) = (known.record.replicas.clone(), known.record.wanted);
+        self.counts.copied += u64::from(fresh.is_some());
+        self.counts.given_up += gone.len() as u64;
+        self.free(&gone);
+        fresh.iter().try_for_each(|place| self.occupy(key, version, place))?;
+        let copies = Copies { key, owner: (number(key), version.0), now, memory };
+        if self.lenient {
+            Ok(())
+        } else {
+            fresh.iter().try_for_each(|place| copies.came(place)).and_then(|()| copies.changed(&before, &after, &gone, wanted))
+        }
+    }
+
+    /// A job removed an object.
+    fn given_up(&self, key: &ObjectKey, version: Tso, reason: RemoveReason, memory: &Memory) -> Check {
+        let known = self.keys.get(key).and_then(|versions| versions.get(&version));
+        match (reason, known) {
+            (RemoveReason::Damaged | RemoveReason::Orphaned, Some(known)) if !self.lenient => {
+                Copies { key, owner: (number(key), version.0), now: 0, memory }.removed(&known.record.replicas)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Somebody is about to ask that a segment is unmounted at once.
+    pub(super) fn dismiss(&mut self, segment: SegmentId) {
+        self.dismissed.insert(segment);
+    }
+
+    /// "a segment goes when it is empty": one that drains, before its time is over and without anybody's asking.
+    fn emptied(&mut self, now: u64, segment: SegmentId, memory: &Memory) -> Check {
+        let early = self.draining.get(&segment).is_some_and(|until| now < *until);
+        if !early || self.dismissed.contains(&segment) || memory.node(segment).is_none() || self.lenient {
+            return Ok(());
+        }
+        self.counts.emptied += 1;
+        match self.occupied.get(&segment).and_then(|occupied| occupied.first_key_value()) {
+            None => Ok(()),
+            Some((at, (_, key, version))) => {
+                let what = format!("segment {segment} was unmounted while it drained, and {key} {} lives there at {at}", version.0);
+                Err(("a segment goes when it is empty", what))
             }
         }
+    }
+
+    /// "no two write to one place": a client, or a node, begins to write, and stops before `until`. Gives a number for the end.
+    pub(super) fn begin_writing(&mut self, who: String, place: &ReplicaPlace, now: u64, until: u64) -> Result<u64, Broken> {
+        let meets = |(_, (_, other, ends)): &(&u64, &(String, ReplicaPlace, u64))| *ends > now && shares(other, place);
+        if let Some((_, (other, theirs, _))) = self.writing.iter().find(meets)
+            && !self.lenient
+        {
+            return Err(("no two write to one place", format!("{who} is to write to {place:?}, and {other} is still at {theirs:?}")));
+        }
+        self.last_writer += 1;
+        self.writing.insert(self.last_writer, (who, place.clone(), until));
+        Ok(self.last_writer)
+    }
+
+    pub(super) fn end_writing(&mut self, number: u64) {
+        self.writing.remove(&number);
     }
 
     /// "one leader a term".
@@ -231,35 +352,42 @@ impl Oracle {
         }
     }
 
-    /// "no live byte is overwritten": a writer writes there.
-    pub(super) fn writes(&self, key: &ObjectKey, version: Tso, segment: SegmentId, extent: Extent) -> Check {
+    /// "no live byte is overwritten": a client writes there for its put, or a node for its order, and then nothing lives there yet.
+    pub(super) fn writes(&self, put: Option<(&ObjectKey, Tso)>, segment: SegmentId, extent: Extent) -> Check {
         let other = self.occupied.get(&segment).and_then(|occupied| overlap(occupied, extent));
-        match other.filter(|(_, theirs, v)| (theirs, *v) != (key, version) && !self.lenient) {
+        match other.filter(|(_, theirs, v)| put != Some((theirs, *v)) && !self.lenient) {
             None => Ok(()),
             Some((_, theirs, v)) => {
-                let what = format!("{key} {} is written to {extent:?} of segment {segment}, where {theirs} {} lives", version.0, v.0);
+                let what = format!("{put:?} is written to {extent:?} of segment {segment}, where {theirs} {} lives", v.0);
                 Err(("no live byte is overwritten", what))
             }
         }
     }
 
     /// "a lease is honoured": what a reader found where it was told to read, before the time it was told.
-    pub(super) fn read(&self, key: &ObjectKey, version: Tso, segment: SegmentId, extent: Extent, stranger: Option<Option<Owner>>) -> Check {
-        match stranger.filter(|_| !self.lenient) {
-            None => Ok(()),
-            Some(whose) => {
-                let what = format!("{key} {} was read at {extent:?} of segment {segment} within its lease and found {whose:?}", version.0);
+    pub(super) fn read(&self, key: &ObjectKey, version: Tso, place: &ReplicaPlace, found: Condition) -> Check {
+        match found {
+            Condition::Wrong(whose) if !self.lenient => {
+                let what = format!("{key} {} was read at {place:?} within its lease and found {whose:?}", version.0);
                 Err(("a lease is honoured", what))
             }
+            _ => Ok(()),
         }
     }
 
-    /// What there should be at the end: the newest version of each key, whether its writer was told, and on which segments it lies.
-    pub(super) fn remaining(&self) -> Vec<(ObjectKey, Tso, bool, Vec<SegmentId>)> {
+    /// A copy of an object that lives, by a number.
+    pub(super) fn some_copy(&mut self, number: u64) -> Option<ReplicaPlace> {
+        let copies: Vec<&ReplicaPlace> = self.live.iter().flat_map(|(key, version)| &self.keys[key][version].record.replicas).collect();
+        let some = copies.get(number as usize % copies.len().max(1)).map(|place| (*place).clone());
+        self.counts.rotten += u64::from(some.is_some());
+        some
+    }
+
+    /// What there should be at the end: the newest version of each key, and whether its writer was told.
+    pub(super) fn remaining(&self) -> Vec<(ObjectRecord, bool)> {
         let version = |(key, version): (&ObjectKey, &Tso)| {
             let known = &self.keys[key][version];
-            let segments = known.record.replicas.iter().map(|r| r.segment).collect();
-            (key.clone(), *version, known.acknowledged.is_some(), segments)
+            (known.record.clone(), known.acknowledged.is_some())
         };
         self.live.iter().map(version).collect()
     }
@@ -268,6 +396,11 @@ impl Oracle {
     pub(super) fn head(&self) -> u64 {
         self.head.0
     }
+}
+
+fn shares(one: &ReplicaPlace, other: &ReplicaPlace) -> bool {
+    let meets = |a: &Extent| other.extents.iter().any(|b| a.offset < b.offset + b.len && b.offset < a.offset + a.len);
+    one.segment == other.segment && one.extents.iter().any(meets)
 }
 
 fn overlap(occupied: &Occupied, Extent { offset, len }: Extent) -> Option<(u64, ObjectKey, Tso)> {

@@ -102,16 +102,17 @@ pub(crate) fn ring_if_tight(engine: &Engine) {
     }
 }
 
-/// Bytes used beyond the high watermark of the memory that can be allocated from.
 fn above_watermark(engine: &Engine) -> u64 {
+    above(engine.state(), engine.inner.config.eviction_high_watermark)
+}
+
+/// Bytes used beyond the `high` watermark of the memory that can be allocated from. What waits there to be free is on its way out already.
+fn above(state: &State, high: f64) -> u64 {
     let (mut used, mut capacity) = (0, 0);
-    for segment in engine.state().segments.table().iter().filter(|s| s.allocatable()) {
-        used += segment.space().used();
+    for segment in state.segments.table().iter().filter(|s| s.allocatable()) {
+        used += segment.space().used().saturating_sub(segment.held());
         capacity += segment.space().capacity();
     }
-    // What waits in limbo is used but already on its way out.
-    let used = used.saturating_sub(engine.state().limbo.bytes());
-    let high = engine.inner.config.eviction_high_watermark;
     if used as f64 <= high * capacity as f64 {
         return 0;
     }
@@ -143,4 +144,26 @@ async fn evict(engine: &Engine, order: &mut Order, wanted: u64) -> u64 {
         tracing::debug!(wanted, freed, "everything that is left is leased or pinned");
     }
     freed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::work::sample::{MIB, sample};
+    use perilune_state::Effect;
+
+    #[test]
+    fn what_waits_on_a_segment_that_leaves_makes_no_room_on_the_others() {
+        let (state, [stays, leaves]) = sample([10 * MIB, 10 * MIB], &[("a", &[0]), ("b", &[0]), ("c", &[1]), ("d", &[1])], 4 * MIB);
+        assert_eq!(above(&state, 0.7) >> 20, 2, "16 of 20 MiB, and there may be 14");
+        state.apply(Effect::Drain { segment: leaves, grace_ms: 60_000 }, 1);
+        assert_eq!(above(&state, 0.7) >> 20, 1, "8 of 10, and there may be 7");
+        // Somebody reads them until a while from now.
+        for key in ["c", "d"] {
+            state.apply(state.remove(Default::default(), &key.into(), true, 2).unwrap(), 2);
+        }
+        assert_eq!(above(&state, 0.7) >> 20, 1, "nothing has left the segment that stays");
+        state.apply(state.remove(Default::default(), &"a".into(), true, 2).unwrap(), 2);
+        assert_eq!((state.segments.table().get(stays).unwrap().held(), above(&state, 0.7)), (4 * MIB, 0));
+    }
 }

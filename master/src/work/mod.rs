@@ -3,6 +3,8 @@
 pub(crate) mod evict;
 pub(crate) mod housekeeping;
 pub(crate) mod jobs;
+#[cfg(test)]
+mod sample;
 
 use crate::engine::Engine;
 use std::io;

@@ -73,13 +73,23 @@ pub enum Applied {
     Refused(Fault),
 }
 
-/// Committed objects that claim the same space: the log or the allocator is wrong. Reported, never hidden.
+/// Committed objects that claim the same space: the log or the allocator is wrong, or the state is that of a dump, which may know an object
+/// as it was before it moved, and another as it was later. Reported, never hidden.
 pub struct Overlap {
     object: Arc<Object>,
-    /// The object that was left out.
+    /// The object with the copies that could be claimed, if there is any.
+    form: Option<Arc<Object>>,
+    /// The object some of whose copies, or all, were left out.
     pub key: ObjectKey,
     /// Why.
     pub why: String,
+}
+
+impl Overlap {
+    /// Copies that are left of the object; where there is none, it is left out.
+    pub fn left(&self) -> usize {
+        self.form.as_ref().map_or(0, |form| form.replicas.len())
+    }
 }
 
 impl State {
@@ -280,13 +290,16 @@ impl State {
         objects.sort_by_key(|o| std::cmp::Reverse(o.version));
         // Who used what is not in the log. The order of publishing stands in for it: what is newest counts as used last.
         let newest = self.recency.stamps(objects.len());
-        for (age, object) in objects.iter().enumerate() {
-            if let Err(why) = claim(&object.replicas) {
-                overlaps.push(Overlap { key: object.key.to_object_key(), why, object: object.clone() });
-                continue;
+        for (age, mut object) in objects.into_iter().enumerate() {
+            let (claimed, refused) = claim(&object.replicas);
+            if !refused.is_empty() {
+                let form = (!claimed.is_empty()).then(|| Arc::new(object.with_replicas(claimed.into())));
+                overlaps.push(Overlap { key: object.key.to_object_key(), why: refused.join("; "), object, form: form.clone() });
+                let Some(form) = form else { continue };
+                object = form;
             }
             object.inherit(now + self.rules.lease_ms, newest - age as u64);
-            self.recency.admit(object);
+            self.recency.admit(&object);
         }
         let table = self.segments.table();
         for segment in table.iter() {
@@ -310,9 +323,11 @@ impl State {
 
     /// From now on effects move space. What [`State::prepare`] found must be what still is: the caller excludes effects in between.
     pub fn begin(&self, overlaps: &[Overlap]) {
-        for Overlap { object, .. } in overlaps {
-            if self.index.remove(object.key.as_ref(), object.version).is_some() {
-                self.unpin(object);
+        for Overlap { object, form, .. } in overlaps {
+            match form {
+                Some(form) => self.index.replace(form.clone()),
+                None if self.index.remove(object.key.as_ref(), object.version).is_some() => self.unpin(object),
+                None => {}
             }
         }
         self.leading.store(true, Ordering::Release);
@@ -365,17 +380,16 @@ impl State {
     }
 }
 
-/// Gives an object the space its record names, all of it or none.
-fn claim(replicas: &[Replica]) -> Result<(), String> {
-    for (n, replica) in replicas.iter().enumerate() {
-        if let Err(e) = replica.segment.space().claim(&replica.extents) {
-            for claimed in &replicas[..n] {
-                claimed.segment.space().release(&claimed.extents);
-            }
-            return Err(format!("{e} on segment {}", replica.segment.id()));
+/// Gives an object the space its record names, copy by copy: those that have it, and why the others do not.
+fn claim(replicas: &[Replica]) -> (Vec<Replica>, Vec<String>) {
+    let (mut claimed, mut refused) = (Vec::new(), Vec::new());
+    for replica in replicas {
+        match replica.segment.space().claim(&replica.extents) {
+            Ok(()) => claimed.push(replica.clone()),
+            Err(e) => refused.push(format!("{e} on segment {}", replica.segment.id())),
         }
     }
-    Ok(())
+    (claimed, refused)
 }
 
 /// The form of replicas that crosses process boundaries.

@@ -4,6 +4,7 @@
 use super::step::{End, Step, World, shares_node};
 use super::{Job, Look, PASS_MS, RETRY_MS};
 use perilune_protocol::SegmentId;
+use perilune_state::alloc::PAGE;
 use perilune_state::objects::Object;
 use perilune_state::segments::Segment;
 use perilune_state::settings::Switch;
@@ -108,11 +109,38 @@ fn fills(world: &World<'_>) -> (Fills, f64) {
     (fills, used as f64 / capacity.max(1) as f64)
 }
 
+/// What a copy takes may be so much more than its size, in bytes: else one copy that is all there is would go to and fro.
+fn rounding(capacity: u64) -> u64 {
+    (capacity / 4096).max(PAGE)
+}
+
 /// The emptiest segment that the object may move to and that is then less full than the one it comes from was.
 fn target(fills: &Fills, highest: f64, from: &Segment, object: &Object) -> Option<Arc<Segment>> {
-    let after = |fill: f64, to: &Segment| fill + object.size as f64 / to.space().capacity().max(1) as f64;
+    let after = |fill: f64, to: &Segment| {
+        let capacity = to.space().capacity().max(1);
+        fill + (object.size + rounding(capacity)) as f64 / capacity as f64
+    };
     let fits = |(fill, to): &&(f64, Arc<Segment>)| {
         after(*fill, to) < highest && object.replica_on(to.id()).is_none() && !shares_node(object, to, Some(from.id()))
     };
     fills.iter().find(fits).map(|(_, to)| to.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::work::sample::{MIB, sample};
+    use std::collections::HashSet;
+
+    fn first_step(state: &perilune_state::State) -> Option<Step> {
+        Balance::default().next(&World { state, now: 1, outgoing: &HashMap::new(), busy: &HashSet::new() })
+    }
+
+    #[test]
+    fn one_copy_that_is_all_there_is_stays_where_it_is() {
+        let (state, _) = sample([2 * MIB, 2 * MIB], &[("a", &[0])], 871_424 - 5);
+        assert!(first_step(&state).is_none());
+        let (state, _) = sample([4 * MIB, 4 * MIB], &[("a", &[0]), ("b", &[0])], 871_424 - 5);
+        assert!(first_step(&state).is_some(), "of two, one may go");
+    }
 }

@@ -1,4 +1,4 @@
-//! The thread that has the steps of all jobs done: as many at a time as nodes bear, as many bytes a second as is set.
+//! Has the steps of all jobs done: as many at a time as nodes bear, as many bytes a second as is set.
 
 use super::board::Ended;
 use super::flight::{Flight, Next};
@@ -44,9 +44,9 @@ struct Post {
     complained: u64,
 }
 
-struct Crew<'a> {
-    engine: &'a Engine,
-    handle: &'a Handle,
+/// What has the steps done, turn by turn.
+pub(crate) struct Crew {
+    engine: Engine,
     posts: Vec<Post>,
     flights: HashMap<u64, Flight>,
     /// Objects that something is being done to.
@@ -57,18 +57,17 @@ struct Crew<'a> {
     proposed: Vec<(Flight, Box<Effect>, Proposal<Applied>)>,
 }
 
-/// The worker's thread. `handle` runs the few steps that are async.
+/// The worker's thread. `handle` runs its turns.
 pub(crate) fn run(engine: &Engine, handle: &Handle) {
-    let mut crew = Crew::new(engine, handle);
-    crew.switch();
-    crew.show();
+    let mut crew = Crew::begin(engine);
     while engine.reign.jobs.bell.wait(EVERY) {
-        crew.turn();
+        handle.block_on(crew.turn());
     }
 }
 
-impl<'a> Crew<'a> {
-    fn new(engine: &'a Engine, handle: &'a Handle) -> Self {
+impl Crew {
+    /// Goes on where the last leader's was.
+    pub(crate) fn begin(engine: &Engine) -> Self {
         let load = |job| Record::load(&engine.state().settings, job);
         // In the order in which they may work: what could be lost soonest comes first.
         let jobs: [Box<dyn Job>; 6] = [
@@ -84,27 +83,34 @@ impl<'a> Crew<'a> {
             Post { job, record, written: (record, 0), on: false, working: false, under_way: 0, last_error: String::new(), complained: 0 }
         });
         let (flights, busy, outgoing) = (HashMap::new(), HashSet::new(), HashMap::new());
-        Self { engine, handle, posts: posts.collect(), flights, busy, outgoing, pace: Pace::default(), proposed: Vec::new() }
+        let (posts, engine) = (posts.collect(), engine.clone());
+        let mut crew = Self { engine, posts, flights, busy, outgoing, pace: Pace::default(), proposed: Vec::new() };
+        crew.switch();
+        crew.show();
+        crew
     }
 
-    fn turn(&mut self) {
+    /// Hears what became of orders, and begins what there is room for.
+    pub(crate) async fn turn(&mut self) {
         self.hear();
         self.switch();
         // What cannot be logged is not begun.
         if self.engine.writable().is_ok() && self.engine.leads() {
-            (0..self.posts.len()).for_each(|nth| self.begin(nth));
+            for nth in 0..self.posts.len() {
+                self.begin_steps(nth).await;
+            }
         }
-        if self.settle() {
+        if self.settle().await {
             // There may be more to do at once.
             self.engine.reign.jobs.bell.ring();
         }
-        self.write();
+        self.write().await;
         self.show();
     }
 
     /// What nodes said, and what they did not say in time.
     fn hear(&mut self) {
-        let engine = self.engine;
+        let engine = self.engine.clone();
         let table = engine.state().segments.table();
         let lost: HashSet<NodeId> = table.iter().filter(|s| s.reach() == Reach::Lost).map(|s| s.node()).collect();
         let ended = engine.reign.jobs.board.ended(engine.now(), |node| lost.contains(&node));
@@ -117,7 +123,7 @@ impl<'a> Crew<'a> {
         let Some(mut flight) = self.flights.remove(&id) else { return };
         self.posts[flight.job].under_way -= 1;
         let world = World { state: self.engine.state(), now: self.engine.now(), outgoing: &self.outgoing, busy: &self.busy };
-        let next = flight.heard(self.engine, &world, ended);
+        let next = flight.heard(&self.engine, &world, ended);
         self.go_on(flight, next);
     }
 
@@ -136,7 +142,7 @@ impl<'a> Crew<'a> {
     }
 
     /// Begins steps of one job, as long as there is room for more.
-    fn begin(&mut self, nth: usize) {
+    async fn begin_steps(&mut self, nth: usize) {
         let rate = self.engine.state().settings.job_bytes_per_second();
         let failed_before = self.posts[nth].record.counts.failed;
         while self.posts[nth].on && self.posts[nth].under_way < UNDER_WAY_MAX && self.proposed.len() < LOGGED_MAX {
@@ -148,7 +154,7 @@ impl<'a> Crew<'a> {
             }
             let Some(step) = self.posts[nth].job.next(&world) else { return };
             let mut flight = Flight::new(nth, step);
-            let next = flight.begin(self.engine, &world, self.handle);
+            let next = flight.begin(&self.engine, &world).await;
             // What is in a hurry comes on top of the pace, which is left to the others.
             if matches!(next, Next::Order(_)) && !hurries {
                 self.pace.spend(flight.cost());
@@ -179,10 +185,10 @@ impl<'a> Crew<'a> {
     }
 
     /// Waits for what was proposed; all of it shares few log entries. False when there was nothing.
-    fn settle(&mut self) -> bool {
+    async fn settle(&mut self) -> bool {
         let some = !self.proposed.is_empty();
         for (flight, effect, proposal) in std::mem::take(&mut self.proposed) {
-            match self.engine.wait_stored(&effect, proposal) {
+            match self.engine.stored(&effect, proposal).await {
                 Ok(()) => self.over(&flight, &End::Done, String::new()),
                 // The object was removed or replaced meanwhile, or the segment went: nothing has changed.
                 Err(fault) if matches!(fault.code, FaultCode::ObjectNotFound) => self.over(&flight, &End::Moot, String::new()),
@@ -219,7 +225,7 @@ impl<'a> Crew<'a> {
     }
 
     /// Keeps how far the jobs are, for the next leader.
-    fn write(&mut self) {
+    async fn write(&mut self) {
         let now = self.engine.now();
         let world = World { state: self.engine.state(), now, outgoing: &self.outgoing, busy: &self.busy };
         let mut effects = Vec::new();
@@ -243,7 +249,7 @@ impl<'a> Crew<'a> {
         if self.engine.leads() {
             let proposals: Vec<_> = effects.iter().map(|effect| self.engine.propose(effect)).collect();
             for (effect, proposal) in effects.iter().zip(proposals) {
-                if let Err(fault) = self.engine.wait_stored(effect, proposal) {
+                if let Err(fault) = self.engine.stored(effect, proposal).await {
                     tracing::debug!("how far a job is could not be kept: {fault}");
                 }
             }

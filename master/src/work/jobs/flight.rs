@@ -3,6 +3,7 @@
 use super::board::Ended;
 use super::step::{End, Step, World, live};
 use crate::engine::Engine;
+use crate::planted::{self, Defect};
 use perilune_protocol::rpc::work::{WorkOrder, WorkOutcome, WorkSource};
 use perilune_protocol::{ReplicaPlace, SegmentId};
 use perilune_state::objects::{Object, Replica};
@@ -58,10 +59,11 @@ impl Flight {
         }
     }
 
-    pub(super) fn begin(&mut self, engine: &Engine, world: &World<'_>, handle: &tokio::runtime::Handle) -> Next {
+    pub(super) async fn begin(&mut self, engine: &Engine, world: &World<'_>) -> Next {
         match self.step.clone() {
             Step::Copy { object, to, drop } => self
                 .find_room(engine, world, &object, to, drop)
+                .await
                 .unwrap_or_else(|why| Next::Over(End::Full, format!("{}: {why}", object.key.to_object_key()))),
             Step::Verify { object, segment } => match object.replica_on(segment) {
                 Some(replica) => Next::Order(put(engine, world, &object, place(replica), &replica.segment, None)),
@@ -73,14 +75,14 @@ impl Flight {
                 let _ = object.condemn(world.now, true);
                 Next::Log(Box::new(State::removal(&object, reason)))
             }
-            Step::Unmount(segment) => match handle.block_on(engine.unmount_now(segment)) {
+            Step::Unmount(segment) => match engine.unmount_now(segment).await {
                 Ok(()) => Next::Over(End::Done, String::new()),
                 Err(fault) => Next::Over(End::Failed, fault.to_string()),
             },
         }
     }
 
-    fn find_room(
+    async fn find_room(
         &mut self,
         engine: &Engine,
         world: &World<'_>,
@@ -98,13 +100,16 @@ impl Flight {
                     Ok(room) => break Some(room),
                     Err(CopyRefusal::Full) => break None,
                     Err(CopyRefusal::NeedWindow(window)) => {
-                        engine.wait_stored(&window, engine.propose(&window)).map_err(|fault| fault.to_string())?;
+                        engine.commit(&window).await.map_err(|fault| fault.to_string())?;
                     }
                 }
             };
             if let Some(room) = room {
                 crate::work::evict::ring_if_tight(engine);
                 self.room = Some(room);
+                if planted::is(Defect::EarlyDrop) && drop.is_some() {
+                    let _ = engine.commit(&State::replicas(object, None, drop)).await;
+                }
                 return Ok(self.fetch(engine, world, object));
             }
         }

@@ -1,4 +1,4 @@
-//! The six jobs that switches turn on and off: each says what it wants done next, a crew of one thread has it done.
+//! The six jobs that switches turn on and off: each says what it wants done next, a crew has it done, on one thread.
 //!
 //! ```text
 //!  job ── next step ──► crew ── order ──► board ◄── polls ── store node: fetches, writes, compares
@@ -26,6 +26,8 @@ mod sweep;
 mod vol_inspect;
 
 pub(crate) use board::Board;
+#[cfg(feature = "simulation")]
+pub(crate) use crew::Crew;
 pub(crate) use crew::run;
 
 use super::Bell;

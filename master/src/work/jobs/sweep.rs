@@ -47,6 +47,8 @@ impl Sweep {
                 }
                 ControlFlow::Continue(())
             });
+            // Not in the order of the index, which is another in each process.
+            self.found.make_contiguous().sort_by_cached_key(|object| place(&object.key));
             (self.begun, self.at) = (from, to);
         }
         self.found.pop_front()

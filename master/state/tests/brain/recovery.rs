@@ -1,6 +1,8 @@
 //! What a restarted master knows, and what it must not hand out.
 
 use super::*;
+use perilune_protocol::{Extent, Pin, ReplicaPlace};
+use perilune_state::effect::ObjectRecord;
 use perilune_state::snapshot;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -262,4 +264,48 @@ fn who_leads_again_begins_with_a_copy_that_knows_nothing_of_the_last_reign() {
     third.state.limbo.sweep(third.now, true);
     third.hear(nodes[0], 9);
     third.put("unfinished", MIB);
+}
+
+/// As in a dump that was taken while copies moved: one of two objects is known as it was before its copy made room for the other.
+#[test]
+fn of_objects_that_claim_the_same_bytes_only_the_copies_that_cannot_be_are_left_out() {
+    let (mut leader, _) = Leader::with_nodes(2, 16 * MIB);
+    let [first, second] = leader.segments()[..] else { panic!("two segments") };
+    let place = |segment, offset| ReplicaPlace { segment, extents: vec![Extent { offset, len: MIB }] };
+    let commit = |key: &str, version: u64, replicas: Vec<ReplicaPlace>| {
+        let wanted = replicas.len() as u8;
+        Effect::Commit(ObjectRecord {
+            tenant: TENANT,
+            key: key.into(),
+            version: Tso(version),
+            size: MIB,
+            checksum: 7,
+            pin: Pin::Soft,
+            replicas,
+            wanted,
+        })
+    };
+    leader.log.extend([
+        commit("moved", 1, vec![place(first, 0), place(second, 0)]),
+        commit("lost", 2, vec![place(first, MIB)]),
+        commit("whole", 3, vec![place(first, 0), place(second, 4 * MIB)]),
+        commit("other", 4, vec![place(first, MIB)]),
+    ]);
+    let state = Arc::new(State::new(RULES));
+    leader.log.iter().for_each(|effect| drop(state.apply(effect.clone(), 1)));
+    let overlaps: BTreeMap<String, usize> = state.lead(1).iter().map(|o| (o.key.to_string(), o.left())).collect();
+    assert_eq!(overlaps, [("lost".to_owned(), 0), ("moved".to_owned(), 1)].into());
+    let known = [("moved".to_owned(), (1, MIB, 1)), ("other".to_owned(), (4, MIB, 1)), ("whole".to_owned(), (3, MIB, 2))];
+    assert_eq!(contents(&state), known.into());
+    let left = state.peek(TENANT, &key("moved")).unwrap();
+    assert_eq!(left.replicas, vec![place(second, 0)]);
+    assert_eq!((left.checksum, state.soft_pins()), (7, 3));
+    let used: Vec<u64> = state.segments.table().iter().map(|s| s.space().used() - s.held()).collect();
+    assert_eq!(used, [2 * MIB, 2 * MIB], "what could not be claimed takes nothing");
+    leader.state = state;
+    leader.remove("moved", true).unwrap();
+    leader.now += RULES.lease_ms.max(RULES.put_discard_ms);
+    leader.state.limbo.sweep(leader.now, true);
+    assert_eq!(leader.used(), 3 * MIB, "and what it has goes with it");
+    assert!(leader.exists("whole") && leader.exists("other"));
 }

@@ -1,0 +1,37 @@
+//! A small state that leads, for tests of what works on it.
+
+use perilune_protocol::{Capability, Endpoint, Extent, NodeId, Pin, Protocol, ReplicaPlace, SegmentDesc, SegmentId, TenantId, Tso};
+use perilune_state::effect::{Effect, ObjectRecord};
+use perilune_state::{Applied, State};
+
+pub(crate) const MIB: u64 = 1 << 20;
+
+/// Segments of these sizes, each on a node of its own that is heard, and objects of `size` bytes with copies on the segments of these numbers.
+pub(crate) fn sample<const N: usize>(segments: [u64; N], objects: &[(&str, &[usize])], size: u64) -> (State, [SegmentId; N]) {
+    let state = State::new(crate::MasterConfig::default().rules());
+    let mut ends = [0; N];
+    let nodes = [(); N].map(|()| NodeId::random());
+    let mut ids = [(); N].map(|()| SegmentId::random());
+    ids.sort_unstable();
+    for (nth, bytes) in segments.into_iter().enumerate() {
+        let endpoints = vec![Endpoint::Tcp("127.0.0.1:1".into())];
+        let (name, location, protocol, capability) = (format!("segment {nth}"), String::new(), Protocol::Tcp, Capability(1));
+        let desc = SegmentDesc { id: ids[nth], name, node: nodes[nth], base: 0, size: bytes, protocol, location, endpoints, capability };
+        assert_eq!(state.apply(Effect::Mount(desc), 1), Applied::Done);
+    }
+    for (n, (key, on)) in objects.iter().enumerate() {
+        let mut place = |nth: &usize| {
+            let offset = ends[*nth];
+            ends[*nth] += size.next_multiple_of(MIB);
+            ReplicaPlace { segment: ids[*nth], extents: vec![Extent { offset, len: size }] }
+        };
+        let (replicas, wanted) = (on.iter().map(&mut place).collect(), on.len() as u8);
+        let (tenant, key, version) = (TenantId::default(), (*key).into(), Tso(n as u64 + 1));
+        let record = ObjectRecord { tenant, key, version, size, checksum: 7, pin: Pin::None, replicas, wanted };
+        assert_eq!(state.apply(Effect::Commit(record), 1), Applied::Done);
+    }
+    assert!(state.lead(1).is_empty());
+    nodes.into_iter().for_each(|node| state.nodes.register(node, String::new(), String::new(), 1, 1));
+    state.nodes.judge(&state.segments, 1, 1);
+    (state, ids)
+}
