@@ -4,6 +4,7 @@ use super::memory::{Condition, Owner, sum_of};
 use super::node::NODES;
 use super::rpc::{Answer, ask, is_elsewhere};
 use super::world::World;
+use crate::engine::Engine;
 use perilune_protocol::rpc::Call;
 use perilune_protocol::rpc::object::{Locate, PutEnd, PutGrant, PutRevoke, PutStart, Remove};
 use perilune_protocol::{FaultCode, ObjectKey, ObjectPlace, PutConfig, SegmentId, Tso, WriterId};
@@ -49,7 +50,7 @@ impl Client {
             if !is_elsewhere(&answer) {
                 return answer;
             }
-            self.leader.set(self.leader.get() % self.world.options.masters + 1);
+            self.leader.set(self.world.other_than(self.leader.get()));
             if self.world.now() >= until || self.world.is_over() {
                 return None;
             }
@@ -135,7 +136,14 @@ impl Client {
 
     /// What operators do. Whether it was done.
     pub(super) async fn order<C: Call>(&self, question: &C) -> Option<C::Reply> {
-        self.ask(question, self.world.now() + DEADLINE_MS).await?.outcome.ok()
+        self.ordered(question).await.map(|(reply, _)| reply)
+    }
+
+    /// The same, with the engine that did it.
+    pub(super) async fn ordered<C: Call>(&self, question: &C) -> Option<(C::Reply, Engine)> {
+        let Answer { outcome, engine } = self.ask(question, self.world.now() + DEADLINE_MS).await?;
+        let done = outcome.inspect_err(|fault| self.world.note("refused", || format!("{}: {fault}", C::NAME)));
+        Some((done.ok()?, engine))
     }
 
     async fn get(self: Rc<Self>, number: u64) {
@@ -164,7 +172,7 @@ impl Client {
             let asked = world.now();
             let answer = ask(world, self.caller, self.leader.get(), &question).await;
             if is_elsewhere(&answer) {
-                self.leader.set(self.leader.get() % world.options.masters + 1);
+                self.leader.set(world.other_than(self.leader.get()));
                 if world.now() >= until || world.is_over() {
                     return None;
                 }

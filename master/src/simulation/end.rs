@@ -133,9 +133,19 @@ fn room(segment: &perilune_state::segments::Segment) -> u64 {
     segment.space().capacity().saturating_sub(segment.space().used())
 }
 
-/// "members agree": all come to the same objects.
+/// "members agree": all come to the same objects, once they have heard what was stored last.
 async fn agree(world: &Rc<World>) -> Check {
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    let until = world.now() + 5000;
+    loop {
+        tokio::time::sleep(Duration::from_millis(LOOK_MS)).await;
+        let compared = compare(world);
+        if compared.is_ok() || world.now() >= until {
+            return compared;
+        }
+    }
+}
+
+fn compare(world: &World) -> Check {
     let head = world.oracle.borrow().head();
     let remaining = world.oracle.borrow().remaining().into_iter().map(|(record, _)| record);
     let mut expected: Vec<_> = remaining.filter(|r| !r.replicas.is_empty()).map(|r| (r.key, r.version, sorted(r.replicas))).collect();

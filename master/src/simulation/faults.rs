@@ -1,20 +1,17 @@
 //! What goes wrong, each kind drawn from the seed and to be switched off by name.
 
-use super::client::Client;
 use super::disk::Moods;
 use super::master::{Master, start};
 use super::node::Node;
+use super::operator;
 use super::world::{Ways, World};
 use crate::log::Durability;
-use perilune_protocol::rpc::job::{PaceJobs, SwitchJob};
-use perilune_protocol::rpc::segment::Unmount;
-use perilune_protocol::{Extent, ReplicaPlace, SegmentId};
-use perilune_state::settings::Switch;
+use perilune_protocol::{Extent, ReplicaPlace};
 use std::rc::Rc;
 use std::time::Duration;
 
 /// A kind of fault, and its name.
-pub const FAULTS: [(&str, &str); 20] = [
+pub const FAULTS: [(&str, &str); 23] = [
     ("crash", "a master's process ends and begins again"),
     ("power", "a master loses power: what was not synced is gone or torn; with fsync before every answer only"),
     ("pause", "a master's process is stopped for a while"),
@@ -34,16 +31,11 @@ pub const FAULTS: [(&str, &str); 20] = [
     ("unmount", "a segment is unmounted at once"),
     ("rot", "a byte of one copy changes by itself"),
     ("switch", "a job is switched on or off, or all are told another pace"),
+    ("join", "a master is added, and votes when it keeps up"),
+    ("remove", "a master is removed; one that leads hands the lead over first"),
+    ("transfer", "the lead is handed to a certain master"),
     ("all-down", "every master's process ends at once"),
 ];
-
-/// Most jobs are switched on from the beginning.
-pub(super) fn begin(world: &Rc<World>) {
-    for job in Switch::ALL.into_iter().filter(|_| world.per_mille(800)) {
-        let operator = Client::new(world, world.options.clients + 1);
-        tokio::task::spawn_local(async move { operator.order(&SwitchJob { job: job.key().into(), on: true }).await });
-    }
-}
 
 /// Until the time is over; each fault is put right by itself after a while.
 pub(super) async fn run(world: &Rc<World>, nodes: &[Rc<Node>]) {
@@ -60,9 +52,9 @@ pub(super) async fn run(world: &Rc<World>, nodes: &[Rc<Node>]) {
 
 fn one(world: &Rc<World>, nodes: &[Rc<Node>], kind: &'static str) {
     let longest = if world.per_mille(150) { 15_000 } else { 4000 };
-    let (masters, lasts) = (world.options.masters, world.range(200, longest));
-    let id = world.range(1, masters);
-    let others = || (1..=masters).filter(move |other| *other != id);
+    let (masters, lasts) = (world.members(), world.range(200, longest));
+    let id = masters[world.below(masters.len() as u64) as usize];
+    let others = || masters.iter().copied().filter(move |other| *other != id);
     world.note("fault", || format!("{kind}, master {id}, {lasts} ms"));
     match kind {
         "crash" => crash(world, id, false, lasts),
@@ -73,7 +65,7 @@ fn one(world: &Rc<World>, nodes: &[Rc<Node>], kind: &'static str) {
         }
         "all-down" => {
             let power = world.options.durability == Durability::QuorumFsync && world.per_mille(500);
-            (1..=masters).for_each(|id| crash(world, id, power, world.range(10, 1000)));
+            masters.iter().for_each(|id| crash(world, *id, power, world.range(10, 1000)));
         }
         "pause" => with(world, id, |master| master.paused_until = world.now() + lasts),
         "partition" => cut(world, others().flat_map(|other| [(id, other), (other, id)]).collect(), lasts),
@@ -91,7 +83,7 @@ fn one(world: &Rc<World>, nodes: &[Rc<Node>], kind: &'static str) {
             world.ways.set(Ways { dropped: draw(100), doubled: draw(100), overtaken: draw(200), delayed: draw(100) });
             world.after(lasts * 2, |world| world.ways.set(Ways::default()));
         }
-        "hand-over" => (1..=masters).for_each(|id| with(world, id, |master| master.hand_over())),
+        "hand-over" => masters.iter().for_each(|id| with(world, *id, |master| master.hand_over())),
         "clock" => {
             let by = world.range(0, 40_000) as i64 - 20_000;
             with(world, id, |master| master.jump(by));
@@ -117,7 +109,7 @@ fn one(world: &Rc<World>, nodes: &[Rc<Node>], kind: &'static str) {
                 world.memory.borrow_mut().rot(segment, offset + world.below(len));
             }
         }
-        "drain" | "unmount" | "switch" => operate(world, kind),
+        "drain" | "unmount" | "switch" | "join" | "remove" | "transfer" => operator::acts(world, kind, id),
         _ => {
             let node = &nodes[world.below(nodes.len() as u64) as usize];
             if node.is_up(world) {
@@ -127,29 +119,6 @@ fn one(world: &Rc<World>, nodes: &[Rc<Node>], kind: &'static str) {
             }
         }
     }
-}
-
-/// An operator asks for something, of whoever leads.
-fn operate(world: &Rc<World>, kind: &'static str) {
-    let operator = Client::new(world, world.options.clients + 1);
-    let segments: Vec<SegmentId> = world.oracle.borrow().mounted.iter().copied().collect();
-    let segment = (!segments.is_empty()).then(|| segments[world.below(segments.len() as u64) as usize]);
-    let (grace_ms, on, which) = (world.range(500, 30_000), world.per_mille(700), world.below(8) as usize);
-    let bytes_per_second = 1 << world.range(17, 28);
-    if let Some(segment) = segment.filter(|_| kind == "unmount") {
-        world.oracle.borrow_mut().dismiss(segment);
-    }
-    tokio::task::spawn_local(async move {
-        match (kind, segment) {
-            ("drain", Some(segment)) => drop(operator.order(&Unmount { segments: vec![segment], grace_ms }).await),
-            ("unmount", Some(segment)) => drop(operator.order(&Unmount { segments: vec![segment], grace_ms: 0 }).await),
-            ("switch", _) => match Switch::ALL.get(which) {
-                Some(job) => drop(operator.order(&SwitchJob { job: job.key().into(), on }).await),
-                None => drop(operator.order(&PaceJobs { bytes_per_second }).await),
-            },
-            _ => {}
-        }
-    });
 }
 
 fn with(world: &World, id: u64, act: impl FnOnce(&mut Master)) {
@@ -180,7 +149,7 @@ pub(super) fn heal(world: &Rc<World>, nodes: &[Rc<Node>]) {
     world.note("healed", String::new);
     world.cut.borrow_mut().clear();
     world.ways.set(Ways::default());
-    for id in 1..=world.options.masters {
+    for id in world.members() {
         with(world, id, |master| {
             master.disk.moods(|moods| *moods = Moods::default());
             master.paused_until = 0;

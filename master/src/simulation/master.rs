@@ -101,6 +101,8 @@ pub(super) struct Master {
     busy_until: u64,
     fast_ppm: i64,
     ahead_ms: i64,
+    /// The group as it was when this one was added, unless it began with it.
+    joined: Option<Members>,
 }
 
 impl Up {
@@ -111,9 +113,9 @@ impl Up {
 }
 
 impl Master {
-    pub(super) fn new(world: &World, id: u64) -> Self {
+    pub(super) fn new(world: &World, id: u64, joined: Option<Members>) -> Self {
         let (seed, fast_ppm) = (world.number(), world.range(0, 60_000) as i64 - 30_000);
-        Self { id, life: 0, disk: SimDisk::new(seed), up: None, paused_until: 0, busy_until: 0, fast_ppm, ahead_ms: 0 }
+        Self { id, life: 0, disk: SimDisk::new(seed), up: None, paused_until: 0, busy_until: 0, fast_ppm, ahead_ms: 0, joined }
     }
 
     /// Until when nothing happens in it.
@@ -176,7 +178,7 @@ fn listener() -> io::Result<Arc<TcpListener>> {
     Ok(Arc::clone(ONE.get_or_init(|| one)))
 }
 
-fn member(id: u64) -> Member {
+pub(super) fn member(id: u64) -> Member {
     Member { id, address: format!("master{id}:1"), service: format!("master{id}:2"), ..Member::default() }
 }
 
@@ -197,16 +199,20 @@ fn config_of(world: &World, id: u64, dir: PathBuf) -> MasterConfig {
     }
 }
 
-fn open(world: &World, id: u64, disk: &SimDisk, fast_ppm: i64, ahead_ms: i64) -> Result<Up, LogError> {
+fn open(world: &World, master: &Master) -> Result<Up, LogError> {
+    let Master { id, disk, fast_ppm, ahead_ms, joined, .. } = master;
+    let (id, fast_ppm, ahead_ms) = (*id, *fast_ppm, *ahead_ms);
     let dir = world.root.join(format!("master{id}"));
     let config = config_of(world, id, dir.clone());
-    let members = Members::begin((1..=world.options.masters).map(member).collect()).map_err(LogError::Config)?;
+    let begun = || Members::begin((1..=world.options.masters).map(member).collect()).map_err(LogError::Config);
+    let members = joined.clone().map_or_else(begun, Ok)?;
     let listen = (world.options.masters > 1).then(listener).transpose();
     let listen = listen.map_err(|cause| LogError::Io { path: dir.clone(), what: "no listener", cause })?;
     let log_config = LogConfig {
         dir,
         member: id,
         members,
+        joined: joined.is_some(),
         cluster: Some(Uuid::from_u128(7)),
         listen,
         durability: config.durability,
@@ -253,7 +259,7 @@ pub(super) fn start(world: &Rc<World>, id: u64) {
         let mut masters = world.masters.borrow_mut();
         let Some(master) = masters.get_mut(&id).filter(|m| m.up.is_none()) else { return };
         master.life += 1;
-        let opened = open(world, id, &master.disk, master.fast_ppm, master.ahead_ms);
+        let opened = open(world, master);
         opened.map(|up| {
             master.up = Some(up);
             master.life

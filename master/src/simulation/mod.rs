@@ -7,7 +7,7 @@
 //! | `master`, `rpc` | a master on its edges; questions to it |
 //! | `node`, `worker`, `client`, `memory` | who asks and carries out orders, and whose bytes lie where |
 //! | `disk`, `clock`, `draw` | the edges |
-//! | `faults` | what goes wrong |
+//! | `faults`, `operator` | what goes wrong, and what people have done meanwhile |
 //! | `oracle`, `copies`, `end` | what must never happen, and what must be in the end |
 
 mod client;
@@ -20,6 +20,7 @@ mod faults;
 mod master;
 mod memory;
 mod node;
+mod operator;
 mod oracle;
 mod rpc;
 mod ways;
@@ -159,14 +160,14 @@ pub fn run(options: Options) -> Result<Report, String> {
 /// The whole story of a run: it begins, things go wrong, all is put right, and then all must be there.
 async fn direct(world: Rc<World>) {
     for id in 1..=world.options.masters {
-        let master = Master::new(&world, id);
+        let master = Master::new(&world, id, None);
         world.masters.borrow_mut().insert(id, master);
         master::start(&world, id);
     }
     let nodes: Vec<Rc<Node>> = (0..world.options.nodes).map(|n| Node::new(&world, n)).collect();
     nodes.iter().for_each(|node| node.start(&world));
     let clients: Vec<_> = (0..world.options.clients).map(|n| tokio::task::spawn_local(Client::new(&world, n).live())).collect();
-    faults::begin(&world);
+    operator::begin(&world);
     faults::run(&world, &nodes).await;
     world.closing.set(true);
     faults::heal(&world, &nodes);

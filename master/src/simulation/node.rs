@@ -61,7 +61,7 @@ impl Node {
             self.drop_segments(world, |_| true);
         }
         for caller in [self.caller, self.caller + WORK] {
-            (1..=world.options.masters).for_each(|master| hang_up(world, caller, master));
+            world.members().into_iter().for_each(|master| hang_up(world, caller, master));
         }
     }
 
@@ -109,7 +109,7 @@ impl Node {
             }
             let heard = ask(world, self.caller, leader, &Heartbeat { node: self.id }).await;
             if is_elsewhere(&heard) {
-                (leader, registered) = (leader % world.options.masters + 1, false);
+                (leader, registered) = (world.other_than(leader), false);
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 continue;
             }

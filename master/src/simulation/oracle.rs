@@ -46,6 +46,8 @@ pub(super) struct Oracle {
     writing: BTreeMap<u64, (String, ReplicaPlace, u64)>,
     last_writer: u64,
     leaders: BTreeMap<u64, u64>,
+    /// Masters of which somebody was told that they are no members any more.
+    removed: BTreeSet<u64>,
     /// When a version had been received, and the newest by then.
     granted: BTreeMap<u64, Tso>,
     /// To whom each version was given.
@@ -70,6 +72,8 @@ pub(super) struct Counts {
     pub(super) emptied: u64,
     pub(super) leaders: u64,
     pub(super) snapshots: u64,
+    pub(super) joined: u64,
+    pub(super) removed: u64,
 }
 
 impl Oracle {
@@ -260,12 +264,20 @@ impl Oracle {
         self.writing.remove(&number);
     }
 
-    /// "one leader a term".
+    /// An operator was told that this master is no member any more.
+    pub(super) fn expelled(&mut self, member: u64) {
+        self.removed.insert(member);
+    }
+
+    /// "one leader a term", and "who was removed does not lead".
     pub(super) fn leads(&mut self, member: u64, term: u64) -> Check {
         let first = *self.leaders.entry(term).or_insert_with(|| {
             self.counts.leaders += 1;
             member
         });
+        if self.removed.contains(&member) && !self.lenient {
+            return Err(("who was removed does not lead", format!("member {member} leads in term {term}")));
+        }
         match first == member || self.lenient {
             true => Ok(()),
             false => Err(("one leader a term", format!("members {first} and {member} both lead in term {term}"))),

@@ -51,7 +51,7 @@ pub(super) async fn work(node: Rc<Node>, world: Rc<World>) {
             None => {
                 bench.borrow_mut().done.extend(question.done);
                 if elsewhere {
-                    leader = leader % world.options.masters + 1;
+                    leader = world.other_than(leader);
                 }
             }
         }

@@ -122,6 +122,18 @@ impl World {
         self.nudge();
     }
 
+    /// The masters there are.
+    pub(super) fn members(&self) -> Vec<u64> {
+        self.masters.borrow().keys().copied().collect()
+    }
+
+    /// Whom to ask where this one does not answer.
+    pub(super) fn other_than(&self, master: u64) -> u64 {
+        let masters = self.masters.borrow();
+        let next = masters.range(master + 1..).next().or_else(|| masters.first_key_value());
+        next.map_or(1, |(id, _)| *id)
+    }
+
     /// A number that nobody had before.
     pub(super) fn next(&self) -> u64 {
         self.order.set(self.order.get() + 1);

@@ -24,7 +24,8 @@ pub(super) struct VolInspect {
     again: Vec<Step>,
     /// Those of them that lost a bad copy.
     lacking: HashSet<Key>,
-    /// Objects that another job was at when their turn came, or whose lost copy could not be made anew: looked at in the end, from when.
+    /// Objects that another job was at when their turn came, of which a copy could not be looked at, or whose lost copy could not be made
+    /// anew: looked at in the end, from when.
     later: Vec<(u64, Arc<Object>)>,
 }
 
@@ -90,6 +91,10 @@ impl Job for VolInspect {
                 self.lacking.remove(&key);
                 Some(Step::Remove { object: object.clone(), reason: RemoveReason::Damaged })
             }
+            (Step::Verify { .. }, End::Failed) => {
+                self.later.push((world.now + PASS_MS, object));
+                return;
+            }
             // It may be that no segment has room, or that none of the copies left is right: another look tells.
             (Step::Drop { .. }, End::Failed) | (Step::Copy { .. }, End::Bad) => None,
             // The others first: what is made anew is to be made from a good one.
@@ -127,4 +132,30 @@ fn others(object: &Object, than: SegmentId) -> impl Iterator<Item = &Replica> {
 fn verify_after(object: &Arc<Object>, last: Option<SegmentId>) -> Option<Step> {
     let rest = live(object).map(|r| r.segment.id()).filter(|id| last.is_none_or(|last| *id > last));
     rest.min().map(|segment| Step::Verify { object: object.clone(), segment })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::work::sample::{MIB, sample};
+    use std::collections::HashMap;
+
+    #[test]
+    fn a_copy_that_could_not_be_looked_at_is_looked_at_again_in_the_same_pass() {
+        let (state, [first, second]) = sample([8 * MIB, 8 * MIB], &[("a", &[0, 1])], MIB);
+        let mut job = VolInspect::new(0);
+        let (outgoing, busy) = (HashMap::new(), HashSet::new());
+        let at = |now| World { state: &state, now, outgoing: &outgoing, busy: &busy };
+        let looked = |step: &Step| if let Step::Verify { segment, .. } = step { *segment } else { panic!("it looks") };
+        let step = job.next(&at(1)).unwrap();
+        assert_eq!(looked(&step), first);
+        job.ended(&step, &End::Failed, &at(2));
+        assert!(job.next(&at(3)).is_none() && job.look(&at(3), true).working);
+        for segment in [first, second] {
+            let step = job.next(&at(2 + PASS_MS)).unwrap();
+            assert_eq!(looked(&step), segment);
+            job.ended(&step, &End::Done, &at(2 + PASS_MS));
+        }
+        assert!(job.next(&at(3 + PASS_MS)).is_none() && !job.look(&at(3), true).working);
+    }
 }
