@@ -250,6 +250,8 @@ impl<M: Machine> Driver<M> {
     }
 
     fn lead_alone(&mut self) -> Result<(), String> {
+        // Who is left of a group has the changes that made it so to apply first: raft lets nobody stand before.
+        self.pump()?;
         self.node.campaign().map_err(|e| e.to_string())?;
         self.pump()?;
         if let Some(why) = self.waits_for() {

@@ -170,3 +170,18 @@ fn a_member_that_lost_its_directory_gets_it_all_again_or_is_replaced() {
     change(&cluster, &Change::Promote(4));
     cluster.check();
 }
+
+#[test]
+fn who_is_left_of_a_group_begins_again_alone() {
+    let mut cluster = Cluster::start(3, LogConfig { snapshot_entries: 0, ..LogConfig::default() });
+    cluster.put(3);
+    let leader = cluster.leader();
+    for id in (1..=3).filter(|id| *id != leader) {
+        change(&cluster, &Change::Remove(id));
+        cluster.down(id);
+    }
+    cluster.put(3);
+    cluster.down(leader);
+    cluster.up(leader);
+    cluster.check();
+}
