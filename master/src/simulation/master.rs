@@ -8,7 +8,7 @@ use super::world::World;
 use crate::config::MasterConfig;
 use crate::engine::{Brain, Clock, Inner, Reign, Throne, Time};
 use crate::log::loose::Loose;
-use crate::log::{Disk, Log, LogConfig, LogError, Machine, Member, Members, SnapshotWriter, Standing};
+use crate::log::{Disk, Log, LogConfig, LogError, Machine, Member, Members, Role, SnapshotWriter, Standing};
 use crate::work::{evict, housekeeping, jobs::Crew};
 use perilune_state::Applied;
 use perilune_state::objects::recency::Order;
@@ -82,6 +82,7 @@ pub(super) struct Up {
     pub(super) connections: BTreeMap<u64, Connection>,
     pub(super) tasks: Vec<AbortHandle>,
     standing: Standing,
+    members: Arc<Members>,
     term: u64,
     /// Entry and place in it of the last effect that was applied.
     place: (u64, u64),
@@ -116,6 +117,11 @@ impl Master {
     pub(super) fn new(world: &World, id: u64, joined: Option<Members>) -> Self {
         let (seed, fast_ppm) = (world.number(), world.range(0, 60_000) as i64 - 30_000);
         Self { id, life: 0, disk: SimDisk::new(seed), up: None, paused_until: 0, busy_until: 0, fast_ppm, ahead_ms: 0, joined }
+    }
+
+    /// Whether it has heard that another is no member any more.
+    pub(super) fn knows_removed(&self, id: u64) -> bool {
+        self.up.as_ref().is_some_and(|up| up.log.members().was_used(id))
     }
 
     /// Until when nothing happens in it.
@@ -244,6 +250,7 @@ fn open(world: &World, master: &Master) -> Result<Up, LogError> {
         connections: BTreeMap::new(),
         tasks: Vec::new(),
         standing: Standing::default(),
+        members: Arc::default(),
         term: 0,
         place: (0, 0),
         turn_due: false,
@@ -349,9 +356,18 @@ fn follow_up(world: &Rc<World>, id: u64, life: u64, up: &mut Up) {
         });
     }
     let standing = up.log.watch().borrow().clone();
+    if up.loose.poison().is_none() && standing.role == Role::Leader && up.log.holds_lease() {
+        let stays = world.oracle.borrow().stays(id, world.now());
+        world.check(stays);
+    }
     if standing != up.standing {
         up.standing = standing;
         world.after(world.range(0, 5), move |world| reign(world, id, life));
+    }
+    let members = up.log.members();
+    if members.index != up.members.index {
+        world.note("members", || format!("for master {id}: {:?}", members.iter().map(|(m, seat)| (m.id, seat)).collect::<Vec<_>>()));
+        up.members = members;
     }
     if let Some(why) = up.loose.poison().filter(|_| !up.doomed) {
         up.doomed = true;

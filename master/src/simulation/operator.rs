@@ -89,9 +89,11 @@ async fn remove(world: &Rc<World>, operator: &Client, id: u64) {
     }
     // One that leads is not removed: then another is asked to lead, and it is tried again.
     for _ in 0..3 {
-        if operator.order(&ChangeMembers { change: MemberChange::Remove { id, force: false } }).await.is_some() {
+        let asked = operator.order(&ChangeMembers { change: MemberChange::Remove { id, force: false } }).await;
+        // The answer may have been lost, and the next is that there is no such member.
+        if asked.is_some() || world.masters.borrow().values().any(|master| master.knows_removed(id)) {
             world.note("is removed", || format!("master {id}"));
-            world.oracle.borrow_mut().expelled(id);
+            world.oracle.borrow_mut().expelled(id, world.now());
             world.oracle.borrow_mut().counts.removed += 1;
             world.after(REMAINS_MS, move |world| {
                 let gone = world.masters.borrow_mut().remove(&id);

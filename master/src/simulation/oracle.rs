@@ -9,6 +9,9 @@ use perilune_protocol::{Extent, ObjectKey, ReplicaPlace, SegmentId, Tso};
 use perilune_state::effect::{Effect, ObjectRecord, RemoveReason};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// So long after its removal a master may lead on: the one that takes over may be stopped, or cut off, for a while.
+const TAKEN_OVER_MS: u64 = 4000;
+
 /// A rule was broken: its name, and what was seen.
 pub(super) type Broken = (&'static str, String);
 pub(super) type Check = Result<(), Broken>;
@@ -46,8 +49,8 @@ pub(super) struct Oracle {
     writing: BTreeMap<u64, (String, ReplicaPlace, u64)>,
     last_writer: u64,
     leaders: BTreeMap<u64, u64>,
-    /// Masters of which somebody was told that they are no members any more.
-    removed: BTreeSet<u64>,
+    /// Masters of which somebody was told that they are no members any more, and when.
+    removed: BTreeMap<u64, u64>,
     /// When a version had been received, and the newest by then.
     granted: BTreeMap<u64, Tso>,
     /// To whom each version was given.
@@ -265,22 +268,27 @@ impl Oracle {
     }
 
     /// An operator was told that this master is no member any more.
-    pub(super) fn expelled(&mut self, member: u64) {
-        self.removed.insert(member);
+    pub(super) fn expelled(&mut self, member: u64, now: u64) {
+        self.removed.entry(member).or_insert(now);
     }
 
-    /// "one leader a term", and "who was removed does not lead".
+    /// "one leader a term".
     pub(super) fn leads(&mut self, member: u64, term: u64) -> Check {
         let first = *self.leaders.entry(term).or_insert_with(|| {
             self.counts.leaders += 1;
             member
         });
-        if self.removed.contains(&member) && !self.lenient {
-            return Err(("who was removed does not lead", format!("member {member} leads in term {term}")));
-        }
         match first == member || self.lenient {
             true => Ok(()),
             false => Err(("one leader a term", format!("members {first} and {member} both lead in term {term}"))),
+        }
+    }
+
+    /// "who was removed does not lead": not for longer than a member needs to take over, once all is well again.
+    pub(super) fn stays(&self, leader: u64, now: u64) -> Check {
+        match self.removed.get(&leader).filter(|at| now > *at + TAKEN_OVER_MS && !self.lenient) {
+            None => Ok(()),
+            Some(at) => Err(("who was removed does not lead", format!("master {leader} was removed at {at} ms and leads"))),
         }
     }
 
