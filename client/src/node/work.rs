@@ -22,6 +22,8 @@ const HANDS: usize = 4;
 const PIECE_BYTES: u64 = 4 << 20;
 /// One piece takes no longer, so that a peer that was stopped does not hold up the others, nor this node's end.
 const PIECE_PATIENCE: Duration = Duration::from_secs(3);
+/// Segments that one hand remembers how to reach.
+const REACHED_MAX: usize = 256;
 /// How long the master lets this node wait when there is nothing to do.
 const WAIT: Duration = Duration::from_millis(300);
 /// One question takes no longer.
@@ -188,7 +190,7 @@ impl Hand {
             return segment.clone();
         }
         let segment = self.engine.connect(desc);
-        self.reached.insert(desc.id, (desc.clone(), segment.clone()));
+        remember(&mut self.reached, desc.id, (desc.clone(), segment.clone()));
         segment
     }
 
@@ -225,6 +227,14 @@ impl Hand {
     }
 }
 
+/// Segments come and go, and nobody tells which are gone: now and then those that are still there are reached anew.
+fn remember<V>(reached: &mut HashMap<SegmentId, V>, id: SegmentId, segment: V) {
+    if reached.len() >= REACHED_MAX {
+        reached.clear();
+    }
+    reached.insert(id, segment);
+}
+
 /// Where the pieces of a value begin and end.
 fn pieces(size: u64) -> impl Iterator<Item = (u64, u64)> {
     (0..size.div_ceil(PIECE_BYTES)).map(move |n| (n * PIECE_BYTES, size.min((n + 1) * PIECE_BYTES)))
@@ -246,6 +256,16 @@ fn cut(extents: &[Extent], (from, to): (u64, u64)) -> Vec<Extent> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let mut reached = HashMap::new();
+        for n in 0..3 * REACHED_MAX {
+            let id = SegmentId::random();
+            remember(&mut reached, id, n);
+            assert!(reached.len() <= REACHED_MAX && reached[&id] == n);
+        }
+    }
 
     #[test]
     fn pieces_and_cuts_cover_a_value_once_and_in_order() {

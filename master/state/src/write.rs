@@ -174,14 +174,15 @@ impl State {
 
     /// The same for an object in hand.
     pub fn condemn(&self, object: &Arc<Object>, force: bool, now: MonotonicMs) -> Result<Effect, Fault> {
-        let leased = |until| {
-            let left = MonotonicMs::saturating_sub(until, now);
-            FaultCode::ObjectLeased
-                .with(format!("{}: a reader's lease runs for another {left} ms; wait, or use force", object.key.to_object_key()))
-        };
+        let key = object.key.to_object_key();
         let mut object = Arc::clone(object);
         while let Err(until) = object.condemn(now, force) {
-            object = self.successor(&object).filter(|next| next.version == object.version).ok_or_else(|| leased(until))?;
+            if !object.is_condemned() {
+                let left = MonotonicMs::saturating_sub(until, now);
+                return Err(FaultCode::ObjectLeased.with(format!("{key}: a reader's lease runs for another {left} ms; wait, or use force")));
+            }
+            let form = self.successor(&object).filter(|next| next.version == object.version);
+            object = form.ok_or_else(|| FaultCode::ObjectNotFound.with(format!("{key}: it is being removed already, or was replaced")))?;
         }
         Ok(Self::removal(&object, RemoveReason::Removed))
     }

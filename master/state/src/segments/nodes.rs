@@ -70,7 +70,8 @@ impl Nodes {
 
     /// The node should free this memory at its next heartbeat.
     pub fn release(&self, node: NodeId, segment: SegmentId) {
-        if let Some(known) = self.lock().get_mut(&node) {
+        // One that is lost registers before it beats again, and is told then which of its segments nobody knows.
+        if let Some(known) = self.lock().get_mut(&node).filter(|n| n.reach != Reach::Lost && !n.release.contains(&segment)) {
             known.release.push(segment);
         }
     }
@@ -89,6 +90,9 @@ impl Nodes {
             let reach = self.reach(now.saturating_sub(node.heard), node.connected);
             if reach != node.reach {
                 node.reach = reach;
+                if reach == Reach::Lost {
+                    node.release = Vec::new();
+                }
                 changed.push((*id, reach));
             }
         }
@@ -163,5 +167,18 @@ mod tests {
         nodes.register(id, "n".into(), String::new(), 2, 13_700);
         nodes.disconnected(1);
         assert_eq!(nodes.judge(&segments, 0, 13_800), vec![], "the end of an older connection does not count");
+    }
+    #[test]
+    fn what_a_node_is_to_free_is_kept_once_and_not_for_one_that_is_lost() {
+        let nodes = Nodes::new(Silence { suspect_ms: 2000, lost_ms: 10_000 });
+        let (segments, id) = (Segments::default(), NodeId::random());
+        nodes.register(id, "n".into(), String::new(), 1, 0);
+        let [first, second] = [(); 2].map(|()| SegmentId::random());
+        [first, second, first].into_iter().for_each(|segment| nodes.release(id, segment));
+        assert_eq!(nodes.beat(id, 1, 1000), Some(vec![first, second]));
+        nodes.release(id, first);
+        nodes.judge(&segments, 0, 11_000);
+        nodes.release(id, second);
+        assert_eq!(nodes.lock()[&id].release, []);
     }
 }

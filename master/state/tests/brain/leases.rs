@@ -1,6 +1,8 @@
 //! Who may read until when, and what that holds back.
 
 use super::*;
+use perilune_protocol::FaultCode;
+use perilune_state::objects::KeyRef;
 
 #[test]
 fn a_lookup_leases_and_a_leased_object_stays() {
@@ -60,4 +62,18 @@ fn a_prefix_ends_at_the_first_gap_and_leases_only_what_it_counts() {
     assert_eq!(leader.state.match_prefix(TENANT, &chain, leader.now), 2);
     assert_eq!(leader.remove("a", false), Err(-706));
     assert_eq!(leader.remove("d", false), Ok(()));
+}
+
+#[test]
+fn what_somebody_else_removes_is_not_said_to_be_leased() {
+    let (mut leader, _) = Leader::with_nodes(1, 16 * MIB);
+    leader.put("k", MIB);
+    let object = leader.state.index.get(KeyRef::new(TENANT, &key("k"))).unwrap();
+    assert!(leader.exists("k"));
+    assert_eq!(leader.state.condemn(&object, false, leader.now).unwrap_err().code, FaultCode::ObjectLeased);
+    let later = leader.now + RULES.lease_ms;
+    let removal = leader.state.condemn(&object, false, later).unwrap();
+    let fault = leader.state.condemn(&object, false, later).unwrap_err();
+    assert!(fault.code == FaultCode::ObjectNotFound && fault.message.contains("being removed"), "{fault}");
+    assert_eq!(leader.commit(removal), Applied::Done);
 }
