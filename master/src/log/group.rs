@@ -10,7 +10,6 @@ use perilune_protocol::{Fault, FaultCode};
 use raft::eraftpb::ConfChangeV2;
 use std::collections::VecDeque;
 use std::time::Duration;
-use tokio::sync::oneshot;
 
 /// A change of the members on its way.
 pub(super) struct Changing {
@@ -132,16 +131,6 @@ impl<M: Machine> Driver<M> {
         });
         if let Err(what) = told {
             self.fail(what);
-        }
-    }
-
-    /// A leader that began while another's change that removes it was on its way leads a group it is no member of. It goes on until a member
-    /// has taken the lead: the others may need it to learn that the change is done.
-    pub(super) fn give_way(&mut self) {
-        let members = self.node.store().members();
-        if !members.is_changing() && !members.voters().contains(&self.config.member) && self.handover.is_none() {
-            // What becomes of it is seen with the next heartbeat.
-            self.transfer(0, oneshot::channel().0);
         }
     }
 

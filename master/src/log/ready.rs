@@ -9,6 +9,7 @@ use super::role::unknown;
 use super::{Durability, entry};
 use protobuf_prost::Message as _;
 use raft::Ready;
+use raft::StateRole;
 use raft::eraftpb::{ConfChangeV2, Entry, EntryType, Message, MessageType};
 
 impl<M: Machine> Driver<M> {
@@ -116,6 +117,12 @@ impl<M: Machine> Driver<M> {
         let now = self.node.apply_conf_change(&change).map_err(|e| format!("the entry {}: {e}", entry.index))?;
         let mut members = self.node.store().members().clone();
         members.applied(entry.index, &change, now)?;
+        let raft = &mut self.node.raft;
+        if raft.state == StateRole::Leader && members.get(self.config.member).is_none() {
+            // It began to lead while a change that removes it was on its way. Raft would lead on, and fail with the next entry. The others may
+            // still need its vote to go on: it gives that until it is stopped.
+            raft.become_follower(raft.term, raft::INVALID_ID);
+        }
         self.take_members(members.clone())?;
         self.settle_change(entry.index, &members);
         tracing::info!(index = entry.index, voters = ?members.voters(), "the members have changed");

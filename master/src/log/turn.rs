@@ -183,7 +183,6 @@ impl<M: Machine> Driver<M> {
             if d.ticks.is_multiple_of(heartbeat) && d.node.raft.state == StateRole::Leader {
                 d.begin_round();
                 d.leave_joint();
-                d.give_way();
                 d.give_up_snapshots();
             }
             if d.ticks.is_multiple_of(heartbeat) {
