@@ -426,9 +426,10 @@ fn reign(world: &Rc<World>, id: u64, life: u64) {
         let (keeper, evictor, mut crew) = (engine.clone(), engine.clone(), Crew::begin(&engine));
         let (mut order, [first, second, third]) = (Order::default(), [(); 3].map(|()| (Rc::clone(&again), present.clone())));
         up.hire(async move {
+            let mut windows = housekeeping::Windows::begin(&keeper);
             while works(&first, id, 100).await {
                 polled(&first.0, housekeeping::round(&keeper)).await;
-                polled(&first.0, housekeeping::narrow_windows(&keeper)).await;
+                polled(&first.0, windows.round(&keeper)).await;
             }
         });
         up.hire(async move {

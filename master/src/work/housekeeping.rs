@@ -2,6 +2,7 @@
 //! windows.
 
 use crate::engine::Engine;
+use perilune_state::Effect;
 use perilune_state::segments::Phase;
 use perilune_state::settings::Switch;
 use std::time::Duration;
@@ -10,17 +11,16 @@ use tokio::runtime::Handle;
 const EVERY: Duration = Duration::from_millis(100);
 /// Rounds from one narrowing of windows to the next.
 const NARROW_EVERY: u64 = 10;
+/// Milliseconds from one move of the log's clock to the next, while somebody waits for it.
+const PASSED_EVERY_MS: u64 = 250;
 
 /// The worker's thread. `handle` runs its rounds.
 pub(crate) fn run(engine: &Engine, handle: &Handle) {
-    let mut rounds = 0;
+    let mut windows = Windows::begin(engine);
     while engine.reign.housekeeping.wait(EVERY) {
-        rounds += 1;
         handle.block_on(async {
             round(engine).await;
-            if rounds % NARROW_EVERY == 0 {
-                narrow_windows(engine).await;
-            }
+            windows.round(engine).await;
         });
     }
 }
@@ -45,11 +45,36 @@ pub(crate) async fn round(engine: &Engine) {
     engine.tend_group().await;
 }
 
-/// So that the next leader leaves little space alone.
-pub(crate) async fn narrow_windows(engine: &Engine) {
-    for effect in engine.state().narrower() {
-        if let Err(fault) = engine.commit(&effect).await {
-            tracing::debug!("a window was not narrowed: {fault}");
+/// Tends the windows of segments.
+pub(crate) struct Windows {
+    rounds: u64,
+    /// Until when the log's clock has been told of what passed.
+    told: u64,
+}
+
+impl Windows {
+    /// A reign begins.
+    pub(crate) fn begin(engine: &Engine) -> Self {
+        Self { rounds: 0, told: engine.state().began() }
+    }
+
+    /// Closes what the last leaders left behind and what nobody needs, so that the next leader finds little.
+    pub(crate) async fn round(&mut self, engine: &Engine) {
+        self.rounds += 1;
+        let (mut effects, any) = engine.state().left_behind();
+        let now = engine.now();
+        if any && now >= self.told + PASSED_EVERY_MS {
+            // Not told twice, whatever becomes of it: the log's clock may be slow, and never fast.
+            effects.push(Effect::Passed { ms: now - self.told });
+            self.told = now;
+        }
+        if self.rounds.is_multiple_of(NARROW_EVERY) {
+            effects.extend(engine.state().narrower());
+        }
+        for effect in effects {
+            if let Err(fault) = engine.commit(&effect).await {
+                tracing::debug!("a window stays as it is: {fault}");
+            }
         }
     }
 }

@@ -58,6 +58,8 @@ pub struct State {
     /// Set by [`State::begin`], before any request runs, and cleared by [`State::follow`]. While it is not set, effects change what is known,
     /// not whose space is free.
     leading: AtomicBool,
+    /// The log's clock, in milliseconds. Written by apply.
+    elapsed: AtomicU64,
     /// When this leader began. Written once, in `prepare`.
     began: AtomicU64,
     /// The highest version that was published. Written by apply; a number to look at.
@@ -108,6 +110,7 @@ impl State {
             rules,
             soft_pins: AtomicU64::new(0),
             leading: AtomicBool::new(false),
+            elapsed: AtomicU64::new(0),
             began: AtomicU64::new(0),
             newest: AtomicU64::new(0),
         }
@@ -141,13 +144,18 @@ impl State {
                 Some(segment) => segment.space().open(&window::below(segment, limit)),
                 None => return unknown_segment(segment),
             },
-            Effect::Frames { segment, open, close } => match self.segments.table().get(segment) {
+            Effect::Frames { segment, open, close, inherit } => match self.segments.table().get(segment) {
                 Some(segment) => {
-                    segment.space().close(&close);
-                    segment.space().open(&open);
+                    let space = segment.space();
+                    space.close(&close);
+                    space.inherit(&inherit, self.elapsed());
+                    space.open(&open);
                 }
                 None => return unknown_segment(segment),
             },
+            Effect::Passed { ms } => {
+                self.elapsed.fetch_add(ms, Ordering::Relaxed);
+            }
             Effect::TsoLimit(limit) => self.tso.raise_limit(limit),
             Effect::Setting { key, value } => self.settings.set(key, value),
             Effect::Replicas { tenant, key, version, add, drop } => return self.rearrange(tenant, &key, version, add.as_ref(), drop, now),
@@ -263,6 +271,15 @@ impl State {
         Tso(self.newest.load(Ordering::Relaxed))
     }
 
+    /// The log's clock: what leaders have seen pass.
+    pub(crate) fn elapsed(&self) -> u64 {
+        self.elapsed.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_elapsed(&self, ms: u64) {
+        self.elapsed.store(ms, Ordering::Relaxed);
+    }
+
     /// When this leader began.
     pub fn began(&self) -> MonotonicMs {
         self.began.load(Ordering::Relaxed)
@@ -275,8 +292,8 @@ impl State {
         overlaps
     }
 
-    /// Gives every committed object its space, and keeps out of use what somebody may still write into or read: what is free in the window,
-    /// until the predecessor's writers must have stopped (DESIGN D4), and what left lately, until its leases have ended. `now` is at least 1.
+    /// Gives every committed object its space, and keeps out of use what somebody may still write into or read: the window, until the writers
+    /// of leaders before must have stopped (DESIGN D4), and what left lately, until its leases have ended. `now` is at least 1.
     /// Changes nothing that survives, but soft things that cannot be taken back: a state that was prepared once leads now or never, a later
     /// reign needs a copy ([`crate::snapshot::copy`]).
     pub fn prepare(&self, now: MonotonicMs) -> Vec<Overlap> {
@@ -303,10 +320,7 @@ impl State {
         }
         let table = self.segments.table();
         for segment in table.iter() {
-            let quarantined = [Replica { segment: segment.clone(), extents: segment.space().quarantine().into() }];
-            // Readers of what the predecessor had removed may be there, too.
-            let until = now + self.rules.put_discard_ms.max(self.rules.lease_ms);
-            self.limbo.hold(&quarantined, Why::Revoked, until, now);
+            segment.space().seal();
             if let Some(grace_ms) = table.grace_ms(segment.id()) {
                 segment.start_grace(now.saturating_add(grace_ms));
             }

@@ -81,6 +81,14 @@ pub enum Effect {
         open: Vec<FrameRun>,
         /// It may no longer, and nobody writes there any more.
         close: Vec<FrameRun>,
+        /// A leader that is gone may have given room in these, and nobody does any more.
+        inherit: Vec<FrameRun>,
+    },
+    /// The leader has seen so much time pass, on a monotonic clock and within its reign: the log's clock moves on. It is never ahead of what
+    /// has really passed.
+    Passed {
+        /// Milliseconds.
+        ms: u64,
     },
 }
 

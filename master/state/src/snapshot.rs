@@ -6,7 +6,7 @@
 //! publishing goes by version, removal names its version, and a change of copies says for a segment what there is from then on.
 
 use crate::MonotonicMs;
-use crate::alloc::FrameRun;
+use crate::alloc::Opened;
 use crate::apply::{State, places};
 use crate::effect::{Effect, ObjectRecord, ObjectRecordV2};
 use crate::objects::Replica;
@@ -34,7 +34,11 @@ enum Chunk {
     Settings(SettingMap),
     Objects(Vec<ObjectRecord>),
     /// Follows the segments it is about.
-    Windows(Vec<(SegmentId, Vec<FrameRun>)>),
+    Windows {
+        /// The log's clock, in milliseconds.
+        elapsed: u64,
+        windows: Vec<(SegmentId, Vec<Opened>)>,
+    },
     /// What left lately.
     Departed(Vec<ReplicaPlace>),
 }
@@ -58,7 +62,8 @@ fn head(state: &State) -> Chunk {
 }
 
 fn windows(state: &State) -> Chunk {
-    Chunk::Windows(state.segments.table().iter().map(|s| (s.id(), s.space().window())).collect())
+    let windows = state.segments.table().iter().map(|s| (s.id(), s.space().window())).collect();
+    Chunk::Windows { elapsed: state.elapsed(), windows }
 }
 
 fn departed(state: &State) -> Chunk {
@@ -131,10 +136,18 @@ fn enter(state: &State, chunk: Chunk, now: MonotonicMs) {
         }
         Chunk::ObjectsV2(records) => records.into_iter().for_each(|record| state.adopt(&record.into())),
         Chunk::Objects(records) => records.iter().for_each(|record| state.adopt(record)),
-        Chunk::Windows(windows) => {
-            for (segment, open) in windows {
-                state.apply(Effect::Frames { segment, open, close: Vec::new() }, now);
+        Chunk::Windows { elapsed, windows } => {
+            let table = state.segments.table();
+            for (segment, window) in windows {
+                let Some(space) = table.get(segment).map(|segment| segment.space()) else { continue };
+                for Opened { frames, inherited } in window {
+                    space.open(&[frames]);
+                    if let Some(at) = inherited {
+                        space.inherit(&[frames], at);
+                    }
+                }
             }
+            state.set_elapsed(elapsed);
         }
         Chunk::Departed(gone) => state.departed.note(&state.replicas_of(&gone), now),
         Chunk::Settings(map) => state.settings.replace(map),

@@ -16,7 +16,7 @@ fn step(segment: &Segment, size: u64) -> u64 {
 /// What to log so that a value of `size` bytes finds room; `None` where there is none.
 pub(crate) fn wider(segment: &Segment, size: u64) -> Option<Box<Effect>> {
     let open = segment.space().plan(size, extents_max(size), step(segment, size));
-    (!open.is_empty()).then(|| Box::new(Effect::Frames { segment: segment.id(), open, close: Vec::new() }))
+    (!open.is_empty()).then(|| Box::new(Effect::Frames { segment: segment.id(), open, close: Vec::new(), inherit: Vec::new() }))
 }
 
 /// What [`Effect::Window`] says, in frames.
@@ -28,14 +28,29 @@ pub(crate) fn below(segment: &Segment, limit: u64) -> [FrameRun; 1] {
 }
 
 impl State {
+    /// What to log of the windows that this leader found: that they are inherited, and once all who may have been given room there must have
+    /// stopped, that they close. Second, whether there are any: as long as that is so, the log's clock must go on ([`Effect::Passed`]).
+    pub fn left_behind(&self) -> (Vec<Effect>, bool) {
+        let (mut effects, mut any) = (Vec::new(), false);
+        let before = self.elapsed().checked_sub(self.rules.put_discard_ms);
+        for segment in self.segments.table().iter() {
+            let (fresh, old) = segment.space().inherited(u64::MAX);
+            any |= !fresh.is_empty() || !old.is_empty();
+            let close = before.map_or_else(Vec::new, |before| segment.space().inherited(before).1);
+            if !fresh.is_empty() || !close.is_empty() {
+                effects.push(Effect::Frames { segment: segment.id(), open: Vec::new(), close, inherit: fresh });
+            }
+        }
+        (effects, any)
+    }
+
     /// What to log so that windows get no wider than the puts of the next moment need. Nobody is given room any more in what it names, so it
     /// must be logged.
     pub fn narrower(&self) -> Vec<Effect> {
-        let table = self.segments.table();
         let surplus = |segment: &Segment| {
             let close = segment.space().surplus(2 * step(segment, 0));
-            (!close.is_empty()).then(|| Effect::Frames { segment: segment.id(), open: Vec::new(), close })
+            (!close.is_empty()).then(|| Effect::Frames { segment: segment.id(), open: Vec::new(), close, inherit: Vec::new() })
         };
-        table.iter().filter_map(|segment| surplus(segment)).collect()
+        self.segments.table().iter().filter_map(|segment| surplus(segment)).collect()
     }
 }

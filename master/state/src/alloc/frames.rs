@@ -1,8 +1,8 @@
 //! A space of frames: what is taken of each, and which frames to look at first.
 
 use super::shape::{Place, Run, Shape, Slot};
-use super::window::Planned;
-use super::{AllocError, ClaimError, FrameRun, Space};
+use super::window::{Planned, Window};
+use super::{AllocError, ClaimError, FrameRun, Opened, Space};
 use perilune_protocol::Extent;
 use perilune_stdx::bitmap::{self, Bitmap};
 use perilune_stdx::frame::{Frame, FrameState, Gate, Moved, Seen, Taker};
@@ -34,8 +34,8 @@ pub struct FrameSpace {
     pub(super) shelves: Box<[Set]>,
     /// Bytes. Relaxed: a number to look at, that orders nothing.
     used: AtomicU64,
-    /// What is in the window. Written by apply alone. A frame of it is open, or closing.
-    pub(super) window: Set,
+    /// What is in the window. A frame of it is open, or closing. Changed by apply alone; no request looks at it.
+    pub(super) window: Mutex<Window>,
     /// How often it was widened. Written by apply. Relaxed: whoever misses one is told an old plan once more.
     pub(super) openings: AtomicU64,
     /// Held while a plan is made, so that those who need room at one time open the same frames.
@@ -57,7 +57,7 @@ impl FrameSpace {
             stride,
             shelves,
             used: AtomicU64::new(0),
-            window: Set::empty(shape.frames),
+            window: Mutex::default(),
             openings: AtomicU64::new(0),
             planned: Mutex::default(),
             shape,
@@ -197,12 +197,12 @@ impl FrameSpace {
     }
 
     /// Takes whatever units of `among` are free in `frame`, as runs.
-    fn take_free_units(&self, frame: usize, among: u8, taker: Taker, runs: &mut Vec<Run>) {
-        while let Some(taken) = self.taken_for(frame, taker).map(|taken| taken | !among).filter(|taken| *taken != u8::MAX) {
+    fn take_free_units(&self, frame: usize, among: u8, runs: &mut Vec<Run>) {
+        while let Some(taken) = self.taken_for(frame, Taker::Owner).map(|taken| taken | !among).filter(|taken| *taken != u8::MAX) {
             let first = (!taken).trailing_zeros();
             let count = (taken >> first).trailing_zeros().min(8 - first);
             let run = Run { first: frame as u64 * super::shape::UNITS + u64::from(first), count: count.into() };
-            if self.take_run(run, taker) {
+            if self.take_run(run, Taker::Owner) {
                 runs.push(run);
             }
         }
@@ -270,7 +270,7 @@ impl Space for FrameSpace {
         for extent in extents {
             match self.shape.place(*extent) {
                 Ok(Place::Units(run)) => {
-                    run.masks().for_each(|(frame, mask)| self.take_free_units(frame, mask, Taker::Owner, &mut runs));
+                    run.masks().for_each(|(frame, mask)| self.take_free_units(frame, mask, &mut runs));
                 }
                 Ok(place @ Place::Slot(_)) if self.take_place(place) => claimed.push(*extent),
                 _ => {}
@@ -278,20 +278,6 @@ impl Space for FrameSpace {
         }
         claimed.extend(Run::merge(runs).into_iter().map(|run| self.shape.run_extent(run)));
         claimed
-    }
-
-    fn quarantine(&self) -> Vec<Extent> {
-        let (mut runs, mut extents) = (Vec::new(), Vec::new());
-        for frame in self.frames_in_window() {
-            self.take_free_units(frame, u8::MAX, Taker::Writer, &mut runs);
-            if let FrameState::Slab { class, .. } = self.frames[frame].seen().state {
-                while let Some(slot) = self.take_slot_in(frame, class, Taker::Writer) {
-                    extents.push(self.shape.slot_extent(slot, self.shape.slot(class)));
-                }
-            }
-        }
-        extents.extend(Run::merge(runs).into_iter().map(|run| self.shape.run_extent(run)));
-        extents
     }
 
     fn used(&self) -> u64 {
@@ -307,8 +293,8 @@ impl Space for FrameSpace {
         self.shape.capacity()
     }
 
-    fn window(&self) -> Vec<FrameRun> {
-        FrameRun::of(self.frames_in_window())
+    fn window(&self) -> Vec<Opened> {
+        self.opened()
     }
 
     fn open(&self, frames: &[FrameRun]) {
@@ -317,6 +303,18 @@ impl Space for FrameSpace {
 
     fn close(&self, frames: &[FrameRun]) {
         self.narrow(frames);
+    }
+
+    fn inherit(&self, frames: &[FrameRun], at: u64) {
+        self.mark(frames, at);
+    }
+
+    fn seal(&self) {
+        self.seal_window();
+    }
+
+    fn inherited(&self, before: u64) -> (Vec<FrameRun>, Vec<FrameRun>) {
+        self.left_behind(before)
     }
 
     fn plan(&self, len: u64, extents_max: usize, bytes: u64) -> Vec<FrameRun> {

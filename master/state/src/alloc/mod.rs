@@ -20,12 +20,11 @@ pub trait Space: Send + Sync {
     /// extent. The frames it lies in stay in the window until it is settled.
     fn allocate(&self, len: u64, extents_max: usize) -> Result<Vec<Extent>, AllocError>;
 
-    /// Whoever was to write there is done, one way or another: exactly what one `allocate` or `quarantine` gave, each extent once.
+    /// Whoever was to write there is done, one way or another: exactly what one `allocate` gave, each extent once.
     /// It stays taken.
     fn settle(&self, extents: &[Extent]);
 
-    /// Gives back exactly what one `allocate`, `claim` or `quarantine` gave, whole extents of it, each once; what writers had, after it was
-    /// settled.
+    /// Gives back exactly what one `allocate` or `claim` gave, whole extents of it, each once; what writers had, after it was settled.
     fn release(&self, extents: &[Extent]);
 
     /// Takes the extents that a committed object holds, all or none of them, wherever the window is; used when a space is rebuilt from the
@@ -34,9 +33,6 @@ pub trait Space: Send + Sync {
 
     /// Takes what is free of `extents`, each of which some object once held.
     fn claim_rest(&self, extents: &[Extent]) -> Vec<Extent>;
-
-    /// Takes all that is free in the window, for writers that nobody knows.
-    fn quarantine(&self) -> Vec<Extent>;
 
     /// Bytes taken, what rounding adds included.
     fn used(&self) -> u64;
@@ -47,14 +43,23 @@ pub trait Space: Send + Sync {
     /// Bytes that can be taken at all, the part above the limit included.
     fn capacity(&self) -> u64;
 
-    /// The window: what the log lets the leader allocate in. Ascending.
-    fn window(&self) -> Vec<FrameRun>;
+    /// The window: what the log lets leaders allocate in. Ascending.
+    fn window(&self) -> Vec<Opened>;
 
     /// Apply: these frames are in the window.
     fn open(&self, frames: &[FrameRun]);
 
     /// Apply: these are no longer.
     fn close(&self, frames: &[FrameRun]);
+
+    /// Apply: those of the window among these are of a leader that has gone, as was known when the log's clock showed `at`.
+    fn inherit(&self, frames: &[FrameRun], at: u64);
+
+    /// A reign begins: nobody is given room any more in what is in the window now.
+    fn seal(&self);
+
+    /// What was sealed and is not yet known as inherited, and what was inherited when the log's clock showed `before` at most.
+    fn inherited(&self, before: u64) -> (Vec<FrameRun>, Vec<FrameRun>);
 
     /// What to open so that values of `len` bytes in `extents_max` extents find room, for about `bytes` of them: what was answered last for as
     /// long as that is not open. Empty when there is no such room.
@@ -63,6 +68,15 @@ pub trait Space: Send + Sync {
     /// Frames of the window in which nobody writes, and of which nothing is free or that are not needed to have `keep` bytes free in it.
     /// Nobody is given room in them any more: whoever asks owes the log that they close.
     fn surplus(&self, keep: u64) -> Vec<FrameRun>;
+}
+
+/// Frames of a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Opened {
+    /// Which.
+    pub frames: FrameRun,
+    /// When the leader that had opened them was known to have gone, in milliseconds of the log's clock.
+    pub inherited: Option<u64>,
 }
 
 /// Adjacent frames: how parts of a space are named in the log.

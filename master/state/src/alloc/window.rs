@@ -6,31 +6,45 @@
 //!                                      writers come and go     none is left
 //! ```
 //!
-//! A new leader does not know who writes in the window it inherits, and leaves alone what is free there; what is free elsewhere is nobody's.
+//! A new leader does not know who writes in the window it inherits, and gives nothing of it: it closes it once all who may write there must have
+//! stopped. What is free elsewhere is nobody's. When that is says the log's clock, which adds up what leaders have seen pass, since no one
+//! member may be there for so long.
 
 use super::frames::{FREE, FrameSpace};
-use super::{FrameRun, Space};
+use super::{FrameRun, Opened, Space};
 use perilune_stdx::frame::{Gate, Taker};
-use perilune_stdx::set;
-use std::collections::BTreeSet;
-use std::sync::PoisonError;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
+use std::sync::{MutexGuard, PoisonError};
 
 /// Values for which room is looked for at once.
 const PLAN_VALUES: usize = 64;
 
 impl FrameRun {
+    fn end(self) -> usize {
+        self.first as usize + self.count as usize
+    }
+
     /// Ascending frames as runs.
     pub(super) fn of(frames: impl IntoIterator<Item = usize>) -> Vec<Self> {
         let mut runs: Vec<Self> = Vec::new();
         for frame in frames {
             match runs.last_mut() {
-                Some(run) if run.first as usize + run.count as usize == frame => run.count += 1,
+                Some(run) if run.end() == frame => run.count += 1,
                 _ => runs.push(Self { first: frame as u32, count: 1 }),
             }
         }
         runs
     }
+}
+
+/// What is in the window.
+#[derive(Debug, Default)]
+pub(super) struct Window {
+    /// And when each was inherited, in milliseconds of the log's clock.
+    frames: BTreeMap<usize, Option<u64>>,
+    /// What was in it when this reign began.
+    sealed: Vec<usize>,
 }
 
 /// What was planned last.
@@ -48,15 +62,52 @@ impl FrameSpace {
         runs.iter().flat_map(move |run| run.first as usize..(run.first as usize).saturating_add(run.count as usize).min(end))
     }
 
-    /// The window, ascending.
-    pub(super) fn frames_in_window(&self) -> impl Iterator<Item = usize> {
-        (0..self.shape.frames.div_ceil(64)).flat_map(|index| set::members(index, self.window.word(index)))
+    fn lock(&self) -> MutexGuard<'_, Window> {
+        self.window.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn opened(&self) -> Vec<Opened> {
+        let mut opened: Vec<Opened> = Vec::new();
+        for (frame, inherited) in &self.lock().frames {
+            match opened.last_mut() {
+                Some(last) if last.inherited == *inherited && last.frames.end() == *frame => last.frames.count += 1,
+                _ => opened.push(Opened { frames: FrameRun { first: *frame as u32, count: 1 }, inherited: *inherited }),
+            }
+        }
+        opened
+    }
+
+    pub(super) fn mark(&self, frames: &[FrameRun], at: u64) {
+        let mut window = self.lock();
+        for frame in self.frames(frames) {
+            if let Some(inherited @ None) = window.frames.get_mut(&frame) {
+                *inherited = Some(at);
+            }
+        }
+    }
+
+    pub(super) fn seal_window(&self) {
+        let mut window = self.lock();
+        window.sealed = window.frames.keys().copied().collect();
+        for frame in &window.sealed {
+            self.frames[*frame].bar(|moved| self.refile(*frame, moved));
+        }
+    }
+
+    pub(super) fn left_behind(&self, before: u64) -> (Vec<FrameRun>, Vec<FrameRun>) {
+        let mut window = self.lock();
+        let Window { frames, sealed } = &mut *window;
+        sealed.retain(|frame| frames.contains_key(frame));
+        let of = |fits: &dyn Fn(Option<u64>) -> bool| {
+            FrameRun::of(sealed.iter().copied().filter(|frame| frames.get(frame).is_some_and(|at| fits(*at))))
+        };
+        (of(&|at| at.is_none()), of(&|at| at.is_some_and(|at| at <= before)))
     }
 
     pub(super) fn widen(&self, frames: &[FrameRun]) {
-        let mut wider = false;
+        let (mut window, mut wider) = (self.lock(), false);
         for frame in self.frames(frames) {
-            self.window.insert(frame);
+            window.frames.entry(frame).or_insert(None);
             self.frames[frame].open(|moved| {
                 wider |= moved.before.gate != Gate::Open;
                 self.refile(frame, moved);
@@ -66,8 +117,9 @@ impl FrameSpace {
     }
 
     pub(super) fn narrow(&self, frames: &[FrameRun]) {
+        let mut window = self.lock();
         for frame in self.frames(frames) {
-            self.window.remove_unless(frame, || false);
+            window.frames.remove(&frame);
             self.frames[frame].shut(|moved| self.refile(frame, moved));
         }
     }
@@ -107,9 +159,11 @@ impl FrameSpace {
 
     pub(super) fn bar_surplus(&self, keep: u64) -> Vec<FrameRun> {
         let (mut kept, mut barred) = (0, Vec::new());
-        for frame in self.frames_in_window() {
+        for frame in self.lock().frames.keys().copied() {
             let left = self.left(frame);
-            if left > 0 && kept < keep {
+            if self.frames[frame].seen().gate != Gate::Open {
+                // Closing already.
+            } else if left > 0 && kept < keep {
                 kept += left;
             } else if self.frames[frame].bar(|moved| self.refile(frame, moved)) {
                 barred.push(frame);

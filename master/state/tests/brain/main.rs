@@ -55,6 +55,15 @@ impl Leader {
         Self { state, log: self.log.clone(), now, version: self.version }
     }
 
+    /// So much time passes, and is told to the log's clock; then what is inherited for long enough closes.
+    fn pass(&mut self, ms: u64) {
+        let close = |leader: &mut Self| leader.state.left_behind().0.into_iter().for_each(|effect| drop(leader.commit(effect)));
+        close(self);
+        self.now += ms;
+        self.commit(Effect::Passed { ms });
+        close(self);
+    }
+
     /// Closes what the window has too much.
     fn narrow(&mut self) {
         for effect in self.state.narrower() {

@@ -4,7 +4,7 @@ mod model;
 mod stress;
 mod utilisation;
 
-use super::{AllocError, ClaimError, FrameRun, FrameSpace, PAGE, Space};
+use super::{AllocError, ClaimError, FrameRun, FrameSpace, Opened, PAGE, Space};
 use perilune_protocol::Extent;
 use std::collections::BTreeMap;
 
@@ -62,6 +62,11 @@ fn open(size: u64) -> FrameSpace {
     let space = FrameSpace::new(size);
     space.open(&ALL);
     space
+}
+
+/// What is in the window.
+fn window(space: &FrameSpace) -> Vec<FrameRun> {
+    space.window().into_iter().map(|opened| opened.frames).collect()
 }
 
 /// Whether some bytes of an extent lie in these frames.

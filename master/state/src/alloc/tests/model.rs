@@ -27,7 +27,7 @@ impl World {
         let extents = self.space.allocate(len, most)?;
         assert_eq!(lens(&extents), len);
         assert!(extents.len() <= most, "{} extents instead of {most}", extents.len());
-        let window = self.frames(&self.space.window());
+        let window = self.frames(&window(&self.space));
         for extent in &extents {
             assert!(extent.len > 0 && extent.offset.is_multiple_of(PAGE), "{extent:?}");
             let frame = self.space.shape.frame();
@@ -85,7 +85,7 @@ fn nothing_overlaps_and_everything_comes_back() {
                     if outcome == Err(AllocError::Window) {
                         outcomes[2] += 1;
                         let plan = world.space.plan(len, most, 1 + random.below(size / 16 + 1));
-                        let (plan, window) = (world.frames(&plan), world.frames(&world.space.window()));
+                        let (plan, window) = (world.frames(&plan), world.frames(&window(&world.space)));
                         assert!(!plan.is_empty() && plan.is_disjoint(&window), "seed {seed}: {plan:?} beside {window:?}");
                         world.space.open(&FrameRun::of(plan.into_iter().map(|frame| frame as usize)));
                         outcome = world.allocate(len, most);
@@ -112,14 +112,14 @@ fn nothing_overlaps_and_everything_comes_back() {
             world.release(0);
         }
         while world.narrow(0) {}
-        assert_eq!((world.space.used(), world.space.window()), (0, vec![]), "seed {seed}");
+        assert_eq!((world.space.used(), window(&world.space)), (0, vec![]), "seed {seed}");
         world.space.open(&ALL);
         assert_eq!(world.space.allocate(capacity, 1), Ok(vec![Extent { offset: 0, len: capacity }]), "seed {seed}: whole again");
     }
 }
 
 #[test]
-fn claims_and_quarantine_rebuild_the_same_space() {
+fn claims_rebuild_the_same_space_and_what_was_open_is_left_alone() {
     for seed in 0..80 {
         let mut random = Random(seed);
         let size = SIZES[seed as usize % SIZES.len()];
@@ -140,31 +140,26 @@ fn claims_and_quarantine_rebuild_the_same_space() {
                 }
             }
         }
-        let window = world.space.window();
+        let opened = window(&world.space);
         let again = FrameSpace::new(size);
         // Whether the window is known before the objects does not matter.
         if seed % 2 == 0 {
-            again.open(&window);
+            again.open(&opened);
         }
         for (extents, _) in world.objects.iter().rev() {
             assert_eq!(again.claim(extents), Ok(()), "seed {seed}");
         }
-        again.open(&window);
-        assert_eq!((again.used(), again.window()), (world.space.used(), window.clone()), "seed {seed}");
+        again.open(&opened);
+        assert_eq!((again.used(), window(&again)), (world.space.used(), opened), "seed {seed}");
         for (extents, _) in &world.objects {
             assert_eq!(again.claim(extents), Err(ClaimError::Overlap(extents[0])), "seed {seed}");
         }
-        let quarantined = again.quarantine();
-        world.taken.add(&quarantined).unwrap();
-        assert!(quarantined.iter().all(|extent| lies_in(&again, *extent, &window)));
+        again.seal();
         for len in [1, PAGE, size / 300 + 1, size / 10 + 1] {
-            assert!(again.allocate(len, 16).is_err(), "seed {seed}: {len} bytes found although all is in quarantine");
+            assert!(again.allocate(len, 16).is_err(), "seed {seed}: {len} bytes found in what somebody else may write into");
+            let plan = again.plan(len, 16, 1);
+            assert!(world.frames(&plan).is_disjoint(&world.frames(&window(&again))), "seed {seed}: sealed frames are opened once more");
         }
-        assert_eq!(again.quarantine(), [], "seed {seed}: nothing was left");
-        again.settle(&quarantined);
-        again.release(&quarantined);
-        assert_eq!(again.used(), world.space.used(), "seed {seed}");
-        world.taken.remove(&quarantined);
         // What is gone in the meantime is left alone as far as nobody else has it.
         for extents in &gone {
             let rest = again.claim_rest(extents);
@@ -175,6 +170,7 @@ fn claims_and_quarantine_rebuild_the_same_space() {
         for (extents, _) in &world.objects {
             again.release(extents);
         }
+        again.close(&window(&again));
         again.open(&ALL);
         assert_eq!(again.used(), 0, "seed {seed}");
         assert!(again.allocate(again.capacity(), 1).is_ok(), "seed {seed}: whole again");
@@ -230,15 +226,36 @@ fn a_window_opens_where_there_is_room_and_closes_where_nobody_writes() {
     space.release(&all);
     assert_eq!(space.plan(2 << 20, 1, 1), runs(&[(3, 1)]), "what closes is not opened again before it is shut");
     space.close(&runs(&[(0, 3)]));
-    assert_eq!(space.window(), []);
+    assert_eq!(window(&space), []);
     space.open(&runs(&[(3, 1), (7, 2)]));
     assert_eq!(space.allocate(1, 1).unwrap(), [Extent { offset: 6 << 20, len: 1 }]);
     assert_eq!(space.surplus(1 << 20), runs(&[(7, 2)]));
-    assert_eq!(space.window(), runs(&[(3, 1), (7, 2)]), "until the log says so");
+    assert_eq!(window(&space), runs(&[(3, 1), (7, 2)]), "until the log says so");
     space.close(&runs(&[(7, 2)]));
     assert_eq!(space.allocate(4 << 30, 16), Err(AllocError::Full));
     space.open(&runs(&[(u32::MAX, u32::MAX), (5000, 7)]));
-    assert_eq!(space.window(), runs(&[(3, 1)]), "frames that there are not");
+    assert_eq!(window(&space), runs(&[(3, 1)]), "frames that there are not");
+}
+
+#[test]
+fn what_a_leader_finds_open_is_inherited_and_closes_in_its_time() {
+    let space = FrameSpace::new(4 << 30);
+    let runs = |runs: &[(u32, u32)]| runs.iter().map(|(first, count)| FrameRun { first: *first, count: *count }).collect::<Vec<_>>();
+    space.open(&runs(&[(0, 3)]));
+    space.inherit(&runs(&[(0, 1), (9, 1)]), 5);
+    space.open(&runs(&[(0, 2)]));
+    let opened = |frames: (u32, u32), inherited| Opened { frames: FrameRun { first: frames.0, count: frames.1 }, inherited };
+    assert_eq!(space.window(), [opened((0, 1), Some(5)), opened((1, 2), None)]);
+    assert_eq!(space.inherited(u64::MAX), (vec![], vec![]), "it is all this leader's own");
+    space.seal();
+    assert_eq!(space.inherited(4), (runs(&[(1, 2)]), vec![]));
+    space.open(&runs(&[(7, 1)]));
+    assert_eq!(space.allocate(1, 1).unwrap()[0].offset, 14 << 20, "nothing of what is sealed");
+    space.inherit(&runs(&[(0, 3)]), 8);
+    assert_eq!((space.inherited(7), space.inherited(8)), ((vec![], runs(&[(0, 1)])), (vec![], runs(&[(0, 3)]))));
+    assert_eq!(space.surplus(u64::MAX), [], "what is sealed is not closed before its time");
+    space.close(&runs(&[(0, 3)]));
+    assert_eq!((space.inherited(u64::MAX), window(&space)), ((vec![], vec![]), runs(&[(7, 1)])));
 }
 
 #[test]
