@@ -103,7 +103,10 @@ impl Client {
             world.check(begun.map(|_| ()));
         }
         let written = self.write_all(key, number, grant, asked).await;
-        writes.into_iter().for_each(|number| world.oracle.borrow_mut().end_writing(number));
+        // Of one that failed nobody knows whether something of it is still on its way.
+        if written {
+            writes.into_iter().for_each(|number| world.oracle.borrow_mut().end_writing(number));
+        }
         written
     }
 

@@ -2,6 +2,7 @@
 //! windows.
 
 use crate::engine::Engine;
+use crate::log::Room;
 use perilune_state::Effect;
 use perilune_state::segments::Phase;
 use perilune_state::settings::Switch;
@@ -16,13 +17,19 @@ const PASSED_EVERY_MS: u64 = 250;
 
 /// The worker's thread. `handle` runs its rounds.
 pub(crate) fn run(engine: &Engine, handle: &Handle) {
-    let mut windows = Windows::begin(engine);
+    let tended = engine.clone();
+    // On its own, since it waits for the log, and nodes must be judged meanwhile.
+    let windows = handle.spawn(async move {
+        let mut windows = Windows::begin(&tended);
+        loop {
+            tokio::time::sleep(EVERY).await;
+            windows.round(&tended).await;
+        }
+    });
     while engine.reign.housekeeping.wait(EVERY) {
-        handle.block_on(async {
-            round(engine).await;
-            windows.round(engine).await;
-        });
+        handle.block_on(round(engine));
     }
+    windows.abort();
 }
 
 /// Does once all that is due.
@@ -61,6 +68,10 @@ impl Windows {
     /// Closes what the last leaders left behind and what nobody needs, so that the next leader finds little.
     pub(crate) async fn round(&mut self, engine: &Engine) {
         self.rounds += 1;
+        // What closes must be logged, and what is nearly full should not be filled.
+        if engine.inner.log.room().0 != Room::Enough || engine.writable().is_err() {
+            return;
+        }
         let (mut effects, any) = engine.state().left_behind();
         let now = engine.now();
         if any && now >= self.told + PASSED_EVERY_MS {
@@ -71,8 +82,10 @@ impl Windows {
         if self.rounds.is_multiple_of(NARROW_EVERY) {
             effects.extend(engine.state().narrower());
         }
-        for effect in effects {
-            if let Err(fault) = engine.commit(&effect).await {
+        // All before any is waited for: nothing that opens what closes here may come between.
+        let proposed: Vec<_> = effects.into_iter().map(|effect| (engine.propose(&effect), effect)).collect();
+        for (proposal, effect) in proposed {
+            if let Err(fault) = engine.stored(&effect, proposal).await {
                 tracing::debug!("a window stays as it is: {fault}");
             }
         }

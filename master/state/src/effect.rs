@@ -160,8 +160,10 @@ pub enum EffectError {
 impl Effect {
     /// The stored form.
     pub fn encode(&self) -> Vec<u8> {
+        // The release before reads what it could have written itself.
+        let version = if matches!(self, Self::Frames { .. } | Self::Passed { .. }) { VERSION } else { 3 };
         // Serialising plain data into a vector has no way to fail.
-        postcard::to_extend(self, vec![VERSION]).unwrap_or_default()
+        postcard::to_extend(self, vec![version]).unwrap_or_default()
     }
 
     /// Reads a stored effect. Total.

@@ -11,14 +11,12 @@
 //! one; what was granted on the old form holds on the new one, too.
 
 use crate::MonotonicMs;
-use crate::alloc::AllocError;
 use crate::apply::{Applied, Rules, State, unknown_segment};
 use crate::effect::Effect;
 use crate::objects::limbo::Why;
 use crate::objects::{KeyRef, Object, Replica};
 use crate::segments::{Phase, Segment};
-use crate::window;
-use crate::write::extents_max;
+use crate::window::{self, NoRoom};
 use perilune_protocol::{FaultCode, ObjectKey, ReplicaPlace, SegmentId, TenantId, Tso};
 use std::sync::Arc;
 
@@ -56,10 +54,10 @@ impl State {
         if !target.allocatable() {
             return Err(CopyRefusal::Full);
         }
-        match target.space().allocate(size, extents_max(size)) {
+        match window::take(target, size) {
             Ok(extents) => Ok(CopyRoom { replica: Replica { segment: target.clone(), extents: extents.into() }, given: now }),
-            Err(AllocError::Window) => Err(window::wider(target, size).map_or(CopyRefusal::Full, CopyRefusal::NeedWindow)),
-            Err(AllocError::Full | AllocError::TooLarge) => Err(CopyRefusal::Full),
+            Err(NoRoom::Window(effect)) => Err(CopyRefusal::NeedWindow(effect)),
+            Err(NoRoom::Full) => Err(CopyRefusal::Full),
         }
     }
 

@@ -66,20 +66,23 @@ fn windows(state: &State) -> Chunk {
     Chunk::Windows { elapsed: state.elapsed(), windows }
 }
 
-fn departed(state: &State) -> Chunk {
+/// What left lately, or is about to be told to have left.
+fn departed(state: &State) -> impl Iterator<Item = Chunk> {
     let gone: Vec<Replica> = state.departed.noted().into_iter().map(|(_, replica)| replica).collect();
-    Chunk::Departed(places(&gone))
+    let starts = (0..gone.len()).step_by(CHUNK_OBJECTS);
+    starts.map(move |start| Chunk::Departed(places(&gone[start..gone.len().min(start + CHUNK_OBJECTS)])))
 }
 
 fn settings(state: &State) -> Chunk {
     Chunk::Settings(SettingMap::clone(&state.settings.map()))
 }
 
-/// What to write. Segments, windows, settings and what left are taken when this is called, on the log's thread; objects while the closure runs.
+/// What to write. Segments, windows and settings are taken when this is called, on the log's thread; objects while the closure runs.
 pub fn writer(state: Arc<State>) -> impl FnOnce(&mut dyn Write) -> io::Result<()> + Send + 'static {
-    let first = [head(&state), windows(&state), departed(&state), settings(&state)];
+    let first = [head(&state), windows(&state), settings(&state)];
     move |out| {
         first.iter().try_for_each(|chunk| put(out, chunk))?;
+        departed(&state).try_for_each(|chunk| put(out, &chunk))?;
         let mut batch = Vec::with_capacity(CHUNK_OBJECTS);
         let mut outcome = Ok(());
         state.index.for_each(&mut |object| {
@@ -158,6 +161,9 @@ fn enter(state: &State, chunk: Chunk, now: MonotonicMs) {
 fn put(out: &mut dyn Write, chunk: &Chunk) -> io::Result<()> {
     let body = postcard::to_stdvec(chunk).map_err(io::Error::other)?;
     let len = u32::try_from(body.len()).map_err(io::Error::other)?;
+    if len > CHUNK_BYTES_MAX {
+        return Err(io::Error::other(format!("a snapshot chunk would have {len} bytes, which nobody reads")));
+    }
     out.write_all(&len.to_le_bytes())?;
     out.write_all(&body)
 }

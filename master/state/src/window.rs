@@ -1,11 +1,12 @@
 //! How wide the windows of segments are: wide enough that few log entries are spent on them, narrow enough that a new leader, which leaves
 //! what is free in them alone, has all the rest at once.
 
-use crate::alloc::FrameRun;
+use crate::alloc::{AllocError, FrameRun};
 use crate::apply::State;
 use crate::effect::Effect;
 use crate::segments::Segment;
 use crate::write::extents_max;
+use perilune_protocol::Extent;
 
 /// What a window grows by: a 4096th of the segment, of small ones 4 MiB or a 16th, and two values of the size that needs it.
 fn step(segment: &Segment, size: u64) -> u64 {
@@ -13,8 +14,35 @@ fn step(segment: &Segment, size: u64) -> u64 {
     (capacity / 4096).max((4 << 20).min(capacity / 16)).max(2 * size)
 }
 
-/// What to log so that a value of `size` bytes finds room; `None` where there is none.
-pub(crate) fn wider(segment: &Segment, size: u64) -> Option<Box<Effect>> {
+/// How often room is asked for that others took, or gave back, between the asking and the planning.
+const TRIES: usize = 4;
+
+/// Why there is no room.
+pub(crate) enum NoRoom {
+    /// There is once this is logged.
+    Window(Box<Effect>),
+    /// The segment is full.
+    Full,
+}
+
+/// Takes room for a value of `size` bytes.
+pub(crate) fn take(segment: &Segment, size: u64) -> Result<Vec<Extent>, NoRoom> {
+    for _ in 0..TRIES {
+        match segment.space().allocate(size, extents_max(size)) {
+            Ok(extents) => return Ok(extents),
+            Err(AllocError::Window) => {
+                if let Some(effect) = wider(segment, size) {
+                    return Err(NoRoom::Window(effect));
+                }
+            }
+            Err(AllocError::Full | AllocError::TooLarge) => break,
+        }
+    }
+    Err(NoRoom::Full)
+}
+
+/// What to log so that a value of `size` bytes finds room; `None` where there is nothing to open.
+fn wider(segment: &Segment, size: u64) -> Option<Box<Effect>> {
     let open = segment.space().plan(size, extents_max(size), step(segment, size));
     (!open.is_empty()).then(|| Box::new(Effect::Frames { segment: segment.id(), open, close: Vec::new(), inherit: Vec::new() }))
 }

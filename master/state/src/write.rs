@@ -1,14 +1,14 @@
 //! Decisions that lead to effects: room for puts, their end, removals. Nothing here changes what survives;
 //! the caller proposes the effects that come back.
 
-use crate::alloc::AllocError;
 use crate::apply::{State, places};
 use crate::effect::{Effect, ObjectRecord, RemoveReason};
 use crate::objects::limbo::Why;
 use crate::objects::puts::{Ending, Put};
 use crate::objects::{KeyRef, Object, Replica};
 use crate::segments::{Phase, Reach, Segment};
-use crate::{MonotonicMs, place, window};
+use crate::window::{self, NoRoom};
+use crate::{MonotonicMs, place};
 use perilune_protocol::object::VALUE_BYTES_MAX;
 use perilune_protocol::rpc::object::PutGrant;
 use perilune_protocol::{ByteSize, Fault, FaultCode, ObjectKey, PutConfig, TenantId, Tso, WriterId};
@@ -210,16 +210,14 @@ impl State {
                 if taken.len() == wanted || taken.iter().any(used) {
                     continue;
                 }
-                match segment.space().allocate(size, extents_max(size)) {
+                match window::take(segment, size) {
                     Ok(extents) => taken.push(Replica { segment: segment.clone(), extents: extents.into() }),
                     // Not a worse segment instead: a fresh node would never be placed on.
-                    Err(AllocError::Window) => {
-                        if let Some(effect) = window::wider(segment, size) {
-                            free(&taken);
-                            return Err(PutRefusal::NeedWindow(effect));
-                        }
+                    Err(NoRoom::Window(effect)) => {
+                        free(&taken);
+                        return Err(PutRefusal::NeedWindow(effect));
                     }
-                    Err(AllocError::Full | AllocError::TooLarge) => {}
+                    Err(NoRoom::Full) => {}
                 }
             }
         }

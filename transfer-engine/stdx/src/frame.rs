@@ -160,9 +160,9 @@ impl Frame {
         true
     }
 
-    /// Lets writers in.
+    /// Lets writers in; not where it is closing, which was decided after whoever opens it once more had decided.
     pub fn open(&self, mut moved: impl FnMut(Moved)) -> bool {
-        self.go(|seen| Some(Seen { gate: Gate::Open, ..seen }), &mut moved)
+        self.go(|seen| (seen.gate != Gate::Closing).then_some(Seen { gate: Gate::Open, ..seen }), &mut moved)
     }
 
     /// Lets no more writers in, if none is inside.
@@ -358,6 +358,7 @@ mod tests {
         assert_eq!(seen(&frame), (Gate::Open, 2));
         assert!(frame.settle() && frame.release_units(2, Writer, |_| {}) && !frame.settle());
         assert!(frame.bar(|_| {}) && !frame.take_units(2, Writer, |_| {}) && frame.take_units(2, Owner, |_| {}));
+        assert!(!frame.open(|_| {}));
         assert_eq!(seen(&frame), (Gate::Closing, 0));
         assert!(frame.shut(|_| {}) && frame.release_units(7, Owner, |_| {}) && frame.open(|_| {}));
         assert!(frame.take_slot_at(0, slots, 1, Writer, |_| {}) && !frame.take_slot_at(0, slots, 1, Writer, |_| {}));

@@ -8,8 +8,8 @@ use perilune_stdx::bitmap::{self, Bitmap};
 use perilune_stdx::frame::{Frame, FrameState, Gate, Moved, Seen, Taker};
 use perilune_stdx::primitive::AtomicU64 as Word;
 use perilune_stdx::set::Set;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 /// The shelf of frames of which nothing is taken. Below it, shelf `n - 1` has those whose longest run of free units is `n`; above it, shelf
 /// `SLABS + class` has the slabs with a free slot. Frames that are shut have shelves of their own, above those of all that are open; frames
@@ -208,6 +208,16 @@ impl FrameSpace {
         }
     }
 
+    /// Takes `len` bytes in the window, or says that there would be room were it wider.
+    fn look_for(&self, len: u64, extents_max: usize) -> Option<Result<Vec<Extent>, AllocError>> {
+        if let Some(extents) = self.find(len, extents_max, Taker::Writer) {
+            return Some(Ok(extents));
+        }
+        let elsewhere = self.find(len, extents_max, Taker::Owner)?;
+        self.release(&elsewhere);
+        Some(Err(AllocError::Window))
+    }
+
     /// The frames in which `place` lies, one for each time that a writer who took it was counted.
     pub(super) fn frames_of(place: Place) -> impl Iterator<Item = usize> {
         let (run, slot) = match place {
@@ -233,13 +243,13 @@ impl Space for FrameSpace {
         if len > self.shape.capacity() {
             return Err(AllocError::TooLarge);
         }
-        if let Some(extents) = self.find(len, extents_max.max(1), Taker::Writer) {
-            return Ok(extents);
-        }
-        // Were all of it in the window?
-        let elsewhere = self.find(len, extents_max.max(1), Taker::Owner).ok_or(AllocError::Full)?;
-        self.release(&elsewhere);
-        Err(AllocError::Window)
+        self.look_for(len, extents_max.max(1))
+            .or_else(|| {
+                // Whoever plans has room in hand for a moment.
+                let _planned = self.planned.lock().unwrap_or_else(PoisonError::into_inner);
+                self.look_for(len, extents_max.max(1))
+            })
+            .unwrap_or(Err(AllocError::Full))
     }
 
     fn settle(&self, extents: &[Extent]) {

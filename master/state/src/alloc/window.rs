@@ -44,7 +44,7 @@ pub(super) struct Window {
     /// And when each was inherited, in milliseconds of the log's clock.
     frames: BTreeMap<usize, Option<u64>>,
     /// What was in it when this reign began.
-    sealed: Vec<usize>,
+    sealed: BTreeSet<usize>,
 }
 
 /// What was planned last.
@@ -95,9 +95,8 @@ impl FrameSpace {
     }
 
     pub(super) fn left_behind(&self, before: u64) -> (Vec<FrameRun>, Vec<FrameRun>) {
-        let mut window = self.lock();
-        let Window { frames, sealed } = &mut *window;
-        sealed.retain(|frame| frames.contains_key(frame));
+        let window = self.lock();
+        let Window { frames, sealed } = &*window;
         let of = |fits: &dyn Fn(Option<u64>) -> bool| {
             FrameRun::of(sealed.iter().copied().filter(|frame| frames.get(frame).is_some_and(|at| fits(*at))))
         };
@@ -120,6 +119,7 @@ impl FrameSpace {
         let mut window = self.lock();
         for frame in self.frames(frames) {
             window.frames.remove(&frame);
+            window.sealed.remove(&frame);
             self.frames[frame].shut(|moved| self.refile(frame, moved));
         }
     }
