@@ -140,7 +140,7 @@ impl Engine {
             release: env!("CARGO_PKG_VERSION").into(),
             lease_ms: ms(config.lease),
             heartbeat_ms: ms(config.heartbeat),
-            put_deadline_ms: ms(config.put_discard),
+            put_deadline_ms: self.state().rules.put_deadline_ms(),
         }
     }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 /// As the master says in its welcome.
-const PUT_DEADLINE_MS: u64 = 4000;
+const PUT_DEADLINE_MS: u64 = 3500;
 /// How long a client tries.
 const DEADLINE_MS: u64 = 8000;
 

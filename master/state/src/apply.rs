@@ -31,6 +31,13 @@ pub struct Rules {
     pub placement: crate::place::Placement,
 }
 
+impl Rules {
+    /// What writers are told: an eighth less than what is waited for, since their clocks need not run as fast as the master's.
+    pub fn put_deadline_ms(&self) -> u64 {
+        self.put_discard_ms - self.put_discard_ms / 8
+    }
+}
+
 /// Everything the master knows.
 pub struct State {
     /// Objects that exist.

@@ -184,7 +184,7 @@ fn place(replica: &Replica) -> ReplicaPlace {
 
 fn put(engine: &Engine, world: &World<'_>, object: &Object, place: ReplicaPlace, on: &Segment, source: Option<WorkSource>) -> u64 {
     // As long as a put may take: a new leader waits no longer for those who may write.
-    let limit_ms = world.state.rules.put_discard_ms;
+    let limit_ms = world.state.rules.put_deadline_ms();
     let order = WorkOrder { id: 0, limit_ms, place, size: object.size, checksum: object.checksum, source };
     engine.reign.jobs.board.put(on.node(), order, world.now + TAKEN_WITHIN_MS)
 }
