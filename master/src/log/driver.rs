@@ -111,8 +111,8 @@ pub(super) struct Driver<M: Machine> {
     pub(super) gauge: Gauge,
     /// What raft asked for is not stored, for lack of room: until it is, raft is asked nothing more.
     pub(super) stall: Option<Stall>,
-    /// Other voters that were offered the lead for lack of room here, and in which term.
-    pub(super) offered_to: Vec<(u64, u64)>,
+    /// Other voters that were offered the lead for lack of room here, and the tick from which they may be offered it again.
+    pub(super) offered_to: BTreeMap<u64, u64>,
     /// Why nothing can be appended any more. Raft's state is then ahead of the disk, so it is not asked again.
     pub(super) poison: Option<String>,
     /// Last, so that it unlocks when all else is closed.
@@ -237,7 +237,7 @@ impl<M: Machine> Driver<M> {
             quiet_until: if quiet { shortest as u64 } else { 0 },
             gauge,
             stall: None,
-            offered_to: Vec::new(),
+            offered_to: BTreeMap::new(),
             poison: None,
             directory,
             config,
@@ -269,9 +269,15 @@ impl<M: Machine> Driver<M> {
         self.directory.cluster
     }
 
-    /// Whether nobody else is in the group: then nothing needs to happen in time.
+    /// Whether nobody else is in the group.
     pub(super) fn is_alone(&self) -> bool {
         self.node.store().members().is_alone(self.config.member)
+    }
+
+    /// Whether nothing needs to happen in time: nobody else is in the group, and this member leads it. One that is left of a group, and
+    /// followed a member that is gone from it, is to stand for election first.
+    pub(super) fn may_sleep(&self) -> bool {
+        self.is_alone() && self.node.raft.state == StateRole::Leader
     }
 
     /// A panic below is a defect of ours or of raft's: the log stops, the process does not.

@@ -8,7 +8,7 @@ use super::directory::{snapshots, sync_dir};
 use super::driver::{Driver, Since, tell_members};
 use super::machine::Machine;
 use super::members::Members;
-use super::peers::Post;
+use super::peers::{Post, Refusal};
 use super::restore::{prune, remove};
 use super::role::unknown;
 use super::room::Room;
@@ -21,6 +21,10 @@ use std::sync::Arc;
 pub(super) const REFUSED: &[u8] = b"snapshot refused";
 /// How many election timeouts a member may take to check, store and restore a snapshot that it has received; 2 minutes by default.
 const PATIENCE: u64 = 240;
+/// In its `reject_hint`: for lack of room. Those that do not know of it take every refusal for damage, and send 0.
+const NO_ROOM: u64 = 1;
+/// How many election timeouts later a member that had no room may have some; 5 seconds by default.
+const NO_ROOM_WAIT: u64 = 10;
 
 fn id_of(message: &Message) -> SnapshotId {
     let meta = message.get_snapshot().get_metadata();
@@ -38,8 +42,9 @@ impl<M: Machine> Driver<M> {
     }
 
     pub(super) fn snapshot_sent(&mut self, to: u64, whole: bool) {
-        let until = self.ticks + self.config.ticks().1.1 as u64 * PATIENCE;
-        self.sent.insert(to, until);
+        let until = self.in_timeouts(PATIENCE);
+        // One that was refused for lack of room on its way is tried again sooner.
+        self.sent.entry(to).or_insert(until);
         if !whole {
             self.snapshot_failed(to);
         }
@@ -67,33 +72,47 @@ impl<M: Machine> Driver<M> {
     }
 
     /// The other side says that it could not store it. Should the file here be damaged, a new one will do better.
-    pub(super) fn snapshot_refused(&mut self, by: u64) {
+    pub(super) fn snapshot_refused(&mut self, answer: &Message) {
+        let by = answer.from;
+        if answer.reject_hint == NO_ROOM {
+            tracing::warn!(member = by, "a member that lags behind the log has no room for a snapshot, and is sent one again before long");
+            self.sent.insert(by, self.in_timeouts(NO_ROOM_WAIT));
+            return;
+        }
         self.node.store().want_snapshot();
         self.sent.insert(by, 0);
         self.snapshot_failed(by);
     }
 
+    /// The tick after so many of the longest election timeouts.
+    pub(super) fn in_timeouts(&self, count: u64) -> u64 {
+        self.ticks + self.config.ticks().1.1 as u64 * count
+    }
+
     /// Tells the sender that its snapshot could not be stored.
-    pub(super) fn refuse_snapshot(&mut self, from: u64) {
+    pub(super) fn refuse_snapshot(&mut self, from: u64, why: Refusal) {
         let mut answer = Message { to: from, from: self.config.member, term: self.node.raft.term, ..Message::default() };
         answer.set_msg_type(MessageType::MsgAppendResponse);
         (answer.reject, answer.context) = (true, REFUSED.into());
+        answer.reject_hint = if why == Refusal::NoRoom { NO_ROOM } else { 0 };
         // Lost, the sender waits until it loses patience.
         self.peers.send(answer);
     }
 
     /// A message announces a snapshot whose file must be there. False when it is not: swept away while this log was being opened, say; or when
-    /// there is no room for what comes after it.
+    /// there is no room for what comes after it, and then the file goes as well.
     pub(super) fn expect(&mut self, message: &Message) -> bool {
         let id = id_of(message);
         self.forget_received();
-        let there = self.gauge.room == Room::Enough && self.directory.disk.is_file(&id.received(&snapshots(&self.directory.path)));
-        if there {
-            self.received = Some(id);
-        } else {
-            self.refuse_snapshot(message.from);
+        self.received = self.directory.disk.is_file(&id.received(&snapshots(&self.directory.path))).then_some(id);
+        let room = self.gauge.room == Room::Enough && self.stall.is_none();
+        if !room {
+            self.forget_received();
+            self.refuse_snapshot(message.from, Refusal::NoRoom);
+        } else if self.received.is_none() {
+            self.refuse_snapshot(message.from, Refusal::Damaged);
         }
-        there
+        self.received.is_some()
     }
 
     /// Raft did not want it.

@@ -123,8 +123,7 @@ impl<M: Machine> Driver<M> {
     fn show_standing(&mut self) {
         let raft = &self.node.raft;
         let lease = match self.leads() {
-            // Who is left of a group may be alone and follow one that is gone from it.
-            _ if self.is_alone() && raft.state == StateRole::Leader => Duration::MAX,
+            _ if self.may_sleep() => Duration::MAX,
             Some(term) if term == self.ready_term && term != self.offered_term => self.reads.lease(),
             _ => Duration::ZERO,
         };

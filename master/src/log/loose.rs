@@ -166,7 +166,8 @@ impl<M: Machine> Loose<M> {
             let number = &mut self.number;
             let arrivals = self.arrivals.entry(from).or_insert_with(|| {
                 *number += 1;
-                Arrivals::new(card.clone(), from, *number, Arc::clone(&self.driver.directory.disk), self.snapshots.clone())
+                let (disk, board) = (Arc::clone(&self.driver.directory.disk), Arc::clone(&self.driver.board));
+                Arrivals::new(card.clone(), from, *number, disk, board, self.snapshots.clone())
             });
             match read(&mut bytes).and_then(|frame| arrivals.take(frame)) {
                 Ok(Some(post)) => self.driver.post(post),
@@ -193,6 +194,11 @@ impl<M: Machine> Loose<M> {
     /// Whether all of a snapshot was written to another member.
     pub(crate) fn snapshot_sent(&mut self, to: u64, whole: bool) {
         self.driver.post(Post::SnapshotSent(to, whole));
+    }
+
+    /// Whether time may pass without a tick.
+    pub(crate) fn may_sleep(&self) -> bool {
+        self.driver.may_sleep()
     }
 
     /// What the log thread does between two sleeps.

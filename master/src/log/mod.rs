@@ -30,6 +30,8 @@ mod config;
 mod counters;
 mod directory;
 mod disk;
+#[cfg(test)]
+mod driven;
 mod driver;
 mod dump;
 mod engine;
@@ -299,7 +301,7 @@ fn begin<M: Machine>(
     }
     let directory = Directory::open(disk, &config.dir, config.cluster)?;
     let (tell, post) = bounded(LETTERS_WAITING);
-    let peers = peers::open(&config, &directory, tell)?;
+    let peers = peers::open(&config, &directory, Arc::clone(&board), tell)?;
     let wake = move || drop(inbox.try_send(Input::Wake));
     let every = (config.durability == Durability::Quorum).then_some(config.sync_every);
     let threads = |shop| Threads::start(shop, every, wake).map(|threads| Box::new(threads) as Box<dyn Background>);

@@ -122,6 +122,8 @@ impl<M: Machine> Driver<M> {
             // It began to lead while a change that removes it was on its way. Raft would lead on, and fail with the next entry. The others may
             // still need its vote to go on: it gives that until it is stopped.
             raft.become_follower(raft.term, raft::INVALID_ID);
+            // Of a leader, which this is no more: raft fails when it is to send them.
+            raft.msgs.clear();
         }
         self.take_members(members.clone())?;
         self.settle_change(entry.index, &members);

@@ -7,10 +7,16 @@
 
 use super::driver::Driver;
 use super::machine::Machine;
+use super::peers::Post;
 use super::room::EVERY;
 use perilune_protocol::{Fault, FaultCode};
 use raft::Ready;
+use raft::eraftpb::MessageType;
 use std::time::Duration;
+
+/// How many election timeouts later a voter that did not take the lead is offered it again; 30 seconds by default. Each offer costs the time
+/// of a handover, and whoever lacks room refuses.
+const OFFERED_FOR: u64 = 60;
 
 /// What raft waits for.
 pub(super) struct Stall {
@@ -54,6 +60,18 @@ impl<M: Machine> Driver<M> {
         }
     }
 
+    /// What must not wait, though raft is asked nothing: whoever sent a snapshot would wait for an answer, and the file takes room.
+    pub(super) fn turn_away(&mut self, post: &Post) {
+        match post {
+            Post::Message(message) if message.msg_type() == MessageType::MsgSnapshot => {
+                // Without room nothing is expected.
+                self.expect(message);
+            }
+            Post::SnapshotRefused(from, why) => self.refuse_snapshot(*from, *why),
+            _ => {}
+        }
+    }
+
     /// For lack of what raft waits, if it does.
     pub(super) fn waits_for(&self) -> Option<&str> {
         self.stall.as_ref().map(|stall| stall.why.as_str())
@@ -73,14 +91,17 @@ impl<M: Machine> Driver<M> {
         Some(FaultCode::WrongState.with(why))
     }
 
-    /// Somebody else may have room: each of the other voters is offered the lead once in a term.
+    /// Somebody else may have room: each of the other voters is offered the lead, and again after a while.
     pub(super) fn offer_lead(&mut self) {
-        if self.gauge.room == super::Room::Enough {
+        if self.gauge.room == super::Room::Enough || self.leads().is_none() {
             self.offered_to.clear();
             return;
         }
-        let Some(term) = self.leads().filter(|term| *term == self.ready_term && self.handover.is_none()) else { return };
-        self.offered_to.retain(|(then, _)| *then == term);
+        if self.leads() != Some(self.ready_term) || self.handover.is_some() {
+            return;
+        }
+        let ticks = self.ticks;
+        self.offered_to.retain(|_, until| ticks < *until);
         let next = self
             .node
             .store()
@@ -88,9 +109,9 @@ impl<M: Machine> Driver<M> {
             .voters()
             .iter()
             .copied()
-            .find(|id| *id != self.config.member && self.is_active(*id) && !self.offered_to.contains(&(term, *id)));
+            .find(|id| *id != self.config.member && self.is_active(*id) && !self.offered_to.contains_key(id));
         if let Some(next) = next {
-            self.offered_to.push((term, next));
+            self.offered_to.insert(next, self.in_timeouts(OFFERED_FOR));
             // What becomes of it is seen in who leads.
             self.transfer(next, tokio::sync::oneshot::channel().0);
         }

@@ -21,7 +21,7 @@ pub(super) fn run<M: Machine>(mut driver: Driver<M>, inbox: &Receiver<Input<M::O
     let mut due = began.elapsed() + every;
     let mut next = None;
     loop {
-        if driver.is_alone() {
+        if driver.may_sleep() {
             // A lone leader has nobody to reach in time and sleeps until it is told something, or the disk is to be looked at.
             next = next.or_else(|| match inbox.recv_timeout(room::EVERY) {
                 Ok(input) => Some(input),

@@ -89,8 +89,11 @@ impl<M: Machine> Driver<M> {
 
     /// What another member, or the way to it, has to say.
     pub(super) fn post(&mut self, post: Post) {
-        if self.poison.is_some() || self.stall.is_some() {
+        if self.poison.is_some() {
             return;
+        }
+        if self.stall.is_some() {
+            return self.turn_away(&post);
         }
         let done = self.guarded(|d| match post {
             Post::Message(message) => d.step(*message),
@@ -103,8 +106,8 @@ impl<M: Machine> Driver<M> {
                 d.snapshot_sent(id, whole);
                 Ok(())
             }
-            Post::SnapshotRefused(from) => {
-                d.refuse_snapshot(from);
+            Post::SnapshotRefused(from, why) => {
+                d.refuse_snapshot(from, why);
                 Ok(())
             }
         });
@@ -129,7 +132,7 @@ impl<M: Machine> Driver<M> {
                 return Ok(());
             }
             T::MsgAppendResponse if message.context[..] == *REFUSED => {
-                self.snapshot_refused(message.from);
+                self.snapshot_refused(&message);
                 return Ok(());
             }
             T::MsgSnapshot => {

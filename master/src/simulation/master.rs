@@ -291,16 +291,20 @@ pub(super) fn start(world: &Rc<World>, id: u64) {
     }
 }
 
-/// Ticks that a process sleeps through are not made up for, and letters come before the next. One alone has none, and only looks at its disk.
+/// Ticks that a process sleeps through are not made up for, and letters come before the next. One that leads alone has none, and only looks at
+/// its disk.
 fn tick(world: &Rc<World>, id: u64, life: u64) {
-    let alone = world.options.masters == 1;
-    let every = if alone { 100 } else { 10 };
     let now = world.now();
-    let blocked = world.masters.borrow().get(&id).and_then(|m| m.blocked(now));
+    let masters = world.masters.borrow();
+    let master = masters.get(&id);
+    let every = if master.and_then(|m| m.up.as_ref()).is_some_and(|up| up.loose.may_sleep()) { 100 } else { 10 };
+    let blocked = master.and_then(|m| m.blocked(now));
+    drop(masters);
     world.after(blocked.map_or(every, |until| until + 1 - now), move |world| {
         let now = world.now();
         let awake = world.masters.borrow().get(&id).is_some_and(|m| m.life == life && m.blocked(now).is_none());
-        let there = if awake { act(world, id, life, move |up, now| up.loose.turn(now, !alone)) } else { act(world, id, life, |_, _| ()) };
+        let due = |up: &mut Up, now| up.loose.turn(now, !up.loose.may_sleep());
+        let there = if awake { act(world, id, life, due) } else { act(world, id, life, |_, _| ()) };
         if there {
             tick(world, id, life);
         }

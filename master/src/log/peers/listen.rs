@@ -6,6 +6,7 @@ use super::hello::{HELLO_BYTES, Hello};
 use super::proof::{self, Said};
 use super::{Card, Post};
 use crate::log::disk::Disk;
+use crate::log::status::Board;
 use crossbeam::channel::Sender;
 use std::collections::HashMap;
 use std::io::{self, BufReader, Read, Write};
@@ -32,6 +33,7 @@ pub(super) struct Listener {
 struct Shared {
     card: Card,
     disk: Arc<dyn Disk>,
+    board: Arc<Board>,
     snapshots: PathBuf,
     post: Sender<Post>,
     /// Set once, by the drop.
@@ -78,12 +80,14 @@ impl Listener {
         listener: Arc<TcpListener>,
         card: Card,
         disk: Arc<dyn Disk>,
+        board: Arc<Board>,
         snapshots: PathBuf,
         post: Sender<Post>,
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             card,
             disk,
+            board,
             snapshots,
             post,
             stopped: AtomicBool::new(false),
@@ -188,7 +192,8 @@ impl Shared {
         stream.set_read_timeout(Some(SILENCE))?;
 
         let mut from = BufReader::with_capacity(256 << 10, stream);
-        let mut arrivals = Arrivals::new(self.card.clone(), hello.from, number, Arc::clone(&self.disk), self.snapshots.clone());
+        let (disk, board) = (Arc::clone(&self.disk), Arc::clone(&self.board));
+        let mut arrivals = Arrivals::new(self.card.clone(), hello.from, number, disk, board, self.snapshots.clone());
         loop {
             if let Some(post) = arrivals.take(frame::read(&mut from)?)? {
                 // Waits while the log thread has enough to read: the caller then waits as well. Refused when the log is closed.

@@ -29,6 +29,7 @@ use super::directory::{self, Directory, io_error};
 use super::disk::Disk;
 use super::members::Member;
 use super::snapshot::SnapshotId;
+use super::status::Board;
 use super::{LogConfig, LogError};
 use crossbeam::channel::Sender;
 use link::Link;
@@ -49,8 +50,17 @@ pub(super) enum Post {
     Unreachable(u64),
     /// Whether all of a snapshot was written to this member. Whether it took it over, its own answer to raft says.
     SnapshotSent(u64, bool),
-    /// A snapshot of this member did not arrive as it was sent, or could not be stored.
-    SnapshotRefused(u64),
+    /// A snapshot of this member was not stored.
+    SnapshotRefused(u64, Refusal),
+}
+
+/// Why a snapshot is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// It did not arrive as it was sent, or could not be stored.
+    Damaged,
+    /// It may be well: there is no room for it.
+    NoRoom,
 }
 
 /// Carries raft messages to other members. Called by the log thread: must not block; losing a message is allowed.
@@ -105,11 +115,11 @@ pub(super) struct Tcp {
 }
 
 /// The way to the others that `config` asks for.
-pub(super) fn open(config: &LogConfig, directory: &Directory, post: Sender<Post>) -> Result<Box<dyn Peers>, LogError> {
+pub(super) fn open(config: &LogConfig, directory: &Directory, board: Arc<Board>, post: Sender<Post>) -> Result<Box<dyn Peers>, LogError> {
     let Some(listener) = &config.listen else { return Ok(Box::new(Alone)) };
     let card = Card { me: config.member, cluster: directory.cluster, token: config.token.clone() };
     let (disk, snapshots) = (Arc::clone(&directory.disk), directory::snapshots(&directory.path));
-    let listening = Listener::start(Arc::clone(listener), card.clone(), Arc::clone(&disk), snapshots.clone(), post.clone());
+    let listening = Listener::start(Arc::clone(listener), card.clone(), Arc::clone(&disk), board, snapshots.clone(), post.clone());
     let listener = listening.map_err(|e| io_error(&config.dir, "the listener for other members cannot be started", e))?;
     Ok(Box::new(Tcp { card, disk, snapshots, post, links: BTreeMap::new(), _listener: listener }))
 }
