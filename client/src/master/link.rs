@@ -11,7 +11,7 @@ use perilune_protocol::rpc::session::{Authenticate, Welcome};
 use perilune_protocol::rpc::{self, Call};
 use perilune_protocol::{Fault, FaultCode, Outcome};
 use std::collections::HashMap;
-use std::net::{Shutdown, TcpStream, ToSocketAddrs};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
@@ -34,6 +34,8 @@ struct Calls {
     waiting: HashMap<u64, Slot>,
     /// `None` while a caller reads.
     reader: Option<Reader>,
+    /// When the last answer came, to whomever; hello does not count.
+    heard: Option<Instant>,
     /// Set once, by whoever met the error.
     broken: Option<Fault>,
 }
@@ -47,24 +49,24 @@ struct Slot {
 }
 
 impl Link {
-    /// Connects, says who calls if that may be asked for, and says hello. Looks elsewhere while the master is silent.
+    /// Connects to the master named `address`, says who calls if that may be asked for, and says hello.
     ///
     /// # Errors
     /// [`FaultCode::Unreachable`] when another attempt may succeed; any other code when it will not.
-    pub(crate) fn open(address: &str, caller: &Caller, deadline: Instant, look: Look<'_>) -> Outcome<(Self, Welcome)> {
+    pub(crate) fn open(address: &str, resolved: &[SocketAddr], caller: &Caller, deadline: Instant) -> Outcome<(Self, Welcome)> {
         let at = |what: &dyn std::fmt::Display| FaultCode::Unreachable.with(format!("master {address}: {what}"));
-        let resolved = address.to_socket_addrs().map_err(|e| at(&format!("{e}; write host:port")))?;
         let mut failure = at(&"the name has no address");
         for target in resolved {
             let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
-            match TcpStream::connect_timeout(&target, left) {
+            match TcpStream::connect_timeout(target, left) {
                 Ok(socket) => {
                     let link = Self::over(address.to_owned(), socket).map_err(|e| at(&e))?;
                     let refused = |f: Fault| f.code.with(format!("master {address} refused: {}", f.message));
                     if let Some(token) = &caller.token {
-                        link.call_looking(&Authenticate { token: token.secret().to_owned() }, deadline, look)?.map_err(refused)?;
+                        link.call(&Authenticate { token: token.secret().to_owned() }, deadline)?.map_err(refused)?;
                     }
-                    let welcome = link.call_looking(&caller.hello, deadline, look)?.map_err(refused)?;
+                    let welcome = link.call(&caller.hello, deadline)?.map_err(refused)?;
+                    link.lock().heard = None;
                     return Ok((link, welcome));
                 }
                 Err(e) => failure = at(&e),
@@ -77,7 +79,7 @@ impl Link {
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(STEP))?;
         socket.set_write_timeout(Some(STEP))?;
-        let calls = Calls { waiting: HashMap::new(), reader: Some(Reader::new()), broken: None };
+        let calls = Calls { waiting: HashMap::new(), reader: Some(Reader::new()), heard: None, broken: None };
         Ok(Self {
             address,
             socket,
@@ -94,20 +96,20 @@ impl Link {
     /// The outer fault is the connection's: [`FaultCode::Unreachable`] when it broke (the master may or may not have acted),
     /// [`FaultCode::Timeout`] when no answer came in time. The inner one is the master's own answer.
     pub(crate) fn call<C: Call>(&self, question: &C, deadline: Instant) -> Result<Outcome<C::Reply>, Fault> {
-        self.call_looking(question, deadline, &|| false)
+        self.call_looking(question, Look::nowhere(deadline))
     }
 
-    /// The same, and looks elsewhere while no answer comes. [`FaultCode::Unreachable`] when it found what it looked for.
-    pub(crate) fn call_looking<C: Call>(&self, question: &C, deadline: Instant, look: Look<'_>) -> Result<Outcome<C::Reply>, Fault> {
-        let mut silence = Silence::begin(look);
+    /// The same, and looks elsewhere while no answer comes to anybody. [`FaultCode::Unreachable`] when the link is abandoned.
+    pub(crate) fn call_looking<C: Call>(&self, question: &C, look: Look<'_>) -> Result<Outcome<C::Reply>, Fault> {
+        let silence = Silence::begin(look);
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let mut frame = Vec::with_capacity(256);
         if let Err(fault) = rpc::encode_question(&mut frame, id, question) {
             return Ok(Err(fault));
         }
         self.enter(id, C::OP)?;
-        self.send(id, &frame, deadline, C::NAME, &mut silence)?;
-        let body = self.wait(id, deadline, C::NAME, &mut silence)?;
+        self.send(id, &frame, C::NAME, &silence)?;
+        let body = self.wait(id, C::NAME, &silence)?;
         rpc::decode(&body).map_err(|fault| {
             let fault = FaultCode::InvalidVersion.with(format!("the answer to {} cannot be read: {}", C::NAME, fault.message));
             self.fail(&fault);
@@ -133,13 +135,18 @@ impl Link {
         Ok(())
     }
 
+    /// When the last answer came, to whomever; `None` before the first.
+    pub(crate) fn heard(&self) -> Option<Instant> {
+        self.lock().heard
+    }
+
     /// Gives the connection up: somebody else is to be asked.
     pub(crate) fn abandon(&self, why: &str) {
         self.fail(&FaultCode::Unreachable.with(why));
     }
 
-    fn send(&self, id: u64, frame: &[u8], deadline: Instant, name: &str, silence: &mut Silence<'_>) -> Result<(), Fault> {
-        self.send_in_turn(frame, deadline, silence).map_err(|error| {
+    fn send(&self, id: u64, frame: &[u8], name: &str, silence: &Silence<'_>) -> Result<(), Fault> {
+        self.send_in_turn(frame, silence).map_err(|error| {
             self.lock().waiting.remove(&id);
             match error {
                 SendError::NothingSent => self.late(name),
@@ -152,22 +159,26 @@ impl Link {
         })
     }
 
-    fn send_in_turn(&self, frame: &[u8], deadline: Instant, silence: &mut Silence<'_>) -> Result<(), SendError> {
+    fn send_in_turn(&self, frame: &[u8], silence: &Silence<'_>) -> Result<(), SendError> {
         let writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let left = deadline.saturating_duration_since(Instant::now());
+        let left = silence.end(self.heard()).saturating_duration_since(Instant::now());
         let (mut writing, _) = self.written.wait_timeout_while(writing, left, |busy| *busy).unwrap_or_else(PoisonError::into_inner);
         if *writing {
             return Err(SendError::NothingSent);
         }
         *writing = true;
         drop(writing);
-        let sent = wire::send(&self.socket, frame, deadline, silence);
+        let sent = wire::send(&self.socket, frame, || {
+            let heard = self.heard();
+            silence.look(heard);
+            Instant::now() >= silence.end(heard)
+        });
         *self.writing.lock().unwrap_or_else(PoisonError::into_inner) = false;
         self.written.notify_one();
         sent
     }
 
-    fn wait(&self, id: u64, deadline: Instant, name: &str, silence: &mut Silence<'_>) -> Result<Vec<u8>, Fault> {
+    fn wait(&self, id: u64, name: &str, silence: &Silence<'_>) -> Result<Vec<u8>, Fault> {
         loop {
             let mut calls = self.lock();
             if let Some(body) = calls.waiting.get_mut(&id).and_then(|slot| slot.body.take()) {
@@ -178,23 +189,13 @@ impl Link {
                 self.leave(calls, id);
                 return Err(self.name(&fault));
             }
-            let now = Instant::now();
-            if now >= deadline {
+            let heard = calls.heard;
+            if Instant::now() >= silence.end(heard) {
                 self.leave(calls, id);
                 return Err(self.late(name));
             }
-            if silence.is_due(now) {
-                // Somebody else reads meanwhile.
-                Self::wake(&calls, id);
-                drop(calls);
-                if silence.look() {
-                    let calls = self.lock();
-                    self.leave(calls, id);
-                    return Err(self.name(&FaultCode::Unreachable.with("it is silent, and another one leads")));
-                }
-                continue;
-            }
-            let until = silence.next().min(deadline);
+            // Under the lock, so that an answer that comes meanwhile is not missed; waits for nobody.
+            let until = silence.look(heard);
             if let Some(reader) = calls.reader.take() {
                 drop(calls);
                 if let Some(body) = self.read_until(id, reader, until) {
@@ -205,7 +206,7 @@ impl Link {
                     slot.parked = true;
                 }
                 drop(calls);
-                thread::park_timeout(until.saturating_duration_since(now));
+                thread::park_timeout(until.saturating_duration_since(Instant::now()));
                 if let Some(slot) = self.lock().waiting.get_mut(&id) {
                     slot.parked = false;
                 }
@@ -219,6 +220,7 @@ impl Link {
             match reader.next(&self.socket, deadline) {
                 Ok(Some(Answer { id: of, op, body })) => {
                     let mut calls = self.lock();
+                    calls.heard = Some(Instant::now());
                     let Some(slot) = calls.waiting.get_mut(&of) else {
                         continue; // its caller gave up
                     };
@@ -293,8 +295,12 @@ mod tests {
         Instant::now() + Duration::from_secs(20)
     }
 
+    fn open_or_fail(address: &str) -> Outcome<Link> {
+        Link::open(address, &[address.parse().unwrap()], &fake::caller(), soon()).map(|(link, _)| link)
+    }
+
     fn open(address: &str) -> Link {
-        Link::open(address, &fake::caller(), soon(), &|| false).unwrap().0
+        open_or_fail(address).unwrap()
     }
 
     /// A question that says which it is.
@@ -447,7 +453,7 @@ mod tests {
             (other, FaultCode::NotSupported, "another service"),
             (refuses, FaultCode::Forbidden, "no such tenant"),
         ] {
-            let fault = Link::open(&address, &fake::caller(), soon(), &|| false).err().unwrap();
+            let fault = open_or_fail(&address).err().unwrap();
             assert_eq!(fault.code, code, "{fault}");
             assert!(fault.message.contains(word) && fault.message.contains(&address), "{fault}");
         }

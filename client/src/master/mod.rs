@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 pub(crate) mod fake;
+mod group;
 mod link;
 mod retry;
 mod silence;

@@ -1,72 +1,37 @@
-//! Which master to ask, and which calls may be repeated, and when.
+//! Which calls may be repeated, and when.
 //!
 //! Every question of the protocol may be repeated: reading changes nothing, and the others name what they change
 //! (a version, a segment, a key). What a repetition can blur is only *who* did it, so [`Repeated`] is told to those who care.
 
+use super::group::{Greeting, Group};
 use super::{Caller, Link, Look};
 use perilune_protocol::rpc::Call;
 use perilune_protocol::rpc::session::Welcome;
 use perilune_protocol::{Fault, FaultCode, Outcome};
-use std::cell::RefCell;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 /// The first pause between two attempts; doubled up to [`PAUSE_MAX`], which is what a caller may come late to a new leader.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_millis(100);
-/// One attempt at connecting and saying hello takes no longer; where there are several masters no longer than [`SILENCE`], so that the next
-/// one of the list gets its turn.
-const ATTEMPT_MAX: Duration = Duration::from_secs(2);
-/// A master that lets a question wait for so long may have been stopped: where there are several, the next one is asked. Doubled with each
+/// A master that is silent for so long may have been stopped: where there are several, the next one is asked. Doubled with each
 /// asking, so that what really takes long is answered in the end. As long as masters take to elect another leader, by default.
 const SILENCE: Duration = Duration::from_millis(500);
-/// Looking elsewhere while a master is silent waits no longer for each of the others.
-const GLANCE: Duration = Duration::from_millis(100);
-
-/// What is said on every new connection before anyone else may use it.
-pub(crate) type Greeting = Box<dyn Fn(&Link, Instant) -> Outcome<()> + Send + Sync>;
-
-/// The connection to a master that leads, which of the masters it is, and what it said of itself.
-type Found = (usize, Link, Welcome);
 
 /// Whether a question was asked more than once, so that its effect may be the earlier asking's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Repeated(pub(crate) bool);
 
-/// The masters of a cluster, and the connection to the one that answered.
+/// The masters of a cluster, as those who ask see them.
 pub(crate) struct Master {
-    addresses: Vec<String>,
-    caller: Caller,
-    greeting: Option<Greeting>,
-    state: Mutex<State>,
-    /// Told when `connecting` turns false.
-    settled: Condvar,
-}
-
-struct State {
-    link: Option<Arc<Link>>,
-    /// Which master is tried first: the one after that which failed last.
-    first: usize,
-    welcome: Option<Welcome>,
-    /// One caller connects; the others wait for it.
-    connecting: bool,
+    /// Shared with the thread that looks past a silent master.
+    group: Arc<Group>,
 }
 
 impl Master {
     pub(crate) fn new(addresses: Vec<String>, caller: Caller, greeting: Option<Greeting>) -> Outcome<Self> {
-        if addresses.is_empty() {
-            return Err(FaultCode::InvalidParams.with("no master is named: give at least one host:port"));
-        }
-        // Told now, since no amount of trying would cure it.
-        let is_address = |a: &str| a.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
-        if let Some(bad) = addresses.iter().find(|a| !is_address(a)) {
-            return Err(
-                FaultCode::InvalidParams.with(format!("`{bad}` is not the address of a master: write host:port, such as 127.0.0.1:50051"))
-            );
-        }
-        let state = Mutex::new(State { link: None, first: 0, welcome: None, connecting: false });
-        Ok(Self { addresses, caller, greeting, state, settled: Condvar::new() })
+        Ok(Self { group: Arc::new(Group::new(addresses, caller, greeting)?) })
     }
 
     /// Asks until an answer comes or the deadline passes.
@@ -76,11 +41,11 @@ impl Master {
 
     /// As [`Master::call`], and says whether the question was repeated.
     pub(crate) fn call_noting<C: Call>(&self, question: &C, deadline: Instant) -> (Outcome<C::Reply>, Repeated) {
-        self.call_by(C::LONG, deadline, |link, until, look| link.call_looking(question, until, look))
+        self.call_by(C::LONG, deadline, |link, _, look| link.call_looking(question, look))
     }
 
-    /// As [`Master::call_noting`]; `ask` asks once, on the connection it is given, waits no longer than it is told, and should look elsewhere
-    /// while it waits. What is `long` is waited for as long as there is time.
+    /// As [`Master::call_noting`]; `ask` asks once, on the connection it is given, and waits no longer than it is told; or else it looks
+    /// elsewhere, and waits until nothing came for a while. What is `long` is waited for as long as there is time.
     pub(crate) fn call_by<R>(
         &self,
         long: bool,
@@ -89,29 +54,37 @@ impl Master {
     ) -> (Outcome<R>, Repeated) {
         let started = Instant::now();
         let (mut pause, mut repeated) = (PAUSE_MIN, Repeated(false));
-        let mut patience = if self.addresses.len() > 1 && !long { SILENCE } else { Duration::MAX };
+        let mut patience = if self.group.has_others() && !long { SILENCE } else { Duration::MAX };
         loop {
-            let until = Instant::now().checked_add(patience).map_or(deadline, |until| until.min(deadline));
-            let fault = match self.link(deadline) {
-                Ok(link) => match ask(&link, until, &|| self.looks_elsewhere(&link, deadline)) {
-                    // It led when it said hello. What it began before it lost the lead may have been done all the same.
-                    Ok(Err(fault)) if fault.code == FaultCode::NotLeader => {
-                        self.leave(&link);
-                        repeated = Repeated(true);
-                        fault
+            let fault = match self.group.link(deadline) {
+                Ok(link) => {
+                    let asked = Instant::now();
+                    let until = asked.checked_add(patience).map_or(deadline, |until| until.min(deadline));
+                    let elsewhere = |heard| self.group.look_past(&link, heard);
+                    let look = Look { deadline, patience, unsuspicious: self.group.unsuspicious, elsewhere: &elsewhere };
+                    match ask(&link, until, look) {
+                        // It led when it said hello. What it began before it lost the lead may have been done all the same.
+                        Ok(Err(fault)) if fault.code == FaultCode::NotLeader => {
+                            self.group.leave(&link);
+                            repeated = Repeated(true);
+                            fault
+                        }
+                        Ok(answer) => return (answer, repeated),
+                        Err(fault) if fault.code == FaultCode::Timeout && Instant::now() < deadline => {
+                            // What answers others is slow, and another connection would not make it faster.
+                            if link.heard().is_none_or(|heard| heard.max(asked).elapsed() >= patience) {
+                                self.group.leave(&link);
+                            }
+                            (patience, repeated) = (patience.saturating_mul(2), Repeated(true));
+                            continue;
+                        }
+                        Err(fault) => {
+                            self.group.drop_link(&link, &fault);
+                            repeated = Repeated(true);
+                            fault
+                        }
                     }
-                    Ok(answer) => return (answer, repeated),
-                    Err(fault) if fault.code == FaultCode::Timeout && until < deadline => {
-                        self.leave(&link);
-                        (patience, repeated) = (patience * 2, Repeated(true));
-                        continue;
-                    }
-                    Err(fault) => {
-                        self.drop_link(&link, &fault);
-                        repeated = Repeated(true);
-                        fault
-                    }
-                },
+                }
                 Err(fault) => fault,
             };
             if !may_pass(fault.code) {
@@ -128,143 +101,22 @@ impl Master {
 
     /// What the master last said of itself.
     pub(crate) fn welcome(&self) -> Option<Welcome> {
-        self.lock().welcome.clone()
+        self.group.welcome()
     }
 
     /// Makes sure that there is a connection, with one attempt at each master.
     pub(crate) fn reach(&self, deadline: Instant) -> Outcome<()> {
-        self.link(deadline).map(drop)
+        self.group.link(deadline).map(drop)
     }
 
     /// Runs the greeting again on the present connection.
     pub(crate) fn greet_again(&self, deadline: Instant) -> Outcome<()> {
-        let link = self.link(deadline)?;
-        match &self.greeting {
-            Some(greeting) => greeting(&link, deadline).inspect_err(|fault| self.drop_link(&link, fault)),
-            None => Ok(()),
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn drop_link(&self, link: &Arc<Link>, fault: &Fault) {
-        // A late answer does not make the connection bad; everything else does.
-        if fault.code != FaultCode::Timeout {
-            self.leave(link);
-        }
-    }
-
-    /// Gives a connection up; the next one is sought at the next master.
-    fn leave(&self, link: &Arc<Link>) {
-        let mut state = self.lock();
-        if state.link.take_if(|present| Arc::ptr_eq(present, link)).is_some() {
-            state.first = (state.first + 1) % self.addresses.len();
-        }
-    }
-
-    fn link(&self, deadline: Instant) -> Outcome<Arc<Link>> {
-        let mut state = self.lock();
-        loop {
-            if let Some(link) = &state.link {
-                return Ok(Arc::clone(link));
-            }
-            if !state.connecting {
-                state.connecting = true;
-                let first = state.first;
-                drop(state);
-                let found = self.connect(first, deadline);
-                state = self.lock();
-                state.connecting = false;
-                self.settled.notify_all();
-                return Ok(state.take(found?));
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(FaultCode::Unreachable.with(format!("still connecting to {}", self.addresses.join(", "))));
-            }
-            state = self.settled.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-    }
-
-    /// One attempt at each master, in the order given, from the `first` on. Worth repeating when it is for any of them.
-    fn connect(&self, first: usize, deadline: Instant) -> Outcome<Found> {
-        let mut failures: Vec<Fault> = Vec::new();
-        for nth in (0..self.addresses.len()).cycle().skip(first).take(self.addresses.len()) {
-            let until = deadline.min(Instant::now() + if self.addresses.len() > 1 { SILENCE } else { ATTEMPT_MAX });
-            let elsewhere = RefCell::new(None);
-            let look = || {
-                *elsewhere.borrow_mut() = self.glance(nth, deadline);
-                elsewhere.borrow().is_some()
-            };
-            let opened = self.open(nth, until, deadline, &look);
-            if let Some(found) = elsewhere.into_inner() {
-                return Ok(found);
-            }
-            match opened {
-                Ok(found) => return Ok(found),
-                // All masters of a group ask for the same token.
-                Err(fault) if fault.code == FaultCode::Unauthorized => return Err(fault),
-                // A master that is silent at hello is as good as away.
-                Err(fault) if fault.code == FaultCode::Timeout => failures.push(FaultCode::Unreachable.with(fault.message)),
-                Err(fault) => failures.push(fault),
-            }
-        }
-        let hopeless = failures.iter().all(|f| !may_pass(f.code));
-        let code = failures.first().filter(|_| hopeless).map_or(FaultCode::Unreachable, |f| f.code);
-        let told: Vec<String> = failures.into_iter().map(|f| f.message).collect();
-        Err(code.with(told.join("; ")))
-    }
-
-    fn open(&self, nth: usize, until: Instant, deadline: Instant, look: Look<'_>) -> Outcome<Found> {
-        let (link, welcome) = Link::open(&self.addresses[nth], &self.caller, until, look)?;
-        if let Some(greeting) = &self.greeting {
-            greeting(&link, deadline)?;
-        }
-        Ok((nth, link, welcome))
-    }
-
-    /// Whether another than the `silent` master leads. A stopped one keeps its connections, and answers on them when it wakes: only the others
-    /// can tell that it was replaced.
-    fn glance(&self, silent: usize, deadline: Instant) -> Option<Found> {
-        let others = (0..self.addresses.len()).cycle().skip(silent + 1).take(self.addresses.len() - 1);
-        others.into_iter().find_map(|nth| self.open(nth, deadline.min(Instant::now() + GLANCE), deadline, &|| false).ok())
-    }
-
-    /// No answer comes over `link`. True when another master leads, which from now on is the one that is asked.
-    fn looks_elsewhere(&self, link: &Arc<Link>, deadline: Instant) -> bool {
-        let mut state = self.lock();
-        let present = state.link.as_ref().is_some_and(|present| Arc::ptr_eq(present, link));
-        // One caller looks for all of them.
-        if state.connecting || !present {
-            return !present;
-        }
-        state.connecting = true;
-        let silent = state.first;
-        drop(state);
-        let found = self.glance(silent, deadline);
-        state = self.lock();
-        state.connecting = false;
-        self.settled.notify_all();
-        let Some(found) = found else { return false };
-        state.take(found);
-        drop(state);
-        link.abandon("it is silent, and another one leads");
-        true
-    }
-}
-
-impl State {
-    fn take(&mut self, (nth, link, welcome): Found) -> Arc<Link> {
-        self.first = nth;
-        self.welcome = Some(welcome);
-        Arc::clone(self.link.insert(Arc::new(link)))
+        self.group.greet_again(deadline)
     }
 }
 
 /// Whether another attempt may succeed.
-fn may_pass(code: FaultCode) -> bool {
+pub(super) fn may_pass(code: FaultCode) -> bool {
     matches!(code, FaultCode::Unreachable | FaultCode::NotLeader)
 }
 
@@ -398,12 +250,47 @@ mod tests {
             for _ in 0..4 {
                 scope.spawn(|| {
                     // Waits for as long as there is time: what is asked again after a while would not show it.
-                    let outcome = master.call_by(true, soon(), |link, until, look| link.call_looking(&QUESTION, until, look));
+                    let outcome = master.call_by(true, soon(), |link, _, look| link.call_looking(&QUESTION, look));
                     assert_eq!(outcome, (Ok(5), Repeated(true)));
                 });
             }
         });
         assert_eq!((hellos.load(Ordering::Relaxed), greeted.load(Ordering::Relaxed)), (3, 2), "one looks for all of them");
+    }
+
+    #[test]
+    fn a_master_that_answers_others_is_slow_and_neither_left_nor_looked_past() {
+        // Keeps a question that names a key until a second has passed, and answers all others.
+        let slow = fake::master(|mut peer: Peer| {
+            let _left = peer.hello();
+            let (mut kept, until) = (None, Instant::now() + 2 * SILENCE);
+            while let Some(asked) = peer.ask() {
+                if !asked.read::<MatchPrefix>().keys.is_empty() {
+                    kept = Some(asked);
+                    continue;
+                }
+                peer.answer(&asked, Ok(6u64));
+                if let Some(kept) = kept.take_if(|_| Instant::now() >= until) {
+                    peer.answer(&kept, Ok(5u64));
+                }
+            }
+        });
+        let strangers = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&strangers);
+        let other = fake::master(move |_| {
+            counted.fetch_add(1, Ordering::Relaxed);
+        });
+        let master = Master::new(vec![slow, other], fake::caller(), None).unwrap();
+        master.reach(soon()).unwrap();
+        thread::scope(|scope| {
+            let question = MatchPrefix { keys: vec![perilune_protocol::ObjectKey::from("k")] };
+            let kept = scope.spawn(|| master.call_noting(&{ question }, soon()));
+            while !kept.is_finished() {
+                assert_eq!(master.call_noting(&QUESTION, soon()), (Ok(6), Repeated(false)));
+            }
+            assert_eq!(kept.join().unwrap(), (Ok(5), Repeated(false)));
+        });
+        assert_eq!(strangers.load(Ordering::Relaxed), 0);
     }
 
     #[test]

@@ -1,6 +1,5 @@
-//! The two halves of a socket: frames out before a deadline, frames in before a deadline.
+//! The two halves of a socket: frames out, frames in, neither for ever.
 
-use super::silence::Silence;
 use perilune_protocol::frame::{self, FrameError, HEADER_BYTES, Kind};
 use perilune_protocol::{Fault, FaultCode};
 use std::io::{self, ErrorKind, Read, Write};
@@ -23,8 +22,9 @@ pub(crate) enum SendError {
     Broken(String),
 }
 
-/// Sends all of `bytes`. The socket has [`STEP`] as its write timeout. Looks elsewhere while it takes none.
-pub(crate) fn send(mut socket: &TcpStream, bytes: &[u8], deadline: Instant, silence: &mut Silence<'_>) -> Result<(), SendError> {
+/// Sends all of `bytes`. The socket has [`STEP`] as its write timeout. While it takes none, `is_over` tells
+/// whether to give up.
+pub(crate) fn send(mut socket: &TcpStream, bytes: &[u8], is_over: impl Fn() -> bool) -> Result<(), SendError> {
     let mut sent = 0;
     while sent < bytes.len() {
         match socket.write(&bytes[sent..]) {
@@ -32,11 +32,7 @@ pub(crate) fn send(mut socket: &TcpStream, bytes: &[u8], deadline: Instant, sile
             Ok(n) => sent += n,
             Err(e) if e.kind() == ErrorKind::Interrupted => {}
             Err(e) if timed_out(&e) => {
-                let now = Instant::now();
-                if silence.is_due(now) && silence.look() {
-                    return Err(SendError::Broken("it takes no questions, and another one leads".into()));
-                }
-                if now >= deadline {
+                if is_over() {
                     return Err(if sent == 0 {
                         SendError::NothingSent
                     } else {
