@@ -181,12 +181,12 @@ impl Group {
         drop(state);
         let (group, link) = (Arc::clone(self), Arc::clone(link));
         let look = move || {
-            let others = (1..group.addresses.len()).map(|n| (silent + n) % group.addresses.len());
+            let mut others = (1..group.addresses.len()).map(|n| (silent + n) % group.addresses.len());
             let glance = |nth| {
                 let now = Instant::now();
                 group.open(nth, now + GLANCE, now + GLANCE + GREETING).ok()
             };
-            let found = others.into_iter().find_map(glance);
+            let found = others.find_map(glance);
             let mut state = group.settle();
             if let Some(found) = found {
                 state.take(found);
