@@ -41,11 +41,16 @@ pub(crate) fn ask(addr: SocketAddr, method: &str, path: &str) -> Reply {
 
 /// The same, with a body, as `curl -d` sends it.
 pub(crate) fn send(addr: SocketAddr, method: &str, path: &str, body: &str) -> Reply {
+    read(tell(addr, method, path, body), false)
+}
+
+/// The same, without waiting for an answer.
+pub(crate) fn tell(addr: SocketAddr, method: &str, path: &str, body: &str) -> TcpStream {
     let mut stream = connect(addr);
     let length = body.len();
     write!(stream, "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n").unwrap();
     write!(stream, "Content-Length: {length}\r\n\r\n{body}").unwrap();
-    read(stream, false)
+    stream
 }
 
 pub(crate) fn read(stream: TcpStream, head_only: bool) -> Reply {
