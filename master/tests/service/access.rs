@@ -1,6 +1,6 @@
 //! A master that asks for a token: nothing is answered, and nothing done, for callers without it.
 
-use crate::{Peer, memory, until};
+use crate::{Peer, config, memory, until};
 use perilune_master::{Master, MasterConfig};
 use perilune_protocol::access::Token;
 use perilune_protocol::rpc::{self, cluster, object, segment, session};
@@ -12,9 +12,9 @@ const SECRET: &str = "a token nobody guesses";
 
 /// It listens for everybody, which nothing but the token allows.
 fn start(dir: &std::path::Path) -> Master {
-    let (any, all) = (SocketAddr::from(([127, 0, 0, 1], 0)), SocketAddr::from(([0, 0, 0, 0], 0)));
+    let all = SocketAddr::from(([0, 0, 0, 0], 0));
     let token = Some(Token::new(&SECRET.replace(' ', "-")).unwrap());
-    Master::start(MasterConfig { data_dir: dir.into(), rpc: all, http: vec![any], token, ..MasterConfig::default() }).unwrap()
+    Master::start(MasterConfig { rpc: all, token, ..config(dir) }).unwrap()
 }
 
 fn reach(master: &Master) -> Peer {

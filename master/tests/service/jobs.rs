@@ -5,18 +5,14 @@ use perilune_protocol::rpc::job::{JobState, ListJobs, SwitchJob};
 use perilune_protocol::rpc::work::{TakeWork, WorkDone, WorkOrder, WorkOutcome};
 
 fn hurried(dir: &Path) -> Master {
-    let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let config = MasterConfig {
-        data_dir: dir.into(),
-        rpc: any,
-        http: vec![any],
         lease: Duration::from_millis(100),
         heartbeat: Duration::from_millis(50),
         suspect_after: Duration::from_millis(300),
         lost_after: Duration::from_millis(700),
         put_discard: Duration::from_secs(2),
         put_release: Duration::from_secs(5),
-        ..MasterConfig::default()
+        ..config(dir)
     };
     Master::start(config).unwrap()
 }

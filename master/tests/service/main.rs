@@ -18,9 +18,15 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 
-fn start(dir: &Path) -> Master {
+/// Nodes that tests play by hand are silent; with this much patience none is lost for it, however slow the disk.
+fn config(dir: &Path) -> MasterConfig {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    Master::start(MasterConfig { data_dir: dir.into(), rpc: any, http: vec![any], ..MasterConfig::default() }).expect("the master starts")
+    let hour = Duration::from_secs(3600);
+    MasterConfig { data_dir: dir.into(), rpc: any, http: vec![any], suspect_after: hour, lost_after: 2 * hour, ..MasterConfig::default() }
+}
+
+fn start(dir: &Path) -> Master {
+    Master::start(config(dir)).expect("the master starts")
 }
 
 /// Polls until it holds.

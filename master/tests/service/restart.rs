@@ -67,10 +67,7 @@ fn a_grace_period_ends_and_the_node_is_told_to_free_the_memory() {
 #[test]
 fn eviction_makes_room_and_a_leased_object_stays() {
     let dir = tempfile::tempdir().unwrap();
-    let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    let lease = Duration::from_millis(50);
-    let config = MasterConfig { data_dir: dir.path().into(), rpc: any, http: vec![any], lease, ..MasterConfig::default() };
-    let master = Master::start(config).unwrap();
+    let master = Master::start(MasterConfig { lease: Duration::from_millis(50), ..config(dir.path()) }).unwrap();
     let mut peer = Peer::hello(&master);
     peer.lend();
     for n in 0..200 {
@@ -89,8 +86,7 @@ fn eviction_makes_room_and_a_leased_object_stays() {
 fn a_second_master_on_the_same_directory_or_port_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let master = start(dir.path());
-    let any = SocketAddr::from(([127, 0, 0, 1], 0));
-    let config = MasterConfig { data_dir: dir.path().into(), rpc: any, http: vec![any], ..MasterConfig::default() };
+    let config = config(dir.path());
     let refused = |config| Master::start(config).err().expect("refused").to_string();
     assert!(refused(config.clone()).contains("in use"));
     let taken = MasterConfig { rpc: master.rpc_addr(), ..config.clone() };
