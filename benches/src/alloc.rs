@@ -8,7 +8,7 @@ use crate::report::{Latency, Origin, Percentiles, Table, median, range};
 use crate::rivals::Trouble;
 use indicatif::ProgressBar;
 use perilune_protocol::{ByteSize, Extent};
-use perilune_state::alloc::{AllocError, FrameRun, FrameSpace, Space};
+use perilune_state::alloc::{AllocError, FrameRun, FrameSpace, Space, Windowed};
 use serde::Serialize;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};

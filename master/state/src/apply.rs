@@ -51,7 +51,7 @@ pub struct State {
     /// Space that may not be reused yet.
     pub limbo: Limbo,
     /// What readers may still read although it is gone. Lasts as long as a lease, from when this member learned of it.
-    pub departed: Departed,
+    pub(crate) departed: Departed,
     /// Uses, for eviction.
     pub recency: Recency,
     /// Stamps.
@@ -333,7 +333,11 @@ impl State {
             }
         }
         // The last first: what left long ago may lie where something was that left just now.
-        for (until, Replica { segment, extents }) in self.departed.until(now).into_iter().rev() {
+        for (noted, Replica { segment, extents }) in self.departed.noted().into_iter().rev() {
+            let until = noted.saturating_add(self.rules.lease_ms);
+            if until <= now {
+                break;
+            }
             let extents = segment.space().claim_rest(&extents).into();
             self.limbo.hold(&[Replica { segment, extents }], Why::Readers, until, now);
         }

@@ -60,13 +60,15 @@ impl State {
     /// stopped, that they close. Second, whether there are any: as long as that is so, the log's clock must go on ([`Effect::Passed`]).
     pub fn left_behind(&self) -> (Vec<Effect>, bool) {
         let (mut effects, mut any) = (Vec::new(), false);
-        let before = self.elapsed().checked_sub(self.rules.put_discard_ms);
+        let (now, wait) = (self.elapsed(), self.rules.put_discard_ms);
         for segment in self.segments.table().iter() {
-            let (fresh, old) = segment.space().inherited(u64::MAX);
-            any |= !fresh.is_empty() || !old.is_empty();
-            let close = before.map_or_else(Vec::new, |before| segment.space().inherited(before).1);
-            if !fresh.is_empty() || !close.is_empty() {
-                effects.push(Effect::Frames { segment: segment.id(), open: Vec::new(), close, inherit: fresh });
+            let sealed = segment.space().sealed();
+            any |= !sealed.is_empty();
+            let of = |fits: &dyn Fn(Option<u64>) -> bool| sealed.iter().filter(|o| fits(o.inherited)).map(|o| o.frames).collect::<Vec<_>>();
+            let inherit = of(&|at| at.is_none());
+            let close = of(&|at| at.is_some_and(|at| at.saturating_add(wait) <= now));
+            if !inherit.is_empty() || !close.is_empty() {
+                effects.push(Effect::Frames { segment: segment.id(), open: Vec::new(), close, inherit });
             }
         }
         (effects, any)

@@ -160,7 +160,11 @@ fn a_leader_whose_log_failed_leaves_the_lead_to_another() {
     assert!(!cluster.put_to(old));
     cluster.put_anywhere_but(old);
     assert!(!cluster.log(old).holds_lease());
-    assert_eq!((cluster.standing(old).role, cluster.standing(old).leader), (Role::Follower, None));
+    // The machine takes its time to panic, backtrace and all.
+    wait("a log that says that it failed", || {
+        let standing = cluster.standing(old);
+        (standing.role == Role::Follower && standing.leader.is_none()).then_some(())
+    });
     for fault in [cluster.log(old).propose(b"no=1".to_vec()).wait().unwrap_err(), cluster.log(old).read_barrier().wait().unwrap_err()] {
         assert_eq!(fault.code, FaultCode::Storage, "{fault}");
     }

@@ -2,7 +2,7 @@
 
 use super::shape::{Place, Run, Shape, Slot};
 use super::window::{Planned, Window};
-use super::{AllocError, ClaimError, FrameRun, Opened, Space};
+use super::{AllocError, ClaimError, Space};
 use perilune_protocol::Extent;
 use perilune_stdx::bitmap::{self, Bitmap};
 use perilune_stdx::frame::{Frame, FrameState, Gate, Moved, Seen, Taker};
@@ -208,16 +208,6 @@ impl FrameSpace {
         }
     }
 
-    /// Takes `len` bytes in the window, or says that there would be room were it wider.
-    fn look_for(&self, len: u64, extents_max: usize) -> Option<Result<Vec<Extent>, AllocError>> {
-        if let Some(extents) = self.find(len, extents_max, Taker::Writer) {
-            return Some(Ok(extents));
-        }
-        let elsewhere = self.find(len, extents_max, Taker::Owner)?;
-        self.release(&elsewhere);
-        Some(Err(AllocError::Window))
-    }
-
     /// The frames in which `place` lies, one for each time that a writer who took it was counted.
     pub(super) fn frames_of(place: Place) -> impl Iterator<Item = usize> {
         let (run, slot) = match place {
@@ -243,13 +233,15 @@ impl Space for FrameSpace {
         if len > self.shape.capacity() {
             return Err(AllocError::TooLarge);
         }
-        self.look_for(len, extents_max.max(1))
-            .or_else(|| {
-                // Whoever plans has room in hand for a moment.
-                let _planned = self.planned.lock().unwrap_or_else(PoisonError::into_inner);
-                self.look_for(len, extents_max.max(1))
-            })
-            .unwrap_or(Err(AllocError::Full))
+        let most = extents_max.max(1);
+        if let Some(extents) = self.find(len, most, Taker::Writer) {
+            return Ok(extents);
+        }
+        // Whoever plans has room in hand for a moment.
+        let _planned = self.planned.lock().unwrap_or_else(PoisonError::into_inner);
+        let elsewhere = self.find(len, most, Taker::Owner).ok_or(AllocError::Full)?;
+        self.release(&elsewhere);
+        Err(AllocError::Window)
     }
 
     fn settle(&self, extents: &[Extent]) {
@@ -301,37 +293,5 @@ impl Space for FrameSpace {
 
     fn capacity(&self) -> u64 {
         self.shape.capacity()
-    }
-
-    fn window(&self) -> Vec<Opened> {
-        self.opened()
-    }
-
-    fn open(&self, frames: &[FrameRun]) {
-        self.widen(frames);
-    }
-
-    fn close(&self, frames: &[FrameRun]) {
-        self.narrow(frames);
-    }
-
-    fn inherit(&self, frames: &[FrameRun], at: u64) {
-        self.mark(frames, at);
-    }
-
-    fn seal(&self) {
-        self.seal_window();
-    }
-
-    fn inherited(&self, before: u64) -> (Vec<FrameRun>, Vec<FrameRun>) {
-        self.left_behind(before)
-    }
-
-    fn plan(&self, len: u64, extents_max: usize, bytes: u64) -> Vec<FrameRun> {
-        self.plan_window(len, extents_max.max(1), bytes)
-    }
-
-    fn surplus(&self, keep: u64) -> Vec<FrameRun> {
-        self.bar_surplus(keep)
     }
 }

@@ -13,8 +13,9 @@ use perilune_protocol::Extent;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// The space of one segment. Called from many threads at once; no call blocks another.
-pub trait Space: Send + Sync {
+/// The space of one segment. Called from many threads at once. Nobody waits for another as long as there is room; who finds none waits until
+/// those who plan ([`Windowed::plan`]) have put back what they had in hand.
+pub trait Space: Windowed {
     /// Takes `len` bytes for a writer, in the window, as at most `extents_max` extents (1 = contiguous), in value order; their lengths sum
     /// to `len` exactly and each offset is a multiple of [`PAGE`]. Nothing is taken on an error. A `len` of 0 takes nothing and gives no
     /// extent. The frames it lies in stay in the window until it is settled.
@@ -42,8 +43,11 @@ pub trait Space: Send + Sync {
 
     /// Bytes that can be taken at all, the part above the limit included.
     fn capacity(&self) -> u64;
+}
 
-    /// The window: what the log lets leaders allocate in. Ascending.
+/// The window of a space: what the log lets leaders allocate in.
+pub trait Windowed: Send + Sync {
+    /// What is in it, ascending.
     fn window(&self) -> Vec<Opened>;
 
     /// Apply: these frames are in the window.
@@ -58,11 +62,11 @@ pub trait Space: Send + Sync {
     /// A reign begins: nobody is given room any more in what is in the window now.
     fn seal(&self);
 
-    /// What was sealed and is not yet known as inherited, and what was inherited when the log's clock showed `before` at most.
-    fn inherited(&self, before: u64) -> (Vec<FrameRun>, Vec<FrameRun>);
+    /// What was sealed and is in the window still.
+    fn sealed(&self) -> Vec<Opened>;
 
     /// What to open so that values of `len` bytes in `extents_max` extents find room, for about `bytes` of them: what was answered last for as
-    /// long as that is not open. Empty when there is no such room.
+    /// long as that is not open. Empty when there is no such room. Waits for others who plan.
     fn plan(&self, len: u64, extents_max: usize, bytes: u64) -> Vec<FrameRun>;
 
     /// Frames of the window in which nobody writes, and of which nothing is free or that are not needed to have `keep` bytes free in it.

@@ -11,7 +11,7 @@
 //! member may be there for so long.
 
 use super::frames::{FREE, FrameSpace};
-use super::{FrameRun, Opened, Space};
+use super::{FrameRun, Opened, Space, Windowed};
 use perilune_stdx::frame::{Gate, Taker};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
@@ -35,6 +35,20 @@ impl FrameRun {
             }
         }
         runs
+    }
+}
+
+impl Opened {
+    /// Ascending frames, and when each was inherited, as runs.
+    fn of(frames: impl IntoIterator<Item = (usize, Option<u64>)>) -> Vec<Self> {
+        let mut opened: Vec<Self> = Vec::new();
+        for (frame, inherited) in frames {
+            match opened.last_mut() {
+                Some(last) if last.inherited == inherited && last.frames.end() == frame => last.frames.count += 1,
+                _ => opened.push(Self { frames: FrameRun { first: frame as u32, count: 1 }, inherited }),
+            }
+        }
+        opened
     }
 }
 
@@ -65,19 +79,14 @@ impl FrameSpace {
     fn lock(&self) -> MutexGuard<'_, Window> {
         self.window.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    pub(super) fn opened(&self) -> Vec<Opened> {
-        let mut opened: Vec<Opened> = Vec::new();
-        for (frame, inherited) in &self.lock().frames {
-            match opened.last_mut() {
-                Some(last) if last.inherited == *inherited && last.frames.end() == *frame => last.frames.count += 1,
-                _ => opened.push(Opened { frames: FrameRun { first: *frame as u32, count: 1 }, inherited: *inherited }),
-            }
-        }
-        opened
+impl Windowed for FrameSpace {
+    fn window(&self) -> Vec<Opened> {
+        Opened::of(self.lock().frames.iter().map(|(frame, inherited)| (*frame, *inherited)))
     }
 
-    pub(super) fn mark(&self, frames: &[FrameRun], at: u64) {
+    fn inherit(&self, frames: &[FrameRun], at: u64) {
         let mut window = self.lock();
         for frame in self.frames(frames) {
             if let Some(inherited @ None) = window.frames.get_mut(&frame) {
@@ -86,7 +95,7 @@ impl FrameSpace {
         }
     }
 
-    pub(super) fn seal_window(&self) {
+    fn seal(&self) {
         let mut window = self.lock();
         window.sealed = window.frames.keys().copied().collect();
         for frame in &window.sealed {
@@ -94,16 +103,12 @@ impl FrameSpace {
         }
     }
 
-    pub(super) fn left_behind(&self, before: u64) -> (Vec<FrameRun>, Vec<FrameRun>) {
+    fn sealed(&self) -> Vec<Opened> {
         let window = self.lock();
-        let Window { frames, sealed } = &*window;
-        let of = |fits: &dyn Fn(Option<u64>) -> bool| {
-            FrameRun::of(sealed.iter().copied().filter(|frame| frames.get(frame).is_some_and(|at| fits(*at))))
-        };
-        (of(&|at| at.is_none()), of(&|at| at.is_some_and(|at| at <= before)))
+        Opened::of(window.sealed.iter().filter_map(|frame| Some((*frame, *window.frames.get(frame)?))))
     }
 
-    pub(super) fn widen(&self, frames: &[FrameRun]) {
+    fn open(&self, frames: &[FrameRun]) {
         let (mut window, mut wider) = (self.lock(), false);
         for frame in self.frames(frames) {
             window.frames.entry(frame).or_insert(None);
@@ -115,7 +120,7 @@ impl FrameSpace {
         self.openings.fetch_add(u64::from(wider), Ordering::Relaxed);
     }
 
-    pub(super) fn narrow(&self, frames: &[FrameRun]) {
+    fn close(&self, frames: &[FrameRun]) {
         let mut window = self.lock();
         for frame in self.frames(frames) {
             window.frames.remove(&frame);
@@ -124,7 +129,7 @@ impl FrameSpace {
         }
     }
 
-    pub(super) fn plan_window(&self, len: u64, extents_max: usize, bytes: u64) -> Vec<FrameRun> {
+    fn plan(&self, len: u64, extents_max: usize, bytes: u64) -> Vec<FrameRun> {
         let shut = |frame: &usize| self.frames[*frame].seen().gate == Gate::Shut;
         let mut planned = self.planned.lock().unwrap_or_else(PoisonError::into_inner);
         let openings = self.openings.load(Ordering::Relaxed);
@@ -133,7 +138,7 @@ impl FrameSpace {
             let mut values = Vec::new();
             while values.len() < PLAN_VALUES
                 && len * (values.len() as u64) < bytes
-                && let Some(extents) = self.find(len, extents_max, Taker::Owner)
+                && let Some(extents) = self.find(len, extents_max.max(1), Taker::Owner)
             {
                 values.push(extents);
             }
@@ -157,7 +162,7 @@ impl FrameSpace {
         planned.frames.clone()
     }
 
-    pub(super) fn bar_surplus(&self, keep: u64) -> Vec<FrameRun> {
+    fn surplus(&self, keep: u64) -> Vec<FrameRun> {
         let (mut kept, mut barred) = (0, Vec::new());
         for frame in self.lock().frames.keys().copied() {
             let left = self.left(frame);

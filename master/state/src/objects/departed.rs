@@ -32,12 +32,6 @@ impl Departed {
         lately.extend(replicas.iter().map(|replica| (now, replica.clone())));
     }
 
-    /// All that may still be read `now`, and until when.
-    pub(crate) fn until(&self, now: MonotonicMs) -> Vec<(MonotonicMs, Replica)> {
-        let until = |(noted, replica): &(MonotonicMs, Replica)| (noted.saturating_add(self.lease_ms), replica.clone());
-        self.lock().iter().map(until).filter(|(until, _)| *until > now).collect()
-    }
-
     /// All that is noted, and since when.
     pub(crate) fn noted(&self) -> Vec<(MonotonicMs, Replica)> {
         self.lock().iter().cloned().collect()

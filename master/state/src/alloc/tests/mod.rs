@@ -4,7 +4,7 @@ mod model;
 mod stress;
 mod utilisation;
 
-use super::{AllocError, ClaimError, FrameRun, FrameSpace, Opened, PAGE, Space};
+use super::{AllocError, ClaimError, FrameRun, FrameSpace, Opened, PAGE, Space, Windowed};
 use perilune_protocol::Extent;
 use std::collections::BTreeMap;
 

@@ -246,16 +246,16 @@ fn what_a_leader_finds_open_is_inherited_and_closes_in_its_time() {
     space.open(&runs(&[(0, 2)]));
     let opened = |frames: (u32, u32), inherited| Opened { frames: FrameRun { first: frames.0, count: frames.1 }, inherited };
     assert_eq!(space.window(), [opened((0, 1), Some(5)), opened((1, 2), None)]);
-    assert_eq!(space.inherited(u64::MAX), (vec![], vec![]), "it is all this leader's own");
+    assert_eq!(space.sealed(), [], "it is all this leader's own");
     space.seal();
-    assert_eq!(space.inherited(4), (runs(&[(1, 2)]), vec![]));
+    assert_eq!(space.sealed(), space.window());
     space.open(&runs(&[(7, 1)]));
     assert_eq!(space.allocate(1, 1).unwrap()[0].offset, 14 << 20, "nothing of what is sealed");
     space.inherit(&runs(&[(0, 3)]), 8);
-    assert_eq!((space.inherited(7), space.inherited(8)), ((vec![], runs(&[(0, 1)])), (vec![], runs(&[(0, 3)]))));
+    assert_eq!(space.sealed(), [opened((0, 1), Some(5)), opened((1, 2), Some(8))], "known once, and from the first time");
     assert_eq!(space.surplus(u64::MAX), [], "what is sealed is not closed before its time");
     space.close(&runs(&[(0, 3)]));
-    assert_eq!((space.inherited(u64::MAX), window(&space)), ((vec![], vec![]), runs(&[(7, 1)])));
+    assert_eq!((space.sealed(), window(&space)), (vec![], runs(&[(7, 1)])));
 }
 
 #[test]
