@@ -82,6 +82,8 @@ pub struct Figures {
     pub seconds: f64,
     /// By kind of fault.
     pub figures: Vec<Figure>,
+    /// Each round in its order: the fault, milliseconds until the lookup, and until the put.
+    pub rounds: Vec<(&'static str, u64, u64)>,
     /// What the load met.
     pub load: load::Tally,
     /// Objects that were read in the end.
@@ -142,6 +144,7 @@ pub fn run(options: &Options) -> Result<Figures, Trouble> {
         size: options.size,
         seconds: begun.elapsed().as_secs_f64(),
         figures: round::figures(&rounds),
+        rounds: rounds.iter().map(Round::times).collect(),
         load: tally,
         checked: options.objects as u64,
         missing: check.missing,

@@ -52,6 +52,14 @@ pub(super) struct Round {
     put: Duration,
 }
 
+impl Round {
+    /// The fault, milliseconds until the lookup, and until the put.
+    pub(super) fn times(&self) -> (&'static str, u64, u64) {
+        let ms = |time: Duration| time.as_millis() as u64;
+        (self.fault.as_str(), ms(self.lookup), ms(self.put))
+    }
+}
+
 pub(super) fn run(
     fault: Fault,
     nth: usize,
