@@ -242,6 +242,18 @@ mod tests {
         assert_eq!(Effect::decode(&bytes), Ok(window));
     }
 
+    /// Places in the enumeration are for good.
+    #[test]
+    fn bytes_of_version_5_are_still_read() {
+        let change = Change::Tenant(crate::directory::Known::default().tenant(TenantId(0)).unwrap().clone());
+        let directory = Effect::Directory { revision: 1, change: Box::new(change) };
+        assert_eq!(Effect::decode(include_bytes!("../tests/old/directory_v5.bin")), Ok(directory));
+        let recycled = Effect::Remove { tenant: TenantId(3), key: "k".into(), version: Tso(7), reason: RemoveReason::Recycled };
+        assert_eq!(recycled.encode(), [5, 1, 3, 1, b'k', 7, 4]);
+        let Ok(Effect::Lend { tenant, desc }) = Effect::decode(include_bytes!("../tests/old/lend_v5.bin")) else { panic!("not that") };
+        assert_eq!((tenant, desc.size, desc.name.as_str()), (TenantId(3), 1 << 20, "127.0.0.1:15000"));
+    }
+
     /// Bytes that the release before wrote for a commit of two copies.
     #[test]
     fn an_object_of_version_2_wants_as_many_copies_as_it_has() {
