@@ -30,8 +30,6 @@ pub trait Facade: Observed + 'static {
     fn describe(&self, tenant: TenantId, id: SegmentId) -> Option<Arc<SegmentDesc>>;
     /// The tenant of this name; empty means `default`.
     fn tenant(&self, name: &str) -> Outcome<TenantId>;
-    /// Bytes in memory and objects that a tenant has.
-    fn used(&self, tenant: TenantId) -> (u64, u64);
     /// All tenants.
     fn directory(&self) -> Arc<Known>;
     /// Decides a change of the directory upon what is known and the time in milliseconds, and logs it.

@@ -4,7 +4,7 @@ use super::Unchanged;
 use super::{Engine, Throne};
 use crate::api::{Boxed, Decide, Facade};
 use crate::log::LogStatus;
-use crate::observe::{Metrics, Observed};
+use crate::observe::{Metrics, Observed, TenantUse};
 use perilune_protocol::rpc::cluster::{ClusterStat, NodeState};
 use perilune_protocol::rpc::job::JobState;
 use perilune_protocol::rpc::segment::SegmentState;
@@ -28,6 +28,10 @@ impl Observed for Throne {
 
     fn soft_pins(&self) -> u64 {
         self.engine().state().soft_pins()
+    }
+
+    fn tenants(&self) -> Vec<TenantUse> {
+        self.engine().tenants()
     }
 
     fn jobs(&self) -> Vec<JobState> {
@@ -58,11 +62,6 @@ impl Facade for Throne {
 
     fn tenant(&self, name: &str) -> Outcome<TenantId> {
         self.engine().tenant(name)
-    }
-
-    fn used(&self, tenant: TenantId) -> (u64, u64) {
-        let meter = self.engine().state().meters.of(tenant);
-        (meter.bytes(), meter.objects())
     }
 
     fn directory(&self) -> Arc<Known> {

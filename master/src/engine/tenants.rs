@@ -2,9 +2,10 @@
 
 use super::Engine;
 use crate::api::Decide;
+use crate::observe::TenantUse;
 use perilune_protocol::{Fault, FaultCode, Outcome, TenantId};
 use perilune_state::Effect;
-use perilune_state::directory::{Known, Refused};
+use perilune_state::directory::{Known, Refused, TenantStatus};
 use std::sync::Arc;
 
 /// Why the directory is as it was.
@@ -58,6 +59,18 @@ impl Engine {
     /// All tenants.
     pub(crate) fn directory(&self) -> Arc<Known> {
         Arc::clone(&self.state().directory.known())
+    }
+
+    /// What those have that are not gone.
+    pub(crate) fn tenants(&self) -> Vec<TenantUse> {
+        let known = self.directory();
+        let alive = known.tenants().filter(|t| t.status != TenantStatus::Gone);
+        alive
+            .map(|t| {
+                let meter = self.state().meters.of(t.id);
+                TenantUse { id: t.id, name: t.name.clone(), bytes: meter.bytes(), objects: meter.objects() }
+            })
+            .collect()
     }
 
     /// The tenant of this name.

@@ -71,7 +71,7 @@ fn head(state: &State) -> Chunk {
 
 fn lent(state: &State) -> Option<Chunk> {
     let lent: Vec<_> = segments(state).into_iter().filter(|(tenant, _)| *tenant != TenantId::default()).collect();
-    (!lent.is_empty()).then(|| Chunk::Lent(lent))
+    (!lent.is_empty()).then_some(Chunk::Lent(lent))
 }
 
 fn windows(state: &State) -> Chunk {
@@ -93,7 +93,7 @@ fn settings(state: &State) -> Chunk {
 /// All but objects and what left. Where nobody has tenants, releases that know none read it.
 fn whole(state: &State) -> Vec<Chunk> {
     let known = Known::clone(&state.directory.known());
-    let directory = (known.revision > 0).then(|| Chunk::Directory(known));
+    let directory = (known.revision > 0).then_some(Chunk::Directory(known));
     directory.into_iter().chain([head(state)]).chain(lent(state)).chain([windows(state), settings(state)]).collect()
 }
 

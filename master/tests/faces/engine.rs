@@ -5,7 +5,7 @@ use perilune_master::api::serve::{self, Limits};
 use perilune_master::api::{App, Boxed, Decide, Facade, router};
 use perilune_master::engine::Unchanged;
 use perilune_master::log::{LogStatus, Role};
-use perilune_master::observe::{Metrics, Observed};
+use perilune_master::observe::{Metrics, Observed, TenantUse};
 use perilune_protocol::access::Access;
 use perilune_protocol::rpc::cluster::{ClusterStat, NodeState};
 use perilune_protocol::rpc::job::{JobCounts, JobState};
@@ -105,6 +105,10 @@ impl Observed for Small {
         vec![JobState { job: "balance".into(), on: true, state: "working".into(), permille: 250, counts, ..JobState::default() }]
     }
 
+    fn tenants(&self) -> Vec<TenantUse> {
+        vec![TenantUse { id: TenantId(0), name: "default".into(), bytes: 300, objects: 3 }]
+    }
+
     fn soft_pins(&self) -> u64 {
         5
     }
@@ -156,10 +160,6 @@ impl Facade for Small {
             .named(if name.is_empty() { "default" } else { name })
             .map(|t| t.id)
             .ok_or_else(|| FaultCode::TenantNotFound.with("none of that name"))
-    }
-
-    fn used(&self, _: TenantId) -> (u64, u64) {
-        (0, 0)
     }
 
     fn directory(&self) -> Arc<Known> {

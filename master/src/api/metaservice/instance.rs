@@ -5,6 +5,7 @@ use super::said;
 use crate::api::extract::Query;
 use crate::api::{App, Decide};
 use crate::engine::Unchanged;
+use crate::observe::TenantUse;
 use perilune_protocol::tenant::Quota;
 use perilune_state::directory::{Known, Refused, TenantRecord, TenantStatus};
 use serde::{Deserialize, Serialize};
@@ -65,8 +66,8 @@ pub(super) struct Instance {
 const DEFAULT_KEYSPACE: u32 = u32::MAX;
 
 impl Instance {
-    fn of(app: &App, tenant: &TenantRecord) -> Self {
-        let (bytes, objects) = app.engine.used(tenant.id);
+    fn of(uses: &[TenantUse], tenant: &TenantRecord) -> Self {
+        let (bytes, objects) = uses.iter().find(|u| u.id == tenant.id).map_or((0, 0), |u| (u.bytes, u.objects));
         Self {
             user_id: tenant.user_id.clone(),
             instance_id: tenant.name.clone(),
@@ -155,13 +156,14 @@ pub(super) fn get(app: &App, query: &Query) -> Answer {
     let known = app.engine.directory();
     let found = known.named(&id).filter(|t| t.status != TenantStatus::Gone);
     let found = found.ok_or_else(|| Refusal::not_found(format!("failed to get instance, instance_id={}", said::shortened(&id))))?;
-    Ok(Found::Instance(Box::new(Instance::of(app, found))))
+    Ok(Found::Instance(Box::new(Instance::of(&app.engine.tenants(), found))))
 }
 
 /// Every instance that is not gone, by name.
 pub(super) fn list(app: &App) -> Answer {
     let known = app.engine.directory();
-    let mut all: Vec<_> = known.tenants().filter(|t| t.status != TenantStatus::Gone).map(|t| Instance::of(app, t)).collect();
+    let uses = app.engine.tenants();
+    let mut all: Vec<_> = known.tenants().filter(|t| t.status != TenantStatus::Gone).map(|t| Instance::of(&uses, t)).collect();
     all.sort_by(|a, b| a.instance_id.cmp(&b.instance_id));
     Ok(Found::Instances(all))
 }
