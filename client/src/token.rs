@@ -5,20 +5,34 @@ use std::path::Path;
 
 /// The environment variable that holds the token itself.
 pub const VARIABLE: &str = "PERILUNE_ADMIN_TOKEN";
+/// The one that holds that of the meta service.
+pub const META_VARIABLE: &str = "PERILUNE_META_TOKEN";
 
 /// The token in `file`, else that in the environment, else none.
 ///
 /// # Errors
 /// The file cannot be read, or what is there is no token.
 pub fn find(file: Option<&Path>) -> Result<Option<Token>, String> {
-    let (place, text) = match (file, std::env::var(VARIABLE)) {
+    find_in(file, VARIABLE)
+}
+
+/// The same for the token of the meta service.
+///
+/// # Errors
+/// As [`find`].
+pub fn find_meta(file: Option<&Path>) -> Result<Option<Token>, String> {
+    find_in(file, META_VARIABLE)
+}
+
+fn find_in(file: Option<&Path>, variable: &str) -> Result<Option<Token>, String> {
+    let (place, text) = match (file, std::env::var(variable)) {
         (Some(file), _) => {
             let text = std::fs::read_to_string(file).map_err(|e| format!("the token in {}: {e}", file.display()))?;
             (file.display().to_string(), text)
         }
-        (None, Ok(text)) => (VARIABLE.to_owned(), text),
+        (None, Ok(text)) => (variable.to_owned(), text),
         (None, Err(std::env::VarError::NotPresent)) => return Ok(None),
-        (None, Err(error)) => return Err(format!("the token in {VARIABLE}: {error}")),
+        (None, Err(error)) => return Err(format!("the token in {variable}: {error}")),
     };
     Token::new(&text).map(Some).map_err(|why| format!("the token in {place}: {why}"))
 }

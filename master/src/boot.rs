@@ -174,7 +174,8 @@ impl Master {
 
     /// The HTTP faces, to be served elsewhere as well.
     pub fn router(&self) -> axum::Router {
-        api::router(App::new(self.throne.clone(), self.throne.access()).of(Group::new(self.throne.clone())))
+        let app = App::new(self.throne.clone(), self.throne.access()).with_meta_token(self.throne.meta_token());
+        api::router(app.of(Group::new(self.throne.clone())))
     }
 
     /// Ends listeners, workers and the log, in that order; in a group the lead goes to another first. What was acknowledged is stored.

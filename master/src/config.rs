@@ -63,6 +63,8 @@ pub struct MasterConfig {
     pub raft_election: (Duration, Duration),
     /// `host:port` where people reach this master's HTTP, where that is not the first of `http`.
     pub http_at: Option<String>,
+    /// Opens the meta service (`/MetaService/http/...?token=`); without it only `token` does.
+    pub meta_token: Option<Token>,
     /// Asked of every caller, over RPC and HTTP.
     pub token: Option<Token>,
     /// Allow listeners beyond loopback without a token, so that nobody is asked who they are.
@@ -96,6 +98,7 @@ impl Default for MasterConfig {
             raft_heartbeat: Duration::from_millis(50),
             raft_election: (Duration::from_millis(250), Duration::from_millis(500)),
             http_at: None,
+            meta_token: None,
             token: None,
             insecure: false,
         }

@@ -76,6 +76,14 @@ fault_codes! {
     NotLeader = -1490 "NOT_LEADER",
     /// The caller did not say who it is, or not rightly. Ours alone.
     Unauthorized = -1491 "UNAUTHORIZED",
+    /// The tenant is over its budget: what it has can be read and removed, nothing is added. Ours alone.
+    TenantOverdue = -1492 "TENANT_OVERDUE",
+    /// The tenant has as much as it may have, and nothing of it can leave. Ours alone.
+    QuotaExceeded = -1493 "QUOTA_EXCEEDED",
+    /// The tenant was dropped. Ours alone.
+    TenantDeleted = -1494 "TENANT_DELETED",
+    /// No such tenant. Ours alone.
+    TenantNotFound = -1495 "TENANT_NOT_FOUND",
     /// The log or the data directory failed.
     Storage = -1503 "PERSISTENT_FAIL",
 }

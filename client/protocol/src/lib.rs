@@ -12,6 +12,7 @@ pub mod object;
 pub mod rpc;
 pub mod segment;
 pub mod size;
+pub mod tenant;
 pub mod time;
 
 pub use fault::{Fault, FaultCode, Outcome};

@@ -113,11 +113,12 @@ impl StoreNode {
         let announcer = Arc::new(Announcer::new(Arc::clone(&lending), name, rest));
         let announcing = Arc::clone(&announcer);
         let greeting = Box::new(move |link: &_, deadline| announcing.announce(link, deadline));
-        let caller = Caller { hello: Hello { agent: agent.clone(), tenant: String::new() }, token: config.token.clone() };
+        let caller = Caller { hello: Hello { agent: agent.clone(), tenant: config.tenant.clone() }, token: config.token.clone() };
         let master = Master::new(config.masters.clone(), caller.clone(), Some(greeting))?;
         let orders = Master::new(config.masters.clone(), caller, None)?;
         let store = Store::new(StoreConfig {
             masters: config.masters.clone(),
+            tenant: config.tenant.clone(),
             token: config.token.clone(),
             deadline: config.deadline,
             agent,

@@ -1,9 +1,10 @@
 //! What every handler holds, and what the faces need of the engine.
 
-use crate::engine::Group;
+use crate::engine::{Group, Unchanged};
 use crate::observe::{Metrics, Observed};
-use perilune_protocol::access::Access;
+use perilune_protocol::access::{Access, Token};
 use perilune_protocol::{ObjectKey, ObjectPlace, Outcome, SegmentDesc, SegmentId, TenantId};
+use perilune_state::directory::{Decision, Known};
 use std::future::Future;
 use std::ops::ControlFlow;
 use std::pin::Pin;
@@ -12,6 +13,9 @@ use tokio::sync::Semaphore;
 
 /// A future that a trait object can return.
 pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// How a change of the directory is decided; asked again when the directory changed meanwhile.
+pub type Decide<'a> = dyn Fn(&Known, u64) -> Decision + Send + Sync + 'a;
 
 /// The engine as the faces see it.
 pub trait Facade: Observed + 'static {
@@ -22,8 +26,14 @@ pub trait Facade: Observed + 'static {
     /// Shows `visit` every key and the size of its value, in no particular order, until it breaks off.
     /// `visit` may block for seconds (it writes to somebody's socket): call it with no lock or guard held.
     fn for_each_key(&self, tenant: TenantId, visit: &mut dyn FnMut(&ObjectKey, u64) -> ControlFlow<()>);
-    /// How to reach a segment.
-    fn describe(&self, id: SegmentId) -> Option<Arc<SegmentDesc>>;
+    /// How to reach a segment of a tenant.
+    fn describe(&self, tenant: TenantId, id: SegmentId) -> Option<Arc<SegmentDesc>>;
+    /// The tenant of this name; empty means `default`.
+    fn tenant(&self, name: &str) -> Outcome<TenantId>;
+    /// All tenants.
+    fn directory(&self) -> Arc<Known>;
+    /// Decides a change of the directory upon what is known and the time in milliseconds, and logs it.
+    fn decide<'a>(&'a self, decide: &'a Decide<'a>) -> Boxed<'a, Result<(), Unchanged>>;
     /// Removes every object whose key matches; the empty pattern matches all. Says how many went.
     fn remove_matching<'a>(&'a self, tenant: TenantId, pattern: &'a str, force: bool) -> Boxed<'a, Outcome<u64>>;
     /// `host:port` of the leader's RPC listener, where it is known.
@@ -49,6 +59,8 @@ const LISTINGS_MAX: usize = 64;
 pub struct App {
     pub(super) engine: Arc<dyn Facade>,
     pub(super) access: Arc<Access>,
+    /// The token of the meta service's page, which stands in the query; without one only the admin's opens it.
+    pub(super) meta_token: Option<Token>,
     pub(super) listings: Arc<Semaphore>,
     /// The masters this one is one of; none where an engine is served without any.
     pub(super) group: Option<Group>,
@@ -57,7 +69,12 @@ pub struct App {
 impl App {
     /// Puts the faces in front of an engine, for those who are let in.
     pub fn new(engine: Arc<dyn Facade>, access: Access) -> Self {
-        Self { engine, access: Arc::new(access), listings: Arc::new(Semaphore::new(LISTINGS_MAX)), group: None }
+        Self { engine, access: Arc::new(access), meta_token: None, listings: Arc::new(Semaphore::new(LISTINGS_MAX)), group: None }
+    }
+
+    /// The same, with a meta service for those who know this token.
+    pub fn with_meta_token(self, token: Option<Token>) -> Self {
+        Self { meta_token: token, ..self }
     }
 
     /// The same, as one of a group.

@@ -1,5 +1,6 @@
 //! Query strings, read the same way everywhere.
 
+use super::App;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use perilune_protocol::{FaultCode, ObjectKey, Outcome, TenantId};
@@ -39,12 +40,9 @@ impl Query {
         }
     }
 
-    /// The tenant that `tenant_id` names. So far there is one.
-    pub(super) fn tenant(&self) -> Outcome<TenantId> {
-        match self.text("tenant_id").as_deref() {
-            None | Some("" | "default") => Ok(TenantId::default()),
-            Some(other) => Err(FaultCode::InvalidParams.with(format!("there is no tenant `{other}`, only `default`"))),
-        }
+    /// The tenant that `tenant_id` names; `default` where it names none.
+    pub(super) fn tenant(&self, app: &App) -> Outcome<TenantId> {
+        app.engine.tenant(&self.text("tenant_id").unwrap_or_default())
     }
 }
 

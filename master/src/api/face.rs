@@ -2,19 +2,24 @@
 
 use super::App;
 use axum::Router;
-use axum::http::StatusCode;
+use axum::extract::Request;
+use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use perilune_protocol::{Fault, FaultCode};
 use std::marker::PhantomData;
 
 /// One of the HTTP languages the master speaks. A face translates and stores nothing.
 pub(super) trait Face: Sized + 'static {
-    /// Routes that any master answers, about itself; without fallbacks: those are shared. What is no GET reaches only a leader.
+    /// Routes that any master answers, about itself; without fallbacks: those are shared. What [`Face::acts`] reaches only a leader.
     fn routes() -> Router<App>;
     /// Routes that only a master answers that surely leads: what they tell is true for the whole group.
     fn lookups() -> Router<App>;
     /// A fault in its own words.
     fn refuse(fault: &Fault) -> Response;
+    /// Whether a request is for the leader to carry out.
+    fn acts(request: &Request) -> bool {
+        ![Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method())
+    }
 }
 
 /// A fault on its way out through the face `F`, so that handlers write `?`.
@@ -37,7 +42,9 @@ pub(super) fn status(code: FaultCode) -> StatusCode {
     match code {
         FaultCode::InvalidParams | FaultCode::InvalidVersion => StatusCode::BAD_REQUEST,
         FaultCode::Unauthorized => StatusCode::UNAUTHORIZED,
-        FaultCode::Forbidden => StatusCode::FORBIDDEN,
+        FaultCode::Forbidden | FaultCode::TenantOverdue => StatusCode::FORBIDDEN,
+        FaultCode::TenantNotFound => StatusCode::NOT_FOUND,
+        FaultCode::TenantDeleted => StatusCode::GONE,
         FaultCode::ObjectNotFound | FaultCode::SegmentNotFound | FaultCode::NodeNotFound => StatusCode::NOT_FOUND,
         FaultCode::WrongState | FaultCode::ObjectExists | FaultCode::SegmentExists | FaultCode::ObjectLeased | FaultCode::InvalidWrite => {
             StatusCode::CONFLICT
@@ -46,7 +53,7 @@ pub(super) fn status(code: FaultCode) -> StatusCode {
         FaultCode::NoReadableReplica | FaultCode::NotLeader | FaultCode::Unreachable | FaultCode::Timeout => {
             StatusCode::SERVICE_UNAVAILABLE
         }
-        FaultCode::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
+        FaultCode::NoSpace | FaultCode::QuotaExceeded => StatusCode::INSUFFICIENT_STORAGE,
         FaultCode::Internal | FaultCode::LeaseExpired | FaultCode::TransferFailed | FaultCode::ChecksumMismatch | FaultCode::Storage => {
             StatusCode::INTERNAL_SERVER_ERROR
         }

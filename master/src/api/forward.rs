@@ -8,7 +8,7 @@ use crate::engine::{Group, Leader};
 use crate::log::Member;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use hyper::client::conn::http1;
@@ -42,10 +42,9 @@ const NOT_SENT_ON: [HeaderName; 10] = [
     header::UPGRADE,
 ];
 
-/// Lets the leader carry out what is no GET, whichever master is asked.
+/// Lets the leader carry out what only it can, whichever master is asked.
 pub(super) async fn forwarded<F: Face>(State(app): State<App>, request: Request, next: Next) -> Response {
-    let reads = [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method());
-    let Some(group) = app.group.as_ref().filter(|_| !reads) else { return next.run(request).await };
+    let Some(group) = app.group.as_ref().filter(|_| F::acts(&request)) else { return next.run(request).await };
     let (mut leader, patience) = match group.settled().await {
         Ok(Leader::Here) => return next.run(request).await,
         Ok(Leader::There(leader)) => (leader, Instant::now() + group.patience()),

@@ -5,11 +5,12 @@ mod clustermgr;
 mod extract;
 mod face;
 pub(crate) mod forward;
+mod metaservice;
 mod mooncake;
 pub mod serve;
 mod stream;
 
-pub use app::{App, Boxed, Facade};
+pub use app::{App, Boxed, Decide, Facade};
 pub(crate) use clustermgr::join;
 
 use axum::extract::{MatchedPath, Request, State};
@@ -26,6 +27,7 @@ pub fn router(app: App) -> Router {
     Router::new()
         .merge(faces::<mooncake::Mooncake>(&app))
         .merge(faces::<clustermgr::Clustermgr>(&app))
+        .merge(faces::<metaservice::MetaService>(&app))
         .fallback(|| async { bare(StatusCode::NOT_FOUND) })
         .method_not_allowed_fallback(|| async { bare(StatusCode::METHOD_NOT_ALLOWED) })
         .layer(middleware::from_fn_with_state(app.clone(), admitted))
@@ -50,7 +52,10 @@ pub(crate) struct Stranger;
 
 /// Lets in who may come in.
 async fn admitted(State(app): State<App>, mut request: Request, next: Next) -> Response {
-    match app.access.admit_http(|name| request.headers().get(name).map(|value| value.as_bytes())) {
+    let header = |name: &str| request.headers().get(name).map(|value| value.as_bytes());
+    let own_token = metaservice::guards(request.uri().path());
+    let outcome = if own_token { app.access.admit_page(header) } else { app.access.admit_http(header) };
+    match outcome {
         Err(fault) if request.uri().path() != OPEN => {
             let body = axum::Json(serde_json::json!({ "error": fault.message }));
             (face::status(fault.code), [(header::WWW_AUTHENTICATE, "Bearer")], body).into_response()

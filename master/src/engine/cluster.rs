@@ -4,7 +4,7 @@ use super::Engine;
 use perilune_protocol::rpc::cluster::{ClusterStat, NodeState};
 use perilune_protocol::rpc::segment::{Mount, SegmentState, Unmount};
 use perilune_protocol::rpc::session::{HeartbeatReply, Register, Registered, Welcome};
-use perilune_protocol::{FaultCode, Millis, NodeId, Outcome, SegmentDesc, SegmentId};
+use perilune_protocol::{FaultCode, Millis, NodeId, Outcome, SegmentDesc, SegmentId, TenantId};
 use perilune_state::Effect;
 use perilune_state::segments::{self, Reach, Segment};
 use std::collections::HashSet;
@@ -17,19 +17,19 @@ const GRACE_MAX: Duration = Duration::from_secs(24 * 3600);
 
 impl Engine {
     /// A node announces itself and the memory it still has.
-    pub async fn register(&self, session: u64, question: Register) -> Outcome<Registered> {
+    pub async fn register(&self, session: u64, tenant: TenantId, question: Register) -> Outcome<Registered> {
         let Register { node, name, rest, segments } = question;
         let intact: HashSet<SegmentId> = segments.iter().map(|s| s.id).collect();
         let (mut unknown, mut returning) = (Vec::new(), false);
         for desc in segments {
             segments::check(&desc)?;
-            let same = |s: &&Arc<Segment>| s.node() == node && desc.node == node && s.desc().size == desc.size;
+            let same = |s: &&Arc<Segment>| s.node() == node && desc.node == node && s.desc().size == desc.size && s.tenant() == tenant;
             let known = self.state().segments.table().get(desc.id).filter(same).cloned();
             match known {
                 Some(segment) => {
                     returning |= segment.reach() == Reach::Lost;
                     if *segment.desc() != desc {
-                        self.commit(&Effect::Mount(desc)).await?;
+                        self.commit(&Effect::lend(tenant, desc)).await?;
                     }
                 }
                 None => unknown.push(desc.id),
@@ -81,22 +81,22 @@ impl Engine {
     }
 
     /// A node lends segments. All or nothing.
-    pub async fn mount(&self, session: u64, question: Mount) -> Outcome<()> {
+    pub async fn mount(&self, session: u64, tenant: TenantId, question: Mount) -> Outcome<()> {
+        self.state().directory.may_add(tenant)?;
         for desc in &question.segments {
             if !self.state().nodes.is_registered(desc.node, session) {
                 return Err(FaultCode::NodeNotFound.with(format!("node {} is not registered on this connection", desc.node)));
             }
             segments::check(desc)?;
             let known = self.state().segments.table().get(desc.id).cloned();
-            if known.is_some_and(|s| s.node() != desc.node || s.desc().size != desc.size) {
-                return Err(
-                    FaultCode::SegmentExists.with(format!("segment {} is mounted already, by another node or with another size", desc.id))
-                );
+            if known.is_some_and(|s| s.node() != desc.node || s.desc().size != desc.size || s.tenant() != tenant) {
+                return Err(FaultCode::SegmentExists
+                    .with(format!("segment {} is mounted already, by another node, for another tenant or with another size", desc.id)));
             }
         }
         for desc in question.segments {
             tracing::info!(segment = %desc.id, node = %desc.node, bytes = desc.size, "segment mounted");
-            self.commit(&Effect::Mount(desc)).await?;
+            self.commit(&Effect::lend(tenant, desc)).await?;
         }
         self.judge();
         Ok(())
@@ -159,9 +159,14 @@ impl Engine {
         self.commit(&Effect::Setting { key, value: value.map(str::to_owned) }).await
     }
 
-    /// How to reach a segment.
-    pub fn describe(&self, id: SegmentId) -> Option<Arc<SegmentDesc>> {
-        self.state().segments.table().get(id).map(|s| s.desc())
+    /// How to reach a segment, for those whose it is.
+    ///
+    /// # Errors
+    /// [`FaultCode::SegmentNotFound`].
+    pub fn describe(&self, tenant: TenantId, id: SegmentId) -> Outcome<Arc<SegmentDesc>> {
+        let table = self.state().segments.table();
+        let found = table.get(id).filter(|s| s.tenant() == tenant);
+        found.map(|s| s.desc()).ok_or_else(|| FaultCode::SegmentNotFound.with(format!("segment {id} is not mounted")))
     }
 
     /// Every segment, sorted by name and id.

@@ -1,13 +1,15 @@
 //! The engine as faces and pages see it: that of the reign that is.
 
+use super::Unchanged;
 use super::{Engine, Throne};
-use crate::api::{Boxed, Facade};
+use crate::api::{Boxed, Decide, Facade};
 use crate::log::LogStatus;
-use crate::observe::{Metrics, Observed};
+use crate::observe::{Metrics, Observed, TenantUse};
 use perilune_protocol::rpc::cluster::{ClusterStat, NodeState};
 use perilune_protocol::rpc::job::JobState;
 use perilune_protocol::rpc::segment::SegmentState;
 use perilune_protocol::{FaultCode, ObjectKey, ObjectPlace, Outcome, SegmentDesc, SegmentId, TenantId};
+use perilune_state::directory::Known;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -26,6 +28,10 @@ impl Observed for Throne {
 
     fn soft_pins(&self) -> u64 {
         self.engine().state().soft_pins()
+    }
+
+    fn tenants(&self) -> Vec<TenantUse> {
+        self.engine().tenants()
     }
 
     fn jobs(&self) -> Vec<JobState> {
@@ -50,8 +56,21 @@ impl Facade for Throne {
         self.engine().for_each_key(tenant, visit);
     }
 
-    fn describe(&self, id: SegmentId) -> Option<Arc<SegmentDesc>> {
-        self.engine().describe(id)
+    fn describe(&self, tenant: TenantId, id: SegmentId) -> Option<Arc<SegmentDesc>> {
+        self.engine().describe(tenant, id).ok()
+    }
+
+    fn tenant(&self, name: &str) -> Outcome<TenantId> {
+        self.engine().tenant(name)
+    }
+
+    fn directory(&self) -> Arc<Known> {
+        self.engine().directory()
+    }
+
+    fn decide<'a>(&'a self, decide: &'a Decide<'a>) -> Boxed<'a, Result<(), Unchanged>> {
+        let engine = self.engine();
+        Box::pin(async move { engine.decide(decide).await })
     }
 
     fn remove_matching<'a>(&'a self, tenant: TenantId, pattern: &'a str, force: bool) -> Boxed<'a, Outcome<u64>> {

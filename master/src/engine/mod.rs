@@ -6,6 +6,7 @@ mod cluster;
 mod facade;
 mod group;
 mod objects;
+mod tenants;
 mod throne;
 
 pub use brain::Brain;
@@ -13,6 +14,7 @@ pub use clock::Clock;
 #[cfg(feature = "simulation")]
 pub(crate) use clock::Time;
 pub(crate) use group::{Group, Leader};
+pub use tenants::Unchanged;
 pub(crate) use throne::Throne;
 
 use crate::config::MasterConfig;
@@ -61,6 +63,8 @@ pub(crate) struct Inner {
     pub(crate) card: Member,
     /// Held while the members change.
     pub(crate) changes: tokio::sync::Mutex<()>,
+    /// Held while a change of the directory is decided and logged, so that the next is decided upon it.
+    directory: tokio::sync::Mutex<()>,
     /// Counts the moments at which a node was heard (again); puts that found no node wait on it.
     pub(crate) heard: watch::Sender<u64>,
     draws: AtomicU64,
@@ -69,8 +73,8 @@ pub(crate) struct Inner {
 impl Inner {
     pub(crate) fn new(seat: Arc<Seat>, log: Log<Brain>, clock: Clock, config: MasterConfig, card: Member) -> Self {
         let draws = AtomicU64::new(clock.wall_ms());
-        let changes = tokio::sync::Mutex::new(());
-        Self { seat, log, clock, metrics: Metrics::new(), config, card, changes, heard: watch::channel(0).0, draws }
+        let (changes, directory) = (tokio::sync::Mutex::new(()), tokio::sync::Mutex::new(()));
+        Self { seat, log, clock, metrics: Metrics::new(), config, card, changes, directory, heard: watch::channel(0).0, draws }
     }
 
     /// Whether there is another member that could lead.

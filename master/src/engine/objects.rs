@@ -4,9 +4,10 @@ use super::Engine;
 use crate::work::evict;
 use perilune_protocol::rpc::object::{KeyList, PutEnd, PutGrant, PutRevoke, PutStart};
 use perilune_protocol::{FaultCode, ObjectKey, ObjectPlace, Outcome, PutConfig, TenantId, Tso};
-use perilune_state::Effect;
+use perilune_state::effect::RemoveReason;
 use perilune_state::objects::Object;
 use perilune_state::write::{PutEnding, PutRefusal, Stamp};
+use perilune_state::{Effect, State};
 use regex::bytes::{Regex, RegexBuilder};
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -109,7 +110,7 @@ impl Engine {
                 }
                 Err(PutRefusal::NeedRoom(bytes, fault)) => {
                     rooms += 1;
-                    if rooms > ROOM_TRIES || !self.reign.evictor.make_room(bytes).await {
+                    if rooms > ROOM_TRIES || !self.reign.evictor.make_room(stamp.tenant, bytes).await {
                         self.metrics().put_without_room();
                         return Err(fault);
                     }
@@ -202,6 +203,34 @@ impl Engine {
             }
         }
         Ok(removed)
+    }
+
+    /// Up to `count` objects of a tenant that are not being removed.
+    pub(crate) fn some_of(&self, tenant: TenantId, count: usize) -> Vec<Arc<Object>> {
+        let mut found = Vec::new();
+        self.state().index.for_each(&mut |object| {
+            if object.key.as_ref().tenant == tenant && !object.is_condemned() {
+                found.push(object.clone());
+            }
+            if found.len() < count { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        found
+    }
+
+    /// Removes objects whoever reads them; what was promised to readers is kept.
+    pub(crate) async fn recycle(&self, objects: &[Arc<Object>]) -> Outcome<()> {
+        self.writable()?;
+        let now = self.now();
+        let proposed: Vec<_> = objects
+            .iter()
+            .filter(|object| object.condemn(now, true).is_ok())
+            .map(|object| State::removal(object, RemoveReason::Recycled))
+            .map(|effect| (self.propose(&effect), effect))
+            .collect();
+        for (proposal, effect) in proposed {
+            self.stored(&effect, proposal).await?;
+        }
+        Ok(())
     }
 
     /// A page of keys. Blocks.

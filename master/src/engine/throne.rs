@@ -8,7 +8,7 @@ use crate::log::Role;
 use crate::work::evict::Evictor;
 use crate::work::{Bell, jobs};
 use perilune_protocol::Outcome;
-use perilune_protocol::access::Access;
+use perilune_protocol::access::{Access, Token};
 use perilune_state::State;
 use perilune_state::apply::Overlap;
 use std::io;
@@ -145,6 +145,11 @@ impl Throne {
         for worker in self.workers().drain(..) {
             let _ = worker.join();
         }
+    }
+
+    /// What opens the meta service.
+    pub(crate) fn meta_token(&self) -> Option<Token> {
+        self.inner.config.meta_token.clone()
     }
 
     /// What is asked of callers, over RPC and HTTP.

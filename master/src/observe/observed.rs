@@ -1,6 +1,7 @@
 //! What a page shows that nobody counts: asked for when somebody looks.
 
 use crate::log::LogStatus;
+use perilune_protocol::TenantId;
 use perilune_protocol::rpc::cluster::{ClusterStat, NodeState};
 use perilune_protocol::rpc::job::JobState;
 use perilune_protocol::rpc::segment::SegmentState;
@@ -15,10 +16,25 @@ pub trait Observed: Send + Sync {
     fn nodes(&self) -> Vec<NodeState>;
     /// Objects that are soft-pinned. Asked at every scrape: keep a count.
     fn soft_pins(&self) -> u64;
+    /// Tenants that are not gone, by number.
+    fn tenants(&self) -> Vec<TenantUse>;
     /// Background jobs; none on a member that does not lead.
     fn jobs(&self) -> Vec<JobState>;
     /// The replicated log.
     fn log(&self) -> LogStatus;
+}
+
+/// What a tenant has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TenantUse {
+    /// Its number.
+    pub id: TenantId,
+    /// Its name.
+    pub name: String,
+    /// Bytes of values in memory, each copy counted, and what is promised to puts in progress.
+    pub bytes: u64,
+    /// Objects, puts in progress among them.
+    pub objects: u64,
 }
 
 /// One look at everything, so that a page asks once and its numbers belong together.
@@ -27,6 +43,7 @@ pub(super) struct Look {
     pub(super) segments: Vec<SegmentState>,
     pub(super) nodes: Vec<NodeState>,
     pub(super) soft_pins: u64,
+    pub(super) tenants: Vec<TenantUse>,
     pub(super) jobs: Vec<JobState>,
     pub(super) log: LogStatus,
 }
@@ -38,6 +55,7 @@ impl Look {
             segments: observed.segments(),
             nodes: observed.nodes(),
             soft_pins: observed.soft_pins(),
+            tenants: observed.tenants(),
             jobs: observed.jobs(),
             log: observed.log(),
         }

@@ -3,7 +3,7 @@
 use super::calls::{CallMetrics, Tally};
 use super::count::Count;
 use super::families::{Families, label};
-use super::observed::{Look, Observed};
+use super::observed::{Look, Observed, TenantUse};
 use super::{Metrics, mooncake, process};
 use crate::log::{LogStatus, Role};
 use perilune_protocol::SegmentStatus;
@@ -37,6 +37,9 @@ fn cluster(out: &mut Families, look: &Look) {
     out.gauge("perilune_puts_in_progress", "Puts started and neither ended, revoked nor discarded", stat.puts as f64);
     out.gauge("perilune_capacity_bytes", "Bytes lent by all segments", stat.capacity as f64);
     out.gauge("perilune_used_bytes", "Bytes allocated in all segments, rounding included", stat.used as f64);
+    let of_tenants = |of: fn(&TenantUse) -> u64| look.tenants.iter().map(move |t| (vec![label("tenant", t.name.as_str())], of(t) as f64));
+    out.gauges("perilune_tenant_bytes", "Bytes in memory that count for the tenant's quota", of_tenants(|t| t.bytes));
+    out.gauges("perilune_tenant_objects", "Objects that count for the tenant's quota", of_tenants(|t| t.objects));
     let statuses = ["ALIVE", "SUSPECT", "LOST"].map(|status| (vec![label("status", status)], look.nodes_in(status) as f64));
     out.gauges("perilune_nodes", "Store nodes by what became of them", statuses);
     let statuses = [SegmentStatus::Mounted, SegmentStatus::Suspect, SegmentStatus::Draining, SegmentStatus::Lost].map(|status| {

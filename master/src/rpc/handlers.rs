@@ -49,8 +49,11 @@ impl Session {
         self.id
     }
 
-    fn tenant(&self) -> Outcome<TenantId> {
-        self.tenant.get().copied().ok_or_else(|| FaultCode::WrongState.with("say hello first: the connection has no tenant yet"))
+    /// Whose keys and memory it speaks of, as long as that tenant is served.
+    fn tenant(&self, engine: &Engine) -> Outcome<TenantId> {
+        let said = self.tenant.get().copied();
+        let tenant = said.ok_or_else(|| FaultCode::WrongState.with("say hello first: the connection has no tenant yet"))?;
+        engine.state().directory.may_use(tenant).map(|()| tenant)
     }
 }
 
@@ -108,32 +111,32 @@ pub(crate) fn answer(engine: &Engine, session: &Arc<Session>, op: u16, id: u64, 
             Box::pin(std::future::ready(framed(op, id, &session.access.admit(None))))
         }
         session::Hello::OP => with(engine, id, body, move |q: session::Hello| async move { hello(&e, &s, &q) }),
-        session::Register::OP => with(engine, id, body, move |q| async move { e.register(s.id, q).await }),
+        session::Register::OP => with(engine, id, body, move |q| async move { e.register(s.id, s.tenant(&e)?, q).await }),
         session::Heartbeat::OP => with(engine, id, body, move |q: session::Heartbeat| async move { Ok(e.heartbeat(s.id, q.node)) }),
-        segment::Mount::OP => with(engine, id, body, move |q| async move { e.mount(s.id, q).await }),
+        segment::Mount::OP => with(engine, id, body, move |q| async move { e.mount(s.id, s.tenant(&e)?, q).await }),
         segment::Unmount::OP => with(engine, id, body, move |q| async move { Ok(e.unmount(q).await) }),
         segment::Describe::OP => with(engine, id, body, move |q: segment::Describe| async move {
-            let unknown = |id| FaultCode::SegmentNotFound.with(format!("segment {id} is not mounted"));
-            Ok(q.segments.iter().map(|id| e.describe(*id).map(|d| (*d).clone()).ok_or_else(|| unknown(id))).collect())
+            let tenant = s.tenant(&e)?;
+            Ok(q.segments.iter().map(|id| e.describe(tenant, *id).map(|desc| (*desc).clone())).collect())
         }),
         segment::ListSegments::OP => with(engine, id, body, move |_: segment::ListSegments| async move { Ok(e.segments()) }),
-        object::PutStart::OP => with(engine, id, body, move |q| async move { Ok(e.put_start(s.tenant()?, &s.host, q).await) }),
-        object::PutEnd::OP => with(engine, id, body, move |q| async move { Ok(e.put_end(s.tenant()?, q).await) }),
-        object::PutRevoke::OP => with(engine, id, body, move |q| async move { Ok(e.put_revoke(s.tenant()?, &q)) }),
-        object::Locate::OP => with(engine, id, body, move |q: object::Locate| async move { Ok(e.locate(s.tenant()?, &q.keys)) }),
-        object::Exists::OP => with(engine, id, body, move |q: object::Exists| async move { Ok(e.exists(s.tenant()?, &q.keys)) }),
+        object::PutStart::OP => with(engine, id, body, move |q| async move { Ok(e.put_start(s.tenant(&e)?, &s.host, q).await) }),
+        object::PutEnd::OP => with(engine, id, body, move |q| async move { Ok(e.put_end(s.tenant(&e)?, q).await) }),
+        object::PutRevoke::OP => with(engine, id, body, move |q| async move { Ok(e.put_revoke(s.tenant(&e)?, &q)) }),
+        object::Locate::OP => with(engine, id, body, move |q: object::Locate| async move { Ok(e.locate(s.tenant(&e)?, &q.keys)) }),
+        object::Exists::OP => with(engine, id, body, move |q: object::Exists| async move { Ok(e.exists(s.tenant(&e)?, &q.keys)) }),
         object::MatchPrefix::OP => {
-            with(engine, id, body, move |q: object::MatchPrefix| async move { Ok(e.match_prefix(s.tenant()?, &q.keys)) })
+            with(engine, id, body, move |q: object::MatchPrefix| async move { Ok(e.match_prefix(s.tenant(&e)?, &q.keys)) })
         }
         object::Remove::OP => {
-            with(engine, id, body, move |q: object::Remove| async move { Ok(e.remove(s.tenant()?, &q.keys, q.force).await) })
+            with(engine, id, body, move |q: object::Remove| async move { Ok(e.remove(s.tenant(&e)?, &q.keys, q.force).await) })
         }
         object::RemoveMatching::OP => with(engine, id, body, move |q: object::RemoveMatching| async move {
-            let tenant = s.tenant()?;
+            let tenant = s.tenant(&e)?;
             aside(move || e.remove_matching(tenant, &q.pattern, q.force)).await
         }),
         object::ListKeys::OP => with(engine, id, body, move |q: object::ListKeys| async move {
-            let tenant = s.tenant()?;
+            let tenant = s.tenant(&e)?;
             aside(move || e.list_keys(tenant, &q.pattern, q.limit)).await
         }),
         cluster::Stat::OP => with(engine, id, body, move |_: cluster::Stat| async move { Ok(e.stat()) }),
@@ -204,10 +207,10 @@ async fn aside<T: Send + 'static>(work: impl FnOnce() -> Outcome<T> + Send + 'st
 }
 
 fn hello(engine: &Engine, session: &Session, question: &session::Hello) -> Outcome<session::Welcome> {
-    if !matches!(question.tenant.as_str(), "" | "default") {
-        return Err(FaultCode::InvalidParams.with(format!("unknown tenant `{}`; only `default` exists", question.tenant)));
+    let tenant = engine.tenant(&question.tenant)?;
+    tracing::debug!(agent = question.agent, host = session.host, tenant = tenant.0, "hello");
+    if *session.tenant.get_or_init(|| tenant) != tenant {
+        return Err(FaultCode::WrongState.with("the connection speaks for another tenant already: open one of its own"));
     }
-    tracing::debug!(agent = question.agent, host = session.host, "hello");
-    session.tenant.get_or_init(TenantId::default);
     Ok(engine.welcome())
 }

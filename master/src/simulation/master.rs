@@ -11,7 +11,7 @@ use crate::log::loose::Loose;
 use crate::log::{Disk, Log, LogConfig, LogError, Machine, Member, Members, Role, SnapshotWriter, Standing};
 use crate::work::{evict, housekeeping, jobs::Crew};
 use perilune_state::Applied;
-use perilune_state::objects::recency::Order;
+use perilune_state::objects::recency::Orders;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -428,7 +428,7 @@ fn reign(world: &Rc<World>, id: u64, life: u64) {
         }
         again.note("reigns", || format!("master {id} in term {term}"));
         let (keeper, evictor, mut crew) = (engine.clone(), engine.clone(), Crew::begin(&engine));
-        let (mut order, [first, second, third]) = (Order::default(), [(); 3].map(|()| (Rc::clone(&again), present.clone())));
+        let (mut order, [first, second, third]) = (Orders::default(), [(); 3].map(|()| (Rc::clone(&again), present.clone())));
         up.hire(async move {
             let mut windows = housekeeping::Windows::begin(&keeper);
             while works(&first, id, 100).await {

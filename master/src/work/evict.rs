@@ -1,14 +1,17 @@
 //! Makes room before it is needed, and at once when a put found none.
 //!
-//! One thread owns the order of leaving. It evicts in small steps: condemn a few objects that nobody reads, put their removal
+//! Each tenant makes room for itself. One thread owns the orders of leaving. It evicts in small steps: condemn a few objects that nobody reads, put their removal
 //! into the log, and look again whether more is needed.
 
 use super::Bell;
 use crate::engine::Engine;
+use perilune_protocol::TenantId;
 use perilune_state::State;
 use perilune_state::effect::RemoveReason;
-use perilune_state::objects::recency::{LOOKED_AT, Order};
+use perilune_state::objects::recency::{LOOKED_AT, Orders};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -24,41 +27,50 @@ const HYSTERESIS: f64 = 0.005;
 
 /// The evicting worker as others see it.
 ///
-/// `demand`: added to by puts, taken whole by the worker. `evicted`, `evicted_bytes`: written by the worker. All Relaxed: the
-/// watch channel orders a round's end after its work.
+/// `demand`: added to by puts, taken whole by the worker. `evicted`: written by the worker, Relaxed: a number to look at.
 pub(crate) struct Evictor {
     pub(crate) bell: Bell,
-    demand: AtomicU64,
+    demand: Mutex<Bytes>,
     evicted: AtomicU64,
     rounds: watch::Sender<Round>,
 }
 
+/// Bytes, by tenant.
+type Bytes = BTreeMap<TenantId, u64>;
+
 /// The last round that ended.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 struct Round {
     number: u64,
-    freed: u64,
+    freed: Arc<Bytes>,
 }
 
 impl Default for Evictor {
     fn default() -> Self {
-        Self { bell: Bell::default(), demand: AtomicU64::new(0), evicted: AtomicU64::new(0), rounds: watch::channel(Round::default()).0 }
+        Self { bell: Bell::default(), demand: Mutex::default(), evicted: AtomicU64::new(0), rounds: watch::channel(Round::default()).0 }
     }
 }
 
 impl Evictor {
-    /// Asks for about so many bytes and waits for a round that began after the question. False when it freed nothing.
-    pub(crate) async fn make_room(&self, bytes: u64) -> bool {
+    fn demand(&self) -> std::sync::MutexGuard<'_, Bytes> {
+        self.demand.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks for about so many bytes of a tenant's and waits for a round that began after the question. False when it freed nothing.
+    pub(crate) async fn make_room(&self, tenant: TenantId, bytes: u64) -> bool {
         let mut rounds = self.rounds.subscribe();
         // A round that runs now may have looked at the demand already; the one after it has not.
         let enough = rounds.borrow_and_update().number + 2;
-        self.demand.fetch_add(bytes, Ordering::Relaxed);
+        *self.demand().entry(tenant).or_default() += bytes;
         self.bell.ring();
         let mut freed = 0;
         while rounds.changed().await.is_ok() {
-            let round = *rounds.borrow_and_update();
-            freed += round.freed;
-            if freed > 0 || round.number >= enough {
+            let number = {
+                let round = rounds.borrow_and_update();
+                freed += round.freed.get(&tenant).copied().unwrap_or(0);
+                round.number
+            };
+            if freed > 0 || number >= enough {
                 break;
             }
             self.bell.ring();
@@ -74,22 +86,31 @@ impl Evictor {
 
 /// The worker's thread. `handle` runs its rounds.
 pub(crate) fn run(engine: &Engine, handle: &Handle) {
-    let mut order = Order::default();
+    let mut orders = Orders::default();
     while engine.reign.evictor.bell.wait(EVERY) {
-        handle.block_on(round(engine, &mut order));
+        handle.block_on(round(engine, &mut orders));
     }
 }
 
 /// Looks once whether room is to be made, and makes it.
-pub(crate) async fn round(engine: &Engine, order: &mut Order) {
+pub(crate) async fn round(engine: &Engine, orders: &mut Orders) {
     let evictor = &engine.reign.evictor;
-    order.refresh(&engine.state().recency, engine.state().index.len());
-    let demand = evictor.demand.swap(0, Ordering::Relaxed);
-    let wanted = demand.max(above_watermark(engine));
-    // A removal that cannot be logged must not make an object unreadable.
-    let freed = if wanted > 0 && engine.writable().is_ok() { evict(engine, order, wanted).await } else { 0 };
-    evictor.rounds.send_modify(|round| *round = Round { number: round.number + 1, freed });
-    if wanted > 0 && freed == 0 {
+    orders.refresh(&engine.state().recency, engine.state().index.len());
+    let mut wanted = above_watermark(engine);
+    for (tenant, demand) in std::mem::take(&mut *evictor.demand()) {
+        let wanted = wanted.entry(tenant).or_default();
+        *wanted = demand.max(*wanted);
+    }
+    let mut freed = Bytes::new();
+    for (tenant, wanted) in &wanted {
+        // A removal that cannot be logged must not make an object unreadable.
+        if engine.writable().is_ok() {
+            freed.insert(*tenant, evict(engine, orders, *tenant, *wanted).await);
+        }
+    }
+    let barren = !wanted.is_empty() && freed.values().all(|bytes| *bytes == 0);
+    evictor.rounds.send_modify(|round| *round = Round { number: round.number + 1, freed: Arc::new(freed) });
+    if barren {
         // All is leased or pinned: looking again at once would only burn the processor.
         tokio::time::sleep(BARREN_PAUSE).await;
     }
@@ -97,30 +118,31 @@ pub(crate) async fn round(engine: &Engine, order: &mut Order) {
 
 /// After puts were given room: has it become tight?
 pub(crate) fn ring_if_tight(engine: &Engine) {
-    if above_watermark(engine) > 0 {
+    if !above_watermark(engine).is_empty() {
         engine.reign.evictor.bell.ring();
     }
 }
 
-fn above_watermark(engine: &Engine) -> u64 {
+fn above_watermark(engine: &Engine) -> Bytes {
     above(engine.state(), engine.inner.config.eviction_high_watermark)
 }
 
-/// Bytes used beyond the `high` watermark of the memory that can be allocated from. What waits there to be free is on its way out already.
-fn above(state: &State, high: f64) -> u64 {
-    let (mut used, mut capacity) = (0, 0);
+/// Bytes that tenants use beyond the `high` watermark of their memory that can be allocated from. What waits there to be free is on its way
+/// out already.
+fn above(state: &State, high: f64) -> Bytes {
+    let mut by_tenant: BTreeMap<TenantId, (u64, u64)> = BTreeMap::new();
     for segment in state.segments.table().iter().filter(|s| s.allocatable()) {
-        used += segment.space().used().saturating_sub(segment.held());
-        capacity += segment.space().capacity();
+        let (used, capacity) = by_tenant.entry(segment.tenant()).or_default();
+        *used += segment.space().used().saturating_sub(segment.held());
+        *capacity += segment.space().capacity();
     }
-    if used as f64 <= high * capacity as f64 {
-        return 0;
-    }
-    used - ((high - HYSTERESIS).max(0.0) * capacity as f64) as u64
+    let above = by_tenant.into_iter().filter(|(_, (used, capacity))| *used as f64 > high * *capacity as f64);
+    above.map(|(tenant, (used, capacity))| (tenant, used - ((high - HYSTERESIS).max(0.0) * capacity as f64) as u64)).collect()
 }
 
-/// Evicts until about `wanted` bytes are free or nothing more can leave. Returns bytes freed.
-async fn evict(engine: &Engine, order: &mut Order, wanted: u64) -> u64 {
+/// Evicts a tenant's objects until about `wanted` bytes are free or nothing more can leave. Returns bytes freed.
+async fn evict(engine: &Engine, orders: &mut Orders, tenant: TenantId, wanted: u64) -> u64 {
+    let order = orders.of(tenant);
     let (mut freed, mut objects, mut barren) = (0, 0, 0);
     // A step looks at a bounded number of objects; when all of them are leased the next step looks further on.
     let barren_max = order.len() / LOOKED_AT + 2;
@@ -155,15 +177,16 @@ mod tests {
     #[test]
     fn what_waits_on_a_segment_that_leaves_makes_no_room_on_the_others() {
         let (state, [stays, leaves]) = sample([10 * MIB, 10 * MIB], &[("a", &[0]), ("b", &[0]), ("c", &[1]), ("d", &[1])], 4 * MIB);
-        assert_eq!(above(&state, 0.7) >> 20, 2, "16 of 20 MiB, and there may be 14");
+        let above = |high| above(&state, high).get(&TenantId(0)).copied().unwrap_or(0);
+        assert_eq!(above(0.7) >> 20, 2, "16 of 20 MiB, and there may be 14");
         state.apply(Effect::Drain { segment: leaves, grace_ms: 60_000 }, 1);
-        assert_eq!(above(&state, 0.7) >> 20, 1, "8 of 10, and there may be 7");
+        assert_eq!(above(0.7) >> 20, 1, "8 of 10, and there may be 7");
         // Somebody reads them until a while from now.
         for key in ["c", "d"] {
             state.apply(state.remove(Default::default(), &key.into(), true, 2).unwrap(), 2);
         }
-        assert_eq!(above(&state, 0.7) >> 20, 1, "nothing has left the segment that stays");
+        assert_eq!(above(0.7) >> 20, 1, "nothing has left the segment that stays");
         state.apply(state.remove(Default::default(), &"a".into(), true, 2).unwrap(), 2);
-        assert_eq!((state.segments.table().get(stays).unwrap().held(), above(&state, 0.7)), (4 * MIB, 0));
+        assert_eq!((state.segments.table().get(stays).unwrap().held(), above(0.7)), (4 * MIB, 0));
     }
 }

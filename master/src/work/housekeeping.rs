@@ -1,6 +1,7 @@
-//! Tends the group of masters, notices which store nodes fell silent, ends grace periods, discards abandoned puts, frees held space, narrows
+//! Tends the group of masters, takes back what dropped tenants had, notices which store nodes fell silent, ends grace periods, discards abandoned puts, frees held space, narrows
 //! windows.
 
+use super::recycle;
 use crate::engine::Engine;
 use crate::log::Room;
 use perilune_state::Effect;
@@ -26,10 +27,18 @@ pub(crate) fn run(engine: &Engine, handle: &Handle) {
             windows.round(&tended).await;
         }
     });
+    let recycled = engine.clone();
+    let recycler = handle.spawn(async move {
+        loop {
+            tokio::time::sleep(EVERY).await;
+            recycle::round(&recycled).await;
+        }
+    });
     while engine.reign.housekeeping.wait(EVERY) {
         handle.block_on(round(engine));
     }
     windows.abort();
+    recycler.abort();
 }
 
 /// Does once all that is due.

@@ -1,7 +1,9 @@
 //! The state as a whole, and the one way its lasting part changes: committed effects, in order, by one thread.
 
 use crate::MonotonicMs;
+use crate::directory::{Directory, Known};
 use crate::effect::{Effect, ObjectRecord, RemoveReason};
+use crate::meter::{Meters, weight};
 use crate::objects::departed::Departed;
 use crate::objects::limbo::{Limbo, Why};
 use crate::objects::puts::Puts;
@@ -11,7 +13,7 @@ use crate::segments::{self, Phase, Segments, nodes::Nodes, nodes::Silence};
 use crate::settings::{SettingMap, Settings};
 use crate::tso::TsoSource;
 use crate::window;
-use perilune_protocol::{Fault, FaultCode, ObjectKey, Pin, ReplicaPlace, Tso};
+use perilune_protocol::{Fault, FaultCode, ObjectKey, Pin, ReplicaPlace, SegmentDesc, TenantId, Tso};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -58,6 +60,10 @@ pub struct State {
     pub tso: TsoSource,
     /// What operators have set.
     pub settings: Settings,
+    /// The tenants.
+    pub directory: Directory,
+    /// How much they have.
+    pub meters: Meters,
     /// How this master decides.
     pub rules: Rules,
     /// Objects that are soft-pinned. Written by apply.
@@ -114,6 +120,8 @@ impl State {
             recency: Recency::default(),
             tso: TsoSource::default(),
             settings: Settings::default(),
+            directory: Directory::default(),
+            meters: Meters::default(),
             rules,
             soft_pins: AtomicU64::new(0),
             leading: AtomicBool::new(false),
@@ -132,12 +140,8 @@ impl State {
                     self.retire(&object, now);
                 }
             }
-            Effect::Mount(desc) => {
-                if let Err(fault) = segments::check(&desc) {
-                    return Applied::Refused(fault);
-                }
-                self.segments.mount(desc);
-            }
+            Effect::Mount(desc) => return self.lend(desc, TenantId::default()),
+            Effect::Lend { tenant, desc } => return self.lend(desc, tenant),
             Effect::Drain { segment, grace_ms } => match self.segments.drain(segment, grace_ms) {
                 Some(segment) => segment.start_grace(now.saturating_add(grace_ms)),
                 None => return unknown_segment(segment),
@@ -165,8 +169,21 @@ impl State {
             }
             Effect::TsoLimit(limit) => self.tso.raise_limit(limit),
             Effect::Setting { key, value } => self.settings.set(key, value),
+            Effect::Directory { revision, change } => {
+                if let Err(fault) = self.directory.apply(revision, *change) {
+                    return Applied::Refused(fault);
+                }
+            }
             Effect::Replicas { tenant, key, version, add, drop } => return self.rearrange(tenant, &key, version, add.as_ref(), drop, now),
         }
+        Applied::Done
+    }
+
+    fn lend(&self, desc: SegmentDesc, tenant: TenantId) -> Applied {
+        if let Err(fault) = segments::check(&desc) {
+            return Applied::Refused(fault);
+        }
+        self.segments.mount(desc, tenant);
         Applied::Done
     }
 
@@ -175,7 +192,7 @@ impl State {
         let key = KeyRef::new(record.tenant, &record.key);
         let object = self.object_of(&record, self.recency.stamps(1));
         if object.replicas.is_empty() {
-            self.settle(key, record.version, &object);
+            self.settle(key, record.version, &object, false);
             return Applied::Refused(FaultCode::SegmentNotFound.with(format!("{}: every segment it was written to is gone", record.key)));
         }
         if !self.is_leading() && self.index.remove(key, record.version).is_some() {
@@ -189,23 +206,33 @@ impl State {
                 self.retire(&old, now);
             }
             // A put ends once, so a leader never commits it twice; were it to, nothing is left to do.
-            Published::Known(known) if known.version == object.version => {}
+            Published::Known(known) if known.version == object.version => {
+                self.settle(key, record.version, &object, false);
+                return Applied::Done;
+            }
             Published::Known(_) => {
                 self.hold(&object, now);
-                self.settle(key, record.version, &object);
+                self.settle(key, record.version, &object, false);
                 return Applied::Refused(FaultCode::ObjectExists.with(format!("{}: a newer version was published meanwhile", record.key)));
             }
         }
-        self.settle(key, record.version, &object);
+        self.settle(key, record.version, &object, true);
         Applied::Done
     }
 
-    /// The put of an object is over: nobody writes there any more.
-    fn settle(&self, key: KeyRef<'_>, version: Tso, object: &Object) {
+    /// The put of an object is over: nobody writes there any more, and what was promised is what there is (`stays`) or nothing.
+    fn settle(&self, key: KeyRef<'_>, version: Tso, object: &Object, stays: bool) {
+        let put = self.puts.finish(key, version);
+        if !self.is_leading() {
+            return;
+        }
         // Only what this leader gave room to is counted as being written.
-        if self.puts.finish(key, version) && self.is_leading() {
+        if put.is_some() {
             object.replicas.iter().for_each(|r| r.segment.space().settle(&r.extents));
         }
+        let (objects, bytes) = put.map_or((0, 0), |put| (1, put.promised()));
+        let (more, weighs) = if stays { (1, weight(object)) } else { (0, 0) };
+        self.meters.of(key.tenant).count(more - objects, weighs - bytes);
     }
 
     /// An object that a snapshot knows. It may be younger than the segments of the snapshot: then the effect that says where it lies,
@@ -252,6 +279,9 @@ impl State {
     fn retire(&self, object: &Object, now: MonotonicMs) {
         self.unpin(object);
         self.hold(object, now);
+        if self.is_leading() {
+            self.meters.of(object.key.as_ref().tenant).count(-1, -weight(object));
+        }
     }
 
     fn unpin(&self, object: &Object) {
@@ -324,6 +354,7 @@ impl State {
             }
             object.inherit(now + self.rules.lease_ms, newest - age as u64);
             self.recency.admit(&object);
+            self.meters.of(object.key.as_ref().tenant).count(1, weight(&object));
         }
         let table = self.segments.table();
         for segment in table.iter() {
@@ -379,6 +410,7 @@ impl State {
             self.segments.unmount(segment);
         }
         self.settings.replace(SettingMap::new());
+        self.directory.replace(Known::default());
         self.departed.forget();
     }
 

@@ -2,6 +2,7 @@
 //! it can only find that the world moved on and do nothing.
 
 use crate::alloc::FrameRun;
+use crate::directory::Change;
 use perilune_protocol::{ObjectKey, Pin, ReplicaPlace, SegmentDesc, SegmentId, TenantId, Tso};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -9,7 +10,8 @@ use serde::{Deserialize, Serialize};
 /// The first byte of every stored effect. A reader of a newer release still knows all older ones.
 ///
 /// 2: settings. 3: an object remembers how many copies were wanted, and its copies change. 4: windows of frames.
-const VERSION: u8 = 4;
+/// 5: tenants.
+const VERSION: u8 = 5;
 
 /// One change of what must outlive the leader.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,6 +92,20 @@ pub enum Effect {
         /// Milliseconds.
         ms: u64,
     },
+    /// The directory changes; nothing when it has already.
+    Directory {
+        /// Which change this is, counted from 1.
+        revision: u64,
+        /// What changes.
+        change: Box<Change>,
+    },
+    /// As [`Effect::Mount`], which lends to `default`; a segment that is known stays whose it is.
+    Lend {
+        /// To whom.
+        tenant: TenantId,
+        /// What.
+        desc: SegmentDesc,
+    },
 }
 
 /// An object as it is stored.
@@ -144,6 +160,8 @@ pub enum RemoveReason {
     Orphaned,
     /// The bytes of its last replica were not what was put.
     Damaged,
+    /// Its tenant was dropped.
+    Recycled,
 }
 
 /// Bytes that are not an effect.
@@ -158,10 +176,19 @@ pub enum EffectError {
 }
 
 impl Effect {
+    /// A segment is lent, or described anew. Where nobody has tenants, releases that know none read the log.
+    pub fn lend(tenant: TenantId, desc: SegmentDesc) -> Self {
+        if tenant == TenantId::default() { Self::Mount(desc) } else { Self::Lend { tenant, desc } }
+    }
+
     /// The stored form.
     pub fn encode(&self) -> Vec<u8> {
         // The release before reads what it could have written itself.
-        let version = if matches!(self, Self::Frames { .. } | Self::Passed { .. }) { VERSION } else { 3 };
+        let version = match self {
+            Self::Directory { .. } | Self::Lend { .. } | Self::Remove { reason: RemoveReason::Recycled, .. } => VERSION,
+            Self::Frames { .. } | Self::Passed { .. } => 4,
+            _ => 3,
+        };
         // Serialising plain data into a vector has no way to fail.
         postcard::to_extend(self, vec![version]).unwrap_or_default()
     }
@@ -213,6 +240,18 @@ mod tests {
         bytes[0] = 3;
         assert_eq!(bytes[1], 5, "the sixth kind, for good");
         assert_eq!(Effect::decode(&bytes), Ok(window));
+    }
+
+    /// Places in the enumeration are for good.
+    #[test]
+    fn bytes_of_version_5_are_still_read() {
+        let change = Change::Tenant(crate::directory::Known::default().tenant(TenantId(0)).unwrap().clone());
+        let directory = Effect::Directory { revision: 1, change: Box::new(change) };
+        assert_eq!(Effect::decode(include_bytes!("../tests/old/directory_v5.bin")), Ok(directory));
+        let recycled = Effect::Remove { tenant: TenantId(3), key: "k".into(), version: Tso(7), reason: RemoveReason::Recycled };
+        assert_eq!(recycled.encode(), [5, 1, 3, 1, b'k', 7, 4]);
+        let Ok(Effect::Lend { tenant, desc }) = Effect::decode(include_bytes!("../tests/old/lend_v5.bin")) else { panic!("not that") };
+        assert_eq!((tenant, desc.size, desc.name.as_str()), (TenantId(3), 1 << 20, "127.0.0.1:15000"));
     }
 
     /// Bytes that the release before wrote for a commit of two copies.

@@ -11,14 +11,17 @@
 //!                                  index, segments (survive)   ── leading only ──►  space freed, or held in limbo
 //! ```
 //!
-//! Two kinds of rooms. What [`State::apply`] writes comes from the log and survives: the object index, the segments, the settings.
+//! Two kinds of rooms. What [`State::apply`] writes comes from the log and survives: the object index, the segments, the
+//! directory of tenants, the settings.
 //! What requests write directly is soft and dies with the leader: leases, recency, puts in progress, free space.
 //! Both are read by many threads without a lock; the log's thread is the only one that applies.
 #![forbid(unsafe_code)]
 
 pub mod alloc;
 pub mod apply;
+pub mod directory;
 pub mod effect;
+pub mod meter;
 pub mod objects;
 pub mod place;
 pub mod read;

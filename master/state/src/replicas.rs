@@ -13,6 +13,7 @@
 use crate::MonotonicMs;
 use crate::apply::{Applied, Rules, State, unknown_segment};
 use crate::effect::Effect;
+use crate::meter::weight;
 use crate::objects::limbo::Why;
 use crate::objects::{KeyRef, Object, Replica};
 use crate::segments::{Phase, Segment};
@@ -125,6 +126,7 @@ impl State {
         if self.is_leading() {
             self.limbo.hold(&gone, Why::Readers, until, now);
             self.recency.admit(&form);
+            self.meters.of(tenant).count(0, weight(&form) - weight(&old));
         }
         Applied::Done
     }

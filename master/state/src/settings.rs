@@ -19,6 +19,11 @@ pub const JOB_BYTES_PER_SECOND: &str = "job_bytes_per_second";
 /// What it may move when nobody has said otherwise: a repair is done in minutes, and users keep most of any network.
 pub const JOB_BYTES_PER_SECOND_DEFAULT: u64 = 256 << 20;
 
+/// How long what a dropped tenant had is kept, in seconds.
+pub const TENANT_RETENTION_SECONDS: &str = "tenant_retention_seconds";
+/// Three days: whoever dropped the wrong one has a weekend to notice.
+pub const TENANT_RETENTION_SECONDS_DEFAULT: u64 = 259_200;
+
 /// How the names begin under which jobs keep how far they are: nobody else's to set.
 pub const JOB_RECORD: &str = "job.";
 
@@ -52,6 +57,12 @@ impl Settings {
     pub fn job_bytes_per_second(&self) -> u64 {
         let set = self.map.load().get(JOB_BYTES_PER_SECOND).and_then(|value| rate(value));
         set.unwrap_or(JOB_BYTES_PER_SECOND_DEFAULT)
+    }
+
+    /// How long what a dropped tenant had is kept, in milliseconds.
+    pub fn tenant_retention_ms(&self) -> u64 {
+        let set = self.map.load().get(TENANT_RETENTION_SECONDS).and_then(|value| value.parse().ok());
+        set.unwrap_or(TENANT_RETENTION_SECONDS_DEFAULT).saturating_mul(1000)
     }
 
     /// Apply: one setting; `None` takes it back.
@@ -92,6 +103,9 @@ impl Settings {
         }
         if key == JOB_BYTES_PER_SECOND && rate(value).is_none() {
             return wrong(format!("{key} is a size of at least 1, such as 256MiB, not {value:?}"));
+        }
+        if key == TENANT_RETENTION_SECONDS && value.parse::<u64>().is_err() {
+            return wrong(format!("{key} is a number of seconds, such as 3600, not {value:?}"));
         }
         let map = self.map.load();
         if switch.is_none() && map.len() >= SETTINGS_MAX && !map.contains_key(key) {

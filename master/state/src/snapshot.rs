@@ -1,17 +1,18 @@
 //! The whole lasting state as a stream, and back.
 //!
 //! `[u32 length][postcard of Chunk]` repeated, little endian, ended by an empty chunk. The envelope (version, checksums,
-//! index) is the log's. Segments come first, settings, then objects as they are met: an object that changes while the stream is
+//! index) is the log's. The directory comes first, then segments, settings, and objects as they are met: an object that changes while the stream is
 //! written may appear in either form, and the entries after the snapshot's index bring both to the same end, because
 //! publishing goes by version, removal names its version, and a change of copies says for a segment what there is from then on.
 
 use crate::MonotonicMs;
 use crate::alloc::Opened;
 use crate::apply::{State, places};
+use crate::directory::Known;
 use crate::effect::{Effect, ObjectRecord, ObjectRecordV2};
 use crate::objects::Replica;
 use crate::settings::SettingMap;
-use perilune_protocol::{ReplicaPlace, SegmentDesc, SegmentId, Tso};
+use perilune_protocol::{ReplicaPlace, SegmentDesc, SegmentId, TenantId, Tso};
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read, Write};
 use std::ops::ControlFlow;
@@ -41,6 +42,9 @@ enum Chunk {
     },
     /// What left lately.
     Departed(Vec<ReplicaPlace>),
+    Directory(Known),
+    /// Segments as in `Head`, lent to others than `default`.
+    Lent(Vec<(TenantId, SegmentRecord)>),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -51,14 +55,23 @@ struct SegmentRecord {
     draining_grace_ms: Option<u64>,
 }
 
-fn head(state: &State) -> Chunk {
+/// Every segment, and whose it is.
+fn segments(state: &State) -> Vec<(TenantId, SegmentRecord)> {
     let table = state.segments.table();
-    let record = |s: &Arc<crate::segments::Segment>| SegmentRecord {
-        desc: SegmentDesc::clone(&s.desc()),
-        limit: 0,
-        draining_grace_ms: table.grace_ms(s.id()),
+    let record = |s: &Arc<crate::segments::Segment>| {
+        (s.tenant(), SegmentRecord { desc: SegmentDesc::clone(&s.desc()), limit: 0, draining_grace_ms: table.grace_ms(s.id()) })
     };
-    Chunk::Head { tso_limit: state.tso.limit(), segments: table.iter().map(record).collect() }
+    table.iter().map(record).collect()
+}
+
+fn head(state: &State) -> Chunk {
+    let of_default = segments(state).into_iter().filter(|(tenant, _)| *tenant == TenantId::default());
+    Chunk::Head { tso_limit: state.tso.limit(), segments: of_default.map(|(_, record)| record).collect() }
+}
+
+fn lent(state: &State) -> Option<Chunk> {
+    let lent: Vec<_> = segments(state).into_iter().filter(|(tenant, _)| *tenant != TenantId::default()).collect();
+    (!lent.is_empty()).then_some(Chunk::Lent(lent))
 }
 
 fn windows(state: &State) -> Chunk {
@@ -77,9 +90,16 @@ fn settings(state: &State) -> Chunk {
     Chunk::Settings(SettingMap::clone(&state.settings.map()))
 }
 
+/// All but objects and what left. Where nobody has tenants, releases that know none read it.
+fn whole(state: &State) -> Vec<Chunk> {
+    let known = Known::clone(&state.directory.known());
+    let directory = (known.revision > 0).then_some(Chunk::Directory(known));
+    directory.into_iter().chain([head(state)]).chain(lent(state)).chain([windows(state), settings(state)]).collect()
+}
+
 /// What to write. Segments, windows and settings are taken when this is called, on the log's thread; objects while the closure runs.
 pub fn writer(state: Arc<State>) -> impl FnOnce(&mut dyn Write) -> io::Result<()> + Send + 'static {
-    let first = [head(&state), windows(&state), settings(&state)];
+    let first = whole(&state);
     move |out| {
         first.iter().try_for_each(|chunk| put(out, chunk))?;
         departed(&state).try_for_each(|chunk| put(out, &chunk))?;
@@ -113,7 +133,7 @@ pub fn read(state: &State, from: &mut dyn Read, now: MonotonicMs) -> io::Result<
 /// Nothing may be applied to `state` meanwhile.
 pub fn copy(state: &State) -> State {
     let fresh = State::new(state.rules);
-    [head(state), windows(state), settings(state)].into_iter().for_each(|chunk| enter(&fresh, chunk, 0));
+    whole(state).into_iter().for_each(|chunk| enter(&fresh, chunk, 0));
     for (noted, replica) in state.departed.noted() {
         fresh.departed.note(&fresh.replicas_of(&places(&[replica])), noted);
     }
@@ -128,15 +148,9 @@ fn enter(state: &State, chunk: Chunk, now: MonotonicMs) {
     match chunk {
         Chunk::Head { tso_limit, segments } => {
             state.tso.raise_limit(tso_limit);
-            for SegmentRecord { desc, limit, draining_grace_ms } in segments {
-                let segment: SegmentId = desc.id;
-                state.apply(Effect::Mount(desc), now);
-                state.apply(Effect::Window { segment, limit }, now);
-                if let Some(grace_ms) = draining_grace_ms {
-                    state.apply(Effect::Drain { segment, grace_ms }, now);
-                }
-            }
+            segments.into_iter().for_each(|record| mount(state, TenantId::default(), record, now));
         }
+        Chunk::Lent(segments) => segments.into_iter().for_each(|(tenant, record)| mount(state, tenant, record, now)),
         Chunk::ObjectsV2(records) => records.into_iter().for_each(|record| state.adopt(&record.into())),
         Chunk::Objects(records) => records.iter().for_each(|record| state.adopt(record)),
         Chunk::Windows { elapsed, windows } => {
@@ -154,7 +168,18 @@ fn enter(state: &State, chunk: Chunk, now: MonotonicMs) {
         }
         Chunk::Departed(gone) => state.departed.note(&state.replicas_of(&gone), now),
         Chunk::Settings(map) => state.settings.replace(map),
+        Chunk::Directory(known) => state.directory.replace(known),
         Chunk::End => {}
+    }
+}
+
+fn mount(state: &State, tenant: TenantId, record: SegmentRecord, now: MonotonicMs) {
+    let SegmentRecord { desc, limit, draining_grace_ms } = record;
+    let segment: SegmentId = desc.id;
+    state.apply(Effect::Lend { tenant, desc }, now);
+    state.apply(Effect::Window { segment, limit }, now);
+    if let Some(grace_ms) = draining_grace_ms {
+        state.apply(Effect::Drain { segment, grace_ms }, now);
     }
 }
 

@@ -98,13 +98,24 @@ impl State {
             }
             self.discard(&other, stamp.now);
         }
-        let replicas = self.allocate(size, config, stamp)?;
+        let quota = self.directory.may_add(stamp.tenant)?;
+        let (meter, promised) = (self.meters.of(stamp.tenant), size * u64::from(config.replicas));
+        // Before room is taken, so that what there is never exceeds what there may be.
+        if let Err(over) = meter.promise(promised, quota) {
+            let fault = FaultCode::QuotaExceeded.with(format!("{key}: {over}, and nothing of it can leave now"));
+            let ever = quota.bytes.is_none_or(|most| promised <= most) && quota.objects != Some(0);
+            return Err(if ever { PutRefusal::NeedRoom(promised, fault) } else { fault.into() });
+        }
+        let replicas = self.allocate(size, config, stamp).inspect_err(|_| meter.count(-1, -(promised as i64)))?;
         let put = Arc::new(Put::new(at.to_owned(), version, size, config, replicas, stamp));
+        // Fewer copies than asked for, where that is as good.
+        meter.count(0, put.promised() - promised as i64);
         match self.puts.begin(put.clone()) {
             Ok(()) => Ok(grant(&put)),
             Err(other) => {
                 // Never told to anyone, so it can be used again at once.
                 free(&put.replicas);
+                meter.count(-1, -put.promised());
                 if other.is_of(stamp.writer, size) && other.renew(stamp.now) {
                     return Ok(grant(&other));
                 }
@@ -148,6 +159,7 @@ impl State {
         if self.puts.discard(&put) {
             // The writer says that it stopped; what it had on the way may still land until its own deadline.
             self.limbo.hold(&put.replicas, Why::Revoked, put.started() + self.rules.put_discard_ms, now);
+            self.meters.of(tenant).count(-1, -put.promised());
             return Ok(());
         }
         Err(FaultCode::InvalidWrite.with(format!("{key}: the put is being published")))
@@ -192,6 +204,7 @@ impl State {
         if discarded {
             // Nobody knows whether this writer still writes.
             self.limbo.hold(&put.replicas, Why::Abandoned, put.started() + self.rules.put_release_ms, now);
+            self.meters.of(put.key.as_ref().tenant).count(-1, -put.promised());
         }
         discarded
     }
@@ -199,8 +212,10 @@ impl State {
     /// Space for all replicas, each on a segment of its own, on distinct nodes as long as there are enough.
     fn allocate(&self, size: u64, config: &PutConfig, stamp: Stamp<'_>) -> Result<Box<[Replica]>, PutRefusal> {
         let wanted = usize::from(config.replicas);
-        let mut candidates: Vec<Arc<Segment>> = self.segments.table().iter().filter(|s| s.allocatable()).cloned().collect();
-        self.check_segments(&candidates, size, config)?;
+        let table = self.segments.table();
+        let of_tenant = table.iter().filter(|s| s.tenant() == stamp.tenant);
+        let mut candidates: Vec<Arc<Segment>> = of_tenant.filter(|s| s.allocatable()).cloned().collect();
+        self.check_segments(&candidates, size, config, stamp.tenant)?;
         place::order(&mut candidates, self.rules.placement, config, stamp.host, stamp.draw);
         let mut taken: Vec<Replica> = Vec::with_capacity(wanted);
         // Two rounds: first one segment per node, then any segment that is not yet used.
@@ -229,17 +244,21 @@ impl State {
         Err(PutRefusal::NeedRoom(size * wanted as u64, FaultCode::NoSpace.with(text)))
     }
 
-    fn check_segments(&self, candidates: &[Arc<Segment>], size: u64, config: &PutConfig) -> Result<(), PutRefusal> {
+    fn check_segments(&self, candidates: &[Arc<Segment>], size: u64, config: &PutConfig, tenant: TenantId) -> Result<(), PutRefusal> {
         let table = self.segments.table();
+        let of_tenant = || table.iter().filter(|s| s.tenant() == tenant);
         let wanted = if config.best_effort { 1 } else { usize::from(config.replicas) };
         if candidates.len() < wanted {
-            let fault = match (table.len(), candidates.len()) {
+            let fault = match (of_tenant().count(), candidates.len()) {
+                (0, _) if !table.is_empty() => {
+                    FaultCode::NoSpace.with("no segment of this tenant is mounted: start a store node with --tenant")
+                }
                 (0, _) => FaultCode::NoSpace.with("no segment is mounted: start a store node, or mount memory on one (POST /api/mount)"),
                 (_, 0) => FaultCode::NoSpace.with("no mounted segment takes allocations: their nodes are silent or they are draining"),
                 (_, some) => FaultCode::InvalidParams
                     .with(format!("{wanted} replicas need as many segments, {some} can take one; mount more, or ask for best effort")),
             };
-            let awaited = table.iter().any(|s| s.phase() == Phase::Mounted && s.reach() == Reach::Suspect);
+            let awaited = of_tenant().any(|s| s.phase() == Phase::Mounted && s.reach() == Reach::Suspect);
             return Err(if awaited { PutRefusal::NeedNode(fault) } else { fault.into() });
         }
         let largest = candidates.iter().map(|s| s.space().capacity()).max().unwrap_or(0);

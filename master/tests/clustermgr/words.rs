@@ -99,9 +99,9 @@ fn segments_are_disks_and_store_nodes_are_services() {
     runtime.block_on(async {
         for node in [node, other] {
             let register = Register { node, name: "n".into(), rest: format!("http://{node}"), segments: Vec::new() };
-            engine.register(SESSION, register).await.unwrap();
+            engine.register(SESSION, TenantId::default(), register).await.unwrap();
         }
-        engine.mount(SESSION, Mount { segments: segments.to_vec() }).await.unwrap();
+        engine.mount(SESSION, TenantId::default(), Mount { segments: segments.to_vec() }).await.unwrap();
     });
     // The whole of what is lent is free.
     let space = |id: u64| group.get(id, "/stat").json()["space_stat"].take();

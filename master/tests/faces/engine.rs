@@ -2,14 +2,16 @@
 
 use crate::http::{self, Reply};
 use perilune_master::api::serve::{self, Limits};
-use perilune_master::api::{App, Boxed, Facade, router};
+use perilune_master::api::{App, Boxed, Decide, Facade, router};
+use perilune_master::engine::Unchanged;
 use perilune_master::log::{LogStatus, Role};
-use perilune_master::observe::{Metrics, Observed};
+use perilune_master::observe::{Metrics, Observed, TenantUse};
 use perilune_protocol::access::Access;
 use perilune_protocol::rpc::cluster::{ClusterStat, NodeState};
 use perilune_protocol::rpc::job::{JobCounts, JobState};
 use perilune_protocol::rpc::segment::SegmentState;
 use perilune_protocol::*;
+use perilune_state::directory::Known;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
@@ -103,6 +105,10 @@ impl Observed for Small {
         vec![JobState { job: "balance".into(), on: true, state: "working".into(), permille: 250, counts, ..JobState::default() }]
     }
 
+    fn tenants(&self) -> Vec<TenantUse> {
+        vec![TenantUse { id: TenantId(0), name: "default".into(), bytes: 300, objects: 3 }]
+    }
+
     fn soft_pins(&self) -> u64 {
         5
     }
@@ -144,8 +150,24 @@ impl Facade for Small {
         }
     }
 
-    fn describe(&self, id: SegmentId) -> Option<Arc<SegmentDesc>> {
+    fn describe(&self, _: TenantId, id: SegmentId) -> Option<Arc<SegmentDesc>> {
         self.segments.lock().unwrap().iter().find(|s| s.desc.id == id).map(|s| Arc::new(s.desc.clone()))
+    }
+
+    fn tenant(&self, name: &str) -> Outcome<TenantId> {
+        let known = Known::default();
+        known
+            .named(if name.is_empty() { "default" } else { name })
+            .map(|t| t.id)
+            .ok_or_else(|| FaultCode::TenantNotFound.with("none of that name"))
+    }
+
+    fn directory(&self) -> Arc<Known> {
+        Arc::default()
+    }
+
+    fn decide<'a>(&'a self, _: &'a Decide<'a>) -> Boxed<'a, Result<(), Unchanged>> {
+        Box::pin(async { Err(FaultCode::NotSupported.with("there is no log").into()) })
     }
 
     fn remove_matching<'a>(&'a self, _: TenantId, pattern: &'a str, force: bool) -> Boxed<'a, Outcome<u64>> {

@@ -31,8 +31,8 @@ fn start(dir: &tempfile::TempDir) -> (Master, SegmentDesc) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let node = Register { node: desc.node, name: "n".into(), rest: String::new(), segments: Vec::new() };
-        engine.register(SESSION, node).await.unwrap();
-        engine.mount(SESSION, Mount { segments: vec![desc.clone()] }).await.unwrap();
+        engine.register(SESSION, TenantId::default(), node).await.unwrap();
+        engine.mount(SESSION, TenantId::default(), Mount { segments: vec![desc.clone()] }).await.unwrap();
         let keys: Vec<ObjectKey> = (0..10).map(|n| format!("k{n}").into()).collect();
         let puts = keys.iter().map(|key| (key.clone(), 100)).collect();
         let grants =

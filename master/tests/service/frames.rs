@@ -26,7 +26,7 @@ fn keys_are_nobodys_before_hello_and_unknown_calls_get_a_fault() {
     let mut peer = Peer::connect(&master);
     assert_eq!(peer.call(&object::Exists { keys: vec!["k".into()] }).unwrap_err().code, FaultCode::WrongState);
     let strange = session::Hello { agent: String::new(), tenant: "other".into() };
-    assert_eq!(peer.call(&strange).unwrap_err().code, FaultCode::InvalidParams);
+    assert_eq!(peer.call(&strange).unwrap_err().code, FaultCode::TenantNotFound);
     let mut out = Vec::new();
     frame::encode(&mut out, frame::Kind::Question, 999, 5, |_| Ok::<_, String>(())).unwrap();
     peer.stream.write_all(&out).unwrap();

@@ -10,7 +10,7 @@ use crate::settings::Global;
 use perilune_client::StoreNode;
 use perilune_master::{Master, MasterConfig};
 use perilune_protocol::ByteSize;
-use perilune_protocol::access::Access;
+use perilune_protocol::access::{Access, Token};
 use serde_json::json;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -53,7 +53,10 @@ impl Dev {
         let (http, http_at) = serve::bind(&runtime, "--http", self.http, &access)?;
         let (rest, rest_at) = serve::bind(&runtime, "--rest", self.rest, &access)?;
         let config = self.master.config(&self.data_dir, Vec::new(), token.clone(), self.insecure)?;
-        let config = MasterConfig { http_at: Some(http_at.to_string()), ..config };
+        // On this machine alone, where nobody is asked who they are, the page's own token is as good as any.
+        let of_the_page = (http_at.ip().is_loopback() && access.is_open()).then(Token::of_the_page);
+        let meta_token = config.meta_token.clone().or(of_the_page);
+        let config = MasterConfig { http_at: Some(http_at.to_string()), meta_token, ..config };
         let master = Master::start(config).map_err(|e| Failure::Failed(e.to_string()))?;
         let rpc_at = master.rpc_addr();
         let node = match StoreNode::start(self.node.config(&self.data_dir, vec![rpc_at.to_string()], None, token, self.insecure)) {

@@ -6,6 +6,7 @@ use crate::output;
 use crate::serve::{self, Stop};
 use crate::settings::Global;
 use crate::values::{Peer, Span};
+use perilune_client::token;
 use perilune_master::log::Durability;
 use perilune_master::{MasterConfig, Placement};
 use perilune_protocol::ByteSize;
@@ -108,6 +109,10 @@ pub(crate) struct MasterArgs {
     /// Refuse puts while less than this is free on the disk of the log, so that it never fills up; 0: until it is full
     #[arg(long, value_name = "SIZE", default_value = "64MiB")]
     log_reserve: ByteSize,
+    /// A file that holds the token of the meta service (/MetaService/http/...?token=), 16 to 1024 characters; without it
+    /// PERILUNE_META_TOKEN holds the token itself, and without both only the admin's opens it
+    #[arg(long, value_name = "FILE")]
+    meta_token_file: Option<PathBuf>,
     /// Which segment takes a new object: random, free-ratio-first or local-first
     #[arg(long, value_name = "RULE", default_value = "random")]
     placement: Placement,
@@ -136,6 +141,7 @@ impl MasterArgs {
             placement: self.placement,
             snapshot_entries: self.snapshot_entries,
             log_reserve: self.log_reserve.0,
+            meta_token: token::find_meta(self.meta_token_file.as_deref()).map_err(Failure::Usage)?,
             token,
             insecure,
             ..MasterConfig::default()

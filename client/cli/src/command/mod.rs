@@ -20,6 +20,7 @@ mod segments;
 mod stat;
 mod status;
 mod store;
+mod tenants;
 mod transports;
 
 use crate::failure::Failure;
@@ -43,6 +44,7 @@ pub(crate) enum Command {
     Nodes(nodes::Nodes),
     Members(members::Members),
     Jobs(jobs::Jobs),
+    Tenants(tenants::Tenants),
     Replay(Box<replay::Replay>),
     Bench(bench::Bench),
     Completions(completions::Completions),
@@ -67,6 +69,7 @@ impl Command {
             Self::Nodes(c) => c.run(global),
             Self::Members(c) => c.run(global),
             Self::Jobs(c) => c.run(global),
+            Self::Tenants(c) => c.run(global),
             Self::Replay(c) => c.run(global),
             Self::Bench(c) => c.run(global),
             Self::Completions(c) => c.run(),

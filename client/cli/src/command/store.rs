@@ -23,6 +23,9 @@ pub(crate) struct Store {
     /// Where the node's identity and the list of its segments are kept, in the subdirectory `store`
     #[arg(long, value_name = "DIR", default_value = "./perilune-data")]
     data_dir: PathBuf,
+    /// The tenant whose objects may lie here
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    tenant: String,
     /// Where the store's REST listens
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     http: SocketAddr,
@@ -104,6 +107,7 @@ impl Store {
         let stop = Stop::listen(&runtime)?;
         let config = NodeConfig {
             deadline: self.deadline.0,
+            tenant: self.tenant,
             ..self.rules.config(&self.data_dir, self.master, Some(self.http), self.token.find()?, self.insecure)
         };
         let node = StoreNode::start(config)?;

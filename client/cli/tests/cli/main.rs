@@ -13,3 +13,4 @@ mod jobs;
 mod members;
 mod restore;
 mod status;
+mod tenants;

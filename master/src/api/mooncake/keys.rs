@@ -21,9 +21,9 @@ struct Buffer {
 }
 
 /// The extents of each replica, best first. A replica whose segment has just gone is left out.
-fn buffers(engine: &dyn Facade, place: &ObjectPlace) -> Outcome<Vec<Vec<Buffer>>> {
+fn buffers(engine: &dyn Facade, tenant: TenantId, place: &ObjectPlace) -> Outcome<Vec<Vec<Buffer>>> {
     let of = |replica: &ReplicaPlace| {
-        let desc = engine.describe(replica.segment)?;
+        let desc = engine.describe(tenant, replica.segment)?;
         let buffer = |extent: &perilune_protocol::Extent| Buffer {
             size_: extent.len,
             buffer_address_: desc.base.saturating_add(extent.offset),
@@ -56,12 +56,12 @@ pub(super) async fn query_key(State(app): State<App>, query: Query) -> Answer {
         transport_endpoint_: &'a str,
         buffer_descriptors: &'a [Buffer],
     }
-    let tenant = query.tenant()?;
+    let tenant = query.tenant(&app)?;
     let raw = query.raw("key").ok_or_else(|| FaultCode::InvalidParams.with("Missing key query parameter: use /query_key?key=KEY"))?;
     let key = meant(&*app.engine, tenant, raw)?;
     let located = app.engine.locate(tenant, &[key]).pop();
     let place = located.unwrap_or_else(|| Err(FaultCode::Internal.with("the lookup of one key gave no answer")))?;
-    let replicas = buffers(&*app.engine, &place)?;
+    let replicas = buffers(&*app.engine, tenant, &place)?;
     let best = replicas.first().map_or(&[][..], Vec::as_slice);
     let transport_endpoint_ = best.first().map_or("", |buffer| &buffer.transport_endpoint_);
     let body = Body { success: true, data: replicas.iter().flatten().collect(), transport_endpoint_, buffer_descriptors: best };
@@ -77,7 +77,7 @@ pub(super) async fn batch_query_keys(State(app): State<App>, query: Query) -> An
         success: bool,
         error: &'static str,
     }
-    let tenant = query.tenant()?;
+    let tenant = query.tenant(&app)?;
     // Every key once, by the name the answer calls it.
     let mut asked = BTreeMap::new();
     for raw in query.raw("keys").unwrap_or_default().replace("%2C", ",").replace("%2c", ",").split(',') {
@@ -121,7 +121,7 @@ struct Value {
 }
 
 fn entry(engine: &dyn Facade, tenant: TenantId, raw: &str) -> Entry {
-    let found = meant(engine, tenant, raw).and_then(|key| engine.peek(tenant, &key)).and_then(|place| buffers(engine, &place));
+    let found = meant(engine, tenant, raw).and_then(|key| engine.peek(tenant, &key)).and_then(|place| buffers(engine, tenant, &place));
     let values =
         found.map(|replicas| replicas.into_iter().flatten().map(|buffer| Value { buffer_descriptor: buffer.clone(), buffer }).collect());
     let error = values.as_ref().err().map(|fault| fault.code.as_str());
@@ -130,7 +130,7 @@ fn entry(engine: &dyn Facade, tenant: TenantId, raw: &str) -> Entry {
 
 /// `GET /get_all_keys`: one key on each line. A line break inside a key is written as `%0A` or `%0D`, which `/query_key` understands.
 pub(super) async fn get_all_keys(State(app): State<App>, query: Query) -> Answer {
-    let tenant = query.tenant()?;
+    let tenant = query.tenant(&app)?;
     Ok(stream::answer(&app, TEXT, move |engine, out| {
         let mut written = Ok(());
         engine.for_each_key(tenant, &mut |key, _| {
@@ -160,7 +160,7 @@ pub(super) async fn remove_all(State(app): State<App>, query: Query) -> Answer {
         success: bool,
         removed_count: u64,
     }
-    let (tenant, force) = (query.tenant()?, query.switch("force")?);
+    let (tenant, force) = (query.tenant(&app)?, query.switch("force")?);
     let removing = tokio::spawn(async move { app.engine.remove_matching(tenant, "", force).await });
     let removed_count = removing.await.map_err(|error| FaultCode::Internal.with(format!("the removal broke off: {error}")))??;
     Ok(json(StatusCode::OK, &Body { success: true, removed_count }))

@@ -1,14 +1,14 @@
-//! `balance`: copies move from the fullest segments to the emptiest until all are filled within 5 % of the mean. Copies that nobody
+//! `balance`: copies move from the fullest segments to the emptiest until all of a tenant's are filled within 5 % of their mean. Copies that nobody
 //! reads go first; two copies of an object never come to lie on one node because of it.
 
 use super::step::{End, Step, World, shares_node};
 use super::{Job, Look, PASS_MS, RETRY_MS};
-use perilune_protocol::SegmentId;
+use perilune_protocol::{SegmentId, TenantId};
 use perilune_state::alloc::PAGE;
 use perilune_state::objects::Object;
 use perilune_state::segments::Segment;
 use perilune_state::settings::Switch;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -29,6 +29,26 @@ pub(super) struct Balance {
 /// Segments that take copies, with how full they are, the emptiest first.
 type Fills = Vec<(f64, Arc<Segment>)>;
 
+/// The segments of one tenant.
+#[derive(Default)]
+struct Ours {
+    fills: Fills,
+    used: u64,
+    capacity: u64,
+}
+
+impl Ours {
+    fn mean(&self) -> f64 {
+        self.used as f64 / self.capacity.max(1) as f64
+    }
+
+    /// How far the one that is farthest from the mean is from it.
+    fn spread(&self) -> f64 {
+        let mean = self.mean();
+        self.fills.iter().map(|(fill, _)| (fill - mean).abs()).fold(0.0, f64::max)
+    }
+}
+
 impl Balance {
     fn rest(&mut self, world: &World<'_>, pause: u64, note: String) {
         *self = Self { due: world.now + pause, note, ..Self::default() };
@@ -44,9 +64,10 @@ impl Job for Balance {
         if world.now < self.due {
             return None;
         }
-        let (fills, mean) = fills(world);
+        let uneven = tenants(world).into_iter().max_by(|a, b| a.spread().total_cmp(&b.spread()))?;
+        let (fills, mean) = (&uneven.fills, uneven.mean());
         let (Some((lowest, _)), Some((highest, fullest))) = (fills.first(), fills.last()) else { return None };
-        if highest - mean <= NEAR && mean - lowest <= NEAR {
+        if uneven.spread() <= NEAR {
             let note = format!("all segments are filled within 5 % of the mean ({:.1} %)", mean * 100.0);
             self.rest(world, RETRY_MS, note);
             return None;
@@ -56,7 +77,7 @@ impl Job for Balance {
         let found = self.found.entry(fullest.id()).or_insert_with(|| gather(world, fullest));
         while let Some(candidate) = found.pop() {
             let Some(object) = world.idle(&candidate).filter(|o| o.replica_on(fullest.id()).is_some()) else { continue };
-            if let Some(to) = target(&fills, *highest, fullest, &object) {
+            if let Some(to) = target(fills, *highest, fullest, &object) {
                 self.note = format!("filled from {:.1} to {:.1} %, {:.1} in the mean", lowest * 100.0, highest * 100.0, mean * 100.0);
                 return Some(Step::Copy { object, to: Some(to), drop: Some(fullest.id()) });
             }
@@ -96,17 +117,16 @@ fn gather(world: &World<'_>, from: &Segment) -> Vec<Arc<Object>> {
     cold.into_iter().map(|(.., object)| object).collect()
 }
 
-fn fills(world: &World<'_>) -> (Fills, f64) {
-    let table = world.state.segments.table();
-    let (mut used, mut capacity) = (0, 0);
-    let mut fills: Fills = Vec::new();
-    for segment in table.iter().filter(|s| s.allocatable()) {
-        used += world.settled(segment);
-        capacity += segment.space().capacity();
-        fills.push((world.fill(segment), segment.clone()));
+fn tenants(world: &World<'_>) -> Vec<Ours> {
+    let mut tenants: BTreeMap<TenantId, Ours> = BTreeMap::new();
+    for segment in world.state.segments.table().iter().filter(|s| s.allocatable()) {
+        let ours = tenants.entry(segment.tenant()).or_default();
+        ours.used += world.settled(segment);
+        ours.capacity += segment.space().capacity();
+        ours.fills.push((world.fill(segment), segment.clone()));
     }
-    fills.sort_by(|a, b| a.0.total_cmp(&b.0));
-    (fills, used as f64 / capacity.max(1) as f64)
+    tenants.values_mut().for_each(|ours| ours.fills.sort_by(|a, b| a.0.total_cmp(&b.0)));
+    tenants.into_values().collect()
 }
 
 /// What a copy takes may be so much more than its size, in bytes: else one copy that is all there is would go to and fro.

@@ -117,7 +117,8 @@ impl World<'_> {
     /// Segments that a copy may go to, best first: on nodes that hold none of those that stay, then the emptiest.
     pub(super) fn targets(&self, object: &Object, drop: Option<SegmentId>) -> Vec<Arc<Segment>> {
         let table = self.state.segments.table();
-        let free = table.iter().filter(|s| s.allocatable() && object.replica_on(s.id()).is_none());
+        let tenant = object.key.as_ref().tenant;
+        let free = table.iter().filter(|s| s.tenant() == tenant && s.allocatable() && object.replica_on(s.id()).is_none());
         let mut free: Vec<_> = free.map(|s| (shares_node(object, s, drop), self.fill(s), s.clone())).collect();
         free.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
         free.into_iter().map(|(.., segment)| segment).collect()

@@ -62,6 +62,11 @@ impl Put {
         self.started.load(Ordering::Relaxed)
     }
 
+    /// What its tenant was promised for it, in bytes.
+    pub(crate) fn promised(&self) -> i64 {
+        (self.size * self.replicas.len() as u64) as i64
+    }
+
     /// Whether this writer began it, for a value of so many bytes.
     pub fn is_of(&self, writer: WriterId, size: u64) -> bool {
         self.writer == writer && self.size == size
@@ -115,12 +120,14 @@ impl Puts {
 
     /// Ends a put without publishing it. True for exactly one caller, who owes its space to limbo.
     pub fn discard(&self, put: &Put) -> bool {
-        put.discard() && self.finish(put.key.as_ref(), put.version)
+        put.discard() && self.finish(put.key.as_ref(), put.version).is_some()
     }
 
     /// Apply: the put is published, or cannot be.
-    pub(crate) fn finish(&self, key: KeyRef<'_>, version: Tso) -> bool {
-        matches!(self.map.pin().remove_if(&key, |_, put| put.version == version), Ok(Some(_)))
+    pub(crate) fn finish(&self, key: KeyRef<'_>, version: Tso) -> Option<Arc<Put>> {
+        let map = self.map.pin();
+        let (_, put) = map.remove_if(&key, |_, put| put.version == version).ok().flatten()?;
+        Some(put.clone())
     }
 
     /// Puts that started before `before` and were never ended, in the order of their versions.

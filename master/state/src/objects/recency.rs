@@ -7,7 +7,7 @@
 
 use super::Object;
 use crossbeam::queue::SegQueue;
-use perilune_protocol::Pin;
+use perilune_protocol::{Pin, TenantId};
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -34,7 +34,34 @@ impl Recency {
     }
 }
 
-/// The order of leaving. Owned by the one evicting worker.
+/// The orders of leaving of all tenants. Owned by the one evicting worker.
+#[derive(Default)]
+pub struct Orders {
+    by_tenant: BTreeMap<TenantId, Order>,
+}
+
+impl Orders {
+    /// Takes in what appeared since the last call, and lets go of most that has left otherwise; `alive` is about how many objects
+    /// there are. To be called regularly, or replaced objects pile up.
+    pub fn refresh(&mut self, recency: &Recency, alive: usize) {
+        while let Some(object) = recency.inbox.pop() {
+            if !object.is_condemned() {
+                self.of(object.key.as_ref().tenant).insert(object);
+            }
+        }
+        if self.by_tenant.values().map(Order::len).sum::<usize>() > 2 * alive + LOOKED_AT {
+            self.by_tenant.values_mut().for_each(Order::let_go);
+            self.by_tenant.retain(|_, order| !order.is_empty());
+        }
+    }
+
+    /// That of one tenant: what others do makes nothing of it leave.
+    pub fn of(&mut self, tenant: TenantId) -> &mut Order {
+        self.by_tenant.entry(tenant).or_default()
+    }
+}
+
+/// The order of leaving of one tenant's objects.
 #[derive(Default)]
 pub struct Order {
     plain: Queue,
@@ -54,19 +81,14 @@ struct Queue {
 pub const LOOKED_AT: usize = 4096;
 
 impl Order {
-    /// Takes in what appeared since the last call, and lets go of most that has left otherwise; `alive` is about how many objects
-    /// there are. To be called regularly, or replaced objects pile up.
-    pub fn refresh(&mut self, recency: &Recency, alive: usize) {
-        while let Some(object) = recency.inbox.pop() {
-            if !object.is_condemned() {
-                let queue = if object.pin == Pin::Soft { &mut self.soft_pinned } else { &mut self.plain };
-                queue.insert(object);
-            }
-        }
-        if self.len() > 2 * alive + LOOKED_AT {
-            self.plain.by_stamp.retain(|_, object| !object.is_condemned());
-            self.soft_pinned.by_stamp.retain(|_, object| !object.is_condemned());
-        }
+    fn insert(&mut self, object: Arc<Object>) {
+        let queue = if object.pin == Pin::Soft { &mut self.soft_pinned } else { &mut self.plain };
+        queue.insert(object);
+    }
+
+    fn let_go(&mut self) {
+        self.plain.by_stamp.retain(|_, object| !object.is_condemned());
+        self.soft_pinned.by_stamp.retain(|_, object| !object.is_condemned());
     }
 
     /// The next objects to evict, oldest first, condemned already: the caller must propose their removal.
@@ -134,7 +156,7 @@ impl Queue {
 mod tests {
     use super::*;
     use crate::objects::KeyRef;
-    use perilune_protocol::{TenantId, Tso};
+    use perilune_protocol::Tso;
 
     fn object(recency: &Recency, n: u64, pin: Pin) -> Arc<Object> {
         let key = KeyRef { tenant: TenantId(0), bytes: &n.to_le_bytes() }.to_owned();
@@ -143,8 +165,8 @@ mod tests {
         object
     }
 
-    fn next(order: &mut Order, now: u64, count: usize) -> Vec<Arc<Object>> {
-        order.next(now, count, |_| true)
+    fn next(orders: &mut Orders, now: u64, count: usize) -> Vec<Arc<Object>> {
+        orders.of(TenantId(0)).next(now, count, |_| true)
     }
 
     fn versions(found: &[Arc<Object>]) -> Vec<u64> {
@@ -157,20 +179,20 @@ mod tests {
         let objects: Vec<_> = (0..6).map(|n| object(&recency, n, Pin::None)).collect();
         let soft = object(&recency, 6, Pin::Soft);
         object(&recency, 7, Pin::Hard);
-        let mut order = Order::default();
-        order.refresh(&recency, 10_000);
+        let mut orders = Orders::default();
+        orders.refresh(&recency, 10_000);
         // Use 0 and then, as one batch with 1 at the head, 1 and 2.
         let touch = |o: &Arc<Object>, stamp| o.touch_for_test(stamp);
         touch(&objects[0], recency.stamps(1));
         let head = recency.stamps(2);
         touch(&objects[1], head);
         touch(&objects[2], head - 1);
-        assert_eq!(versions(&next(&mut order, 0, 3)), [3, 4, 5]);
-        assert_eq!(versions(&next(&mut order, 0, 10)), [0, 2, 1], "the tail of a batch leaves before its head");
-        assert_eq!(versions(&next(&mut order, 0, 10)), [6], "soft-pinned only when nothing else is left");
+        assert_eq!(versions(&next(&mut orders, 0, 3)), [3, 4, 5]);
+        assert_eq!(versions(&next(&mut orders, 0, 10)), [0, 2, 1], "the tail of a batch leaves before its head");
+        assert_eq!(versions(&next(&mut orders, 0, 10)), [6], "soft-pinned only when nothing else is left");
         assert!(soft.is_condemned());
-        assert!(next(&mut order, 0, 10).is_empty(), "hard-pinned never");
-        assert!(order.is_empty());
+        assert!(next(&mut orders, 0, 10).is_empty(), "hard-pinned never");
+        assert!(orders.of(TenantId(0)).is_empty());
     }
 
     #[test]
@@ -180,11 +202,11 @@ mod tests {
         for o in &objects[..9_000] {
             o.inherit(100, o.touched());
         }
-        let mut order = Order::default();
-        order.refresh(&recency, 10_000);
+        let mut orders = Orders::default();
+        orders.refresh(&recency, 10_000);
         let mut found = Vec::new();
         for _ in 0..10 {
-            found.extend(next(&mut order, 50, 64));
+            found.extend(next(&mut orders, 50, 64));
             if !found.is_empty() {
                 break;
             }
@@ -192,7 +214,7 @@ mod tests {
         assert_eq!(versions(&found[..1]), [9_000]);
         let mut all = found.len();
         for _ in 0..200 {
-            all += next(&mut order, 101, 64).len();
+            all += next(&mut orders, 101, 64).len();
         }
         assert_eq!(all, 10_000, "once leases lapse all can leave");
     }
@@ -208,14 +230,14 @@ mod tests {
         };
         leased_until(100, 0);
         object(&recency, 50_000, Pin::Soft);
-        let mut order = Order::default();
-        order.refresh(&recency, LOOKED_AT + 1);
-        assert_eq!(versions(&next(&mut order, 50, 64)), [50_000]);
+        let mut orders = Orders::default();
+        orders.refresh(&recency, LOOKED_AT + 1);
+        assert_eq!(versions(&next(&mut orders, 50, 64)), [50_000]);
         // Later those leases have lapsed; that one step meets only leased objects says nothing of the rest.
         leased_until(300, 10_000);
         let soft = object(&recency, 50_001, Pin::Soft);
-        order.refresh(&recency, 2 * LOOKED_AT + 1);
-        let found: Vec<_> = (0..3).flat_map(|_| next(&mut order, 200, 64)).collect();
+        orders.refresh(&recency, 2 * LOOKED_AT + 1);
+        let found: Vec<_> = (0..3).flat_map(|_| next(&mut orders, 200, 64)).collect();
         assert!(!found.is_empty() && !soft.is_condemned(), "what is no longer leased leaves first");
     }
 
@@ -227,27 +249,27 @@ mod tests {
             o.inherit(100, o.touched());
         }
         object(&recency, 5_000, Pin::Soft);
-        let mut order = Order::default();
-        order.refresh(&recency, 5_001);
-        assert!(next(&mut order, 50, 64).is_empty(), "not all was looked at");
-        assert_eq!(versions(&next(&mut order, 50, 64)), [5_000]);
+        let mut orders = Orders::default();
+        orders.refresh(&recency, 5_001);
+        assert!(next(&mut orders, 50, 64).is_empty(), "not all was looked at");
+        assert_eq!(versions(&next(&mut orders, 50, 64)), [5_000]);
     }
 
     #[test]
     fn what_was_replaced_is_let_go() {
         let recency = Recency::default();
-        let mut order = Order::default();
+        let mut orders = Orders::default();
         for n in 0..50_000 {
             assert!(object(&recency, n, Pin::None).condemn(0, true).is_ok());
             if n % 1000 == 0 {
-                order.refresh(&recency, 1);
+                orders.refresh(&recency, 1);
             }
         }
         for n in 0..20_000 {
             object(&recency, n, Pin::None);
         }
-        order.refresh(&recency, 20_000);
-        assert_eq!(order.len(), 20_000);
-        assert!(order.next(0, 1, |_| false).is_empty(), "what would not help stays");
+        orders.refresh(&recency, 20_000);
+        assert_eq!(orders.of(TenantId(0)).len(), 20_000);
+        assert!(orders.of(TenantId(0)).next(0, 1, |_| false).is_empty(), "what would not help stays");
     }
 }

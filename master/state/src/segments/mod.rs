@@ -7,7 +7,9 @@ pub mod nodes;
 use crate::MonotonicMs;
 use crate::alloc::{FrameSpace, Space};
 use arc_swap::ArcSwap;
-use perilune_protocol::{Capability, Fault, FaultCode, NodeId, SegmentDesc, SegmentId, SegmentStatus, rpc::segment::SegmentState};
+use perilune_protocol::{
+    Capability, Fault, FaultCode, NodeId, SegmentDesc, SegmentId, SegmentStatus, TenantId, rpc::segment::SegmentState,
+};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -26,6 +28,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 pub struct Segment {
     id: SegmentId,
     node: NodeId,
+    tenant: TenantId,
     desc: ArcSwap<SegmentDesc>,
     phase: AtomicU8,
     reach: AtomicU8,
@@ -59,10 +62,11 @@ pub enum Reach {
 }
 
 impl Segment {
-    fn new(desc: SegmentDesc) -> Self {
+    fn new(desc: SegmentDesc, tenant: TenantId) -> Self {
         Self {
             id: desc.id,
             node: desc.node,
+            tenant,
             space: Box::new(FrameSpace::new(desc.size)),
             desc: ArcSwap::from_pointee(desc),
             phase: AtomicU8::new(Phase::Mounted as u8),
@@ -81,6 +85,11 @@ impl Segment {
     /// The node that lends it.
     pub fn node(&self) -> NodeId {
         self.node
+    }
+
+    /// Whose objects may lie on it.
+    pub fn tenant(&self) -> TenantId {
+        self.tenant
     }
 
     /// How it is reached now.
@@ -182,7 +191,7 @@ pub fn check(desc: &SegmentDesc) -> Result<(), Fault> {
 }
 
 /// All segments that are not gone.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Table {
     by_id: BTreeMap<SegmentId, Arc<Segment>>,
     /// Grace periods of draining segments, as logged.
@@ -235,13 +244,13 @@ impl Segments {
         self.unmounts.load(Ordering::Relaxed)
     }
 
-    /// Apply: a segment is lent, or its description changed.
-    pub(crate) fn mount(&self, desc: SegmentDesc) -> Arc<Segment> {
+    /// Apply: a segment is lent to a tenant, for good, or its description changed.
+    pub(crate) fn mount(&self, desc: SegmentDesc, tenant: TenantId) -> Arc<Segment> {
         if let Some(known) = self.table().get(desc.id) {
             known.desc.store(Arc::new(desc));
             return known.clone();
         }
-        let segment = Arc::new(Segment::new(desc));
+        let segment = Arc::new(Segment::new(desc, tenant));
         self.replace(|t| {
             t.by_id.insert(segment.id, segment.clone());
         });
@@ -271,8 +280,7 @@ impl Segments {
     }
 
     fn replace(&self, change: impl Fn(&mut Table)) {
-        let now = self.table.load();
-        let mut next = Table { by_id: now.by_id.clone(), grace_ms: now.grace_ms.clone() };
+        let mut next = Table::clone(&self.table.load());
         change(&mut next);
         self.table.store(Arc::new(next));
     }

@@ -5,6 +5,7 @@ mod leases;
 mod life;
 mod nodes;
 mod recovery;
+mod tenants;
 
 use perilune_protocol::rpc::object::PutGrant;
 use perilune_protocol::{Capability, Endpoint, NodeId, ObjectKey, Protocol, PutConfig, SegmentDesc, SegmentId, TenantId, Tso, WriterId};

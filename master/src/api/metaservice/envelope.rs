@@ -1,0 +1,80 @@
+//! How this face answers: `{"code", "msg"[, "result"]}`, four blanks deep, and a status that goes with the code.
+
+use super::instance::Instance;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use perilune_protocol::{Fault, FaultCode};
+use serde::Serialize;
+use serde_json::ser::{PrettyFormatter, Serializer};
+
+/// What was found, or nothing to say.
+pub(super) type Answer = Result<Found, Refusal>;
+
+/// What a call may find.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub(super) enum Found {
+    /// It was done.
+    Nothing,
+    Instance(Box<Instance>),
+    Instances(Vec<Instance>),
+}
+
+/// Why something was not done.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    code: &'static str,
+    status: StatusCode,
+    msg: String,
+}
+
+impl Refusal {
+    pub(super) fn argument(msg: impl Into<String>) -> Self {
+        Self { code: "INVALID_ARGUMENT", status: StatusCode::BAD_REQUEST, msg: msg.into() }
+    }
+
+    pub(super) fn not_found(msg: impl Into<String>) -> Self {
+        Self { code: "NOT_FOUND", status: StatusCode::NOT_FOUND, msg: msg.into() }
+    }
+
+    pub(super) fn existed(msg: impl Into<String>) -> Self {
+        Self { code: "ALREADY_EXISTED", status: StatusCode::CONFLICT, msg: msg.into() }
+    }
+}
+
+impl From<Fault> for Refusal {
+    fn from(fault: Fault) -> Self {
+        match fault.code {
+            FaultCode::InvalidParams => Self::argument(fault.message),
+            _ => Self { code: "INTERNAL_ERROR", status: StatusCode::INTERNAL_SERVER_ERROR, msg: fault.to_string() },
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Envelope<'a> {
+    code: &'a str,
+    msg: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    result: Option<Found>,
+}
+
+/// The whole answer.
+pub(super) fn envelope(answer: Answer) -> Response {
+    match answer {
+        Ok(Found::Nothing) => written(StatusCode::OK, &Envelope { code: "OK", msg: "", result: None }),
+        Ok(found) => written(StatusCode::OK, &Envelope { code: "OK", msg: "", result: Some(found) }),
+        Err(Refusal { code, status, msg }) => written(status, &Envelope { code, msg: &msg, result: None }),
+    }
+}
+
+fn written(status: StatusCode, envelope: &Envelope<'_>) -> Response {
+    let mut body = Vec::new();
+    match envelope.serialize(&mut Serializer::with_formatter(&mut body, PrettyFormatter::with_indent(b"    "))) {
+        Ok(()) => {
+            body.push(b'\n');
+            (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+        }
+        Err(e) => (StatusCode::INTERNAL_SERVER_ERROR, e.to_string()).into_response(),
+    }
+}

@@ -1,0 +1,97 @@
+//! Doris' meta service: tenants in the words of its page, where they are called instances.
+//!
+//! Every call is known with and without `v1/`, by GET, PUT or POST, and carried out by the leader whichever master is asked. It has a token of
+//! its own, in the query; who may come in elsewhere may also come in here.
+
+mod envelope;
+mod instance;
+mod said;
+
+use super::App;
+use super::extract::Query;
+use super::face::Face;
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{DefaultBodyLimit, Path, Request, State};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use envelope::{Answer, Refusal, envelope};
+use perilune_protocol::Fault;
+use said::Said;
+
+/// The face of Doris' meta service.
+pub(super) struct MetaService;
+
+/// The longest body it reads.
+const BODY_BYTES_MAX: usize = 64 << 10;
+
+/// What is guarded by the token of this face instead of the one for everything else.
+pub(super) fn guards(path: &str) -> bool {
+    path.starts_with("/MetaService/")
+}
+
+impl Face for MetaService {
+    fn routes() -> Router<App> {
+        Router::new()
+    }
+
+    fn lookups() -> Router<App> {
+        let by_any = || get(call).put(call).post(call);
+        Router::new()
+            .route("/MetaService/http/{name}", by_any())
+            .route("/MetaService/http/v1/{name}", by_any())
+            .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+    }
+
+    fn refuse(fault: &Fault) -> Response {
+        envelope(Err(fault.clone().into()))
+    }
+
+    /// All of them: what is told is what the leader knows, and some act when they are only asked for.
+    fn acts(_: &Request) -> bool {
+        true
+    }
+}
+
+async fn call(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    uri: Uri,
+    query: Query,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    let token = query.text("token");
+    if !is_admitted(&app, token.as_deref(), &headers) {
+        // Whoever gave a wrong one may have given another secret: it is not repeated.
+        let given = if token.is_some() { "(masked)" } else { "(not given)" };
+        return (StatusCode::FORBIDDEN, format!("incorrect token, token={given}\n")).into_response();
+    }
+    let body = match body {
+        Ok(body) => body,
+        Err(rejection) => return envelope(Err(Refusal::argument(format!("parse http request '{}': {rejection}", uri.path())))),
+    };
+    envelope(carried_out(&app, &name, &query, Said::new(uri.path(), &body)).await)
+}
+
+fn is_admitted(app: &App, token: Option<&str>, headers: &HeaderMap) -> bool {
+    let by_its_own = app.meta_token.as_ref().zip(token).is_some_and(|(known, token)| known.matches(token));
+    let authorization = headers.get(header::AUTHORIZATION).map(|value| value.as_bytes());
+    by_its_own || !app.access.is_open() && app.access.admit_header(authorization).is_ok()
+}
+
+async fn carried_out(app: &App, name: &str, query: &Query, said: Said<'_>) -> Answer {
+    match name {
+        "create_instance" => instance::create(app, &said.parse()?).await,
+        "drop_instance" => instance::drop_instance(app, &said.parse()?).await,
+        "get_instance" => instance::get(app, query),
+        "list_instances" => instance::list(app),
+        "rename_instance" => instance::rename(app, &said.parse()?).await,
+        "set_instance_status" => instance::set_status(app, &said.parse()?).await,
+        "set_instance_quota" => instance::set_quota(app, &said.parse()?).await,
+        "recycle_instance" => instance::recycle(app, &said.parse()?).await,
+        _ => Err(Refusal::not_found(format!("unknown api {}", said::shortened(name)))),
+    }
+}
