@@ -13,6 +13,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use perilune_probe::STAGE;
 use perilune_protocol::{FaultCode, Outcome};
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -60,10 +61,24 @@ pub(super) async fn forwarded<F: Face>(State(app): State<App>, request: Request,
         return (StatusCode::PAYLOAD_TOO_LARGE, format!("a body of more than {BODY_BYTES_MAX} bytes is not sent on to the leader\n"))
             .into_response();
     };
-    // Until one is reached, nothing was asked of anybody.
-    let sender = loop {
+    drop_hops(&mut parts.headers);
+    parts.headers.insert(MARK, group.me().into());
+    // Until one takes it, nothing was asked of anybody.
+    loop {
         let lost = match reach_leader(&leader, group).await {
-            Ok(sender) => break sender,
+            Ok(sender) => {
+                let request = Request::from_parts(parts.clone(), Body::from(body.clone()));
+                match ask_leader(&leader, group, sender, request).await {
+                    Ok(answer) if answer.headers().contains_key(STAGE) => {
+                        FaultCode::NotLeader.with(format!("master {} leads and does not run, not yet or not any more", leader.id))
+                    }
+                    Ok(mut answer) => {
+                        drop_hops(answer.headers_mut());
+                        return answer;
+                    }
+                    Err(fault) => return F::refuse(&fault),
+                }
+            }
             Err(fault) => fault,
         };
         if timeout_at(patience, group.succeeded(&leader)).await.is_err() {
@@ -74,23 +89,17 @@ pub(super) async fn forwarded<F: Face>(State(app): State<App>, request: Request,
             Ok(Leader::There(leader)) => leader,
             Err(fault) => return F::refuse(&fault),
         };
-    };
-    drop_hops(&mut parts.headers);
-    parts.headers.insert(MARK, group.me().into());
-    let answer = tokio::select! {
+    }
+}
+
+async fn ask_leader(leader: &Member, group: &Group, sender: Sender, request: Request) -> Outcome<Response> {
+    tokio::select! {
         biased;
-        answer = ask(&leader.http, sender, Request::from_parts(parts, Body::from(body))) => answer,
-        () = group.succeeded(&leader) => {
+        answer = ask(&leader.http, sender, request) => answer,
+        () = group.succeeded(leader) => {
             let why = format!("master {} was asked and leads no more, what was asked may be done", leader.id);
             Err(FaultCode::Timeout.with(why))
         }
-    };
-    match answer {
-        Ok(mut answer) => {
-            drop_hops(answer.headers_mut());
-            answer
-        }
-        Err(fault) => F::refuse(&fault),
     }
 }
 

@@ -9,11 +9,13 @@ use crate::serve::{self, Stop};
 use crate::settings::Global;
 use perilune_client::StoreNode;
 use perilune_master::{Master, MasterConfig};
+use perilune_probe::{Front, Probe, Stage};
 use perilune_protocol::ByteSize;
 use perilune_protocol::access::Access;
 use serde_json::json;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use tokio::sync::watch;
 
 /// Run a whole store in one process: a master and a store node
@@ -52,11 +54,19 @@ impl Dev {
         let access = Access::new(token.clone(), self.insecure);
         let (http, http_at) = serve::bind(&runtime, "--http", self.http, &access)?;
         let (rest, rest_at) = serve::bind(&runtime, "--rest", self.rest, &access)?;
+        let probe = Probe::new();
+        let (master_life, node_life, life) = (probe.part(), probe.part(), probe.part());
+        // Whoever asks how far this is is told from now on.
+        let front = Front::new(probe.alone(Arc::new(access)));
+        let (close, closed) = watch::channel(false);
+        let served =
+            [http, rest].map(|listener| runtime.spawn(perilune_master::api::serve::run(listener, front.router(), closed.clone())));
         let config = self.master.config(&self.data_dir, Vec::new(), token.clone(), self.insecure)?;
         let config = MasterConfig { http_at: Some(http_at.to_string()), ..config };
-        let master = Master::start(config).map_err(|e| Failure::Failed(e.to_string()))?;
+        let master = Master::start_with(config, master_life).map_err(|e| Failure::Failed(e.to_string()))?;
         let rpc_at = master.rpc_addr();
-        let node = match StoreNode::start(self.node.config(&self.data_dir, vec![rpc_at.to_string()], None, token, self.insecure)) {
+        let config = self.node.config(&self.data_dir, vec![rpc_at.to_string()], None, token, self.insecure);
+        let node = match StoreNode::start_with(config, node_life) {
             Ok(node) => node,
             Err(fault) => {
                 master.stop();
@@ -64,10 +74,8 @@ impl Dev {
             }
         };
 
-        let router = master.router().merge(node.router());
-        let (close, closed) = watch::channel(false);
-        let served = [http, rest].map(|listener| runtime.spawn(perilune_master::api::serve::run(listener, router.clone(), closed.clone())));
-
+        front.show(master.router().merge(node.router()));
+        life.reach(Stage::Running);
         let addresses = json!({ "rpc": rpc_at, "http": http_at, "rest": rest_at });
         serve::say_ready(self.ready_file.as_deref(), &addresses)?;
         if global.json {
@@ -81,6 +89,7 @@ impl Dev {
             ))?;
         }
         stop.wait(&runtime);
+        life.stop();
         close.send_replace(true);
         for server in served {
             // Its only failure is a panic, which has been printed.

@@ -11,5 +11,6 @@ mod group;
 mod harness;
 mod jobs;
 mod members;
+mod probe;
 mod restore;
 mod status;
