@@ -185,7 +185,9 @@ impl Master {
 
     /// The HTTP faces, to be served elsewhere as well.
     pub fn router(&self) -> axum::Router {
-        api::router(App::new(self.throne.clone(), self.throne.access()).of(Group::new(self.throne.clone())).seen_by(self.life.probe().clone()))
+        api::router(
+            App::new(self.throne.clone(), self.throne.access()).of(Group::new(self.throne.clone())).seen_by(self.life.probe().clone()),
+        )
     }
 
     /// Ends RPC, workers, the log and HTTP, in that order; in a group the lead goes to another first. What was acknowledged is stored.

@@ -167,7 +167,9 @@ mod tests {
     #[test]
     fn a_life_goes_forward_only() {
         let life = Probe::new().part();
-        for (say, then) in [(Ready, Ready), (Idle, Ready), (Running, Running), (Ready, Running), (Terminated, Terminated), (Running, Terminated)] {
+        for (say, then) in
+            [(Ready, Ready), (Idle, Ready), (Running, Running), (Ready, Running), (Terminated, Terminated), (Running, Terminated)]
+        {
             life.reach(say);
             assert_eq!(life.probe().stage(), then);
         }
@@ -179,7 +181,9 @@ mod tests {
         assert_eq!(probe.stage(), Idle);
         let (one, other) = (probe.part(), probe.part());
         let mut seen = Vec::new();
-        for (life, stage) in [(&one, Running), (&other, Ready), (&other, Running), (&one, Stopping), (&one, Terminated), (&other, Terminated)] {
+        for (life, stage) in
+            [(&one, Running), (&other, Ready), (&other, Running), (&one, Stopping), (&one, Terminated), (&other, Terminated)]
+        {
             life.reach(stage);
             seen.push(probe.stage());
         }

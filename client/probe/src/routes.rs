@@ -48,10 +48,7 @@ impl Probe {
     pub fn router<S: Clone + Send + Sync + 'static>(&self, access: Arc<Access>) -> Router<S> {
         let routes = ROUTES.iter().fold(Router::new(), |routes, (path, _)| routes.route(path, handler(path)));
         let refused = || async { text(StatusCode::METHOD_NOT_ALLOWED, "405: only GET is answered here\n".into()) };
-        routes
-            .method_not_allowed_fallback(refused)
-            .route_layer(middleware::from_fn_with_state(access, admitted))
-            .with_state(self.clone())
+        routes.method_not_allowed_fallback(refused).route_layer(middleware::from_fn_with_state(access, admitted)).with_state(self.clone())
     }
 
     /// The same where there is nothing else, not yet or not any more: all others are told how far the process is.

@@ -59,8 +59,7 @@ impl Dev {
         // Whoever asks how far this is is told from now on.
         let front = Front::new(probe.alone(Arc::new(access)));
         let (close, closed) = watch::channel(false);
-        let served =
-            [http, rest].map(|listener| runtime.spawn(perilune_master::api::serve::run(listener, front.router(), closed.clone())));
+        let served = [http, rest].map(|listener| runtime.spawn(perilune_master::api::serve::run(listener, front.router(), closed.clone())));
         let config = self.master.config(&self.data_dir, Vec::new(), token.clone(), self.insecure)?;
         let config = MasterConfig { http_at: Some(http_at.to_string()), ..config };
         let master = Master::start_with(config, master_life).map_err(|e| Failure::Failed(e.to_string()))?;

@@ -116,10 +116,10 @@ fn a_node_without_a_master_is_ready_and_runs_once_it_is_heard() {
 #[test]
 fn a_master_that_cannot_reach_its_group_is_not_running() {
     let dir = tempfile::tempdir().unwrap();
-    let free: Vec<String> =
-        (0..4).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()).collect();
+    let free: Vec<String> = (0..4).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()).collect();
     let peers = format!("1={}/{},2={}/{}", free[0], free[1], free[2], free[3]);
-    let own = ["--peers", &peers, "--peer-listen", &free[0], "--rpc", &free[1], "--http", "127.0.0.1:0", "--cluster", crate::group::CLUSTER];
+    let own =
+        ["--peers", &peers, "--peer-listen", &free[0], "--rpc", &free[1], "--http", "127.0.0.1:0", "--cluster", crate::group::CLUSTER];
     let (_master, at) = start(dir.path(), "master", &own);
     let http = at["http"][0].as_str().unwrap();
     assert_eq!(told(http, "/tiflash/store-status"), (200, "Ready".into()));
@@ -166,19 +166,23 @@ fn the_cpu_is_profiled_under_load() {
     load.args(["--master", &dev.rpc]).stdout(Stdio::null()).stderr(Stdio::null());
     let mut load = Process(load.spawn().unwrap());
 
+    // Once the load has begun; that takes its time where others use the CPU too.
     let protobuf = [("Content-Type", "application/protobuf")];
-    let answer = ask("GET", &dev.http, "/debug/pprof/profile?seconds=2&frequency=250", &protobuf).unwrap();
-    assert_eq!((answer.status, answer.content_type.as_str()), (200, "application/octet-stream"), "{:?}", answer.text());
-    assert_eq!(answer.disposition, "attachment; filename=\"cpu_profile\"");
-    let profile = <Profile as prost::Message>::decode(&*answer.bytes).unwrap();
-    assert!(!profile.sample.is_empty() && profile.duration_nanos >= 2_000_000_000 && profile.period == 4_000_000);
-    let names: Vec<&str> = profile.function.iter().map(|function| profile.string_table[function.name as usize].as_str()).collect();
-    assert!(names.iter().any(|name| name.contains("perilune_")), "our own functions are named: {names:?}");
-
-    let svg = get(&dev.rest, "/debug/pprof/profile?seconds=1");
-    assert_eq!((svg.status, svg.content_type.as_str()), (200, "image/svg+xml"));
-    assert_eq!(svg.disposition, "attachment; filename=\"cpu_profile\"");
-    assert!(svg.text().starts_with("<?xml") && svg.text().contains("perilune_") && svg.text().trim_end().ends_with("</svg>"));
+    wait_for("our own functions to be named", || {
+        let answer = ask("GET", &dev.http, "/debug/pprof/profile?seconds=1&frequency=250", &protobuf).unwrap();
+        assert_eq!((answer.status, answer.content_type.as_str()), (200, "application/octet-stream"));
+        assert_eq!(answer.disposition, "attachment; filename=\"cpu_profile\"");
+        let profile = <Profile as prost::Message>::decode(&*answer.bytes).unwrap();
+        assert!(profile.duration_nanos >= 1_000_000_000 && profile.period == 4_000_000 && profile.string_table[0].is_empty());
+        profile.function.iter().any(|function| profile.string_table[function.name as usize].contains("perilune_")).then_some(())
+    });
+    wait_for("a flame graph with them", || {
+        let svg = get(&dev.rest, "/debug/pprof/profile?seconds=1");
+        assert_eq!((svg.status, svg.content_type.as_str()), (200, "image/svg+xml"));
+        assert_eq!(svg.disposition, "attachment; filename=\"cpu_profile\"");
+        assert!(svg.text().starts_with('<') && svg.text().trim_end().ends_with("</svg>"));
+        svg.text().contains("perilune_").then_some(())
+    });
     assert_eq!(load.0.try_wait().unwrap(), None, "the load goes on");
 
     // One at a time, whichever listener is asked, whichever the profile.
@@ -211,8 +215,7 @@ fn strangers_learn_how_far_a_process_is_and_no_more() {
     let token = ["--admin-token-file", file.to_str().unwrap()];
     let (_master, at) = start(dir.path(), "master", &[&rpc[..], &http, &token].concat());
     // No master is there.
-    let (_node, node_at) =
-        start(dir.path(), "store", &[&["--master", "127.0.0.1:1", "--segment-size", "0"][..], &http, &token].concat());
+    let (_node, node_at) = start(dir.path(), "store", &[&["--master", "127.0.0.1:1", "--segment-size", "0"][..], &http, &token].concat());
     let (master, node) = (at["http"][0].as_str().unwrap(), node_at["rest"].as_str().unwrap());
     let friend = [("Authorization", "Bearer 0123456789abcdef0123456789abcdef")];
     for address in [master, node] {

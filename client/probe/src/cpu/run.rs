@@ -46,14 +46,8 @@ pub(super) fn run(order: &Order, is_unwanted: impl Fn() -> bool) -> io::Result<V
     // Or a sample that is just being collected here would have to be waited for here.
     SigSet::from(Signal::SIGPROF).thread_block()?;
     let sampler = Arc::new(Sampler::new()?);
-    let mut seen = Seen {
-        stacks: HashMap::new(),
-        samples: 0,
-        lost: 0,
-        began: SystemTime::now(),
-        took: Duration::ZERO,
-        used: Duration::ZERO,
-    };
+    let mut seen =
+        Seen { stacks: HashMap::new(), samples: 0, lost: 0, began: SystemTime::now(), took: Duration::ZERO, used: Duration::ZERO };
     let (began, used) = (Instant::now(), cpu_time());
     let alarm = Alarm::set(Arc::clone(&sampler), order.frequency)?;
     while began.elapsed() < order.duration {
@@ -342,7 +336,9 @@ mod tests {
 
     #[test]
     fn threads_of_a_pool_are_one_kind() {
-        for (name, then) in [("rest-12", "rest"), ("spin_worker 3", "spin-worker"), ("tokio-rt-worker", "tokio-rt-worker"), ("7", "unnamed")] {
+        for (name, then) in
+            [("rest-12", "rest"), ("spin_worker 3", "spin-worker"), ("tokio-rt-worker", "tokio-rt-worker"), ("7", "unnamed")]
+        {
             let mut bytes = [0; 16];
             bytes[..name.len()].copy_from_slice(name.as_bytes());
             assert_eq!(kind(&bytes), then);
