@@ -14,7 +14,7 @@ use axum::response::{IntoResponse, Response};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use perilune_probe::STAGE;
-use perilune_protocol::{FaultCode, Outcome};
+use perilune_protocol::{Fault, FaultCode, Outcome};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -69,13 +69,11 @@ pub(super) async fn forwarded<F: Face>(State(app): State<App>, request: Request,
             Ok(sender) => {
                 let request = Request::from_parts(parts.clone(), Body::from(body.clone()));
                 match ask_leader(&leader, group, sender, request).await {
-                    Ok(answer) if answer.headers().contains_key(STAGE) => {
-                        FaultCode::NotLeader.with(format!("master {} leads and does not run, not yet or not any more", leader.id))
-                    }
                     Ok(mut answer) => {
                         drop_hops(answer.headers_mut());
                         return answer;
                     }
+                    Err(fault) if fault.code == FaultCode::NotLeader => fault,
                     Err(fault) => return F::refuse(&fault),
                 }
             }
@@ -126,7 +124,7 @@ pub(crate) async fn send(to: &str, request: Request) -> Outcome<Response> {
 }
 
 async fn reach(to: &str) -> Outcome<Sender> {
-    let absent = |why: String| FaultCode::NotLeader.with(format!("nobody answers at {to}: {why}"));
+    let absent = |why: String| absent(to, &why);
     let stream = timeout(CONNECT, TcpStream::connect(to)).await;
     let stream = stream.map_err(|_| absent(format!("no connection within {CONNECT:?}")))?.map_err(|e| absent(e.to_string()))?;
     let _ = stream.set_nodelay(true);
@@ -136,11 +134,18 @@ async fn reach(to: &str) -> Outcome<Sender> {
     Ok(sender)
 }
 
+fn absent(to: &str, why: &str) -> Fault {
+    FaultCode::NotLeader.with(format!("nobody answers at {to}: {why}"))
+}
+
 async fn ask(to: &str, mut sender: Sender, mut request: Request) -> Outcome<Response> {
     let host = HeaderValue::from_str(to).map_err(|e| FaultCode::NotLeader.with(format!("{to:?} is no host: {e}")))?;
     request.headers_mut().insert(header::HOST, host);
     let broken = |why: String| FaultCode::Timeout.with(format!("the answer of {to} did not come, what was asked may be done: {why}"));
     let answer = timeout(ANSWER, sender.send_request(request)).await;
     let answer = answer.map_err(|_| broken(format!("nothing within {ANSWER:?}")))?.map_err(|e| broken(e.to_string()))?;
+    if answer.headers().contains_key(STAGE) {
+        return Err(absent(to, "it does not run, not yet or not any more"));
+    }
     Ok(answer.map(Body::new))
 }
