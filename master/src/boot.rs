@@ -1,17 +1,19 @@
 //! Builds every room in order and closes them in reverse. The only file that knows all of them.
 
+use crate::alive;
 use crate::api::{self, App};
 use crate::config::MasterConfig;
 use crate::engine::{Brain, Clock, Engine, Group, Inner, Throne};
 use crate::join;
 use crate::log::{self, Log, LogConfig, LogError, Member, Members};
 use crate::{rpc, work};
+use perilune_probe::{Front, Life, Probe, Stage};
 use perilune_protocol::Outcome;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::thread;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -60,8 +62,10 @@ pub struct Master {
     throne: Arc<Throne>,
     runtime: Option<Runtime>,
     /// Begins and ends reigns.
-    keeper: Option<JoinHandle<()>>,
+    keeper: Option<thread::JoinHandle<()>>,
     stop: watch::Sender<bool>,
+    life: Life,
+    web: Web,
     rpc: SocketAddr,
     http: Vec<SocketAddr>,
 }
@@ -69,11 +73,11 @@ pub struct Master {
 impl Master {
     /// Opens the data directory and serves: at once when it is alone, as a member of a group whenever it leads.
     pub fn start(config: MasterConfig) -> Result<Self, StartError> {
-        Self::start_with(config, |router| router)
+        Self::start_with(config, Probe::new().part())
     }
 
-    /// The same, with the HTTP routes extended by `extend` before they are served: `perilune dev` adds the store node's.
-    pub fn start_with(config: MasterConfig, extend: impl FnOnce(axum::Router) -> axum::Router) -> Result<Self, StartError> {
+    /// The same, as a part of a process that has others: `life` is its own.
+    pub fn start_with(config: MasterConfig, life: Life) -> Result<Self, StartError> {
         config.check().map_err(StartError::Config)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 8)))
@@ -89,6 +93,8 @@ impl Master {
         }
         let rpc = local(&rpc_listener, config.rpc);
         let http: Vec<SocketAddr> = http_listeners.iter().zip(&config.http).map(|(l, a)| local(l, *a)).collect();
+        // Whoever asks how far this master is is told from now on.
+        let web = Web::open(&runtime, http_listeners, life.probe().alone(Arc::new(config.access())));
 
         let peers = match config.peer_listen {
             Some(address) => Some(Arc::new(listen_std(address)?)),
@@ -131,19 +137,24 @@ impl Master {
             log.close();
             return Err(StartError::Newer { dir: config.data_dir, what: what.into() });
         }
+        life.reach(Stage::Ready);
         let inner = Arc::new(Inner::new(seat, log, clock, config, card));
         let throne = Arc::new(Throne::new(inner, runtime.handle().clone(), work::hire));
         let (stop, stopped) = watch::channel(false);
-        let mut master = Self { throne, runtime: None, keeper: None, stop, rpc, http };
+        let mut master = Self { throne, runtime: None, keeper: None, stop, life, web, rpc, http };
         // A group of one serves when this returns.
         master.throne.follow().map_err(StartError::Thread)?;
-        let router = extend(master.router());
+        alive::add_checks(&master.life, &master.throne);
         runtime.spawn(rpc::server::run(master.throne.clone(), rpc_listener, stopped.clone()));
-        for listener in http_listeners {
-            runtime.spawn(api::serve::run(listener, router.clone(), stopped.clone()));
+        master.web.front.show(master.router());
+        let group = Group::new(master.throne.clone());
+        if group.leads() {
+            master.life.reach(Stage::Running);
+        } else {
+            runtime.spawn(alive::run_when_current(group, master.life.clone()));
         }
         let throne = master.throne.clone();
-        let keeper = std::thread::Builder::new().name("throne".into()).spawn(move || throne.run(stopped));
+        let keeper = thread::Builder::new().name("throne".into()).spawn(move || throne.run(stopped));
         master.keeper = Some(keeper.map_err(StartError::Thread)?);
         master.runtime = Some(runtime);
         Ok(master)
@@ -175,10 +186,10 @@ impl Master {
     /// The HTTP faces, to be served elsewhere as well.
     pub fn router(&self) -> axum::Router {
         let app = App::new(self.throne.clone(), self.throne.access()).with_meta_token(self.throne.meta_token());
-        api::router(app.of(Group::new(self.throne.clone())))
+        api::router(app.of(Group::new(self.throne.clone())).seen_by(self.life.probe().clone()))
     }
 
-    /// Ends listeners, workers and the log, in that order; in a group the lead goes to another first. What was acknowledged is stored.
+    /// Ends RPC, workers, the log and HTTP, in that order; in a group the lead goes to another first. What was acknowledged is stored.
     pub fn stop(self) {
         drop(self);
     }
@@ -186,6 +197,8 @@ impl Master {
 
 impl Drop for Master {
     fn drop(&mut self) {
+        self.life.stop();
+        self.web.front.show(self.life.probe().alone(Arc::new(self.throne.access())));
         let _ = self.stop.send(true);
         if let Some(keeper) = self.keeper.take() {
             let _ = keeper.join();
@@ -193,8 +206,36 @@ impl Drop for Master {
         // For a master that did not come so far.
         self.throne.end();
         self.throne.close();
+        self.life.reach(Stage::Terminated);
         if let Some(runtime) = self.runtime.take() {
+            self.web.close(&runtime);
             runtime.shutdown_timeout(Duration::from_secs(2));
+        }
+    }
+}
+
+/// The HTTP listeners: the first to open and the last to close.
+struct Web {
+    front: Front,
+    close: watch::Sender<bool>,
+    servers: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Web {
+    fn open(runtime: &Runtime, listeners: Vec<TcpListener>, routes: axum::Router) -> Self {
+        let front = Front::new(routes);
+        let (close, closed) = watch::channel(false);
+        let serve = |listener| runtime.spawn(api::serve::run(listener, front.router(), closed.clone()));
+        let servers = listeners.into_iter().map(serve).collect();
+        Self { front, close, servers }
+    }
+
+    /// Returns when the answers under way are finished, or their time is up.
+    fn close(&mut self, runtime: &Runtime) {
+        let _ = self.close.send(true);
+        for server in self.servers.drain(..) {
+            // Its only failure is a panic, which has been printed.
+            let _ = runtime.block_on(server);
         }
     }
 }

@@ -9,6 +9,7 @@
 //! `boot` builds these in order and takes them down in reverse; it is the only room that knows all others.
 #![forbid(unsafe_code)]
 
+mod alive;
 pub mod api;
 pub mod boot;
 pub mod config;

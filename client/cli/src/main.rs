@@ -10,6 +10,11 @@ mod values;
 
 use std::process::ExitCode;
 
+/// Knows what it has given out.
+#[cfg(feature = "heap")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let cli = match settings::parse(std::env::args_os()) {
         Ok(cli) => cli,

@@ -96,7 +96,8 @@ impl Announcer {
 }
 
 /// Beats until told to stop, reconnecting for ever. `heard` tells others whether the last beat was answered; it guards no data, so relaxed.
-pub(crate) fn run(master: &Master, lending: &Arc<Lending>, heard: &AtomicBool, stop: &Receiver<()>) {
+/// `is_heard` is called whenever that begins.
+pub(crate) fn run(master: &Master, lending: &Arc<Lending>, heard: &AtomicBool, stop: &Receiver<()>, is_heard: impl Fn()) {
     let mut watch = Watch::default();
     loop {
         let every = master.welcome().map_or(PAUSE, |welcome| Duration::from_millis(welcome.heartbeat_ms.max(1)));
@@ -110,6 +111,7 @@ pub(crate) fn run(master: &Master, lending: &Arc<Lending>, heard: &AtomicBool, s
                 heard.store(true, Ordering::Relaxed);
                 if !before {
                     info!("the master hears this node");
+                    is_heard();
                 }
             }
             Err(fault) => {

@@ -21,6 +21,7 @@ use lender::Lender;
 use lending::{Lending, PAGE, Wish};
 use listen::Listening;
 use nix::fcntl::{Flock, FlockArg};
+use perilune_probe::{Front, Life, Probe, Stage};
 use perilune_protocol::rpc::session::Hello;
 use perilune_protocol::{FaultCode, NodeId, Outcome, Protocol, SegmentDesc, SegmentId};
 use record::Record;
@@ -42,6 +43,7 @@ pub struct StoreNode {
     stop: Option<Sender<()>>,
     beat: Option<JoinHandle<()>>,
     work: Option<Work>,
+    life: Life,
     rest: Option<rest::Server>,
     /// One node per data directory. Dropped last.
     _lock: Flock<File>,
@@ -63,6 +65,23 @@ impl Node {
     /// Whether the master answered the last beat.
     pub(crate) fn is_heard(&self) -> bool {
         self.heard.load(Ordering::Relaxed)
+    }
+
+    /// Adds what can be wrong with a node that runs.
+    fn add_checks(node: &Arc<Self>, life: &Life) {
+        let looked_at = Arc::downgrade(node);
+        life.check("master", move || match looked_at.upgrade() {
+            Some(node) if node.is_heard() => Ok(()),
+            _ => Err("no master hears this node".into()),
+        });
+        let looked_at = Arc::downgrade(node);
+        life.check("memory", move || {
+            let kept = looked_at.upgrade().map(|node| node.lending.all_kept()).unwrap_or_default();
+            match kept.iter().filter(|kept| kept.unannounced && !kept.leaving).count() {
+                0 => Ok(()),
+                n => Err(format!("{n} of {} segments are not mounted: the master has not taken them", kept.len())),
+            }
+        });
     }
 
     /// What this node and its store counted, in Prometheus' text format.
@@ -87,6 +106,14 @@ impl StoreNode {
     /// When a setting is wrong, an address is taken, the data directory cannot be used (or another node uses it),
     /// or a master refuses for good, as for a wrong version.
     pub fn start(config: NodeConfig) -> Outcome<StoreNode> {
+        Self::start_with(config, Probe::new().part())
+    }
+
+    /// The same, as a part of a process that has others: `life` is its own.
+    ///
+    /// # Errors
+    /// As [`StoreNode::start`].
+    pub fn start_with(config: NodeConfig, life: Life) -> Outcome<StoreNode> {
         listen::check(&config)?;
         if config.max_registration < 2 * PAGE || !config.max_registration.is_multiple_of(PAGE) {
             let given = config.max_registration;
@@ -97,6 +124,9 @@ impl StoreNode {
         let mut record = Record::load(&dir)?.unwrap_or_else(Record::fresh);
         let listener = config.rest.map(listen::bind).transpose()?;
         let rest_addr = listener.as_ref().and_then(|listener| listener.local_addr().ok());
+        // Whoever asks how far this node is is told from now on.
+        let front = Front::new(life.probe().alone(rest::access(&config)));
+        let rest = listener.map(|listener| rest::serve(listener, front.router())).transpose()?;
         let Listening { engine, at: listened, no_rdma } = listen::engine(&config, &dir, record.listened)?;
         record.listened = Some(listened);
         record.save(&dir)?;
@@ -107,10 +137,11 @@ impl StoreNode {
         if config.protocol == Protocol::Rdma {
             info!("{}", Transports::here());
         }
+        life.reach(Stage::Ready);
         let name = listened.to_string();
         let agent = format!("perilune-store {} at {name}", env!("CARGO_PKG_VERSION"));
-        let rest = rest_addr.map(|at| format!("http://{at}")).unwrap_or_default();
-        let announcer = Arc::new(Announcer::new(Arc::clone(&lending), name, rest));
+        let url = rest_addr.map(|at| format!("http://{at}")).unwrap_or_default();
+        let announcer = Arc::new(Announcer::new(Arc::clone(&lending), name, url));
         let announcing = Arc::clone(&announcer);
         let greeting = Box::new(move |link: &_, deadline| announcing.announce(link, deadline));
         let caller = Caller { hello: Hello { agent: agent.clone(), tenant: config.tenant.clone() }, token: config.token.clone() };
@@ -131,16 +162,20 @@ impl StoreNode {
             Err(fault) if fault.code == FaultCode::Unreachable => warn!("no master is there yet, trying on: {fault}"),
             Err(fault) => return Err(fault),
         }
-        let rest = listener.map(|listener| rest::serve(listener, Arc::clone(&node))).transpose()?;
+        Node::add_checks(&node, &life);
+        front.show(rest::routes(&node, life.probe()));
+        if node.is_heard() {
+            life.reach(Stage::Running);
+        }
         let (stop, stopped) = channel();
-        let beating = Arc::clone(&node);
+        let (beating, running) = (Arc::clone(&node), life.clone());
         let beat = thread::Builder::new()
             .name("heartbeat".into())
-            .spawn(move || beat::run(&beating.master, &beating.lending, &beating.heard, &stopped))
+            .spawn(move || beat::run(&beating.master, &beating.lending, &beating.heard, &stopped, || running.reach(Stage::Running)))
             .map_err(|e| FaultCode::Internal.with(format!("cannot start the heartbeat: {e}")))?;
         let work = Work::begin(orders, &engine, &node.lending)?;
         info!(node = %node.lending.node(), engine = %listened, rest = ?rest_addr, segments = node.lending.descs().len(), "the store node is up");
-        Ok(Self { node, stop: Some(stop), beat: Some(beat), work: Some(work), rest, _lock: lock })
+        Ok(Self { node, stop: Some(stop), beat: Some(beat), work: Some(work), life, rest, _lock: lock })
     }
 
     /// Lends `size` bytes of fresh memory, rounded up to 4096, as one segment or several.
@@ -188,7 +223,7 @@ impl StoreNode {
 
     /// The routes below `/api/`, `/transports` and `/metrics/node`, without a fallback, so that they can be merged into another listener.
     pub fn router(&self) -> axum::Router {
-        rest::router(Arc::clone(&self.node))
+        rest::router(Arc::clone(&self.node), self.life.probe())
     }
 
     /// Where REST listens, with the real port.
@@ -204,6 +239,7 @@ impl StoreNode {
     /// # Errors
     /// The first segment that could not be unmounted; it stays for the next start.
     pub fn retire(self) -> Outcome<()> {
+        self.life.stop();
         let ids: Vec<SegmentId> = self.segments().iter().map(|desc| desc.id).collect();
         self.unmount(&ids, Duration::ZERO).into_iter().collect()
     }
@@ -211,6 +247,7 @@ impl StoreNode {
 
 impl Drop for StoreNode {
     fn drop(&mut self) {
+        self.life.stop();
         self.stop = None;
         self.work.iter_mut().for_each(Work::stop);
         if let Some(beat) = self.beat.take() {
@@ -220,6 +257,7 @@ impl Drop for StoreNode {
         self.work = None;
         self.rest = None;
         self.node.lending.withdraw_all();
+        self.life.reach(Stage::Terminated);
     }
 }
 

@@ -6,16 +6,17 @@ mod objects;
 mod refuse;
 mod server;
 
-pub(crate) use server::{Server, serve};
+pub(crate) use server::{Server, routes, serve};
 
-use crate::Transports;
 use crate::node::Node;
+use crate::{NodeConfig, Transports};
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, delete, get, post, put};
+use perilune_probe::{Probe, refuse_when_stopping};
 use perilune_protocol::access::Access;
 use refuse::Refusal;
 use std::sync::Arc;
@@ -24,8 +25,8 @@ use std::sync::Arc;
 const BODY_BYTES_MAX: usize = 100 << 20;
 
 /// The routes below `/api/`, what this process moves bytes with, and what the node counted. A key may contain slashes and percent-escapes; an empty one is refused with a sentence.
-pub(crate) fn router(node: Arc<Node>) -> Router {
-    let access = access(&node);
+pub(crate) fn router(node: Arc<Node>, probe: &Probe) -> Router {
+    let access = access(&node.config);
     let empty = || any(|| async { Refusal::new(StatusCode::BAD_REQUEST, "Missing key: the path ends where the key should be") });
     Router::new()
         .route("/api/put", put(objects::put))
@@ -45,13 +46,14 @@ pub(crate) fn router(node: Arc<Node>) -> Router {
         .route("/transports", get(|State(node)| blocking(node, |_| json::reply(StatusCode::OK, &Transports::here()))))
         .method_not_allowed_fallback(|| async { plain(StatusCode::METHOD_NOT_ALLOWED) })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .route_layer(middleware::from_fn_with_state(probe.clone(), refuse_when_stopping))
         .layer(middleware::from_fn_with_state(access, admitted))
         .with_state(node)
 }
 
 /// What is asked of callers.
-fn access(node: &Node) -> Arc<Access> {
-    Arc::new(Access::new(node.config.token.clone(), node.config.insecure))
+pub(crate) fn access(config: &NodeConfig) -> Arc<Access> {
+    Arc::new(Access::new(config.token.clone(), config.insecure))
 }
 
 /// Lets in who may come in.

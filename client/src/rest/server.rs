@@ -8,6 +8,7 @@ use axum::http::{StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use perilune_probe::Probe;
 use perilune_protocol::{FaultCode, Outcome};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -27,12 +28,11 @@ pub(crate) struct Server {
 }
 
 /// Serves on `listener`, which does not block.
-pub(crate) fn serve(listener: TcpListener, node: Arc<Node>) -> Outcome<Server> {
+pub(crate) fn serve(listener: TcpListener, routes: Router) -> Outcome<Server> {
     let failed = |e: std::io::Error| FaultCode::Internal.with(format!("cannot serve REST: {e}"));
     let addr = listener.local_addr().map_err(failed)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("rest").enable_all().build().map_err(failed)?;
     let listener = runtime.block_on(async { tokio::net::TcpListener::from_std(listener) }).map_err(failed)?;
-    let routes = router(Arc::clone(&node)).merge(own(node)).fallback(|| async { plain(StatusCode::NOT_FOUND) });
     let (stop, stopped) = oneshot::channel::<()>();
     let (told, mut leaving) = oneshot::channel::<()>();
     let serve = async move {
@@ -73,8 +73,17 @@ impl Drop for Server {
     }
 }
 
+/// All that a node's own listener serves once the node is up.
+pub(crate) fn routes(node: &Arc<Node>, probe: &Probe) -> Router {
+    let access = access(&node.config);
+    router(Arc::clone(node), probe)
+        .merge(own(Arc::clone(node)))
+        .merge(probe.router(access))
+        .fallback(|| async { plain(StatusCode::NOT_FOUND) })
+}
+
 fn own(node: Arc<Node>) -> Router {
-    let asked = middleware::from_fn_with_state(access(&node), admitted);
+    let asked = middleware::from_fn_with_state(access(&node.config), admitted);
     // Whoever watches over processes has no token, and learns nothing but that.
     Router::new().route("/metrics", get(metrics)).route_layer(asked).route("/health", get(health)).with_state(node)
 }

@@ -2,6 +2,7 @@
 
 use crate::engine::{Group, Unchanged};
 use crate::observe::{Metrics, Observed};
+use perilune_probe::Probe;
 use perilune_protocol::access::{Access, Token};
 use perilune_protocol::{ObjectKey, ObjectPlace, Outcome, SegmentDesc, SegmentId, TenantId};
 use perilune_state::directory::{Decision, Known};
@@ -64,12 +65,15 @@ pub struct App {
     pub(super) listings: Arc<Semaphore>,
     /// The masters this one is one of; none where an engine is served without any.
     pub(super) group: Option<Group>,
+    /// The process that serves.
+    pub(super) probe: Probe,
 }
 
 impl App {
     /// Puts the faces in front of an engine, for those who are let in.
     pub fn new(engine: Arc<dyn Facade>, access: Access) -> Self {
-        Self { engine, access: Arc::new(access), meta_token: None, listings: Arc::new(Semaphore::new(LISTINGS_MAX)), group: None }
+        let (access, listings) = (Arc::new(access), Arc::new(Semaphore::new(LISTINGS_MAX)));
+        Self { engine, access, meta_token: None, listings, group: None, probe: Probe::new() }
     }
 
     /// The same, with a meta service for those who know this token.
@@ -80,5 +84,10 @@ impl App {
     /// The same, as one of a group.
     pub(crate) fn of(self, group: Group) -> Self {
         Self { group: Some(group), ..self }
+    }
+
+    /// The same, in a process that is watched.
+    pub(crate) fn seen_by(self, probe: Probe) -> Self {
+        Self { probe, ..self }
     }
 }

@@ -13,7 +13,8 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use perilune_protocol::{FaultCode, Outcome};
+use perilune_probe::STAGE;
+use perilune_protocol::{Fault, FaultCode, Outcome};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -59,10 +60,22 @@ pub(super) async fn forwarded<F: Face>(State(app): State<App>, request: Request,
         return (StatusCode::PAYLOAD_TOO_LARGE, format!("a body of more than {BODY_BYTES_MAX} bytes is not sent on to the leader\n"))
             .into_response();
     };
-    // Until one is reached, nothing was asked of anybody.
-    let sender = loop {
+    drop_hops(&mut parts.headers);
+    parts.headers.insert(MARK, group.me().into());
+    // Until one takes it, nothing was asked of anybody.
+    loop {
         let lost = match reach_leader(&leader, group).await {
-            Ok(sender) => break sender,
+            Ok(sender) => {
+                let request = Request::from_parts(parts.clone(), Body::from(body.clone()));
+                match ask_leader(&leader, group, sender, request).await {
+                    Ok(mut answer) => {
+                        drop_hops(answer.headers_mut());
+                        return answer;
+                    }
+                    Err(fault) if fault.code == FaultCode::NotLeader => fault,
+                    Err(fault) => return F::refuse(&fault),
+                }
+            }
             Err(fault) => fault,
         };
         if timeout_at(patience, group.succeeded(&leader)).await.is_err() {
@@ -73,23 +86,17 @@ pub(super) async fn forwarded<F: Face>(State(app): State<App>, request: Request,
             Ok(Leader::There(leader)) => leader,
             Err(fault) => return F::refuse(&fault),
         };
-    };
-    drop_hops(&mut parts.headers);
-    parts.headers.insert(MARK, group.me().into());
-    let answer = tokio::select! {
+    }
+}
+
+async fn ask_leader(leader: &Member, group: &Group, sender: Sender, request: Request) -> Outcome<Response> {
+    tokio::select! {
         biased;
-        answer = ask(&leader.http, sender, Request::from_parts(parts, Body::from(body))) => answer,
-        () = group.succeeded(&leader) => {
+        answer = ask(&leader.http, sender, request) => answer,
+        () = group.succeeded(leader) => {
             let why = format!("master {} was asked and leads no more, what was asked may be done", leader.id);
             Err(FaultCode::Timeout.with(why))
         }
-    };
-    match answer {
-        Ok(mut answer) => {
-            drop_hops(answer.headers_mut());
-            answer
-        }
-        Err(fault) => F::refuse(&fault),
     }
 }
 
@@ -116,7 +123,7 @@ pub(crate) async fn send(to: &str, request: Request) -> Outcome<Response> {
 }
 
 async fn reach(to: &str) -> Outcome<Sender> {
-    let absent = |why: String| FaultCode::NotLeader.with(format!("nobody answers at {to}: {why}"));
+    let absent = |why: String| absent(to, &why);
     let stream = timeout(CONNECT, TcpStream::connect(to)).await;
     let stream = stream.map_err(|_| absent(format!("no connection within {CONNECT:?}")))?.map_err(|e| absent(e.to_string()))?;
     let _ = stream.set_nodelay(true);
@@ -126,11 +133,18 @@ async fn reach(to: &str) -> Outcome<Sender> {
     Ok(sender)
 }
 
+fn absent(to: &str, why: &str) -> Fault {
+    FaultCode::NotLeader.with(format!("nobody answers at {to}: {why}"))
+}
+
 async fn ask(to: &str, mut sender: Sender, mut request: Request) -> Outcome<Response> {
     let host = HeaderValue::from_str(to).map_err(|e| FaultCode::NotLeader.with(format!("{to:?} is no host: {e}")))?;
     request.headers_mut().insert(header::HOST, host);
     let broken = |why: String| FaultCode::Timeout.with(format!("the answer of {to} did not come, what was asked may be done: {why}"));
     let answer = timeout(ANSWER, sender.send_request(request)).await;
     let answer = answer.map_err(|_| broken(format!("nothing within {ANSWER:?}")))?.map_err(|e| broken(e.to_string()))?;
+    if answer.headers().contains_key(STAGE) {
+        return Err(absent(to, "it does not run, not yet or not any more"));
+    }
     Ok(answer.map(Body::new))
 }

@@ -31,6 +31,8 @@ pub fn router(app: App) -> Router {
         .fallback(|| async { bare(StatusCode::NOT_FOUND) })
         .method_not_allowed_fallback(|| async { bare(StatusCode::METHOD_NOT_ALLOWED) })
         .layer(middleware::from_fn_with_state(app.clone(), admitted))
+        // Has a door of its own.
+        .merge(app.probe.router(app.access.clone()))
         .layer(middleware::from_fn_with_state(app.clone(), measured))
         .with_state(app)
 }

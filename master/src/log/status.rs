@@ -71,6 +71,14 @@ pub struct LogStatus {
     pub poisoned: Option<String>,
 }
 
+impl LogStatus {
+    /// Why nothing new can be stored, when that is so.
+    pub fn trouble(&self) -> Option<String> {
+        let poisoned = self.poisoned.as_ref().map(|why| format!("the log takes no more entries: {why}"));
+        poisoned.or_else(|| self.crowded.clone())
+    }
+}
+
 /// Upper bounds of the latency buckets, in microseconds; one more bucket takes the rest.
 pub const LATENCY_BOUNDS_US: [u64; 14] = [10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 100_000, 500_000, 2_500_000];
 

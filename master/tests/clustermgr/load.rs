@@ -22,6 +22,8 @@ fn set(at: SocketAddr, key: &str, acknowledged: &AtomicU64, done: &AtomicBool) {
         match reply.status().as_u16() {
             200 => acknowledged.store(value, Ordering::SeqCst),
             906 | 907 => {}
+            // It is just starting, or stopping.
+            503 if reply.headers().contains_key("x-perilune-stage") => {}
             other => panic!("{key}={value}: {other}"),
         }
     }

@@ -9,11 +9,13 @@ use crate::serve::{self, Stop};
 use crate::settings::Global;
 use perilune_client::StoreNode;
 use perilune_master::{Master, MasterConfig};
+use perilune_probe::{Front, Probe, Stage};
 use perilune_protocol::ByteSize;
 use perilune_protocol::access::{Access, Token};
 use serde_json::json;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use tokio::sync::watch;
 
 /// Run a whole store in one process: a master and a store node
@@ -52,14 +54,21 @@ impl Dev {
         let access = Access::new(token.clone(), self.insecure);
         let (http, http_at) = serve::bind(&runtime, "--http", self.http, &access)?;
         let (rest, rest_at) = serve::bind(&runtime, "--rest", self.rest, &access)?;
+        let probe = Probe::new();
+        let (master_life, node_life, life) = (probe.part(), probe.part(), probe.part());
+        // Whoever asks how far this is is told from now on.
+        let front = Front::new(probe.alone(Arc::new(access)));
+        let (close, closed) = watch::channel(false);
+        let served = [http, rest].map(|listener| runtime.spawn(perilune_master::api::serve::run(listener, front.router(), closed.clone())));
         let config = self.master.config(&self.data_dir, Vec::new(), token.clone(), self.insecure)?;
         // On this machine alone, where nobody is asked who they are, the page's own token is as good as any.
-        let of_the_page = (http_at.ip().is_loopback() && access.is_open()).then(Token::of_the_page);
+        let of_the_page = (http_at.ip().is_loopback() && token.is_none()).then(Token::of_the_page);
         let meta_token = config.meta_token.clone().or(of_the_page);
         let config = MasterConfig { http_at: Some(http_at.to_string()), meta_token, ..config };
-        let master = Master::start(config).map_err(|e| Failure::Failed(e.to_string()))?;
+        let master = Master::start_with(config, master_life).map_err(|e| Failure::Failed(e.to_string()))?;
         let rpc_at = master.rpc_addr();
-        let node = match StoreNode::start(self.node.config(&self.data_dir, vec![rpc_at.to_string()], None, token, self.insecure)) {
+        let config = self.node.config(&self.data_dir, vec![rpc_at.to_string()], None, token, self.insecure);
+        let node = match StoreNode::start_with(config, node_life) {
             Ok(node) => node,
             Err(fault) => {
                 master.stop();
@@ -67,10 +76,8 @@ impl Dev {
             }
         };
 
-        let router = master.router().merge(node.router());
-        let (close, closed) = watch::channel(false);
-        let served = [http, rest].map(|listener| runtime.spawn(perilune_master::api::serve::run(listener, router.clone(), closed.clone())));
-
+        front.show(master.router().merge(node.router()));
+        life.reach(Stage::Running);
         let addresses = json!({ "rpc": rpc_at, "http": http_at, "rest": rest_at });
         serve::say_ready(self.ready_file.as_deref(), &addresses)?;
         if global.json {
@@ -84,6 +91,7 @@ impl Dev {
             ))?;
         }
         stop.wait(&runtime);
+        life.stop();
         close.send_replace(true);
         for server in served {
             // Its only failure is a panic, which has been printed.

@@ -11,6 +11,7 @@ mod group;
 mod harness;
 mod jobs;
 mod members;
+mod probe;
 mod restore;
 mod status;
 mod tenants;

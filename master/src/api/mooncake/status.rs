@@ -22,9 +22,7 @@ pub(super) async fn summary(State(app): State<App>) -> Answer {
 
 /// `GET /health`: `OK`, or 503 and, for those who may know, why not.
 pub(super) async fn health(State(app): State<App>, stranger: Option<Extension<Stranger>>) -> Answer {
-    let log = app.engine.log();
-    let why = log.poisoned.map(|why| format!("the log takes no more entries: {why}")).or(log.crowded);
-    Ok(match why {
+    Ok(match app.engine.log().trouble() {
         None => text(StatusCode::OK, TEXT, "OK"),
         Some(_) if stranger.is_some() => text(StatusCode::SERVICE_UNAVAILABLE, TEXT, "the log takes nothing new: ask with the token why\n"),
         Some(why) => text(StatusCode::SERVICE_UNAVAILABLE, TEXT, why + "\n"),

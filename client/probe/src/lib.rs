@@ -1,0 +1,19 @@
+//! What those who watch over a process see of it: how far its life is, whether it is ready, what it spends its time and memory on.
+//!
+//! ```text
+//! whoever starts and stops ─► Life ─► Probe ─► routes.rs  status.rs  store-status, livez, readyz
+//!                                                         cpu/       where the time goes
+//!                                                         heap.rs    where the memory is
+//! ```
+
+mod cpu;
+mod front;
+mod heap;
+mod life;
+mod routes;
+mod status;
+
+pub use cpu::proto;
+pub use front::Front;
+pub use life::{Act, Life, Probe, Stage};
+pub use routes::{ROUTES, STAGE, refuse_when_stopping};

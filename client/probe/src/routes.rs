@@ -1,0 +1,90 @@
+//! The routes of a probe, in one table, and who may ask.
+
+use crate::status::{livez, readyz, store_status, text};
+use crate::{Probe, Stage, cpu, heap};
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{HeaderName, Method, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get};
+use perilune_protocol::FaultCode;
+use perilune_protocol::access::Access;
+use std::sync::Arc;
+
+/// Every route, all of them GET: its path, and whether everybody may ask it. Who watches over processes has no token.
+pub const ROUTES: [(&str, bool); 12] = [
+    ("/livez", true),
+    ("/readyz", true),
+    ("/tiflash/store-status", true),
+    ("/tiflash/store-status/", true),
+    ("/tiflash/livez", true),
+    ("/tiflash/readyz", true),
+    // As the document of these routes spells them.
+    ("/tifash/store-status", true),
+    ("/tifash/store-status/", true),
+    ("/tifash/livez", true),
+    ("/tifash/readyz", true),
+    ("/debug/pprof/profile", false),
+    ("/debug/pprof/heap", false),
+];
+
+fn handler(path: &str) -> MethodRouter<Probe> {
+    match path.trim_end_matches('/').rsplit('/').next() {
+        Some("livez") => get(livez),
+        Some("readyz") => get(readyz),
+        Some("profile") => get(cpu::profile),
+        Some("heap") => get(heap::heap),
+        _ => get(store_status),
+    }
+}
+
+/// On requests of those who would not have been let in elsewhere.
+#[derive(Clone)]
+pub(crate) struct Stranger;
+
+impl Probe {
+    /// The routes of [`ROUTES`], to be merged into others.
+    pub fn router<S: Clone + Send + Sync + 'static>(&self, access: Arc<Access>) -> Router<S> {
+        let routes = ROUTES.iter().fold(Router::new(), |routes, (path, _)| routes.route(path, handler(path)));
+        let refused = || async { text(StatusCode::METHOD_NOT_ALLOWED, "405: only GET is answered here\n".into()) };
+        routes.method_not_allowed_fallback(refused).route_layer(middleware::from_fn_with_state(access, admitted)).with_state(self.clone())
+    }
+
+    /// The same where there is nothing else, not yet or not any more: all others are told how far the process is.
+    pub fn alone(&self, access: Arc<Access>) -> Router {
+        let probe = self.clone();
+        self.router(access).fallback(move || async move { unavailable(probe.stage()) })
+    }
+}
+
+async fn admitted(State(access): State<Arc<Access>>, mut request: Request, next: Next) -> Response {
+    if let Err(fault) = access.admit_http(|name| request.headers().get(name).map(|value| value.as_bytes())) {
+        if !ROUTES.contains(&(request.uri().path(), true)) {
+            let status = if fault.code == FaultCode::Unauthorized { StatusCode::UNAUTHORIZED } else { StatusCode::FORBIDDEN };
+            let body = axum::Json(serde_json::json!({ "error": fault.message }));
+            return (status, [(header::WWW_AUTHENTICATE, "Bearer")], body).into_response();
+        }
+        request.extensions_mut().insert(Stranger);
+    }
+    next.run(request).await
+}
+
+/// A layer for routes that act: once the process stops, nothing but reading is begun, and the stop waits for what was.
+pub async fn refuse_when_stopping(State(probe): State<Probe>, request: Request, next: Next) -> Response {
+    if [Method::GET, Method::HEAD, Method::OPTIONS].contains(request.method()) {
+        return next.run(request).await;
+    }
+    match probe.begin() {
+        Ok(_act) => next.run(request).await,
+        Err(stage) => unavailable(stage),
+    }
+}
+
+/// On refusals of a process that does not run, not yet or not any more: nothing of what was asked was begun.
+pub const STAGE: HeaderName = HeaderName::from_static("x-perilune-stage");
+
+fn unavailable(stage: Stage) -> Response {
+    let body = axum::Json(serde_json::json!({ "error": format!("this process is {stage}: try again later, or another") }));
+    (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1".to_owned()), (STAGE, stage.to_string())], body).into_response()
+}
