@@ -23,8 +23,13 @@ impl Engine {
         let (mut unknown, mut returning) = (Vec::new(), false);
         for desc in segments {
             segments::check(&desc)?;
-            let same = |s: &&Arc<Segment>| s.node() == node && desc.node == node && s.desc().size == desc.size && s.tenant() == tenant;
+            let same = |s: &&Arc<Segment>| s.node() == node && desc.node == node && s.desc().size == desc.size;
             let known = self.state().segments.table().get(desc.id).filter(same).cloned();
+            if known.as_ref().is_some_and(|s| s.tenant() != tenant) {
+                let why =
+                    "what this node lends holds objects of another tenant: start it for that one, or with a data directory of its own";
+                return Err(FaultCode::WrongState.with(why));
+            }
             match known {
                 Some(segment) => {
                     returning |= segment.reach() == Reach::Lost;

@@ -30,7 +30,7 @@ pub(crate) fn run(engine: &Engine, handle: &Handle) {
     let recycled = engine.clone();
     let recycler = handle.spawn(async move {
         loop {
-            tokio::time::sleep(EVERY).await;
+            tokio::time::sleep(recycle::EVERY).await;
             recycle::round(&recycled).await;
         }
     });

@@ -7,11 +7,15 @@ use perilune_protocol::{Outcome, TenantId};
 use perilune_state::directory::{TenantRecord, TenantStatus};
 use perilune_state::segments::Segment;
 use std::sync::Arc;
+use std::time::Duration;
 
-/// Objects that are removed before it is looked again whether something else is due.
+/// Objects that are removed at once, so that the log is never held for long.
 const STEP: usize = 1024;
 
-/// Does a step for each dropped tenant whose retention is over.
+/// How often it is looked whether a retention is over.
+pub(crate) const EVERY: Duration = Duration::from_secs(1);
+
+/// Does what is due for each dropped tenant whose retention is over.
 pub(crate) async fn round(engine: &Engine) {
     let retention = engine.state().settings.tenant_retention_ms();
     let now = engine.wall_ms();
@@ -25,9 +29,12 @@ pub(crate) async fn round(engine: &Engine) {
 }
 
 async fn step(engine: &Engine, tenant: &TenantRecord) -> Outcome<()> {
-    let objects = engine.some_of(tenant.id, STEP);
-    if !objects.is_empty() {
-        return engine.recycle(&objects).await;
+    loop {
+        let objects = engine.some_of(tenant.id, STEP);
+        if objects.is_empty() {
+            break;
+        }
+        engine.recycle(&objects).await?;
     }
     // A put in progress ends as any other whose writer has gone.
     if engine.state().meters.of(tenant.id).objects() > 0 {

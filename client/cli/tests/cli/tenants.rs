@@ -9,8 +9,8 @@ use std::process::{Output, Stdio};
 /// A node, killed and its memory freed when dropped.
 struct Node {
     rest: String,
-    _process: Process,
-    _memory: Shared,
+    process: Process,
+    memory: Shared,
 }
 
 /// One that lends 64 MiB to a tenant.
@@ -22,7 +22,7 @@ fn node(dev: &Dev, dir: &Path, tenant: &str) -> Node {
     store.arg("--data-dir").arg(&shared.0).arg("--ready-file").arg(&ready).stdout(Stdio::null());
     let process = Process(store.spawn().unwrap());
     let addresses: Value = wait_for("the memory to be lent", || serde_json::from_slice(&std::fs::read(&ready).ok()?).ok());
-    Node { rest: addresses["rest"].as_str().unwrap().to_owned(), _process: process, _memory: shared }
+    Node { rest: addresses["rest"].as_str().unwrap().to_owned(), process, memory: shared }
 }
 
 fn tenants(dev: &Dev, args: &[&str]) -> Output {
@@ -94,6 +94,11 @@ fn tenants_have_keys_memory_limits_and_an_end_of_their_own() {
     assert!(get(&dev, "acme", "big11").stdout == mib && !get(&dev, "acme", "big0").status.success());
     assert_eq!(get(&dev, "default", "k").stdout, b"everybody's");
     refused(&values.put(&dev, "acme", "huge", &vec![1; 5 << 20]), "QUOTA_EXCEEDED");
+
+    // Its memory is nobody else's, even when its node would have it so.
+    drop(node.process);
+    let others = ["store", "--master", &dev.rpc, "--http", "127.0.0.1:0", "--data-dir", node.memory.0.to_str().unwrap()];
+    refused(&run(others), "another tenant");
 
     // Dropped: not served, then nothing is left, and nobody is called so again.
     done(&dev, &["drop", "acme"]);
