@@ -65,6 +65,7 @@ mod revive;
 mod sending;
 mod serve;
 mod settle;
+mod slots;
 mod status;
 mod sys;
 mod topology;

@@ -177,8 +177,28 @@ impl Link {
         }
     }
 
-    /// Gives work back. A half-sent frame cannot be taken back, so its connection is replaced.
-    pub(super) fn cancel(&mut self, id: u64, epoll: &Epoll, done: &mut Vec<Completion>) -> Option<(Box<Work>, String)> {
+    /// Gives work back, each piece with a phrase on how far it came. What this makes fail is `done`.
+    pub(super) fn cancel(
+        &mut self,
+        chosen: &mut dyn FnMut(&Work) -> bool,
+        back: &mut Vec<(Box<Work>, String)>,
+        epoll: &Epoll,
+        done: &mut Vec<Completion>,
+    ) {
+        let coming = if let Inbound::Payload { flight, .. } = &self.inbound { Some(flight) } else { None };
+        let flights = self.queue.iter().chain(self.awaiting.values()).chain(coming);
+        let mut ids: Vec<u64> = flights.filter(|flight| chosen(&flight.work)).map(|flight| flight.work.id).collect();
+        // In the order of the queue, where each is the first then.
+        ids.sort_unstable();
+        back.extend(ids.into_iter().filter_map(|id| self.take_back(id, epoll, done)));
+    }
+
+    /// A half-sent frame cannot be taken back, so its connection is replaced.
+    fn take_back(&mut self, id: u64, epoll: &Epoll, done: &mut Vec<Completion>) -> Option<(Box<Work>, String)> {
+        if let Some(flight) = self.awaiting.remove(&id) {
+            self.abandoned.insert(id, flight.work.bytes);
+            return Some((flight.work, "the peer did not answer".to_owned()));
+        }
         if let Some(at) = self.queue.iter().position(|flight| flight.work.id == id) {
             let flight = self.queue.remove(at)?;
             let (sent, all) = (flight.sent, flight.to_send());
@@ -204,9 +224,7 @@ impl Link {
             let progress = format!("{got} of {} bytes had come", flight.work.bytes);
             return Some((flight.work, progress));
         }
-        let flight = self.awaiting.remove(&id)?;
-        self.abandoned.insert(id, flight.work.bytes);
-        Some((flight.work, "the peer did not answer".to_owned()))
+        None
     }
 
     fn sent(&mut self, mut sent: u64) {
