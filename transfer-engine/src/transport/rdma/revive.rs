@@ -19,7 +19,7 @@ impl RdmaTransport {
     pub(super) fn revive(&mut self, peer: usize, now: Instant) {
         for slot in 0..self.links[peer].slots.len() {
             match self.links[peer].slots[slot] {
-                Slot::Down { retry, .. } if retry > now => self.retry = Some(self.retry.map_or(retry, |at| at.min(retry))),
+                Slot::Down { retry: Some(retry), .. } if retry > now => self.retry = Some(self.retry.map_or(retry, |at| at.min(retry))),
                 Slot::Down { .. } => self.connect_rail(peer, slot),
                 Slot::Connecting | Slot::Probing(_) | Slot::Up(_) => {}
             }
@@ -51,7 +51,7 @@ impl RdmaTransport {
             Ok(_) => Slot::Connecting,
             Err(e) => {
                 let cause = Failure::new(TransferErrorKind::PeerUnreachable, format!("no thread to connect with: {e}"));
-                Slot::Down { cause: Some(cause), retry: Instant::now() + PAUSE }
+                Slot::Down { cause: Some(cause), retry: Some(Instant::now() + PAUSE) }
             }
         };
     }
@@ -90,13 +90,13 @@ impl RdmaTransport {
                     cause.kind = TransferErrorKind::PeerGone;
                 }
                 self.links[peer].known = false;
-                self.links[peer].slots[slot] = Slot::Down { cause: Some(cause), retry: Instant::now() + PAUSE };
+                self.links[peer].slots[slot] = Slot::Down { cause: Some(cause), retry: Some(Instant::now() + PAUSE) };
                 if !self.links[peer].hopeful() {
                     self.give_up(peer, done);
                     // Nothing is known of why: whoever comes next may try at once.
                     for slot in &mut self.links[peer].slots {
                         if let Slot::Down { retry, .. } = slot {
-                            *retry = Instant::now();
+                            *retry = None;
                         }
                     }
                 } else {

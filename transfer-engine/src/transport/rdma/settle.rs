@@ -127,10 +127,9 @@ impl RdmaTransport {
 
     fn end(&mut self, generation: u32, cause: Failure, of_path: bool) -> Option<(usize, usize)> {
         let (peer, slot) = self.rails.remove(&generation)?;
-        let now = Instant::now();
         let probing = matches!(self.links[peer].slots[slot], Slot::Probing(_));
         // One that carried bytes is connected again at once, one that never did after a while.
-        let retry = if probing { now + PAUSE } else { now };
+        let retry = probing.then(|| Instant::now() + PAUSE);
         let down = Slot::Down { cause: Some(cause), retry };
         self.links[peer].failures[slot] += usize::from(probing);
         let (Slot::Up(rail) | Slot::Probing(rail)) = std::mem::replace(&mut self.links[peer].slots[slot], down) else { return None };

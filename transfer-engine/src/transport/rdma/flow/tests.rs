@@ -78,7 +78,7 @@ fn the_lane_wakes_when_a_rail_is_due() {
     let mut link = Link::new("nowhere".to_owned(), 2);
     let (rail, _other) = rail(1);
     let now = Instant::now();
-    (link.slots[0], link.slots[1]) = (Slot::Up(rail), Slot::Down { cause: None, retry: now + Duration::from_millis(300) });
+    (link.slots[0], link.slots[1]) = (Slot::Up(rail), Slot::Down { cause: None, retry: Some(now + Duration::from_millis(300)) });
     transport.links.push(link);
     assert!(transport.longest_sleep(now) > Duration::from_millis(300));
     transport.revive(0, now);
