@@ -73,8 +73,7 @@ impl Tally {
 
     /// The outcomes, once all are there.
     pub(crate) fn take(&self) -> Vec<Outcome> {
-        let mut outcomes = Vec::with_capacity(self.requests);
-        outcomes.resize_with(self.requests, || Ok(()));
+        let mut outcomes = vec![Ok(()); self.requests];
         for (slot, error) in std::mem::take(&mut self.lock().failed) {
             if let Some(kept @ Ok(())) = outcomes.get_mut(slot) {
                 *kept = Err(error);
