@@ -20,6 +20,19 @@
 //!
 //! Why nothing is lost: by 1 and 2 either the asker takes the baton or the leaving holder sees what was asked; by 2, 3 and 6 work under way
 //! always has a holder, a called thread on its way, or a background thread that watches; by 4 a sleeping holder learns of new work.
+//!
+//! # Who has a piece of work
+//!
+//! | from | until | it lies in | whose thread |
+//! |---|---|---|---|
+//! | it is planned | the baton is taken | the hands of its caller, or the inbox when somebody else has the baton | the caller's |
+//! | it is started | its transport takes it | the queue of that transport | the holder's |
+//! | `submit` | its completion, or `cancel` | the transport, and nowhere else: the lane keeps no list of it | the holder's |
+//! | its completion | it is reported, or tries its next path | `done` | the holder's |
+//!
+//! A caller that finds the baton free does all of this itself, and most often its work is posted before anybody else hears of it. The clock
+//! is read once for that: by the plan. Who polls reads it again with every round, and only there a deadline is looked at: the nearest one
+//! is known, as far as no work has an earlier one, and when it has come all work is gone through, wherever it lies.
 
 mod driver;
 mod wake;

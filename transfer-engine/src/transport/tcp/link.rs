@@ -5,6 +5,7 @@
 
 use crate::fault::{Failure, TransferErrorKind};
 use crate::request::Op;
+use crate::transport::tcp::flight::{Flight, Inbound};
 use crate::transport::tcp::frame::{ANSWER_BYTES, Answer, Question};
 use crate::transport::tcp::staging::Staging;
 use crate::transport::tcp::sys::{Gather, Scatter, copy_to_work};
@@ -22,33 +23,6 @@ use std::time::Instant;
 const STAGING: usize = 512;
 /// Calls of one turn, so that one peer's flood does not starve the others.
 const CALLS: usize = 16;
-
-/// Work on its way: its question, how much of question and payload was sent, and whether a connection broke under it before.
-struct Flight {
-    work: Box<Work>,
-    head: Vec<u8>,
-    sent: u64,
-    broken: bool,
-}
-
-impl Flight {
-    fn to_send(&self) -> u64 {
-        self.head.len() as u64 + if self.work.op == Op::Write { self.work.bytes } else { 0 }
-    }
-}
-
-/// What the next bytes of the stream are.
-enum Inbound {
-    Answer,
-    Payload {
-        flight: Flight,
-        got: u64,
-    },
-    /// The payload of cancelled work.
-    Unwanted {
-        left: u64,
-    },
-}
 
 enum Socket {
     Down,

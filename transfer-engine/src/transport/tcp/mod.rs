@@ -2,6 +2,7 @@
 //! Notices have a connection of their own ([`Teller`]), so that one that waits for room holds up no bytes.
 
 mod conn;
+mod flight;
 pub(super) mod frame;
 mod link;
 mod server;
