@@ -130,9 +130,9 @@ impl Engine {
     /// Runs jobs on the calling thread's time until each is done or `deadline` has passed; one outcome per job, in their order.
     pub fn run(&self, jobs: &mut [Job<'_>], deadline: Duration) -> Vec<Outcome> {
         // The jobs' borrows last until this returns, and it returns only when every piece of work came back.
-        let (work, tally) = self.plan(&mut jobs.iter().map(|job| &job.request), deadline);
+        let (work, tally, now) = self.plan(&mut jobs.iter().map(|job| &job.request), deadline);
         if !work.is_empty() {
-            self.with_free_lane(|lane| lane.run(work.into_iter(), &tally));
+            self.with_free_lane(|lane| lane.run(work.into_iter(), &tally, now));
         }
         tally.take()
     }
@@ -163,9 +163,9 @@ impl Engine {
     /// Each local slice stays valid until the ticket is done or dropped, and nobody else uses a slice that is read into.
     /// A ticket that is leaked instead of dropped must count as never done.
     pub unsafe fn submit(&self, requests: Vec<Request>, deadline: Duration) -> Ticket {
-        let (work, tally) = self.plan(&mut requests.iter(), deadline);
+        let (work, tally, now) = self.plan(&mut requests.iter(), deadline);
         self.with_free_lane(|lane| {
-            lane.submit(work.into_iter());
+            lane.submit(work.into_iter(), now);
             Ticket::new(tally, Arc::clone(lane))
         })
     }
@@ -204,11 +204,15 @@ impl Engine {
         &self.inner.exports
     }
 
-    /// Checks requests and cuts them into work; what is refused is already told to the tally.
-    fn plan(&self, requests: &mut dyn ExactSizeIterator<Item = &Request>, deadline: Duration) -> (plan::Parts<Box<Work>>, Arc<Tally>) {
+    /// Checks requests and cuts them into work; what is refused is already told to the tally. And what time it is then.
+    fn plan(
+        &self,
+        requests: &mut dyn ExactSizeIterator<Item = &Request>,
+        deadline: Duration,
+    ) -> (plan::Parts<Box<Work>>, Arc<Tally>, Instant) {
         let started = Instant::now();
         let deadline = started + deadline.min(self.inner.deadline);
-        let tally = Arc::new(Tally::new(0, vec![Ok(()); requests.len()]));
+        let tally = Arc::new(Tally::new(0, requests.len()));
         let mut work = plan::Parts::new();
         for (slot, Request { op, segment, extents, local }) in requests.enumerate() {
             let in_bounds = check_bounds_of_some(extents, segment.desc().size);
@@ -222,14 +226,16 @@ impl Engine {
             }
         }
         tally.expect(work.len());
-        (work, tally)
+        // To plan one takes no time; only many are worth another look at the clock.
+        let now = if work.len() > 1 { Instant::now() } else { started };
+        (work, tally, now)
     }
 
     /// Calls `f` with the lane this thread prefers, or with the next one nobody drives.
     fn with_free_lane<T>(&self, f: impl FnOnce(&Arc<Lane>) -> T) -> T {
         let lanes = &self.inner.lanes;
         let own = thread_number() % lanes.len();
-        let free = (0..lanes.len()).map(|i| &lanes[(own + i) % lanes.len()]).find(|lane| lane.looks_free());
+        let free = lanes[own..].iter().chain(&lanes[..own]).find(|lane| lane.looks_free());
         f(free.unwrap_or(&lanes[own]))
     }
 }

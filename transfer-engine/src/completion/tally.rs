@@ -17,18 +17,20 @@ pub(crate) enum Listener {
 pub(crate) struct Tally {
     /// Pieces not done. Lowered by whoever drives the lane; publishes the moved bytes and the outcomes to who sees that none is left.
     pieces: Pieces,
+    requests: usize,
     state: Mutex<State>,
 }
 
 struct State {
-    outcomes: Vec<Outcome>,
+    /// Requests that failed, by their slots. The first error of each is its outcome.
+    failed: Vec<(usize, TransferError)>,
     listener: Option<Listener>,
 }
 
 impl Tally {
-    /// For `pieces` pieces in total; `outcomes` are what is known before the first of them.
-    pub(crate) fn new(pieces: usize, outcomes: Vec<Outcome>) -> Self {
-        Self { pieces: Pieces::new(pieces), state: Mutex::new(State { outcomes, listener: None }) }
+    /// For so many requests, of `pieces` pieces in total.
+    pub(crate) fn new(pieces: usize, requests: usize) -> Self {
+        Self { pieces: Pieces::new(pieces), requests, state: Mutex::new(State { failed: Vec::new(), listener: None }) }
     }
 
     pub(crate) fn done(&self) -> bool {
@@ -40,11 +42,9 @@ impl Tally {
         self.pieces.expect(pieces);
     }
 
-    /// Request `slot` failed, or a piece of it. The first error is its outcome.
+    /// Request `slot` failed, or a piece of it.
     pub(crate) fn fail(&self, slot: usize, error: TransferError) {
-        if let Some(kept @ Ok(())) = self.lock().outcomes.get_mut(slot) {
-            *kept = Err(error);
-        }
+        self.lock().failed.push((slot, error));
     }
 
     /// One piece of request `slot` is over.
@@ -73,7 +73,13 @@ impl Tally {
 
     /// The outcomes, once all are there.
     pub(crate) fn take(&self) -> Vec<Outcome> {
-        std::mem::take(&mut self.lock().outcomes)
+        let mut outcomes = vec![Ok(()); self.requests];
+        for (slot, error) in std::mem::take(&mut self.lock().failed) {
+            if let Some(kept @ Ok(())) = outcomes.get_mut(slot) {
+                *kept = Err(error);
+            }
+        }
+        outcomes
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {

@@ -2,11 +2,10 @@
 
 use crate::completion::Tally;
 use crate::fault::{Failure, TransferErrorKind};
-use crate::lane::agenda::Agenda;
 use crate::lane::wake::Wake;
 use crate::lane::work::Work;
 use crate::observe::Meter;
-use crate::transport::{Completion, Peer, Region, Transport};
+use crate::transport::{Completion, Region, Transport};
 use std::collections::VecDeque;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
@@ -31,26 +30,21 @@ struct Port {
     held: usize,
 }
 
-/// Where a piece of work is, for deadlines and cancellation.
-struct Place {
-    port: usize,
-    peer: Peer,
-    /// The address of the tally, to find all work of one ticket.
-    tally: usize,
-}
-
+/// Keeps no list of the work here: it lies in a queue, in a transport or in `done`, which are gone through when some of it is to be stopped.
 pub(crate) struct Driver {
     ports: Vec<Port>,
-    /// All work here, by deadline and id.
-    places: Agenda<Place>,
     done: Vec<Completion>,
+    /// Pieces of work here.
+    under_way: usize,
+    /// No deadline of them is earlier.
+    nearest: Option<Instant>,
     next_id: u64,
 }
 
 impl Driver {
     pub(crate) fn new(transports: Vec<(Box<dyn Transport>, Arc<Meter>)>) -> Self {
         let port = |(transport, meter)| Port { transport, meter, queue: VecDeque::new(), held: 0 };
-        Self { ports: transports.into_iter().map(port).collect(), places: Agenda::new(), done: Vec::new(), next_id: 0 }
+        Self { ports: transports.into_iter().map(port).collect(), done: Vec::new(), under_way: 0, nearest: None, next_id: 0 }
     }
 
     pub(crate) fn registers(&self) -> bool {
@@ -59,15 +53,14 @@ impl Driver {
 
     /// Whether nothing is under way.
     pub(crate) fn idle(&self) -> bool {
-        self.places.is_empty()
+        self.under_way == 0
     }
 
     pub(crate) fn take(&mut self, message: Message) {
         match message {
             Message::Start(work) => self.start(work),
             Message::Cancel(tally) => {
-                let failure = || Failure::new(TransferErrorKind::Cancelled, "its ticket was dropped");
-                self.stop(|place, _| place.tally == Arc::as_ptr(&tally).addr(), failure);
+                self.stop(|work| Arc::ptr_eq(&work.tally, &tally), TransferErrorKind::Cancelled, "its ticket was dropped");
             }
             Message::Register(region, reply) => {
                 let registered = self.ports.iter_mut().try_for_each(|port| port.transport.register(region));
@@ -80,21 +73,25 @@ impl Driver {
         }
     }
 
+    /// Takes work in.
+    pub(crate) fn start(&mut self, work: Box<Work>) {
+        self.under_way += 1;
+        self.nearest = Some(self.nearest.map_or(work.deadline, |nearest| nearest.min(work.deadline)));
+        self.enqueue(work);
+    }
+
     /// Puts work in the queue of the transport of its path, or of the next path that can be tried.
-    pub(crate) fn start(&mut self, mut work: Box<Work>) {
+    fn enqueue(&mut self, mut work: Box<Work>) {
         loop {
             let Some(&(port, ref address)) = work.route() else {
                 let cause =
                     if work.earlier.is_empty() { "none of the segment's endpoints can be used from here" } else { "no path is left" };
-                return work.report(Err(Failure::new(TransferErrorKind::PeerUnreachable, cause)));
+                return self.finish(work, Err(Failure::new(TransferErrorKind::PeerUnreachable, cause)));
             };
             match self.ports[port].transport.connect(address) {
                 Ok(peer) => {
-                    work.peer = peer;
-                    work.id = self.next_id;
+                    (work.peer, work.id) = (peer, self.next_id);
                     self.next_id += 1;
-                    let place = Place { port, peer, tally: Arc::as_ptr(&work.tally).addr() };
-                    self.places.insert((work.deadline, work.id), place);
                     return self.ports[port].queue.push_back(work);
                 }
                 Err(failure) => match self.next_path(work, failure) {
@@ -106,52 +103,48 @@ impl Driver {
     }
 
     /// Gives queued work to the transports, moves bytes, sleeps for at most `wait` when nothing happens, and reports what is done.
-    pub(crate) fn step(&mut self, wake: &Wake, wait: Duration) {
+    /// `now` was read just before, and is the only reading of the clock: what comes up late in the sleep is expired by the next step.
+    pub(crate) fn step(&mut self, wake: &Wake, wait: Duration, now: Instant) {
         // First, because work may have waited here while its thread was stopped.
-        let now = Instant::now();
         self.expire(now);
-        self.push();
-        let held: usize = self.ports.iter().map(|port| port.held).sum();
-        if self.done.is_empty() && !self.idle() {
+        self.push(now);
+        if self.done.is_empty() {
             self.poll(wake, wait, now);
-        } else if held > self.done.len() {
+        } else if self.ports.iter().map(|port| port.held).sum::<usize>() > self.done.len() {
             // A transport that always has something done must not starve the others.
             self.poll(wake, Duration::ZERO, now);
         }
-        self.deliver();
-        if !self.idle() {
-            self.expire(Instant::now());
-        }
-        self.push();
         self.deliver();
     }
 
     /// Fails everything.
     pub(crate) fn close(&mut self) {
-        self.stop(|_, _| true, || Failure::new(TransferErrorKind::Cancelled, "the engine was closed"));
+        self.stop(|_| true, TransferErrorKind::Cancelled, "the engine was closed");
     }
 
-    fn push(&mut self) {
+    fn push(&mut self, now: Instant) {
         for port in &mut self.ports {
             if !port.queue.is_empty() {
-                port.held += port.transport.submit(&mut port.queue, &mut self.done);
+                port.held += port.transport.submit(&mut port.queue, now, &mut self.done);
             }
         }
     }
 
     /// Sleeps until the next deadline at most, seen from `now`.
     fn poll(&mut self, wake: &Wake, wait: Duration, now: Instant) {
-        let wait = self.places.nearest().map_or(SLEEP_MAX, |at| at.saturating_duration_since(now)).min(wait);
         const LOOK: Duration = Duration::from_millis(1);
+        if self.idle() {
+            return;
+        }
         let busy = self.ports.iter().filter(|port| port.held > 0).count();
-        let alone = busy == 1 || (busy > 1 && wait.is_zero());
-        if !alone {
+        let mut wait = self.nearest.map_or(SLEEP_MAX, |at| at.saturating_duration_since(now)).min(wait);
+        if busy != 1 && !(busy > 1 && wait.is_zero()) {
             let ready: Vec<_> = self.ports.iter_mut().filter(|port| port.held > 0).map(|port| port.transport.readiness()).collect();
             let together = if busy > 0 && ready.iter().all(Option::is_some) { wait } else { LOOK };
             let fds: Vec<_> = ready.into_iter().flatten().collect();
             wake.sleep(&fds, together.min(wait));
+            wait = Duration::ZERO;
         }
-        let wait = if alone { wait } else { Duration::ZERO };
         for port in self.ports.iter_mut().filter(|port| port.held > 0) {
             port.transport.poll(&mut self.done, wait);
         }
@@ -160,60 +153,65 @@ impl Driver {
     fn deliver(&mut self) {
         let mut done = std::mem::take(&mut self.done);
         for Completion { work, outcome } in done.drain(..) {
-            let place = self.places.remove((work.deadline, work.id));
-            let Some(port) = place.and_then(|place| self.ports.get_mut(place.port)) else {
-                work.report(outcome);
+            // What a transport gives back has the path that led to it.
+            let Some(port) = work.route().and_then(|&(port, _)| self.ports.get_mut(port)) else {
+                self.finish(work, outcome);
                 continue;
             };
-            port.held = port.held.saturating_sub(1);
+            port.held -= 1;
             match outcome {
                 Ok(()) => {
                     port.meter.done(work.op, work.bytes);
-                    work.report(Ok(()));
+                    self.finish(work, Ok(()));
                 }
                 Err(failure) => {
                     port.meter.failed(work.op, failure.kind);
                     if let Some(work) = self.next_path(work, failure) {
-                        self.start(work);
+                        self.enqueue(work);
                     }
                 }
             }
         }
-        // What `start` may have completed meanwhile comes with the next step; the emptied vector is kept for its memory.
-        if self.done.is_empty() {
-            self.done = done;
-        }
+        // The emptied vector is kept for its memory.
+        self.done = done;
     }
 
     fn expire(&mut self, now: Instant) {
-        if self.places.nearest().is_some_and(|nearest| nearest <= now) {
-            self.stop(|_, deadline| deadline <= now, || Failure::new(TransferErrorKind::Timeout, "the deadline passed"));
+        if self.nearest.is_none_or(|nearest| nearest > now) {
+            return;
         }
+        let mut nearest: Option<Instant> = None;
+        let late = |work: &Work| {
+            let late = work.deadline <= now;
+            if !late {
+                nearest = Some(nearest.map_or(work.deadline, |nearest| nearest.min(work.deadline)));
+            }
+            late
+        };
+        self.stop(late, TransferErrorKind::Timeout, "the deadline passed");
+        self.nearest = nearest;
     }
 
-    /// Takes back and fails all work that `chosen` chooses.
-    fn stop(&mut self, chosen: impl Fn(&Place, Instant) -> bool, failure: impl Fn() -> Failure) {
-        let keys: Vec<_> = self.places.iter().filter(|((deadline, _), place)| chosen(place, *deadline)).map(|(key, _)| key).collect();
-        for key in keys {
-            let Some(Place { port, peer, .. }) = self.places.remove(key) else { continue };
-            let port = &mut self.ports[port];
-            let mut failure = failure();
-            let work = if let Some(at) = port.queue.iter().position(|work| work.id == key.1) {
-                port.queue.remove(at)
-            } else if let Some((work, progress)) = port.transport.cancel(peer, key.1) {
-                port.held = port.held.saturating_sub(1);
-                failure.cause = format!("{} after {} ms, {progress}", failure.cause, work.started.elapsed().as_millis());
-                Some(work)
-            } else {
-                // Done already: its completion waits in `done` and must be counted once.
-                let at = self.done.iter().position(|completion| completion.work.id == key.1);
-                let finished = at.map(|at| self.done.swap_remove(at));
-                port.held = port.held.saturating_sub(usize::from(finished.is_some()));
-                finished.map(|Completion { work, .. }| work)
-            };
-            if let Some(work) = work {
-                port.meter.failed(work.op, failure.kind);
-                work.report(Err(failure));
+    /// Takes back and fails all work that `chosen` chooses, which is asked of each piece here. What is done stays so.
+    fn stop(&mut self, mut chosen: impl FnMut(&Work) -> bool, kind: TransferErrorKind, why: &str) {
+        let mut back = Vec::new();
+        for at in 0..self.ports.len() {
+            let port = &mut self.ports[at];
+            port.transport.cancel(&mut chosen, &mut back);
+            port.held -= back.len();
+            let (stopped, queue) = std::mem::take(&mut port.queue).into_iter().partition::<VecDeque<_>, _>(|work| chosen(work));
+            port.queue = queue;
+            back.extend(stopped.into_iter().map(|work| (work, "its turn had not come".to_owned())));
+            for (work, progress) in back.drain(..) {
+                self.ports[at].meter.failed(work.op, kind);
+                let cause = format!("{why} after {} ms, {progress}", work.started.elapsed().as_millis());
+                self.finish(work, Err(Failure::new(kind, cause)));
+            }
+        }
+        // What failed on its path must not go on with the next one.
+        for Completion { work, outcome } in &mut self.done {
+            if chosen(work) && outcome.is_err() {
+                *outcome = Err(Failure::new(kind, why));
             }
         }
     }
@@ -226,8 +224,17 @@ impl Driver {
             work.path += 1;
             Some(work)
         } else {
-            work.report(Err(failure));
+            self.finish(work, Err(failure));
             None
         }
+    }
+
+    /// Work leaves.
+    fn finish(&mut self, work: Box<Work>, outcome: Result<(), Failure>) {
+        self.under_way -= 1;
+        if self.under_way == 0 {
+            self.nearest = None;
+        }
+        work.report(outcome);
     }
 }

@@ -20,8 +20,20 @@
 //!
 //! Why nothing is lost: by 1 and 2 either the asker takes the baton or the leaving holder sees what was asked; by 2, 3 and 6 work under way
 //! always has a holder, a called thread on its way, or a background thread that watches; by 4 a sleeping holder learns of new work.
+//!
+//! # Who has a piece of work
+//!
+//! | from | until | it lies in | whose thread |
+//! |---|---|---|---|
+//! | it is planned | the baton is taken | the hands of its caller, or the inbox when somebody else has the baton | the caller's |
+//! | it is started | its transport takes it | the queue of that transport | the holder's |
+//! | `submit` | its completion, or `cancel` | the transport, and nowhere else: the lane keeps no list of it | the holder's |
+//! | its completion | it is reported, or tries its next path | `done` | the holder's |
+//!
+//! A caller that finds the baton free does all of this itself, and most often its work is posted before anybody else hears of it. The clock
+//! is read once for that: by the plan. Who polls reads it again with every round, and only there a deadline is looked at: the nearest one
+//! is known, as far as no work has an earlier one, and when it has come all work is gone through, wherever it lies.
 
-mod agenda;
 mod driver;
 mod wake;
 pub(crate) mod work;
@@ -38,7 +50,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, mpsc};
 use std::thread::{self, JoinHandle, Thread};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use work::Work;
 
 /// How long work waits for the thread that submitted it to come back, at first and where threads always did. A lane in use wakes its
@@ -124,10 +136,11 @@ impl Lane {
     }
 
     /// Starts work without waiting for it.
-    pub(crate) fn submit(&self, work: impl Iterator<Item = Box<Work>>) {
+    pub(crate) fn submit(&self, work: impl Iterator<Item = Box<Work>>, now: Instant) {
         match self.try_baton() {
             Some(mut baton) => {
-                baton.start_all(work);
+                work.for_each(|work| baton.start(work));
+                baton.step(Duration::ZERO, now);
                 baton.comes_back = true;
             }
             None => {
@@ -137,12 +150,12 @@ impl Lane {
         }
     }
 
-    /// Starts work and returns when all of its tally is done.
-    pub(crate) fn run(&self, work: impl Iterator<Item = Box<Work>>, tally: &Arc<Tally>) {
+    /// Starts work, planned `now`, and returns when all of its tally is done.
+    pub(crate) fn run(&self, work: impl Iterator<Item = Box<Work>>, tally: &Arc<Tally>, now: Instant) {
         never_unwind(|| {
             if let Some(mut baton) = self.try_baton() {
                 work.for_each(|work| baton.start(work));
-                baton.drive(|| tally.done());
+                baton.drive(now, || tally.done());
             } else {
                 work.for_each(|work| self.inbox.push(Message::Start(work)));
                 fence(Ordering::SeqCst);
@@ -155,7 +168,7 @@ impl Lane {
     pub(crate) fn wait(&self, tally: &Arc<Tally>) {
         while !tally.done() {
             if let Some(mut baton) = self.try_baton() {
-                baton.drive(|| tally.done());
+                baton.drive(Instant::now(), || tally.done());
                 continue;
             }
             let me = Arc::new(Waiter { thread: thread::current(), called: AtomicBool::new(false) });
@@ -165,7 +178,7 @@ impl Lane {
             self.lock_waiters().push_back(Arc::clone(&me));
             fence(Ordering::SeqCst);
             if let Some(mut baton) = self.try_baton() {
-                baton.drive(|| tally.done());
+                baton.drive(Instant::now(), || tally.done());
             } else {
                 self.rouse();
                 while !tally.done() && !me.called.load(Ordering::Acquire) {
@@ -226,7 +239,7 @@ impl Lane {
     fn ask(&self) {
         fence(Ordering::SeqCst);
         match self.try_baton() {
-            Some(mut baton) => baton.step(Duration::ZERO),
+            Some(mut baton) => baton.step(Duration::ZERO, Instant::now()),
             None => self.rouse(),
         }
     }
@@ -271,7 +284,7 @@ impl Lane {
             let closed = self.closed.load(Ordering::SeqCst);
             self.background_called.store(false, Ordering::SeqCst);
             if let Some(mut baton) = self.try_baton() {
-                baton.drive(|| !self.lock_waiters().is_empty());
+                baton.drive(Instant::now(), || !self.lock_waiters().is_empty());
             }
             if closed {
                 return;
@@ -345,18 +358,13 @@ impl Baton<'_> {
         }
     }
 
-    fn start_all(&mut self, work: impl Iterator<Item = Box<Work>>) {
-        work.for_each(|work| self.start(work));
-        self.step(Duration::ZERO);
-    }
-
     /// One round: what was asked, what the transports have, and at most one sleep.
-    fn step(&mut self, wait: Duration) {
+    fn step(&mut self, wait: Duration, now: Instant) {
         let Some(driver) = &mut self.driver else { return };
-        never_unwind(|| Self::step_with(self.lane, driver, wait));
+        never_unwind(|| Self::step_with(self.lane, driver, wait, now));
     }
 
-    fn step_with(lane: &Lane, driver: &mut Driver, wait: Duration) {
+    fn step_with(lane: &Lane, driver: &mut Driver, wait: Duration, now: Instant) {
         while let Some(message) = lane.inbox.pop() {
             driver.take(message);
         }
@@ -364,23 +372,23 @@ impl Baton<'_> {
             driver.close();
         }
         if wait.is_zero() {
-            return driver.step(&lane.wake, wait);
+            return driver.step(&lane.wake, wait, now);
         }
         lane.asleep.store(true, Ordering::SeqCst);
         fence(Ordering::SeqCst);
         let missed = !lane.inbox.is_empty() || lane.closed.load(Ordering::SeqCst);
-        driver.step(&lane.wake, if missed { Duration::ZERO } else { wait });
+        driver.step(&lane.wake, if missed { Duration::ZERO } else { wait }, now);
         lane.asleep.store(false, Ordering::SeqCst);
     }
 
     /// Moves bytes until `enough`, or until nothing is left to do.
-    fn drive(&mut self, enough: impl Fn() -> bool) {
+    fn drive(&mut self, mut now: Instant, enough: impl Fn() -> bool) {
         loop {
-            self.step(Duration::MAX);
-            let idle = self.driver.as_ref().is_none_or(|driver| driver.idle());
-            if enough() || (idle && self.lane.inbox.is_empty()) {
+            self.step(Duration::MAX, now);
+            if enough() || (self.driver.as_ref().is_none_or(|driver| driver.idle()) && self.lane.inbox.is_empty()) {
                 return;
             }
+            now = Instant::now();
         }
     }
 }

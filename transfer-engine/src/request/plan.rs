@@ -26,6 +26,14 @@ pub(crate) struct Piece {
 
 /// Cuts a request into pieces, in order. Empty extents and slices count for nothing; a request of no bytes has no piece.
 pub(crate) fn cut(extents: &[Extent], local: &[LocalSlice], mut take: impl FnMut(Piece)) -> Result<(), Failure> {
+    // Most requests are one piece as they stand.
+    if let ([extent], [slice]) = (extents, local)
+        && (1..=BYTES_MAX).contains(&extent.len)
+        && extent.len == slice.len
+    {
+        take(Piece { extents: Parts::from_buf([*extent]), local: Parts::from_buf([*slice]), bytes: extent.len });
+        return Ok(());
+    }
     let wanted = sum(extents.iter().map(|extent| extent.len));
     let given = sum(local.iter().map(|slice| slice.len));
     let (Some(bytes), true) = (wanted, wanted == given) else {

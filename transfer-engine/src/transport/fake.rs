@@ -122,7 +122,7 @@ impl Transport for FakeTransport {
         Ok(Peer(at as u32))
     }
 
-    fn submit(&mut self, queue: &mut VecDeque<Box<Work>>, done: &mut Vec<Completion>) -> usize {
+    fn submit(&mut self, queue: &mut VecDeque<Box<Work>>, _now: Instant, done: &mut Vec<Completion>) -> usize {
         let Faults { lose_one_in, delay_max, .. } = self.network.faults;
         let room = self.capabilities().depth - self.held.len();
         let mut took = 0;
@@ -155,10 +155,11 @@ impl Transport for FakeTransport {
         }
     }
 
-    fn cancel(&mut self, _peer: Peer, id: u64) -> Option<(Box<Work>, String)> {
-        let (due, work) = self.held.swap_remove(self.held.iter().position(|(_, work)| work.id == id)?);
-        let full = due.is_some() && matches!(work.op, Op::Notify(_));
-        Some((work, if full { "the peer has no room for notices" } else { "no answer came" }.to_owned()))
+    fn cancel(&mut self, chosen: &mut dyn FnMut(&Work) -> bool, back: &mut Vec<(Box<Work>, String)>) {
+        for (due, work) in self.held.extract_if(.., |(_, work)| chosen(work)) {
+            let full = due.is_some() && matches!(work.op, Op::Notify(_));
+            back.push((work, if full { "the peer has no room for notices" } else { "no answer came" }.to_owned()));
+        }
     }
 
     fn readiness(&mut self) -> Option<BorrowedFd<'_>> {

@@ -25,7 +25,7 @@ use std::any::Any;
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Where a transport finds a peer. Only the family that made it knows what the bytes mean.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -87,14 +87,15 @@ pub trait Transport: Send {
 
     /// Takes work from the front of `queue` and returns how much it took. What is done at once goes to `done` right away; a transport that
     /// moves bytes here stops after some and leaves the rest for the next call, so that the lane can look after others in between.
-    /// One that leaves work for any other reason than that is full must have added to `done`: else the lane may sleep.
-    fn submit(&mut self, queue: &mut VecDeque<Box<Work>>, done: &mut Vec<Completion>) -> usize;
+    /// One that leaves work for any other reason than that is full must have added to `done`: else the lane may sleep. `now` was read just
+    /// before: nothing whose deadline it has reached is here.
+    fn submit(&mut self, queue: &mut VecDeque<Box<Work>>, now: Instant, done: &mut Vec<Completion>) -> usize;
 
     /// Moves bytes and adds what is done. With nothing to report it sleeps until there is, [`Wake`] fires, or `wait` is over; it may return early.
     fn poll(&mut self, done: &mut Vec<Completion>, wait: Duration);
 
-    /// Gives work back unfinished, with a phrase on how far it came. `None` when it is not here.
-    fn cancel(&mut self, peer: Peer, id: u64) -> Option<(Box<Work>, String)>;
+    /// Gives work that `chosen` chooses back unfinished, each piece with a phrase on how far it came. Asks it of every piece that is here.
+    fn cancel(&mut self, chosen: &mut dyn FnMut(&Work) -> bool, back: &mut Vec<(Box<Work>, String)>);
 
     /// A descriptor that becomes readable when [`Transport::poll`] has something to do. Without one it is polled every millisecond
     /// while work is under way on another transport of the lane too.

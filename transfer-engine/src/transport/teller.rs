@@ -113,16 +113,17 @@ impl Teller {
         self.flush(epoll, done);
     }
 
-    /// Gives a notice back, with a phrase on how far it came.
-    pub(super) fn cancel(&mut self, id: u64) -> Option<(Box<Work>, String)> {
+    /// Gives notices back, each with a phrase on how far it came.
+    pub(super) fn cancel(&mut self, chosen: &mut dyn FnMut(&Work) -> bool, back: &mut Vec<(Box<Work>, String)>) {
         const FULL: &str = "the peer has no room for notices: nobody takes them there";
         let up = matches!(self.socket, Socket::Up(_));
-        if let Some(at) = self.queue.iter().position(|flight| flight.work.id == id) {
-            let progress = if up { FULL } else { "no connection was made" };
-            return Some((self.queue.remove(at)?.work, progress.to_owned()));
-        }
-        // Its answer will find nobody.
-        Some((self.awaiting.remove(&id)?.work, FULL.to_owned()))
+        let (stopped, queue) = std::mem::take(&mut self.queue).into_iter().partition::<VecDeque<_>, _>(|flight| chosen(&flight.work));
+        self.queue = queue;
+        let progress = if up { FULL } else { "no connection was made" };
+        back.extend(stopped.into_iter().map(|flight| (flight.work, progress.to_owned())));
+        // Their answers will find nobody.
+        let stopped = self.awaiting.extract_if(|_, flight| chosen(&flight.work));
+        back.extend(stopped.map(|(_, flight)| (flight.work, FULL.to_owned())));
     }
 
     /// Answers that came.

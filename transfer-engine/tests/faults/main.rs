@@ -197,15 +197,13 @@ impl Transport for Broken {
         Ok(Peer(0))
     }
 
-    fn submit(&mut self, _queue: &mut VecDeque<Box<Work>>, _done: &mut Vec<Completion>) -> usize {
+    fn submit(&mut self, _queue: &mut VecDeque<Box<Work>>, _now: Instant, _done: &mut Vec<Completion>) -> usize {
         panic!("broken on purpose")
     }
 
     fn poll(&mut self, _done: &mut Vec<Completion>, _wait: Duration) {}
 
-    fn cancel(&mut self, _peer: Peer, _id: u64) -> Option<(Box<Work>, String)> {
-        None
-    }
+    fn cancel(&mut self, _chosen: &mut dyn FnMut(&Work) -> bool, _back: &mut Vec<(Box<Work>, String)>) {}
 
     fn readiness(&mut self) -> Option<BorrowedFd<'_>> {
         None

@@ -93,7 +93,8 @@ impl Todo {
 
     fn cut(&mut self, work: &Work, buffers: &Buffers, limits: Limits) -> Option<Slice> {
         let (mut slice, mut parts): (Option<Slice>, usize) = (None, 0);
-        while let (Some(extent), Some(here)) = (work.extents.get(self.extent.0), work.local.get(self.local.0)) {
+        let (extents, local) = (&work.extents[..], &work.local[..]);
+        while let (Some(extent), Some(here)) = (extents.get(self.extent.0), local.get(self.local.0)) {
             if here.len == self.local.1 {
                 self.local = (self.local.0 + 1, 0);
                 continue;

@@ -15,6 +15,7 @@ use crate::request::Op;
 use crate::segment::check_bounds;
 use crate::transport::Completion;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 
 /// A queue pair gets so many bytes before the next one has its turn: few enough to spread large work, enough for one doorbell to move much.
 const TURN_MIN: u64 = 1 << 20;
@@ -25,6 +26,16 @@ fn rank(filled: bool, backlog: u64, len: u64, distance: u32) -> (bool, u64) {
     (!filled, (backlog + len).saturating_mul(u64::from(distance)))
 }
 
+/// Which rail takes the next `len` bytes. Ranks are found only where there is a choice.
+fn best<'a>(slots: &'a mut [Slot], ports: &[Port], len: u64) -> Option<&'a mut Rail> {
+    let with_room = slots.iter_mut().filter_map(|slot| match slot {
+        Slot::Up(rail) if ports[rail.device].has_room() && rail.sendings.iter().any(Sending::has_room) => Some(&mut **rail),
+        _ => None,
+    });
+    let by = |rail: &Rail| rank(rail.is_filled(), rail.backlog(), len, ports[rail.device].distance);
+    with_room.reduce(|best, rail| if by(rail) < by(best) { rail } else { best })
+}
+
 /// What slices are posted with.
 struct Means<'a> {
     ports: &'a mut [Port],
@@ -33,19 +44,13 @@ struct Means<'a> {
     limits: Limits,
 }
 
-/// Puts slices of a piece of work into the chains of queue pairs with room.
-fn post_slices(flight: &mut Flight, slots: &mut [Slot], grant: &Grant, means: Means<'_>) -> Advance {
+/// Puts slices of the piece of work with this number into the chains of queue pairs with room.
+fn post_slices(id: u64, flight: &mut Flight, slots: &mut [Slot], grant: &Grant, means: Means<'_>) -> Advance {
     let Means { ports, buffers, staging, limits } = means;
     let Flight { work, todo: Some(todo), outstanding, waits, .. } = flight else { return Advance::Done };
-    let ups = slots.iter().filter(|slot| matches!(slot, Slot::Up(_))).count() as u64;
-    let turn = (work.bytes / ups.max(1)).clamp(TURN_MIN, TURN_MAX);
+    let turn = (work.bytes / slots.len().max(1) as u64).clamp(TURN_MIN, TURN_MAX);
     while let Some(slice) = todo.next(work, buffers, limits) {
-        let with_room = slots.iter_mut().filter_map(|slot| match slot {
-            Slot::Up(rail) if ports[rail.device].has_room() && rail.sendings.iter().any(Sending::has_room) => Some(&mut **rail),
-            _ => None,
-        });
-        let by = |rail: &&mut Rail| rank(rail.is_filled(), rail.backlog(), slice.len, ports[rail.device].distance);
-        let Some(rail) = with_room.min_by_key(by) else {
+        let Some(rail) = best(slots, ports, slice.len) else {
             todo.give_back(slice);
             *waits = true;
             return Advance::Full;
@@ -88,7 +93,7 @@ fn post_slices(flight: &mut Flight, slots: &mut [Slot], grant: &Grant, means: Me
         let generation = rail.generation;
         let sending = rail.load(place);
         let op = if work.op == Op::Read { Verb::Read } else { Verb::Write };
-        let (sequence, signaled) = sending.record(op, Some(work.id), Some(slice), stretch);
+        let (sequence, signaled) = sending.record(op, Some(id), Some(slice), stretch);
         let request = WorkRequest {
             id: Number { generation, place, sequence }.id(),
             op,
@@ -109,19 +114,19 @@ fn post_slices(flight: &mut Flight, slots: &mut [Slot], grant: &Grant, means: Me
 
 impl RdmaTransport {
     /// Posts what waits for a peer, as far as there is room; connects its rails when they are due.
-    pub(super) fn pump(&mut self, peer: usize, done: &mut Vec<Completion>) {
-        self.revive(peer);
+    pub(super) fn pump(&mut self, peer: usize, now: Instant, done: &mut Vec<Completion>) {
+        self.revive(peer, now);
         if !self.links[peer].hopeful() {
             return self.give_up(peer, done);
         }
         while let Some(&id) = self.links[peer].waiting.front() {
-            match self.advance(peer, id, done) {
+            match self.advance(peer, id, now, done) {
                 Advance::Done => {
                     self.links[peer].waiting.pop_front();
                 }
                 Advance::Later => {
                     // Its keys are asked for; what stands behind it need not wait for them.
-                    self.pass(peer, id, done);
+                    self.pass(peer, id, now, done);
                     break;
                 }
                 Advance::Full => {
@@ -134,11 +139,11 @@ impl RdmaTransport {
     }
 
     /// Lets the work behind one that waits for its keys go first.
-    fn pass(&mut self, peer: usize, id: u64, done: &mut Vec<Completion>) {
+    fn pass(&mut self, peer: usize, id: u64, now: Instant, done: &mut Vec<Completion>) {
         let others: Vec<u64> = self.links[peer].waiting.iter().copied().filter(|&other| other != id).collect();
         let mut left = vec![id];
         for (i, &other) in others.iter().enumerate() {
-            match self.advance(peer, other, done) {
+            match self.advance(peer, other, now, done) {
                 Advance::Done => {}
                 Advance::Later => left.push(other),
                 Advance::Full => {
@@ -153,13 +158,14 @@ impl RdmaTransport {
 
     /// Brings one piece of work as far as it can go, and notes whether it waits on. Ends no rail, as that puts work in front of what waits,
     /// which callers are going through.
-    fn advance(&mut self, peer: usize, id: u64, done: &mut Vec<Completion>) -> Advance {
+    fn advance(&mut self, peer: usize, id: u64, now: Instant, done: &mut Vec<Completion>) -> Advance {
         let Self { flights, links, question, ports, buffers, devices, staging, .. } = self;
-        let Some(flight) = flights.get_mut(&id) else { return Advance::Done };
+        let Some(flight) = flights.get_mut(id) else { return Advance::Done };
         let link = &mut links[peer];
         flight.waits = false;
-        if let Err(late) = flight.work.in_time() {
+        if flight.work.deadline <= now {
             // What is under way is taken back by the lane, which sees the same clock.
+            let late = flight.work.too_late("its turn had not come");
             return if flight.outstanding == 0 { self.finish(id, Err(late), done) } else { Advance::Done };
         }
         let key = (flight.work.segment_id(), flight.work.capability().0);
@@ -195,7 +201,7 @@ impl RdmaTransport {
         }
         let limits = Limits { slice: devices.settings().slice, piece: grant.piece, parts: parts_for(ports) };
         let Some(staging) = staging else { return Advance::Done };
-        post_slices(flight, &mut link.slots, grant, Means { ports, buffers, staging, limits })
+        post_slices(id, flight, &mut link.slots, grant, Means { ports, buffers, staging, limits })
     }
 
     /// Posts the chains of a peer, each with one doorbell, and ends the rails that broke.
@@ -203,7 +209,7 @@ impl RdmaTransport {
         let mut broken = Vec::new();
         for rail in self.links[peer].slots.iter_mut().filter_map(Slot::rail) {
             let generation = rail.generation;
-            broken.extend(rail.broken.clone().map(|failure| (generation, failure)));
+            broken.extend(rail.broken.iter().map(|failure| (generation, failure.clone())));
             while let Some(place) = rail.unload() {
                 let sending = &mut rail.sendings[place];
                 let proof = sending.prove(self.staging.as_ref(), rail.device, |sequence| Number { generation, place, sequence }.id());

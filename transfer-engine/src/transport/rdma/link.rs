@@ -14,8 +14,8 @@ pub(super) const PAUSE: Duration = Duration::from_millis(200);
 
 /// One rail of the peer, or why there is none.
 pub(super) enum Slot {
-    /// Not connected, and not tried before `retry`.
-    Down { cause: Option<Failure>, retry: Instant },
+    /// Not connected, and not tried before `retry`, if that is set: the time callers know may be older than this.
+    Down { cause: Option<Failure>, retry: Option<Instant> },
     /// A thread is connecting it.
     Connecting,
     /// Connected; a write of no bytes is on its way over every queue pair, to see whether anything gets through.
@@ -81,7 +81,7 @@ pub(super) struct Link {
 
 impl Link {
     pub(super) fn new(address: String, devices: usize) -> Self {
-        let slots = (0..devices).map(|_| Slot::Down { cause: None, retry: Instant::now() }).collect();
+        let slots = (0..devices).map(|_| Slot::Down { cause: None, retry: None }).collect();
         let (keys, questions, waiting, untold) = Default::default();
         Self { address, slots, failures: vec![0; devices], keys, questions, waiting, untold, known: false }
     }

@@ -10,6 +10,8 @@
 //! - [`flow`]: posts slices. [`settle`]: takes completions, and moves what a broken rail leaves to another. [`revive`]: connects rails, and
 //!   hears what the peer says.
 //! - [`notify`]: notices, each a write of no bytes that takes a receive of the peer, and the credits that say when there is one.
+//! - [`slots`]: where the work lies that came in. What waits and what devices have names it by a number that finds it without a table, and
+//!   finds nothing once it is gone.
 //! - [`watch`]: sockets, rails that stall or are due, and peers that find no room. A rail that broke is tried again while its peer has work,
 //!   five times a second; idle peers are not probed, so theirs come back with the next work.
 //! - [`registry`]: the memory devices may touch. [`mod@serve`]: the side that lends. [`queue`]: the life of a queue pair.
@@ -65,6 +67,7 @@ mod revive;
 mod sending;
 mod serve;
 mod settle;
+mod slots;
 mod status;
 mod sys;
 mod topology;

@@ -8,10 +8,11 @@ use super::cut::Slice;
 use super::rail::{Rail, Shown};
 use super::sending::{Number, Sending};
 use super::sys::{Verb, WorkRequest};
-use super::transport::{Advance, Flight, RdmaTransport};
+use super::transport::{Advance, RdmaTransport};
 use super::wire::Ask;
 use crate::transport::Completion;
 use perilune_protocol::{Capability, SegmentId};
+use std::time::Instant;
 
 /// As many credits as one rail asks for at one time.
 pub(super) const WISH_MAX: u32 = 32;
@@ -20,7 +21,7 @@ impl RdmaTransport {
     /// Posts a notice whose keys are known, or leaves it among those that wait for credit.
     pub(super) fn tell(&mut self, peer: usize, id: u64, value: u32) -> Advance {
         let Self { flights, links, ports, question, .. } = self;
-        let Some(flight) = flights.get_mut(&id).filter(|flight| flight.outstanding == 0) else { return Advance::Done };
+        let Some(flight) = flights.get_mut(id).filter(|flight| flight.outstanding == 0) else { return Advance::Done };
         let link = &mut links[peer];
         let wanted = link.untold.len() as u32 + 1;
         let (mut rails, mut strangers): (Vec<&mut Rail>, Vec<&mut Rail>) =
@@ -63,11 +64,6 @@ impl RdmaTransport {
         Advance::Done
     }
 
-    /// Whether a piece of work is a notice that waits for credit.
-    pub(super) fn untold(&self, flight: &Flight) -> bool {
-        self.links[flight.peer].untold.contains(&flight.work.id)
-    }
-
     /// The peer answered a question for keys that came over a rail.
     pub(super) fn shown(&mut self, peer: usize, slot: usize, granted: bool) {
         if let Some(rail) = self.links[peer].slots[slot].rail()
@@ -89,7 +85,7 @@ impl RdmaTransport {
     pub(super) fn retell(&mut self, peer: usize) {
         let link = &mut self.links[peer];
         while let Some(id) = link.untold.pop_back() {
-            if let Some(flight) = self.flights.get_mut(&id) {
+            if let Some(flight) = self.flights.get_mut(id) {
                 flight.waits = true;
                 link.waiting.push_front(id);
             }
@@ -100,7 +96,7 @@ impl RdmaTransport {
     pub(super) fn wish_no_more(&mut self, peer: usize) {
         let Self { flights, links, .. } = self;
         let link = &mut links[peer];
-        link.untold.retain(|id| flights.contains_key(id));
+        link.untold.retain(|&id| flights.get(id).is_some());
         if link.untold.is_empty() {
             link.ups().filter(|rail| rail.asked > 0).for_each(|rail| rail.wish(0));
             // A rail that broke over it ends with the next step.
@@ -111,7 +107,7 @@ impl RdmaTransport {
     /// After the peer said something: sends what may be sent now, and gives credits that came on a wish back once no notice waits for one.
     pub(super) fn heard(&mut self, peer: usize, done: &mut Vec<Completion>) {
         self.retell(peer);
-        self.pump(peer, done);
+        self.pump(peer, Instant::now(), done);
         let link = &mut self.links[peer];
         if !link.untold.is_empty() {
             return;

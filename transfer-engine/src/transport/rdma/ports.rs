@@ -5,7 +5,7 @@ use super::device::Device;
 use super::sys::{Channel, Completed, CompletionQueue};
 use crate::fault::{Failure, TransferErrorKind};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Waits that are expected to be longer are slept through.
 const SPIN_MAX: Duration = Duration::from_micros(100);
@@ -105,8 +105,8 @@ impl Patience {
     }
 
     /// Something came, this long after the wait began.
-    pub(super) fn waited(&mut self, begun: Instant) {
-        self.expected = (self.expected * 7 + begun.elapsed()) / 8;
+    pub(super) fn waited(&mut self, waited: Duration) {
+        self.expected = (self.expected * 7 + waited) / 8;
     }
 }
 

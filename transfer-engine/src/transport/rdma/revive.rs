@@ -16,14 +16,10 @@ use std::time::Instant;
 
 impl RdmaTransport {
     /// Starts to connect the rails of a peer that are due, and takes note of when the others are.
-    pub(super) fn revive(&mut self, peer: usize) {
-        if !self.links[peer].slots.iter().any(|slot| matches!(slot, Slot::Down { .. })) {
-            return;
-        }
-        let now = Instant::now();
+    pub(super) fn revive(&mut self, peer: usize, now: Instant) {
         for slot in 0..self.links[peer].slots.len() {
             match self.links[peer].slots[slot] {
-                Slot::Down { retry, .. } if retry > now => self.retry = Some(self.retry.map_or(retry, |at| at.min(retry))),
+                Slot::Down { retry: Some(retry), .. } if retry > now => self.retry = Some(self.retry.map_or(retry, |at| at.min(retry))),
                 Slot::Down { .. } => self.connect_rail(peer, slot),
                 Slot::Connecting | Slot::Probing(_) | Slot::Up(_) => {}
             }
@@ -32,10 +28,11 @@ impl RdmaTransport {
 
     /// Once a rail may be tried again: the peers that have work get theirs. The others are not probed, only when something is asked of them.
     pub(super) fn revive_due(&mut self) {
-        if self.retry.is_some_and(|at| at <= Instant::now()) {
+        let now = Instant::now();
+        if self.retry.is_some_and(|at| at <= now) {
             self.retry = None;
-            let peers: BTreeSet<usize> = self.flights.values().map(|flight| flight.peer).collect();
-            peers.into_iter().for_each(|peer| self.revive(peer));
+            let peers: BTreeSet<usize> = self.flights.iter().map(|(_, flight)| flight.peer).collect();
+            peers.into_iter().for_each(|peer| self.revive(peer, now));
         }
     }
 
@@ -54,7 +51,7 @@ impl RdmaTransport {
             Ok(_) => Slot::Connecting,
             Err(e) => {
                 let cause = Failure::new(TransferErrorKind::PeerUnreachable, format!("no thread to connect with: {e}"));
-                Slot::Down { cause: Some(cause), retry: Instant::now() + PAUSE }
+                Slot::Down { cause: Some(cause), retry: Some(Instant::now() + PAUSE) }
             }
         };
     }
@@ -93,17 +90,17 @@ impl RdmaTransport {
                     cause.kind = TransferErrorKind::PeerGone;
                 }
                 self.links[peer].known = false;
-                self.links[peer].slots[slot] = Slot::Down { cause: Some(cause), retry: Instant::now() + PAUSE };
+                self.links[peer].slots[slot] = Slot::Down { cause: Some(cause), retry: Some(Instant::now() + PAUSE) };
                 if !self.links[peer].hopeful() {
                     self.give_up(peer, done);
                     // Nothing is known of why: whoever comes next may try at once.
                     for slot in &mut self.links[peer].slots {
                         if let Slot::Down { retry, .. } = slot {
-                            *retry = Instant::now();
+                            *retry = None;
                         }
                     }
                 } else {
-                    self.revive(peer);
+                    self.revive(peer, Instant::now());
                 }
             }
         }
@@ -150,7 +147,7 @@ impl RdmaTransport {
     /// Fails the work that waited for a key its peer refused.
     fn refuse(&mut self, peer: usize, key: Key, failure: &Failure, done: &mut Vec<Completion>) {
         let of_key = |flight: &Flight| (flight.work.segment_id(), flight.work.capability().0) == key && flight.outstanding == 0;
-        let ids: Vec<u64> = self.links[peer].waiting.iter().copied().filter(|id| self.flights.get(id).is_some_and(of_key)).collect();
+        let ids: Vec<u64> = self.links[peer].waiting.iter().copied().filter(|&id| self.flights.get(id).is_some_and(of_key)).collect();
         for id in ids {
             let _ = self.finish(id, Err(failure.clone()), done);
         }

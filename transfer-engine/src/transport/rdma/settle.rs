@@ -5,13 +5,12 @@ use super::link::{Known, PAUSE, Slot};
 use super::rail::Rail;
 use super::registry::Staging;
 use super::sending::{Number, Sent};
+use super::slots::Slots;
 use super::sys::{Completed, Status};
 use super::transport::{Advance, Flight, RdmaTransport};
 use crate::fault::{Failure, TransferErrorKind};
 use crate::request::Op;
 use crate::transport::Completion;
-use rustc_hash::FxHashMap;
-use std::collections::hash_map::Entry;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
@@ -21,27 +20,22 @@ const BROKEN_MAX: u32 = 8;
 const REFUSED_MAX: u32 = 2;
 
 /// A slice or a notice arrived.
-fn settled(sent: Sent, flights: &mut FxHashMap<u64, Flight>, staging: &mut Option<Staging>, done: &mut Vec<Completion>) {
+fn settled(sent: Sent, flights: &mut Slots<Flight>, staging: &mut Option<Staging>, done: &mut Vec<Completion>) {
     let Sent { work, slice, stretch, .. } = sent;
     // Work that was taken back meanwhile gets no bytes any more.
-    let flight = match work.map(|id| flights.entry(id)) {
-        Some(Entry::Occupied(flight)) => Some(flight),
-        _ => None,
-    };
+    let flight = work.and_then(|id| flights.get_mut(id));
     if let (Some(stretch), Some(staging)) = (stretch, staging) {
-        if let (Some(flight), Some(slice)) = (&flight, slice)
-            && flight.get().work.op == Op::Read
+        if let (Some(Flight { work, .. }), Some(slice)) = (&flight, slice)
+            && work.op == Op::Read
         {
-            staging.copy(&stretch, &flight.get().work, slice.local(&flight.get().work));
+            staging.copy(&stretch, work, slice.local(work));
         }
         staging.give(stretch);
     }
-    if let Some(mut flight) = flight {
-        let Flight { work, todo, outstanding, .. } = flight.get_mut();
-        *outstanding -= 1;
-        if *outstanding == 0 && todo.as_ref().is_some_and(|todo| todo.is_empty(work)) {
-            done.push(Completion { work: flight.remove().work, outcome: Ok(()) });
-        }
+    let (Some(id), Some(Flight { work, todo, outstanding, .. })) = (work, flight) else { return };
+    *outstanding -= 1;
+    if *outstanding == 0 && todo.as_ref().is_some_and(|todo| todo.is_empty(work)) {
+        done.extend(flights.remove(id).map(|flight| Completion { work: flight.work, outcome: Ok(()) }));
     }
 }
 
@@ -78,12 +72,12 @@ impl RdmaTransport {
             }
         }
         if !self.links[peer].waiting.is_empty() {
-            self.pump(peer, done);
+            self.pump(peer, Instant::now(), done);
         }
     }
 
     pub(super) fn finish(&mut self, id: u64, outcome: Result<(), Failure>, done: &mut Vec<Completion>) -> Advance {
-        done.extend(self.flights.remove(&id).map(|flight| Completion { work: flight.work, outcome }));
+        done.extend(self.flights.remove(id).map(|flight| Completion { work: flight.work, outcome }));
         Advance::Done
     }
 
@@ -92,7 +86,7 @@ impl RdmaTransport {
         let Some(&(peer, _)) = self.rails.get(&generation) else { return };
         let cause = format!("{status} at {}", self.links[peer].address);
         let mut of_path = true;
-        if let Some(flight) = blamed.and_then(|id| self.flights.get_mut(&id)) {
+        if let Some(flight) = blamed.and_then(|id| self.flights.get_mut(id)) {
             match status {
                 Status::RemoteAccess | Status::RemoteInvalid | Status::RemoteOperation => {
                     // Most likely the segment was withdrawn or lent anew: its owner says.
@@ -111,7 +105,7 @@ impl RdmaTransport {
         let failure = Failure::new(TransferErrorKind::PeerGone, cause.clone());
         self.lose(generation, failure, of_path, done);
         if let Some(id) = blamed
-            && self.flights.get(&id).is_some_and(|flight| flight.refused > REFUSED_MAX)
+            && self.flights.get(id).is_some_and(|flight| flight.refused > REFUSED_MAX)
         {
             let _ = self.finish(id, Err(Failure::new(TransferErrorKind::Failed, cause)), done);
         }
@@ -122,21 +116,20 @@ impl RdmaTransport {
         let Some((peer, slot)) = self.end(generation, cause, of_path) else { return };
         tracing::debug!(peer = %self.links[peer].address, slot, "an RDMA rail was lost");
         let worn: Vec<u64> =
-            self.links[peer].waiting.iter().copied().filter(|id| self.flights.get(id).is_some_and(|f| f.broken > BROKEN_MAX)).collect();
+            self.links[peer].waiting.iter().copied().filter(|&id| self.flights.get(id).is_some_and(|f| f.broken > BROKEN_MAX)).collect();
         for id in worn {
             let failure =
                 self.links[peer].cause().unwrap_or_else(|| Failure::new(TransferErrorKind::PeerGone, "its rails broke again and again"));
             let _ = self.finish(id, Err(failure), done);
         }
-        self.pump(peer, done);
+        self.pump(peer, Instant::now(), done);
     }
 
     fn end(&mut self, generation: u32, cause: Failure, of_path: bool) -> Option<(usize, usize)> {
         let (peer, slot) = self.rails.remove(&generation)?;
-        let now = Instant::now();
         let probing = matches!(self.links[peer].slots[slot], Slot::Probing(_));
         // One that carried bytes is connected again at once, one that never did after a while.
-        let retry = if probing { now + PAUSE } else { now };
+        let retry = probing.then(|| Instant::now() + PAUSE);
         let down = Slot::Down { cause: Some(cause), retry };
         self.links[peer].failures[slot] += usize::from(probing);
         let (Slot::Up(rail) | Slot::Probing(rail)) = std::mem::replace(&mut self.links[peer].slots[slot], down) else { return None };
@@ -161,12 +154,14 @@ impl RdmaTransport {
             if let (Some(stretch), Some(staging)) = (stretch, &mut self.staging) {
                 staging.give(stretch);
             }
-            if let (Some(flight), Some(slice)) = (work.and_then(|id| self.flights.get_mut(&id)), slice) {
+            if let (Some(id), Some(slice)) = (work, slice)
+                && let Some(flight) = self.flights.get_mut(id)
+            {
                 flight.outstanding -= 1;
                 flight.broken += u32::from(of_path && flight.outstanding == 0);
                 flight.todo.get_or_insert_default().give_back(slice);
                 if !std::mem::replace(&mut flight.waits, true) {
-                    link.waiting.push_front(flight.work.id);
+                    link.waiting.push_front(id);
                 }
             }
         }
@@ -175,7 +170,7 @@ impl RdmaTransport {
 
     /// Ends the rails that may still touch the buffers of a piece of work, or send its bytes. What else was on them is posted again.
     pub(super) fn take_back(&mut self, id: u64) {
-        let Some(flight) = self.flights.get(&id) else { return };
+        let Some(flight) = self.flights.get(id) else { return };
         let (peer, write) = (flight.peer, flight.work.op == Op::Write);
         let touches = |sent: &Sent| sent.work == Some(id) && (write || sent.stretch.is_none());
         let generations: Vec<u32> = self.links[peer]
@@ -188,7 +183,7 @@ impl RdmaTransport {
         for generation in generations {
             self.end(generation, Failure::new(TransferErrorKind::Cancelled, "work on it was taken back"), false);
         }
-        if let Some(flight) = self.flights.get_mut(&id) {
+        if let Some(flight) = self.flights.get_mut(id) {
             flight.todo = None;
         }
         self.stranded.push(peer);

@@ -6,6 +6,7 @@ use super::link::Link;
 use super::open::{NotOpened, Opened};
 use super::ports::{Patience, Port};
 use super::registry::{Buffers, Registry, Staging};
+use super::slots::Slots;
 use super::sys::Completed;
 use super::watch::UNARMED;
 use crate::fault::{Failure, TransferErrorKind};
@@ -77,7 +78,7 @@ pub(super) struct RdmaTransport {
     numbers: FxHashMap<Address, Peer>,
     /// The peer that was asked for last.
     last: Option<(Address, Peer)>,
-    pub(super) flights: FxHashMap<u64, Flight>,
+    pub(super) flights: Slots<Flight>,
     /// Where the rail of a generation is: peer and slot.
     pub(super) rails: FxHashMap<u32, (usize, usize)>,
     pub(super) generation: u32,
@@ -103,6 +104,13 @@ pub(super) struct RdmaTransport {
     pub(super) freed: bool,
 }
 
+impl Flight {
+    pub(super) fn new(work: Box<Work>) -> Self {
+        let peer = work.peer.0 as usize;
+        Self { work, peer, todo: None, outstanding: 0, broken: 0, refused: 0, waits: true }
+    }
+}
+
 impl RdmaTransport {
     pub(super) fn new(devices: Arc<Devices>, registry: Arc<Registry>, wake: Arc<Wake>) -> std::io::Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
@@ -119,7 +127,7 @@ impl RdmaTransport {
             links: Vec::new(),
             numbers: FxHashMap::default(),
             last: None,
-            flights: FxHashMap::default(),
+            flights: Slots::new(),
             rails: FxHashMap::default(),
             generation: 0,
             question: 0,
@@ -203,7 +211,7 @@ impl Transport for RdmaTransport {
         Ok(peer)
     }
 
-    fn submit(&mut self, queue: &mut VecDeque<Box<Work>>, done: &mut Vec<Completion>) -> usize {
+    fn submit(&mut self, queue: &mut VecDeque<Box<Work>>, now: Instant, done: &mut Vec<Completion>) -> usize {
         self.look_sometimes(done);
         if self.ports.len() > 1 {
             let here = self.devices.topology().node_of_this_thread();
@@ -214,21 +222,26 @@ impl Transport for RdmaTransport {
         let take = queue.len().min(DEPTH.saturating_sub(self.flights.len()));
         let mut peers = std::mem::take(&mut self.asked);
         for work in std::iter::from_fn(|| queue.pop_front()).take(take) {
-            let (id, peer) = (work.id, work.peer.0 as usize);
-            self.flights.insert(id, Flight { work, peer, todo: None, outstanding: 0, broken: 0, refused: 0, waits: true });
+            let peer = work.peer.0 as usize;
+            let id = self.flights.insert(Flight::new(work));
             self.links[peer].waiting.push_back(id);
             if !peers.contains(&peer) {
                 peers.push(peer);
             }
         }
-        peers.drain(..).for_each(|peer| self.pump(peer, done));
+        peers.drain(..).for_each(|peer| self.pump(peer, now, done));
         self.asked = peers;
+        // A software device may have done it all before the call that posts returned.
+        self.take_completions(done);
         take
     }
 
     fn poll(&mut self, done: &mut Vec<Completion>, wait: Duration) {
         done.append(&mut self.late);
-        std::mem::take(&mut self.stranded).into_iter().for_each(|peer| self.pump(peer, done));
+        if !self.stranded.is_empty() {
+            let now = Instant::now();
+            std::mem::take(&mut self.stranded).into_iter().for_each(|peer| self.pump(peer, now, done));
+        }
         self.take_completions(done);
         self.look_sometimes(done);
         if !done.is_empty() || wait.is_zero() {
@@ -236,12 +249,14 @@ impl Transport for RdmaTransport {
         }
         let begun = Instant::now();
         let spin = self.patience.spin().min(wait);
-        while begun.elapsed() < spin {
+        let mut waited = Duration::ZERO;
+        while waited < spin {
             self.take_completions(done);
+            waited = begun.elapsed();
             if !done.is_empty() {
-                return self.patience.waited(begun);
+                return self.patience.waited(waited);
             }
-            if begun.elapsed() < ALONE {
+            if waited < ALONE {
                 std::hint::spin_loop();
             } else {
                 // Others may need this processor: a software device moves the very bytes on it.
@@ -257,30 +272,15 @@ impl Transport for RdmaTransport {
             self.take_completions(done);
         }
         if !done.is_empty() {
-            self.patience.waited(begun);
+            self.patience.waited(begun.elapsed());
         }
     }
 
-    fn cancel(&mut self, _peer: Peer, id: u64) -> Option<(Box<Work>, String)> {
-        if let Some(at) = self.late.iter().position(|completion| completion.work.id == id) {
-            return Some((self.late.swap_remove(at).work, "it was failing".to_owned()));
-        }
-        let flight = self.flights.get(&id)?;
-        let progress = match (&flight.todo, flight.outstanding) {
-            _ if self.untold(flight) => "the peer has no room for notices: nobody takes them there".to_owned(),
-            (None, _) => self.links[flight.peer].awaits((flight.work.segment_id(), flight.work.capability().0)),
-            (Some(todo), under_way) => format!("{} bytes were not sent and {under_way} slices not acknowledged", todo.bytes(&flight.work)),
-        };
-        let (peer, notice) = (flight.peer, matches!(flight.work.op, Op::Notify(_)));
-        // A notice has no buffer, so it needs no rail to end.
-        if flight.outstanding > 0 && !notice {
-            self.take_back(id);
-        }
-        let cancelled = self.flights.remove(&id).map(|flight| (flight.work, progress));
-        if notice {
-            self.wish_no_more(peer);
-        }
-        cancelled
+    fn cancel(&mut self, chosen: &mut dyn FnMut(&Work) -> bool, back: &mut Vec<(Box<Work>, String)>) {
+        let late = self.late.extract_if(.., |completion| chosen(&completion.work));
+        back.extend(late.map(|completion| (completion.work, "it was failing".to_owned())));
+        let ids: Vec<u64> = self.flights.iter().filter(|(_, flight)| chosen(&flight.work)).map(|(id, _)| id).collect();
+        back.extend(ids.into_iter().filter_map(|id| self.stop(id)));
     }
 
     fn readiness(&mut self) -> Option<BorrowedFd<'_>> {
@@ -294,5 +294,27 @@ impl Transport for RdmaTransport {
         // What ends that sleep is for the next poll to see.
         self.unlooked = LOOK;
         (armed && self.retry.is_none()).then_some(self.epoll.0.as_fd())
+    }
+}
+
+impl RdmaTransport {
+    /// Takes work back, with a phrase on how far it came.
+    fn stop(&mut self, id: u64) -> Option<(Box<Work>, String)> {
+        let flight = self.flights.get(id)?;
+        let progress = match (&flight.todo, flight.outstanding) {
+            _ if self.links[flight.peer].untold.contains(&id) => "the peer has no room for notices: nobody takes them there".to_owned(),
+            (None, _) => self.links[flight.peer].awaits((flight.work.segment_id(), flight.work.capability().0)),
+            (Some(todo), under_way) => format!("{} bytes were not sent and {under_way} slices not acknowledged", todo.bytes(&flight.work)),
+        };
+        let (peer, notice) = (flight.peer, matches!(flight.work.op, Op::Notify(_)));
+        // A notice has no buffer, so it needs no rail to end.
+        if flight.outstanding > 0 && !notice {
+            self.take_back(id);
+        }
+        let cancelled = self.flights.remove(id).map(|flight| (flight.work, progress));
+        if notice {
+            self.wish_no_more(peer);
+        }
+        cancelled
     }
 }

@@ -89,7 +89,7 @@ impl RdmaTransport {
     pub(super) fn feed(&mut self, done: &mut Vec<Completion>) {
         if std::mem::take(&mut self.freed) && !self.starved.is_empty() {
             for peer in std::mem::take(&mut self.starved) {
-                self.pump(peer, done);
+                self.pump(peer, Instant::now(), done);
             }
             // Rails were lost meanwhile: no sleep before what they left is cleared away.
             if !self.starved.is_empty() && self.ports.iter().any(Port::is_littered) {

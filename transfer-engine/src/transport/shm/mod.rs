@@ -21,7 +21,7 @@ use perilune_protocol::{Endpoint, SegmentId};
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// As many bytes are copied before the lane looks after deadlines, cancellations and its other transports again.
 const TURN: u64 = 4 << 20;
@@ -87,7 +87,7 @@ impl Transport for ShmTransport {
         Ok(self.hosts.number(address))
     }
 
-    fn submit(&mut self, queue: &mut VecDeque<Box<Work>>, done: &mut Vec<Completion>) -> usize {
+    fn submit(&mut self, queue: &mut VecDeque<Box<Work>>, _now: Instant, done: &mut Vec<Completion>) -> usize {
         let (mut took, mut spent) = (0, 0);
         while spent < TURN
             && let Some(work) = queue.pop_front()
@@ -117,8 +117,8 @@ impl Transport for ShmTransport {
         }
     }
 
-    fn cancel(&mut self, peer: Peer, id: u64) -> Option<(Box<Work>, String)> {
-        self.tellers.get_mut(&u64::from(peer.0))?.cancel(id)
+    fn cancel(&mut self, chosen: &mut dyn FnMut(&Work) -> bool, back: &mut Vec<(Box<Work>, String)>) {
+        self.tellers.values_mut().for_each(|teller| teller.cancel(chosen, back));
     }
 
     fn readiness(&mut self) -> Option<BorrowedFd<'_>> {

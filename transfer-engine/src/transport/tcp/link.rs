@@ -5,6 +5,7 @@
 
 use crate::fault::{Failure, TransferErrorKind};
 use crate::request::Op;
+use crate::transport::tcp::flight::{Flight, Inbound};
 use crate::transport::tcp::frame::{ANSWER_BYTES, Answer, Question};
 use crate::transport::tcp::staging::Staging;
 use crate::transport::tcp::sys::{Gather, Scatter, copy_to_work};
@@ -22,33 +23,6 @@ use std::time::Instant;
 const STAGING: usize = 512;
 /// Calls of one turn, so that one peer's flood does not starve the others.
 const CALLS: usize = 16;
-
-/// Work on its way: its question, how much of question and payload was sent, and whether a connection broke under it before.
-struct Flight {
-    work: Box<Work>,
-    head: Vec<u8>,
-    sent: u64,
-    broken: bool,
-}
-
-impl Flight {
-    fn to_send(&self) -> u64 {
-        self.head.len() as u64 + if self.work.op == Op::Write { self.work.bytes } else { 0 }
-    }
-}
-
-/// What the next bytes of the stream are.
-enum Inbound {
-    Answer,
-    Payload {
-        flight: Flight,
-        got: u64,
-    },
-    /// The payload of cancelled work.
-    Unwanted {
-        left: u64,
-    },
-}
 
 enum Socket {
     Down,
@@ -177,8 +151,28 @@ impl Link {
         }
     }
 
-    /// Gives work back. A half-sent frame cannot be taken back, so its connection is replaced.
-    pub(super) fn cancel(&mut self, id: u64, epoll: &Epoll, done: &mut Vec<Completion>) -> Option<(Box<Work>, String)> {
+    /// Gives work back, each piece with a phrase on how far it came. What this makes fail is `done`.
+    pub(super) fn cancel(
+        &mut self,
+        chosen: &mut dyn FnMut(&Work) -> bool,
+        back: &mut Vec<(Box<Work>, String)>,
+        epoll: &Epoll,
+        done: &mut Vec<Completion>,
+    ) {
+        let coming = if let Inbound::Payload { flight, .. } = &self.inbound { Some(flight) } else { None };
+        let flights = self.queue.iter().chain(self.awaiting.values()).chain(coming);
+        let mut ids: Vec<u64> = flights.filter(|flight| chosen(&flight.work)).map(|flight| flight.work.id).collect();
+        // In the order of the queue, where each is the first then.
+        ids.sort_unstable();
+        back.extend(ids.into_iter().filter_map(|id| self.take_back(id, epoll, done)));
+    }
+
+    /// A half-sent frame cannot be taken back, so its connection is replaced.
+    fn take_back(&mut self, id: u64, epoll: &Epoll, done: &mut Vec<Completion>) -> Option<(Box<Work>, String)> {
+        if let Some(flight) = self.awaiting.remove(&id) {
+            self.abandoned.insert(id, flight.work.bytes);
+            return Some((flight.work, "the peer did not answer".to_owned()));
+        }
         if let Some(at) = self.queue.iter().position(|flight| flight.work.id == id) {
             let flight = self.queue.remove(at)?;
             let (sent, all) = (flight.sent, flight.to_send());
@@ -204,9 +198,7 @@ impl Link {
             let progress = format!("{got} of {} bytes had come", flight.work.bytes);
             return Some((flight.work, progress));
         }
-        let flight = self.awaiting.remove(&id)?;
-        self.abandoned.insert(id, flight.work.bytes);
-        Some((flight.work, "the peer did not answer".to_owned()))
+        None
     }
 
     fn sent(&mut self, mut sent: u64) {

@@ -2,6 +2,7 @@
 //! Notices have a connection of their own ([`Teller`]), so that one that waits for room holds up no bytes.
 
 mod conn;
+mod flight;
 pub(super) mod frame;
 mod link;
 mod server;
@@ -23,7 +24,7 @@ use perilune_protocol::Endpoint;
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The number under which the wake descriptor is polled.
 const WAKE: u64 = u64::MAX;
@@ -97,7 +98,7 @@ impl Transport for TcpTransport {
         Ok(Peer(number))
     }
 
-    fn submit(&mut self, queue: &mut VecDeque<Box<Work>>, done: &mut Vec<Completion>) -> usize {
+    fn submit(&mut self, queue: &mut VecDeque<Box<Work>>, _now: Instant, done: &mut Vec<Completion>) -> usize {
         let take = queue.len().min(DEPTH - self.held);
         let before = done.len();
         let mut last = None;
@@ -140,18 +141,14 @@ impl Transport for TcpTransport {
         self.held = self.held.saturating_sub(done.len() - before);
     }
 
-    fn cancel(&mut self, peer: Peer, id: u64) -> Option<(Box<Work>, String)> {
-        if let Some(at) = self.late.iter().position(|completion| completion.work.id == id) {
-            self.held = self.held.saturating_sub(1);
-            return Some((self.late.swap_remove(at).work, "it was failing".to_owned()));
-        }
-        let told = self.tellers.get_mut(&peer.0).and_then(|teller| teller.cancel(id));
-        let found = match told {
-            Some(told) => told,
-            None => self.links.get_mut(peer.0 as usize)?.cancel(id, &self.epoll, &mut self.late)?,
-        };
-        self.held = self.held.saturating_sub(1);
-        Some(found)
+    fn cancel(&mut self, chosen: &mut dyn FnMut(&Work) -> bool, back: &mut Vec<(Box<Work>, String)>) {
+        let before = back.len();
+        self.tellers.values_mut().for_each(|teller| teller.cancel(chosen, back));
+        self.links.iter_mut().for_each(|link| link.cancel(chosen, back, &self.epoll, &mut self.late));
+        // Last, as connections that were replaced for this may have failed what was on them.
+        let failing = self.late.extract_if(.., |completion| chosen(&completion.work));
+        back.extend(failing.map(|completion| (completion.work, "it was failing".to_owned())));
+        self.held = self.held.saturating_sub(back.len() - before);
     }
 
     fn readiness(&mut self) -> Option<BorrowedFd<'_>> {
@@ -184,7 +181,6 @@ mod tests {
     use perilune_protocol::{Capability, Extent, NodeId, Protocol, SegmentDesc, SegmentId};
     use std::io::Read;
     use std::net::TcpListener;
-    use std::time::Instant;
 
     fn write_of(bytes: &mut [u8], id: u64, left: Duration) -> Box<Work> {
         let (name, location, endpoints) = (String::new(), String::new(), Vec::new());
@@ -192,7 +188,7 @@ mod tests {
         let capability = Capability::random();
         let desc = SegmentDesc { id: id_of_segment, name, node, base: 0, size, protocol: Protocol::Tcp, location, endpoints, capability };
         let piece = pieces_of(&[Extent { offset: 0, len: size }], &[LocalSlice::from_mut(bytes)]).unwrap().remove(0);
-        let tally = Arc::new(Tally::new(1, vec![Ok(())]));
+        let tally = Arc::new(Tally::new(1, 1));
         let now = Instant::now();
         let mut work = Work::new(Op::Write, Segment::new(desc, &[]), piece, tally, 0, now, now + left);
         work.id = id;
@@ -210,7 +206,7 @@ mod tests {
         let mut queue =
             VecDeque::from([write_of(&mut late, 1, Duration::ZERO), write_of(&mut early, 2, long), write_of(&mut late, 3, Duration::ZERO)]);
         let mut done = Vec::new();
-        assert_eq!(transport.submit(&mut queue, &mut done), 3);
+        assert_eq!(transport.submit(&mut queue, Instant::now(), &mut done), 3);
         let (mut socket, _) = listener.accept().unwrap();
         socket.set_nonblocking(true).unwrap();
         let (mut got, begun) = (Vec::new(), Instant::now());

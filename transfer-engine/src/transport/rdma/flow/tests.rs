@@ -6,19 +6,19 @@ use crate::lane::Wake;
 use crate::rdma::RdmaSettings;
 use crate::request::{LocalSlice, plan::pieces_of};
 use crate::segment::Segment;
+use crate::transport::Work;
 use crate::transport::rdma::Devices;
 use crate::transport::rdma::link::Link;
 use crate::transport::rdma::open::Opened;
 use crate::transport::rdma::rail::Rail;
 use crate::transport::rdma::sending::Unproven;
-use crate::transport::{Peer, Work};
 use perilune_protocol::{Capability, Extent, NodeId, Protocol, SegmentDesc, SegmentId};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// The write of a byte to a segment of its own.
-fn work(id: u64, byte: &[u8; 1]) -> Box<Work> {
+fn work(byte: &[u8; 1]) -> Box<Work> {
     let (name, location, endpoints, capability) = (String::new(), String::new(), Vec::new(), Capability::random());
     let desc = SegmentDesc {
         id: SegmentId::random(),
@@ -33,10 +33,7 @@ fn work(id: u64, byte: &[u8; 1]) -> Box<Work> {
     };
     let piece = pieces_of(&[Extent { offset: 0, len: 1 }], &[LocalSlice::from_ref(byte)]).unwrap().remove(0);
     let now = Instant::now();
-    let mut work =
-        Work::new(Op::Write, Segment::new(desc, &[]), piece, Arc::new(Tally::new(1, vec![Ok(())])), 0, now, now + Duration::from_secs(20));
-    (work.id, work.peer) = (id, Peer(0));
-    work
+    Work::new(Op::Write, Segment::new(desc, &[]), piece, Arc::new(Tally::new(1, 1)), 0, now, now + Duration::from_secs(20))
 }
 
 /// A lane that knows nobody yet and has opened no device.
@@ -62,18 +59,15 @@ fn what_waits_keeps_waiting_when_a_rail_breaks() {
     rail.control.shutdown(Shutdown::Write).unwrap();
     let mut link = Link::new("nowhere".to_owned(), 1);
     link.slots[0] = Slot::Up(rail);
-    link.waiting.extend([7, 8, 9]);
+    let ids = [(); 3].map(|()| transport.flights.insert(Flight::new(work(&[0]))));
+    link.waiting.extend(ids);
     transport.links.push(link);
     transport.rails.insert(1, (0, 0));
-    for id in [7, 8, 9] {
-        let flight = Flight { work: work(id, &[0]), peer: 0, todo: None, outstanding: 0, broken: 0, refused: 0, waits: true };
-        transport.flights.insert(id, flight);
-    }
-    let mut done = Vec::new();
-    assert!(matches!(transport.advance(0, 7, &mut done), Advance::Later));
-    transport.pass(0, 7, &mut done);
-    assert_eq!((transport.links[0].waiting.iter().copied().collect::<Vec<_>>(), done.len()), (vec![7, 8, 9], 0));
-    assert!(transport.flights.values().all(|flight| flight.waits) && transport.rails.contains_key(&1));
+    let (now, mut done) = (Instant::now(), Vec::new());
+    assert!(matches!(transport.advance(0, ids[0], now, &mut done), Advance::Later));
+    transport.pass(0, ids[0], now, &mut done);
+    assert!(transport.links[0].waiting.iter().eq(&ids) && done.is_empty());
+    assert!(transport.flights.iter().all(|(_, flight)| flight.waits) && transport.rails.contains_key(&1));
     assert!(transport.links[0].slots[0].rail().unwrap().broken.is_some(), "so that the next `ring` ends it");
 }
 
@@ -84,10 +78,10 @@ fn the_lane_wakes_when_a_rail_is_due() {
     let mut link = Link::new("nowhere".to_owned(), 2);
     let (rail, _other) = rail(1);
     let now = Instant::now();
-    (link.slots[0], link.slots[1]) = (Slot::Up(rail), Slot::Down { cause: None, retry: now + Duration::from_millis(300) });
+    (link.slots[0], link.slots[1]) = (Slot::Up(rail), Slot::Down { cause: None, retry: Some(now + Duration::from_millis(300)) });
     transport.links.push(link);
     assert!(transport.longest_sleep(now) > Duration::from_millis(300));
-    transport.revive(0);
+    transport.revive(0, now);
     assert_eq!(transport.longest_sleep(now), Duration::from_millis(300));
     transport.retry = Some(now);
     transport.revive_due();

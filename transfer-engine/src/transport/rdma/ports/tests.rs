@@ -9,6 +9,7 @@ use crate::transport::rdma::{Devices, Rdma};
 use crate::{Segment, TransferError};
 use perilune_protocol::{Capability, Extent, NodeId, Protocol, SegmentDesc, SegmentId};
 use std::process::Command;
+use std::time::Instant;
 
 const LONG: Duration = Duration::from_secs(30);
 /// Jobs in a batch, each of eight bytes.

@@ -34,7 +34,7 @@ fn write_of(slices: Vec<LocalSlice>) -> Box<Work> {
     let desc = SegmentDesc { id, name, node, base: 0, size, protocol: Protocol::Rdma, location, endpoints, capability };
     let piece = pieces_of(&[Extent { offset: 0, len: size }], &slices).unwrap().remove(0);
     let now = Instant::now();
-    Work::new(Op::Write, Segment::new(desc, &[]), piece, Arc::new(Tally::new(1, vec![Ok(())])), 0, now, now + Duration::from_secs(20))
+    Work::new(Op::Write, Segment::new(desc, &[]), piece, Arc::new(Tally::new(1, 1)), 0, now, now + Duration::from_secs(20))
 }
 
 #[test]
