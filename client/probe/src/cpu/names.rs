@@ -15,6 +15,13 @@ pub(super) struct Place {
 #[derive(Default)]
 pub(super) struct Names(HashMap<u64, Vec<Place>>);
 
+impl Drop for Names {
+    /// What was read of the executables for it is several times the size of a small process.
+    fn drop(&mut self) {
+        backtrace::clear_symbol_cache();
+    }
+}
+
 impl Names {
     /// What is at an address, the innermost first; never nothing.
     pub(super) fn at(&mut self, address: u64) -> &[Place] {
