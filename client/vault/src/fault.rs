@@ -119,3 +119,32 @@ impl From<std::io::Error> for VaultFault {
         class.with(error.to_string())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_service_says_has_the_class_of_what_is_to_be_done() {
+        let generic = |text: &str| object_store::Error::Generic { store: "S3", source: text.into() };
+        let said = |status: &str| generic(&format!("Server returned non-2xx status code: {status}"));
+        let exists = |text: &str| object_store::Error::AlreadyExists { path: "a".into(), source: text.into() };
+        for (error, class) in [
+            (said("503 Service Unavailable: SlowDown"), Class::Away),
+            (said("500 Internal Server Error"), Class::Away),
+            (said("429 Too Many Requests"), Class::Away),
+            (said("400 Bad Request: <Code>RequestTimeout</Code>"), Class::Away),
+            (said("400 Bad Request: <Code>InvalidRequest</Code>"), Class::Invalid),
+            (said("301 Moved Permanently"), Class::Invalid),
+            (said("416 Range Not Satisfiable"), Class::Damaged),
+            (generic("connection reset"), Class::Away),
+            (exists("412 Precondition Failed"), Class::Exists),
+            (exists("409 Conflict: <Code>ConditionalRequestConflict</Code>"), Class::Away),
+            (object_store::Error::NotFound { path: "a".into(), source: "<Code>NoSuchBucket</Code>".into() }, Class::NoBucket),
+            (object_store::Error::NotFound { path: "a".into(), source: "<Code>NoSuchKey</Code>".into() }, Class::NoObject),
+        ] {
+            let told = VaultFault::from(error);
+            assert_eq!(told.class, class, "{told}");
+        }
+    }
+}
