@@ -19,6 +19,7 @@ pub fn verify(root: &Path) -> Problems {
     };
     let mut steps: Vec<Step<'_>> = vec![
         ("format", cargo("fmt --all --check")),
+        ("format of s3d", cargo("fmt --check --manifest-path scripts/s3d/Cargo.toml")),
         ("tidy", Box::new(|| tidy::check(root))),
         ("graph", Box::new(|| graph::check(root))),
         ("headers", Box::new(|| headers::check(root))),
@@ -28,6 +29,7 @@ pub fn verify(root: &Path) -> Problems {
         ("docs of libraries", strict_docs("doc --workspace --lib --no-deps --document-private-items")),
         ("docs of binaries", strict_docs("doc --workspace --bins --no-deps --document-private-items")),
     ];
+    steps.push(("test server", Box::new(|| test_server(root))));
     if has_nextest() {
         steps.push(("tests", cargo("nextest run --workspace --no-fail-fast")));
         steps.push(("doc tests", cargo("test --workspace --doc --quiet")));
@@ -44,9 +46,19 @@ pub fn verify(root: &Path) -> Problems {
 /// The lock-free parts once more, under loom, which tries every order of their steps. In a target directory of its own, since the
 /// flag would have all the others built anew.
 fn every_interleaving(root: &Path) -> Problems {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), Into::into).join("loom");
-    let target = target.to_string_lossy();
-    run_cargo(root, "test --package perilune-stdx --lib --quiet", &[("RUSTFLAGS", "--cfg loom"), ("CARGO_TARGET_DIR", &target)])
+    let flags = [("RUSTFLAGS", "--cfg loom"), ("CARGO_TARGET_DIR", &target_of(root, "loom"))];
+    run_cargo(root, "test --package perilune-stdx --lib --quiet", &flags)
+}
+
+/// The S3 server that tests start, which is no part of the workspace; where `client/vault/tests` looks for it.
+fn test_server(root: &Path) -> Problems {
+    run_cargo(root, "build --locked --manifest-path scripts/s3d/Cargo.toml", &[("CARGO_TARGET_DIR", &target_of(root, "s3d"))])
+}
+
+/// A target directory of its own, inside the usual one.
+fn target_of(root: &Path, name: &str) -> String {
+    let usual = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), Into::into);
+    usual.join(name).to_string_lossy().into_owned()
 }
 
 /// The control plane in one thread, from seeds; `docs/simulation.md`.
@@ -71,6 +83,7 @@ fn run_script(root: &Path, script: &str, words: &[&str]) -> Problems {
 pub fn fix(root: &Path) -> Problems {
     let mut problems = headers::write(root);
     problems.extend(run_cargo(root, "fmt --all", &[]));
+    problems.extend(run_cargo(root, "fmt --manifest-path scripts/s3d/Cargo.toml", &[]));
     problems
 }
 

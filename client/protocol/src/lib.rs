@@ -10,6 +10,7 @@ pub mod frame;
 pub mod ids;
 pub mod object;
 pub mod rpc;
+pub mod sealed;
 pub mod segment;
 pub mod size;
 pub mod tenant;

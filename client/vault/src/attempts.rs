@@ -1,0 +1,79 @@
+//! One operation: attempts with a limit each, pauses between them, a deadline for all, and the gate of the vault.
+
+use crate::fault::{Class, VaultFault, Vaulted};
+use crate::gate::{Gate, Limits};
+use crate::place::Place;
+use crate::runtime::{Pending, begin};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What all operations of one vault share.
+pub(crate) struct Shared {
+    pub(crate) place: Place,
+    pub(crate) gate: Gate,
+    pub(crate) limits: Limits,
+    /// How the vault is called in messages.
+    pub(crate) shown: String,
+}
+
+/// Whether an attempt is the first, or may meet what an earlier one did without having been heard.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turn {
+    First,
+    Again,
+}
+
+/// Begins an operation; `what` says it in messages, such as `put objects/5f/...`.
+pub(crate) fn operation<T, F>(
+    shared: &Arc<Shared>,
+    what: String,
+    deadline: Instant,
+    once: impl Fn(Place, Turn) -> F + Send + Sync + 'static,
+) -> Vaulted<Pending<T>>
+where
+    T: Send + 'static,
+    F: Future<Output = Vaulted<T>> + Send + 'static,
+{
+    let shared = Arc::clone(shared);
+    begin(async move { repeat(&shared, deadline, once).await.map_err(|fault| fault.at(format_args!("{}: {what}", shared.shown))) })
+}
+
+async fn repeat<T, F: Future<Output = Vaulted<T>>>(shared: &Shared, deadline: Instant, once: impl Fn(Place, Turn) -> F) -> Vaulted<T> {
+    let mut pauses = shared.gate.pauses();
+    let mut last: Option<VaultFault> = None;
+    let mut tries = 0;
+    loop {
+        let now = Instant::now();
+        let limit = shared.limits.attempt.min(deadline.saturating_duration_since(now));
+        if limit.is_zero() {
+            return Err(given_up(last, tries, "the deadline had passed"));
+        }
+        let pass =
+            shared.gate.enter(now).map_err(|why| Class::Away.with(format!("the vault is away, and is tried now and then ({why})")))?;
+        let turn = if tries == 0 { Turn::First } else { Turn::Again };
+        tries += 1;
+        let fault = match tokio::time::timeout(limit, once(shared.place.clone(), turn)).await {
+            Ok(Err(fault)) if fault.class == Class::Away => fault,
+            Ok(done) => {
+                pass.answered();
+                return done;
+            }
+            Err(_) => Class::Away.with(format!("no answer within {limit:.1?}")),
+        };
+        pass.failed(Instant::now(), &fault.message);
+        let pause = pauses.take();
+        if Instant::now() + pause >= deadline {
+            return Err(given_up(Some(fault), tries, "the deadline came"));
+        }
+        last = Some(fault);
+        tokio::time::sleep(pause).await;
+    }
+}
+
+fn given_up(last: Option<VaultFault>, tries: u32, why: &str) -> VaultFault {
+    let times = if tries == 1 { "once".to_owned() } else { format!("{tries} times") };
+    Class::Away.with(match last {
+        Some(fault) => format!("tried {times} until {why}: {}", fault.message),
+        None => format!("not tried: {why}"),
+    })
+}

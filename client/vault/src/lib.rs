@@ -1,0 +1,36 @@
+//! The cold tier: objects and checkpoints in S3 buckets and in directories.
+//!
+//! ```text
+//! Vault ──► attempts (deadline, pauses, gate) ──► place ──► s3 or dir
+//!   └► object (layout, key) ──► upload ──┘
+//! ```
+//!
+//! Calls block and belong on threads that may wait; the requests themselves run on two threads of this crate. Whoever must not wait for a
+//! vault asks from another thread. A vault is opened with one set of credentials: for newer ones open it again and drop this one, whose
+//! requests end by themselves.
+#![forbid(unsafe_code)]
+
+mod attempts;
+mod dir;
+mod fault;
+mod gate;
+mod key;
+mod layout;
+mod object;
+mod place;
+mod runtime;
+mod s3;
+mod seal;
+mod target;
+mod upload;
+mod vault;
+
+pub use fault::{Class, VaultFault, Vaulted};
+pub use gate::Limits;
+pub use key::Key;
+pub use object::{ColdObject, Sink, Source};
+pub use place::{Got, Listed};
+pub use seal::{Bound, Plain, Sealer};
+pub use target::{Keys, S3Target, Target};
+pub use upload::Upload;
+pub use vault::{Options, Vault};

@@ -1,0 +1,234 @@
+//! Objects in a vault: written only if their bytes are the ones that were put, and read only if they still are.
+
+use crate::fault::{Class, VaultFault, Vaulted};
+use crate::key::{Cipher, FOOTER};
+use crate::layout::{Footer, HEADER_BYTES, Header, PIECE_BYTES, combined, tail, without_tail};
+use crate::place::Got;
+use crate::runtime::Pending;
+use crate::vault::Vault;
+use bytes::{Bytes, BytesMut};
+use perilune_protocol::{ObjectKey, TenantId, Tso, checksum};
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::time::Instant;
+use uuid::Uuid;
+
+/// Bytes of pieces that are asked for in one request.
+const REQUEST_BYTES: u64 = 8 << 20;
+/// Requests on their way at a time.
+const FLYING_MAX: usize = 4;
+
+/// One upload of one version of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ColdObject {
+    /// Names this upload, and never another: whoever tries again after a fault draws a new one.
+    pub name: Uuid,
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// Its key.
+    pub key: ObjectKey,
+    /// Its version.
+    pub version: Tso,
+    /// Bytes of the value.
+    pub size: u64,
+    /// [`perilune_protocol::checksum`] of the value.
+    pub checksum: u64,
+}
+
+/// Gives the bytes of a value from an offset on, as many as there is room for; or says why it cannot.
+pub type Source<'a> = &'a mut dyn FnMut(u64, &mut [u8]) -> Result<(), String>;
+/// Takes bytes of a value that are known to be right, and the offset they belong at.
+pub type Sink<'a> = &'a mut dyn FnMut(u64, &[u8]) -> Result<(), String>;
+
+impl ColdObject {
+    /// Where the upload of this name lies, below the vault's prefix.
+    pub fn path(name: Uuid) -> String {
+        let name = name.to_string();
+        format!("objects/{}/{name}", &name[..2])
+    }
+
+    fn header(&self, sealed: bool) -> Header {
+        Header { sealed, piece: PIECE_BYTES as u32, tenant: self.tenant, version: self.version, size: self.size, name: self.name }
+    }
+}
+
+impl Vault {
+    /// Uploads a value; gives the bytes that it takes in the vault. The checksum of what `source` gave is compared before the upload is
+    /// completed: nothing is there under the name unless it is right.
+    ///
+    /// # Errors
+    /// [`Class::Wrong`] when it is not; [`Class::Caller`] when `source` gave up; [`Class::Refused`], [`Class::NoBucket`],
+    /// [`Class::Away`]; [`Class::Invalid`] for a key or size that no object has.
+    pub fn write_object(&self, object: &ColdObject, source: Source<'_>, deadline: Instant) -> Vaulted<u64> {
+        object.key.check().map_err(|fault| Class::Invalid.with(fault.message))?;
+        let header = object.header(self.seals);
+        let bytes = header.encode();
+        Header::decode(&bytes).map_err(|why| Class::Invalid.with(format!("the object {why}")))?;
+        let cipher = if self.seals { self.key.as_ref().map(|key| Cipher::of(key, object.name)) } else { None };
+
+        let mut upload = self.upload(&ColdObject::path(object.name), deadline)?;
+        upload.push(Bytes::copy_from_slice(&bytes))?;
+        let mut footer = Footer { pieces: Vec::new(), checksum: 0, key: object.key.clone() };
+        for number in 0..header.pieces() {
+            let len = header.piece_len(number);
+            let mut piece = vec![0; len as usize];
+            source(number * PIECE_BYTES, &mut piece).map_err(|why| Class::Caller.with(why))?;
+            let sum = checksum(&[&piece]);
+            footer.checksum = if number == 0 { sum } else { combined(footer.checksum, sum, len) };
+            footer.pieces.push(sum);
+            if number + 1 == header.pieces() && footer.checksum != object.checksum {
+                return Err(
+                    Class::Wrong.with(format!("the bytes of {} are not those of version {} any more", object.key, object.version.0))
+                );
+            }
+            if let Some(cipher) = &cipher {
+                piece.reserve_exact(16);
+                cipher.seal(number as u32, &bytes, &mut piece);
+            }
+            upload.push(piece.into())?;
+        }
+        let mut end = footer.encode(&header);
+        if let Some(cipher) = &cipher {
+            cipher.seal(FOOTER, &bytes, &mut end);
+        }
+        end.extend(tail(end.len()));
+        upload.push(end.into())?;
+        upload.finish()
+    }
+
+    /// Reads `range` of a value, or all of it. Every piece it touches is checked before `sink` has any of its bytes.
+    ///
+    /// # Errors
+    /// [`Class::Damaged`] when what is there is not this upload of this version, whole and unaltered; [`Class::NoObject`];
+    /// [`Class::Caller`] when `sink` gave up; [`Class::Invalid`] for a range outside the value, or when the key to open it is not here;
+    /// [`Class::Refused`], [`Class::NoBucket`], [`Class::Away`].
+    pub fn read_object(&self, object: &ColdObject, range: Range<u64>, sink: Sink<'_>, deadline: Instant) -> Vaulted<()> {
+        if range.is_empty() || range.end > object.size {
+            let Range { start, end } = range;
+            return Err(Class::Invalid.with(format!("{start}..{end} is no range of {}, which has {} bytes", object.key, object.size)));
+        }
+        Reading::open(self, object, deadline)?.read(range, sink)
+    }
+}
+
+/// An object that is being read: its header and footer were found to be right.
+struct Reading<'a> {
+    vault: &'a Vault,
+    path: String,
+    deadline: Instant,
+    header: Header,
+    header_bytes: [u8; HEADER_BYTES as usize],
+    cipher: Option<Cipher>,
+    footer: Footer,
+    /// The first bytes of the object.
+    first: Bytes,
+}
+
+impl<'a> Reading<'a> {
+    fn open(vault: &'a Vault, object: &ColdObject, deadline: Instant) -> Vaulted<Self> {
+        let path = ColdObject::path(object.name);
+        let damaged = |why: String| damaged(vault, &path, &why);
+        // Of a small object the first request brings all, sealed or not; of others the header.
+        let first = if object.size <= PIECE_BYTES { object.header(true).total(&object.key) } else { HEADER_BYTES };
+        let Got { bytes: first, size } = vault.get(&path, Some(0..first), deadline)?;
+        let header = Header::decode(&first).map_err(damaged)?;
+        let expected = Header { sealed: header.sealed, piece: header.piece, ..object.header(false) };
+        if header != expected {
+            return Err(damaged("is another upload, or of another version".into()));
+        }
+        let total = header.total(&object.key);
+        if size != total {
+            return Err(damaged(format!("has {size} bytes and should have {total}")));
+        }
+        let cipher = match (&vault.key, header.sealed) {
+            (_, false) => None,
+            (Some(key), true) => Some(Cipher::of(key, object.name)),
+            (None, true) => {
+                return Err(Class::Invalid.with(format!("{}: {path} is sealed, and its tenant's key is not here", vault.shared.shown)));
+            }
+        };
+        let header_bytes = header.encode();
+        let end = header.piece_at(header.pieces())..total;
+        let end = match slice(&first, &end) {
+            Some(end) => end,
+            None => vault.get(&path, Some(end), deadline)?.bytes,
+        };
+        let mut footer = without_tail(&end).map_err(damaged)?.to_vec();
+        let footer = match &cipher {
+            Some(cipher) => cipher.open(FOOTER, &header_bytes, &mut footer).map_err(|why| damaged(format!("has a footer that {why}")))?,
+            None => &footer,
+        };
+        let footer = Footer::decode(&header, footer).map_err(damaged)?;
+        let pieces = footer.pieces.iter().zip(0..).skip(1);
+        let whole = pieces.fold(footer.pieces[0], |sum, (piece, number)| combined(sum, *piece, header.piece_len(number)));
+        if footer.key != object.key || footer.checksum != object.checksum || whole != object.checksum {
+            return Err(damaged(format!("is not the value of {}", object.key)));
+        }
+        Ok(Self { vault, path, deadline, header, header_bytes, cipher, footer, first })
+    }
+
+    fn read(&self, range: Range<u64>, sink: Sink<'_>) -> Vaulted<()> {
+        let piece = u64::from(self.header.piece);
+        let last = range.end.div_ceil(piece);
+        let mut next = range.start / piece;
+        let mut flying: VecDeque<(Range<u64>, Coming)> = VecDeque::new();
+        loop {
+            while next < last && flying.len() < FLYING_MAX {
+                let until = last.min(next + (REQUEST_BYTES / piece).max(1));
+                flying.push_back((next..until, self.ask(next..until)?));
+                next = until;
+            }
+            let Some((numbers, coming)) = flying.pop_front() else { return Ok(()) };
+            let bytes = match coming {
+                Coming::There(bytes) => bytes,
+                Coming::Flying(pending) => pending.wait()?.bytes,
+            };
+            let begin = self.header.piece_at(numbers.start);
+            // A `Bytes` that nobody else holds is opened where it is.
+            let mut bytes = BytesMut::from(bytes);
+            for number in numbers {
+                let stored = (self.header.piece_at(number) - begin) as usize..(self.header.piece_at(number + 1) - begin) as usize;
+                let stored = bytes.get_mut(stored).ok_or_else(|| self.damaged(number, "was cut"))?;
+                let plain = match &self.cipher {
+                    Some(cipher) => cipher.open(number as u32, &self.header_bytes, stored).map_err(|why| self.damaged(number, &why))?,
+                    None => stored,
+                };
+                if self.footer.pieces.get(number as usize) != Some(&checksum(&[plain])) {
+                    return Err(self.damaged(number, "was altered"));
+                }
+                let at = number * piece;
+                let wanted = range.start.max(at)..range.end.min(at + plain.len() as u64);
+                sink(wanted.start, &plain[(wanted.start - at) as usize..(wanted.end - at) as usize])
+                    .map_err(|why| Class::Caller.with(why))?;
+            }
+        }
+    }
+
+    /// Asks for some pieces, unless they are there.
+    fn ask(&self, numbers: Range<u64>) -> Vaulted<Coming> {
+        let range = self.header.piece_at(numbers.start)..self.header.piece_at(numbers.end);
+        match slice(&self.first, &range) {
+            Some(bytes) => Ok(Coming::There(bytes)),
+            None => self.vault.begin_get(&self.path, Some(range), self.deadline).map(Coming::Flying),
+        }
+    }
+
+    fn damaged(&self, number: u64, why: &str) -> VaultFault {
+        damaged(self.vault, &self.path, &format!("has a piece (number {number}) that {why}"))
+    }
+}
+
+enum Coming {
+    There(Bytes),
+    Flying(Pending<Got>),
+}
+
+fn damaged(vault: &Vault, path: &str, why: &str) -> VaultFault {
+    Class::Damaged.with(format!("{}: {path} {why}", vault.shared.shown))
+}
+
+/// `range` of the first bytes, if all of it is there.
+fn slice(first: &Bytes, range: &Range<u64>) -> Option<Bytes> {
+    let range = usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?;
+    (range.end <= first.len()).then(|| first.slice(range))
+}

@@ -1,0 +1,138 @@
+//! What S3 and directories have in common: one request each, neither repeated nor timed.
+
+use crate::dir::Dir;
+use crate::fault::{Class, Vaulted};
+use crate::s3::S3;
+use bytes::Bytes;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Some bytes of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Got {
+    /// Those asked for; fewer where the object is shorter.
+    pub bytes: Bytes,
+    /// Bytes of the whole object.
+    pub size: u64,
+}
+
+/// A name and its bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// The name, without the vault's prefix.
+    pub name: String,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// Something to be written, in pieces that need not be joined.
+pub(crate) type Payload = Vec<Bytes>;
+
+/// Bytes of a payload.
+pub(crate) fn len(payload: &[Bytes]) -> u64 {
+    payload.iter().map(|bytes| bytes.len() as u64).sum()
+}
+
+/// A part of an upload.
+#[derive(Clone, Debug)]
+pub(crate) struct Part {
+    pub(crate) number: usize,
+    /// Where in the object it begins.
+    pub(crate) offset: u64,
+    pub(crate) bytes: Payload,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Place {
+    S3(Arc<S3>),
+    Dir(Arc<Dir>),
+}
+
+impl Place {
+    pub(crate) async fn put(&self, name: &str, bytes: Payload, create: bool) -> Vaulted<()> {
+        match self {
+            Self::S3(s3) => s3.put(name, bytes, create).await,
+            Self::Dir(_) => self.on_disk(name, move |dir, name| dir.put(name, &bytes, create)).await,
+        }
+    }
+
+    pub(crate) async fn get(&self, name: &str, range: Option<Range<u64>>) -> Vaulted<Got> {
+        match self {
+            Self::S3(s3) => s3.get(name, range).await,
+            Self::Dir(_) => self.on_disk(name, |dir, name| dir.get(name, range)).await,
+        }
+    }
+
+    /// The bytes of an object.
+    pub(crate) async fn head(&self, name: &str) -> Vaulted<u64> {
+        match self {
+            Self::S3(s3) => s3.head(name).await,
+            Self::Dir(_) => self.on_disk(name, Dir::head).await,
+        }
+    }
+
+    pub(crate) async fn list(&self, folder: &str, after: Option<String>, max: usize) -> Vaulted<Vec<Listed>> {
+        match self {
+            Self::S3(s3) => s3.list(folder, after.as_deref(), max).await,
+            Self::Dir(_) => self.on_disk(folder, move |dir, folder| dir.list(folder, after.as_deref(), max)).await,
+        }
+    }
+
+    /// Deletes; what is not there is deleted already.
+    pub(crate) async fn delete(&self, name: &str) -> Vaulted<()> {
+        let done = match self {
+            Self::S3(s3) => s3.delete(name).await,
+            Self::Dir(_) => self.on_disk(name, Dir::delete).await,
+        };
+        done.or_else(|fault| if fault.class == Class::NoObject { Ok(()) } else { Err(fault) })
+    }
+
+    /// Begins an upload in parts; gives what it is called until it is complete.
+    pub(crate) async fn begin(&self, name: &str) -> Vaulted<String> {
+        match self {
+            Self::S3(s3) => s3.begin(name).await,
+            Self::Dir(_) => self.on_disk(name, |dir, _| dir.begin()).await,
+        }
+    }
+
+    /// Writes a part; gives what it is called when the upload is completed. Writing it again replaces it.
+    pub(crate) async fn part(&self, name: &str, id: &str, part: Part) -> Vaulted<String> {
+        match self {
+            Self::S3(s3) => s3.part(name, id, part).await,
+            Self::Dir(_) => {
+                let id = id.to_owned();
+                self.on_disk(name, move |dir, _| dir.part(&id, &part).map(|()| String::new())).await
+            }
+        }
+    }
+
+    /// Makes the object of `size` bytes from its parts, in order.
+    pub(crate) async fn complete(&self, name: &str, id: &str, parts: Vec<String>, size: u64) -> Vaulted<()> {
+        match self {
+            Self::S3(s3) => s3.complete(name, id, parts).await,
+            Self::Dir(_) => {
+                let id = id.to_owned();
+                self.on_disk(name, move |dir, name| dir.complete(name, &id, size)).await
+            }
+        }
+    }
+
+    /// Forgets an upload that will not be completed.
+    pub(crate) async fn abort(&self, name: &str, id: &str) -> Vaulted<()> {
+        match self {
+            Self::S3(s3) => s3.abort(name, id).await,
+            Self::Dir(_) => {
+                let id = id.to_owned();
+                self.on_disk(name, move |dir, _| dir.abort(&id)).await
+            }
+        }
+    }
+
+    /// Calls into a directory block, and one on a network may hang: they have threads of their own.
+    async fn on_disk<T: Send + 'static>(&self, name: &str, call: impl FnOnce(&Dir, &str) -> Vaulted<T> + Send + 'static) -> Vaulted<T> {
+        let Self::Dir(dir) = self else { return Err(Class::Invalid.with("not a directory")) };
+        let (dir, name) = (Arc::clone(dir), name.to_owned());
+        let done = tokio::task::spawn_blocking(move || call(&dir, &name)).await;
+        done.unwrap_or_else(|e| Err(Class::Invalid.with(format!("a call into a directory panicked, please report it: {e}"))))
+    }
+}

@@ -1,0 +1,53 @@
+//! The two threads on which requests run, and the waiting for them from other threads.
+
+use crate::fault::{Class, Vaulted};
+use std::sync::OnceLock;
+use std::sync::mpsc::{Receiver, sync_channel};
+use tokio::runtime::{Builder, Runtime};
+use tokio::task::JoinHandle;
+
+const THREADS: usize = 2;
+
+/// One for the process: requests of all vaults wait for the network most of the time.
+static RUNTIME: OnceLock<Result<Runtime, String>> = OnceLock::new();
+
+fn runtime() -> Vaulted<&'static Runtime> {
+    let start = || Builder::new_multi_thread().worker_threads(THREADS).thread_name("vault").enable_all().build().map_err(|e| e.to_string());
+    RUNTIME.get_or_init(start).as_ref().map_err(|e| Class::Away.with(format!("the threads that talk to vaults cannot be started: {e}")))
+}
+
+/// Something under way. Dropped, it is given up.
+pub(crate) struct Pending<T> {
+    task: Option<JoinHandle<()>>,
+    result: Receiver<Vaulted<T>>,
+}
+
+/// Begins.
+pub(crate) fn begin<T: Send + 'static>(work: impl Future<Output = Vaulted<T>> + Send + 'static) -> Vaulted<Pending<T>> {
+    let (give, result) = sync_channel(1);
+    let task = runtime()?.spawn(async move {
+        // Nobody may be waiting any more.
+        let _ = give.send(work.await);
+    });
+    Ok(Pending { task: Some(task), result })
+}
+
+impl<T> Pending<T> {
+    /// Waits on this thread. The work has a deadline, so this ends.
+    pub(crate) fn wait(self) -> Vaulted<T> {
+        self.result.recv().unwrap_or_else(|_| Err(Class::Invalid.with("a request to a vault panicked: please report it")))
+    }
+
+    /// Lets it end by itself.
+    pub(crate) fn leave(mut self) {
+        self.task = None;
+    }
+}
+
+impl<T> Drop for Pending<T> {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! An object whose bytes come one after another: in one request where they are few, in parts where they are many.
+
+use crate::attempts::{Shared, Turn, operation};
+use crate::fault::{Class, Vaulted};
+use crate::place::{Part, Payload, Place, len};
+use crate::runtime::{Pending, begin};
+use bytes::Bytes;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Bytes at which a part is full. S3 wants 5 MiB at least.
+const PART_BYTES: u64 = 8 << 20;
+/// Parts on their way at a time.
+const FLYING_MAX: usize = 4;
+/// What S3 allows.
+const PARTS_MAX: usize = 10_000;
+
+/// An object in the making. Dropped before [`Upload::finish`], it never was.
+pub struct Upload {
+    shared: Arc<Shared>,
+    name: Arc<str>,
+    deadline: Instant,
+    /// What the service calls it, once there are parts.
+    id: Option<Arc<str>>,
+    /// Not on its way yet.
+    gathered: Payload,
+    gathered_len: u64,
+    sent: u64,
+    flying: VecDeque<Pending<String>>,
+    parts: Vec<String>,
+}
+
+impl Upload {
+    pub(crate) fn new(shared: Arc<Shared>, name: &str, deadline: Instant) -> Self {
+        let (gathered, flying, parts) = (Payload::new(), VecDeque::new(), Vec::new());
+        Self { shared, name: name.into(), deadline, id: None, gathered, gathered_len: 0, sent: 0, flying, parts }
+    }
+
+    /// The next bytes. Waits while enough are on their way.
+    ///
+    /// # Errors
+    /// As [`crate::Vault::put`]; the upload is then of no use any more.
+    pub fn push(&mut self, bytes: Bytes) -> Vaulted<()> {
+        self.gathered_len += bytes.len() as u64;
+        self.gathered.push(bytes);
+        if self.gathered_len < PART_BYTES { Ok(()) } else { self.send() }
+    }
+
+    /// Makes the object of all bytes; gives how many there are.
+    ///
+    /// # Errors
+    /// As [`crate::Vault::put`].
+    pub fn finish(mut self) -> Vaulted<u64> {
+        let size = self.sent + self.gathered_len;
+        if self.id.is_none() {
+            let bytes = std::mem::take(&mut self.gathered);
+            self.ask("put", move |place, name, _| {
+                let bytes = bytes.clone();
+                async move { place.put(&name, bytes, false).await }
+            })?
+            .wait()?;
+            return Ok(size);
+        }
+        if self.gathered_len > 0 {
+            self.send()?;
+        }
+        while let Some(part) = self.flying.pop_front() {
+            self.parts.push(part.wait()?);
+        }
+        let Some(id) = self.id.clone() else { return Err(Class::Invalid.with("an upload without a name of its own")) };
+        let parts = std::mem::take(&mut self.parts);
+        self.ask("complete", move |place, name, turn| {
+            let (id, parts) = (Arc::clone(&id), parts.clone());
+            async move {
+                match place.complete(&name, &id, parts, size).await {
+                    // The answer to an earlier attempt was lost: the upload is no more because it has become the object.
+                    Err(fault) if fault.class != Class::Away && turn == Turn::Again => {
+                        if place.head(&name).await == Ok(size) {
+                            Ok(())
+                        } else {
+                            Err(fault)
+                        }
+                    }
+                    done => done,
+                }
+            }
+        })?
+        .wait()?;
+        self.id = None;
+        Ok(size)
+    }
+
+    /// Sends what was gathered as a part.
+    fn send(&mut self) -> Vaulted<()> {
+        let id = match &self.id {
+            Some(id) => Arc::clone(id),
+            None => {
+                let id: Arc<str> = self.ask("begin", |place, name, _| async move { place.begin(&name).await })?.wait()?.into();
+                Arc::clone(self.id.insert(id))
+            }
+        };
+        if self.flying.len() == FLYING_MAX
+            && let Some(part) = self.flying.pop_front()
+        {
+            self.parts.push(part.wait()?);
+        }
+        let number = self.parts.len() + self.flying.len();
+        if number == PARTS_MAX {
+            return Err(Class::Invalid.with(format!("an upload has at most {PARTS_MAX} parts, which hold {} bytes", self.sent)));
+        }
+        let part = Part { number, offset: self.sent, bytes: std::mem::take(&mut self.gathered) };
+        self.sent += len(&part.bytes);
+        self.gathered_len = 0;
+        let flying = self.ask("put a part of", move |place, name, _| {
+            let (id, part) = (Arc::clone(&id), part.clone());
+            async move { place.part(&name, &id, part).await }
+        })?;
+        self.flying.push_back(flying);
+        Ok(())
+    }
+
+    fn ask<T, F>(&self, verb: &str, once: impl Fn(Place, Arc<str>, Turn) -> F + Send + Sync + 'static) -> Vaulted<Pending<T>>
+    where
+        T: Send + 'static,
+        F: Future<Output = Vaulted<T>> + Send + 'static,
+    {
+        let name = Arc::clone(&self.name);
+        operation(&self.shared, format!("{verb} {name}"), self.deadline, move |place, turn| once(place, Arc::clone(&name), turn))
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        let Some(id) = self.id.take() else { return };
+        // No part may arrive after the upload is forgotten, or it would stay.
+        self.flying.clear();
+        let (place, name, limit) = (self.shared.place.clone(), Arc::clone(&self.name), self.shared.limits.attempt);
+        // Nobody waits for it: what cannot be forgotten now is for the service's own rules about uploads that were begun.
+        let _ = begin(async move {
+            let _ = tokio::time::timeout(limit, place.abort(&name, &id)).await;
+            Ok(())
+        })
+        .map(Pending::leave);
+    }
+}

@@ -1,0 +1,224 @@
+//! A vault: the operations on single names. Each ends by its deadline; what may pass is repeated until then.
+
+use crate::attempts::{Shared, Turn, operation};
+use crate::dir::Dir;
+use crate::fault::{Class, Vaulted};
+use crate::gate::{Gate, Limits};
+use crate::key::Key;
+use crate::place::{Got, Listed, Place};
+use crate::runtime::Pending;
+use crate::s3::S3;
+use crate::target::{Keys, Target};
+use crate::upload::Upload;
+use bytes::Bytes;
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// The longest name, in bytes: S3 allows 1024 with the prefix.
+const NAME_BYTES_MAX: usize = 512;
+
+/// How a vault is used.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// What requests are signed with; directories need none.
+    pub keys: Option<Keys>,
+    /// Whether what is written is encrypted: by S3 (`x-amz-server-side-encryption: AES256`), or for directories by us, with `key`.
+    pub sse: bool,
+    /// The tenant's key. Sealed objects are read with it, whatever `sse` says.
+    pub key: Option<Key>,
+    /// How often and how long it is asked.
+    pub limits: Limits,
+}
+
+/// An open vault; clones are the same one. Opening asks nobody: the first request says whether the target is right.
+#[derive(Clone)]
+pub struct Vault {
+    pub(crate) shared: Arc<Shared>,
+    /// Whether objects are sealed by us when they are written.
+    pub(crate) seals: bool,
+    pub(crate) key: Option<Key>,
+}
+
+impl Vault {
+    /// Opens the vault at `target`.
+    ///
+    /// # Errors
+    /// [`Class::Invalid`] when the target cannot be right, or something is missing from the options.
+    pub fn open(target: &Target, options: &Options) -> Vaulted<Self> {
+        let missing = |what| Class::Invalid.with(format!("{target}: {what}"));
+        let (place, seals) = match target {
+            Target::S3(s3) => {
+                let keys = options.keys.as_ref().ok_or_else(|| missing("a bucket needs an access key and a secret key"))?;
+                let s3 = S3::open(s3, keys, options.sse, &options.limits).map_err(|fault| fault.at(target))?;
+                (Place::S3(Arc::new(s3)), false)
+            }
+            Target::File(dir) => {
+                if options.sse && options.key.is_none() {
+                    return Err(missing("encryption in a directory needs the tenant's key"));
+                }
+                (Place::Dir(Arc::new(Dir::new(dir.clone()))), options.sse)
+            }
+        };
+        let shared = Shared { place, gate: Gate::new(options.limits), limits: options.limits, shown: target.to_string() };
+        Ok(Self { shared: Arc::new(shared), seals, key: options.key.clone() })
+    }
+
+    /// Whether the vault is away: then requests are answered at once, but for one now and then that tries.
+    pub fn is_away(&self) -> bool {
+        self.shared.gate.is_away()
+    }
+
+    /// Whether the vault is there and can be listed.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn ready(&self, deadline: Instant) -> Vaulted<()> {
+        self.list("", None, 1, deadline).map(drop)
+    }
+
+    /// Writes an object, or puts it in the place of another.
+    ///
+    /// # Errors
+    /// [`Class::Refused`], [`Class::NoBucket`], [`Class::Away`], or [`Class::Invalid`] for a name that is none.
+    pub fn put(&self, name: &str, bytes: Bytes, deadline: Instant) -> Vaulted<()> {
+        self.ask("put", name, deadline, move |place, name, _| {
+            let bytes = vec![bytes.clone()];
+            async move { place.put(&name, bytes, false).await }
+        })
+    }
+
+    /// Writes an object unless there is one of that name. Whoever competes with others for a name writes bytes that tell them apart: an
+    /// answer that was lost is asked for again, and the object that is then there is this caller's if its bytes are.
+    ///
+    /// # Errors
+    /// [`Class::Exists`], and as [`Vault::put`].
+    pub fn create(&self, name: &str, bytes: Bytes, deadline: Instant) -> Vaulted<()> {
+        self.ask("create", name, deadline, move |place, name, turn| {
+            let bytes = bytes.clone();
+            async move {
+                match place.put(&name, vec![bytes.clone()], true).await {
+                    Err(fault) if fault.class == Class::Exists && turn == Turn::Again => {
+                        if place.get(&name, None).await?.bytes == bytes {
+                            Ok(())
+                        } else {
+                            Err(fault)
+                        }
+                    }
+                    done => done,
+                }
+            }
+        })
+    }
+
+    /// Reads an object, or `range` of its bytes; fewer come where the object ends before.
+    ///
+    /// # Errors
+    /// [`Class::NoObject`], [`Class::Damaged`] for a range that begins behind its end, and as [`Vault::put`].
+    pub fn get(&self, name: &str, range: Option<Range<u64>>, deadline: Instant) -> Vaulted<Got> {
+        self.begin_get(name, range, deadline)?.wait()
+    }
+
+    /// As [`Vault::get`], to be waited for later.
+    pub(crate) fn begin_get(&self, name: &str, range: Option<Range<u64>>, deadline: Instant) -> Vaulted<Pending<Got>> {
+        if range.as_ref().is_some_and(Range::is_empty) {
+            return Err(Class::Invalid.with("a range to be read has at least one byte"));
+        }
+        self.begin("get", name, deadline, move |place, name, _| {
+            let range = range.clone();
+            async move { place.get(&name, range).await }
+        })
+    }
+
+    /// Bytes of an object.
+    ///
+    /// # Errors
+    /// [`Class::NoObject`], and as [`Vault::put`].
+    pub fn head(&self, name: &str, deadline: Instant) -> Vaulted<u64> {
+        self.ask("look at", name, deadline, |place, name, _| async move { place.head(&name).await })
+    }
+
+    /// A page of what lies in a folder (all of the vault where it is empty): at most `max` names behind `after`, in their order.
+    ///
+    /// # Errors
+    /// As [`Vault::put`].
+    pub fn list(&self, folder: &str, after: Option<&str>, max: usize, deadline: Instant) -> Vaulted<Vec<Listed>> {
+        if !folder.is_empty() {
+            check_name(folder)?;
+        }
+        let (folder, after) = (folder.to_owned(), after.map(str::to_owned));
+        let what = format!("list `{folder}`");
+        let once = move |place: Place, _| {
+            let (folder, after) = (folder.clone(), after.clone());
+            async move { place.list(&folder, after, max).await }
+        };
+        operation(&self.shared, what, deadline, once)?.wait()
+    }
+
+    /// Deletes an object; one that is not there is deleted already.
+    ///
+    /// # Errors
+    /// As [`Vault::put`].
+    pub fn delete(&self, name: &str, deadline: Instant) -> Vaulted<()> {
+        self.ask("delete", name, deadline, |place, name, _| async move { place.delete(&name).await })
+    }
+
+    /// Begins an object whose bytes come one after another. Nothing of that name is there until [`Upload::finish`].
+    ///
+    /// # Errors
+    /// [`Class::Invalid`] for a name that is none.
+    pub fn upload(&self, name: &str, deadline: Instant) -> Vaulted<Upload> {
+        check_name(name)?;
+        Ok(Upload::new(Arc::clone(&self.shared), name, deadline))
+    }
+
+    fn ask<T, F>(
+        &self,
+        verb: &str,
+        name: &str,
+        deadline: Instant,
+        once: impl Fn(Place, Arc<str>, Turn) -> F + Send + Sync + 'static,
+    ) -> Vaulted<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Vaulted<T>> + Send + 'static,
+    {
+        self.begin(verb, name, deadline, once)?.wait()
+    }
+
+    fn begin<T, F>(
+        &self,
+        verb: &str,
+        name: &str,
+        deadline: Instant,
+        once: impl Fn(Place, Arc<str>, Turn) -> F + Send + Sync + 'static,
+    ) -> Vaulted<Pending<T>>
+    where
+        T: Send + 'static,
+        F: Future<Output = Vaulted<T>> + Send + 'static,
+    {
+        check_name(name)?;
+        let name: Arc<str> = name.into();
+        operation(&self.shared, format!("{verb} {name}"), deadline, move |place, turn| once(place, Arc::clone(&name), turn))
+    }
+}
+
+impl fmt::Debug for Vault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Vault({})", self.shared.shown)
+    }
+}
+
+/// A name is a path of visible ASCII that no service and no file system reads another way.
+fn check_name(name: &str) -> Vaulted<()> {
+    let part =
+        |part: &str| !part.is_empty() && !part.starts_with('.') && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.=".contains(&b));
+    if name.len() <= NAME_BYTES_MAX && name.split('/').all(part) {
+        return Ok(());
+    }
+    let shown: String = name.chars().take(64).collect();
+    Err(Class::Invalid.with(format!(
+        "{shown:?} is no name in a vault: at most {NAME_BYTES_MAX} letters, digits, `-`, `_`, `.`, `=`, in parts between `/` that do not begin with `.`"
+    )))
+}
