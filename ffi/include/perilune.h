@@ -139,6 +139,26 @@
 #define PERILUNE_UNAUTHORIZED -1491
 
 /**
+ * The tenant is over its budget: nothing is added.
+ */
+#define PERILUNE_TENANT_OVERDUE -1492
+
+/**
+ * The tenant has as much as it may have, and nothing of it can leave.
+ */
+#define PERILUNE_QUOTA_EXCEEDED -1493
+
+/**
+ * The tenant was dropped.
+ */
+#define PERILUNE_TENANT_DELETED -1494
+
+/**
+ * No such tenant.
+ */
+#define PERILUNE_TENANT_NOT_FOUND -1495
+
+/**
  * The log or the data directory of a master failed.
  */
 #define PERILUNE_PERSISTENT_FAIL -1503

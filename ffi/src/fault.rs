@@ -57,6 +57,14 @@ pub const PERILUNE_NOT_SUPPORTED: i32 = -1012;
 pub const PERILUNE_NOT_LEADER: i32 = -1490;
 /// The caller did not say who it is, or not rightly.
 pub const PERILUNE_UNAUTHORIZED: i32 = -1491;
+/// The tenant is over its budget: nothing is added.
+pub const PERILUNE_TENANT_OVERDUE: i32 = -1492;
+/// The tenant has as much as it may have, and nothing of it can leave.
+pub const PERILUNE_QUOTA_EXCEEDED: i32 = -1493;
+/// The tenant was dropped.
+pub const PERILUNE_TENANT_DELETED: i32 = -1494;
+/// No such tenant.
+pub const PERILUNE_TENANT_NOT_FOUND: i32 = -1495;
 /// The log or the data directory of a master failed.
 pub const PERILUNE_PERSISTENT_FAIL: i32 = -1503;
 
@@ -144,7 +152,7 @@ mod tests {
     use std::collections::HashSet;
     use std::ffi::CStr;
 
-    const NUMBERS: [i32; 24] = [
+    const NUMBERS: [i32; 28] = [
         PERILUNE_INTERNAL_ERROR,
         PERILUNE_SEGMENT_NOT_FOUND,
         PERILUNE_SEGMENT_ALREADY_EXISTS,
@@ -167,6 +175,10 @@ mod tests {
         PERILUNE_NOT_SUPPORTED,
         PERILUNE_NOT_LEADER,
         PERILUNE_UNAUTHORIZED,
+        PERILUNE_TENANT_OVERDUE,
+        PERILUNE_QUOTA_EXCEEDED,
+        PERILUNE_TENANT_DELETED,
+        PERILUNE_TENANT_NOT_FOUND,
         PERILUNE_PERSISTENT_FAIL,
         PERILUNE_OK,
     ];
