@@ -182,55 +182,39 @@ impl Engine {
 
     /// Removes every object of a tenant whose key matches; leased ones only with `force`. Blocks; works in steps.
     pub fn remove_matching(&self, tenant: TenantId, pattern: &str, force: bool) -> Outcome<u64> {
-        let removed = compile(pattern).and_then(|regex| self.remove_all_of(self.matching(tenant, regex.as_ref(), u64::MAX), force));
+        let removed = compile(pattern).and_then(|regex| {
+            let found = self.matching(tenant, regex.as_ref(), u64::MAX);
+            self.remove_all_of(&found, |object| self.state().condemn(object, force, self.now()).ok())
+        });
         self.metrics().removed_matching(pattern, removed.is_ok());
         removed
     }
 
-    fn remove_all_of(&self, objects: Vec<Arc<Object>>, force: bool) -> Outcome<u64> {
+    /// Removes all that a tenant has, whoever reads it and whether it can be read or not; what was promised to readers is kept. Blocks; works
+    /// in steps.
+    pub(crate) fn recycle(&self, tenant: TenantId) -> Outcome<u64> {
+        let mut found = Vec::new();
+        self.state().index.for_each(&mut |object| {
+            if object.key.as_ref().tenant == tenant {
+                found.push(object.clone());
+            }
+            ControlFlow::Continue(())
+        });
+        self.remove_all_of(&found, |object| object.condemn(self.now(), true).ok().map(|()| State::removal(object, RemoveReason::Recycled)))
+    }
+
+    /// Removes those of `objects` for which `condemn` gives the effect.
+    fn remove_all_of(&self, objects: &[Arc<Object>], condemn: impl Fn(&Arc<Object>) -> Option<Effect>) -> Outcome<u64> {
         let mut removed = 0;
         for step in objects.chunks(REMOVE_STEP) {
             self.writable()?;
-            let now = self.now();
-            let proposals: Vec<_> = step
-                .iter()
-                .filter_map(|o| self.state().condemn(o, force, now).ok())
-                .map(|effect| (self.propose(&effect), effect))
-                .collect();
+            let proposals: Vec<_> = step.iter().filter_map(&condemn).map(|effect| (self.propose(&effect), effect)).collect();
             for (proposal, effect) in proposals {
                 self.wait_stored(&effect, proposal)?;
                 removed += 1;
             }
         }
         Ok(removed)
-    }
-
-    /// Up to `count` objects of a tenant that are not being removed.
-    pub(crate) fn some_of(&self, tenant: TenantId, count: usize) -> Vec<Arc<Object>> {
-        let mut found = Vec::new();
-        self.state().index.for_each(&mut |object| {
-            if object.key.as_ref().tenant == tenant && !object.is_condemned() {
-                found.push(object.clone());
-            }
-            if found.len() < count { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        });
-        found
-    }
-
-    /// Removes objects whoever reads them; what was promised to readers is kept.
-    pub(crate) async fn recycle(&self, objects: &[Arc<Object>]) -> Outcome<()> {
-        self.writable()?;
-        let now = self.now();
-        let proposed: Vec<_> = objects
-            .iter()
-            .filter(|object| object.condemn(now, true).is_ok())
-            .map(|object| State::removal(object, RemoveReason::Recycled))
-            .map(|effect| (self.propose(&effect), effect))
-            .collect();
-        for (proposal, effect) in proposed {
-            self.stored(&effect, proposal).await?;
-        }
-        Ok(())
     }
 
     /// A page of keys. Blocks.

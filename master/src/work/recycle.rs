@@ -3,14 +3,11 @@
 //! Every step is an effect of its own and looks at what there is, so it is taken up where it was left, by whoever leads.
 
 use crate::engine::Engine;
-use perilune_protocol::{Outcome, TenantId};
+use perilune_protocol::{FaultCode, Outcome, TenantId};
 use perilune_state::directory::{TenantRecord, TenantStatus};
 use perilune_state::segments::Segment;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// Objects that are removed at once, so that the log is never held for long.
-const STEP: usize = 1024;
 
 /// How often it is looked whether a retention is over.
 pub(crate) const EVERY: Duration = Duration::from_secs(1);
@@ -29,15 +26,15 @@ pub(crate) async fn round(engine: &Engine) {
 }
 
 async fn step(engine: &Engine, tenant: &TenantRecord) -> Outcome<()> {
-    loop {
-        let objects = engine.some_of(tenant.id, STEP);
-        if objects.is_empty() {
-            break;
-        }
-        engine.recycle(&objects).await?;
+    let meter = engine.state().meters.of(tenant.id);
+    if meter.objects() > 0 {
+        let (walker, id) = (engine.clone(), tenant.id);
+        // Off the threads that serve connections: it looks at every object.
+        let walked = tokio::task::spawn_blocking(move || walker.recycle(id)).await;
+        walked.unwrap_or_else(|e| Err(FaultCode::Internal.with(format!("the walk stopped: {e}"))))?;
     }
     // A put in progress ends as any other whose writer has gone.
-    if engine.state().meters.of(tenant.id).objects() > 0 {
+    if meter.objects() > 0 {
         return Ok(());
     }
     for segment in lent(engine, tenant.id) {

@@ -174,6 +174,10 @@ impl Service {
         let asking = |e: ureq::Error| Failure::of(format_args!("asking {}", self.http), e);
         let mut answer = request.send(body.to_string()).map_err(asking)?;
         let text = answer.body_mut().read_to_string().map_err(asking)?;
+        if answer.status() == 403 {
+            let how = "give masters and this command the same --meta-token-file FILE, or PERILUNE_META_TOKEN";
+            return Err(Failure::of(&self.http, format_args!("{}: {how}", text.trim())));
+        }
         let said: Value = serde_json::from_str(&text).map_err(|_| Failure::of(self.http.clone(), text.trim()))?;
         match said["code"].as_str() {
             Some("OK") => Ok(said.get("result").cloned()),

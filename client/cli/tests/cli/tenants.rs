@@ -120,6 +120,10 @@ fn tenants_outlive_the_master() {
     done(&dev, &["create", "acme", "--shown", "Acme"]);
     done(&dev, &["quota", "acme", "--bytes", "4MiB"]);
     done(&dev, &["create", "left"]);
+    let wrong = dir.path().join("wrong");
+    std::fs::write(&wrong, "0123456789abcdef").unwrap();
+    let output = tenants(&dev, &["drop", "acme", "--meta-token-file", wrong.to_str().unwrap()]);
+    refused(&output, "incorrect token, token=(masked): give masters and this command the same");
     done(&dev, &["drop", "left"]);
     let before = list(&dev);
     dev.kill();
