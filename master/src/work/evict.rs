@@ -1,14 +1,14 @@
 //! Makes room before it is needed, and at once when a put found none.
 //!
-//! Each tenant makes room for itself. One thread owns the orders of leaving. It evicts in small steps: condemn a few objects that nobody reads, put their removal
-//! into the log, and look again whether more is needed.
+//! Each tenant makes room for itself. One thread owns the orders of leaving. It evicts in small steps: condemn a few objects that nobody
+//! reads, put their removal into the log, and look again whether more is needed.
 
 use super::Bell;
 use crate::engine::Engine;
 use perilune_protocol::TenantId;
 use perilune_state::State;
 use perilune_state::effect::RemoveReason;
-use perilune_state::objects::recency::{LOOKED_AT, Orders};
+use perilune_state::objects::recency::{LOOKED_AT, Order, Orders};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -105,7 +105,7 @@ pub(crate) async fn round(engine: &Engine, orders: &mut Orders) {
     for (tenant, wanted) in &wanted {
         // A removal that cannot be logged must not make an object unreadable.
         if engine.writable().is_ok() {
-            freed.insert(*tenant, evict(engine, orders, *tenant, *wanted).await);
+            freed.insert(*tenant, evict(engine, orders.of(*tenant), *wanted).await);
         }
     }
     let barren = !wanted.is_empty() && freed.values().all(|bytes| *bytes == 0);
@@ -141,8 +141,7 @@ fn above(state: &State, high: f64) -> Bytes {
 }
 
 /// Evicts a tenant's objects until about `wanted` bytes are free or nothing more can leave. Returns bytes freed.
-async fn evict(engine: &Engine, orders: &mut Orders, tenant: TenantId, wanted: u64) -> u64 {
-    let order = orders.of(tenant);
+async fn evict(engine: &Engine, order: &mut Order, wanted: u64) -> u64 {
     let (mut freed, mut objects, mut barren) = (0, 0, 0);
     // A step looks at a bounded number of objects; when all of them are leased the next step looks further on.
     let barren_max = order.len() / LOOKED_AT + 2;

@@ -8,16 +8,21 @@ pub(crate) const MIB: u64 = 1 << 20;
 
 /// Segments of these sizes, each on a node of its own that is heard, and objects of `size` bytes with copies on the segments of these numbers.
 pub(crate) fn sample<const N: usize>(segments: [u64; N], objects: &[(&str, &[usize])], size: u64) -> (State, [SegmentId; N]) {
+    lent(segments.map(|bytes| (0, bytes)), objects, size)
+}
+
+/// The same with segments that are lent to tenants; an object is of the tenant on whose segment its first copy lies.
+pub(crate) fn lent<const N: usize>(segments: [(u32, u64); N], objects: &[(&str, &[usize])], size: u64) -> (State, [SegmentId; N]) {
     let state = State::new(crate::MasterConfig::default().rules());
     let mut ends = [0; N];
     let nodes = [(); N].map(|()| NodeId::random());
     let mut ids = [(); N].map(|()| SegmentId::random());
     ids.sort_unstable();
-    for (nth, bytes) in segments.into_iter().enumerate() {
+    for (nth, (tenant, bytes)) in segments.into_iter().enumerate() {
         let endpoints = vec![Endpoint::Tcp("127.0.0.1:1".into())];
         let (name, location, protocol, capability) = (format!("segment {nth}"), String::new(), Protocol::Tcp, Capability(1));
         let desc = SegmentDesc { id: ids[nth], name, node: nodes[nth], base: 0, size: bytes, protocol, location, endpoints, capability };
-        assert_eq!(state.apply(Effect::Mount(desc), 1), Applied::Done);
+        assert_eq!(state.apply(Effect::lend(TenantId(tenant), desc), 1), Applied::Done);
     }
     for (n, (key, on)) in objects.iter().enumerate() {
         let mut place = |nth: &usize| {
@@ -26,7 +31,7 @@ pub(crate) fn sample<const N: usize>(segments: [u64; N], objects: &[(&str, &[usi
             ReplicaPlace { segment: ids[*nth], extents: vec![Extent { offset, len: size }] }
         };
         let (replicas, wanted) = (on.iter().map(&mut place).collect(), on.len() as u8);
-        let (tenant, key, version) = (TenantId::default(), (*key).into(), Tso(n as u64 + 1));
+        let (tenant, key, version) = (TenantId(segments[on[0]].0), (*key).into(), Tso(n as u64 + 1));
         let record = ObjectRecord { tenant, key, version, size, checksum: 7, pin: Pin::None, replicas, wanted };
         assert_eq!(state.apply(Effect::Commit(record), 1), Applied::Done);
     }
