@@ -4,8 +4,8 @@ use super::Clock;
 use crate::log::{Machine, SnapshotWriter};
 use crate::planted::{self, Defect};
 use perilune_protocol::FaultCode;
-use perilune_state::apply::{Overlap, Rules};
-use perilune_state::{Applied, Effect, State, snapshot};
+use perilune_state::reign::Overlap;
+use perilune_state::{Applied, Effect, MonotonicMs, Rules, State, snapshot};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -27,12 +27,17 @@ pub(crate) struct Seat {
     unreadable: OnceLock<String>,
 }
 
-/// The log's thread holds its lock while it applies an effect. Others take it to exchange the state, twice in a reign.
+/// The log's thread holds its lock while it applies an effect. Others take it to exchange the state.
 struct Known {
     state: Arc<State>,
-    /// A reign has begun with this very state, or tried to: no other can.
-    used: bool,
+    /// What was applied since a copy of the state was begun, and when.
+    journal: Option<Vec<(Effect, MonotonicMs)>>,
 }
+
+/// So much of a journal is applied to a copy while the log waits.
+const JOURNAL_REST: usize = 256;
+/// As often what was applied meanwhile is caught up with before that.
+const JOURNAL_ROUNDS: usize = 16;
 
 impl Seat {
     fn lock(&self) -> MutexGuard<'_, Known> {
@@ -59,30 +64,73 @@ impl Seat {
         self.unreadable.get().map(String::as_str)
     }
 
-    /// A state for a reign in `term`, in which nothing has been proposed yet and so nothing is applied: as it is, or, where an earlier reign
-    /// left its traces, a copy. With what no object could be given. `None` when the lead is lost again.
-    pub(crate) fn take(&self, term: u64, now: u64) -> Option<(Arc<State>, Vec<Overlap>)> {
-        let (known, used) = {
-            let mut known = self.lock();
-            (Arc::clone(&known.state), std::mem::replace(&mut known.used, true))
-        };
-        let state = if used { Arc::new(snapshot::copy(&known)) } else { known };
-        let overlaps = state.prepare(now);
+    /// The state for a reign in `term`, in which nothing has been proposed yet and so nothing is applied; a copy, where that could not be made
+    /// ready before. With what no object could be given. `None` when the lead is lost again.
+    pub(crate) fn take(&self, term: u64, now: MonotonicMs) -> Option<(Arc<State>, Vec<Overlap>)> {
+        let mut state = self.state();
+        let mut overlaps = Vec::new();
+        if !state.is_ready() {
+            let copy;
+            (copy, overlaps) = snapshot::copy(&state);
+            state = Arc::new(copy);
+        }
         let mut known = self.lock();
         // Only the log's thread gives a term, under this lock, and none comes twice: it has been this one all the time.
         if self.term() != term {
             return None;
         }
-        state.begin(&overlaps);
-        known.state = Arc::clone(&state);
+        state.begin(&overlaps, now);
+        *known = Known { state: Arc::clone(&state), journal: None };
         Some((state, overlaps))
+    }
+
+    /// Makes ready what is known, by a copy, so that the next reign of this member begins at once. The log goes on meanwhile. False when that
+    /// is to be tried again: what a snapshot told may be in order only once the log has gone on.
+    pub(crate) fn make_ready(&self) -> bool {
+        let copy = {
+            let mut known = self.lock();
+            if known.state.is_ready() || self.term() != 0 {
+                return true;
+            }
+            known.journal = Some(Vec::new());
+            snapshot::copier(Arc::clone(&known.state))
+        };
+        let copy = copy();
+        for round in 0.. {
+            let mut known = self.lock();
+            // Where there is none any more, a snapshot was restored.
+            let Some(journal) = known.journal.take() else { return false };
+            if round > 0 && !copy.is_ready() {
+                return false;
+            }
+            if round > 0 && (journal.len() < JOURNAL_REST || round == JOURNAL_ROUNDS) {
+                replay(&copy, journal);
+                let ready = copy.is_ready();
+                known.state = Arc::new(copy);
+                return ready;
+            }
+            known.journal = Some(Vec::new());
+            drop(known);
+            replay(&copy, journal);
+            if round == 0 {
+                // It is what was known a moment ago. As it was copied it may have been of several moments, and one object where another was.
+                copy.claim_all();
+            }
+        }
+        false
+    }
+}
+
+fn replay(state: &State, journal: Vec<(Effect, MonotonicMs)>) {
+    for (effect, now) in journal {
+        state.apply(effect, now);
     }
 }
 
 impl Brain {
     /// Knows nothing yet.
     pub(crate) fn new(rules: Rules, clock: Clock) -> Self {
-        let known = Mutex::new(Known { state: Arc::new(State::new(rules)), used: false });
+        let known = Mutex::new(Known { state: Arc::new(State::new(rules)), journal: None });
         Self { seat: Arc::new(Seat { known, term: AtomicU64::new(0), unreadable: OnceLock::new() }), rules, clock }
     }
 
@@ -98,7 +146,11 @@ impl Machine for Brain {
         match Effect::decode(effect) {
             Ok(effect) => {
                 let early = if planted::is(Defect::HastyReuse) { 60_000 } else { 0 };
-                self.seat.lock().state.apply(effect, self.clock.now() + early)
+                let (mut known, now) = (self.seat.lock(), self.clock.now() + early);
+                if let Some(journal) = &mut known.journal {
+                    journal.push((effect.clone(), now));
+                }
+                known.state.apply(effect, now)
             }
             Err(e) => {
                 tracing::error!(index, "a committed effect cannot be read: {e}");
@@ -119,11 +171,76 @@ impl Machine for Brain {
     }
 
     fn restore(&mut self, from: &mut dyn io::Read) -> io::Result<()> {
-        let mut known = self.seat.lock();
-        if known.used {
-            // A reign that has ended may still look at its own.
-            *known = Known { state: Arc::new(State::new(self.rules)), used: false };
+        // Whoever looks at the old one, as a reign that has ended may, keeps it.
+        let state = Arc::new(snapshot::read(from, self.rules, self.clock.now())?);
+        *self.seat.lock() = Known { state, journal: None };
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use perilune_protocol::{Capability, Endpoint, Extent, NodeId, Pin, Protocol, ReplicaPlace, SegmentDesc, SegmentId, TenantId, Tso};
+    use perilune_state::effect::{ObjectRecord, RemoveReason};
+    use std::collections::BTreeMap;
+    use std::ops::ControlFlow;
+
+    const SLOTS: u64 = 2000;
+
+    fn mount(id: SegmentId) -> Effect {
+        let (endpoints, protocol, location) = (vec![Endpoint::Tcp("127.0.0.1:1".into())], Protocol::Tcp, String::new());
+        let (name, node, capability, size) = ("segment".into(), NodeId::random(), Capability(1), SLOTS * 4096);
+        Effect::Mount(SegmentDesc { id, name, node, base: 0, size, protocol, location, endpoints, capability })
+    }
+
+    /// The slots are filled in turn; who comes back to one empties it before.
+    fn effects(segment: SegmentId, nth: u64) -> Vec<Effect> {
+        let (key, slot) = (|n: u64| format!("k{n}").as_str().into(), nth % SLOTS);
+        let tenant = TenantId(0);
+        let gone = nth.checked_sub(SLOTS).map(|n| Effect::Remove { tenant, key: key(n), version: Tso(n + 1), reason: RemoveReason::Removed });
+        let replicas = vec![ReplicaPlace { segment, extents: vec![Extent { offset: slot * 4096, len: 4096 }] }];
+        let record = ObjectRecord { tenant, key: key(nth), version: Tso(nth + 1), size: 4096, checksum: 0, pin: Pin::None, replicas, wanted: 1 };
+        gone.into_iter().chain([Effect::Commit(record)]).collect()
+    }
+
+    fn known(state: &State) -> (BTreeMap<u64, Vec<Extent>>, u64, u64) {
+        let mut objects = BTreeMap::new();
+        state.index.for_each(&mut |o| {
+            objects.insert(o.version.0, o.replicas[0].extents.to_vec());
+            ControlFlow::Continue(())
+        });
+        let used = state.segments.table().iter().map(|s| s.space().used()).sum();
+        (objects, used, state.meters.of(TenantId(0)).bytes())
+    }
+
+    /// A member that loses the lead again and again is ready each time soon after, whatever is applied meanwhile.
+    #[test]
+    fn what_is_applied_while_a_copy_is_made_is_in_the_copy() {
+        let rules = crate::MasterConfig::default().rules();
+        let mut brain = Brain::new(rules, Clock::begin());
+        let (seat, oracle, segment) = (brain.seat(), State::new(rules), SegmentId::random());
+        let mut nth = 0;
+        let apply = |brain: &mut Brain, effect: Effect| {
+            assert_eq!(brain.apply(1, &effect.encode()), oracle.apply(effect, 1));
+        };
+        apply(&mut brain, mount(segment));
+        for term in 1..30 {
+            brain.leads(Some(term));
+            let (_, overlaps) = seat.take(term, 1).unwrap();
+            assert!(overlaps.is_empty(), "term {term}");
+            brain.leads(None);
+            assert!(!seat.state().is_ready(), "term {term}: it knows what puts of its reign took");
+            std::thread::scope(|scope| {
+                let maker = scope.spawn(|| seat.make_ready());
+                while !maker.is_finished() || nth % 100 > 0 {
+                    effects(segment, nth).into_iter().for_each(|effect| apply(&mut brain, effect));
+                    nth += 1;
+                }
+                assert!(maker.join().unwrap(), "term {term}");
+            });
+            let state = seat.state();
+            assert!(state.is_ready() && known(&state) == known(&oracle), "term {term}, {nth} objects");
         }
-        snapshot::read(&known.state, from, self.clock.now())
     }
 }

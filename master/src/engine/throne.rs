@@ -10,12 +10,17 @@ use crate::work::{Bell, jobs};
 use perilune_protocol::Outcome;
 use perilune_protocol::access::{Access, Token};
 use perilune_state::State;
-use perilune_state::apply::Overlap;
+use perilune_state::reign::Overlap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
+
+/// After this, and then ever later, a member that follows tries again to be ready to lead.
+const READY_PAUSE: Duration = Duration::from_millis(500);
+const READY_PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// The reign that is, and its workers.
 pub(crate) struct Throne {
@@ -69,17 +74,24 @@ impl Throne {
     /// Follows the log's standing until `stop` changes. Then the reign is over, and the lead handed to another member.
     pub(crate) fn run(&self, mut stop: watch::Receiver<bool>) {
         let mut standing = self.inner.log.watch();
+        let mut pause = READY_PAUSE;
         loop {
-            if let Err(e) = self.follow() {
-                tracing::error!("this member cannot serve as the leader: {e}");
-                // Another may. If there is none, nobody can.
-                let _ = self.hand_over();
+            match self.follow() {
+                Ok(true) => pause = READY_PAUSE,
+                Ok(false) => pause = (pause * 2).min(READY_PAUSE_MAX),
+                Err(e) => {
+                    tracing::error!("this member cannot serve as the leader: {e}");
+                    // Another may. If there is none, nobody can.
+                    let _ = self.hand_over();
+                }
             }
+            let again = if pause > READY_PAUSE { pause } else { Duration::MAX };
             let stops = self.handle.block_on(async {
                 tokio::select! {
                     biased;
                     _ = stop.changed() => true,
                     changed = standing.changed() => changed.is_err(),
+                    () = tokio::time::sleep(again) => false,
                 }
             });
             if stops {
@@ -96,15 +108,22 @@ impl Throne {
         }
     }
 
-    /// Ends the reign that is over, and begins the one that is due.
-    pub(crate) fn follow(&self) -> io::Result<()> {
+    /// Ends the reign that is over, and begins the one that is due; where none is, has what is known made ready for one. False when that is to
+    /// be tried again after a while.
+    pub(crate) fn follow(&self) -> io::Result<bool> {
         let standing = self.inner.log.watch().borrow().clone();
         let due = if standing.role == Role::Leader { standing.term } else { 0 };
         let term = self.term();
         if term != due && term > 0 {
             self.end();
         }
-        if term != due && due > 0 { self.begin(due) } else { Ok(()) }
+        if due == 0 {
+            return Ok(self.inner.seat.make_ready());
+        }
+        if term != due {
+            self.begin(due)?;
+        }
+        Ok(true)
     }
 
     fn begin(&self, term: u64) -> io::Result<()> {

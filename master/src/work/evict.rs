@@ -86,7 +86,7 @@ impl Evictor {
 
 /// The worker's thread. `handle` runs its rounds.
 pub(crate) fn run(engine: &Engine, handle: &Handle) {
-    let mut orders = Orders::default();
+    let mut orders = Orders::begin(&engine.state().recency, &*engine.state().index);
     while engine.reign.evictor.bell.wait(EVERY) {
         handle.block_on(round(engine, &mut orders));
     }
@@ -147,7 +147,8 @@ async fn evict(engine: &Engine, order: &mut Order, wanted: u64) -> u64 {
     let barren_max = order.len() / LOOKED_AT + 2;
     while freed < wanted && barren < barren_max {
         // Objects on nodes that are silent are left alone: their going would free nothing, and they may return.
-        let leaving = order.next(engine.now(), STEP, |object| object.frees() > 0);
+        let (state, now) = (engine.state(), engine.now());
+        let leaving = order.next(now, STEP, |object| object.frees() > 0 && state.inherited(object) <= now);
         barren = if leaving.is_empty() { barren + 1 } else { 0 };
         let proposals: Vec<_> = leaving.iter().map(|o| State::removal(o, RemoveReason::Evicted)).map(|e| (engine.propose(&e), e)).collect();
         for (object, (proposal, effect)) in leaving.iter().zip(proposals) {

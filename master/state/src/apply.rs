@@ -1,22 +1,22 @@
 //! The state as a whole, and the one way its lasting part changes: committed effects, in order, by one thread.
 
 use crate::MonotonicMs;
-use crate::directory::{Directory, Known};
+use crate::directory::Directory;
 use crate::effect::{Effect, ObjectRecord, RemoveReason};
 use crate::meter::{Meters, weight};
-use crate::objects::departed::Departed;
+use crate::objects::departed::{Departed, Leaving};
 use crate::objects::limbo::{Limbo, Why};
 use crate::objects::puts::Puts;
 use crate::objects::recency::Recency;
 use crate::objects::{Key, KeyRef, Object, ObjectIndex, PapayaIndex, Published, Replica};
+use crate::reign::Reign;
 use crate::segments::{self, Phase, Segments, nodes::Nodes, nodes::Silence};
-use crate::settings::{SettingMap, Settings};
+use crate::settings::Settings;
 use crate::tso::TsoSource;
 use crate::window;
 use perilune_protocol::{Fault, FaultCode, ObjectKey, Pin, ReplicaPlace, SegmentDesc, TenantId, Tso};
-use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How the brain decides; settings of the master.
 #[derive(Clone, Copy, Debug)]
@@ -68,13 +68,10 @@ pub struct State {
     pub rules: Rules,
     /// Objects that are soft-pinned. Written by apply.
     soft_pins: AtomicU64,
-    /// Set by [`State::begin`], before any request runs, and cleared by [`State::follow`]. While it is not set, effects change what is known,
-    /// not whose space is free.
-    leading: AtomicBool,
+    /// Whether it leads, and whose space is whose meanwhile.
+    pub(crate) reign: Reign,
     /// The log's clock, in milliseconds. Written by apply.
     elapsed: AtomicU64,
-    /// When this leader began. Written once, in `prepare`.
-    began: AtomicU64,
     /// The highest version that was published. Written by apply; a number to look at.
     newest: AtomicU64,
 }
@@ -88,28 +85,18 @@ pub enum Applied {
     Refused(Fault),
 }
 
-/// Committed objects that claim the same space: the log or the allocator is wrong, or the state is that of a dump, which may know an object
-/// as it was before it moved, and another as it was later. Reported, never hidden.
-pub struct Overlap {
-    object: Arc<Object>,
-    /// The object with the copies that could be claimed, if there is any.
-    form: Option<Arc<Object>>,
-    /// The object some of whose copies, or all, were left out.
-    pub key: ObjectKey,
-    /// Why.
-    pub why: String,
-}
-
-impl Overlap {
-    /// Copies that are left of the object; where there is none, it is left out.
-    pub fn left(&self) -> usize {
-        self.form.as_ref().map_or(0, |form| form.replicas.len())
-    }
-}
-
 impl State {
     /// Nothing known yet.
     pub fn new(rules: Rules) -> Self {
+        Self::with(rules, Reign::default())
+    }
+
+    /// One to be filled at once by what another knows ([`State::claim_all`]).
+    pub(crate) fn loose(rules: Rules) -> Self {
+        Self::with(rules, Reign::loose())
+    }
+
+    fn with(rules: Rules, reign: Reign) -> Self {
         Self {
             index: Box::<PapayaIndex>::default(),
             segments: Segments::default(),
@@ -124,9 +111,8 @@ impl State {
             meters: Meters::default(),
             rules,
             soft_pins: AtomicU64::new(0),
-            leading: AtomicBool::new(false),
+            reign,
             elapsed: AtomicU64::new(0),
-            began: AtomicU64::new(0),
             newest: AtomicU64::new(0),
         }
     }
@@ -136,8 +122,9 @@ impl State {
         match effect {
             Effect::Commit(record) => return self.commit(record, now),
             Effect::Remove { tenant, key, version, reason: _ } => {
+                let mut leaving = self.departed.leaving(now);
                 if let Some(object) = self.index.remove(KeyRef::new(tenant, &key), version) {
-                    self.retire(&object, now);
+                    self.retire(&object, &mut leaving);
                 }
             }
             Effect::Mount(desc) => return self.lend(desc, TenantId::default()),
@@ -195,15 +182,19 @@ impl State {
             self.settle(key, record.version, &object, false);
             return Applied::Refused(FaultCode::SegmentNotFound.with(format!("{}: every segment it was written to is gone", record.key)));
         }
-        if !self.is_leading() && self.index.remove(key, record.version).is_some() {
+        if !self.is_leading()
+            && let Some(known) = self.index.remove(key, record.version)
+        {
             // A snapshot knew the object but not yet every segment it lies on; this record knows all.
-            self.unpin(&object);
+            self.vacate(&known.replicas, now, now);
+            self.discount(&known);
         }
+        let mut leaving = self.departed.leaving(now);
         match self.index.publish(object.clone()) {
             Published::Fresh => self.admit(&object),
             Published::Replaced(old) => {
                 self.admit(&object);
-                self.retire(&old, now);
+                self.retire(&old, &mut leaving);
             }
             // A put ends once, so a leader never commits it twice; were it to, nothing is left to do.
             Published::Known(known) if known.version == object.version => {
@@ -211,7 +202,10 @@ impl State {
                 return Applied::Done;
             }
             Published::Known(_) => {
-                self.hold(&object, now);
+                if self.is_leading() {
+                    // Nobody could read it.
+                    self.limbo.hold(&object.replicas, Why::Readers, now, now);
+                }
                 self.settle(key, record.version, &object, false);
                 return Applied::Refused(FaultCode::ObjectExists.with(format!("{}: a newer version was published meanwhile", record.key)));
             }
@@ -223,11 +217,8 @@ impl State {
     /// The put of an object is over: nobody writes there any more, and what was promised is what there is (`stays`) or nothing.
     fn settle(&self, key: KeyRef<'_>, version: Tso, object: &Object, stays: bool) {
         let put = self.puts.finish(key, version);
-        if !self.is_leading() {
-            return;
-        }
         // Only what this leader gave room to is counted as being written.
-        if put.is_some() {
+        if put.is_some() && self.is_leading() {
             object.replicas.iter().for_each(|r| r.segment.space().settle(&r.extents));
         }
         let (objects, bytes) = put.map_or((0, 0), |put| (1, put.promised()));
@@ -239,8 +230,17 @@ impl State {
     /// and maybe also that it is gone, is yet to come.
     pub(crate) fn adopt(&self, record: &ObjectRecord) {
         let object = self.object_of(record, self.recency.stamps(1));
-        if let Published::Fresh = self.index.publish(Arc::clone(&object)) {
-            self.admit(&object);
+        let before = match self.index.publish(Arc::clone(&object)) {
+            Published::Known(_) => return,
+            Published::Fresh => None,
+            // It was met twice, as it changed.
+            Published::Replaced(old) => Some(old),
+        };
+        self.admit(&object);
+        self.meters.of(record.tenant).count(1, weight(&object));
+        if let Some(old) = before {
+            self.vacate(&old.replicas, 0, 0);
+            self.discount(&old);
         }
     }
 
@@ -261,41 +261,30 @@ impl State {
         Arc::new(object)
     }
 
-    pub(crate) fn is_leading(&self) -> bool {
-        // Pairs with the store in `begin`, which runs before the first request.
-        self.leading.load(Ordering::Acquire)
-    }
-
     fn admit(&self, object: &Arc<Object>) {
         if object.pin == Pin::Soft {
             self.soft_pins.fetch_add(1, Ordering::Relaxed);
         }
+        self.settle_in(&object.replicas);
         if self.is_leading() {
             self.recency.admit(object);
         }
     }
 
     /// A version left the index: its space is free once its last lease has ended.
-    fn retire(&self, object: &Object, now: MonotonicMs) {
-        self.unpin(object);
-        self.hold(object, now);
-        if self.is_leading() {
-            self.meters.of(object.key.as_ref().tenant).count(-1, -weight(object));
-        }
+    fn retire(&self, object: &Object, leaving: &mut Leaving<'_>) {
+        let until = object.retire().max(self.inherited(object));
+        leaving.note(&object.replicas);
+        self.vacate(&object.replicas, until, leaving.now());
+        self.discount(object);
     }
 
-    fn unpin(&self, object: &Object) {
+    /// What left the index counts no longer.
+    pub(crate) fn discount(&self, object: &Object) {
         if object.pin == Pin::Soft {
             self.soft_pins.fetch_sub(1, Ordering::Relaxed);
         }
-    }
-
-    fn hold(&self, object: &Object, now: MonotonicMs) {
-        let until = object.retire();
-        self.departed.note(&object.replicas, now);
-        if self.is_leading() {
-            self.limbo.hold(&object.replicas, Why::Readers, until, now);
-        }
+        self.meters.of(object.key.as_ref().tenant).count(-1, -weight(object));
     }
 
     /// Objects that are soft-pinned.
@@ -315,103 +304,6 @@ impl State {
 
     pub(crate) fn set_elapsed(&self, ms: u64) {
         self.elapsed.store(ms, Ordering::Relaxed);
-    }
-
-    /// When this leader began.
-    pub fn began(&self) -> MonotonicMs {
-        self.began.load(Ordering::Relaxed)
-    }
-
-    /// Takes the lead after replay, when nobody applies effects meanwhile. Not twice on one state: see [`State::prepare`].
-    pub fn lead(&self, now: MonotonicMs) -> Vec<Overlap> {
-        let overlaps = self.prepare(now);
-        self.begin(&overlaps);
-        overlaps
-    }
-
-    /// Gives every committed object its space, and keeps out of use what somebody may still write into or read: the window, until the writers
-    /// of leaders before must have stopped (DESIGN D4), and what left lately, until its leases have ended. `now` is at least 1.
-    /// Changes nothing that survives, but soft things that cannot be taken back: a state that was prepared once leads now or never, a later
-    /// reign needs a copy ([`crate::snapshot::copy`]).
-    pub fn prepare(&self, now: MonotonicMs) -> Vec<Overlap> {
-        let mut overlaps = Vec::new();
-        let mut objects = Vec::with_capacity(self.index.len());
-        self.index.for_each(&mut |object| {
-            objects.push(object.clone());
-            ControlFlow::Continue(())
-        });
-        // Newest first: should two ever claim the same bytes, the newer was written last.
-        objects.sort_by_key(|o| std::cmp::Reverse(o.version));
-        // Who used what is not in the log. The order of publishing stands in for it: what is newest counts as used last.
-        let newest = self.recency.stamps(objects.len());
-        for (age, mut object) in objects.into_iter().enumerate() {
-            let (claimed, refused) = claim(&object.replicas);
-            if !refused.is_empty() {
-                let form = (!claimed.is_empty()).then(|| Arc::new(object.with_replicas(claimed.into())));
-                overlaps.push(Overlap { key: object.key.to_object_key(), why: refused.join("; "), object, form: form.clone() });
-                let Some(form) = form else { continue };
-                object = form;
-            }
-            object.inherit(now + self.rules.lease_ms, newest - age as u64);
-            self.recency.admit(&object);
-            self.meters.of(object.key.as_ref().tenant).count(1, weight(&object));
-        }
-        let table = self.segments.table();
-        for segment in table.iter() {
-            segment.space().seal();
-            if let Some(grace_ms) = table.grace_ms(segment.id()) {
-                segment.start_grace(now.saturating_add(grace_ms));
-            }
-        }
-        // The last first: what left long ago may lie where something was that left just now.
-        for (noted, Replica { segment, extents }) in self.departed.noted().into_iter().rev() {
-            let until = noted.saturating_add(self.rules.lease_ms);
-            if until <= now {
-                break;
-            }
-            let extents = segment.space().claim_rest(&extents).into();
-            self.limbo.hold(&[Replica { segment, extents }], Why::Readers, until, now);
-        }
-        self.tso.skip_past_limit();
-        self.began.store(now, Ordering::Relaxed);
-        overlaps
-    }
-
-    /// From now on effects move space. What [`State::prepare`] found must be what still is: the caller excludes effects in between.
-    pub fn begin(&self, overlaps: &[Overlap]) {
-        for Overlap { object, form, .. } in overlaps {
-            match form {
-                Some(form) => self.index.replace(form.clone()),
-                None if self.index.remove(object.key.as_ref(), object.version).is_some() => self.unpin(object),
-                None => {}
-            }
-        }
-        self.leading.store(true, Ordering::Release);
-    }
-
-    /// The lead is lost: effects that others decided move no space here, since it was never given to what they remove.
-    pub fn follow(&self) {
-        self.leading.store(false, Ordering::Release);
-    }
-
-    /// Before a snapshot is read: what an earlier, damaged one left behind goes.
-    pub(crate) fn forget_all(&self) {
-        let mut objects = Vec::new();
-        self.index.for_each(&mut |object| {
-            objects.push(object.clone());
-            ControlFlow::Continue(())
-        });
-        for object in objects {
-            self.index.remove(object.key.as_ref(), object.version);
-        }
-        self.soft_pins.store(0, Ordering::Relaxed);
-        let segments: Vec<_> = self.segments.table().iter().map(|s| s.id()).collect();
-        for segment in segments {
-            self.segments.unmount(segment);
-        }
-        self.settings.replace(SettingMap::new());
-        self.directory.replace(Known::default());
-        self.departed.forget();
     }
 
     /// A removal to propose for an object that was condemned.
@@ -435,18 +327,6 @@ impl State {
             wanted: object.wanted,
         }
     }
-}
-
-/// Gives an object the space its record names, copy by copy: those that have it, and why the others do not.
-fn claim(replicas: &[Replica]) -> (Vec<Replica>, Vec<String>) {
-    let (mut claimed, mut refused) = (Vec::new(), Vec::new());
-    for replica in replicas {
-        match replica.segment.space().claim(&replica.extents) {
-            Ok(()) => claimed.push(replica.clone()),
-            Err(e) => refused.push(format!("{e} on segment {}", replica.segment.id())),
-        }
-    }
-    (claimed, refused)
 }
 
 /// The form of replicas that crosses process boundaries.

@@ -25,6 +25,7 @@ pub mod meter;
 pub mod objects;
 pub mod place;
 pub mod read;
+pub mod reign;
 pub mod replicas;
 pub mod segments;
 pub mod settings;

@@ -118,15 +118,18 @@ impl State {
         if let Some(Replica { segment, extents }) = fresh.as_ref().filter(|_| !known && self.is_leading()) {
             segment.space().settle(extents);
         }
-        stay.extend(fresh.filter(|_| !known));
+        let come: Vec<Replica> = fresh.filter(|_| !known).into_iter().collect();
+        stay.extend(come.iter().cloned());
         let form = Arc::new(old.with_replicas(stay.into()));
+        self.settle_in(&come);
+        let mut leaving = self.departed.leaving(now);
         self.index.replace(form.clone());
-        let until = form.succeed(&old);
-        self.departed.note(&gone, now);
+        let until = form.succeed(&old).max(self.inherited(&old));
+        leaving.note(&gone);
+        self.vacate(&gone, until, now);
+        self.meters.of(tenant).count(0, weight(&form) - weight(&old));
         if self.is_leading() {
-            self.limbo.hold(&gone, Why::Readers, until, now);
             self.recency.admit(&form);
-            self.meters.of(tenant).count(0, weight(&form) - weight(&old));
         }
         Applied::Done
     }

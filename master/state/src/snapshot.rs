@@ -7,10 +7,11 @@
 
 use crate::MonotonicMs;
 use crate::alloc::Opened;
-use crate::apply::{State, places};
+use crate::apply::{Rules, State, places};
 use crate::directory::Known;
 use crate::effect::{Effect, ObjectRecord, ObjectRecordV2};
 use crate::objects::Replica;
+use crate::reign::Overlap;
 use crate::settings::SettingMap;
 use perilune_protocol::{ReplicaPlace, SegmentDesc, SegmentId, TenantId, Tso};
 use serde::{Deserialize, Serialize};
@@ -97,12 +98,12 @@ fn whole(state: &State) -> Vec<Chunk> {
     directory.into_iter().chain([head(state)]).chain(lent(state)).chain([windows(state), settings(state)]).collect()
 }
 
-/// What to write. Segments, windows and settings are taken when this is called, on the log's thread; objects while the closure runs.
+/// What to write. Segments, windows and settings are taken when this is called, on the log's thread; objects while the closure runs, and what
+/// left meanwhile after them.
 pub fn writer(state: Arc<State>) -> impl FnOnce(&mut dyn Write) -> io::Result<()> + Send + 'static {
     let first = whole(&state);
     move |out| {
         first.iter().try_for_each(|chunk| put(out, chunk))?;
-        departed(&state).try_for_each(|chunk| put(out, &chunk))?;
         let mut batch = Vec::with_capacity(CHUNK_OBJECTS);
         let mut outcome = Ok(());
         state.index.for_each(&mut |object| {
@@ -114,34 +115,45 @@ pub fn writer(state: Arc<State>) -> impl FnOnce(&mut dyn Write) -> io::Result<()
         });
         outcome?;
         put(out, &Chunk::Objects(batch))?;
+        departed(&state).try_for_each(|chunk| put(out, &chunk))?;
         put(out, &Chunk::End)
     }
 }
 
-/// Replaces the state, as is learned `now`. After an error the state is unfit for use until another snapshot has been read.
-pub fn read(state: &State, from: &mut dyn Read, now: MonotonicMs) -> io::Result<()> {
-    state.forget_all();
+/// The state that was written, as is learned `now`.
+pub fn read(from: &mut dyn Read, rules: Rules, now: MonotonicMs) -> io::Result<State> {
+    let state = State::new(rules);
     loop {
         match take(from)? {
-            Chunk::End => return Ok(()),
-            chunk => enter(state, chunk, now),
+            Chunk::End => return Ok(state),
+            chunk => enter(&state, chunk, now),
         }
     }
 }
 
-/// What `state` knows, in a state of its own: for a member that leads again, and must begin without what its last reign left behind.
-/// Nothing may be applied to `state` meanwhile.
-pub fn copy(state: &State) -> State {
-    let fresh = State::new(state.rules);
-    whole(state).into_iter().for_each(|chunk| enter(&fresh, chunk, 0));
-    for (noted, replica) in state.departed.noted() {
-        fresh.departed.note(&fresh.replicas_of(&places(&[replica])), noted);
+/// What `state` knows, in a state of its own that can lead, with those of its objects that could not be given the space they claim.
+pub fn copy(state: &Arc<State>) -> (State, Vec<Overlap>) {
+    let fresh = copier(Arc::clone(state))();
+    let overlaps = fresh.claim_all();
+    (fresh, overlaps)
+}
+
+/// A copy in which nothing is taken yet. What is applied to `state` after this was called and before the closure has returned may be in it, and
+/// is to be applied to it as well; then it knows what `state` does, and claims ([`State::claim_all`]).
+pub fn copier(state: Arc<State>) -> impl FnOnce() -> State {
+    let first = whole(&state);
+    move || {
+        let fresh = State::loose(state.rules);
+        first.into_iter().for_each(|chunk| enter(&fresh, chunk, 0));
+        state.index.for_each(&mut |object| {
+            fresh.adopt(&State::record_of(object));
+            ControlFlow::Continue(())
+        });
+        for (noted, replica) in state.departed.noted() {
+            fresh.departed.note(&fresh.replicas_of(&places(&[replica])), noted);
+        }
+        fresh
     }
-    state.index.for_each(&mut |object| {
-        fresh.adopt(&State::record_of(object));
-        ControlFlow::Continue(())
-    });
-    fresh
 }
 
 fn enter(state: &State, chunk: Chunk, now: MonotonicMs) {

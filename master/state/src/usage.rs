@@ -21,15 +21,15 @@ pub struct Usage {
 }
 
 impl State {
-    /// Every segment, in no order. The leader asks its allocators. Whoever follows has none: there the objects are entered into empty ones,
-    /// which takes a walk over the whole index; space that puts in progress or readers hold does not show then.
+    /// Every segment, in no order. Space that puts in progress or readers hold shows on the leader only. A state that does not know whose
+    /// space is whose enters the objects into empty segments first, which takes a walk over the whole index.
     pub fn usage(&self) -> Vec<Usage> {
         let table = self.segments.table();
         let look = |segment: &Arc<Segment>, space: &dyn Space| {
             let (free_frames, frames) = space.free_frames();
             Usage { segment: segment.clone(), used: space.used(), free_frames, frames }
         };
-        if self.is_leading() {
+        if self.is_leading() || self.is_ready() {
             return table.iter().map(|segment| look(segment, segment.space())).collect();
         }
         let spaces: HashMap<SegmentId, FrameSpace> = table.iter().map(|s| (s.id(), FrameSpace::new(s.desc().size))).collect();

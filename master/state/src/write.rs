@@ -188,7 +188,7 @@ impl State {
     pub fn condemn(&self, object: &Arc<Object>, force: bool, now: MonotonicMs) -> Result<Effect, Fault> {
         let key = object.key.to_object_key();
         let mut object = Arc::clone(object);
-        while let Err(until) = object.condemn(now, force) {
+        while let Err(until) = self.condemn_form(&object, force, now) {
             if !object.is_condemned() {
                 let left = MonotonicMs::saturating_sub(until, now);
                 return Err(FaultCode::ObjectLeased.with(format!("{key}: a reader's lease runs for another {left} ms; wait, or use force")));
@@ -197,6 +197,11 @@ impl State {
             object = form.ok_or_else(|| FaultCode::ObjectNotFound.with(format!("{key}: it is being removed already, or was replaced")))?;
         }
         Ok(Self::removal(&object, RemoveReason::Removed))
+    }
+
+    fn condemn_form(&self, object: &Object, force: bool, now: MonotonicMs) -> Result<(), MonotonicMs> {
+        let inherited = self.inherited(object);
+        if inherited > now && !force { Err(inherited) } else { object.condemn(now, force) }
     }
 
     fn discard(&self, put: &Put, now: MonotonicMs) -> bool {

@@ -125,7 +125,7 @@ fn gather(world: &World<'_>, from: &Segment) -> Vec<Arc<Object>> {
     let mut found = Vec::new();
     world.state.index.for_each(&mut |object| {
         if object.replica_on(from.id()).is_some() && !object.is_condemned() {
-            found.push((!object.leased(world.now), object.touched(), object.clone()));
+            found.push((!world.state.is_leased(object, world.now), object.touched(), object.clone()));
         }
         ControlFlow::Continue(())
     });

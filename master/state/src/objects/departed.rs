@@ -7,7 +7,7 @@ use crate::MonotonicMs;
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The room. Written by apply; read when a reign begins, or a snapshot. So nobody waits for the lock in between.
+/// The room. Written by apply; read when a reign begins, or at the end of a snapshot. So nobody waits for the lock in between.
 pub struct Departed {
     lease_ms: u64,
     /// When each was noted, ascending.
@@ -23,21 +23,40 @@ impl Departed {
         self.lately.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// These are gone, as is known `now`.
-    pub(crate) fn note(&self, replicas: &[Replica], now: MonotonicMs) {
+    /// To be had before anything leaves the index `now`, and kept until it is noted: who has found it there no longer, and looks here,
+    /// finds it.
+    pub(crate) fn leaving(&self, now: MonotonicMs) -> Leaving<'_> {
         let mut lately = self.lock();
         while lately.front().is_some_and(|(noted, _)| noted.saturating_add(self.lease_ms) < now) {
             lately.pop_front();
         }
-        lately.extend(replicas.iter().map(|replica| (now, replica.clone())));
+        Leaving { lately, now }
+    }
+
+    /// These are gone, as was known at `noted`.
+    pub(crate) fn note(&self, replicas: &[Replica], noted: MonotonicMs) {
+        self.leaving(noted).note(replicas);
     }
 
     /// All that is noted, and since when.
     pub(crate) fn noted(&self) -> Vec<(MonotonicMs, Replica)> {
         self.lock().iter().cloned().collect()
     }
+}
 
-    pub(crate) fn forget(&self) {
-        self.lock().clear();
+/// What leaves by one effect.
+pub(crate) struct Leaving<'a> {
+    lately: MutexGuard<'a, VecDeque<(MonotonicMs, Replica)>>,
+    now: MonotonicMs,
+}
+
+impl Leaving<'_> {
+    pub(crate) fn note(&mut self, replicas: &[Replica]) {
+        let now = self.now;
+        self.lately.extend(replicas.iter().map(|replica| (now, replica.clone())));
+    }
+
+    pub(crate) fn now(&self) -> MonotonicMs {
+        self.now
     }
 }

@@ -87,14 +87,13 @@ impl Object {
         if !self.replicas.iter().any(|r| r.segment.readable()) || !self.lease.grant(until) {
             return false;
         }
-        self.touched.fetch_max(stamp, Ordering::Relaxed);
+        self.used(stamp);
         true
     }
 
-    /// A predecessor may have leased it until `until`, and nobody can ask it; `stamp` stands in for its last use.
-    pub(crate) fn inherit(&self, until: MonotonicMs, stamp: u64) {
-        self.lease.grant(until);
-        self.touched.store(stamp, Ordering::Relaxed);
+    /// Last used at `stamp`, unless later.
+    pub(crate) fn used(&self, stamp: u64) {
+        self.touched.fetch_max(stamp, Ordering::Relaxed);
     }
 
     /// From now on no lease is granted. Refused while one runs, unless `force`; then the space is held until it ends.
@@ -118,7 +117,7 @@ impl Object {
         self.size * self.replicas.iter().filter(|r| r.segment.allocatable()).count() as u64
     }
 
-    /// Whether someone may be reading.
+    /// Whether this leader let someone read until later than `now`. For what leaders before allowed: [`crate::State::is_leased`].
     pub fn leased(&self, now: MonotonicMs) -> bool {
         self.lease.until() > now
     }
@@ -149,8 +148,8 @@ impl Object {
 
 #[cfg(test)]
 impl Object {
-    /// Marks it used without a readable replica.
-    pub(crate) fn touch_for_test(&self, stamp: u64) {
-        self.touched.fetch_max(stamp, Ordering::Relaxed);
+    /// Leased without a readable replica.
+    pub(crate) fn lease_for_test(&self, until: MonotonicMs) {
+        self.lease.grant(until);
     }
 }

@@ -5,11 +5,11 @@
 //! paid for once per use and eviction, no scan. Stamps of one batch fall from head to tail, so the tail of a chain of
 //! blocks leaves before its head (a prefix without its head is worthless).
 
-use super::Object;
+use super::{Object, ObjectIndex};
 use crossbeam::queue::SegQueue;
 use perilune_protocol::{Pin, TenantId};
 use std::collections::BTreeMap;
-use std::ops::Bound;
+use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -17,6 +17,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 #[derive(Default)]
 pub struct Recency {
     clock: AtomicU64,
+    /// What the clock showed when the reign began. Written once, before it is read.
+    inherited: AtomicU64,
     inbox: SegQueue<Arc<Object>>,
 }
 
@@ -24,6 +26,11 @@ impl Recency {
     /// Stamps for a batch of `n` uses: the head gets the result, the i-th the result minus i.
     pub fn stamps(&self, n: usize) -> u64 {
         self.clock.fetch_add(n as u64, Ordering::Relaxed) + n as u64
+    }
+
+    /// A reign begins with so many objects: room for their stamps, below all of this reign.
+    pub(crate) fn inherit(&self, objects: usize) {
+        self.inherited.store(self.clock.fetch_add(objects as u64, Ordering::Relaxed), Ordering::Relaxed);
     }
 
     /// Apply: an object appeared. Hard-pinned ones never enter.
@@ -41,6 +48,25 @@ pub struct Orders {
 }
 
 impl Orders {
+    /// Those of a reign that has just begun. Who used what is not in the log. The order of publishing stands in for it: of what nobody has
+    /// used since, the newest counts as used last. Walks all objects, so whoever owns the orders does it, while others are served.
+    pub fn begin(recency: &Recency, index: &dyn ObjectIndex) -> Self {
+        let inherited = recency.inherited.load(Ordering::Relaxed);
+        let mut objects = Vec::with_capacity(index.len());
+        index.for_each(&mut |object| {
+            if object.pin != Pin::Hard {
+                objects.push(object.clone());
+            }
+            ControlFlow::Continue(())
+        });
+        objects.sort_by_key(|object| object.version);
+        let unused = objects.iter().filter(|object| object.touched() <= inherited);
+        unused.zip(inherited + 1..).for_each(|(object, stamp)| object.used(stamp));
+        let mut orders = Self::default();
+        objects.into_iter().for_each(|object| orders.of(object.key.as_ref().tenant).insert(object));
+        orders
+    }
+
     /// Takes in what appeared since the last call, and lets go of most that has left otherwise; `alive` is about how many objects
     /// there are. To be called regularly, or replaced objects pile up.
     pub fn refresh(&mut self, recency: &Recency, alive: usize) {
@@ -182,7 +208,7 @@ mod tests {
         let mut orders = Orders::default();
         orders.refresh(&recency, 10_000);
         // Use 0 and then, as one batch with 1 at the head, 1 and 2.
-        let touch = |o: &Arc<Object>, stamp| o.touch_for_test(stamp);
+        let touch = |o: &Arc<Object>, stamp| o.used(stamp);
         touch(&objects[0], recency.stamps(1));
         let head = recency.stamps(2);
         touch(&objects[1], head);
@@ -200,7 +226,7 @@ mod tests {
         let recency = Recency::default();
         let objects: Vec<_> = (0..10_000).map(|n| object(&recency, n, Pin::None)).collect();
         for o in &objects[..9_000] {
-            o.inherit(100, o.touched());
+            o.lease_for_test(100);
         }
         let mut orders = Orders::default();
         orders.refresh(&recency, 10_000);
@@ -225,7 +251,7 @@ mod tests {
         let leased_until = |until, first: u64| {
             for n in first..first + LOOKED_AT as u64 {
                 let o = object(&recency, n, Pin::None);
-                o.inherit(until, o.touched());
+                o.lease_for_test(until);
             }
         };
         leased_until(100, 0);
@@ -246,7 +272,7 @@ mod tests {
         let recency = Recency::default();
         for n in 0..5_000 {
             let o = object(&recency, n, Pin::None);
-            o.inherit(100, o.touched());
+            o.lease_for_test(100);
         }
         object(&recency, 5_000, Pin::Soft);
         let mut orders = Orders::default();

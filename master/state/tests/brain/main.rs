@@ -34,10 +34,16 @@ struct Leader {
     version: u64,
 }
 
+/// Bytes taken, by segment, and what tenants have.
+fn used(state: &State) -> (Vec<u64>, Vec<(u64, u64)>) {
+    let taken = state.segments.table().iter().map(|s| s.space().used()).collect();
+    (taken, state.meters.all().values().map(|m| (m.objects(), m.bytes())).collect())
+}
+
 impl Leader {
     fn new() -> Self {
         let state = Arc::new(State::new(RULES));
-        assert!(state.lead(1).is_empty());
+        state.lead(1).unwrap();
         Self { state, log: Vec::new(), now: 1, version: 0 }
     }
 
@@ -52,7 +58,7 @@ impl Leader {
         for effect in &self.log {
             state.apply(Effect::decode(&effect.encode()).unwrap(), 1);
         }
-        assert!(state.lead(now).is_empty());
+        state.lead(now).unwrap();
         Self { state, log: self.log.clone(), now, version: self.version }
     }
 

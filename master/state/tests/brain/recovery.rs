@@ -17,6 +17,13 @@ fn contents(state: &State) -> BTreeMap<String, (u64, u64, usize)> {
     all
 }
 
+/// A copy in which no two objects claim the same space.
+fn copied(state: &Arc<State>) -> State {
+    let (copy, overlaps) = snapshot::copy(state);
+    assert!(overlaps.is_empty() && copy.is_ready(), "no two objects share space");
+    copy
+}
+
 #[test]
 fn nothing_acknowledged_is_forgotten() {
     let (mut leader, nodes) = Leader::with_nodes(1, 64 * MIB);
@@ -103,23 +110,24 @@ fn a_new_leader_gives_room_at_once_however_much_was_written_before() {
 /// What a reader may still read is told by the log, whoever applies it, and by snapshots.
 #[test]
 fn what_was_removed_before_the_leader_died_is_left_alone_until_its_leases_have_ended() {
-    for by_snapshot in [false, true] {
+    for (by_snapshot, by_copy) in [(false, false), (false, true), (true, false), (true, true)] {
         let (mut leader, nodes) = Leader::with_nodes(1, 16 * MIB);
         let read = leader.put("read", MIB).replicas[0].extents[0];
         leader.put("kept", MIB);
         leader.narrow();
         assert!(leader.exists("read"));
         leader.remove("read", true).unwrap();
-        let state = State::new(RULES);
-        if by_snapshot {
+        let state = if by_snapshot {
             let mut bytes = Vec::new();
             snapshot::writer(leader.state.clone())(&mut bytes).unwrap();
-            snapshot::read(&state, &mut bytes.as_slice(), 5).unwrap();
+            snapshot::read(&mut bytes.as_slice(), RULES, 5).unwrap()
         } else {
+            let state = State::new(RULES);
             leader.log.iter().for_each(|effect| drop(state.apply(effect.clone(), 5)));
-        }
-        let state = snapshot::copy(&state);
-        assert!(state.lead(6).is_empty());
+            state
+        };
+        let state = if by_copy { copied(&Arc::new(state)) } else { state };
+        state.lead(6).unwrap();
         let mut again = Leader { state: Arc::new(state), log: leader.log.clone(), now: 6, version: leader.version };
         again.hear(nodes[0], 1);
         let mut taken = Vec::new();
@@ -150,7 +158,7 @@ fn what_left_twice_is_left_alone_for_those_who_read_it_last() {
         place.push(grant.replicas[0].extents.clone());
     }
     assert_eq!(place[0], place[1]);
-    assert!(state.lead(4001).is_empty());
+    state.lead(4001).unwrap();
     let mut again = Leader { state: Arc::new(state), log: leader.log.clone(), now: 4001, version: leader.version };
     again.hear(nodes[0], 1);
     while again.start(&format!("n{}", again.version), 4096, &PutConfig::default()).is_ok() {}
@@ -185,23 +193,25 @@ fn a_snapshot_taken_in_the_middle_converges() {
         let mut bytes = Vec::new();
         write(&mut bytes).unwrap();
         (0..30).for_each(|_| step(&mut leader));
-        let restored = State::new(RULES);
-        snapshot::read(&restored, &mut bytes.as_slice(), 1).unwrap();
+        let restored = Arc::new(snapshot::read(&mut bytes.as_slice(), RULES, 1).unwrap());
         for effect in &leader.log[index..] {
             restored.apply(effect.clone(), 1);
         }
         assert_eq!(contents(&restored), contents(&leader.state), "seed {seed}");
-        assert!(restored.lead(1).is_empty(), "seed {seed}: no two objects share space");
+        let ready = copied(&restored);
+        assert_eq!(contents(&ready), contents(&leader.state), "seed {seed}");
+        if restored.is_ready() {
+            assert_eq!(used(&restored), used(&ready), "seed {seed}");
+        }
         for cut in [0, 3, bytes.len() / 2, bytes.len() - 1] {
-            assert!(snapshot::read(&State::new(RULES), &mut &bytes[..cut], 1).is_err(), "seed {seed}: cut at {cut}");
+            assert!(snapshot::read(&mut &bytes[..cut], RULES, 1).is_err(), "seed {seed}: cut at {cut}");
         }
     }
 }
 
 #[test]
 fn a_snapshot_of_the_release_before_objects_remembered_what_was_wanted_is_read() {
-    let state = State::new(RULES);
-    snapshot::read(&state, &mut include_bytes!("../old/snapshot_v2.bin").as_slice(), 1).unwrap();
+    let state = snapshot::read(&mut include_bytes!("../old/snapshot_v2.bin").as_slice(), RULES, 1).unwrap();
     let mut wanted = BTreeMap::new();
     state.index.for_each(&mut |o| {
         wanted.insert(o.key.to_object_key().to_string(), (o.size, o.replicas.len(), o.wanted));
@@ -209,7 +219,7 @@ fn a_snapshot_of_the_release_before_objects_remembered_what_was_wanted_is_read()
     });
     assert_eq!(wanted, [("double".to_owned(), (70_000, 2, 2)), ("single".to_owned(), (5000, 1, 1))].into());
     assert_eq!((state.segments.table().len(), state.soft_pins(), state.settings.get("balance").as_deref()), (2, 1, Some("Enable")));
-    assert!(state.lead(1).is_empty());
+    state.lead(1).unwrap();
 }
 
 #[test]
@@ -221,10 +231,8 @@ fn settings_are_in_snapshots_and_in_copies() {
     }
     let mut bytes = Vec::new();
     snapshot::writer(state.clone())(&mut bytes).unwrap();
-    let restored = State::new(RULES);
-    restored.apply(set("of an earlier life", Some("x")), 1);
-    snapshot::read(&restored, &mut bytes.as_slice(), 1).unwrap();
-    for state in [&restored, &snapshot::copy(&restored)] {
+    let restored = Arc::new(snapshot::read(&mut bytes.as_slice(), RULES, 1).unwrap());
+    for state in [&restored, &Arc::new(copied(&restored))] {
         assert_eq!(state.settings.map(), Arc::new([("b", "2"), ("balance", "Enable")].map(|(k, v)| (k.to_owned(), v.to_owned())).into()));
     }
 }
@@ -259,9 +267,9 @@ fn who_leads_again_begins_with_a_copy_that_knows_nothing_of_the_last_reign() {
         assert_eq!(first.state.apply(effect.clone(), 5000), Applied::Done);
     }
 
-    let copy = snapshot::copy(&first.state);
-    assert!(copy.prepare(90_000).is_empty(), "no two objects share space");
-    copy.begin(&[]);
+    assert!(first.state.lead(90_000).is_err(), "what it gave in its reign is still taken");
+    let copy = copied(&first.state);
+    copy.lead(90_000).unwrap();
     assert_eq!(contents(&copy), contents(&second.state));
     assert_eq!(copy.puts.len(), 0);
     let mut third = Leader { state: Arc::new(copy), log: Vec::new(), now: 90_000, version: second.version + 1 };
@@ -299,8 +307,14 @@ fn of_objects_that_claim_the_same_bytes_only_the_copies_that_cannot_be_are_left_
     ]);
     let state = Arc::new(State::new(RULES));
     leader.log.iter().for_each(|effect| drop(state.apply(effect.clone(), 1)));
-    let overlaps: BTreeMap<String, usize> = state.lead(1).iter().map(|o| (o.key.to_string(), o.left())).collect();
-    assert_eq!(overlaps, [("lost".to_owned(), 0), ("moved".to_owned(), 1)].into());
+    assert!(state.lead(1).is_err());
+    let (copy, overlaps) = snapshot::copy(&state);
+    let left: BTreeMap<String, usize> = overlaps.iter().map(|o| (o.key.to_string(), o.left())).collect();
+    assert_eq!(left, [("lost".to_owned(), 0), ("moved".to_owned(), 1)].into());
+    copy.begin(&overlaps, 1);
+    let meter = copy.meters.of(TENANT);
+    assert_eq!((meter.objects(), meter.bytes()), (3, 4 * MIB));
+    let state = Arc::new(copy);
     let known = [("moved".to_owned(), (1, MIB, 1)), ("other".to_owned(), (4, MIB, 1)), ("whole".to_owned(), (3, MIB, 2))];
     assert_eq!(contents(&state), known.into());
     let left = state.peek(TENANT, &key("moved")).unwrap();
