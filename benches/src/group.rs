@@ -93,11 +93,12 @@ impl Group {
         Ok(())
     }
 
-    /// Waits until a master that was launched listens.
+    /// Waits until a master that was launched serves, or follows one that does and has caught up with it: the group is whole again.
     pub(crate) fn wait_up(&mut self, nth: usize) -> Result<(), Trouble> {
-        let ready = self.ready(nth);
+        let (ready, http) = (self.ready(nth), self.masters[nth].http);
         let process = self.masters[nth].process.as_mut().ok_or("the master was not launched")?;
-        Ok(process.wait_until(&format!("perilune master {}", nth + 1), PATIENCE, || ready.exists())?)
+        let is_up = || ready.exists() && ask(http, "/readyz").is_some_and(|body| body == "ok\n");
+        Ok(process.wait_until(&format!("perilune master {}", nth + 1), PATIENCE, is_up)?)
     }
 
     /// Sends a master a signal; one that is killed is gone when this returns.
@@ -126,13 +127,7 @@ impl Group {
 
     /// What a master says of itself: `leader`, `follower`, ...; `None` when it does not answer soon.
     pub(crate) fn role(&self, nth: usize) -> Option<String> {
-        let soon = Duration::from_millis(300);
-        let mut stream = TcpStream::connect_timeout(&self.masters[nth].http, soon).ok()?;
-        stream.set_read_timeout(Some(soon)).ok()?;
-        stream.write_all(b"GET /role HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n").ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned())
+        ask(self.masters[nth].http, "/role")
     }
 
     /// Waits for a leader while all masters that run answer. One that just woke may still take itself for the leader: then there are two.
@@ -150,6 +145,17 @@ impl Group {
         }
         Err(format!("no leader, or a master that does not answer, after {PATIENCE:?}; logs in {}", self.dir.display()).into())
     }
+}
+
+/// What is answered to a GET, whatever its status, if soon.
+fn ask(http: SocketAddr, path: &str) -> Option<String> {
+    let soon = Duration::from_millis(300);
+    let mut stream = TcpStream::connect_timeout(&http, soon).ok()?;
+    stream.set_read_timeout(Some(soon)).ok()?;
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n").as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned())
 }
 
 /// Store nodes of one group, numbered.

@@ -143,7 +143,7 @@ impl Master {
         let (stop, stopped) = watch::channel(false);
         let mut master = Self { throne, runtime: None, keeper: None, stop, life, web, rpc, http };
         // A group of one serves when this returns.
-        let _ = master.throne.follow().map_err(StartError::Thread)?;
+        master.throne.follow().map_err(StartError::Thread)?;
         alive::add_checks(&master.life, &master.throne);
         runtime.spawn(rpc::server::run(master.throne.clone(), rpc_listener, stopped.clone()));
         master.web.front.show(master.router());

@@ -80,17 +80,19 @@ impl Seat {
             return None;
         }
         state.begin(&overlaps, now);
-        *known = Known { state: Arc::clone(&state), journal: None };
+        let old = std::mem::replace(&mut *known, Known { state: Arc::clone(&state), journal: None });
+        drop(known);
+        drop(old);
         Some((state, overlaps))
     }
 
-    /// Makes ready what is known, by a copy, so that the next reign of this member begins at once. The log goes on meanwhile. False when that
-    /// is to be tried again: what a snapshot told may be in order only once the log has gone on.
-    pub(crate) fn make_ready(&self) -> bool {
+    /// Where this member has led, makes what is known ready to lead with again, by a copy, so that its next reign begins at once. The log goes
+    /// on meanwhile.
+    pub(crate) fn make_ready(&self) {
         let copy = {
             let mut known = self.lock();
-            if known.state.is_ready() || self.term() != 0 {
-                return true;
+            if !known.state.is_loose() || self.term() != 0 {
+                return;
             }
             known.journal = Some(Vec::new());
             snapshot::copier(Arc::clone(&known.state))
@@ -99,25 +101,20 @@ impl Seat {
         for round in 0.. {
             let mut known = self.lock();
             // Where there is none any more, a snapshot was restored.
-            let Some(journal) = known.journal.take() else { return false };
-            if round > 0 && !copy.is_ready() {
-                return false;
-            }
-            if round > 0 && (journal.len() < JOURNAL_REST || round == JOURNAL_ROUNDS) {
+            let Some(journal) = known.journal.take() else { return };
+            if journal.len() > JOURNAL_REST && round < JOURNAL_ROUNDS {
+                known.journal = Some(Vec::new());
+                drop(known);
                 replay(&copy, journal);
-                let ready = copy.is_ready();
-                known.state = Arc::new(copy);
-                return ready;
+                continue;
             }
-            known.journal = Some(Vec::new());
-            drop(known);
             replay(&copy, journal);
-            if round == 0 {
-                // It is what was known a moment ago. As it was copied it may have been of several moments, and one object where another was.
-                copy.claim_all();
-            }
+            let old = std::mem::replace(&mut known.state, Arc::new(copy));
+            drop(known);
+            // It takes as long as a copy.
+            drop(old);
+            return;
         }
-        false
     }
 }
 
@@ -173,7 +170,8 @@ impl Machine for Brain {
     fn restore(&mut self, from: &mut dyn io::Read) -> io::Result<()> {
         // Whoever looks at the old one, as a reign that has ended may, keeps it.
         let state = Arc::new(snapshot::read(from, self.rules, self.clock.now())?);
-        *self.seat.lock() = Known { state, journal: None };
+        let old = std::mem::replace(&mut *self.seat.lock(), Known { state, journal: None });
+        drop(old);
         Ok(())
     }
 }
@@ -198,9 +196,11 @@ mod tests {
     fn effects(segment: SegmentId, nth: u64) -> Vec<Effect> {
         let (key, slot) = (|n: u64| format!("k{n}").as_str().into(), nth % SLOTS);
         let tenant = TenantId(0);
-        let gone = nth.checked_sub(SLOTS).map(|n| Effect::Remove { tenant, key: key(n), version: Tso(n + 1), reason: RemoveReason::Removed });
+        let gone =
+            nth.checked_sub(SLOTS).map(|n| Effect::Remove { tenant, key: key(n), version: Tso(n + 1), reason: RemoveReason::Removed });
         let replicas = vec![ReplicaPlace { segment, extents: vec![Extent { offset: slot * 4096, len: 4096 }] }];
-        let record = ObjectRecord { tenant, key: key(nth), version: Tso(nth + 1), size: 4096, checksum: 0, pin: Pin::None, replicas, wanted: 1 };
+        let record =
+            ObjectRecord { tenant, key: key(nth), version: Tso(nth + 1), size: 4096, checksum: 0, pin: Pin::None, replicas, wanted: 1 };
         gone.into_iter().chain([Effect::Commit(record)]).collect()
     }
 
@@ -237,7 +237,6 @@ mod tests {
                     effects(segment, nth).into_iter().for_each(|effect| apply(&mut brain, effect));
                     nth += 1;
                 }
-                assert!(maker.join().unwrap(), "term {term}");
             });
             let state = seat.state();
             assert!(state.is_ready() && known(&state) == known(&oracle), "term {term}, {nth} objects");

@@ -14,13 +14,8 @@ use perilune_state::reign::Overlap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-
-/// After this, and then ever later, a member that follows tries again to be ready to lead.
-const READY_PAUSE: Duration = Duration::from_millis(500);
-const READY_PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// The reign that is, and its workers.
 pub(crate) struct Throne {
@@ -74,24 +69,17 @@ impl Throne {
     /// Follows the log's standing until `stop` changes. Then the reign is over, and the lead handed to another member.
     pub(crate) fn run(&self, mut stop: watch::Receiver<bool>) {
         let mut standing = self.inner.log.watch();
-        let mut pause = READY_PAUSE;
         loop {
-            match self.follow() {
-                Ok(true) => pause = READY_PAUSE,
-                Ok(false) => pause = (pause * 2).min(READY_PAUSE_MAX),
-                Err(e) => {
-                    tracing::error!("this member cannot serve as the leader: {e}");
-                    // Another may. If there is none, nobody can.
-                    let _ = self.hand_over();
-                }
+            if let Err(e) = self.follow() {
+                tracing::error!("this member cannot serve as the leader: {e}");
+                // Another may. If there is none, nobody can.
+                let _ = self.hand_over();
             }
-            let again = if pause > READY_PAUSE { pause } else { Duration::MAX };
             let stops = self.handle.block_on(async {
                 tokio::select! {
                     biased;
                     _ = stop.changed() => true,
                     changed = standing.changed() => changed.is_err(),
-                    () = tokio::time::sleep(again) => false,
                 }
             });
             if stops {
@@ -108,9 +96,8 @@ impl Throne {
         }
     }
 
-    /// Ends the reign that is over, and begins the one that is due; where none is, has what is known made ready for one. False when that is to
-    /// be tried again after a while.
-    pub(crate) fn follow(&self) -> io::Result<bool> {
+    /// Ends the reign that is over, and begins the one that is due; where none is, has what is known made ready for one.
+    pub(crate) fn follow(&self) -> io::Result<()> {
         let standing = self.inner.log.watch().borrow().clone();
         let due = if standing.role == Role::Leader { standing.term } else { 0 };
         let term = self.term();
@@ -118,12 +105,16 @@ impl Throne {
             self.end();
         }
         if due == 0 {
-            return Ok(self.inner.seat.make_ready());
+            self.inner.seat.make_ready();
+            // Nobody needs the state of the last reign any more, nor is anything new to those who watch.
+            let mut other = Arc::new(Reign::new(0, self.inner.seat.state()));
+            self.present.send_if_modified(|present| {
+                std::mem::swap(present, &mut other);
+                false
+            });
+            return Ok(());
         }
-        if term != due {
-            self.begin(due)?;
-        }
-        Ok(true)
+        if term != due { self.begin(due) } else { Ok(()) }
     }
 
     fn begin(&self, term: u64) -> io::Result<()> {

@@ -428,7 +428,8 @@ fn reign(world: &Rc<World>, id: u64, life: u64) {
         }
         again.note("reigns", || format!("master {id} in term {term}"));
         let (keeper, evictor, mut crew) = (engine.clone(), engine.clone(), Crew::begin(&engine));
-        let (mut order, [first, second, third]) = (Orders::begin(&engine.state().recency, &*engine.state().index), [(); 3].map(|()| (Rc::clone(&again), present.clone())));
+        let (mut order, [first, second, third]) =
+            (Orders::begin(&engine.state().recency, &*engine.state().index), [(); 3].map(|()| (Rc::clone(&again), present.clone())));
         up.hire(async move {
             let mut windows = housekeeping::Windows::begin(&keeper);
             while works(&first, id, 100).await {

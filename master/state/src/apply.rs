@@ -10,7 +10,7 @@ use crate::objects::puts::Puts;
 use crate::objects::recency::Recency;
 use crate::objects::{Key, KeyRef, Object, ObjectIndex, PapayaIndex, Published, Replica};
 use crate::reign::Reign;
-use crate::segments::{self, Phase, Segments, nodes::Nodes, nodes::Silence};
+use crate::segments::{self, Phase, Segments, Table, nodes::Nodes, nodes::Silence};
 use crate::settings::Settings;
 use crate::tso::TsoSource;
 use crate::window;
@@ -137,6 +137,7 @@ impl State {
                 if self.segments.unmount(segment).is_none() {
                     return unknown_segment(segment);
                 }
+                self.clear(segment);
             }
             Effect::Window { segment, limit } => match self.segments.table().get(segment) {
                 Some(segment) => segment.space().open(&window::below(segment, limit)),
@@ -229,7 +230,17 @@ impl State {
     /// An object that a snapshot knows. It may be younger than the segments of the snapshot: then the effect that says where it lies,
     /// and maybe also that it is gone, is yet to come.
     pub(crate) fn adopt(&self, record: &ObjectRecord) {
-        let object = self.object_of(record, self.recency.stamps(1));
+        self.enter(self.object_of(record, self.recency.stamps(1)));
+    }
+
+    /// As an object of another state that knows the same segments.
+    pub(crate) fn adopt_copy(&self, object: &Object, segments: &Table) {
+        let here = object.replicas.iter().filter(|r| r.segment.phase() != Phase::Gone);
+        let replicas = here.filter_map(|r| Some(Replica { segment: segments.get(r.segment.id())?.clone(), extents: r.extents.clone() }));
+        self.enter(Arc::new(object.anew(replicas.collect(), self.recency.stamps(1))));
+    }
+
+    fn enter(&self, object: Arc<Object>) {
         let before = match self.index.publish(Arc::clone(&object)) {
             Published::Known(_) => return,
             Published::Fresh => None,
@@ -237,7 +248,7 @@ impl State {
             Published::Replaced(old) => Some(old),
         };
         self.admit(&object);
-        self.meters.of(record.tenant).count(1, weight(&object));
+        self.meters.of(object.key.as_ref().tenant).count(1, weight(&object));
         if let Some(old) = before {
             self.vacate(&old.replicas, 0, 0);
             self.discount(&old);

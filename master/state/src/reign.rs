@@ -3,19 +3,19 @@
 //!
 //! | a state | the space of an object | how that ends |
 //! |---|---|---|
-//! | follows | is taken when the object comes and given back when it goes, at once | [`State::begin`] |
+//! | follows | is taken when the object comes and given back when it goes, at once; what lies in its way is to go first | [`State::begin`] |
 //! | leads | was taken by the put before, and is held after the object went until its last lease has ended | [`State::follow`] |
-//! | is loose | is not looked after: it led once, or two objects claimed the same | with a copy of it |
+//! | is loose | is not looked after: it led once, and what its puts took is still taken | with a copy of it |
 
 use crate::MonotonicMs;
 use crate::apply::State;
 use crate::meter::weight;
 use crate::objects::limbo::Why;
 use crate::objects::{Object, Replica};
-use perilune_protocol::{ObjectKey, Tso};
+use perilune_protocol::{ObjectKey, SegmentId, Tso};
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Which of the three a state is, and what it found when it began to lead.
 ///
@@ -26,6 +26,9 @@ pub(crate) struct Reign {
     began: AtomicU64,
     /// The last version that leaders before may have given.
     inherited: AtomicU64,
+    /// Copies in whose way the space of others lies. Written by apply while it follows; a snapshot may know an object as it was later, and
+    /// where it is then another that has yet to go.
+    unsettled: Mutex<Vec<Replica>>,
 }
 
 const FOLLOWS: u8 = 0;
@@ -33,8 +36,26 @@ const LEADS: u8 = 1;
 const LOOSE: u8 = 2;
 
 impl Reign {
+    /// Gives back what copies have, and settles those in whose way it was.
+    fn release(&self, replicas: &[Replica]) {
+        let mut unsettled = self.unsettled();
+        for replica in replicas {
+            let same = |other: &Replica| Arc::ptr_eq(&other.segment, &replica.segment) && other.extents == replica.extents;
+            // Of two that claim the very same, the one that stays has it from now on.
+            match unsettled.iter().position(same) {
+                Some(waiting) => drop(unsettled.swap_remove(waiting)),
+                None => replica.segment.space().release(&replica.extents),
+            }
+        }
+        unsettled.retain(|r| r.segment.space().claim(&r.extents).is_err());
+    }
+
     pub(crate) fn loose() -> Self {
         Self { footing: AtomicU8::new(LOOSE), ..Self::default() }
+    }
+
+    fn unsettled(&self) -> MutexGuard<'_, Vec<Replica>> {
+        self.unsettled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn footing(&self) -> u8 {
@@ -74,7 +95,12 @@ impl State {
 
     /// Whether every object has its space and nothing else is taken, so that a reign can begin with this very state.
     pub fn is_ready(&self) -> bool {
-        self.reign.footing() == FOLLOWS
+        self.reign.footing() == FOLLOWS && self.reign.unsettled().is_empty()
+    }
+
+    /// Whether a copy of it would be ready where this is not.
+    pub fn is_loose(&self) -> bool {
+        self.reign.footing() == LOOSE
     }
 
     /// When this leader began.
@@ -146,35 +172,39 @@ impl State {
 
     /// An object, or a copy of one, came by the log or a snapshot. A leader has given it room before.
     pub(crate) fn settle_in(&self, replicas: &[Replica]) {
-        if self.is_ready() && claim(replicas).1.is_some() {
-            // It may pass: a snapshot that is read may know an object as it is later, where one was that has yet to go.
-            self.reign.footing.store(LOOSE, Ordering::Release);
+        if self.reign.footing() == FOLLOWS {
+            let refused = replicas.iter().filter(|r| r.segment.space().claim(&r.extents).is_err());
+            self.reign.unsettled().extend(refused.cloned());
         }
+    }
+
+    /// A segment went, and with it all that is on it.
+    pub(crate) fn clear(&self, segment: SegmentId) {
+        self.reign.unsettled().retain(|r| r.segment.id() != segment);
     }
 
     /// Copies went that may be read until `until`.
     pub(crate) fn vacate(&self, replicas: &[Replica], until: MonotonicMs, now: MonotonicMs) {
         match self.reign.footing() {
             LEADS => self.limbo.hold(replicas, Why::Readers, until, now),
-            FOLLOWS => replicas.iter().for_each(|r| r.segment.space().release(&r.extents)),
+            FOLLOWS => self.reign.release(replicas),
             _ => {}
         }
     }
 
     /// Gives every object of a loose state in which nothing is taken the space that its record names. When each has its own, the state is
     /// ready.
-    pub fn claim_all(&self) -> Vec<Overlap> {
+    pub(crate) fn claim_all(&self) -> Vec<Overlap> {
         let mut objects = Vec::with_capacity(self.index.len());
         self.index.for_each(&mut |object| {
-            objects.push(object.clone());
+            objects.push((object.version, object.clone()));
             ControlFlow::Continue(())
         });
         // Newest first: should two ever claim the same bytes, the newer was written last.
-        objects.sort_by_key(|o| std::cmp::Reverse(o.version));
+        objects.sort_unstable_by_key(|(version, _)| std::cmp::Reverse(*version));
         let mut overlaps = Vec::new();
-        for object in objects {
-            let (claimed, refused) = claim(&object.replicas);
-            if let Some(why) = refused {
+        for (_, object) in objects {
+            if let Some((claimed, why)) = claim(&object.replicas) {
                 let form = (!claimed.is_empty()).then(|| Arc::new(object.with_replicas(claimed.into())));
                 overlaps.push(Overlap { key: object.key.to_object_key(), why, object, form });
             }
@@ -186,14 +216,17 @@ impl State {
     }
 }
 
-/// Gives an object the space its record names, copy by copy: those that have it, and why others do not.
-fn claim(replicas: &[Replica]) -> (Vec<Replica>, Option<String>) {
-    let (mut claimed, mut refused) = (Vec::new(), Vec::new());
-    for replica in replicas {
-        match replica.segment.space().claim(&replica.extents) {
-            Ok(()) => claimed.push(replica.clone()),
-            Err(e) => refused.push(format!("{e} on segment {}", replica.segment.id())),
+/// Gives an object the space its record names, copy by copy. Where some could not have it: those that have, and why the others do not.
+fn claim(replicas: &[Replica]) -> Option<(Vec<Replica>, String)> {
+    let refusal = |r: &Replica| r.segment.space().claim(&r.extents).err();
+    let first = replicas.iter().position(|r| refusal(r).is_some())?;
+    let (mut claimed, mut refused) = (replicas[..first].to_vec(), Vec::new());
+    // The one that was refused is asked once more, for its reason.
+    for replica in &replicas[first..] {
+        match refusal(replica) {
+            None => claimed.push(replica.clone()),
+            Some(why) => refused.push(format!("{why} on segment {}", replica.segment.id())),
         }
     }
-    (claimed, (!refused.is_empty()).then(|| refused.join("; ")))
+    (!refused.is_empty()).then(|| (claimed, refused.join("; ")))
 }

@@ -133,22 +133,28 @@ pub fn read(from: &mut dyn Read, rules: Rules, now: MonotonicMs) -> io::Result<S
 
 /// What `state` knows, in a state of its own that can lead, with those of its objects that could not be given the space they claim.
 pub fn copy(state: &Arc<State>) -> (State, Vec<Overlap>) {
-    let fresh = copier(Arc::clone(state))();
+    let fresh = fill(State::loose(state.rules), Arc::clone(state))();
     let overlaps = fresh.claim_all();
     (fresh, overlaps)
 }
 
-/// A copy in which nothing is taken yet. What is applied to `state` after this was called and before the closure has returned may be in it, and
-/// is to be applied to it as well; then it knows what `state` does, and claims ([`State::claim_all`]).
+/// A copy that follows. What is applied to `state` after this was called and before the closure has returned may be in it, and is to be applied
+/// to it as well.
 pub fn copier(state: Arc<State>) -> impl FnOnce() -> State {
+    fill(State::new(state.rules), state)
+}
+
+fn fill(fresh: State, state: Arc<State>) -> impl FnOnce() -> State {
     let first = whole(&state);
     move || {
-        let fresh = State::loose(state.rules);
         first.into_iter().for_each(|chunk| enter(&fresh, chunk, 0));
+        let segments = fresh.segments.table();
+        fresh.index.reserve(state.index.len());
         state.index.for_each(&mut |object| {
-            fresh.adopt(&State::record_of(object));
+            fresh.adopt_copy(object, &segments);
             ControlFlow::Continue(())
         });
+        drop(segments);
         for (noted, replica) in state.departed.noted() {
             fresh.departed.note(&fresh.replicas_of(&places(&[replica])), noted);
         }

@@ -17,6 +17,8 @@ pub trait ObjectIndex: Send + Sync {
     fn replace(&self, object: Arc<Object>);
     /// Takes this version out, if it is the one that is there.
     fn remove(&self, key: KeyRef<'_>, version: Tso) -> Option<Arc<Object>>;
+    /// So many more objects are about to come.
+    fn reserve(&self, objects: usize);
     /// How many objects there are; approximate while they change.
     fn len(&self) -> usize;
     /// Whether there are none.
@@ -71,6 +73,10 @@ impl ObjectIndex for PapayaIndex {
             Ok(Some((_, object))) => Some(object.clone()),
             Ok(None) | Err(_) => None,
         }
+    }
+
+    fn reserve(&self, objects: usize) {
+        self.map.pin().reserve(objects);
     }
 
     fn len(&self) -> usize {

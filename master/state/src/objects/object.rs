@@ -49,15 +49,21 @@ impl Object {
         Self { key, version, size, checksum, pin, wanted, replicas, lease: LeaseWord::new(), touched: AtomicU64::new(touched) }
     }
 
+    /// The same version with these copies, in a state in which nobody has a lease on it.
+    pub(crate) fn anew(&self, replicas: Box<[Replica]>, touched: u64) -> Self {
+        let Self { version, size, checksum, pin, wanted, .. } = *self;
+        let (lease, touched) = (LeaseWord::new(), AtomicU64::new(touched));
+        Self { key: self.key.clone(), version, size, checksum, pin, wanted, replicas, lease, touched }
+    }
+
     /// The same version with other copies, leased and used as this one was until now; condemned if this one is.
     pub(crate) fn with_replicas(&self, replicas: Box<[Replica]>) -> Self {
-        let Self { version, size, checksum, pin, wanted, .. } = *self;
-        let (lease, touched) = (LeaseWord::new(), AtomicU64::new(self.touched()));
-        lease.grant(self.lease.until());
+        let form = self.anew(replicas, self.touched());
+        form.lease.grant(self.lease.until());
         if self.lease.is_condemned() {
-            lease.condemn_by_force();
+            form.lease.condemn_by_force();
         }
-        Self { key: self.key.clone(), version, size, checksum, pin, wanted, replicas, lease, touched }
+        form
     }
 
     /// Apply: this form is visible in the place of `old`, which shall promise nothing more. What it promised holds here as well, and if

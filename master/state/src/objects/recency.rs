@@ -55,15 +55,15 @@ impl Orders {
         let mut objects = Vec::with_capacity(index.len());
         index.for_each(&mut |object| {
             if object.pin != Pin::Hard {
-                objects.push(object.clone());
+                objects.push((object.version, object.clone()));
             }
             ControlFlow::Continue(())
         });
-        objects.sort_by_key(|object| object.version);
-        let unused = objects.iter().filter(|object| object.touched() <= inherited);
-        unused.zip(inherited + 1..).for_each(|(object, stamp)| object.used(stamp));
+        objects.sort_unstable_by_key(|(version, _)| *version);
+        let unused = objects.iter().filter(|(_, object)| object.touched() <= inherited);
+        unused.zip(inherited + 1..).for_each(|((_, object), stamp)| object.used(stamp));
         let mut orders = Self::default();
-        objects.into_iter().for_each(|object| orders.of(object.key.as_ref().tenant).insert(object));
+        objects.into_iter().for_each(|(_, object)| orders.of(object.key.as_ref().tenant).insert(object));
         orders
     }
 
