@@ -35,6 +35,7 @@ pub(crate) fn lent<const N: usize>(segments: [(u32, u64); N], objects: &[(&str, 
         let record = ObjectRecord { tenant, key, version, size, checksum: 7, pin: Pin::None, replicas, wanted };
         assert_eq!(state.apply(Effect::Commit(record), 1), Applied::Done);
     }
+    state.apply(Effect::TsoLimit(Tso(objects.len() as u64)), 1);
     state.lead(1).unwrap();
     nodes.into_iter().for_each(|node| state.nodes.register(node, String::new(), String::new(), 1, 1));
     state.nodes.judge(&state.segments, 1, 1);
