@@ -180,6 +180,7 @@ impl Machine for Brain {
 mod tests {
     use super::*;
     use perilune_protocol::{Capability, Endpoint, Extent, NodeId, Pin, Protocol, ReplicaPlace, SegmentDesc, SegmentId, TenantId, Tso};
+    use perilune_state::apply::places;
     use perilune_state::effect::{ObjectRecord, RemoveReason};
     use std::collections::BTreeMap;
     use std::ops::ControlFlow;
@@ -192,26 +193,51 @@ mod tests {
         Effect::Mount(SegmentDesc { id, name, node, base: 0, size, protocol, location, endpoints, capability })
     }
 
-    /// The slots are filled in turn; who comes back to one empties it before.
-    fn effects(segment: SegmentId, nth: u64) -> Vec<Effect> {
-        let (key, slot) = (|n: u64| format!("k{n}").as_str().into(), nth % SLOTS);
+    /// The slots of a segment are filled in turn; who comes back to one empties it before. Every third object moves to the other segment, where
+    /// the slot is as free.
+    fn effects(segments: [SegmentId; 2], nth: u64) -> Vec<Effect> {
+        let (key, version) = (|n: u64| format!("k{n}").as_str().into(), Tso(nth + 1));
         let tenant = TenantId(0);
+        let place = |at: usize| ReplicaPlace { segment: segments[at], extents: vec![Extent { offset: nth % SLOTS * 4096, len: 4096 }] };
         let gone =
             nth.checked_sub(SLOTS).map(|n| Effect::Remove { tenant, key: key(n), version: Tso(n + 1), reason: RemoveReason::Removed });
-        let replicas = vec![ReplicaPlace { segment, extents: vec![Extent { offset: slot * 4096, len: 4096 }] }];
-        let record =
-            ObjectRecord { tenant, key: key(nth), version: Tso(nth + 1), size: 4096, checksum: 0, pin: Pin::None, replicas, wanted: 1 };
-        gone.into_iter().chain([Effect::Commit(record)]).collect()
+        let replicas = vec![place(0)];
+        let record = ObjectRecord { tenant, key: key(nth), version, size: 4096, checksum: 0, pin: Pin::None, replicas, wanted: 1 };
+        let moves = Effect::Replicas { tenant, key: key(nth), version, add: Some(place(1)), drop: Some(segments[0]) };
+        let moves = nth.is_multiple_of(3).then_some(moves);
+        gone.into_iter().chain([Effect::Commit(record)]).chain(moves).chain([Effect::Passed { ms: 1 }]).collect()
     }
 
-    fn known(state: &State) -> (BTreeMap<u64, Vec<Extent>>, u64, u64) {
+    /// What a reign would begin with: objects and where they are, what is taken, what is counted, and the clock and windows as a snapshot has them.
+    fn known(state: &Arc<State>) -> (BTreeMap<u64, ReplicaPlace>, Vec<u64>, u64, Vec<u8>) {
         let mut objects = BTreeMap::new();
         state.index.for_each(&mut |o| {
-            objects.insert(o.version.0, o.replicas[0].extents.to_vec());
+            objects.insert(o.version.0, places(&o.replicas).remove(0));
             ControlFlow::Continue(())
         });
-        let used = state.segments.table().iter().map(|s| s.space().used()).sum();
-        (objects, used, state.meters.of(TenantId(0)).bytes())
+        let used = state.segments.table().iter().map(|s| s.space().used()).collect();
+        let mut head = FirstChunks(Vec::new());
+        let _ = snapshot::writer(Arc::clone(state))(&mut head);
+        (objects, used, state.meters.of(TenantId(0)).bytes(), head.0)
+    }
+
+    /// What a snapshot has before its objects, which come in any order.
+    struct FirstChunks(Vec<u8>);
+
+    impl io::Write for FirstChunks {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if bytes.len() > 1024 {
+                // Its length was written before.
+                self.0.truncate(self.0.len() - 4);
+                return Err(io::ErrorKind::Other.into());
+            }
+            self.0.extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
     }
 
     /// A member that loses the lead again and again is ready each time soon after, whatever is applied meanwhile.
@@ -219,12 +245,12 @@ mod tests {
     fn what_is_applied_while_a_copy_is_made_is_in_the_copy() {
         let rules = crate::MasterConfig::default().rules();
         let mut brain = Brain::new(rules, Clock::begin());
-        let (seat, oracle, segment) = (brain.seat(), State::new(rules), SegmentId::random());
+        let (seat, oracle, segments) = (brain.seat(), Arc::new(State::new(rules)), [(); 2].map(|()| SegmentId::random()));
         let mut nth = 0;
         let apply = |brain: &mut Brain, effect: Effect| {
             assert_eq!(brain.apply(1, &effect.encode()), oracle.apply(effect, 1));
         };
-        apply(&mut brain, mount(segment));
+        segments.into_iter().for_each(|segment| apply(&mut brain, mount(segment)));
         for term in 1..30 {
             brain.leads(Some(term));
             let (_, overlaps) = seat.take(term, 1).unwrap();
@@ -234,12 +260,15 @@ mod tests {
             std::thread::scope(|scope| {
                 let maker = scope.spawn(|| seat.make_ready());
                 while !maker.is_finished() || nth % 100 > 0 {
-                    effects(segment, nth).into_iter().for_each(|effect| apply(&mut brain, effect));
+                    effects(segments, nth).into_iter().for_each(|effect| apply(&mut brain, effect));
                     nth += 1;
                 }
             });
             let state = seat.state();
-            assert!(state.is_ready() && known(&state) == known(&oracle), "term {term}, {nth} objects");
+            assert!(state.is_ready(), "term {term}, {nth} objects");
+            let (found, right) = (known(&state), known(&oracle));
+            assert!(found.0 == right.0, "term {term}, {nth} objects: {:?}", found.0.iter().zip(&right.0).find(|(a, b)| a != b));
+            assert_eq!((found.1, found.2, found.3), (right.1, right.2, right.3), "term {term}, {nth} objects");
         }
     }
 }

@@ -147,8 +147,8 @@ impl Group {
         drop(over);
     }
 
-    /// Every segment and how full it is; where this master follows, as it was a moment ago: then all objects have to be looked at for it.
-    /// That is done where it holds up nobody.
+    /// Every segment and how full it is; where this master follows, as it was a moment ago: then all objects may have to be looked at
+    /// for it. That is done where it holds up nobody.
     pub(crate) async fn usage(&self) -> Outcome<Arc<Vec<Usage>>> {
         let engine = self.engine();
         if engine.leads() {

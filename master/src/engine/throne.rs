@@ -32,18 +32,14 @@ pub(crate) type Hire = fn(&Engine, &Handle, &mut Vec<JoinHandle<()>>) -> io::Res
 impl Throne {
     /// Nobody reigns yet.
     pub(crate) fn new(inner: Arc<Inner>, handle: Handle, hire: Hire) -> Self {
-        let nobody = Arc::new(Reign::new(0, inner.seat.state()));
+        let nobody = nobody(&inner);
         Self { inner, present: watch::channel(nobody).0, workers: Mutex::default(), handle, hire }
     }
 
     /// The engine as of now.
     pub(crate) fn engine(&self) -> Engine {
         let reign = Arc::clone(&self.present.borrow());
-        if reign.term > 0 {
-            return self.engine_of(reign);
-        }
-        // What is known is exchanged when this member lagged.
-        self.engine_of(Arc::new(Reign::new(0, self.inner.seat.state())))
+        self.engine_of(reign)
     }
 
     /// That of the reign that is, and what changes when it is over.
@@ -59,6 +55,8 @@ impl Throne {
     }
 
     fn engine_of(&self, reign: Arc<Reign>) -> Engine {
+        // What a member knows that follows is exchanged now and then.
+        let reign = if reign.term > 0 { reign } else { Arc::new(Reign::new(0, self.inner.seat.state())) };
         Engine { inner: Arc::clone(&self.inner), reign }
     }
 
@@ -106,12 +104,6 @@ impl Throne {
         }
         if due == 0 {
             self.inner.seat.make_ready();
-            // Nobody needs the state of the last reign any more, nor is anything new to those who watch.
-            let mut other = Arc::new(Reign::new(0, self.inner.seat.state()));
-            self.present.send_if_modified(|present| {
-                std::mem::swap(present, &mut other);
-                false
-            });
             return Ok(());
         }
         if term != due { self.begin(due) } else { Ok(()) }
@@ -145,7 +137,7 @@ impl Throne {
 
     /// From here on nobody is served; when this returns, nothing works for the old reign any more.
     pub(crate) fn end(&self) {
-        let over = self.present.send_replace(Arc::new(Reign::new(0, self.inner.seat.state())));
+        let over = self.present.send_replace(nobody(&self.inner));
         if over.term > 0 {
             tracing::info!(term = over.term, "no longer leading");
         }
@@ -177,6 +169,11 @@ impl Throne {
         self.inner.log.close();
         self.inner.seat.close();
     }
+}
+
+/// Nobody reigns. What is known is with the seat, and not kept alive here.
+fn nobody(inner: &Inner) -> Arc<Reign> {
+    Arc::new(Reign::new(0, Arc::new(State::new(inner.config.rules()))))
 }
 
 impl Reign {

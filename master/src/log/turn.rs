@@ -150,13 +150,8 @@ impl<M: Machine> Driver<M> {
             _ => return Ok(()),
         }
         self.heard.insert(message.from, self.ticks);
-        let (stood, from) = (self.node.raft.state == StateRole::Candidate, message.from);
         // Refused when its sender is no member any more.
         let _ = self.node.step(message);
-        if stood && self.has_lost() && from < self.config.member {
-            // As when the votes are split. One of those who stood tries again at once; whoever voted for another lets it.
-            let _ = self.node.campaign();
-        }
         if kind == T::MsgSnapshot {
             // Only the very next look at what raft wants tells whether it took the snapshot.
             self.pump()?;
@@ -165,19 +160,14 @@ impl<M: Machine> Driver<M> {
         Ok(())
     }
 
-    /// Whether nobody is known to lead, and this member does not stand.
-    fn has_lost(&self) -> bool {
-        let raft = &self.node.raft;
-        raft.state == StateRole::Follower && raft.leader_id == 0
-    }
-
     /// Two that begin to stand at the same moment would both win the asking, split the votes, and cost the group another wait. So one of them
-    /// does as if it had not heard the other, as long as that may be the same moment.
+    /// does as if it had not heard the other, as long as that may be the same moment: a member that was kept from running is late by a tenth of a
+    /// second.
     fn outranks(&self, candidate: &Message) -> bool {
         let raft = &self.node.raft;
         let own = (raft.raft_log.last_term(), raft.raft_log.last_index());
         raft.state == StateRole::PreCandidate
-            && raft.election_elapsed < self.config.ticks().1.0
+            && raft.election_elapsed < self.config.ticks().1.0 / 2
             && candidate.from < self.config.member
             && (candidate.log_term, candidate.index) <= own
     }

@@ -9,7 +9,7 @@ use crate::objects::limbo::{Limbo, Why};
 use crate::objects::puts::Puts;
 use crate::objects::recency::Recency;
 use crate::objects::{Key, KeyRef, Object, ObjectIndex, PapayaIndex, Published, Replica};
-use crate::reign::Reign;
+use crate::reign::Footing;
 use crate::segments::{self, Phase, Segments, Table, nodes::Nodes, nodes::Silence};
 use crate::settings::Settings;
 use crate::tso::TsoSource;
@@ -69,7 +69,7 @@ pub struct State {
     /// Objects that are soft-pinned. Written by apply.
     soft_pins: AtomicU64,
     /// Whether it leads, and whose space is whose meanwhile.
-    pub(crate) reign: Reign,
+    pub(crate) footing: Footing,
     /// The log's clock, in milliseconds. Written by apply.
     elapsed: AtomicU64,
     /// The highest version that was published. Written by apply; a number to look at.
@@ -88,15 +88,15 @@ pub enum Applied {
 impl State {
     /// Nothing known yet.
     pub fn new(rules: Rules) -> Self {
-        Self::with(rules, Reign::default())
+        Self::with(rules, Footing::default())
     }
 
     /// One to be filled at once by what another knows ([`State::claim_all`]).
     pub(crate) fn loose(rules: Rules) -> Self {
-        Self::with(rules, Reign::loose())
+        Self::with(rules, Footing::loose())
     }
 
-    fn with(rules: Rules, reign: Reign) -> Self {
+    fn with(rules: Rules, footing: Footing) -> Self {
         Self {
             index: Box::<PapayaIndex>::default(),
             segments: Segments::default(),
@@ -111,7 +111,7 @@ impl State {
             meters: Meters::default(),
             rules,
             soft_pins: AtomicU64::new(0),
-            reign,
+            footing,
             elapsed: AtomicU64::new(0),
             newest: AtomicU64::new(0),
         }
@@ -137,7 +137,6 @@ impl State {
                 if self.segments.unmount(segment).is_none() {
                     return unknown_segment(segment);
                 }
-                self.clear(segment);
             }
             Effect::Window { segment, limit } => match self.segments.table().get(segment) {
                 Some(segment) => segment.space().open(&window::below(segment, limit)),
@@ -203,10 +202,7 @@ impl State {
                 return Applied::Done;
             }
             Published::Known(_) => {
-                if self.is_leading() {
-                    // Nobody could read it.
-                    self.limbo.hold(&object.replicas, Why::Readers, now, now);
-                }
+                self.refuse(&object.replicas, &mut leaving);
                 self.settle(key, record.version, &object, false);
                 return Applied::Refused(FaultCode::ObjectExists.with(format!("{}: a newer version was published meanwhile", record.key)));
             }
@@ -241,6 +237,7 @@ impl State {
     }
 
     fn enter(&self, object: Arc<Object>) {
+        self.newest.fetch_max(object.version.0, Ordering::Relaxed);
         let before = match self.index.publish(Arc::clone(&object)) {
             Published::Known(_) => return,
             Published::Fresh => None,
@@ -276,7 +273,7 @@ impl State {
         if object.pin == Pin::Soft {
             self.soft_pins.fetch_add(1, Ordering::Relaxed);
         }
-        self.settle_in(&object.replicas);
+        self.occupy(&object.replicas);
         if self.is_leading() {
             self.recency.admit(object);
         }
@@ -288,6 +285,16 @@ impl State {
         leaving.note(&object.replicas);
         self.vacate(&object.replicas, until, leaving.now());
         self.discount(object);
+    }
+
+    /// Copies that came too late for their object. With a leader nobody was told to read them, nor does anyone write there. Who has been sent a
+    /// snapshot from the middle of the log does not know: they may have come in time, and left since.
+    pub(crate) fn refuse(&self, replicas: &[Replica], leaving: &mut Leaving<'_>) {
+        if self.is_leading() {
+            self.limbo.hold(replicas, Why::Readers, leaving.now(), leaving.now());
+        } else {
+            leaving.note(replicas);
+        }
     }
 
     /// What left the index counts no longer.

@@ -1,4 +1,4 @@
-//! How much each tenant has: what a quota is compared with. Soft; a leader counts anew when it begins.
+//! How much each tenant has: what a quota is compared with. Soft; every member counts, and a leader also what puts in progress were promised.
 //!
 //! One number of bytes and one of objects, promised and held alike: a put is counted before it is given room, and taken off when it comes to
 //! nothing; what it publishes stays counted until it leaves the index. So what is counted is never below what there is.

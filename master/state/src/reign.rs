@@ -5,62 +5,89 @@
 //! |---|---|---|
 //! | follows | is taken when the object comes and given back when it goes, at once; what lies in its way is to go first | [`State::begin`] |
 //! | leads | was taken by the put before, and is held after the object went until its last lease has ended | [`State::follow`] |
-//! | is loose | is not looked after: it led once, and what its puts took is still taken | with a copy of it |
+//! | is loose | is not looked after: it led, and what its puts took is still taken; or it is being copied | with a copy of it; [`State::claim_all`] |
 
 use crate::MonotonicMs;
 use crate::apply::State;
 use crate::meter::weight;
 use crate::objects::limbo::Why;
 use crate::objects::{Object, Replica};
+use crate::segments::Phase;
 use perilune_protocol::{ObjectKey, SegmentId, Tso};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Which of the three a state is, and what it found when it began to lead.
 ///
-/// `footing`: written by apply and by those who exclude it; read by anyone. The rest is written once, in [`State::prepare`].
+/// `kind`: written by apply and by those who exclude it; read by anyone. `began` and `inherited` are written once, in
+/// [`State::begin`].
 #[derive(Default)]
-pub(crate) struct Reign {
-    footing: AtomicU8,
+pub(crate) struct Footing {
+    kind: AtomicU8,
     began: AtomicU64,
     /// The last version that leaders before may have given.
     inherited: AtomicU64,
-    /// Copies in whose way the space of others lies. Written by apply while it follows; a snapshot may know an object as it was later, and
-    /// where it is then another that has yet to go.
-    unsettled: Mutex<Vec<Replica>>,
+    /// Copies whose space another still has, by segment and first byte. Written by apply while it follows: a snapshot may know an object as it
+    /// was later, where another is then that has yet to go.
+    displaced: Mutex<HashMap<(SegmentId, u64), Vec<Replica>>>,
 }
 
 const FOLLOWS: u8 = 0;
 const LEADS: u8 = 1;
 const LOOSE: u8 = 2;
 
-impl Reign {
-    /// Gives back what copies have, and settles those in whose way it was.
+impl Footing {
+    fn displaced(&self) -> MutexGuard<'_, HashMap<(SegmentId, u64), Vec<Replica>>> {
+        self.displaced.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes what copies lie on.
+    fn occupy(&self, replicas: &[Replica]) {
+        let mut displaced = self.displaced();
+        for replica in replicas.iter().filter(|r| r.segment.space().claim(&r.extents).is_err()) {
+            displaced.entry(place_of(replica)).or_default().push(replica.clone());
+        }
+    }
+
+    /// Gives back what copies have.
     fn release(&self, replicas: &[Replica]) {
-        let mut unsettled = self.unsettled();
-        for replica in replicas {
-            let same = |other: &Replica| Arc::ptr_eq(&other.segment, &replica.segment) && other.extents == replica.extents;
+        let mut displaced = self.displaced();
+        for replica in replicas.iter().filter(|r| r.segment.phase() != Phase::Gone) {
+            let Entry::Occupied(mut waiting) = displaced.entry(place_of(replica)) else {
+                replica.segment.space().release(&replica.extents);
+                continue;
+            };
             // Of two that claim the very same, the one that stays has it from now on.
-            match unsettled.iter().position(same) {
-                Some(waiting) => drop(unsettled.swap_remove(waiting)),
+            match waiting.get().iter().position(|other| other.is(replica)) {
+                Some(nth) => drop(waiting.get_mut().swap_remove(nth)),
                 None => replica.segment.space().release(&replica.extents),
             }
+            if waiting.get().is_empty() {
+                waiting.remove();
+            }
         }
-        unsettled.retain(|r| r.segment.space().claim(&r.extents).is_err());
+    }
+
+    /// Whether none is displaced any more. What was in the way of one may have gone since.
+    fn is_settled(&self) -> bool {
+        let mut displaced = self.displaced();
+        displaced.retain(|_, waiting| {
+            waiting.retain(|r| r.segment.phase() != Phase::Gone && r.segment.space().claim(&r.extents).is_err());
+            !waiting.is_empty()
+        });
+        displaced.is_empty()
     }
 
     pub(crate) fn loose() -> Self {
-        Self { footing: AtomicU8::new(LOOSE), ..Self::default() }
+        Self { kind: AtomicU8::new(LOOSE), ..Self::default() }
     }
 
-    fn unsettled(&self) -> MutexGuard<'_, Vec<Replica>> {
-        self.unsettled.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn footing(&self) -> u8 {
+    fn kind(&self) -> u8 {
         // Pairs with the store in `begin`, which runs before the first request.
-        self.footing.load(Ordering::Acquire)
+        self.kind.load(Ordering::Acquire)
     }
 }
 
@@ -90,27 +117,27 @@ impl Overlap {
 
 impl State {
     pub(crate) fn is_leading(&self) -> bool {
-        self.reign.footing() == LEADS
+        self.footing.kind() == LEADS
     }
 
     /// Whether every object has its space and nothing else is taken, so that a reign can begin with this very state.
     pub fn is_ready(&self) -> bool {
-        self.reign.footing() == FOLLOWS && self.reign.unsettled().is_empty()
+        self.footing.kind() == FOLLOWS && self.footing.is_settled()
     }
 
     /// Whether a copy of it would be ready where this is not.
     pub fn is_loose(&self) -> bool {
-        self.reign.footing() == LOOSE
+        self.footing.kind() == LOOSE
     }
 
     /// When this leader began.
     pub fn began(&self) -> MonotonicMs {
-        self.reign.began.load(Ordering::Relaxed)
+        self.footing.began.load(Ordering::Relaxed)
     }
 
     /// Until when an object may be read by those to whom leaders before this one gave a lease, of which only they knew.
     pub fn inherited(&self, object: &Object) -> MonotonicMs {
-        let of_others = object.version <= Tso(self.reign.inherited.load(Ordering::Relaxed));
+        let of_others = object.version <= Tso(self.footing.inherited.load(Ordering::Relaxed));
         if of_others { self.began() + self.rules.lease_ms } else { 0 }
     }
 
@@ -160,34 +187,28 @@ impl State {
         }
         self.recency.inherit(self.index.len());
         self.tso.skip_past_limit();
-        self.reign.inherited.store(self.tso.limit().0, Ordering::Relaxed);
-        self.reign.began.store(now, Ordering::Relaxed);
-        self.reign.footing.store(LEADS, Ordering::Release);
+        self.footing.inherited.store(self.tso.limit().0, Ordering::Relaxed);
+        self.footing.began.store(now, Ordering::Relaxed);
+        self.footing.kind.store(LEADS, Ordering::Release);
     }
 
     /// The lead is lost: effects that others decided move no space here, since it was never given to what they remove.
     pub fn follow(&self) {
-        let _ = self.reign.footing.compare_exchange(LEADS, LOOSE, Ordering::AcqRel, Ordering::Relaxed);
+        let _ = self.footing.kind.compare_exchange(LEADS, LOOSE, Ordering::AcqRel, Ordering::Relaxed);
     }
 
     /// An object, or a copy of one, came by the log or a snapshot. A leader has given it room before.
-    pub(crate) fn settle_in(&self, replicas: &[Replica]) {
-        if self.reign.footing() == FOLLOWS {
-            let refused = replicas.iter().filter(|r| r.segment.space().claim(&r.extents).is_err());
-            self.reign.unsettled().extend(refused.cloned());
+    pub(crate) fn occupy(&self, replicas: &[Replica]) {
+        if self.footing.kind() == FOLLOWS {
+            self.footing.occupy(replicas);
         }
-    }
-
-    /// A segment went, and with it all that is on it.
-    pub(crate) fn clear(&self, segment: SegmentId) {
-        self.reign.unsettled().retain(|r| r.segment.id() != segment);
     }
 
     /// Copies went that may be read until `until`.
     pub(crate) fn vacate(&self, replicas: &[Replica], until: MonotonicMs, now: MonotonicMs) {
-        match self.reign.footing() {
+        match self.footing.kind() {
             LEADS => self.limbo.hold(replicas, Why::Readers, until, now),
-            FOLLOWS => self.reign.release(replicas),
+            FOLLOWS => self.footing.release(replicas),
             _ => {}
         }
     }
@@ -210,10 +231,14 @@ impl State {
             }
         }
         if overlaps.is_empty() {
-            self.reign.footing.store(FOLLOWS, Ordering::Release);
+            self.footing.kind.store(FOLLOWS, Ordering::Release);
         }
         overlaps
     }
+}
+
+fn place_of(replica: &Replica) -> (SegmentId, u64) {
+    (replica.segment.id(), replica.extents.first().map_or(0, |extent| extent.offset))
 }
 
 /// Gives an object the space its record names, copy by copy. Where some could not have it: those that have, and why the others do not.

@@ -97,10 +97,13 @@ impl State {
             if self.is_leading() {
                 // Written to the end, so nobody writes there any more, and nobody was told to read it.
                 self.limbo.hold(fresh.as_slice(), Why::Abandoned, now, now);
+            } else {
+                // As in `refuse`: it may have come in time.
+                self.departed.leaving(now).note(fresh.as_slice());
             }
             return Applied::Refused(FaultCode::ObjectNotFound.with(format!("{key}: this version was removed or replaced")));
         };
-        let is_fresh = |r: &Replica| add.is_some_and(|place| place.segment == r.segment.id() && place.extents[..] == r.extents[..]);
+        let is_fresh = |r: &Replica| fresh.as_ref().is_some_and(|fresh| fresh.is(r));
         let goes = |r: &Replica| !is_fresh(r) && (Some(r.segment.id()) == drop || add.is_some_and(|p| p.segment == r.segment.id()));
         let (gone, mut stay): (Vec<Replica>, Vec<Replica>) = old.replicas.iter().cloned().partition(|r| goes(r));
         let known = stay.iter().any(is_fresh);
@@ -121,7 +124,7 @@ impl State {
         let come: Vec<Replica> = fresh.filter(|_| !known).into_iter().collect();
         stay.extend(come.iter().cloned());
         let form = Arc::new(old.with_replicas(stay.into()));
-        self.settle_in(&come);
+        self.occupy(&come);
         let mut leaving = self.departed.leaving(now);
         self.index.replace(form.clone());
         let until = form.succeed(&old).max(self.inherited(&old));

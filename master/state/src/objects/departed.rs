@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// The room. Written by apply; read when a reign begins, or at the end of a snapshot. So nobody waits for the lock in between.
 pub struct Departed {
     lease_ms: u64,
-    /// When each was noted, ascending.
+    /// When each was noted, ascending but for what is copied.
     lately: Mutex<VecDeque<(MonotonicMs, Replica)>>,
 }
 

@@ -17,6 +17,13 @@ pub struct Replica {
     pub extents: Box<[Extent]>,
 }
 
+impl Replica {
+    /// Whether both are the very same bytes. A segment that was lent anew is another, whatever its id.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.segment, &other.segment) && self.extents == other.extents
+    }
+}
+
 /// A published object.
 ///
 /// | word | written by | meaning |

@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 /// | `phase`, `drain_until` | apply (Drain, Unmount) | everyone |
 /// | `reach` | the node room | everyone |
 /// | `leaving` | the room of held space | background work |
-/// | `space` | requests and apply, on the leader | requests |
+/// | `space` | apply; requests, on the leader | requests |
 ///
 /// The words stand for themselves and publish no other data, so Relaxed suffices; `desc` publishes through `ArcSwap`.
 pub struct Segment {
