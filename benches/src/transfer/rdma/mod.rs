@@ -102,7 +102,11 @@ pub fn run(options: &Options) -> Result<Figures, Trouble> {
         let ends = ends.first(count);
         bench.askers.insert(count, ours::Asker::start(&bench.setting, names(&ends.asking), &names(&ends.serving))?);
     }
-    let cases = cases(common, bench.askers.keys().copied());
+    let mut cases = cases(common, bench.askers.keys().copied());
+    if origin.cpus == 1 {
+        cases.retain(|case| case.measure != Measure::WriteLatency);
+        bench.skipped.insert("write latency", "both sides poll, which needs two processors".into());
+    }
     let (mut samples, per_gb) = bench.rounds(common, &cases)?;
     if let Err(trouble) = bench.of_mooncake(common, &cases, &mut samples) {
         bench.skipped.insert("mooncake", trouble.to_string());

@@ -92,7 +92,8 @@ impl RdmaTransport {
         let mut of_path = true;
         if let Some(flight) = blamed.and_then(|id| self.flights.get_mut(id)) {
             match status {
-                Status::RemoteAccess | Status::RemoteInvalid | Status::RemoteOperation => {
+                // An invalid request is no matter of keys: soft-RoCE of Linux 6.1 makes them by itself when it sends lost packets again.
+                Status::RemoteAccess | Status::RemoteOperation => {
                     // Most likely the segment was withdrawn or lent anew: its owner says.
                     of_path = false;
                     flight.refused += 1;
