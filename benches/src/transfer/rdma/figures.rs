@@ -11,7 +11,8 @@ use serde::Serialize;
 /// The medians of one of those who are measured, in one case.
 #[derive(Clone, Debug, Serialize)]
 pub struct Figure {
-    /// A program of perftest, `ucx` or `engine rdma`.
+    /// A program of perftest, `ucx`, `engine rdma`, or `engine rdma, 64 MiB`: one place after the other in as much memory of the peer, where
+    /// the first three use the same bytes again and again.
     pub who: &'static str,
     /// What was measured.
     pub measure: Measure,
@@ -57,7 +58,7 @@ pub struct Figures {
 pub(super) fn of(samples: &Samples, counted: &Counted, one_device: bool) -> Vec<Figure> {
     let of_one = |((case, who), values): (&(Case, Who), &Vec<f64>)| {
         let Case { measure, devices, size, in_flight } = *case;
-        let comparable = *who == Who::Engine || (*who == Who::Ucx && one_device);
+        let comparable = matches!(who, Who::Engine | Who::Apart) || (*who == Who::Ucx && one_device);
         let floor = samples.get(&(*case, Who::Perftest)).filter(|floor| comparable && floor.len() == values.len());
         Figure {
             who: who.name(measure),

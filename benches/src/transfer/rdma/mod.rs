@@ -56,18 +56,21 @@ enum Who {
     Perftest,
     Ucx,
     Engine,
+    /// Our engine, its pieces one after the other in the peer's memory.
+    Apart,
     Mooncake,
 }
 
 impl Who {
     /// Those whose rounds are interleaved.
-    const INTERLEAVED: [Self; 3] = [Self::Perftest, Self::Ucx, Self::Engine];
+    const INTERLEAVED: [Self; 4] = [Self::Perftest, Self::Ucx, Self::Engine, Self::Apart];
 
     fn name(self, measure: Measure) -> &'static str {
         match self {
             Self::Perftest => perftest::program(measure),
             Self::Ucx => "ucx, one device",
             Self::Engine => "engine rdma",
+            Self::Apart => "engine rdma, 64 MiB",
             Self::Mooncake => "mooncake rdma",
         }
     }
@@ -99,7 +102,11 @@ pub fn run(options: &Options) -> Result<Figures, Trouble> {
         let ends = ends.first(count);
         bench.askers.insert(count, ours::Asker::start(&bench.setting, names(&ends.asking), &names(&ends.serving))?);
     }
-    let cases = cases(common, bench.askers.keys().copied());
+    let mut cases = cases(common, bench.askers.keys().copied());
+    if origin.cpus == 1 {
+        cases.retain(|case| case.measure != Measure::WriteLatency);
+        bench.skipped.insert("write latency", "both sides poll, which needs two processors".into());
+    }
     let (mut samples, per_gb) = bench.rounds(common, &cases)?;
     if let Err(trouble) = bench.of_mooncake(common, &cases, &mut samples) {
         bench.skipped.insert("mooncake", trouble.to_string());
@@ -153,7 +160,7 @@ impl Bench<'_> {
             for case in cases {
                 // Round 0 finds out how many operations fill the time; it is not counted.
                 let Some(count) = operations.get(case).copied() else {
-                    let first = self.of_engine(case, Until::Time(options.time.min(Duration::from_millis(300))))?;
+                    let first = self.of_engine(case, Until::Time(options.time.min(Duration::from_millis(300))), true)?;
                     operations.insert(*case, first.fill(case, options.time));
                     bar.inc(1);
                     continue;
@@ -182,7 +189,10 @@ impl Bench<'_> {
     fn measure(&mut self, who: Who, case: &Case, operations: u64) -> Result<Option<f64>, Trouble> {
         let ends = self.ends.first(case.devices);
         let (name, program) = match who {
-            Who::Engine => return self.of_engine(case, Until::Count(operations)).map(|sample| Some(sample.value)),
+            Who::Apart if !case.measure.is_rate() => return Ok(None),
+            Who::Engine | Who::Apart => {
+                return self.of_engine(case, Until::Count(operations), who == Who::Engine).map(|sample| Some(sample.value));
+            }
             Who::Perftest => ("perftest", perftest::program(case.measure)),
             Who::Ucx => ("ucx", ucx::PROGRAM),
             Who::Mooncake => return Ok(None), // not interleaved
@@ -214,9 +224,9 @@ impl Bench<'_> {
         Ok(())
     }
 
-    fn of_engine(&mut self, case: &Case, until: Until) -> Result<Sample, Trouble> {
+    fn of_engine(&mut self, case: &Case, until: Until, in_place: bool) -> Result<Sample, Trouble> {
         let asker = self.askers.get_mut(&case.devices).ok_or("no engine for so many devices")?;
-        asker.measure(case, until).map_err(|e| format!("engine rdma, {case:?}: {e}").into())
+        asker.measure(case, until, in_place).map_err(|e| format!("engine rdma, {case:?}: {e}").into())
     }
 
     /// What the engine and perftest do for a gigabyte of this case.

@@ -78,14 +78,14 @@ pub fn ask(errand: &str) -> Result<(), Trouble> {
     let engine = Engine::builder().only(&["rdma"]).rdma(settings).deadline(deadline).build()?;
     let mut buffer = Registered::new(&engine, size * in_flight)?;
     let segment = engine.connect(&desc);
-    Window { deadline, ..window(measure, size, in_flight) }.slide(&engine, &segment, buffer.bytes(), |asked| asked < operations)?;
+    Window { deadline, ..window(measure, size, in_flight, true) }.slide(&engine, &segment, buffer.bytes(), |asked| asked < operations)?;
     Ok(())
 }
 
 /// As perftest does, a new request for each that is done; several at a time when there are many, so that the engine may ring once for them.
-fn window(measure: Measure, size: usize, in_flight: usize) -> Window {
+fn window(measure: Measure, size: usize, in_flight: usize, in_place: bool) -> Window {
     let together = if in_flight.is_multiple_of(4) { in_flight / 4 } else { 1 };
-    Window { op: measure.op(), size, depth: in_flight, together, deadline: DEADLINE }
+    Window { op: measure.op(), size, depth: in_flight, together, in_place, deadline: DEADLINE }
 }
 
 /// The asking side and its peer.
@@ -124,20 +124,22 @@ impl Asker {
         (&self.lender.engine, &self.segment, self.buffer.bytes())
     }
 
-    pub(super) fn measure(&mut self, case: &Case, until: Until) -> Result<Sample, Trouble> {
+    /// A rate with all bytes going to, or coming from, one place, as perftest's do, or with [`LENT`] of the peer's used one after the other, as
+    /// of a store.
+    pub(super) fn measure(&mut self, case: &Case, until: Until, in_place: bool) -> Result<Sample, Trouble> {
         match case.measure {
-            Measure::Write | Measure::Read => self.rate(case, until),
+            Measure::Write | Measure::Read => self.rate(case, until, in_place),
             Measure::WriteLatency => self.write_latency(case, until),
             Measure::ReadLatency => self.read_latency(case, until),
         }
     }
 
-    fn rate(&mut self, case: &Case, until: Until) -> Result<Sample, Trouble> {
+    fn rate(&mut self, case: &Case, until: Until, in_place: bool) -> Result<Sample, Trouble> {
         let size = case.size;
         let random = &mut self.random;
         self.buffer.bytes()[..size].fill_with(|| random.bits() as u8);
         let engine = &self.lender.engine;
-        let window = window(case.measure, size, case.in_flight);
+        let window = window(case.measure, size, case.in_flight, in_place);
         let started = Instant::now();
         let wants = |asked| until.wants(asked, case.in_flight, started);
         let operations = window.slide(engine, &self.segment, self.buffer.bytes(), wants)?;
@@ -148,7 +150,7 @@ impl Asker {
 
     /// What the engine does for a gigabyte of a rate.
     pub(super) fn per_gb(&mut self, case: &Case, operations: u64) -> Result<PerGb, Trouble> {
-        let window = window(case.measure, case.size, case.in_flight);
+        let window = window(case.measure, case.size, case.in_flight, true);
         let before = rdma_counts();
         let moved = window.slide(&self.lender.engine, &self.segment, self.buffer.bytes(), |asked| asked < operations)?;
         Ok(PerGb::between(&before, &rdma_counts(), moved * case.size as u64))

@@ -10,24 +10,30 @@ use std::time::Duration;
 pub(super) struct Registered {
     engine: Engine,
     bytes: Box<[u8]>,
+    /// Where it begins in there: on a page, as buffers of perftest and memory for large values do.
+    from: usize,
+    len: usize,
 }
+
+const PAGE: usize = 4096;
 
 impl Registered {
     pub(super) fn new(engine: &Engine, len: usize) -> Result<Self, Trouble> {
-        let mut bytes = vec![0; len].into_boxed_slice();
+        let mut bytes = vec![0; len + PAGE].into_boxed_slice();
+        let from = bytes.as_ptr().align_offset(PAGE).min(PAGE);
         // SAFETY: the box is neither replaced nor freed before `drop` has unregistered it.
-        unsafe { engine.register(bytes.as_mut_ptr(), len)? };
-        Ok(Self { engine: engine.clone(), bytes })
+        unsafe { engine.register(bytes[from..].as_mut_ptr(), len)? };
+        Ok(Self { engine: engine.clone(), bytes, from, len })
     }
 
     pub(super) fn bytes(&mut self) -> &mut [u8] {
-        &mut self.bytes
+        &mut self.bytes[self.from..][..self.len]
     }
 }
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        if self.engine.unregister(self.bytes.as_mut_ptr()).is_err() {
+        if self.engine.unregister(self.bytes[self.from..].as_mut_ptr()).is_err() {
             // A device might still know the memory: better lost than used by somebody else.
             std::mem::forget(std::mem::take(&mut self.bytes));
         }
@@ -56,11 +62,13 @@ pub(super) struct Window {
     pub(super) depth: usize,
     /// Requests that are submitted, and waited for, together; divides `depth`.
     pub(super) together: usize,
+    /// Whether all pieces write to, or read from, the beginning of the segment, rather than to or from one place after the other.
+    pub(super) in_place: bool,
     pub(super) deadline: Duration,
 }
 
 impl Window {
-    /// Moves pieces between `buffer` and `segment`, both used round and round, while `go_on` is told how many were asked for and says yes.
+    /// Moves pieces between `buffer` and `segment`, which are used round and round, while `go_on` is told how many were asked for and says yes.
     /// Returns how many were moved, and none is under way any more.
     pub(super) fn slide(
         &self,
@@ -69,12 +77,14 @@ impl Window {
         buffer: &mut [u8],
         mut go_on: impl FnMut(u64) -> bool,
     ) -> Result<u64, Trouble> {
-        let Self { op, size, depth, together, deadline } = *self;
+        let Self { op, size, depth, together, in_place, deadline } = *self;
         let remote = segment.desc().size as usize / size;
         if depth == 0 || together == 0 || buffer.len() / size < depth || remote < depth {
             return Err(format!("{depth} pieces of {size} bytes do not fit into the buffer, or not into the segment").into());
         }
         let local: Vec<LocalSlice> = buffer.chunks_exact_mut(size).take(depth).map(LocalSlice::from_mut).collect();
+        // What is written may be the same bytes again, what is read has a place of its own.
+        let (remote, places) = if in_place { (1, if op == Op::Write { 1 } else { depth }) } else { (remote, depth) };
         let mut tickets: VecDeque<Ticket> = VecDeque::with_capacity(depth);
         let mut asked = 0;
         loop {
@@ -83,11 +93,11 @@ impl Window {
                     op,
                     segment: segment.clone(),
                     extents: vec![Extent { offset: (number as usize % remote * size) as u64, len: size as u64 }],
-                    local: vec![local[number as usize % depth]],
+                    local: vec![local[number as usize % places]],
                 };
                 let requests = (asked..asked + together as u64).map(request).collect();
                 // SAFETY: `buffer` is borrowed for all of this call, and the tickets, which no one else sees, are done or dropped when it ends.
-                // Piece n uses the slot of piece n - depth, whose ticket was waited for.
+                // What piece n is read into is used again by piece n + depth, after its ticket was waited for.
                 tickets.push_back(unsafe { engine.submit(requests, deadline) });
                 asked += together as u64;
             }

@@ -11,7 +11,7 @@ use super::sys::{Local, Verb, WorkRequest};
 use super::transport::{Advance, Flight, RdmaTransport};
 use super::wire::{Ask, Grant};
 use crate::fault::{Failure, TransferErrorKind};
-use crate::request::Op;
+use crate::request::{LocalSlice, Op};
 use crate::segment::check_bounds;
 use crate::transport::Completion;
 use std::sync::atomic::Ordering::Relaxed;
@@ -93,7 +93,13 @@ fn post_slices(id: u64, flight: &mut Flight, slots: &mut [Slot], grant: &Grant, 
         let generation = rail.generation;
         let sending = rail.load(place);
         let op = if work.op == Op::Read { Verb::Read } else { Verb::Write };
-        let (sequence, signaled) = sending.record(op, Some(id), Some(slice), stretch);
+        let mark = if op == Verb::Read {
+            let staged = stretch.as_ref().map(|stretch| LocalSlice { base: staging.place(stretch, device).0, len: slice.len });
+            sending.mark(|| staged.or_else(|| slice.local(work).last()))
+        } else {
+            None
+        };
+        let (sequence, signaled) = sending.record(op, Some(id), Some(slice), stretch, mark);
         let request = WorkRequest {
             id: Number { generation, place, sequence }.id(),
             op,

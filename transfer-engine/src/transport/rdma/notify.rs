@@ -34,7 +34,7 @@ impl RdmaTransport {
             };
             let (generation, sending) = (rail.generation, rail.load(place));
             let op = Verb::WriteImmediate(value);
-            let (sequence, signaled) = sending.record(op, Some(id), Some(Slice::of_notice()), None);
+            let (sequence, signaled) = sending.record(op, Some(id), Some(Slice::of_notice()), None, None);
             // No bytes: needs no key, as the one of the segment was shown before.
             let id = Number { generation, place, sequence }.id();
             sending.chain.push(WorkRequest { id, op, remote: 0, key: 0, signaled }, &[]);

@@ -111,7 +111,7 @@ fn connect(
         }
     };
     talk.control.set_nonblocking(true).map_err(|e| talk.failure(&e))?;
-    let unproven = Unproven { reads: device.iwarp || device.soft_roce, writes: !places };
+    let unproven = Unproven { reads: device.iwarp || device.soft_roce, writes: !places, marks: device.soft_roce };
     Ok(Opened { control: talk.control, queues, remote, offers: offers.len(), notices, credits, events, unproven })
 }
 

@@ -72,7 +72,7 @@ impl RdmaTransport {
                     // No bytes: needs no key, and comes back only over a path that works. On iWARP a write would come back at once.
                     let op = if self.ports[slot].device.iwarp { Verb::Read } else { Verb::Write };
                     let sending = rail.load(place);
-                    let (sequence, signaled) = sending.record(op, None, None, None);
+                    let (sequence, signaled) = sending.record(op, None, None, None, None);
                     let id = Number { generation, place, sequence }.id();
                     sending.chain.push(WorkRequest { id, op, remote: 0, key: 0, signaled }, &[]);
                     self.ports[slot].outstanding += 1;

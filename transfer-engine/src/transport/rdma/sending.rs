@@ -3,7 +3,8 @@
 use super::cut::Slice;
 use super::queue::Queue;
 use super::registry::{Staging, Stretch};
-use super::sys::{Chain, Local, Verb, WorkRequest};
+use super::sys::{Chain, Local, Mark, Verb, WorkRequest};
+use crate::request::LocalSlice;
 use std::collections::VecDeque;
 
 /// Work requests in one send queue.
@@ -40,13 +41,19 @@ pub(super) struct Sent {
     pub(super) work: Option<u64>,
     pub(super) slice: Option<Slice>,
     pub(super) stretch: Option<Stretch>,
+    mark: Option<Mark>,
 }
+
+/// A read is reported as done, and its mark is still there.
+pub(super) struct Untrue;
 
 /// Whose success a device may report before the bytes are where they belong: `rdma/mod.rs` says which, and why.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Unproven {
     pub(super) reads: bool,
     pub(super) writes: bool,
+    /// A [`Mark`] is proof enough of a read.
+    pub(super) marks: bool,
 }
 
 /// The sending side of a queue pair. Requests complete in the order they were posted, so one reported success stands for all before it.
@@ -62,12 +69,14 @@ pub(super) struct Sending {
     unproven: Unproven,
     /// The chain has a request whose success is unproven, so it ends with a proof.
     owes: bool,
+    /// Where the values of its marks begin.
+    seed: u64,
 }
 
 impl Sending {
     pub(super) fn new(queue: Queue, unproven: Unproven) -> Self {
-        let (chain, sent) = (Chain::new(), VecDeque::new());
-        Self { queue, chain, sent, next: 0, backlog: 0, silent_requests: 0, silent_bytes: 0, unproven, owes: false }
+        let (chain, sent, seed) = (Chain::new(), VecDeque::new(), uuid::Uuid::new_v4().as_u128() as u64);
+        Self { queue, chain, sent, next: 0, backlog: 0, silent_requests: 0, silent_bytes: 0, unproven, owes: false, seed }
     }
 
     pub(super) fn has_room(&self) -> bool {
@@ -87,21 +96,35 @@ impl Sending {
         self.sent.iter()
     }
 
+    /// Leaves a mark for the read that is counted in next, if that tells whether its bytes came. `into` is where the last of them go.
+    pub(super) fn mark(&self, into: impl FnOnce() -> Option<LocalSlice>) -> Option<Mark> {
+        // Another value each time, so that memory cannot have the one it had.
+        let value = self.seed.wrapping_add(u64::from(self.next).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        self.unproven.marks.then(into).flatten().and_then(|into| Mark::leave(into, value))
+    }
+
     /// Counts a request in, and answers its sequence number and whether it must report its success.
     /// In a chain that owes a proof none does but that.
-    pub(super) fn record(&mut self, op: Verb, work: Option<u64>, slice: Option<Slice>, stretch: Option<Stretch>) -> (u32, bool) {
+    pub(super) fn record(
+        &mut self,
+        op: Verb,
+        work: Option<u64>,
+        slice: Option<Slice>,
+        stretch: Option<Stretch>,
+        mark: Option<Mark>,
+    ) -> (u32, bool) {
         let (sequence, len) = (self.next, slice.map_or(0, |slice| slice.len));
         self.next = self.next.wrapping_add(1);
         self.backlog += len;
         self.silent_requests += 1;
         self.silent_bytes += len;
-        self.owes |= len > 0 && if op == Verb::Read { self.unproven.reads } else { self.unproven.writes };
+        self.owes |= len > 0 && if op == Verb::Read { self.unproven.reads && mark.is_none() } else { self.unproven.writes };
         let signaled =
             !self.owes && (self.silent_requests >= SIGNAL_REQUESTS || self.silent_bytes >= SIGNAL_BYTES || !self.has_room_for_one_more());
         if signaled {
             (self.silent_requests, self.silent_bytes) = (0, 0);
         }
-        self.sent.push_back(Sent { sequence, work, slice, stretch });
+        self.sent.push_back(Sent { sequence, work, slice, stretch, mark });
         (sequence, signaled)
     }
 
@@ -114,7 +137,7 @@ impl Sending {
     /// the read before it.
     pub(super) fn prove(&mut self, staging: Option<&Staging>, device: usize, id: impl FnOnce(u32) -> u64) -> bool {
         let Some((remote, key)) = self.chain.target().filter(|_| self.owes) else { return false };
-        let (sequence, signaled) = self.record(Verb::Read, None, None, None);
+        let (sequence, signaled) = self.record(Verb::Read, None, None, None, None);
         let sink = staging.map_or(Local { base: 0, len: 0, key: 0 }, |staging| staging.spare(device));
         self.chain.push(WorkRequest { id: id(sequence), op: Verb::Read, remote, key, signaled }, &[sink]);
         true
@@ -139,15 +162,18 @@ impl Sending {
         std::mem::take(&mut self.sent)
     }
 
-    /// The next request at or before `sequence` that the device is done with.
-    pub(super) fn settle(&mut self, sequence: u32) -> Option<Sent> {
+    /// The next request at or before `sequence` that the device is done with. One that it is not done with, whatever it says, stays.
+    pub(super) fn settle(&mut self, sequence: u32) -> Option<Result<Sent, Untrue>> {
         let first = self.sent.front()?;
         if sequence.wrapping_sub(first.sequence) > u32::MAX / 2 {
             return None;
         }
+        if first.mark.as_ref().is_some_and(Mark::stands) {
+            return Some(Err(Untrue));
+        }
         let sent = self.sent.pop_front()?;
         self.backlog -= sent.slice.map_or(0, |slice| slice.len);
-        Some(sent)
+        Some(Ok(sent))
     }
 }
 

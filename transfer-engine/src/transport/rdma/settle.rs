@@ -56,6 +56,10 @@ impl RdmaTransport {
         }
         let port = &mut ports[rail.device];
         while let Some(sent) = sending.settle(sequence) {
+            let Ok(sent) = sent else {
+                let cause = format!("the device reported a read from {} as done that brought no bytes", links[peer].address);
+                return self.lose(generation, Failure::new(TransferErrorKind::PeerGone, cause), true, done);
+            };
             port.outstanding -= 1;
             settled(sent, flights, staging, done);
         }
@@ -88,7 +92,8 @@ impl RdmaTransport {
         let mut of_path = true;
         if let Some(flight) = blamed.and_then(|id| self.flights.get_mut(id)) {
             match status {
-                Status::RemoteAccess | Status::RemoteInvalid | Status::RemoteOperation => {
+                // An invalid request is no matter of keys: soft-RoCE of Linux 6.1 makes them by itself when it sends lost packets again.
+                Status::RemoteAccess | Status::RemoteOperation => {
                     // Most likely the segment was withdrawn or lent anew: its owner says.
                     of_path = false;
                     flight.refused += 1;
@@ -105,8 +110,13 @@ impl RdmaTransport {
         let failure = Failure::new(TransferErrorKind::PeerGone, cause.clone());
         self.lose(generation, failure, of_path, done);
         if let Some(id) = blamed
-            && self.flights.get(id).is_some_and(|flight| flight.refused > REFUSED_MAX)
+            && let Some(flight) = self.flights.get(id)
+            && flight.refused > REFUSED_MAX
         {
+            // Other rails may have the rest of it.
+            if flight.outstanding > 0 {
+                self.take_back(id);
+            }
             let _ = self.finish(id, Err(Failure::new(TransferErrorKind::Failed, cause)), done);
         }
     }

@@ -5,13 +5,14 @@
 //!
 //! - [`device`]: devices and protection domains. [`memory`]: memory regions. [`completion`]: completion queues and their channels.
 //! - [`queue_pair`]: queue pairs, and receives that several share. [`chain`]: the work requests that are posted to them.
-//! - [`manager`]: librdmacm. [`types`]: numbers without pointers. [`mod@live`]: what exists, and what was asked.
+//! - [`manager`]: librdmacm. [`mark`]: what a read that brought nothing leaves. [`types`]: numbers without pointers. [`mod@live`]: what exists, and what was asked.
 
 mod chain;
 mod completion;
 mod device;
 mod live;
 mod manager;
+mod mark;
 mod memory;
 mod queue_pair;
 mod types;
@@ -23,6 +24,7 @@ pub(crate) use device::{Context, Domain};
 pub(crate) use live::Live;
 pub(crate) use live::{Counts, counts, live};
 pub(super) use manager::{Asked, Event, Events, Id, Terms};
+pub(crate) use mark::Mark;
 pub(crate) use memory::MemoryRegion;
 pub(crate) use queue_pair::{QueuePair, SharedReceiveQueue};
 pub(crate) use types::{Access, Capacity, Completed, Limits, Local, Path, Port, Refused, Status, Verb, WorkRequest};
