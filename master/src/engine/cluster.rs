@@ -1,6 +1,6 @@
 //! Requests about nodes and segments, and the listings.
 
-use super::Engine;
+use super::{Engine, Speaker};
 use perilune_protocol::rpc::cluster::{ClusterStat, NodeState};
 use perilune_protocol::rpc::segment::{Mount, SegmentState, Unmount};
 use perilune_protocol::rpc::session::{HeartbeatReply, Register, Registered, Welcome};
@@ -13,11 +13,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// The longest grace period.
-const GRACE_MAX: Duration = Duration::from_secs(24 * 3600);
+pub(crate) const GRACE_MAX: Duration = Duration::from_secs(24 * 3600);
 
 impl Engine {
     /// A node announces itself and the memory it still has.
-    pub async fn register(&self, session: u64, tenant: TenantId, question: Register) -> Outcome<Registered> {
+    pub async fn register(&self, session: u64, speaker: &Speaker, question: Register) -> Outcome<Registered> {
+        let Speaker { tenant, unique_id, .. } = speaker;
         let Register { node, name, rest, segments } = question;
         let intact: HashSet<SegmentId> = segments.iter().map(|s| s.id).collect();
         let (mut unknown, mut returning) = (Vec::new(), false);
@@ -25,7 +26,7 @@ impl Engine {
             segments::check(&desc)?;
             let same = |s: &&Arc<Segment>| s.node() == node && desc.node == node && s.desc().size == desc.size;
             let known = self.state().segments.table().get(desc.id).filter(same).cloned();
-            if known.as_ref().is_some_and(|s| s.tenant() != tenant) {
+            if known.as_ref().is_some_and(|s| s.tenant() != *tenant) {
                 let why =
                     "what this node lends holds objects of another tenant: start it for that one, or with a data directory of its own";
                 return Err(FaultCode::WrongState.with(why));
@@ -33,8 +34,11 @@ impl Engine {
             match known {
                 Some(segment) => {
                     returning |= segment.reach() == Reach::Lost;
-                    if *segment.desc() != desc {
-                        self.commit(&Effect::lend(tenant, desc)).await?;
+                    // What it presents may have changed, and with it the pool that this is of.
+                    let presented =
+                        segment.unique_id().is_some_and(|id| *id == *unique_id) || unique_id.is_empty() && segment.unique_id().is_none();
+                    if *segment.desc() != desc || !presented {
+                        self.commit(&Effect::lend(*tenant, unique_id, desc)).await?;
                     }
                 }
                 None => unknown.push(desc.id),
@@ -86,22 +90,25 @@ impl Engine {
     }
 
     /// A node lends segments. All or nothing.
-    pub async fn mount(&self, session: u64, tenant: TenantId, question: Mount) -> Outcome<()> {
-        self.state().directory.may_add(tenant)?;
+    pub async fn mount(&self, session: u64, speaker: &Speaker, question: Mount) -> Outcome<()> {
+        let Speaker { tenant, unique_id, .. } = speaker;
+        let (directory, strict) = (&self.state().directory, self.state().settings.strict_membership());
+        directory.may_add(*tenant)?;
         for desc in &question.segments {
             if !self.state().nodes.is_registered(desc.node, session) {
                 return Err(FaultCode::NodeNotFound.with(format!("node {} is not registered on this connection", desc.node)));
             }
             segments::check(desc)?;
+            directory.may_lend(*tenant, unique_id, desc.tcp_endpoint(), strict)?;
             let known = self.state().segments.table().get(desc.id).cloned();
-            if known.is_some_and(|s| s.node() != desc.node || s.desc().size != desc.size || s.tenant() != tenant) {
+            if known.is_some_and(|s| s.node() != desc.node || s.desc().size != desc.size || s.tenant() != *tenant) {
                 return Err(FaultCode::SegmentExists
                     .with(format!("segment {} is mounted already, by another node, for another tenant or with another size", desc.id)));
             }
         }
         for desc in question.segments {
             tracing::info!(segment = %desc.id, node = %desc.node, bytes = desc.size, "segment mounted");
-            self.commit(&Effect::lend(tenant, desc)).await?;
+            self.commit(&Effect::lend(*tenant, unique_id, desc)).await?;
         }
         self.judge();
         Ok(())

@@ -1,6 +1,6 @@
 //! From a message to the engine and back: the table of calls.
 
-use crate::engine::Engine;
+use crate::engine::{Engine, Speaker};
 use perilune_protocol::access::Access;
 use perilune_protocol::rpc::{self, Call, cluster, job, member, object, segment, session, work};
 use perilune_protocol::{Fault, FaultCode, Outcome, TenantId};
@@ -21,8 +21,8 @@ pub(crate) struct Session {
     access: Arc<Access>,
     /// The caller is one who may come in. Set at the beginning, or by Authenticate, once.
     admitted: OnceLock<()>,
-    /// Set by Hello, once.
-    tenant: OnceLock<TenantId>,
+    /// Set by Hello or Greet, once.
+    speaker: OnceLock<Speaker>,
 }
 
 impl Session {
@@ -31,7 +31,7 @@ impl Session {
         if access.is_open() {
             admitted.get_or_init(|| ());
         }
-        Self { id, host: peer.ip().to_string(), access, admitted, tenant: OnceLock::new() }
+        Self { id, host: peer.ip().to_string(), access, admitted, speaker: OnceLock::new() }
     }
 
     /// Whether it is one who may come in.
@@ -49,11 +49,16 @@ impl Session {
         self.id
     }
 
-    /// Whose keys and memory it speaks of, as long as that tenant is served.
+    /// Who speaks, as long as its tenant is served.
+    fn speaker(&self, engine: &Engine) -> Outcome<&Speaker> {
+        let said = self.speaker.get();
+        let speaker = said.ok_or_else(|| FaultCode::WrongState.with("say hello first: the connection has no tenant yet"))?;
+        engine.state().directory.may_use(speaker.tenant).map(|()| speaker)
+    }
+
+    /// Whose keys and memory it speaks of.
     fn tenant(&self, engine: &Engine) -> Outcome<TenantId> {
-        let said = self.tenant.get().copied();
-        let tenant = said.ok_or_else(|| FaultCode::WrongState.with("say hello first: the connection has no tenant yet"))?;
-        engine.state().directory.may_use(tenant).map(|()| tenant)
+        self.speaker(engine).map(|speaker| speaker.tenant)
     }
 }
 
@@ -110,17 +115,24 @@ pub(crate) fn answer(engine: &Engine, session: &Arc<Session>, op: u16, id: u64, 
             engine.metrics().op(op).observe(Instant::now(), 0, 1);
             Box::pin(std::future::ready(framed(op, id, &session.access.admit(None))))
         }
-        session::Hello::OP => with(engine, id, body, move |q: session::Hello| async move { hello(&e, &s, &q) }),
-        session::Register::OP => with(engine, id, body, move |q| async move { e.register(s.id, s.tenant(&e)?, q).await }),
+        session::Hello::OP => with(engine, id, body, move |q: session::Hello| async move {
+            let session::Hello { agent, tenant } = q;
+            greet(&e, &s, session::Greet { agent, tenant, ..session::Greet::default() })
+        }),
+        session::Greet::OP => with(engine, id, body, move |q: session::Greet| async move { greet(&e, &s, q) }),
+        session::Register::OP => with(engine, id, body, move |q| async move { e.register(s.id, s.speaker(&e)?, q).await }),
         session::Heartbeat::OP => with(engine, id, body, move |q: session::Heartbeat| async move { Ok(e.heartbeat(s.id, q.node)) }),
-        segment::Mount::OP => with(engine, id, body, move |q| async move { e.mount(s.id, s.tenant(&e)?, q).await }),
+        segment::Mount::OP => with(engine, id, body, move |q| async move { e.mount(s.id, s.speaker(&e)?, q).await }),
         segment::Unmount::OP => with(engine, id, body, move |q| async move { Ok(e.unmount(q).await) }),
         segment::Describe::OP => with(engine, id, body, move |q: segment::Describe| async move {
             let tenant = s.tenant(&e)?;
             Ok(q.segments.iter().map(|id| e.describe(tenant, *id).map(|desc| (*desc).clone())).collect())
         }),
         segment::ListSegments::OP => with(engine, id, body, move |_: segment::ListSegments| async move { Ok(e.segments()) }),
-        object::PutStart::OP => with(engine, id, body, move |q| async move { Ok(e.put_start(s.tenant(&e)?, &s.host, q).await) }),
+        object::PutStart::OP => with(engine, id, body, move |q| async move {
+            let speaker = s.speaker(&e)?;
+            Ok(e.put_start(speaker.tenant, e.preferred(speaker), &s.host, q).await)
+        }),
         object::PutEnd::OP => with(engine, id, body, move |q| async move { Ok(e.put_end(s.tenant(&e)?, q).await) }),
         object::PutRevoke::OP => with(engine, id, body, move |q| async move { Ok(e.put_revoke(s.tenant(&e)?, &q)) }),
         object::Locate::OP => with(engine, id, body, move |q: object::Locate| async move { Ok(e.locate(s.tenant(&e)?, &q.keys)) }),
@@ -206,11 +218,12 @@ async fn aside<T: Send + 'static>(work: impl FnOnce() -> Outcome<T> + Send + 'st
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| Err(FaultCode::Internal.with(format!("the work stopped: {e}"))))
 }
 
-fn hello(engine: &Engine, session: &Session, question: &session::Hello) -> Outcome<session::Welcome> {
-    let tenant = engine.tenant(&question.tenant)?;
-    tracing::debug!(agent = question.agent, host = session.host, tenant = tenant.0, "hello");
-    if *session.tenant.get_or_init(|| tenant) != tenant {
-        return Err(FaultCode::WrongState.with("the connection speaks for another tenant already: open one of its own"));
+fn greet(engine: &Engine, session: &Session, question: session::Greet) -> Outcome<session::Welcome> {
+    let session::Greet { agent, tenant, user, unique_id } = question;
+    let speaker = Speaker { tenant: engine.state().directory.caller(&tenant, &unique_id)?, user, unique_id };
+    tracing::debug!(agent, host = session.host, ?speaker, "hello");
+    if *session.speaker.get_or_init(|| speaker.clone()) != speaker {
+        return Err(FaultCode::WrongState.with("the connection speaks for another tenant or node already: open one of its own"));
     }
     Ok(engine.welcome())
 }

@@ -12,9 +12,15 @@ pub(crate) struct ClientArgs {
     /// The masters, separated by commas
     #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', default_value = "127.0.0.1:50051")]
     pub(crate) master: Vec<String>,
-    /// Whose keys
-    #[arg(long, value_name = "NAME", default_value = "default")]
+    /// Whose keys; without it those of the tenant of --unique-id, else of `default`
+    #[arg(long, value_name = "NAME", default_value = "")]
     pub(crate) tenant: String,
+    /// On whose behalf: puts go to the pool of this user, where there is room
+    #[arg(long, value_name = "NAME", default_value = "")]
+    pub(crate) user: String,
+    /// What the caller is registered by in a pool, 1:TENANT:NAME: puts go to that pool, where there is room
+    #[arg(long, value_name = "ID", default_value = "")]
+    pub(crate) unique_id: String,
     /// How long one operation may take, retries included
     #[arg(long, value_name = "DURATION", default_value = "10s")]
     pub(crate) deadline: Span,
@@ -41,6 +47,8 @@ impl ClientArgs {
         Ok(StoreConfig {
             masters: self.master.clone(),
             tenant: self.tenant.clone(),
+            user: self.user.clone(),
+            unique_id: self.unique_id.clone(),
             token: self.token.find()?,
             deadline: self.deadline.0,
             agent: format!("perilune/{}", env!("CARGO_PKG_VERSION")),
