@@ -53,12 +53,12 @@ impl Refusal {
     }
 
     /// Marks one of the six.
-    pub(super) fn as_on_the_page(self) -> Self {
+    pub(super) fn on_the_page(self) -> Self {
         Self { on_the_page: true, ..self }
     }
 
     /// What it is where the page is followed to the letter.
-    pub(super) fn to_the_letter(self) -> Self {
+    pub(super) fn by_the_letter(self) -> Self {
         if self.on_the_page { Self::internal(self.msg) } else { self }
     }
 }

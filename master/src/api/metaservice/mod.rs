@@ -81,7 +81,7 @@ async fn call(
     };
     let answer = carried_out(&app, &name, &query, Said::new(uri.path(), &body)).await;
     let to_the_letter = app.engine.setting(META_COMPAT).as_deref() == Some("doc");
-    envelope(if to_the_letter { answer.map_err(Refusal::to_the_letter) } else { answer })
+    envelope(if to_the_letter { answer.map_err(Refusal::by_the_letter) } else { answer })
 }
 
 fn is_admitted(app: &App, token: Option<&str>, headers: &HeaderMap) -> bool {

@@ -19,13 +19,13 @@ impl Request<'_> {
             PoolRefused::SameName(pool) => {
                 let original = shown::json(&shown::Cluster::of(&pool));
                 Refusal::argument(format!("failed to rename cluster, name eq original name, original cluster is {original}"))
-                    .as_on_the_page()
+                    .on_the_page()
             }
             PoolRefused::Name => Refusal::argument("cluster name not regex with ^[a-zA-Z][a-zA-Z0-9_]*$, please check it"),
             PoolRefused::Masters { .. } if nodes => Refusal::argument("instance invalid, cant modify, plz check"),
             PoolRefused::Masters { masters, followers: 0 } => {
                 let why = format!("cluster is SQL type, must have only one master node, now master count: {masters}");
-                Refusal::argument(why).as_on_the_page()
+                Refusal::argument(why).on_the_page()
             }
             PoolRefused::Masters { masters, followers } => Refusal::argument(format!(
                 "cluster is SQL type, and use multi follower mode, cant set master node, master count: {masters} follower count: {followers}"
@@ -40,7 +40,7 @@ impl Request<'_> {
                 let instance = known.tenant(pool.tenant).map_or("", |tenant| &tenant.name);
                 let (name, id) = (&pool.name, &pool.cluster_id);
                 let who = format!("instance_id={instance} cluster_name={name} cluster_id={id} cloud_unique_id={unique_id}");
-                Refusal::existed(format!("cloud_unique_id is already occupied by an instance, {who}")).as_on_the_page()
+                Refusal::existed(format!("cloud_unique_id is already occupied by an instance, {who}")).on_the_page()
             }
             PoolRefused::EndpointTaken(place, PoolKind::Sql) => {
                 Refusal::existed(format!("sql node endpoint has been added, registered fe node={place}"))
@@ -58,7 +58,7 @@ impl Request<'_> {
                 let node = shown::json(&self.cluster.nodes.first());
                 Refusal::argument(format!("drop fe node not in safe time, try later, node={node}"))
             }
-            PoolRefused::NoUsers => Refusal::argument("no mysql user name to change").as_on_the_page(),
+            PoolRefused::NoUsers => Refusal::argument("no mysql user name to change").on_the_page(),
             PoolRefused::NotCompute if nodes => Refusal::argument("just support decommission COMPUTE cluster nodes"),
             PoolRefused::NotCompute => Refusal::argument("just support set COMPUTE cluster status"),
             PoolRefused::SameStatus(from) => {
@@ -85,14 +85,14 @@ impl Request<'_> {
         let [instance, id, name] = self.names();
         let refusal =
             Refusal::not_found(format!("failed to find cluster to {what}, instance_id={instance} cluster_id={id} cluster_name={name}"));
-        if self.call == Call::Drop { refusal.as_on_the_page() } else { refusal }
+        if self.call == Call::Drop { refusal.on_the_page() } else { refusal }
     }
 
     fn no_node(&self, unique_id: &str) -> Refusal {
         let what = if self.call == Call::DropNode { "drop" } else { "decommission" };
         let ([instance, id, name], unique_id) = (self.names(), said::shortened(unique_id));
         let who = format!("instance_id={instance} cluster_name={name} cluster_id={id} cloud_unique_id={unique_id}");
-        Refusal::not_found(format!("cloud_unique_id can not find to {what} node, {who}")).as_on_the_page()
+        Refusal::not_found(format!("cloud_unique_id can not find to {what} node, {who}")).on_the_page()
     }
 
     /// Of the instance, the id and the name of the cluster, as they were said.

@@ -156,7 +156,7 @@ fn what_a_node_or_client_presents_says_whose_it_is() {
     let (mut leader, acme, ..) = two_pools();
     leader.change(|known| known.create("other", "", "", 1)).unwrap();
     let odd = Described { unique_id: "odd one".into(), ..node("o", 9053) };
-    leader.change(|known| known.add_nodes(pool("decode"), &[odd.clone()], 2)).unwrap();
+    leader.change(|known| known.add_nodes(pool("decode"), std::slice::from_ref(&odd), 2)).unwrap();
     let caller = |name: &str, id: &str| leader.state.directory.caller(name, id).map_err(|f| f.code);
     assert_eq!((caller("", "odd one"), caller("acme", "odd one"), caller("", "1:acme:anyone")), (Ok(acme), Ok(acme), Ok(acme)));
     assert_eq!((caller("", ""), caller("other", "odd one")), (Ok(TenantId(0)), Err(FaultCode::Forbidden)));
@@ -242,9 +242,8 @@ fn whoever_leads_next_knows_the_pools_and_what_nodes_present() {
     leader.change(|known| known.drop_pool(pool("decode"), 0, 3)).unwrap();
     let mut bytes = Vec::new();
     snapshot::writer(leader.state.clone())(&mut bytes).unwrap();
-    let by_snapshot = State::new(RULES);
-    snapshot::read(&by_snapshot, &mut bytes.as_slice(), 1).unwrap();
-    let by_copy = snapshot::copy(&leader.state);
+    let by_snapshot = snapshot::read(&mut bytes.as_slice(), RULES, 1).unwrap();
+    let (by_copy, _) = snapshot::copy(&leader.state);
     for (how, state) in [("log", leader.restarted().state), ("snapshot", by_snapshot.into()), ("copy", by_copy.into())] {
         assert_eq!(**state.directory.known(), **leader.state.directory.known(), "{how}");
         let table = state.segments.table();
@@ -263,8 +262,7 @@ fn whoever_leads_next_knows_the_pools_and_what_nodes_present() {
 /// Bytes of the first release that knew pools: the second of two, the first of which had gone.
 #[test]
 fn pools_of_version_6_are_still_read() {
-    let state = State::new(RULES);
-    snapshot::read(&state, &mut include_bytes!("../old/snapshot_v6.bin").as_slice(), 1).unwrap();
+    let state = snapshot::read(&mut include_bytes!("../old/snapshot_v6.bin").as_slice(), RULES, 1).unwrap();
     let known = state.directory.known();
     let pool = known.member("1:acme:p", "").unwrap().0;
     assert_eq!(
