@@ -20,17 +20,14 @@ impl Engine {
     pub async fn register(&self, session: u64, speaker: &Speaker, question: Register) -> Outcome<Registered> {
         let Speaker { tenant, unique_id, .. } = speaker;
         let Register { node, name, rest, segments } = question;
+        // All that it lent: what it does not name any more is unmounted below.
+        self.is_of(node, *tenant)?;
         let intact: HashSet<SegmentId> = segments.iter().map(|s| s.id).collect();
         let (mut unknown, mut returning) = (Vec::new(), false);
         for desc in segments {
             segments::check(&desc)?;
             let same = |s: &&Arc<Segment>| s.node() == node && desc.node == node && s.desc().size == desc.size;
             let known = self.state().segments.table().get(desc.id).filter(same).cloned();
-            if known.as_ref().is_some_and(|s| s.tenant() != *tenant) {
-                let why =
-                    "what this node lends holds objects of another tenant: start it for that one, or with a data directory of its own";
-                return Err(FaultCode::WrongState.with(why));
-            }
             match known {
                 Some(segment) => {
                     returning |= segment.reach() == Reach::Lost;
@@ -55,6 +52,18 @@ impl Engine {
         let objects_returned = if returning { self.objects_on(node) } else { 0 };
         tracing::info!(%node, segments = intact.len(), unknown = unknown.len(), objects_returned, "store node registered");
         Ok(Registered { unknown, objects_returned })
+    }
+
+    /// Whether all that a node lends is this tenant's.
+    ///
+    /// # Errors
+    /// [`FaultCode::WrongState`].
+    pub(crate) fn is_of(&self, node: NodeId, tenant: TenantId) -> Outcome<()> {
+        if self.state().segments.table().iter().any(|s| s.node() == node && s.tenant() != tenant) {
+            let why = "what this node lends holds objects of another tenant: start it for that one, or with a data directory of its own";
+            return Err(FaultCode::WrongState.with(why));
+        }
+        Ok(())
     }
 
     fn objects_on(&self, node: NodeId) -> u64 {
@@ -115,13 +124,18 @@ impl Engine {
     }
 
     /// Takes segments back, at once or after a grace period during which they can be read.
-    pub async fn unmount(&self, question: Unmount) -> Vec<Outcome<()>> {
+    /// `of`: only what is this tenant's.
+    pub async fn unmount(&self, of: Option<TenantId>, question: Unmount) -> Vec<Outcome<()>> {
         let mut outcomes = Vec::with_capacity(question.segments.len());
         if question.grace_ms > Millis::from(GRACE_MAX).0 {
             let fault = FaultCode::InvalidParams.with(format!("a grace period of {} ms; the longest is {GRACE_MAX:?}", question.grace_ms));
             return question.segments.iter().map(|_| Err(fault.clone())).collect();
         }
         for segment in question.segments {
+            if let Some(fault) = of.and_then(|tenant| self.describe(tenant, segment).err()) {
+                outcomes.push(Err(fault));
+                continue;
+            }
             outcomes.push(if question.grace_ms > 0 {
                 tracing::info!(%segment, grace_ms = question.grace_ms, "segment drains");
                 self.commit(&Effect::Drain { segment, grace_ms: question.grace_ms }).await

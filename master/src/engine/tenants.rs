@@ -3,6 +3,7 @@
 use super::Engine;
 use crate::api::Decide;
 use crate::observe::{PoolUse, TenantUse};
+use perilune_protocol::principal::Principal;
 use perilune_protocol::{Fault, FaultCode, Outcome, TenantId};
 use perilune_state::Effect;
 use perilune_state::directory::{Known, PoolId, Refused, TenantStatus};
@@ -97,6 +98,16 @@ impl Engine {
             PoolUse { tenant, name: pool.name.clone(), segments, used, capacity }
         });
         pools.collect()
+    }
+
+    /// Whether the tokens of the generation of this one are still good.
+    pub(crate) fn is_current(&self, principal: &Principal) -> Outcome<()> {
+        let least = self.state().settings.token_generation(&principal.tenant);
+        if principal.generation >= least {
+            return Ok(());
+        }
+        let how = "ask for another one, made with `perilune tenants token`";
+        Err(FaultCode::Unauthorized.with(format!("tokens of tenant {} before generation {least} are refused: {how}", principal.tenant)))
     }
 
     /// Where the puts of a caller go, if there is room.

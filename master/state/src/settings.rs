@@ -35,6 +35,9 @@ pub const FRONTEND_SAFE_SECONDS_DEFAULT: u64 = 300;
 /// Whether the meta service follows its page to the letter (`doc`) where that answers the callers' mistakes as if they were its own.
 pub const META_COMPAT: &str = "meta_compat";
 
+/// How the names begin, followed by that of a tenant, under which is kept from which generation on its tokens are good.
+pub const TOKEN_GENERATION: &str = "token_generation.";
+
 /// How the names begin under which jobs keep how far they are: nobody else's to set.
 pub const JOB_RECORD: &str = "job.";
 
@@ -81,6 +84,11 @@ impl Settings {
         self.map.load().get(STRICT_MEMBERSHIP).and_then(|value| is_on(value)).unwrap_or(false)
     }
 
+    /// From which generation on the tokens of a tenant are good.
+    pub fn token_generation(&self, tenant: &str) -> u32 {
+        self.map.load().get(&format!("{TOKEN_GENERATION}{tenant}")).and_then(|value| value.parse().ok()).unwrap_or(0)
+    }
+
     /// Apply: one setting; `None` takes it back.
     pub(crate) fn set(&self, key: String, value: Option<String>) {
         let mut map = SettingMap::clone(&self.map.load());
@@ -122,6 +130,9 @@ impl Settings {
         }
         if key == STRICT_MEMBERSHIP && is_on(value).is_none() {
             return wrong(format!("{key} is Enable or Disable, not {value:?}"));
+        }
+        if key.starts_with(TOKEN_GENERATION) && value.parse::<u32>().is_err() {
+            return wrong(format!("{key} is a number such as 1, not {value:?}"));
         }
         if key == META_COMPAT && !["doc", "plain"].contains(&value) {
             return wrong(format!("{key} is doc or plain, not {value:?}"));
@@ -226,7 +237,7 @@ mod tests {
         settings.set(JOB_BYTES_PER_SECOND.into(), Some("64KiB".into()));
         assert_eq!(settings.job_bytes_per_second(), 65_536);
         settings.set(JOB_BYTES_PER_SECOND.into(), None);
-        for key in [STRICT_MEMBERSHIP, FRONTEND_SAFE_SECONDS, META_COMPAT] {
+        for key in [STRICT_MEMBERSHIP, FRONTEND_SAFE_SECONDS, META_COMPAT, "token_generation.acme"] {
             assert!(settings.check(key, Some("perhaps")).is_err(), "{key}");
         }
         settings.set(STRICT_MEMBERSHIP.into(), Some("true".into()));

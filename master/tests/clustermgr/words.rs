@@ -169,7 +169,7 @@ fn segments_are_disks_and_store_nodes_are_services() {
     assert!(nodes["nodes"].as_array().unwrap().iter().any(|n| n["host"] == json!(format!("http://{node}"))), "{nodes}");
     let unmount = |n: usize, grace_ms| {
         let question = Unmount { segments: vec![segments[n].id], grace_ms };
-        runtime.block_on(engine.unmount(question)).remove(0).unwrap();
+        runtime.block_on(engine.unmount(None, question)).remove(0).unwrap();
     };
     unmount(0, 60_000);
     let stat = space(leader);

@@ -31,7 +31,8 @@ pub(crate) struct ClientArgs {
 /// The secret that a cluster which others can reach asks of its callers.
 #[derive(clap::Args)]
 pub(crate) struct TokenArgs {
-    /// A file that holds the token asked of every caller, 16 to 1024 characters; without it PERILUNE_ADMIN_TOKEN holds the token itself
+    /// A file that holds the token asked of every caller, 16 to 1024 characters, or one made from it by `perilune tenants token`; without it
+    /// PERILUNE_ADMIN_TOKEN holds the token itself
     #[arg(long, value_name = "FILE")]
     admin_token_file: Option<PathBuf>,
 }

@@ -1,11 +1,13 @@
 //! `perilune tenants`: key spaces with memory and limits of their own, through the meta service of the masters.
 
+use super::client::TokenArgs;
 use super::meta::Service;
 use crate::failure::Failure;
 use crate::output;
 use crate::settings::Global;
 use perilune_benches::report::Table;
 use perilune_protocol::ByteSize;
+use perilune_protocol::principal::{Principal, Role};
 use serde_json::{Value, json};
 
 /// List the tenants, or change what they are and may have
@@ -41,6 +43,8 @@ enum What {
     Recycle(Named),
     /// Refuse puts and memory of a tenant that is over its budget; what it has stays readable
     Overdue(Named),
+    /// Print a token for callers who speak for this tenant only; nothing of it is stored, and no master is asked
+    Token(Made),
     /// Serve such a tenant fully again
     Normal(Named),
     /// Call a tenant otherwise for people
@@ -68,6 +72,23 @@ enum What {
 }
 
 #[derive(clap::Args)]
+struct Made {
+    /// The tenant
+    name: String,
+    /// On whose behalf its bearer speaks; without it nobody's in particular
+    #[arg(long, value_name = "NAME", default_value = "")]
+    user: String,
+    /// What its bearer may do: reader, writer, or node, which lends memory
+    #[arg(long, value_name = "ROLE", default_value = "writer")]
+    role: Role,
+    /// Which generation it is of: once token_generation.TENANT is set to a higher one, it is refused
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    generation: u32,
+    #[command(flatten)]
+    token: TokenArgs,
+}
+
+#[derive(clap::Args)]
 struct Named {
     /// Its name
     name: String,
@@ -78,6 +99,7 @@ struct Named {
 impl Tenants {
     pub(crate) fn run(self, global: &Global) -> Result<(), Failure> {
         match self.what {
+            What::Token(made) => token(made),
             What::List(service) => list(&service, global),
             What::Create { name, shown, user, service } => {
                 service.ask("create_instance", json!({"instance_id": name, "name": shown, "user_id": user})).map(drop)
@@ -102,6 +124,14 @@ impl Tenants {
 
 fn status(service: &Service, name: &str, op: &str) -> Result<(), Failure> {
     service.ask("set_instance_status", json!({"instance_id": name, "op": op})).map(drop)
+}
+
+fn token(made: Made) -> Result<(), Failure> {
+    let Made { name: tenant, user, role, generation, token } = made;
+    let how = "a token is made from the admin's: --admin-token-file FILE, or PERILUNE_ADMIN_TOKEN";
+    let admin = token.find()?.ok_or_else(|| Failure::Usage(how.into()))?;
+    let made = Principal { tenant, user, role, generation }.token(&admin).map_err(|fault| Failure::Usage(fault.message))?;
+    output::line(format_args!("{made}"))
 }
 
 fn list(service: &Service, global: &Global) -> Result<(), Failure> {

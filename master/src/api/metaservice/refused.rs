@@ -18,8 +18,7 @@ impl Request<'_> {
             PoolRefused::NameTaken(name) => Refusal::existed(format!("try to add a existing cluster name, existing_cluster_name={name}")),
             PoolRefused::SameName(pool) => {
                 let original = shown::json(&shown::Cluster::of(&pool));
-                Refusal::argument(format!("failed to rename cluster, name eq original name, original cluster is {original}"))
-                    .on_the_page()
+                Refusal::argument(format!("failed to rename cluster, name eq original name, original cluster is {original}")).on_the_page()
             }
             PoolRefused::Name => Refusal::argument("cluster name not regex with ^[a-zA-Z][a-zA-Z0-9_]*$, please check it"),
             PoolRefused::Masters { .. } if nodes => Refusal::argument("instance invalid, cant modify, plz check"),
