@@ -44,7 +44,6 @@ impl Session {
     fn authenticate(&self, question: &session::Authenticate) -> Outcome<()> {
         let found = self.access.identify(&question.token);
         let found = found.inspect_err(|_| tracing::debug!(host = self.host, "a caller presented a wrong token"))?;
-        // Where nobody is asked, the token of a tenant binds all the same to what may be said from here on.
         if *self.admitted.get_or_init(|| found.clone()) != found {
             return Err(FaultCode::WrongState.with("the connection has another token already: open one of its own"));
         }
