@@ -10,8 +10,12 @@ use std::time::Duration;
 pub struct StoreConfig {
     /// Masters, `host:port` each; tried in turn until one answers.
     pub masters: Vec<String>,
-    /// The tenant whose keys are meant; empty means `default`.
+    /// The tenant whose keys are meant; empty means that of `unique_id`, else `default`.
     pub tenant: String,
+    /// On whose behalf: puts go to the pool that is this user's, where there is room. May be empty.
+    pub user: String,
+    /// What this client is registered by, `1:TENANT:NAME`: puts go to the pool that it is of. May be empty.
+    pub unique_id: String,
     /// Says who calls to masters that ask for it; see [`crate::token::find`].
     pub token: Option<Token>,
     /// How long one operation may take in all, repetitions included.
@@ -33,6 +37,8 @@ impl Default for StoreConfig {
         Self {
             masters: vec!["127.0.0.1:50051".into()],
             tenant: String::new(),
+            user: String::new(),
+            unique_id: String::new(),
             token: None,
             deadline: Duration::from_secs(10),
             agent: concat!("perilune-client ", env!("CARGO_PKG_VERSION")).into(),

@@ -11,7 +11,7 @@ use crate::segments::Segments;
 use crate::transports;
 use perilune_protocol::rpc::Call;
 use perilune_protocol::rpc::object::{Exists, Locate, MatchPrefix, Remove, RemoveMatching};
-use perilune_protocol::rpc::session::Hello;
+use perilune_protocol::rpc::session::Greet;
 use perilune_protocol::{Fault, FaultCode, ObjectKey, Outcome, PutConfig};
 use perilune_transfer_engine::{Engine, EngineError};
 use std::sync::Arc;
@@ -98,8 +98,9 @@ impl Store {
                 transports::builder(&config.transports, &config.rdma)?.deadline(config.deadline).build().map_err(|e| engine_fault(&e))?
             }
         };
-        let master =
-            Master::new(config.masters, Caller { hello: Hello { agent: config.agent, tenant: config.tenant }, token: config.token }, None)?;
+        let StoreConfig { agent, tenant, user, unique_id, .. } = config;
+        let greet = Greet { agent, tenant, user, unique_id };
+        let master = Master::new(config.masters, Caller { greet, token: config.token }, None)?;
         let (segments, places) = (Segments::default(), Places::new(config.places));
         Ok(Self(Arc::new(Core { master, engine, segments, places, metrics: Metrics::new(), deadline: config.deadline })))
     }

@@ -1,6 +1,7 @@
 //! Who may come in. Every listener, RPC and HTTP, of masters and store nodes, asks [`Access`] and nobody else: what comes later
 //! (certificates, roles) is decided here.
 
+use crate::principal::Principal;
 use crate::{FaultCode, Outcome};
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
@@ -112,6 +113,17 @@ impl Access {
             (Some(token), Some(presented)) if token.matches(presented) => Ok(()),
             (Some(_), Some(_)) => refuse("the token is not the one that is asked for here"),
             (Some(_), None) => refuse("a token is asked for here"),
+        }
+    }
+
+    /// Whom a token is of that a caller presents: of the admin (`None`), or of somebody who speaks for one tenant.
+    ///
+    /// # Errors
+    /// As [`Access::admit`].
+    pub fn identify(&self, presented: &str) -> Outcome<Option<Principal>> {
+        match self.token.as_ref().and_then(|admin| Principal::of(presented, admin)) {
+            Some(principal) => Ok(Some(principal)),
+            None => self.admit(Some(presented)).map(|()| None),
         }
     }
 

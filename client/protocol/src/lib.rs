@@ -9,6 +9,7 @@ pub mod fault;
 pub mod frame;
 pub mod ids;
 pub mod object;
+pub mod principal;
 pub mod rpc;
 pub mod sealed;
 pub mod segment;

@@ -3,7 +3,7 @@
 use super::Caller;
 use perilune_protocol::Outcome;
 use perilune_protocol::frame::{HEADER_BYTES, Header};
-use perilune_protocol::rpc::session::{Hello, Welcome};
+use perilune_protocol::rpc::session::{Greet, Hello, Welcome};
 use perilune_protocol::rpc::{self, Call};
 use serde::Serialize;
 use std::io::{Read, Write};
@@ -76,7 +76,7 @@ impl Peer {
 }
 
 pub(crate) fn caller() -> Caller {
-    Caller { token: None, hello: Hello { agent: "test".into(), tenant: String::new() } }
+    Caller { token: None, greet: Greet { agent: "test".into(), ..Greet::default() } }
 }
 
 pub(crate) fn welcome() -> Welcome {

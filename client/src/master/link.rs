@@ -7,7 +7,7 @@
 use super::Caller;
 use super::silence::{Look, Silence};
 use super::wire::{self, Answer, Reader, STEP, SendError};
-use perilune_protocol::rpc::session::{Authenticate, Welcome};
+use perilune_protocol::rpc::session::{Authenticate, Greet, Hello, Welcome};
 use perilune_protocol::rpc::{self, Call};
 use perilune_protocol::{Fault, FaultCode, Outcome};
 use std::collections::HashMap;
@@ -65,7 +65,14 @@ impl Link {
                     if let Some(token) = &caller.token {
                         link.call(&Authenticate { token: token.secret().to_owned() }, deadline)?.map_err(refused)?;
                     }
-                    let welcome = link.call(&caller.hello, deadline)?.map_err(refused)?;
+                    let Greet { agent, tenant, user, unique_id } = &caller.greet;
+                    // Masters of earlier releases know hello only.
+                    let welcome = if user.is_empty() && unique_id.is_empty() {
+                        link.call(&Hello { agent: agent.clone(), tenant: tenant.clone() }, deadline)?
+                    } else {
+                        link.call(&caller.greet, deadline)?
+                    };
+                    let welcome = welcome.map_err(refused)?;
                     link.lock().heard = None;
                     return Ok((link, welcome));
                 }

@@ -9,7 +9,7 @@ mod silence;
 mod wire;
 
 use perilune_protocol::access::Token;
-use perilune_protocol::rpc::session::Hello;
+use perilune_protocol::rpc::session::Greet;
 
 pub(crate) use link::Link;
 pub(crate) use retry::{Master, Repeated};
@@ -20,6 +20,6 @@ pub(crate) use silence::Look;
 pub(crate) struct Caller {
     /// Who calls, where a master asks for it.
     pub(crate) token: Option<Token>,
-    /// What calls, and about whose keys.
-    pub(crate) hello: Hello,
+    /// What calls, about whose keys, and as whom.
+    pub(crate) greet: Greet,
 }

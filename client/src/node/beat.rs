@@ -17,6 +17,8 @@ use tracing::{info, warn};
 pub(crate) const ATTEMPT: Duration = Duration::from_secs(2);
 /// How long objects in memory that somebody took away are still offered: as long as the master lets a segment drain.
 const SPOILED_GRACE_MS: u64 = 24 * 3600 * 1000;
+/// How often memory that the master did not take is offered again: who was not registered may be by now.
+const OFFER_EVERY: Duration = Duration::from_secs(2);
 /// The pause between two attempts while the master is away.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -30,11 +32,13 @@ pub(crate) struct Announcer {
     /// Held from the moment a [`Register`] or [`Mount`] is put together until it is answered: the master unmounts what a Register does
     /// not name, so none may be on its way when a segment is mounted. Taken on a connection, never while one is waited for.
     turn: Mutex<()>,
+    /// Why memory was not taken last, so that it is said once.
+    refused: Mutex<String>,
 }
 
 impl Announcer {
     pub(crate) fn new(lending: Arc<Lending>, name: String, rest: String) -> Self {
-        Self { lending, name, rest, turn: Mutex::new(()) }
+        Self { lending, name, rest, turn: Mutex::new(()), refused: Mutex::default() }
     }
 
     /// Mounts segments that are lent.
@@ -88,9 +92,12 @@ impl Announcer {
         if segments.is_empty() {
             return Ok(());
         }
-        if let Err(fault) = self.ask_to_mount(link, &segments, deadline)? {
-            warn!("the master does not take the memory of this node: {fault}");
+        let why = self.ask_to_mount(link, &segments, deadline)?.err().map_or_else(String::new, |fault| fault.to_string());
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        if !why.is_empty() && *refused != why {
+            warn!("the master does not take the memory of this node: {why}");
         }
+        *refused = why;
         Ok(())
     }
 }
@@ -99,11 +106,18 @@ impl Announcer {
 /// `is_heard` is called whenever that begins.
 pub(crate) fn run(master: &Master, lending: &Arc<Lending>, heard: &AtomicBool, stop: &Receiver<()>, is_heard: impl Fn()) {
     let mut watch = Watch::default();
+    let mut offered = Instant::now();
     loop {
         let every = master.welcome().map_or(PAUSE, |welcome| Duration::from_millis(welcome.heartbeat_ms.max(1)));
         let pause = if heard.load(Ordering::Relaxed) { every } else { every.min(PAUSE) };
         if stop.recv_timeout(pause) != Err(RecvTimeoutError::Timeout) {
             return;
+        }
+        if offered.elapsed() >= OFFER_EVERY {
+            offered = Instant::now();
+            if lending.all_kept().iter().any(|kept| kept.unannounced && !kept.leaving) {
+                lending.set_news(true);
+            }
         }
         let before = heard.load(Ordering::Relaxed);
         match beat(master, lending, &mut watch) {

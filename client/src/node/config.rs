@@ -12,8 +12,10 @@ use std::time::Duration;
 pub struct NodeConfig {
     /// Masters, `host:port` each; tried in turn until one answers.
     pub masters: Vec<String>,
-    /// The tenant whose objects may lie here; empty means `default`.
+    /// The tenant whose objects may lie here; empty means that of `unique_id`, else `default`.
     pub tenant: String,
+    /// What the node is registered by in a pool, `1:TENANT:NAME`; empty: it is in none.
+    pub unique_id: String,
     /// Where the node's identity and the list of its segments are kept. One node at a time.
     pub data_dir: PathBuf,
     /// Bytes to lend from the start, when no segment of an earlier run was found; 0 lends none.
@@ -43,6 +45,7 @@ impl Default for NodeConfig {
         Self {
             masters: vec!["127.0.0.1:50051".into()],
             tenant: String::new(),
+            unique_id: String::new(),
             data_dir: "perilune-data".into(),
             segment_size: 0,
             protocol: Protocol::Tcp,

@@ -22,7 +22,7 @@ use lending::{Lending, PAGE, Wish};
 use listen::Listening;
 use nix::fcntl::{Flock, FlockArg};
 use perilune_probe::{Front, Life, Probe, Stage};
-use perilune_protocol::rpc::session::Hello;
+use perilune_protocol::rpc::session::Greet;
 use perilune_protocol::{FaultCode, NodeId, Outcome, Protocol, SegmentDesc, SegmentId};
 use record::Record;
 use std::fs::{self, File};
@@ -144,12 +144,15 @@ impl StoreNode {
         let announcer = Arc::new(Announcer::new(Arc::clone(&lending), name, url));
         let announcing = Arc::clone(&announcer);
         let greeting = Box::new(move |link: &_, deadline| announcing.announce(link, deadline));
-        let caller = Caller { hello: Hello { agent: agent.clone(), tenant: config.tenant.clone() }, token: config.token.clone() };
+        let (tenant, unique_id) = (config.tenant.clone(), config.unique_id.clone());
+        let greet = Greet { agent: agent.clone(), tenant, unique_id, ..Greet::default() };
+        let caller = Caller { greet, token: config.token.clone() };
         let master = Master::new(config.masters.clone(), caller.clone(), Some(greeting))?;
         let orders = Master::new(config.masters.clone(), caller, None)?;
         let store = Store::new(StoreConfig {
             masters: config.masters.clone(),
             tenant: config.tenant.clone(),
+            unique_id: config.unique_id.clone(),
             token: config.token.clone(),
             deadline: config.deadline,
             agent,

@@ -35,6 +35,8 @@ pub trait Facade: Observed + 'static {
     fn directory(&self) -> Arc<Known>;
     /// Decides a change of the directory upon what is known and the time in milliseconds, and logs it.
     fn decide<'a>(&'a self, decide: &'a Decide<'a>) -> Boxed<'a, Result<(), Unchanged>>;
+    /// What was set for the whole group under this name, or is its default.
+    fn setting(&self, key: &str) -> Option<String>;
     /// Removes every object whose key matches; the empty pattern matches all. Says how many went.
     fn remove_matching<'a>(&'a self, tenant: TenantId, pattern: &'a str, force: bool) -> Boxed<'a, Outcome<u64>>;
     /// `host:port` of the leader's RPC listener, where it is known.

@@ -1,6 +1,6 @@
 //! Requests about nodes and segments, and the listings.
 
-use super::Engine;
+use super::{Engine, Speaker};
 use perilune_protocol::rpc::cluster::{ClusterStat, NodeState};
 use perilune_protocol::rpc::segment::{Mount, SegmentState, Unmount};
 use perilune_protocol::rpc::session::{HeartbeatReply, Register, Registered, Welcome};
@@ -13,28 +13,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// The longest grace period.
-const GRACE_MAX: Duration = Duration::from_secs(24 * 3600);
+pub(crate) const GRACE_MAX: Duration = Duration::from_secs(24 * 3600);
 
 impl Engine {
     /// A node announces itself and the memory it still has.
-    pub async fn register(&self, session: u64, tenant: TenantId, question: Register) -> Outcome<Registered> {
+    pub async fn register(&self, session: u64, speaker: &Speaker, question: Register) -> Outcome<Registered> {
+        let Speaker { tenant, unique_id, .. } = speaker;
         let Register { node, name, rest, segments } = question;
+        // All that it lent: what it does not name any more is unmounted below.
+        self.is_of(node, *tenant)?;
         let intact: HashSet<SegmentId> = segments.iter().map(|s| s.id).collect();
         let (mut unknown, mut returning) = (Vec::new(), false);
         for desc in segments {
             segments::check(&desc)?;
             let same = |s: &&Arc<Segment>| s.node() == node && desc.node == node && s.desc().size == desc.size;
             let known = self.state().segments.table().get(desc.id).filter(same).cloned();
-            if known.as_ref().is_some_and(|s| s.tenant() != tenant) {
-                let why =
-                    "what this node lends holds objects of another tenant: start it for that one, or with a data directory of its own";
-                return Err(FaultCode::WrongState.with(why));
-            }
             match known {
                 Some(segment) => {
                     returning |= segment.reach() == Reach::Lost;
-                    if *segment.desc() != desc {
-                        self.commit(&Effect::lend(tenant, desc)).await?;
+                    // What it presents may have changed, and with it the pool that this is of.
+                    let presented =
+                        segment.unique_id().is_some_and(|id| *id == *unique_id) || unique_id.is_empty() && segment.unique_id().is_none();
+                    if *segment.desc() != desc || !presented {
+                        self.commit(&Effect::lend(*tenant, unique_id, desc)).await?;
                     }
                 }
                 None => unknown.push(desc.id),
@@ -51,6 +52,18 @@ impl Engine {
         let objects_returned = if returning { self.objects_on(node) } else { 0 };
         tracing::info!(%node, segments = intact.len(), unknown = unknown.len(), objects_returned, "store node registered");
         Ok(Registered { unknown, objects_returned })
+    }
+
+    /// Whether all that a node lends is this tenant's.
+    ///
+    /// # Errors
+    /// [`FaultCode::WrongState`].
+    pub(crate) fn is_of(&self, node: NodeId, tenant: TenantId) -> Outcome<()> {
+        if self.state().segments.table().iter().any(|s| s.node() == node && s.tenant() != tenant) {
+            let why = "what this node lends holds objects of another tenant: start it for that one, or with a data directory of its own";
+            return Err(FaultCode::WrongState.with(why));
+        }
+        Ok(())
     }
 
     fn objects_on(&self, node: NodeId) -> u64 {
@@ -86,35 +99,43 @@ impl Engine {
     }
 
     /// A node lends segments. All or nothing.
-    pub async fn mount(&self, session: u64, tenant: TenantId, question: Mount) -> Outcome<()> {
-        self.state().directory.may_add(tenant)?;
+    pub async fn mount(&self, session: u64, speaker: &Speaker, question: Mount) -> Outcome<()> {
+        let Speaker { tenant, unique_id, .. } = speaker;
+        let (directory, strict) = (&self.state().directory, self.state().settings.strict_membership());
+        directory.may_add(*tenant)?;
         for desc in &question.segments {
             if !self.state().nodes.is_registered(desc.node, session) {
                 return Err(FaultCode::NodeNotFound.with(format!("node {} is not registered on this connection", desc.node)));
             }
             segments::check(desc)?;
+            directory.may_lend(*tenant, unique_id, desc.tcp_endpoint(), strict)?;
             let known = self.state().segments.table().get(desc.id).cloned();
-            if known.is_some_and(|s| s.node() != desc.node || s.desc().size != desc.size || s.tenant() != tenant) {
+            if known.is_some_and(|s| s.node() != desc.node || s.desc().size != desc.size || s.tenant() != *tenant) {
                 return Err(FaultCode::SegmentExists
                     .with(format!("segment {} is mounted already, by another node, for another tenant or with another size", desc.id)));
             }
         }
         for desc in question.segments {
             tracing::info!(segment = %desc.id, node = %desc.node, bytes = desc.size, "segment mounted");
-            self.commit(&Effect::lend(tenant, desc)).await?;
+            self.commit(&Effect::lend(*tenant, unique_id, desc)).await?;
         }
         self.judge();
         Ok(())
     }
 
     /// Takes segments back, at once or after a grace period during which they can be read.
-    pub async fn unmount(&self, question: Unmount) -> Vec<Outcome<()>> {
+    /// `of`: only what is this tenant's.
+    pub async fn unmount(&self, of: Option<TenantId>, question: Unmount) -> Vec<Outcome<()>> {
         let mut outcomes = Vec::with_capacity(question.segments.len());
         if question.grace_ms > Millis::from(GRACE_MAX).0 {
             let fault = FaultCode::InvalidParams.with(format!("a grace period of {} ms; the longest is {GRACE_MAX:?}", question.grace_ms));
             return question.segments.iter().map(|_| Err(fault.clone())).collect();
         }
         for segment in question.segments {
+            if let Some(fault) = of.and_then(|tenant| self.describe(tenant, segment).err()) {
+                outcomes.push(Err(fault));
+                continue;
+            }
             outcomes.push(if question.grace_ms > 0 {
                 tracing::info!(%segment, grace_ms = question.grace_ms, "segment drains");
                 self.commit(&Effect::Drain { segment, grace_ms: question.grace_ms }).await

@@ -4,7 +4,7 @@ use super::Unchanged;
 use super::{Engine, Throne};
 use crate::api::{Boxed, Decide, Facade};
 use crate::log::LogStatus;
-use crate::observe::{Metrics, Observed, TenantUse};
+use crate::observe::{Metrics, Observed, PoolUse, TenantUse};
 use perilune_protocol::rpc::cluster::{ClusterStat, NodeState};
 use perilune_protocol::rpc::job::JobState;
 use perilune_protocol::rpc::segment::SegmentState;
@@ -32,6 +32,10 @@ impl Observed for Throne {
 
     fn tenants(&self) -> Vec<TenantUse> {
         self.engine().tenants()
+    }
+
+    fn pools(&self) -> Vec<PoolUse> {
+        self.engine().pools()
     }
 
     fn jobs(&self) -> Vec<JobState> {
@@ -71,6 +75,10 @@ impl Facade for Throne {
     fn decide<'a>(&'a self, decide: &'a Decide<'a>) -> Boxed<'a, Result<(), Unchanged>> {
         let engine = self.engine();
         Box::pin(async move { engine.decide(decide).await })
+    }
+
+    fn setting(&self, key: &str) -> Option<String> {
+        self.engine().setting(key)
     }
 
     fn remove_matching<'a>(&'a self, tenant: TenantId, pattern: &'a str, force: bool) -> Boxed<'a, Outcome<u64>> {

@@ -13,8 +13,9 @@ pub use brain::Brain;
 pub use clock::Clock;
 #[cfg(feature = "simulation")]
 pub(crate) use clock::Time;
+pub(crate) use cluster::GRACE_MAX;
 pub(crate) use group::{Group, Leader};
-pub use tenants::Unchanged;
+pub use tenants::{Speaker, Unchanged};
 pub(crate) use throne::Throne;
 
 use crate::config::MasterConfig;

@@ -4,6 +4,7 @@ use super::Engine;
 use crate::work::evict;
 use perilune_protocol::rpc::object::{KeyList, PutEnd, PutGrant, PutRevoke, PutStart};
 use perilune_protocol::{FaultCode, ObjectKey, ObjectPlace, Outcome, PutConfig, TenantId, Tso};
+use perilune_state::directory::PoolId;
 use perilune_state::effect::RemoveReason;
 use perilune_state::objects::Object;
 use perilune_state::write::{PutEnding, PutRefusal, Stamp};
@@ -55,8 +56,8 @@ impl Engine {
         found
     }
 
-    /// Gives room to puts.
-    pub async fn put_start(&self, tenant: TenantId, host: &str, question: PutStart) -> Vec<Outcome<PutGrant>> {
+    /// Gives room to puts, in `pool` where there is some.
+    pub async fn put_start(&self, tenant: TenantId, pool: Option<PoolId>, host: &str, question: PutStart) -> Vec<Outcome<PutGrant>> {
         if let Err(fault) = self.roomy().await {
             return question.puts.iter().map(|_| Err(fault.clone())).collect();
         }
@@ -74,7 +75,7 @@ impl Engine {
                 ));
                 continue;
             }
-            let stamp = Stamp { tenant, now: 0, host, writer: question.writer, draw: 0 };
+            let stamp = Stamp { tenant, pool, now: 0, host, writer: question.writer, draw: 0 };
             grants.push(self.put_start_one(key, *size, &question.config, Tso(first.0 + i as u64), stamp).await);
         }
         evict::ring_if_tight(self);

@@ -2,11 +2,23 @@
 
 use super::Engine;
 use crate::api::Decide;
-use crate::observe::TenantUse;
+use crate::observe::{PoolUse, TenantUse};
+use perilune_protocol::principal::Principal;
 use perilune_protocol::{Fault, FaultCode, Outcome, TenantId};
 use perilune_state::Effect;
-use perilune_state::directory::{Known, Refused, TenantStatus};
+use perilune_state::directory::{Known, PoolId, Refused, TenantStatus};
 use std::sync::Arc;
+
+/// Who speaks on a connection, as it said itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Speaker {
+    /// Whose keys and memory.
+    pub tenant: TenantId,
+    /// On whose behalf; may be empty.
+    pub user: String,
+    /// What it is registered by; may be empty.
+    pub unique_id: String,
+}
 
 /// Why the directory is as it was.
 #[derive(Debug)]
@@ -71,6 +83,39 @@ impl Engine {
                 TenantUse { id: t.id, name: t.name.clone(), bytes: meter.bytes(), objects: meter.objects() }
             })
             .collect()
+    }
+
+    /// Each pool with what its nodes lend.
+    pub(crate) fn pools(&self) -> Vec<PoolUse> {
+        let (known, table) = (self.directory(), self.state().segments.table());
+        let used = |pool: PoolId| {
+            let ours = table.iter().filter(|s| s.pool() == Some(pool));
+            ours.fold((0, 0, 0), |(n, used, capacity), s| (n + 1, used + s.space().used(), capacity + s.space().capacity()))
+        };
+        let pools = known.pools().map(|pool| {
+            let (segments, used, capacity) = used(pool.id);
+            let tenant = known.tenant(pool.tenant).map_or_else(String::new, |t| t.name.clone());
+            PoolUse { tenant, name: pool.name.clone(), segments, used, capacity }
+        });
+        pools.collect()
+    }
+
+    /// Whether the tokens of the generation of this one are still good.
+    pub(crate) fn is_current(&self, principal: &Principal) -> Outcome<()> {
+        let least = self.state().settings.token_generation(&principal.tenant);
+        if principal.generation >= least {
+            return Ok(());
+        }
+        let how = "ask for another one, made with `perilune tenants token`";
+        Err(FaultCode::Unauthorized.with(format!("tokens of tenant {} before generation {least} are refused: {how}", principal.tenant)))
+    }
+
+    /// Where the puts of a caller go, if there is room.
+    pub(crate) fn preferred(&self, speaker: &Speaker) -> Option<PoolId> {
+        if speaker.user.is_empty() && speaker.unique_id.is_empty() {
+            return None;
+        }
+        self.state().directory.known().preferred(speaker.tenant, &speaker.user, &speaker.unique_id)
     }
 
     /// The tenant of this name.

@@ -8,6 +8,7 @@ use std::time::Instant;
 /// Every call a client can make, by number and name. A call that is missing here is counted as `unknown`.
 const KNOWN: &[(u16, &str)] = &[
     entry::<session::Hello>(),
+    entry::<session::Greet>(),
     entry::<session::Register>(),
     entry::<session::Heartbeat>(),
     entry::<segment::Mount>(),

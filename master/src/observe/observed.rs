@@ -18,6 +18,8 @@ pub trait Observed: Send + Sync {
     fn soft_pins(&self) -> u64;
     /// Tenants that are not gone, by number.
     fn tenants(&self) -> Vec<TenantUse>;
+    /// Pools, by number.
+    fn pools(&self) -> Vec<PoolUse>;
     /// Background jobs; none on a member that does not lead.
     fn jobs(&self) -> Vec<JobState>;
     /// The replicated log.
@@ -37,6 +39,21 @@ pub struct TenantUse {
     pub objects: u64,
 }
 
+/// What the nodes of a pool lend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolUse {
+    /// The name of its tenant.
+    pub tenant: String,
+    /// Its name.
+    pub name: String,
+    /// How many segments.
+    pub segments: u64,
+    /// Bytes allocated in them, rounding included.
+    pub used: u64,
+    /// Bytes of them.
+    pub capacity: u64,
+}
+
 /// One look at everything, so that a page asks once and its numbers belong together.
 pub(super) struct Look {
     pub(super) stat: ClusterStat,
@@ -44,6 +61,7 @@ pub(super) struct Look {
     pub(super) nodes: Vec<NodeState>,
     pub(super) soft_pins: u64,
     pub(super) tenants: Vec<TenantUse>,
+    pub(super) pools: Vec<PoolUse>,
     pub(super) jobs: Vec<JobState>,
     pub(super) log: LogStatus,
 }
@@ -56,6 +74,7 @@ impl Look {
             nodes: observed.nodes(),
             soft_pins: observed.soft_pins(),
             tenants: observed.tenants(),
+            pools: observed.pools(),
             jobs: observed.jobs(),
             log: observed.log(),
         }

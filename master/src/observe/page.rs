@@ -3,7 +3,7 @@
 use super::calls::{CallMetrics, Tally};
 use super::count::Count;
 use super::families::{Families, label};
-use super::observed::{Look, Observed, TenantUse};
+use super::observed::{Look, Observed, PoolUse, TenantUse};
 use super::{Metrics, mooncake, process};
 use crate::log::{LogStatus, Role};
 use perilune_protocol::SegmentStatus;
@@ -40,6 +40,13 @@ fn cluster(out: &mut Families, look: &Look) {
     let of_tenants = |of: fn(&TenantUse) -> u64| look.tenants.iter().map(move |t| (vec![label("tenant", t.name.as_str())], of(t) as f64));
     out.gauges("perilune_tenant_bytes", "Bytes in memory that count for the tenant's quota", of_tenants(|t| t.bytes));
     out.gauges("perilune_tenant_objects", "Objects that count for the tenant's quota", of_tenants(|t| t.objects));
+    let of_pools = |of: fn(&PoolUse) -> u64| {
+        let labels = |p: &PoolUse| vec![label("tenant", p.tenant.as_str()), label("pool", p.name.as_str())];
+        look.pools.iter().map(move |p| (labels(p), of(p) as f64))
+    };
+    out.gauges("perilune_pool_segments", "Segments that the nodes of the pool lend", of_pools(|p| p.segments));
+    out.gauges("perilune_pool_used_bytes", "Bytes allocated in them, rounding included", of_pools(|p| p.used));
+    out.gauges("perilune_pool_capacity_bytes", "Bytes of them", of_pools(|p| p.capacity));
     let statuses = ["ALIVE", "SUSPECT", "LOST"].map(|status| (vec![label("status", status)], look.nodes_in(status) as f64));
     out.gauges("perilune_nodes", "Store nodes by what became of them", statuses);
     let statuses = [SegmentStatus::Mounted, SegmentStatus::Suspect, SegmentStatus::Draining, SegmentStatus::Lost].map(|status| {

@@ -1,7 +1,9 @@
 //! From a message to the engine and back: the table of calls.
 
-use crate::engine::Engine;
+use super::may;
+use crate::engine::{Engine, Speaker};
 use perilune_protocol::access::Access;
+use perilune_protocol::principal::Principal;
 use perilune_protocol::rpc::{self, Call, cluster, job, member, object, segment, session, work};
 use perilune_protocol::{Fault, FaultCode, Outcome, TenantId};
 use perilune_state::settings::JOB_BYTES_PER_SECOND;
@@ -19,19 +21,19 @@ pub(crate) struct Session {
     id: u64,
     host: String,
     access: Arc<Access>,
-    /// The caller is one who may come in. Set at the beginning, or by Authenticate, once.
-    admitted: OnceLock<()>,
-    /// Set by Hello, once.
-    tenant: OnceLock<TenantId>,
+    /// The caller is one who may come in: the admin (`None`), or one who speaks for a tenant. Set at the beginning, or by Authenticate, once.
+    admitted: OnceLock<Option<Principal>>,
+    /// Set by Hello or Greet, once.
+    speaker: OnceLock<Speaker>,
 }
 
 impl Session {
     pub(crate) fn new(id: u64, peer: SocketAddr, access: Arc<Access>) -> Self {
         let admitted = OnceLock::new();
         if access.is_open() {
-            admitted.get_or_init(|| ());
+            admitted.get_or_init(|| None);
         }
-        Self { id, host: peer.ip().to_string(), access, admitted, tenant: OnceLock::new() }
+        Self { id, host: peer.ip().to_string(), access, admitted, speaker: OnceLock::new() }
     }
 
     /// Whether it is one who may come in.
@@ -40,8 +42,11 @@ impl Session {
     }
 
     fn authenticate(&self, question: &session::Authenticate) -> Outcome<()> {
-        self.access.admit(Some(&question.token)).inspect_err(|_| tracing::debug!(host = self.host, "a caller presented a wrong token"))?;
-        self.admitted.get_or_init(|| ());
+        let found = self.access.identify(&question.token);
+        let found = found.inspect_err(|_| tracing::debug!(host = self.host, "a caller presented a wrong token"))?;
+        if *self.admitted.get_or_init(|| found.clone()) != found {
+            return Err(FaultCode::WrongState.with("the connection has another token already: open one of its own"));
+        }
         Ok(())
     }
 
@@ -49,11 +54,31 @@ impl Session {
         self.id
     }
 
-    /// Whose keys and memory it speaks of, as long as that tenant is served.
+    /// For whom it speaks, unless it is the admin.
+    fn principal(&self) -> Option<&Principal> {
+        self.admitted.get()?.as_ref()
+    }
+
+    fn may_ask(&self, op: u16) -> Outcome<()> {
+        self.principal().map_or(Ok(()), |principal| may::may_ask(principal, op))
+    }
+
+    /// Of whom it may take something: of everybody, or of its tenant.
+    fn reaches(&self, engine: &Engine) -> Outcome<Option<TenantId>> {
+        self.principal().map(|_| self.tenant(engine)).transpose()
+    }
+
+    /// Who speaks, as long as its tenant is served.
+    fn speaker(&self, engine: &Engine) -> Outcome<&Speaker> {
+        let said = self.speaker.get();
+        let speaker = said.ok_or_else(|| FaultCode::WrongState.with("say hello first: the connection has no tenant yet"))?;
+        self.principal().map_or(Ok(()), |principal| engine.is_current(principal))?;
+        engine.state().directory.may_use(speaker.tenant).map(|()| speaker)
+    }
+
+    /// Whose keys and memory it speaks of.
     fn tenant(&self, engine: &Engine) -> Outcome<TenantId> {
-        let said = self.tenant.get().copied();
-        let tenant = said.ok_or_else(|| FaultCode::WrongState.with("say hello first: the connection has no tenant yet"))?;
-        engine.state().directory.may_use(tenant).map(|()| tenant)
+        self.speaker(engine).map(|speaker| speaker.tenant)
     }
 }
 
@@ -110,17 +135,28 @@ pub(crate) fn answer(engine: &Engine, session: &Arc<Session>, op: u16, id: u64, 
             engine.metrics().op(op).observe(Instant::now(), 0, 1);
             Box::pin(std::future::ready(framed(op, id, &session.access.admit(None))))
         }
-        session::Hello::OP => with(engine, id, body, move |q: session::Hello| async move { hello(&e, &s, &q) }),
-        session::Register::OP => with(engine, id, body, move |q| async move { e.register(s.id, s.tenant(&e)?, q).await }),
+        _ if session.may_ask(op).is_err() => {
+            engine.metrics().op(op).observe(Instant::now(), 0, 1);
+            Box::pin(std::future::ready(framed(op, id, &session.may_ask(op))))
+        }
+        session::Hello::OP => with(engine, id, body, move |q: session::Hello| async move {
+            let session::Hello { agent, tenant } = q;
+            greet(&e, &s, session::Greet { agent, tenant, ..session::Greet::default() })
+        }),
+        session::Greet::OP => with(engine, id, body, move |q: session::Greet| async move { greet(&e, &s, q) }),
+        session::Register::OP => with(engine, id, body, move |q| async move { e.register(s.id, s.speaker(&e)?, q).await }),
         session::Heartbeat::OP => with(engine, id, body, move |q: session::Heartbeat| async move { Ok(e.heartbeat(s.id, q.node)) }),
-        segment::Mount::OP => with(engine, id, body, move |q| async move { e.mount(s.id, s.tenant(&e)?, q).await }),
-        segment::Unmount::OP => with(engine, id, body, move |q| async move { Ok(e.unmount(q).await) }),
+        segment::Mount::OP => with(engine, id, body, move |q| async move { e.mount(s.id, s.speaker(&e)?, q).await }),
+        segment::Unmount::OP => with(engine, id, body, move |q| async move { Ok(e.unmount(s.reaches(&e)?, q).await) }),
         segment::Describe::OP => with(engine, id, body, move |q: segment::Describe| async move {
             let tenant = s.tenant(&e)?;
             Ok(q.segments.iter().map(|id| e.describe(tenant, *id).map(|desc| (*desc).clone())).collect())
         }),
         segment::ListSegments::OP => with(engine, id, body, move |_: segment::ListSegments| async move { Ok(e.segments()) }),
-        object::PutStart::OP => with(engine, id, body, move |q| async move { Ok(e.put_start(s.tenant(&e)?, &s.host, q).await) }),
+        object::PutStart::OP => with(engine, id, body, move |q| async move {
+            let speaker = s.speaker(&e)?;
+            Ok(e.put_start(speaker.tenant, e.preferred(speaker), &s.host, q).await)
+        }),
         object::PutEnd::OP => with(engine, id, body, move |q| async move { Ok(e.put_end(s.tenant(&e)?, q).await) }),
         object::PutRevoke::OP => with(engine, id, body, move |q| async move { Ok(e.put_revoke(s.tenant(&e)?, &q)) }),
         object::Locate::OP => with(engine, id, body, move |q: object::Locate| async move { Ok(e.locate(s.tenant(&e)?, &q.keys)) }),
@@ -145,7 +181,12 @@ pub(crate) fn answer(engine: &Engine, session: &Arc<Session>, op: u16, id: u64, 
             with(engine, id, body, move |q: member::ChangeMembers| async move { e.change_members(q.change).await })
         }
         cluster::ListNodes::OP => with(engine, id, body, move |_: cluster::ListNodes| async move { Ok(e.nodes()) }),
-        work::TakeWork::OP => with(engine, id, body, move |q| async move { Ok(e.take_work(q).await) }),
+        work::TakeWork::OP => with(engine, id, body, move |q: work::TakeWork| async move {
+            if let Some(tenant) = s.reaches(&e)? {
+                e.is_of(q.node, tenant)?;
+            }
+            Ok(e.take_work(q).await)
+        }),
         job::ListJobs::OP => with(engine, id, body, move |_: job::ListJobs| async move { Ok(e.jobs()) }),
         job::SwitchJob::OP => with(engine, id, body, move |q: job::SwitchJob| async move { e.switch_job(&q).await }),
         job::PaceJobs::OP => with(engine, id, body, move |q: job::PaceJobs| async move {
@@ -206,11 +247,21 @@ async fn aside<T: Send + 'static>(work: impl FnOnce() -> Outcome<T> + Send + 'st
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| Err(FaultCode::Internal.with(format!("the work stopped: {e}"))))
 }
 
-fn hello(engine: &Engine, session: &Session, question: &session::Hello) -> Outcome<session::Welcome> {
-    let tenant = engine.tenant(&question.tenant)?;
-    tracing::debug!(agent = question.agent, host = session.host, tenant = tenant.0, "hello");
-    if *session.tenant.get_or_init(|| tenant) != tenant {
-        return Err(FaultCode::WrongState.with("the connection speaks for another tenant already: open one of its own"));
+fn greet(engine: &Engine, session: &Session, question: session::Greet) -> Outcome<session::Welcome> {
+    let session::Greet { agent, mut tenant, mut user, unique_id } = question;
+    if let Some(principal) = session.principal() {
+        engine.is_current(principal)?;
+        for (said, own) in [(&mut tenant, &principal.tenant), (&mut user, &principal.user)] {
+            if !said.is_empty() && said != own {
+                return Err(FaultCode::Forbidden.with(format!("the token is one of tenant {} and not of {said:.200?}", principal.tenant)));
+            }
+            own.clone_into(said);
+        }
+    }
+    let speaker = Speaker { tenant: engine.state().directory.caller(&tenant, &unique_id)?, user, unique_id };
+    tracing::debug!(agent, host = session.host, ?speaker, "hello");
+    if *session.speaker.get_or_init(|| speaker.clone()) != speaker {
+        return Err(FaultCode::WrongState.with("the connection speaks for another tenant or node already: open one of its own"));
     }
     Ok(engine.welcome())
 }

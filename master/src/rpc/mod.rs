@@ -2,4 +2,5 @@
 
 mod connection;
 pub(crate) mod handlers;
+mod may;
 pub(crate) mod server;

@@ -116,7 +116,7 @@ impl Oracle {
                 return removed;
             }
             Effect::Replicas { key, version, add, drop, .. } => return self.rearrange(now, &key, version, add, drop, memory),
-            Effect::Mount(desc) | Effect::Lend { desc, .. } => drop(self.mounted.insert(desc.id)),
+            Effect::Mount(desc) | Effect::Lend { desc, .. } | Effect::LendAs { desc, .. } => drop(self.mounted.insert(desc.id)),
             Effect::Drain { segment, grace_ms } if self.mounted.contains(&segment) => {
                 // A new leader counts anew, so it is never shorter; a clock may be fast.
                 self.draining.insert(segment, now + grace_ms * 19 / 20);

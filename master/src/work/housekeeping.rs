@@ -1,7 +1,7 @@
-//! Tends the group of masters, takes back what dropped tenants had, notices which store nodes fell silent, ends grace periods, discards abandoned puts, frees held space, narrows
-//! windows.
+//! Tends the group of masters, takes back what dropped tenants had, empties what nodes lend that may not, notices which store nodes fell
+//! silent, ends grace periods, discards abandoned puts, frees held space, narrows windows.
 
-use super::recycle;
+use super::{pools, recycle};
 use crate::engine::Engine;
 use crate::log::Room;
 use perilune_state::Effect;
@@ -32,6 +32,7 @@ pub(crate) fn run(engine: &Engine, handle: &Handle) {
         loop {
             tokio::time::sleep(recycle::EVERY).await;
             recycle::round(&recycled).await;
+            pools::round(&recycled).await;
         }
     });
     while engine.reign.housekeeping.wait(EVERY) {

@@ -3,6 +3,7 @@
 pub(crate) mod evict;
 pub(crate) mod housekeeping;
 pub(crate) mod jobs;
+pub(crate) mod pools;
 pub(crate) mod recycle;
 #[cfg(test)]
 mod sample;

@@ -22,7 +22,7 @@ pub(crate) fn lent<const N: usize>(segments: [(u32, u64); N], objects: &[(&str, 
         let endpoints = vec![Endpoint::Tcp("127.0.0.1:1".into())];
         let (name, location, protocol, capability) = (format!("segment {nth}"), String::new(), Protocol::Tcp, Capability(1));
         let desc = SegmentDesc { id: ids[nth], name, node: nodes[nth], base: 0, size: bytes, protocol, location, endpoints, capability };
-        assert_eq!(state.apply(Effect::lend(TenantId(tenant), desc), 1), Applied::Done);
+        assert_eq!(state.apply(Effect::lend(TenantId(tenant), "", desc), 1), Applied::Done);
     }
     for (n, (key, on)) in objects.iter().enumerate() {
         let mut place = |nth: &usize| {

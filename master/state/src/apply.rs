@@ -127,8 +127,9 @@ impl State {
                     self.retire(&object, &mut leaving);
                 }
             }
-            Effect::Mount(desc) => return self.lend(desc, TenantId::default()),
-            Effect::Lend { tenant, desc } => return self.lend(desc, tenant),
+            Effect::Mount(desc) => return self.lend(desc, TenantId::default(), None),
+            Effect::Lend { tenant, desc } => return self.lend(desc, tenant, None),
+            Effect::LendAs { tenant, unique_id, desc } => return self.lend(desc, tenant, Some(unique_id)),
             Effect::Drain { segment, grace_ms } => match self.segments.drain(segment, grace_ms) {
                 Some(segment) => segment.start_grace(now.saturating_add(grace_ms)),
                 None => return unknown_segment(segment),
@@ -160,17 +161,18 @@ impl State {
                 if let Err(fault) = self.directory.apply(revision, *change) {
                     return Applied::Refused(fault);
                 }
+                self.belong_all();
             }
             Effect::Replicas { tenant, key, version, add, drop } => return self.rearrange(tenant, &key, version, add.as_ref(), drop, now),
         }
         Applied::Done
     }
 
-    fn lend(&self, desc: SegmentDesc, tenant: TenantId) -> Applied {
+    fn lend(&self, desc: SegmentDesc, tenant: TenantId, unique_id: Option<String>) -> Applied {
         if let Err(fault) = segments::check(&desc) {
             return Applied::Refused(fault);
         }
-        self.segments.mount(desc, tenant);
+        self.belong(&self.segments.mount(desc, tenant, unique_id));
         Applied::Done
     }
 

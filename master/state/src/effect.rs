@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 /// The first byte of every stored effect. A reader of a newer release still knows all older ones.
 ///
 /// 2: settings. 3: an object remembers how many copies were wanted, and its copies change. 4: windows of frames.
-/// 5: tenants.
-const VERSION: u8 = 5;
+/// 5: tenants. 6: pools.
+const VERSION: u8 = 6;
 
 /// One change of what must outlive the leader.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,6 +106,15 @@ pub enum Effect {
         /// What.
         desc: SegmentDesc,
     },
+    /// The same by a node that presents something.
+    LendAs {
+        /// To whom.
+        tenant: TenantId,
+        /// What it presents.
+        unique_id: String,
+        /// What.
+        desc: SegmentDesc,
+    },
 }
 
 /// An object as it is stored.
@@ -176,16 +185,22 @@ pub enum EffectError {
 }
 
 impl Effect {
-    /// A segment is lent, or described anew. Where nobody has tenants, releases that know none read the log.
-    pub fn lend(tenant: TenantId, desc: SegmentDesc) -> Self {
-        if tenant == TenantId::default() { Self::Mount(desc) } else { Self::Lend { tenant, desc } }
+    /// A segment is lent, or described anew. Where nobody has tenants or pools, releases that know none read the log.
+    pub fn lend(tenant: TenantId, unique_id: &str, desc: SegmentDesc) -> Self {
+        match unique_id {
+            "" if tenant == TenantId::default() => Self::Mount(desc),
+            "" => Self::Lend { tenant, desc },
+            _ => Self::LendAs { tenant, unique_id: unique_id.into(), desc },
+        }
     }
 
     /// The stored form.
     pub fn encode(&self) -> Vec<u8> {
         // The release before reads what it could have written itself.
         let version = match self {
-            Self::Directory { .. } | Self::Lend { .. } | Self::Remove { reason: RemoveReason::Recycled, .. } => VERSION,
+            Self::LendAs { .. } => VERSION,
+            Self::Directory { change, .. } if !matches!(**change, Change::Tenant(_)) => VERSION,
+            Self::Directory { .. } | Self::Lend { .. } | Self::Remove { reason: RemoveReason::Recycled, .. } => 5,
             Self::Frames { .. } | Self::Passed { .. } => 4,
             _ => 3,
         };
@@ -252,6 +267,43 @@ mod tests {
         assert_eq!(recycled.encode(), [5, 1, 3, 1, b'k', 7, 4]);
         let Ok(Effect::Lend { tenant, desc }) = Effect::decode(include_bytes!("../tests/old/lend_v5.bin")) else { panic!("not that") };
         assert_eq!((tenant, desc.size, desc.name.as_str()), (TenantId(3), 1 << 20, "127.0.0.1:15000"));
+    }
+
+    /// The same for pools, and for what nodes lend that present something.
+    #[test]
+    fn bytes_of_version_6_are_still_read() {
+        use crate::directory::{NodeKind, NodeRecord, NodeStatus, PoolId, PoolKind, PoolRecord, PoolStatus};
+        let node = NodeRecord {
+            unique_id: "1:acme:n1".into(),
+            ip: "172.21.0.5".into(),
+            host: "n1".into(),
+            port: 9050,
+            kind: NodeKind::Compute,
+            status: NodeStatus::Running,
+            ctime_ms: 7000,
+            mtime_ms: 8000,
+        };
+        let pool = PoolRecord {
+            id: PoolId(3),
+            tenant: TenantId(2),
+            cluster_id: "c1".into(),
+            name: "prefill".into(),
+            kind: PoolKind::Compute,
+            status: PoolStatus::Suspended,
+            users: vec!["jack".into()],
+            nodes: vec![node],
+            ctime_ms: 7000,
+            mtime_ms: 9000,
+        };
+        let pool = Effect::Directory { revision: 4, change: Box::new(Change::Pool(pool)) };
+        assert_eq!(pool.encode(), include_bytes!("../tests/old/pool_v6.bin"));
+        assert_eq!(Effect::decode(include_bytes!("../tests/old/pool_v6.bin")), Ok(pool));
+        let gone = Effect::Directory { revision: 5, change: Box::new(Change::PoolGone(PoolId(3))) };
+        assert_eq!(gone.encode(), [6, 11, 5, 2, 3]);
+        let Ok(Effect::LendAs { tenant, unique_id, desc }) = Effect::decode(include_bytes!("../tests/old/lend_as_v6.bin")) else {
+            panic!("not that")
+        };
+        assert_eq!((tenant, unique_id.as_str(), desc.size, desc.name.as_str()), (TenantId(3), "1:acme:n1", 1 << 20, "127.0.0.1:15000"));
     }
 
     /// Bytes that the release before wrote for a commit of two copies.

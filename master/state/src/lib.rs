@@ -19,6 +19,7 @@
 
 pub mod alloc;
 pub mod apply;
+mod belonging;
 pub mod directory;
 pub mod effect;
 pub mod meter;

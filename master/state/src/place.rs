@@ -1,5 +1,6 @@
 //! Which segments take the next replicas. A pure choice: candidates in, order out.
 
+use crate::directory::PoolId;
 use crate::segments::Segment;
 use perilune_protocol::PutConfig;
 use std::sync::Arc;
@@ -31,9 +32,9 @@ impl std::str::FromStr for Placement {
 /// Segments of the free-ratio sample, per replica.
 const SAMPLE_PER_REPLICA: usize = 6;
 
-/// Orders the segments that may take a replica, best first: those the caller prefers by name, then by the strategy.
+/// Orders the segments that may take a replica, best first: those the caller prefers by name, those of its pool, then by the strategy.
 /// `host` is the writer's address without port; `draw` a random number.
-pub fn order(candidates: &mut [Arc<Segment>], placement: Placement, config: &PutConfig, host: &str, draw: u64) {
+pub fn order(candidates: &mut [Arc<Segment>], placement: Placement, config: &PutConfig, pool: Option<PoolId>, host: &str, draw: u64) {
     shuffle(candidates, draw);
     match placement {
         Placement::Random => {}
@@ -42,6 +43,9 @@ pub fn order(candidates: &mut [Arc<Segment>], placement: Placement, config: &Put
             candidates[..sample].sort_by(|a, b| free_ratio(b).total_cmp(&free_ratio(a)));
         }
         Placement::LocalFirst => candidates.sort_by_key(|s| !is_on(s, host)),
+    }
+    if pool.is_some() {
+        candidates.sort_by_key(|s| s.pool() != pool);
     }
     if !config.preferred_segments.is_empty() {
         let rank = |s: &Arc<Segment>| {

@@ -24,6 +24,20 @@ pub const TENANT_RETENTION_SECONDS: &str = "tenant_retention_seconds";
 /// Three days: whoever dropped the wrong one has a weekend to notice.
 pub const TENANT_RETENTION_SECONDS_DEFAULT: u64 = 259_200;
 
+/// Whether only nodes that present something, and are registered, lend memory.
+pub const STRICT_MEMBERSHIP: &str = "strict_membership";
+
+/// How long frontends are kept after they were registered, in seconds.
+pub const FRONTEND_SAFE_SECONDS: &str = "frontend_safe_seconds";
+/// As the page's server has it.
+pub const FRONTEND_SAFE_SECONDS_DEFAULT: u64 = 300;
+
+/// Whether the meta service follows its page to the letter (`doc`) where that answers the callers' mistakes as if they were its own.
+pub const META_COMPAT: &str = "meta_compat";
+
+/// How the names begin, followed by that of a tenant, under which is kept from which generation on its tokens are good.
+pub const TOKEN_GENERATION: &str = "token_generation.";
+
 /// How the names begin under which jobs keep how far they are: nobody else's to set.
 pub const JOB_RECORD: &str = "job.";
 
@@ -65,6 +79,16 @@ impl Settings {
         set.unwrap_or(TENANT_RETENTION_SECONDS_DEFAULT).saturating_mul(1000)
     }
 
+    /// Whether only nodes that present something, and are registered, lend memory.
+    pub fn strict_membership(&self) -> bool {
+        self.map.load().get(STRICT_MEMBERSHIP).and_then(|value| is_on(value)).unwrap_or(false)
+    }
+
+    /// From which generation on the tokens of a tenant are good.
+    pub fn token_generation(&self, tenant: &str) -> u32 {
+        self.map.load().get(&format!("{TOKEN_GENERATION}{tenant}")).and_then(|value| value.parse().ok()).unwrap_or(0)
+    }
+
     /// Apply: one setting; `None` takes it back.
     pub(crate) fn set(&self, key: String, value: Option<String>) {
         let mut map = SettingMap::clone(&self.map.load());
@@ -104,7 +128,16 @@ impl Settings {
         if key == JOB_BYTES_PER_SECOND && rate(value).is_none() {
             return wrong(format!("{key} is a size of at least 1, such as 256MiB, not {value:?}"));
         }
-        if key == TENANT_RETENTION_SECONDS && value.parse::<u64>().is_err() {
+        if key == STRICT_MEMBERSHIP && is_on(value).is_none() {
+            return wrong(format!("{key} is Enable or Disable, not {value:?}"));
+        }
+        if key.starts_with(TOKEN_GENERATION) && value.parse::<u32>().is_err() {
+            return wrong(format!("{key} is a number such as 1, not {value:?}"));
+        }
+        if key == META_COMPAT && !["doc", "plain"].contains(&value) {
+            return wrong(format!("{key} is doc or plain, not {value:?}"));
+        }
+        if [TENANT_RETENTION_SECONDS, FRONTEND_SAFE_SECONDS].contains(&key) && value.parse::<u64>().is_err() {
             return wrong(format!("{key} is a number of seconds, such as 3600, not {value:?}"));
         }
         let map = self.map.load();
@@ -204,6 +237,12 @@ mod tests {
         settings.set(JOB_BYTES_PER_SECOND.into(), Some("64KiB".into()));
         assert_eq!(settings.job_bytes_per_second(), 65_536);
         settings.set(JOB_BYTES_PER_SECOND.into(), None);
+        for key in [STRICT_MEMBERSHIP, FRONTEND_SAFE_SECONDS, META_COMPAT, "token_generation.acme"] {
+            assert!(settings.check(key, Some("perhaps")).is_err(), "{key}");
+        }
+        settings.set(STRICT_MEMBERSHIP.into(), Some("true".into()));
+        assert!(settings.strict_membership());
+        settings.set(STRICT_MEMBERSHIP.into(), None);
         assert!(settings.check("", Some("x")).is_err());
         assert!(settings.check("job.balance", Some("{}")).is_err() && settings.check("job.any", None).is_err());
         assert!(settings.check("anything", Some(&"x".repeat(VALUE_BYTES_MAX + 1))).is_err());

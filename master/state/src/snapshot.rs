@@ -8,7 +8,7 @@
 use crate::MonotonicMs;
 use crate::alloc::Opened;
 use crate::apply::{Rules, State, places};
-use crate::directory::Known;
+use crate::directory::{Known, StoredPools};
 use crate::effect::{Effect, ObjectRecord, ObjectRecordV2};
 use crate::objects::Replica;
 use crate::reign::Overlap;
@@ -46,6 +46,10 @@ enum Chunk {
     Directory(Known),
     /// Segments as in `Head`, lent to others than `default`.
     Lent(Vec<(TenantId, SegmentRecord)>),
+    /// Follows the directory it is a part of.
+    Pools(StoredPools),
+    /// Segments as in `Lent`, with what their nodes present.
+    LentAs(Vec<(TenantId, String, SegmentRecord)>),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -56,23 +60,29 @@ struct SegmentRecord {
     draining_grace_ms: Option<u64>,
 }
 
-/// Every segment, and whose it is.
-fn segments(state: &State) -> Vec<(TenantId, SegmentRecord)> {
+/// Every segment, whose it is, and what its node presents.
+fn segments(state: &State) -> Vec<(TenantId, String, SegmentRecord)> {
     let table = state.segments.table();
     let record = |s: &Arc<crate::segments::Segment>| {
-        (s.tenant(), SegmentRecord { desc: SegmentDesc::clone(&s.desc()), limit: 0, draining_grace_ms: table.grace_ms(s.id()) })
+        let record = SegmentRecord { desc: SegmentDesc::clone(&s.desc()), limit: 0, draining_grace_ms: table.grace_ms(s.id()) };
+        (s.tenant(), s.unique_id().map_or_else(String::new, |id| id.to_string()), record)
     };
     table.iter().map(record).collect()
 }
 
-fn head(state: &State) -> Chunk {
-    let of_default = segments(state).into_iter().filter(|(tenant, _)| *tenant == TenantId::default());
-    Chunk::Head { tso_limit: state.tso.limit(), segments: of_default.map(|(_, record)| record).collect() }
-}
-
-fn lent(state: &State) -> Option<Chunk> {
-    let lent: Vec<_> = segments(state).into_iter().filter(|(tenant, _)| *tenant != TenantId::default()).collect();
-    (!lent.is_empty()).then_some(Chunk::Lent(lent))
+/// The chunks that name all segments.
+fn lent(state: &State) -> impl Iterator<Item = Chunk> {
+    let (mut plain, mut lent, mut lent_as) = (Vec::new(), Vec::new(), Vec::new());
+    for (tenant, unique_id, record) in segments(state) {
+        match unique_id.as_str() {
+            "" if tenant == TenantId::default() => plain.push(record),
+            "" => lent.push((tenant, record)),
+            _ => lent_as.push((tenant, unique_id, record)),
+        }
+    }
+    let head = Chunk::Head { tso_limit: state.tso.limit(), segments: plain };
+    let lent = (!lent.is_empty()).then_some(Chunk::Lent(lent));
+    [head].into_iter().chain(lent).chain((!lent_as.is_empty()).then_some(Chunk::LentAs(lent_as)))
 }
 
 fn windows(state: &State) -> Chunk {
@@ -91,11 +101,12 @@ fn settings(state: &State) -> Chunk {
     Chunk::Settings(SettingMap::clone(&state.settings.map()))
 }
 
-/// All but objects and what left. Where nobody has tenants, releases that know none read it.
+/// All but objects and what left. Where nobody has tenants or pools, releases that know none read it.
 fn whole(state: &State) -> Vec<Chunk> {
     let known = Known::clone(&state.directory.known());
+    let pools = known.stored_pools().map(Chunk::Pools);
     let directory = (known.revision > 0).then_some(Chunk::Directory(known));
-    directory.into_iter().chain([head(state)]).chain(lent(state)).chain([windows(state), settings(state)]).collect()
+    directory.into_iter().chain(pools).chain(lent(state)).chain([windows(state), settings(state)]).collect()
 }
 
 /// What to write. Segments, windows and settings are taken when this is called, on the log's thread; objects while the closure runs, and what
@@ -166,9 +177,10 @@ fn enter(state: &State, chunk: Chunk, now: MonotonicMs) {
     match chunk {
         Chunk::Head { tso_limit, segments } => {
             state.tso.raise_limit(tso_limit);
-            segments.into_iter().for_each(|record| mount(state, TenantId::default(), record, now));
+            segments.into_iter().for_each(|record| mount(state, TenantId::default(), "", record, now));
         }
-        Chunk::Lent(segments) => segments.into_iter().for_each(|(tenant, record)| mount(state, tenant, record, now)),
+        Chunk::Lent(segments) => segments.into_iter().for_each(|(tenant, record)| mount(state, tenant, "", record, now)),
+        Chunk::LentAs(segments) => segments.into_iter().for_each(|(tenant, id, record)| mount(state, tenant, &id, record, now)),
         Chunk::ObjectsV2(records) => records.into_iter().for_each(|record| state.adopt(&record.into())),
         Chunk::Objects(records) => records.iter().for_each(|record| state.adopt(record)),
         Chunk::Windows { elapsed, windows } => {
@@ -187,14 +199,15 @@ fn enter(state: &State, chunk: Chunk, now: MonotonicMs) {
         Chunk::Departed(gone) => state.departed.note(&state.replicas_of(&gone), now),
         Chunk::Settings(map) => state.settings.replace(map),
         Chunk::Directory(known) => state.directory.replace(known),
+        Chunk::Pools(pools) => state.directory.replace_pools(pools),
         Chunk::End => {}
     }
 }
 
-fn mount(state: &State, tenant: TenantId, record: SegmentRecord, now: MonotonicMs) {
+fn mount(state: &State, tenant: TenantId, unique_id: &str, record: SegmentRecord, now: MonotonicMs) {
     let SegmentRecord { desc, limit, draining_grace_ms } = record;
     let segment: SegmentId = desc.id;
-    state.apply(Effect::Lend { tenant, desc }, now);
+    state.apply(Effect::lend(tenant, unique_id, desc), now);
     state.apply(Effect::Window { segment, limit }, now);
     if let Some(grace_ms) = draining_grace_ms {
         state.apply(Effect::Drain { segment, grace_ms }, now);

@@ -2,6 +2,7 @@
 //! the caller proposes the effects that come back.
 
 use crate::apply::{State, places};
+use crate::directory::PoolId;
 use crate::effect::{Effect, ObjectRecord, RemoveReason};
 use crate::objects::limbo::Why;
 use crate::objects::puts::{Ending, Put};
@@ -19,6 +20,8 @@ use std::sync::Arc;
 pub struct Stamp<'a> {
     /// Whose keys.
     pub tenant: TenantId,
+    /// The pool that is preferred, for puts.
+    pub pool: Option<PoolId>,
     /// The monotonic clock.
     pub now: MonotonicMs,
     /// The caller's address without port.
@@ -221,7 +224,7 @@ impl State {
         let of_tenant = table.iter().filter(|s| s.tenant() == stamp.tenant);
         let mut candidates: Vec<Arc<Segment>> = of_tenant.filter(|s| s.allocatable()).cloned().collect();
         self.check_segments(&candidates, size, config, stamp.tenant)?;
-        place::order(&mut candidates, self.rules.placement, config, stamp.host, stamp.draw);
+        place::order(&mut candidates, self.rules.placement, config, stamp.pool, stamp.host, stamp.draw);
         let mut taken: Vec<Replica> = Vec::with_capacity(wanted);
         // Two rounds: first one segment per node, then any segment that is not yet used.
         for distinct_nodes in [true, false] {
@@ -259,11 +262,14 @@ impl State {
                     FaultCode::NoSpace.with("no segment of this tenant is mounted: start a store node with --tenant")
                 }
                 (0, _) => FaultCode::NoSpace.with("no segment is mounted: start a store node, or mount memory on one (POST /api/mount)"),
+                (_, 0) if of_tenant().any(|s| s.closed()) => {
+                    FaultCode::NoSpace.with("no mounted segment takes allocations: their pools are suspended, or their nodes leave")
+                }
                 (_, 0) => FaultCode::NoSpace.with("no mounted segment takes allocations: their nodes are silent or they are draining"),
                 (_, some) => FaultCode::InvalidParams
                     .with(format!("{wanted} replicas need as many segments, {some} can take one; mount more, or ask for best effort")),
             };
-            let awaited = of_tenant().any(|s| s.phase() == Phase::Mounted && s.reach() == Reach::Suspect);
+            let awaited = of_tenant().any(|s| s.phase() == Phase::Mounted && s.reach() == Reach::Suspect && !s.closed());
             return Err(if awaited { PutRefusal::NeedNode(fault) } else { fault.into() });
         }
         let largest = candidates.iter().map(|s| s.space().capacity()).max().unwrap_or(0);

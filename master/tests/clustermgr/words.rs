@@ -1,6 +1,7 @@
 //! Settings, and what is told of segments and store nodes.
 
 use crate::group::{Group, said};
+use perilune_master::engine::Speaker;
 use perilune_protocol::rpc::object::{PutEnd, PutStart};
 use perilune_protocol::rpc::segment::{Mount, Unmount};
 use perilune_protocol::rpc::session::Register;
@@ -99,9 +100,9 @@ fn segments_are_disks_and_store_nodes_are_services() {
     runtime.block_on(async {
         for node in [node, other] {
             let register = Register { node, name: "n".into(), rest: format!("http://{node}"), segments: Vec::new() };
-            engine.register(SESSION, TenantId::default(), register).await.unwrap();
+            engine.register(SESSION, &Speaker::default(), register).await.unwrap();
         }
-        engine.mount(SESSION, TenantId::default(), Mount { segments: segments.to_vec() }).await.unwrap();
+        engine.mount(SESSION, &Speaker::default(), Mount { segments: segments.to_vec() }).await.unwrap();
     });
     // The whole of what is lent is free.
     let space = |id: u64| group.get(id, "/stat").json()["space_stat"].take();
@@ -117,7 +118,7 @@ fn segments_are_disks_and_store_nodes_are_services() {
         runtime.block_on(async {
             let puts = vec![(key.into(), size)];
             let grant = engine
-                .put_start(TenantId::default(), "", PutStart { puts, config: PutConfig::default(), writer: WriterId::random() })
+                .put_start(TenantId::default(), None, "", PutStart { puts, config: PutConfig::default(), writer: WriterId::random() })
                 .await
                 .remove(0)
                 .unwrap();
@@ -168,7 +169,7 @@ fn segments_are_disks_and_store_nodes_are_services() {
     assert!(nodes["nodes"].as_array().unwrap().iter().any(|n| n["host"] == json!(format!("http://{node}"))), "{nodes}");
     let unmount = |n: usize, grace_ms| {
         let question = Unmount { segments: vec![segments[n].id], grace_ms };
-        runtime.block_on(engine.unmount(question)).remove(0).unwrap();
+        runtime.block_on(engine.unmount(None, question)).remove(0).unwrap();
     };
     unmount(0, 60_000);
     let stat = space(leader);

@@ -5,7 +5,7 @@ use perilune_master::api::serve::{self, Limits};
 use perilune_master::api::{App, Boxed, Decide, Facade, router};
 use perilune_master::engine::Unchanged;
 use perilune_master::log::{LogStatus, Role};
-use perilune_master::observe::{Metrics, Observed, TenantUse};
+use perilune_master::observe::{Metrics, Observed, PoolUse, TenantUse};
 use perilune_protocol::access::Access;
 use perilune_protocol::rpc::cluster::{ClusterStat, NodeState};
 use perilune_protocol::rpc::job::{JobCounts, JobState};
@@ -109,6 +109,10 @@ impl Observed for Small {
         vec![TenantUse { id: TenantId(0), name: "default".into(), bytes: 300, objects: 3 }]
     }
 
+    fn pools(&self) -> Vec<PoolUse> {
+        vec![PoolUse { tenant: "default".into(), name: "prefill".into(), segments: 1, used: 4096, capacity: 8192 }]
+    }
+
     fn soft_pins(&self) -> u64 {
         5
     }
@@ -168,6 +172,10 @@ impl Facade for Small {
 
     fn decide<'a>(&'a self, _: &'a Decide<'a>) -> Boxed<'a, Result<(), Unchanged>> {
         Box::pin(async { Err(FaultCode::NotSupported.with("there is no log").into()) })
+    }
+
+    fn setting(&self, _: &str) -> Option<String> {
+        None
     }
 
     fn remove_matching<'a>(&'a self, _: TenantId, pattern: &'a str, force: bool) -> Boxed<'a, Outcome<u64>> {

@@ -3,6 +3,7 @@
 use crate::{Peer, config, memory, until};
 use perilune_master::{Master, MasterConfig};
 use perilune_protocol::access::Token;
+use perilune_protocol::principal::{Principal, Role};
 use perilune_protocol::rpc::{self, cluster, object, segment, session};
 use perilune_protocol::{FaultCode, ObjectKey, Outcome};
 use std::io::Write;
@@ -111,4 +112,88 @@ fn a_stranger_that_says_much_is_let_go_before_it_has_said_all() {
             rpc::decode::<Outcome<cluster::ClusterStat>>(&body).unwrap().is_ok()
         });
     }
+}
+
+#[test]
+fn whoever_has_the_token_of_one_tenant_touches_nothing_of_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let master = start(dir.path());
+    let admin_token = Token::new(&SECRET.replace(' ', "-")).unwrap();
+    let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+    let post = |path: &str, body: &str| {
+        let request = agent.post(format!("http://{}{path}", master.http_addrs()[0]));
+        request.header("Authorization", format!("Bearer {}", admin_token.secret())).send(body).unwrap().status().as_u16()
+    };
+    for tenant in ["acme", "other"] {
+        assert_eq!(post("/MetaService/http/create_instance", &format!(r#"{{"instance_id": "{tenant}"}}"#)), 200);
+    }
+    let of =
+        |tenant: &str, role| Principal { tenant: tenant.into(), user: String::new(), role, generation: 1 }.token(&admin_token).unwrap();
+    let hello = |tenant: &str| session::Hello { agent: "test".into(), tenant: tenant.into() };
+    let enter = |tenant: &str, role| {
+        let mut peer = reach(&master);
+        peer.call(&session::Authenticate { token: of(tenant, role) }).unwrap();
+        peer.call(&hello("")).unwrap();
+        peer
+    };
+    let (mut theirs, mut ours) = (enter("other", Role::Node), enter("acme", Role::Node));
+    let (their_memory, our_memory) = (theirs.lend(), ours.lend());
+    theirs.put("k", 100);
+    ours.put("k", 200);
+    let size = |peer: &mut Peer| peer.call(&object::Locate { keys: vec!["k".into()] }).unwrap()[0].as_ref().unwrap().size;
+    assert_eq!((size(&mut theirs), size(&mut ours)), (100, 200));
+
+    // Another tenant's keys and memory: neither by saying so, nor by naming them.
+    let mut stranger = reach(&master);
+    stranger.call(&session::Authenticate { token: of("acme", Role::Node) }).unwrap();
+    assert_eq!(stranger.call(&hello("other")).unwrap_err().code, FaultCode::Forbidden);
+    assert_eq!(stranger.call(&session::Authenticate { token: of("other", Role::Node) }).unwrap_err().code, FaultCode::WrongState);
+    let named = session::Greet { unique_id: "1:other:n".into(), ..session::Greet::default() };
+    assert_eq!(stranger.call(&named).unwrap_err().code, FaultCode::Forbidden);
+    let other_user = session::Greet { user: "jack".into(), ..session::Greet::default() };
+    assert_eq!(stranger.call(&other_user).unwrap_err().code, FaultCode::Forbidden);
+    let unmount = |id| segment::Unmount { segments: vec![id], grace_ms: 0 };
+    assert_eq!(ours.call(&unmount(their_memory.id)).unwrap()[0].as_ref().unwrap_err().code, FaultCode::SegmentNotFound);
+    assert_eq!(
+        ours.call(&segment::Describe { segments: vec![their_memory.id] }).unwrap()[0].as_ref().unwrap_err().code,
+        FaultCode::SegmentNotFound
+    );
+    let as_them = session::Register { node: their_memory.node, name: "n".into(), rest: String::new(), segments: vec![] };
+    assert_eq!(ours.call(&as_them).unwrap_err().code, FaultCode::WrongState, "whoever names none of a node's memory would unmount it");
+    let their_work = perilune_protocol::rpc::work::TakeWork { node: their_memory.node, done: vec![], room: 1, wait_ms: 0 };
+    assert_eq!(ours.call(&their_work).unwrap_err().code, FaultCode::WrongState);
+    for fault in [
+        ours.call(&segment::ListSegments {}).map(drop),
+        ours.call(&cluster::ListNodes {}).map(drop),
+        ours.call(&perilune_protocol::rpc::job::PaceJobs { bytes_per_second: 1 }),
+    ] {
+        assert_eq!(fault.unwrap_err().code, FaultCode::Forbidden, "the admin's");
+    }
+    assert_eq!(size(&mut theirs), 100);
+
+    // What a role allows.
+    let (mut reader, mut writer) = (enter("acme", Role::Reader), enter("acme", Role::Writer));
+    assert_eq!(size(&mut reader), 200);
+    let remove = object::Remove { keys: vec!["k".into()], force: true };
+    assert_eq!(reader.call(&remove).unwrap_err().code, FaultCode::Forbidden);
+    assert_eq!(writer.call(&unmount(our_memory.id)).unwrap_err().code, FaultCode::Forbidden);
+    writer.put("mine", 10);
+    writer.call(&remove).unwrap()[0].as_ref().unwrap();
+    assert!(
+        agent
+            .get(format!("http://{}/metrics", master.http_addrs()[0]))
+            .header("Authorization", format!("Bearer {}", of("acme", Role::Node)))
+            .call()
+            .unwrap()
+            .status()
+            == 401
+    );
+
+    // A generation that is over is refused, on connections that there are as well.
+    assert_eq!(post("/config/set", r#"{"key": "token_generation.acme", "value": "2"}"#), 200);
+    assert_eq!(writer.call(&object::Exists { keys: vec!["mine".into()] }).unwrap_err().code, FaultCode::Unauthorized);
+    let mut late = reach(&master);
+    late.call(&session::Authenticate { token: of("acme", Role::Reader) }).unwrap();
+    assert_eq!(late.call(&hello("acme")).unwrap_err().code, FaultCode::Unauthorized);
+    assert_eq!(size(&mut theirs), 100);
 }

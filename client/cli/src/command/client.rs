@@ -12,9 +12,15 @@ pub(crate) struct ClientArgs {
     /// The masters, separated by commas
     #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', default_value = "127.0.0.1:50051")]
     pub(crate) master: Vec<String>,
-    /// Whose keys
-    #[arg(long, value_name = "NAME", default_value = "default")]
+    /// Whose keys; without it those of the tenant of --unique-id, else of `default`
+    #[arg(long, value_name = "NAME", default_value = "")]
     pub(crate) tenant: String,
+    /// On whose behalf: puts go to the pool of this user, where there is room
+    #[arg(long, value_name = "NAME", default_value = "")]
+    pub(crate) user: String,
+    /// What the caller is registered by in a pool, 1:TENANT:NAME: puts go to that pool, where there is room
+    #[arg(long, value_name = "ID", default_value = "")]
+    pub(crate) unique_id: String,
     /// How long one operation may take, retries included
     #[arg(long, value_name = "DURATION", default_value = "10s")]
     pub(crate) deadline: Span,
@@ -25,7 +31,8 @@ pub(crate) struct ClientArgs {
 /// The secret that a cluster which others can reach asks of its callers.
 #[derive(clap::Args)]
 pub(crate) struct TokenArgs {
-    /// A file that holds the token asked of every caller, 16 to 1024 characters; without it PERILUNE_ADMIN_TOKEN holds the token itself
+    /// A file that holds the token asked of every caller, 16 to 1024 characters, or one made from it by `perilune tenants token`; without it
+    /// PERILUNE_ADMIN_TOKEN holds the token itself
     #[arg(long, value_name = "FILE")]
     admin_token_file: Option<PathBuf>,
 }
@@ -41,6 +48,8 @@ impl ClientArgs {
         Ok(StoreConfig {
             masters: self.master.clone(),
             tenant: self.tenant.clone(),
+            user: self.user.clone(),
+            unique_id: self.unique_id.clone(),
             token: self.token.find()?,
             deadline: self.deadline.0,
             agent: format!("perilune/{}", env!("CARGO_PKG_VERSION")),

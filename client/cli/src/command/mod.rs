@@ -11,7 +11,9 @@ mod ls;
 mod man;
 mod master;
 mod members;
+mod meta;
 mod nodes;
+mod pools;
 mod put;
 mod query;
 mod replay;
@@ -45,6 +47,7 @@ pub(crate) enum Command {
     Members(members::Members),
     Jobs(jobs::Jobs),
     Tenants(tenants::Tenants),
+    Pools(pools::Pools),
     Replay(Box<replay::Replay>),
     Bench(bench::Bench),
     Completions(completions::Completions),
@@ -70,6 +73,7 @@ impl Command {
             Self::Members(c) => c.run(global),
             Self::Jobs(c) => c.run(global),
             Self::Tenants(c) => c.run(global),
+            Self::Pools(c) => c.run(global),
             Self::Replay(c) => c.run(global),
             Self::Bench(c) => c.run(global),
             Self::Completions(c) => c.run(),

@@ -23,9 +23,12 @@ pub(crate) struct Store {
     /// Where the node's identity and the list of its segments are kept, in the subdirectory `store`
     #[arg(long, value_name = "DIR", default_value = "./perilune-data")]
     data_dir: PathBuf,
-    /// The tenant whose objects may lie here
-    #[arg(long, value_name = "NAME", default_value = "default")]
+    /// The tenant whose objects may lie here; without it that of --unique-id, else `default`
+    #[arg(long, value_name = "NAME", default_value = "")]
     tenant: String,
+    /// What the node is registered by in a pool, 1:TENANT:NAME (`perilune pools add-node`); without it, it is in none
+    #[arg(long, value_name = "ID", default_value = "")]
+    unique_id: String,
     /// Where the store's REST listens
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     http: SocketAddr,
@@ -108,6 +111,7 @@ impl Store {
         let config = NodeConfig {
             deadline: self.deadline.0,
             tenant: self.tenant,
+            unique_id: self.unique_id,
             ..self.rules.config(&self.data_dir, self.master, Some(self.http), self.token.find()?, self.insecure)
         };
         let node = StoreNode::start(config)?;

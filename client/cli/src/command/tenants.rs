@@ -1,17 +1,14 @@
 //! `perilune tenants`: key spaces with memory and limits of their own, through the meta service of the masters.
 
 use super::client::TokenArgs;
+use super::meta::Service;
 use crate::failure::Failure;
 use crate::output;
 use crate::settings::Global;
 use perilune_benches::report::Table;
-use perilune_client::token;
 use perilune_protocol::ByteSize;
-use perilune_protocol::access::Token;
+use perilune_protocol::principal::{Principal, Role};
 use serde_json::{Value, json};
-use std::net::ToSocketAddrs;
-use std::path::PathBuf;
-use std::time::Duration;
 
 /// List the tenants, or change what they are and may have
 ///
@@ -46,6 +43,8 @@ enum What {
     Recycle(Named),
     /// Refuse puts and memory of a tenant that is over its budget; what it has stays readable
     Overdue(Named),
+    /// Print a token for callers who speak for this tenant only; nothing of it is stored, and no master is asked
+    Token(Made),
     /// Serve such a tenant fully again
     Normal(Named),
     /// Call a tenant otherwise for people
@@ -73,6 +72,23 @@ enum What {
 }
 
 #[derive(clap::Args)]
+struct Made {
+    /// The tenant
+    name: String,
+    /// On whose behalf its bearer speaks; without it nobody's in particular
+    #[arg(long, value_name = "NAME", default_value = "")]
+    user: String,
+    /// What its bearer may do: reader, writer, or node, which lends memory
+    #[arg(long, value_name = "ROLE", default_value = "writer")]
+    role: Role,
+    /// Which generation it is of: once token_generation.TENANT is set to a higher one, it is refused
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    generation: u32,
+    #[command(flatten)]
+    token: TokenArgs,
+}
+
+#[derive(clap::Args)]
 struct Named {
     /// Its name
     name: String,
@@ -80,29 +96,10 @@ struct Named {
     service: Service,
 }
 
-/// Where the meta service is, and who asks.
-#[derive(clap::Args)]
-struct Service {
-    /// The HTTP of any master
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9003")]
-    http: String,
-    /// A file that holds the token of the meta service; without it PERILUNE_META_TOKEN holds the token itself. Where there is neither, the
-    /// admin's is presented, or on this machine that of the page
-    #[arg(long, value_name = "FILE")]
-    meta_token_file: Option<PathBuf>,
-    #[command(flatten)]
-    token: TokenArgs,
-    /// Print what curl would do the same, and do nothing
-    #[arg(long)]
-    curl: bool,
-}
-
-/// An answer takes as long as the log does.
-const ANSWER: Duration = Duration::from_secs(60);
-
 impl Tenants {
     pub(crate) fn run(self, global: &Global) -> Result<(), Failure> {
         match self.what {
+            What::Token(made) => token(made),
             What::List(service) => list(&service, global),
             What::Create { name, shown, user, service } => {
                 service.ask("create_instance", json!({"instance_id": name, "name": shown, "user_id": user})).map(drop)
@@ -129,6 +126,14 @@ fn status(service: &Service, name: &str, op: &str) -> Result<(), Failure> {
     service.ask("set_instance_status", json!({"instance_id": name, "op": op})).map(drop)
 }
 
+fn token(made: Made) -> Result<(), Failure> {
+    let Made { name: tenant, user, role, generation, token } = made;
+    let how = "a token is made from the admin's: --admin-token-file FILE, or PERILUNE_ADMIN_TOKEN";
+    let admin = token.find()?.ok_or_else(|| Failure::Usage(how.into()))?;
+    let made = Principal { tenant, user, role, generation }.token(&admin).map_err(|fault| Failure::Usage(fault.message))?;
+    output::line(format_args!("{made}"))
+}
+
 fn list(service: &Service, global: &Global) -> Result<(), Failure> {
     let Some(Value::Array(tenants)) = service.ask("list_instances", json!({}))? else { return Ok(()) };
     if global.json {
@@ -143,59 +148,4 @@ fn list(service: &Service, global: &Global) -> Result<(), Failure> {
         table.row([text("instance_id"), text("name"), text("status"), has, may, count("used_objects"), count("quota_objects")]);
     }
     output::bytes(table.to_string().as_bytes())
-}
-
-/// How the caller says who it is.
-enum Proof {
-    Meta(Token),
-    Admin(Token),
-}
-
-impl Service {
-    /// The result of a call; nothing where it was only shown.
-    fn ask(&self, call: &str, body: Value) -> Result<Option<Value>, Failure> {
-        let proof = self.proof()?;
-        let url = format!("http://{}/MetaService/http/v1/{call}", self.http);
-        if self.curl {
-            let body = body.to_string().replace('\'', r"'\''");
-            let (query, header) = match proof {
-                Proof::Meta(_) => ("?token=$PERILUNE_META_TOKEN", ""),
-                Proof::Admin(_) => ("", r#" -H "Authorization: Bearer $PERILUNE_ADMIN_TOKEN""#),
-            };
-            output::line(format_args!(r#"curl -X PUT{header} "{url}{query}" -d '{body}'"#))?;
-            return Ok(None);
-        }
-        let agent =
-            ureq::Agent::new_with_config(ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(ANSWER)).build());
-        let request = match &proof {
-            Proof::Meta(token) => agent.put(&url).query("token", token.secret()),
-            Proof::Admin(token) => agent.put(&url).header("Authorization", format!("Bearer {}", token.secret())),
-        };
-        let asking = |e: ureq::Error| Failure::of(format_args!("asking {}", self.http), e);
-        let mut answer = request.send(body.to_string()).map_err(asking)?;
-        let text = answer.body_mut().read_to_string().map_err(asking)?;
-        if answer.status() == 403 {
-            let how = "give masters and this command the same --meta-token-file FILE, or PERILUNE_META_TOKEN";
-            return Err(Failure::of(&self.http, format_args!("{}: {how}", text.trim())));
-        }
-        let said: Value = serde_json::from_str(&text).map_err(|_| Failure::of(self.http.clone(), text.trim()))?;
-        match said["code"].as_str() {
-            Some("OK") => Ok(said.get("result").cloned()),
-            _ => Err(Failure::Failed(said["msg"].as_str().unwrap_or(text.trim()).to_owned())),
-        }
-    }
-
-    fn proof(&self) -> Result<Proof, Failure> {
-        if let Some(token) = token::find_meta(self.meta_token_file.as_deref()).map_err(Failure::Usage)? {
-            return Ok(Proof::Meta(token));
-        }
-        if let Some(token) = self.token.find()? {
-            return Ok(Proof::Admin(token));
-        }
-        let here = self.http.to_socket_addrs().is_ok_and(|mut all| all.all(|at| at.ip().is_loopback()));
-        if here {
-            return Ok(Proof::Meta(Token::of_the_page()));
-        }
-        Err(Failure::Usage(format!("{} asks who you are: --meta-token-file FILE, or PERILUNE_META_TOKEN", self.http)))
-    }
 }

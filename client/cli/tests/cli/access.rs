@@ -1,6 +1,8 @@
 //! A store that asks for a token: from a file or the environment, never from a command line.
 
-use crate::harness::{Dev, finish, perilune, run, said};
+use crate::group::{Process, Shared};
+use crate::harness::{Dev, finish, perilune, run, said, wait_for};
+use std::process::{Output, Stdio};
 
 #[test]
 fn commands_bring_the_token_from_a_file_or_the_environment() {
@@ -54,4 +56,46 @@ fn what_is_no_token_is_refused_before_anything_starts() {
     }
     let output = run(["stat", "--admin-token", "0123456789abcdef"]);
     assert_eq!(output.status.code(), Some(2), "a command line is no place for a secret");
+}
+
+#[test]
+fn the_token_of_a_tenant_opens_what_is_the_tenants() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("token");
+    let path = file.to_str().unwrap();
+    std::fs::write(&file, "0123456789abcdef0123456789abcdef\n").unwrap();
+    let dev = Dev::start_with(dir.path(), &["--segment-size", "16MiB", "--admin-token-file", path]);
+    let admin = |args: &[&str]| {
+        let output = run(args.iter().copied().chain(["--admin-token-file", path]));
+        assert!(output.status.success(), "{args:?}: {}", said(&output));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    admin(&["tenants", "create", "acme", "--http", &dev.http]);
+    let made = |role: &str| admin(&["tenants", "token", "acme", "--role", role]);
+    let by = |token: &str, args: &[&str]| -> Output {
+        finish(perilune().args(args).args(["--master", &dev.rpc]).env("PERILUNE_ADMIN_TOKEN", token))
+    };
+
+    let (memory, ready) = (Shared(dir.path().join("node")), dir.path().join("ready-node"));
+    let mut store = perilune();
+    store
+        .args(["store", "--master", &dev.rpc, "--http", "127.0.0.1:0", "--segment-size", "16MiB"])
+        .env("PERILUNE_ADMIN_TOKEN", made("node"));
+    store.arg("--data-dir").arg(&memory.0).arg("--ready-file").arg(&ready).stdout(Stdio::null());
+    let _node = Process(store.spawn().unwrap());
+    wait_for("the memory to be lent", || ready.exists().then_some(()));
+
+    let value = dir.path().join("value");
+    std::fs::write(&value, "hello").unwrap();
+    let put = ["put", "k", value.to_str().unwrap()];
+    let (reader, writer) = (made("reader"), made("writer"));
+    let refused = |output: &Output, why: &str| assert!(!output.status.success() && said(output).contains(why), "{why}: {}", said(output));
+    refused(&by(&reader, &put), "the token of a reader of tenant acme does not allow this");
+    assert!(by(&writer, &put).status.success());
+    assert_eq!(by(&reader, &["get", "k"]).stdout, b"hello");
+    refused(&by(&writer, &["get", "k", "--tenant", "default"]), "the token is one of tenant acme");
+    refused(&by(&writer, &["get", "k", "--user", "jack"]), "the token is one of tenant acme");
+    refused(&by(&writer, &["segments"]), "does not allow this");
+    refused(&by(&writer.replace("acme", "default"), &["get", "k"]), "UNAUTHORIZED");
+    refused(&run(["get", "k", "--master", &dev.rpc, "--admin-token-file", path]), "no such object");
 }

@@ -3,6 +3,7 @@
 mod access;
 mod bad;
 mod bench;
+mod clusters;
 mod commands;
 mod crash;
 mod full;
@@ -11,6 +12,7 @@ mod group;
 mod harness;
 mod jobs;
 mod members;
+mod pools;
 mod probe;
 mod restore;
 mod status;

@@ -141,7 +141,7 @@ fn post(address: &str, path: &str, body: &str) -> (u16, String) {
     send("POST", &format!("http://{address}{path}"), body)
 }
 
-fn send(method: &str, url: &str, body: &str) -> (u16, String) {
+pub(crate) fn send(method: &str, url: &str, body: &str) -> (u16, String) {
     let agent = ureq::Agent::new_with_config(ureq::Agent::config_builder().http_status_as_error(false).build());
     let request = ureq::http::Request::builder().method(method).uri(url).header("Content-Type", "application/json");
     let mut reply = agent.run(request.body(body.to_owned()).unwrap()).unwrap();

@@ -29,6 +29,20 @@ pub struct Hello {
 }
 call!(Hello = 1 "hello" -> Welcome);
 
+/// As [`Hello`], from who has more to say of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Greet {
+    /// What is calling, for logs.
+    pub agent: String,
+    /// The tenant; empty means that of `unique_id`, else `default`.
+    pub tenant: String,
+    /// On whose behalf: where this one's puts go is where the caller's go. May be empty.
+    pub user: String,
+    /// The `cloud_unique_id` by which a node or client is registered, `1:TENANT:NAME`. May be empty.
+    pub unique_id: String,
+}
+call!(Greet = 5 "greet" -> Welcome);
+
 /// Who answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Welcome {

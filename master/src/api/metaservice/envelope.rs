@@ -1,6 +1,8 @@
 //! How this face answers: `{"code", "msg"[, "result"]}`, four blanks deep, and a status that goes with the code.
 
 use super::instance::Instance;
+use super::lookup::{All, Details};
+use super::shown::Cluster;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use perilune_protocol::{Fault, FaultCode};
@@ -18,6 +20,9 @@ pub(super) enum Found {
     Nothing,
     Instance(Box<Instance>),
     Instances(Vec<Instance>),
+    Cluster(Box<Cluster>),
+    Clusters(All),
+    Statuses(Details),
 }
 
 /// Why something was not done.
@@ -26,19 +31,35 @@ pub(super) struct Refusal {
     code: &'static str,
     status: StatusCode,
     msg: String,
+    /// One of the six that the page answers as if the server were at fault.
+    on_the_page: bool,
 }
 
 impl Refusal {
     pub(super) fn argument(msg: impl Into<String>) -> Self {
-        Self { code: "INVALID_ARGUMENT", status: StatusCode::BAD_REQUEST, msg: msg.into() }
+        Self { code: "INVALID_ARGUMENT", status: StatusCode::BAD_REQUEST, msg: msg.into(), on_the_page: false }
     }
 
     pub(super) fn not_found(msg: impl Into<String>) -> Self {
-        Self { code: "NOT_FOUND", status: StatusCode::NOT_FOUND, msg: msg.into() }
+        Self { code: "NOT_FOUND", status: StatusCode::NOT_FOUND, msg: msg.into(), on_the_page: false }
     }
 
     pub(super) fn existed(msg: impl Into<String>) -> Self {
-        Self { code: "ALREADY_EXISTED", status: StatusCode::CONFLICT, msg: msg.into() }
+        Self { code: "ALREADY_EXISTED", status: StatusCode::CONFLICT, msg: msg.into(), on_the_page: false }
+    }
+
+    fn internal(msg: String) -> Self {
+        Self { code: "INTERNAL_ERROR", status: StatusCode::INTERNAL_SERVER_ERROR, msg, on_the_page: false }
+    }
+
+    /// Marks one of the six.
+    pub(super) fn on_the_page(self) -> Self {
+        Self { on_the_page: true, ..self }
+    }
+
+    /// What it is where the page is followed to the letter.
+    pub(super) fn by_the_letter(self) -> Self {
+        if self.on_the_page { Self::internal(self.msg) } else { self }
     }
 }
 
@@ -46,7 +67,7 @@ impl From<Fault> for Refusal {
     fn from(fault: Fault) -> Self {
         match fault.code {
             FaultCode::InvalidParams => Self::argument(fault.message),
-            _ => Self { code: "INTERNAL_ERROR", status: StatusCode::INTERNAL_SERVER_ERROR, msg: fault.to_string() },
+            _ => Self::internal(fault.to_string()),
         }
     }
 }
@@ -64,7 +85,7 @@ pub(super) fn envelope(answer: Answer) -> Response {
     match answer {
         Ok(Found::Nothing) => written(StatusCode::OK, &Envelope { code: "OK", msg: "", result: None }),
         Ok(found) => written(StatusCode::OK, &Envelope { code: "OK", msg: "", result: Some(found) }),
-        Err(Refusal { code, status, msg }) => written(status, &Envelope { code, msg: &msg, result: None }),
+        Err(Refusal { code, status, msg, .. }) => written(status, &Envelope { code, msg: &msg, result: None }),
     }
 }
 

@@ -2,12 +2,13 @@
 
 use super::envelope::{Answer, Found, Refusal};
 use super::said;
+use super::shown::Cluster;
 use crate::api::extract::Query;
 use crate::api::{App, Decide};
 use crate::engine::Unchanged;
 use crate::observe::TenantUse;
 use perilune_protocol::tenant::Quota;
-use perilune_state::directory::{Known, Refused, TenantRecord, TenantStatus};
+use perilune_state::directory::{Known, Refused, TenantRecord, TenantStatus, named_in};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -48,6 +49,7 @@ pub(super) struct Instance {
     user_id: String,
     instance_id: String,
     name: String,
+    clusters: Vec<Cluster>,
     mtime: String,
     ctime: String,
     stages: [(); 0],
@@ -66,12 +68,13 @@ pub(super) struct Instance {
 const DEFAULT_KEYSPACE: u32 = u32::MAX;
 
 impl Instance {
-    fn of(uses: &[TenantUse], tenant: &TenantRecord) -> Self {
+    fn of(known: &Known, uses: &[TenantUse], tenant: &TenantRecord) -> Self {
         let (bytes, objects) = uses.iter().find(|u| u.id == tenant.id).map_or((0, 0), |u| (u.bytes, u.objects));
         Self {
             user_id: tenant.user_id.clone(),
             instance_id: tenant.name.clone(),
             name: tenant.shown.clone(),
+            clusters: known.pools_of(tenant.id).map(Cluster::of).collect(),
             mtime: (tenant.mtime_ms / 1000).to_string(),
             ctime: (tenant.ctime_ms / 1000).to_string(),
             stages: [],
@@ -139,31 +142,33 @@ pub(super) async fn set_status(app: &App, asked: &Asked) -> Answer {
     }
 }
 
+/// The instance that a `cloud_unique_id` stands for, whether there is one or not: that of the node, else the one that is named in it.
+pub(super) fn named_by(known: &Known, unique_id: &str) -> Option<String> {
+    known.owner(unique_id).map(|t| t.name.clone()).or_else(|| named_in(unique_id).map(str::to_owned))
+}
+
 /// By `instance_id`, or by the `cloud_unique_id` of one of its nodes, `1:INSTANCE:ANYTHING`.
 pub(super) fn get(app: &App, query: &Query) -> Answer {
+    let known = app.engine.directory();
     let unique = query.text("cloud_unique_id").filter(|id| !id.is_empty());
     let id = match (query.text("instance_id").filter(|id| !id.is_empty()), unique) {
         (Some(id), _) => id,
-        (None, Some(unique)) => match unique.split(':').collect::<Vec<_>>()[..] {
-            ["1", id, name] if !id.is_empty() && !name.is_empty() => id.to_owned(),
-            _ => {
-                let unique = said::shortened(&unique);
-                return Err(Refusal::argument(format!("cannot find instance_id with cloud_unique_id={unique}")));
-            }
-        },
+        (None, Some(unique)) => {
+            let unknown = || Refusal::argument(format!("cannot find instance_id with cloud_unique_id={}", said::shortened(&unique)));
+            named_by(&known, &unique).ok_or_else(unknown)?
+        }
         (None, None) => return Err(Refusal::argument("empty instance_id and cloud_unique_id")),
     };
-    let known = app.engine.directory();
     let found = known.named(&id).filter(|t| t.status != TenantStatus::Gone);
     let found = found.ok_or_else(|| Refusal::not_found(format!("failed to get instance, instance_id={}", said::shortened(&id))))?;
-    Ok(Found::Instance(Box::new(Instance::of(&app.engine.tenants(), found))))
+    Ok(Found::Instance(Box::new(Instance::of(&known, &app.engine.tenants(), found))))
 }
 
 /// Every instance that is not gone, by name.
 pub(super) fn list(app: &App) -> Answer {
     let known = app.engine.directory();
     let uses = app.engine.tenants();
-    let mut all: Vec<_> = known.tenants().filter(|t| t.status != TenantStatus::Gone).map(|t| Instance::of(&uses, t)).collect();
+    let mut all: Vec<_> = known.tenants().filter(|t| t.status != TenantStatus::Gone).map(|t| Instance::of(&known, &uses, t)).collect();
     all.sort_by(|a, b| a.instance_id.cmp(&b.instance_id));
     Ok(Found::Instances(all))
 }
@@ -179,7 +184,7 @@ async fn decide(app: &App, id: &str, decide: &Decide<'_>) -> Answer {
 }
 
 /// What became of a change, in the page's words where it has any.
-fn told(id: &str, outcome: Result<(), Unchanged>) -> Answer {
+pub(super) fn told(id: &str, outcome: Result<(), Unchanged>) -> Answer {
     let id = said::shortened(id);
     match outcome {
         Ok(()) => Ok(Found::Nothing),
@@ -188,7 +193,8 @@ fn told(id: &str, outcome: Result<(), Unchanged>) -> Answer {
             Refused::Exists(_) => Refusal::existed(format!("instance already existed, instance_id={id}")),
             Refused::Unknown(_) => Refusal::not_found(format!("instance not existed, instance_id={id}")),
             Refused::Dropped(_) => Refusal::not_found("instance status has been set delete, plz check it"),
-            Refused::Already(_) | Refused::Wrong(_) => Refusal::argument(refused.to_string()),
+            Refused::HasPools(_) => Refusal::argument("failed to drop instance, instance has clusters"),
+            Refused::Already(_) | Refused::Wrong(_) | Refused::Pool(_) => Refusal::argument(refused.to_string()),
         }),
     }
 }

@@ -1,11 +1,15 @@
-//! Doris' meta service: tenants in the words of its page, where they are called instances.
+//! Doris' meta service: tenants and pools in the words of its page, where they are called instances and clusters.
 //!
 //! Every call is known with and without `v1/`, by GET, PUT or POST, and carried out by the leader whichever master is asked. It has a token of
 //! its own, in the query; who may come in elsewhere may also come in here.
 
+mod cluster;
 mod envelope;
 mod instance;
+mod lookup;
+mod refused;
 mod said;
+mod shown;
 
 use super::App;
 use super::extract::Query;
@@ -17,8 +21,10 @@ use axum::extract::{DefaultBodyLimit, Path, Request, State};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use cluster::Call;
 use envelope::{Answer, Refusal, envelope};
 use perilune_protocol::Fault;
+use perilune_state::settings::META_COMPAT;
 use said::Said;
 
 /// The face of Doris' meta service.
@@ -73,7 +79,9 @@ async fn call(
         Ok(body) => body,
         Err(rejection) => return envelope(Err(Refusal::argument(format!("parse http request '{}': {rejection}", uri.path())))),
     };
-    envelope(carried_out(&app, &name, &query, Said::new(uri.path(), &body)).await)
+    let answer = carried_out(&app, &name, &query, Said::new(uri.path(), &body)).await;
+    let to_the_letter = app.engine.setting(META_COMPAT).as_deref() == Some("doc");
+    envelope(if to_the_letter { answer.map_err(Refusal::by_the_letter) } else { answer })
 }
 
 fn is_admitted(app: &App, token: Option<&str>, headers: &HeaderMap) -> bool {
@@ -92,6 +100,16 @@ async fn carried_out(app: &App, name: &str, query: &Query, said: Said<'_>) -> An
         "set_instance_status" => instance::set_status(app, &said.parse()?).await,
         "set_instance_quota" => instance::set_quota(app, &said.parse()?).await,
         "recycle_instance" => instance::recycle(app, &said.parse()?).await,
+        "add_cluster" => cluster::change(app, Call::Add, &said.parse()?).await,
+        "drop_cluster" => cluster::change(app, Call::Drop, &said.parse()?).await,
+        "rename_cluster" => cluster::change(app, Call::Rename, &said.parse()?).await,
+        "add_node" => cluster::change(app, Call::AddNode, &said.parse()?).await,
+        "drop_node" => cluster::change(app, Call::DropNode, &said.parse()?).await,
+        "decommission_node" => cluster::change(app, Call::Decommission, &said.parse()?).await,
+        "update_cluster_mysql_user_name" => cluster::change(app, Call::Users, &said.parse()?).await,
+        "set_cluster_status" => cluster::change(app, Call::Status, &said.parse()?).await,
+        "get_cluster" => lookup::get(app, &said.parse()?),
+        "get_cluster_status" => lookup::statuses(app, &said.parse()?),
         _ => Err(Refusal::not_found(format!("unknown api {}", said::shortened(name)))),
     }
 }

@@ -87,6 +87,12 @@ pub(super) fn text<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Erro
     }
 }
 
+/// A list of texts.
+pub(super) fn texts<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    let Value::Array(items) = Value::deserialize(from)? else { return Err(D::Error::custom("a list of texts is expected")) };
+    items.into_iter().map(|item| text(item).map_err(D::Error::custom)).collect()
+}
+
 /// A whole number, or a text that holds one; absent stays absent.
 pub(super) fn number<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
     let value = Value::deserialize(from)?;

@@ -1,12 +1,14 @@
 //! What may become of a tenant: a request in, the change to log or a refusal out.
 
+use super::asked::PoolRefused;
 use super::record::{Change, Known, TenantRecord, TenantStatus};
+
 use perilune_protocol::{Fault, FaultCode, tenant};
 
 /// Most tenants there may ever be: each costs some hundred bytes of every member, for good.
 const TENANTS_MAX: usize = 100_000;
 /// The longest text of a record, in bytes.
-const TEXT_BYTES_MAX: usize = 1024;
+pub(super) const TEXT_BYTES_MAX: usize = 1024;
 
 /// Why nothing changes. Faces say it in their own words.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -26,12 +28,18 @@ pub enum Refused {
     /// The request cannot be meant.
     #[error("{0}")]
     Wrong(String),
+    /// It still has pools.
+    #[error("tenant {0} has pools: drop them first")]
+    HasPools(String),
+    /// What was to become of a pool.
+    #[error(transparent)]
+    Pool(#[from] PoolRefused),
 }
 
 impl From<Refused> for Fault {
     fn from(refused: Refused) -> Self {
         let code = match &refused {
-            Refused::Exists(_) | Refused::Already(_) => FaultCode::WrongState,
+            Refused::Exists(_) | Refused::Already(_) | Refused::HasPools(_) | Refused::Pool(_) => FaultCode::WrongState,
             Refused::Unknown(_) => FaultCode::TenantNotFound,
             Refused::Dropped(_) => FaultCode::TenantDeleted,
             Refused::Wrong(_) => FaultCode::InvalidParams,
@@ -74,7 +82,7 @@ impl Known {
     /// A tenant ends. Twice is as good as once.
     ///
     /// # Errors
-    /// [`Refused::Unknown`]; [`Refused::Wrong`] for `default`.
+    /// [`Refused::Unknown`]; [`Refused::HasPools`]; [`Refused::Wrong`] for `default`.
     pub fn drop_tenant(&self, name: &str, now_ms: u64) -> Decision {
         if name == tenant::DEFAULT {
             return Err(Refused::Wrong("the tenant default always exists".into()));
@@ -82,6 +90,7 @@ impl Known {
         let found = self.named(name).ok_or_else(|| Refused::Unknown(name.into()))?;
         match found.status {
             TenantStatus::Deleted | TenantStatus::Gone => Ok(None),
+            TenantStatus::Normal | TenantStatus::Overdue if self.pools_of(found.id).next().is_some() => Err(Refused::HasPools(name.into())),
             TenantStatus::Normal | TenantStatus::Overdue => Ok(changed(found, now_ms, |t| t.status = TenantStatus::Deleted)),
         }
     }
@@ -143,7 +152,7 @@ impl Known {
         Ok(found.and_then(|found| changed(found, now_ms, |t| t.status = TenantStatus::Gone)))
     }
 
-    fn living(&self, name: &str) -> Result<&TenantRecord, Refused> {
+    pub(super) fn living(&self, name: &str) -> Result<&TenantRecord, Refused> {
         let found = self.named(name).ok_or_else(|| Refused::Unknown(name.into()))?;
         match found.status {
             TenantStatus::Normal | TenantStatus::Overdue => Ok(found),
@@ -160,7 +169,7 @@ fn changed(found: &TenantRecord, now_ms: u64, change: impl FnOnce(&mut TenantRec
     Some(Change::Tenant(record))
 }
 
-fn check_text(what: &str, text: &str) -> Result<(), Refused> {
+pub(super) fn check_text(what: &str, text: &str) -> Result<(), Refused> {
     if text.len() > TEXT_BYTES_MAX {
         return Err(Refused::Wrong(format!("{what} has up to {TEXT_BYTES_MAX} bytes, not {}", text.len())));
     }

@@ -1,19 +1,28 @@
-//! Who the tenants are and whose a node is: small records, changed one at a time through the log.
+//! Who the tenants are, what pools they have and who is registered there: small records, changed one at a time through the log.
 //!
 //! ```text
 //!   create ──► NORMAL ◄──► OVERDUE            a number is never given twice, and a name never again:
 //!                 └──────────┴─► DELETED ─► GONE       what is gone stays as a tombstone
 //!                       drop        recycler, after the retention
+//!
+//!   pool   NORMAL ─► SUSPENDED ─► TO_RESUME ─► NORMAL         only a normal one takes new bytes; a tenant with pools is not dropped
+//!   node   registered ─► decommissioning ─► decommissioned    only a registered one lends; what others lend is emptied (`belonging`)
 //! ```
 //!
 //! Each change names the revision it was decided upon and makes the next one, so of two that were decided at one time only one takes effect.
 //! The map is replaced whole by the apply loop, its only writer; readers take the present one and never wait.
 
+mod asked;
 mod decide;
+mod pool;
 mod record;
+mod register;
 
+pub use asked::{Described, Meant, PoolRefused};
 pub use decide::{Decision, Refused};
-pub use record::{Change, Known, TenantRecord, TenantStatus};
+pub(crate) use pool::StoredPools;
+pub use pool::{NodeKind, NodeRecord, NodeStatus, PoolId, PoolKind, PoolRecord, PoolStatus};
+pub use record::{Change, Known, TenantRecord, TenantStatus, named_in};
 
 use arc_swap::{ArcSwap, Guard};
 use perilune_protocol::{FaultCode, Outcome, TenantId, tenant};
@@ -69,6 +78,49 @@ impl Directory {
         Ok(tenant.quota)
     }
 
+    /// Who calls itself `name` and presents `unique_id`, either of which may be empty: which tenant that is.
+    ///
+    /// # Errors
+    /// As [`Directory::tenant`]; [`FaultCode::Forbidden`] where the two are not of one tenant.
+    pub fn caller(&self, name: &str, unique_id: &str) -> Outcome<TenantId> {
+        if unique_id.is_empty() {
+            return self.tenant(name);
+        }
+        let known = self.known();
+        let Some(owner) = known.owner(unique_id) else {
+            let how = "it is neither registered nor of the form 1:TENANT:NAME with a tenant that there is";
+            return Err(FaultCode::TenantNotFound.with(format!("unique id {unique_id:.200?}: {how}")));
+        };
+        if !name.is_empty() && name != owner.name {
+            let why = format!("unique id {unique_id:.200?} is of tenant {}, not of {name:.200?}: present one of them", owner.name);
+            return Err(FaultCode::Forbidden.with(why));
+        }
+        self.tenant(&owner.name)
+    }
+
+    /// Whether who presents `unique_id` (nothing: it may be empty) may lend memory at `endpoint` to this tenant. `strict`: only who presents
+    /// something.
+    ///
+    /// # Errors
+    /// [`FaultCode::Forbidden`]: it is not registered, leaves, or is another's.
+    pub fn may_lend(&self, id: TenantId, unique_id: &str, endpoint: &str, strict: bool) -> Outcome<()> {
+        let known = self.known();
+        let why = match known.member(unique_id, endpoint) {
+            None if unique_id.is_empty() && !strict => return Ok(()),
+            None if unique_id.is_empty() => {
+                "strict_membership is set: start the node with --unique-id, and register it with `perilune pools add-node`".into()
+            }
+            None => format!("{unique_id:.200?} is not registered: do that first, with `perilune pools add-node`"),
+            Some((pool, _)) if pool.tenant != id => format!("{unique_id:.200?} is registered for another tenant"),
+            Some((pool, node)) if pool.kind != PoolKind::Compute || node.kind != NodeKind::Compute => {
+                format!("{unique_id:.200?} is registered as a frontend, which lends nothing")
+            }
+            Some((_, node)) if !node.lends() => format!("{unique_id:.200?} is being decommissioned, or was: it lends nothing more"),
+            Some(_) => return Ok(()),
+        };
+        Err(FaultCode::Forbidden.with(why))
+    }
+
     /// Apply: the change that follows the last one. Any other was decided upon what is not so any more.
     pub(crate) fn apply(&self, revision: u64, change: Change) -> Outcome<()> {
         let known = self.known();
@@ -86,6 +138,12 @@ impl Directory {
     /// Apply: this and nothing else.
     pub(crate) fn replace(&self, known: Known) {
         self.known.store(Arc::new(known));
+    }
+
+    /// Apply: these pools and no others.
+    pub(crate) fn replace_pools(&self, stored: StoredPools) {
+        let next = self.known().with_pools(stored);
+        self.known.store(Arc::new(next));
     }
 }
 

@@ -1,5 +1,6 @@
 //! What is recorded of each tenant, as it is stored.
 
+use super::pool::{NodeRecord, PoolId, PoolRecord, Pools, StoredPools};
 use perilune_protocol::{TenantId, tenant};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -11,6 +12,9 @@ pub struct Known {
     pub revision: u64,
     /// Every tenant there ever was.
     tenants: BTreeMap<TenantId, TenantRecord>,
+    /// Stored apart, so that releases that know no pools read the rest.
+    #[serde(skip)]
+    pools: Pools,
 }
 
 /// A key space and what there is to say of it.
@@ -54,6 +58,10 @@ pub enum TenantStatus {
 pub enum Change {
     /// Of a tenant.
     Tenant(TenantRecord),
+    /// Of a pool, with its nodes.
+    Pool(PoolRecord),
+    /// There is no such pool any more.
+    PoolGone(PoolId),
 }
 
 impl Default for Known {
@@ -69,7 +77,7 @@ impl Default for Known {
             ctime_ms: 0,
             mtime_ms: 0,
         };
-        Self { revision: 0, tenants: BTreeMap::from([(default.id, default)]) }
+        Self { revision: 0, tenants: BTreeMap::from([(default.id, default)]), pools: Pools::default() }
     }
 }
 
@@ -94,9 +102,67 @@ impl Known {
         TenantId(self.tenants.last_key_value().map_or(0, |(id, _)| id.0 + 1))
     }
 
+    /// Every pool, by number.
+    pub fn pools(&self) -> impl Iterator<Item = &PoolRecord> {
+        self.pools.iter()
+    }
+
+    /// The pools of a tenant, by number.
+    pub fn pools_of(&self, tenant: TenantId) -> impl Iterator<Item = &PoolRecord> {
+        self.pools.iter().filter(move |pool| pool.tenant == tenant)
+    }
+
+    /// The pool of this number.
+    pub fn pool(&self, id: PoolId) -> Option<&PoolRecord> {
+        self.pools.get(id)
+    }
+
+    /// The node that presents `unique_id` from `endpoint` (`host:port`), and its pool. Where several present the same and none is registered
+    /// there, the first.
+    pub fn member(&self, unique_id: &str, endpoint: &str) -> Option<(&PoolRecord, &NodeRecord)> {
+        self.pools.member(unique_id, endpoint)
+    }
+
+    /// Whose node or client presents `unique_id`: that of the pool it is registered in, else the one that `1:TENANT:ANYTHING` names.
+    pub fn owner(&self, unique_id: &str) -> Option<&TenantRecord> {
+        match self.member(unique_id, "") {
+            Some((pool, _)) => self.tenant(pool.tenant),
+            None => self.named(named_in(unique_id)?),
+        }
+    }
+
+    /// Where the puts of a caller go: to the pool that it is itself of, else to the one that is its user's.
+    pub fn preferred(&self, tenant: TenantId, user: &str, unique_id: &str) -> Option<PoolId> {
+        let own = self.member(unique_id, "").filter(|(pool, node)| pool.tenant == tenant && node.kind == super::NodeKind::Compute);
+        own.map(|(pool, _)| pool.id).or_else(|| if user.is_empty() { None } else { self.pools.of_user(tenant, user) })
+    }
+
+    /// A number that no pool had.
+    pub(super) fn fresh_pool(&self) -> PoolId {
+        self.pools.fresh()
+    }
+
+    pub(crate) fn stored_pools(&self) -> Option<StoredPools> {
+        self.pools.stored()
+    }
+
+    pub(super) fn with_pools(&self, stored: StoredPools) -> Self {
+        Self { pools: stored.into(), ..self.clone() }
+    }
+
     pub(super) fn enter(&mut self, change: Change) {
         match change {
-            Change::Tenant(record) => self.tenants.insert(record.id, record),
-        };
+            Change::Tenant(record) => drop(self.tenants.insert(record.id, record)),
+            Change::Pool(record) => self.pools.enter(record),
+            Change::PoolGone(id) => self.pools.leave(id),
+        }
+    }
+}
+
+/// The tenant that `1:TENANT:ANYTHING` names.
+pub fn named_in(unique_id: &str) -> Option<&str> {
+    match unique_id.split(':').collect::<Vec<_>>()[..] {
+        ["1", tenant, name] if !tenant.is_empty() && !name.is_empty() => Some(tenant),
+        _ => None,
     }
 }

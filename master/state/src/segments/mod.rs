@@ -6,30 +6,35 @@ pub mod nodes;
 
 use crate::MonotonicMs;
 use crate::alloc::{FrameSpace, Space};
-use arc_swap::ArcSwap;
+use crate::directory::PoolId;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use perilune_protocol::{
     Capability, Fault, FaultCode, NodeId, SegmentDesc, SegmentId, SegmentStatus, TenantId, rpc::segment::SegmentState,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 /// A segment, shared by the table and every replica on it.
 ///
 /// | field | written by | read by |
 /// |---|---|---|
-/// | `desc` | apply (Mount) | everyone |
+/// | `desc`, `unique_id` | apply (Mount) | everyone |
+/// | `pool`, `closed` | apply (Mount, Directory) | everyone |
 /// | `phase`, `drain_until` | apply (Drain, Unmount) | everyone |
 /// | `reach` | the node room | everyone |
 /// | `leaving` | the room of held space | background work |
 /// | `space` | apply; requests, on the leader | requests |
 ///
-/// The words stand for themselves and publish no other data, so Relaxed suffices; `desc` publishes through `ArcSwap`.
+/// The words stand for themselves and publish no other data, so Relaxed suffices; `desc` and `unique_id` publish through `ArcSwap`.
 pub struct Segment {
     id: SegmentId,
     node: NodeId,
     tenant: TenantId,
     desc: ArcSwap<SegmentDesc>,
+    unique_id: ArcSwapOption<String>,
+    pool: AtomicU64,
+    closed: AtomicBool,
     phase: AtomicU8,
     reach: AtomicU8,
     drain_until: AtomicU64,
@@ -69,6 +74,9 @@ impl Segment {
             tenant,
             space: Box::new(FrameSpace::new(desc.size)),
             desc: ArcSwap::from_pointee(desc),
+            unique_id: ArcSwapOption::empty(),
+            pool: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
             phase: AtomicU8::new(Phase::Mounted as u8),
             // Suspect, not alive: after a restart the node has yet to say that it is there.
             reach: AtomicU8::new(Reach::Suspect as u8),
@@ -90,6 +98,30 @@ impl Segment {
     /// Whose objects may lie on it.
     pub fn tenant(&self) -> TenantId {
         self.tenant
+    }
+
+    /// What its node presented when it was lent or announced last; `None`: nothing.
+    pub fn unique_id(&self) -> Option<Arc<String>> {
+        self.unique_id.load_full()
+    }
+
+    /// The pool that its node is registered in.
+    pub fn pool(&self) -> Option<PoolId> {
+        match self.pool.load(Ordering::Relaxed) {
+            0 => None,
+            id => Some(PoolId(id)),
+        }
+    }
+
+    /// Whether its pool sleeps, or its node may lend nothing more: no new bytes are placed on it.
+    pub fn closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    /// Apply: numbers of pools begin at 1.
+    pub(crate) fn set_pool(&self, pool: Option<PoolId>, closed: bool) {
+        self.pool.store(pool.map_or(0, |pool| pool.0), Ordering::Relaxed);
+        self.closed.store(closed, Ordering::Relaxed);
     }
 
     /// How it is reached now.
@@ -142,7 +174,7 @@ impl Segment {
 
     /// Whether new bytes may be placed on it.
     pub fn allocatable(&self) -> bool {
-        self.phase() == Phase::Mounted && self.reach() == Reach::Alive
+        self.phase() == Phase::Mounted && self.reach() == Reach::Alive && !self.closed()
     }
 
     /// When its grace period ends.
@@ -244,13 +276,15 @@ impl Segments {
         self.unmounts.load(Ordering::Relaxed)
     }
 
-    /// Apply: a segment is lent to a tenant, for good, or its description changed.
-    pub(crate) fn mount(&self, desc: SegmentDesc, tenant: TenantId) -> Arc<Segment> {
+    /// Apply: a segment is lent to a tenant, for good, or its description changed, or what its node presents.
+    pub(crate) fn mount(&self, desc: SegmentDesc, tenant: TenantId, unique_id: Option<String>) -> Arc<Segment> {
         if let Some(known) = self.table().get(desc.id) {
             known.desc.store(Arc::new(desc));
+            known.unique_id.store(unique_id.map(Arc::new));
             return known.clone();
         }
         let segment = Arc::new(Segment::new(desc, tenant));
+        segment.unique_id.store(unique_id.map(Arc::new));
         self.replace(|t| {
             t.by_id.insert(segment.id, segment.clone());
         });

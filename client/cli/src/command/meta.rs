@@ -1,0 +1,86 @@
+//! How commands ask the meta service of the masters, and say what curl would do the same.
+
+use super::client::TokenArgs;
+use crate::failure::Failure;
+use crate::output;
+use perilune_client::token;
+use perilune_protocol::access::Token;
+use serde_json::Value;
+use std::net::ToSocketAddrs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Where the meta service is, and who asks.
+#[derive(clap::Args)]
+pub(crate) struct Service {
+    /// The HTTP of any master
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:9003")]
+    http: String,
+    /// A file that holds the token of the meta service; without it PERILUNE_META_TOKEN holds the token itself. Where there is neither, the
+    /// admin's is presented, or on this machine that of the page
+    #[arg(long, value_name = "FILE")]
+    meta_token_file: Option<PathBuf>,
+    #[command(flatten)]
+    token: TokenArgs,
+    /// Print what curl would do the same, and do nothing
+    #[arg(long)]
+    curl: bool,
+}
+
+/// An answer takes as long as the log does.
+const ANSWER: Duration = Duration::from_secs(60);
+
+/// How the caller says who it is.
+enum Proof {
+    Meta(Token),
+    Admin(Token),
+}
+
+impl Service {
+    /// The result of a call; nothing where it was only shown.
+    pub(crate) fn ask(&self, call: &str, body: Value) -> Result<Option<Value>, Failure> {
+        let proof = self.proof()?;
+        let url = format!("http://{}/MetaService/http/v1/{call}", self.http);
+        if self.curl {
+            let body = body.to_string().replace('\'', r"'\''");
+            let (query, header) = match proof {
+                Proof::Meta(_) => ("?token=$PERILUNE_META_TOKEN", ""),
+                Proof::Admin(_) => ("", r#" -H "Authorization: Bearer $PERILUNE_ADMIN_TOKEN""#),
+            };
+            output::line(format_args!(r#"curl -X PUT{header} "{url}{query}" -d '{body}'"#))?;
+            return Ok(None);
+        }
+        let agent =
+            ureq::Agent::new_with_config(ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(ANSWER)).build());
+        let request = match &proof {
+            Proof::Meta(token) => agent.put(&url).query("token", token.secret()),
+            Proof::Admin(token) => agent.put(&url).header("Authorization", format!("Bearer {}", token.secret())),
+        };
+        let asking = |e: ureq::Error| Failure::of(format_args!("asking {}", self.http), e);
+        let mut answer = request.send(body.to_string()).map_err(asking)?;
+        let text = answer.body_mut().read_to_string().map_err(asking)?;
+        if answer.status() == 403 {
+            let how = "give masters and this command the same --meta-token-file FILE, or PERILUNE_META_TOKEN";
+            return Err(Failure::of(&self.http, format_args!("{}: {how}", text.trim())));
+        }
+        let said: Value = serde_json::from_str(&text).map_err(|_| Failure::of(self.http.clone(), text.trim()))?;
+        match said["code"].as_str() {
+            Some("OK") => Ok(said.get("result").cloned()),
+            _ => Err(Failure::Failed(said["msg"].as_str().unwrap_or(text.trim()).to_owned())),
+        }
+    }
+
+    fn proof(&self) -> Result<Proof, Failure> {
+        if let Some(token) = token::find_meta(self.meta_token_file.as_deref()).map_err(Failure::Usage)? {
+            return Ok(Proof::Meta(token));
+        }
+        if let Some(token) = self.token.find()? {
+            return Ok(Proof::Admin(token));
+        }
+        let here = self.http.to_socket_addrs().is_ok_and(|mut all| all.all(|at| at.ip().is_loopback()));
+        if here {
+            return Ok(Proof::Meta(Token::of_the_page()));
+        }
+        Err(Failure::Usage(format!("{} asks who you are: --meta-token-file FILE, or PERILUNE_META_TOKEN", self.http)))
+    }
+}
