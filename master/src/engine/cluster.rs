@@ -24,6 +24,7 @@ impl Engine {
         self.is_of(node, *tenant)?;
         let intact: HashSet<SegmentId> = segments.iter().map(|s| s.id).collect();
         let (mut unknown, mut returning) = (Vec::new(), false);
+        let strict = self.state().settings.strict_membership();
         for desc in segments {
             segments::check(&desc)?;
             let same = |s: &&Arc<Segment>| s.node() == node && desc.node == node && s.desc().size == desc.size;
@@ -34,6 +35,14 @@ impl Engine {
                     // What it presents may have changed, and with it the pool that this is of.
                     let presented =
                         segment.unique_id().is_some_and(|id| *id == *unique_id) || unique_id.is_empty() && segment.unique_id().is_none();
+                    if !presented {
+                        if unique_id.is_empty() {
+                            let was = segment.unique_id().unwrap_or_default();
+                            let why = format!("this memory was lent as {was:.200?}: start the node with that --unique-id");
+                            return Err(FaultCode::Forbidden.with(why));
+                        }
+                        self.state().directory.may_lend(*tenant, unique_id, desc.tcp_endpoint(), strict)?;
+                    }
                     if *segment.desc() != desc || !presented {
                         self.commit(&Effect::lend(*tenant, unique_id, desc)).await?;
                     }

@@ -6,6 +6,7 @@ use perilune_protocol::access::Access;
 use perilune_protocol::principal::Principal;
 use perilune_protocol::rpc::{self, Call, cluster, job, member, object, segment, session, work};
 use perilune_protocol::{Fault, FaultCode, Outcome, TenantId};
+use perilune_state::segments::WORD_BYTES_MAX;
 use perilune_state::settings::JOB_BYTES_PER_SECOND;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -68,11 +69,16 @@ impl Session {
         self.principal().map(|_| self.tenant(engine)).transpose()
     }
 
+    /// Whether its token is still good.
+    fn is_current(&self, engine: &Engine) -> Outcome<()> {
+        self.principal().map_or(Ok(()), |principal| engine.is_current(principal))
+    }
+
     /// Who speaks, as long as its tenant is served.
     fn speaker(&self, engine: &Engine) -> Outcome<&Speaker> {
         let said = self.speaker.get();
         let speaker = said.ok_or_else(|| FaultCode::WrongState.with("say hello first: the connection has no tenant yet"))?;
-        self.principal().map_or(Ok(()), |principal| engine.is_current(principal))?;
+        self.is_current(engine)?;
         engine.state().directory.may_use(speaker.tenant).map(|()| speaker)
     }
 
@@ -145,7 +151,10 @@ pub(crate) fn answer(engine: &Engine, session: &Arc<Session>, op: u16, id: u64, 
         }),
         session::Greet::OP => with(engine, id, body, move |q: session::Greet| async move { greet(&e, &s, q) }),
         session::Register::OP => with(engine, id, body, move |q| async move { e.register(s.id, s.speaker(&e)?, q).await }),
-        session::Heartbeat::OP => with(engine, id, body, move |q: session::Heartbeat| async move { Ok(e.heartbeat(s.id, q.node)) }),
+        session::Heartbeat::OP => with(engine, id, body, move |q: session::Heartbeat| async move {
+            s.is_current(&e)?;
+            Ok(e.heartbeat(s.id, q.node))
+        }),
         segment::Mount::OP => with(engine, id, body, move |q| async move { e.mount(s.id, s.speaker(&e)?, q).await }),
         segment::Unmount::OP => with(engine, id, body, move |q| async move { Ok(e.unmount(s.reaches(&e)?, q).await) }),
         segment::Describe::OP => with(engine, id, body, move |q: segment::Describe| async move {
@@ -175,7 +184,10 @@ pub(crate) fn answer(engine: &Engine, session: &Arc<Session>, op: u16, id: u64, 
             let tenant = s.tenant(&e)?;
             aside(move || e.list_keys(tenant, &q.pattern, q.limit)).await
         }),
-        cluster::Stat::OP => with(engine, id, body, move |_: cluster::Stat| async move { Ok(e.stat()) }),
+        cluster::Stat::OP => with(engine, id, body, move |_: cluster::Stat| async move {
+            s.is_current(&e)?;
+            Ok(e.stat())
+        }),
         member::ListMembers::OP => with(engine, id, body, move |_: member::ListMembers| async move { e.list_members().await }),
         member::ChangeMembers::OP => {
             with(engine, id, body, move |q: member::ChangeMembers| async move { e.change_members(q.change).await })
@@ -249,6 +261,10 @@ async fn aside<T: Send + 'static>(work: impl FnOnce() -> Outcome<T> + Send + 'st
 
 fn greet(engine: &Engine, session: &Session, question: session::Greet) -> Outcome<session::Welcome> {
     let session::Greet { agent, mut tenant, mut user, unique_id } = question;
+    if [&agent, &tenant, &user, &unique_id].into_iter().any(|word| word.len() > WORD_BYTES_MAX) {
+        let why = format!("a name, a user or an id that is presented may have {WORD_BYTES_MAX} bytes");
+        return Err(FaultCode::InvalidParams.with(why));
+    }
     if let Some(principal) = session.principal() {
         engine.is_current(principal)?;
         for (said, own) in [(&mut tenant, &principal.tenant), (&mut user, &principal.user)] {

@@ -9,7 +9,7 @@ use crate::alloc::{FrameSpace, Space};
 use crate::directory::PoolId;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use perilune_protocol::{
-    Capability, Fault, FaultCode, NodeId, SegmentDesc, SegmentId, SegmentStatus, TenantId, rpc::segment::SegmentState,
+    Capability, Endpoint, Fault, FaultCode, NodeId, SegmentDesc, SegmentId, SegmentStatus, TenantId, rpc::segment::SegmentState,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -210,6 +210,10 @@ pub const SEGMENT_BYTES_MIN: u64 = 4096;
 /// The largest segment; a node splits what is larger.
 pub const SEGMENT_BYTES_MAX: u64 = 1 << 40;
 
+/// Most bytes in each word that describes a segment, or that a caller presents: descriptions are in every snapshot.
+pub const WORD_BYTES_MAX: usize = 1024;
+const ENDPOINTS_MAX: usize = 64;
+
 /// Says why a segment cannot be lent.
 pub fn check(desc: &SegmentDesc) -> Result<(), Fault> {
     if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&desc.size) {
@@ -218,6 +222,15 @@ pub fn check(desc: &SegmentDesc) -> Result<(), Fault> {
     }
     if desc.endpoints.is_empty() {
         return Err(FaultCode::InvalidParams.with(format!("segment {}: no endpoint to reach it by", desc.id)));
+    }
+    let words = [&desc.name, &desc.location].into_iter().map(String::len);
+    let endpoints = desc.endpoints.iter().map(|endpoint| match endpoint {
+        Endpoint::Tcp(at) | Endpoint::Rdma(at) => at.len(),
+        Endpoint::Shm { host, path } => host.len().max(path.len()),
+    });
+    if desc.endpoints.len() > ENDPOINTS_MAX || words.chain(endpoints).any(|len| len > WORD_BYTES_MAX) {
+        let most = format!("it may have {ENDPOINTS_MAX} endpoints, and {WORD_BYTES_MAX} bytes in each, in its name and in its location");
+        return Err(FaultCode::InvalidParams.with(format!("segment {} is described at too great length: {most}", desc.id)));
     }
     Ok(())
 }
