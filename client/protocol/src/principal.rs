@@ -12,7 +12,8 @@ const VERSION: &str = "1";
 /// What the MAC is of, so that it is a proof of nothing else.
 const PURPOSE: &str = "perilune tenant token 1";
 
-/// What a caller may do with what its tenant has.
+/// What a caller may do with what its tenant has: what the master does for it. Where bytes are is told to readers too, with the capability of the
+/// segment, and a node asks for no more than that; so readers are to be trusted with the bytes of their tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
     /// Looks and reads.

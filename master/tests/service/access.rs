@@ -5,7 +5,7 @@ use perilune_master::{Master, MasterConfig};
 use perilune_protocol::access::Token;
 use perilune_protocol::principal::{Principal, Role};
 use perilune_protocol::rpc::{self, cluster, object, segment, session};
-use perilune_protocol::{FaultCode, ObjectKey, Outcome};
+use perilune_protocol::{FaultCode, ObjectKey, Outcome, SegmentDesc};
 use std::io::Write;
 use std::net::SocketAddr;
 
@@ -114,16 +114,55 @@ fn a_stranger_that_says_much_is_let_go_before_it_has_said_all() {
     }
 }
 
+fn agent() -> ureq::Agent {
+    ureq::Agent::config_builder().http_status_as_error(false).build().into()
+}
+
+/// The status that the admin gets.
+fn post(master: &Master, path: &str, body: &str) -> u16 {
+    let request = agent().post(format!("http://{}{path}", master.http_addrs()[0]));
+    request.header("Authorization", format!("Bearer {}", SECRET.replace(' ', "-"))).send(body).unwrap().status().as_u16()
+}
+
+#[test]
+fn memory_comes_back_as_what_it_was_lent_by() {
+    let dir = tempfile::tempdir().unwrap();
+    let master = start(dir.path());
+    assert_eq!(post(&master, "/MetaService/http/create_instance", r#"{"instance_id": "acme"}"#), 200);
+    let node = r#"{"cloud_unique_id": "1:acme:p", "ip": "127.0.0.1", "heartbeat_port": 9050}"#;
+    let pool = format!(r#"{{"cluster_name": "c", "cluster_id": "c", "type": "COMPUTE", "nodes": [{node}]}}"#);
+    let added = post(&master, "/MetaService/http/add_cluster", &format!(r#"{{"instance_id": "acme", "cluster": {pool}}}"#));
+    assert_eq!(added, 200);
+    let enter = |unique_id: &str| {
+        let mut peer = reach(&master);
+        peer.call(&session::Authenticate { token: SECRET.replace(' ', "-") }).unwrap();
+        let said = session::Greet { tenant: "acme".into(), unique_id: unique_id.into(), ..session::Greet::default() };
+        peer.call(&said).map(|_| peer)
+    };
+    let desc = enter("1:acme:p").unwrap().lend();
+    let register = || session::Register { node: desc.node, name: "n".into(), rest: String::new(), segments: vec![desc.clone()] };
+    // Neither out of its pool nor into none that there is; and it stays what it was.
+    for (id, why) in [("", "1:acme:p"), ("1:acme:typo", "is not registered")] {
+        let fault = enter(id).unwrap().call(&register()).unwrap_err();
+        assert!(fault.code == FaultCode::Forbidden && fault.message.contains(why), "{fault}");
+    }
+    assert!(enter("1:acme:p").unwrap().call(&register()).unwrap().unknown.is_empty());
+    let long = format!("1:acme:{}", "x".repeat(1024));
+    assert_eq!(enter(&long).err().unwrap().code, FaultCode::InvalidParams);
+    let mut lender = enter("1:acme:p").unwrap();
+    lender.register(&desc, true);
+    let wordy = SegmentDesc { name: "x".repeat(1025), ..memory() };
+    let wordy = segment::Mount { segments: vec![SegmentDesc { node: desc.node, ..wordy }] };
+    assert_eq!(lender.call(&wordy).unwrap_err().code, FaultCode::InvalidParams);
+}
+
 #[test]
 fn whoever_has_the_token_of_one_tenant_touches_nothing_of_another() {
     let dir = tempfile::tempdir().unwrap();
     let master = start(dir.path());
     let admin_token = Token::new(&SECRET.replace(' ', "-")).unwrap();
-    let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
-    let post = |path: &str, body: &str| {
-        let request = agent.post(format!("http://{}{path}", master.http_addrs()[0]));
-        request.header("Authorization", format!("Bearer {}", admin_token.secret())).send(body).unwrap().status().as_u16()
-    };
+    let agent = agent();
+    let post = |path: &str, body: &str| post(&master, path, body);
     for tenant in ["acme", "other"] {
         assert_eq!(post("/MetaService/http/create_instance", &format!(r#"{{"instance_id": "{tenant}"}}"#)), 200);
     }
@@ -192,6 +231,9 @@ fn whoever_has_the_token_of_one_tenant_touches_nothing_of_another() {
     // A generation that is over is refused, on connections that there are as well.
     assert_eq!(post("/config/set", r#"{"key": "token_generation.acme", "value": "2"}"#), 200);
     assert_eq!(writer.call(&object::Exists { keys: vec!["mine".into()] }).unwrap_err().code, FaultCode::Unauthorized);
+    assert_eq!(writer.call(&cluster::Stat {}).unwrap_err().code, FaultCode::Unauthorized);
+    let beat = session::Heartbeat { node: our_memory.node };
+    assert_eq!(ours.call(&beat).unwrap_err().code, FaultCode::Unauthorized, "what a node lends that is refused falls silent");
     let mut late = reach(&master);
     late.call(&session::Authenticate { token: of("acme", Role::Reader) }).unwrap();
     assert_eq!(late.call(&hello("acme")).unwrap_err().code, FaultCode::Unauthorized);
