@@ -193,6 +193,12 @@ impl Nodes {
         Ok(process.wait_until(&format!("perilune store {nth}"), PATIENCE, || ready.exists())?)
     }
 
+    /// Sends a node that runs a signal that it outlives.
+    pub(crate) fn signal(&self, nth: usize, signal: Signal) -> Result<(), Trouble> {
+        let process = self.nodes[nth].as_ref().ok_or("the store node does not run")?;
+        Ok(process.signal(signal)?)
+    }
+
     /// `kill -9`; its memory stays for the next launch.
     pub(crate) fn kill(&mut self, nth: usize) -> Result<(), Trouble> {
         if let Some(process) = self.nodes[nth].take() {

@@ -21,11 +21,13 @@ pub enum Fault {
     Restart,
     /// `kill -9` of a store node.
     KillNode,
+    /// SIGSTOP of a store node; it wakes when the round is over.
+    StopNode,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::KillLeader, Self::StopLeader, Self::Restart, Self::KillNode];
+    pub const ALL: [Self; 5] = [Self::KillLeader, Self::StopLeader, Self::Restart, Self::KillNode, Self::StopNode];
 
     /// The word on the command line and in tables.
     pub fn as_str(self) -> &'static str {
@@ -34,6 +36,7 @@ impl Fault {
             Self::StopLeader => "stop-leader",
             Self::Restart => "restart",
             Self::KillNode => "kill-node",
+            Self::StopNode => "stop-node",
         }
     }
 }
@@ -70,7 +73,7 @@ pub(super) fn run(
 ) -> Result<Round, Trouble> {
     let leader = group.leader()?;
     let victim = match fault {
-        Fault::KillNode => nth % nodes.len(),
+        Fault::KillNode | Fault::StopNode => nth % nodes.len(),
         Fault::Restart => nth % group.len(),
         Fault::KillLeader | Fault::StopLeader => leader,
     };
@@ -80,6 +83,7 @@ pub(super) fn run(
         Fault::StopLeader => group.signal(victim, Signal::SIGSTOP)?,
         Fault::Restart => group.stop(victim)?,
         Fault::KillNode => nodes.kill(victim)?,
+        Fault::StopNode => nodes.signal(victim, Signal::SIGSTOP)?,
     }
     asker.store.exists(&[Ledger::key(nth % ledger.len())])?;
     let lookup = begun.elapsed();
@@ -92,6 +96,7 @@ pub(super) fn run(
         }
         Fault::StopLeader => group.signal(victim, Signal::SIGCONT)?,
         Fault::KillNode => nodes.launch(victim)?,
+        Fault::StopNode => nodes.signal(victim, Signal::SIGCONT)?,
     }
     Ok(Round { fault, lookup, put })
 }

@@ -19,8 +19,8 @@ pub(super) struct Outage {
     /// Faults in all
     #[arg(long, value_name = "COUNT", default_value_t = 100)]
     rounds: usize,
-    /// Which faults, in turn: kill-leader, stop-leader, restart, kill-node
-    #[arg(long, value_name = "NAME", value_delimiter = ',', default_value = "kill-leader,stop-leader,kill-node,restart")]
+    /// Which faults, in turn: kill-leader, stop-leader, restart, kill-node, stop-node
+    #[arg(long, value_name = "NAME", value_delimiter = ',', default_value = "kill-leader,stop-leader,kill-node,stop-node,restart")]
     faults: Vec<Fault>,
     /// Objects that are put first, and replaced again and again
     #[arg(long, value_name = "COUNT", default_value_t = 100_000)]
