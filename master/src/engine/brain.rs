@@ -67,13 +67,13 @@ impl Seat {
     /// The state for a reign in `term`, in which nothing has been proposed yet and so nothing is applied; a copy, where that could not be made
     /// ready before. With what no object could be given. `None` when the lead is lost again.
     pub(crate) fn take(&self, term: u64, now: MonotonicMs) -> Option<(Arc<State>, Vec<Overlap>)> {
-        let mut state = self.state();
-        let mut overlaps = Vec::new();
-        if !state.is_ready() {
-            let copy;
-            (copy, overlaps) = snapshot::copy(&state);
-            state = Arc::new(copy);
-        }
+        let state = self.state();
+        let (state, overlaps) = if state.is_ready() {
+            (state, Vec::new())
+        } else {
+            let (copy, overlaps) = snapshot::copy(&state);
+            (Arc::new(copy), overlaps)
+        };
         let mut known = self.lock();
         // Only the log's thread gives a term, under this lock, and none comes twice: it has been this one all the time.
         if self.term() != term {

@@ -33,11 +33,10 @@ impl Engine {
                 Some(segment) => {
                     returning |= segment.reach() == Reach::Lost;
                     // What it presents may have changed, and with it the pool that this is of.
-                    let presented =
-                        segment.unique_id().is_some_and(|id| *id == *unique_id) || unique_id.is_empty() && segment.unique_id().is_none();
+                    let was = segment.unique_id().unwrap_or_default();
+                    let presented = *was == *unique_id;
                     if !presented {
                         if unique_id.is_empty() {
-                            let was = segment.unique_id().unwrap_or_default();
                             let why = format!("this memory was lent as {was:.200?}: start the node with that --unique-id");
                             return Err(FaultCode::Forbidden.with(why));
                         }

@@ -131,7 +131,7 @@ impl<M: Machine> Driver<M> {
         let dir = snapshots(&self.directory.path);
         let received = id.received(&dir);
         if self.snapshot_running {
-            // It would read a state that is half replaced.
+            // As the machine was promised.
             self.background.wait();
         }
         let disk = Arc::clone(&self.directory.disk);

@@ -23,11 +23,18 @@ pub(super) struct Client {
     world: Rc<World>,
     caller: u64,
     leader: Cell<u64>,
+    /// Puts so far: each is a writer of its own, as those of the client library are, and keeps its room only for its own bytes.
+    puts: Cell<u64>,
 }
 
 impl Client {
     pub(super) fn new(world: &Rc<World>, number: u64) -> Rc<Self> {
-        Rc::new(Self { world: Rc::clone(world), caller: NODES * 2 + number, leader: Cell::new(world.range(1, world.options.masters)) })
+        Rc::new(Self {
+            world: Rc::clone(world),
+            caller: NODES * 2 + number,
+            leader: Cell::new(world.range(1, world.options.masters)),
+            puts: Cell::new(0),
+        })
     }
 
     /// Works until no more is begun.
@@ -66,7 +73,9 @@ impl Client {
         let config =
             PutConfig { replicas: world.range(1, 2) as u8, best_effort: true, upsert: world.per_mille(700), ..PutConfig::default() };
         let size = if world.per_mille(500) { world.range(1, 1500) << 10 } else { world.range(1, 5000) };
-        let question = PutStart { puts: vec![(key.clone(), size)], config, writer: WriterId(Uuid::from_u128(self.caller.into())) };
+        self.puts.set(self.puts.get() + 1);
+        let writer = WriterId(Uuid::from_u64_pair(self.caller, self.puts.get()));
+        let question = PutStart { puts: vec![(key.clone(), size)], config, writer };
         let answer = self.ask(&question, asked + DEADLINE_MS).await?;
         let grant = answer.outcome.ok()?.pop()?.ok()?;
         let granted = world.oracle.borrow_mut().granted(asked, world.now(), self.caller, grant.version);

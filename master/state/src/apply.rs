@@ -291,7 +291,7 @@ impl State {
 
     /// Copies that came too late for their object. With a leader nobody was told to read them, nor does anyone write there. Who has been sent a
     /// snapshot from the middle of the log does not know: they may have come in time, and left since.
-    pub(crate) fn refuse(&self, replicas: &[Replica], leaving: &mut Leaving<'_>) {
+    fn refuse(&self, replicas: &[Replica], leaving: &mut Leaving<'_>) {
         if self.is_leading() {
             self.limbo.hold(replicas, Why::Readers, leaving.now(), leaving.now());
         } else {

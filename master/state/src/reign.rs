@@ -120,7 +120,8 @@ impl State {
         self.footing.kind() == LEADS
     }
 
-    /// Whether every object has its space and nothing else is taken, so that a reign can begin with this very state.
+    /// Whether every object has its space and nothing else is taken, so that a reign can begin with this very state. Copies in whose way nothing
+    /// lies any more take theirs now.
     pub fn is_ready(&self) -> bool {
         self.footing.kind() == FOLLOWS && self.footing.is_settled()
     }

@@ -10,6 +10,7 @@ mod tenants;
 
 use perilune_protocol::rpc::object::PutGrant;
 use perilune_protocol::{Capability, Endpoint, NodeId, ObjectKey, Protocol, PutConfig, SegmentDesc, SegmentId, TenantId, Tso, WriterId};
+use perilune_state::directory::{Decision, Known, Refused};
 use perilune_state::place::Placement;
 use perilune_state::segments::nodes::Silence;
 use perilune_state::write::{PutEnding, PutRefusal, Stamp};
@@ -77,6 +78,17 @@ impl Leader {
         for effect in self.state.narrower() {
             self.commit(effect);
         }
+    }
+
+    /// Has the directory changed as `decide` says.
+    fn decide(&mut self, decide: impl Fn(&Known) -> Decision) -> Result<(), Refused> {
+        let (revision, decision) = {
+            let known = self.state.directory.known();
+            (known.revision + 1, decide(&known)?)
+        };
+        let Some(change) = decision else { return Ok(()) };
+        assert_eq!(self.commit(Effect::Directory { revision, change: Box::new(change) }), Applied::Done);
+        Ok(())
     }
 
     fn commit(&mut self, effect: Effect) -> Applied {

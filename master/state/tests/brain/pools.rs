@@ -2,25 +2,13 @@
 
 use super::*;
 use perilune_protocol::FaultCode;
-use perilune_state::directory::{
-    Decision, Described, Known, Meant, NodeKind, NodeStatus, PoolId, PoolKind, PoolRefused, PoolStatus, Refused,
-};
+use perilune_state::directory::{Described, Known, Meant, NodeKind, NodeStatus, PoolId, PoolKind, PoolRefused, PoolStatus, Refused};
 use perilune_state::snapshot;
 
 impl Leader {
-    fn change(&mut self, decide: impl Fn(&Known) -> Decision) -> Result<(), Refused> {
-        let (revision, decision) = {
-            let known = self.state.directory.known();
-            (known.revision + 1, decide(&known)?)
-        };
-        let Some(change) = decision else { return Ok(()) };
-        assert_eq!(self.commit(Effect::Directory { revision, change: Box::new(change) }), Applied::Done);
-        Ok(())
-    }
-
     fn add_pool(&mut self, name: &str, users: &[&str], nodes: &[Described]) -> Result<PoolId, Refused> {
         let users: Vec<String> = users.iter().map(|user| (*user).into()).collect();
-        self.change(|known| known.add_pool(pool(name), PoolKind::Compute, &users, nodes, 1))?;
+        self.decide(|known| known.add_pool(pool(name), PoolKind::Compute, &users, nodes, 1))?;
         Ok(self.state.directory.known().pools().last().unwrap().id)
     }
 
@@ -64,7 +52,7 @@ fn frontend(name: &str, port: u16, kind: NodeKind) -> Described {
 /// Two pools of one node each, and what they lend.
 fn two_pools() -> (Leader, TenantId, [PoolId; 2], [SegmentId; 2]) {
     let mut leader = Leader::new();
-    leader.change(|known| known.create("acme", "", "", 1)).unwrap();
+    leader.decide(|known| known.create("acme", "", "", 1)).unwrap();
     let acme = leader.state.directory.tenant("acme").unwrap();
     let pools = [
         leader.add_pool("prefill", &["jack"], &[node("p", 9050)]).unwrap(),
@@ -88,17 +76,17 @@ fn a_put_goes_to_the_pool_of_its_caller_as_long_as_that_takes_any() {
     let full = (0..20).filter(|_| leader.place(acme, Some(prefill), 1) == Ok(vec![d])).count();
     assert!(full > 0, "a full pool is no reason to refuse");
 
-    leader.change(|known| known.set_users(pool("decode"), &["jack".into()], 2)).unwrap();
-    leader.change(|known| known.set_users(pool("prefill"), &["lx".into()], 2)).unwrap();
+    leader.decide(|known| known.set_users(pool("decode"), &["jack".into()], 2)).unwrap();
+    leader.decide(|known| known.set_users(pool("prefill"), &["lx".into()], 2)).unwrap();
     assert_eq!((preferred(&leader, "jack", ""), preferred(&leader, "lx", "")), (Some(decode), Some(prefill)));
-    let none = leader.change(|known| known.set_users(pool("decode"), &[], 2));
+    let none = leader.decide(|known| known.set_users(pool("decode"), &[], 2));
     assert_eq!(none, Err(PoolRefused::NoUsers.into()));
 }
 
 #[test]
 fn a_pool_that_sleeps_takes_nothing_and_is_read() {
     let (mut leader, acme, [prefill, _], [p, d]) = two_pools();
-    let set = |leader: &mut Leader, name: &str, status| leader.change(|known| known.set_pool_status(pool(name), status, 2));
+    let set = |leader: &mut Leader, name: &str, status| leader.decide(|known| known.set_pool_status(pool(name), status, 2));
     set(&mut leader, "prefill", PoolStatus::Suspended).unwrap();
     for _ in 0..10 {
         assert_eq!(leader.place(acme, Some(prefill), 1), Ok(vec![d]));
@@ -127,8 +115,8 @@ fn who_is_not_registered_any_more_lends_nothing_and_is_emptied() {
     let other = leader.state.directory.may_lend(TenantId(0), "1:acme:p", "", false);
     assert_eq!(other.map_err(|f| f.code), Err(FaultCode::Forbidden), "another tenant's");
 
-    leader.change(|known| known.decommission(pool("prefill"), &[node("p", 9050)], 2)).unwrap();
-    leader.change(|known| known.decommission(pool("prefill"), &[node("p", 9050)], 3)).unwrap();
+    leader.decide(|known| known.decommission(pool("prefill"), &[node("p", 9050)], 2)).unwrap();
+    leader.decide(|known| known.decommission(pool("prefill"), &[node("p", 9050)], 3)).unwrap();
     assert_eq!((may(&leader, "1:acme:p", false), leader.state.to_empty()), (Err(FaultCode::Forbidden), vec![p]));
     assert_eq!(leader.place(acme, None, 1), Ok(vec![d]));
     assert!(leader.state.emptied().is_empty(), "it still lends");
@@ -136,27 +124,27 @@ fn who_is_not_registered_any_more_lends_nothing_and_is_emptied() {
     assert!(leader.state.to_empty().is_empty(), "under way");
     leader.commit(Effect::Unmount { segment: p });
     let (of, left) = leader.state.emptied().pop().unwrap();
-    leader.change(|known| known.emptied(&of, &left, 4)).unwrap();
-    leader.change(|known| known.emptied(&of, &left, 4)).unwrap();
+    leader.decide(|known| known.emptied(&of, &left, 4)).unwrap();
+    leader.decide(|known| known.emptied(&of, &left, 4)).unwrap();
     assert_eq!(leader.state.directory.known().pool(of.id).unwrap().nodes[0].status, NodeStatus::Decommissioned);
 
-    let elsewhere = leader.change(|known| known.drop_nodes(pool("decode"), &[node("d", 9052)], 0, 5));
+    let elsewhere = leader.decide(|known| known.drop_nodes(pool("decode"), &[node("d", 9052)], 0, 5));
     assert_eq!(elsewhere, Err(PoolRefused::NoNode("1:acme:d".into()).into()), "another place is another node");
-    leader.change(|known| known.drop_nodes(pool("decode"), &[node("d", 9051)], 0, 5)).unwrap();
+    leader.decide(|known| known.drop_nodes(pool("decode"), &[node("d", 9051)], 0, 5)).unwrap();
     assert_eq!((may(&leader, "1:acme:d", false), leader.state.to_empty()), (Err(FaultCode::Forbidden), vec![d]));
     assert_eq!(leader.place(acme, None, 1), Err(FaultCode::NoSpace));
-    leader.change(|known| known.add_nodes(pool("decode"), &[node("d", 9051)], 6)).unwrap();
+    leader.decide(|known| known.add_nodes(pool("decode"), &[node("d", 9051)], 6)).unwrap();
     assert_eq!((may(&leader, "1:acme:d", false), leader.state.to_empty()), (Ok(()), vec![]), "taken back in time");
-    leader.change(|known| known.drop_pool(pool("decode"), 0, 7)).unwrap();
+    leader.decide(|known| known.drop_pool(pool("decode"), 0, 7)).unwrap();
     assert_eq!(leader.state.to_empty(), vec![d]);
 }
 
 #[test]
 fn what_a_node_or_client_presents_says_whose_it_is() {
     let (mut leader, acme, ..) = two_pools();
-    leader.change(|known| known.create("other", "", "", 1)).unwrap();
+    leader.decide(|known| known.create("other", "", "", 1)).unwrap();
     let odd = Described { unique_id: "odd one".into(), ..node("o", 9053) };
-    leader.change(|known| known.add_nodes(pool("decode"), std::slice::from_ref(&odd), 2)).unwrap();
+    leader.decide(|known| known.add_nodes(pool("decode"), std::slice::from_ref(&odd), 2)).unwrap();
     let caller = |name: &str, id: &str| leader.state.directory.caller(name, id).map_err(|f| f.code);
     assert_eq!((caller("", "odd one"), caller("acme", "odd one"), caller("", "1:acme:anyone")), (Ok(acme), Ok(acme), Ok(acme)));
     assert_eq!((caller("", ""), caller("other", "odd one")), (Ok(TenantId(0)), Err(FaultCode::Forbidden)));
@@ -184,7 +172,7 @@ fn frontends_have_one_master() {
         assert_eq!(sql(&known, &nodes), Err(PoolRefused::Masters { masters, followers }.into()));
     }
     assert!(sql(&known, &[follower]).is_ok(), "followers elect it");
-    leader.change(|known| sql(known, &[master.clone(), observer.clone()])).unwrap();
+    leader.decide(|known| sql(known, &[master.clone(), observer.clone()])).unwrap();
     let dropped = |known: &Known, node: &Described, now| known.drop_nodes(pool("sql"), std::slice::from_ref(node), 5000, now);
     let known = leader.state.directory.known().clone();
     assert!(matches!(dropped(&known, &observer, 14_999), Err(Refused::Pool(PoolRefused::TooYoung(_)))));
@@ -238,8 +226,8 @@ fn what_cannot_be_is_refused_and_changes_nothing() {
 #[test]
 fn whoever_leads_next_knows_the_pools_and_what_nodes_present() {
     let (mut leader, acme, [prefill, decode], [p, d]) = two_pools();
-    leader.change(|known| known.set_pool_status(pool("prefill"), PoolStatus::Suspended, 2)).unwrap();
-    leader.change(|known| known.drop_pool(pool("decode"), 0, 3)).unwrap();
+    leader.decide(|known| known.set_pool_status(pool("prefill"), PoolStatus::Suspended, 2)).unwrap();
+    leader.decide(|known| known.drop_pool(pool("decode"), 0, 3)).unwrap();
     let mut bytes = Vec::new();
     snapshot::writer(leader.state.clone())(&mut bytes).unwrap();
     let by_snapshot = snapshot::read(&mut bytes.as_slice(), RULES, 1).unwrap();

@@ -3,20 +3,10 @@
 use super::*;
 use perilune_protocol::FaultCode;
 use perilune_protocol::tenant::Quota;
-use perilune_state::directory::{Decision, Known, Refused, TenantStatus};
+use perilune_state::directory::TenantStatus;
 use perilune_state::snapshot;
 
 impl Leader {
-    fn decide(&mut self, decide: impl Fn(&Known) -> Decision) -> Result<(), Refused> {
-        let (revision, decision) = {
-            let known = self.state.directory.known();
-            (known.revision + 1, decide(&known)?)
-        };
-        let Some(change) = decision else { return Ok(()) };
-        assert_eq!(self.commit(Effect::Directory { revision, change: Box::new(change) }), Applied::Done);
-        Ok(())
-    }
-
     fn tenant(&mut self, name: &str) -> TenantId {
         self.decide(|known| known.create(name, "", "", 1)).unwrap();
         self.state.directory.tenant(name).unwrap()
