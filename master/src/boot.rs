@@ -18,6 +18,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
+use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
 
 /// Why a master did not start. Nothing is left running.
@@ -146,7 +147,7 @@ impl Master {
         master.throne.follow().map_err(StartError::Thread)?;
         alive::add_checks(&master.life, &master.throne);
         runtime.spawn(rpc::server::run(master.throne.clone(), rpc_listener, stopped.clone()));
-        master.web.front.show(master.router());
+        master.web.front.show(perilune_probe::served(master.router()));
         let group = Group::new(master.throne.clone());
         if group.leads() {
             master.life.reach(Stage::Running);
@@ -183,8 +184,8 @@ impl Master {
         self.throne.hand_over()
     }
 
-    /// The HTTP faces, to be served elsewhere as well.
-    pub fn router(&self) -> axum::Router {
+    /// The HTTP faces, to be [`perilune_probe::served`] elsewhere as well.
+    pub fn router(&self) -> OpenApiRouter {
         let app = App::new(self.throne.clone(), self.throne.access()).with_meta_token(self.throne.meta_token());
         api::router(app.of(Group::new(self.throne.clone())).seen_by(self.life.probe().clone()))
     }

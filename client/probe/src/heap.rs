@@ -4,9 +4,21 @@ use crate::status::text;
 use axum::http::StatusCode;
 use axum::response::Response;
 
-/// `GET /debug/pprof/heap`: gzipped protobuf, as pprof reads it.
-#[cfg(feature = "heap")]
+/// What the heap holds.
+#[utoipa::path(
+    get, path = "/debug/pprof/heap", tag = "process",
+    responses(
+        (status = 200, description = "Gzipped protobuf, as pprof reads it.", body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = 404, description = "This process keeps none.", body = String, content_type = "text/plain"),
+        (status = 500, description = "Another profile is being made.", body = String, content_type = "text/plain"),
+    )
+)]
 pub(crate) async fn heap() -> Response {
+    profile().await
+}
+
+#[cfg(feature = "heap")]
+async fn profile() -> Response {
     use crate::cpu::{Turn, attachment};
     let _turn = match Turn::take() {
         Ok(turn) => turn,
@@ -25,8 +37,7 @@ pub(crate) async fn heap() -> Response {
     }
 }
 
-/// `GET /debug/pprof/heap`.
 #[cfg(not(feature = "heap"))]
-pub(crate) async fn heap() -> Response {
+async fn profile() -> Response {
     text(StatusCode::NOT_FOUND, "no heap profile: this binary was built without it; build it with `--features heap`\n".into())
 }

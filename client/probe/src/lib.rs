@@ -5,8 +5,11 @@
 //!                                                         cpu/       where the time goes
 //!                                                         heap.rs    where the memory is
 //! ```
+//!
+//! What a listener serves besides, and says of it all: `described.rs`.
 
 mod cpu;
+mod described;
 mod front;
 mod heap;
 mod life;
@@ -14,6 +17,7 @@ mod routes;
 mod status;
 
 pub use cpu::proto;
+pub use described::{OPENAPI, Refusing, served, within};
 pub use front::Front;
 pub use life::{Act, Life, Probe, Stage};
 pub use routes::{ROUTES, STAGE, refuse_when_stopping};

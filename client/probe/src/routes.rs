@@ -1,16 +1,19 @@
 //! The routes of a probe, in one table, and who may ask.
 
-use crate::status::{livez, readyz, store_status, text};
+use crate::described::within;
+use crate::status::{self, text};
 use crate::{Probe, Stage, cpu, heap};
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderName, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get};
 use perilune_protocol::FaultCode;
 use perilune_protocol::access::Access;
 use std::sync::Arc;
+use utoipa::openapi::Paths;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
+use utoipa_axum::routes;
 
 /// Every route, all of them GET: its path, and whether everybody may ask it. Who watches over processes has no token.
 pub const ROUTES: [(&str, bool); 12] = [
@@ -29,14 +32,18 @@ pub const ROUTES: [(&str, bool); 12] = [
     ("/debug/pprof/heap", false),
 ];
 
-fn handler(path: &str) -> MethodRouter<Probe> {
-    match path.trim_end_matches('/').rsplit('/').next() {
-        Some("livez") => get(livez),
-        Some("readyz") => get(readyz),
-        Some("profile") => get(cpu::profile),
-        Some("heap") => get(heap::heap),
-        _ => get(store_status),
-    }
+fn handler(path: &str) -> UtoipaMethodRouter<Probe> {
+    let (schemas, described, handler) = match path.trim_end_matches('/').rsplit('/').next() {
+        Some("livez") => routes!(status::livez),
+        Some("readyz") => routes!(status::readyz),
+        Some("profile") => routes!(cpu::profile),
+        Some("heap") => routes!(heap::heap),
+        _ => routes!(status::store_status),
+    };
+    // The same under each of its names.
+    let mut paths = Paths::new();
+    paths.paths.extend(described.paths.into_values().map(|item| (path.to_owned(), item)));
+    (schemas, paths, handler)
 }
 
 /// On requests of those who would not have been let in elsewhere.
@@ -45,16 +52,21 @@ pub(crate) struct Stranger;
 
 impl Probe {
     /// The routes of [`ROUTES`], to be merged into others.
-    pub fn router<S: Clone + Send + Sync + 'static>(&self, access: Arc<Access>) -> Router<S> {
-        let routes = ROUTES.iter().fold(Router::new(), |routes, (path, _)| routes.route(path, handler(path)));
+    pub fn router<S: Clone + Send + Sync + 'static>(&self, access: Arc<Access>) -> OpenApiRouter<S> {
+        let routes = ROUTES.iter().fold(OpenApiRouter::default(), |routes, (path, _)| routes.routes(handler(path)));
         let refused = || async { text(StatusCode::METHOD_NOT_ALLOWED, "405: only GET is answered here\n".into()) };
-        routes.method_not_allowed_fallback(refused).route_layer(middleware::from_fn_with_state(access, admitted)).with_state(self.clone())
+        within(routes, |routes| {
+            routes
+                .method_not_allowed_fallback(refused)
+                .route_layer(middleware::from_fn_with_state(access, admitted))
+                .with_state(self.clone())
+        })
     }
 
     /// The same where there is nothing else, not yet or not any more: all others are told how far the process is.
     pub fn alone(&self, access: Arc<Access>) -> Router {
         let probe = self.clone();
-        self.router(access).fallback(move || async move { unavailable(probe.stage()) })
+        Router::from(self.router(access)).fallback(move || async move { unavailable(probe.stage()) })
     }
 }
 

@@ -224,8 +224,9 @@ impl StoreNode {
         &self.node.store
     }
 
-    /// The routes below `/api/`, `/transports` and `/metrics/node`, without a fallback, so that they can be merged into another listener.
-    pub fn router(&self) -> axum::Router {
+    /// The routes below `/api/`, `/transports` and `/metrics/node`, without a fallback, so that they can be merged into what another listener
+    /// has [`perilune_probe::served`].
+    pub fn router(&self) -> utoipa_axum::router::OpenApiRouter {
         rest::router(Arc::clone(&self.node), self.life.probe())
     }
 

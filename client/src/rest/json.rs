@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde_json::ser::Formatter;
 use serde_json::{Map, Serializer, Value};
 use std::io;
+use utoipa::ToSchema;
 
 /// The fields of a request: an object without strangers.
 pub(super) struct Fields(Map<String, Value>);
@@ -78,7 +79,8 @@ pub(super) fn reply(status: StatusCode, body: &impl Serialize) -> Response {
 }
 
 /// `{"status": ...}`
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Done)]
 pub(super) struct Status<'a> {
     pub(super) status: &'a str,
 }

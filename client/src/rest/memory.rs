@@ -1,7 +1,7 @@
 //! Mount and unmount.
 
 use super::blocking;
-use super::json::{self, Fields, success};
+use super::json::{self, Fields, Status, success};
 use super::refuse::Refusal;
 use crate::node::{Node, Origin};
 use axum::body::Bytes;
@@ -15,16 +15,59 @@ use serde_json::Value;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
+use utoipa::ToSchema;
 
 /// The longest grace period, in seconds.
 const GRACE_MAX: u64 = 3600;
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Mounted {
     status: &'static str,
     segment_ids: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     allocated_size: Option<u64>,
+}
+
+/// What `/api/mount` reads.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes what is read field by field")]
+pub(super) struct Mount {
+    /// Bytes.
+    #[schema(minimum = 1)]
+    size: u64,
+    /// `tcp`, `rdma` or `shm`; the node's own if nothing is said.
+    protocol: Option<String>,
+    /// Whatever says where it lies; at most 255 bytes.
+    #[schema(max_length = 255)]
+    location: Option<String>,
+}
+
+/// What `/api/mount_shm` reads.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes what is read field by field")]
+pub(super) struct MountShm {
+    /// Of an object in `/dev/shm`.
+    name: String,
+    /// Where in it the segment begins.
+    offset: Option<u64>,
+    /// As for `/api/mount`, like the rest.
+    #[schema(minimum = 1)]
+    size: u64,
+    protocol: Option<String>,
+    #[schema(max_length = 255)]
+    location: Option<String>,
+}
+
+/// What `/api/unmount` and `/api/unmount_shm` read.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes what is read field by field")]
+pub(super) struct Unmount {
+    /// Which; one may stand without a list.
+    #[schema(value_type = Value)]
+    segment_ids: Value,
+    /// So long, what lies there can be read and is copied elsewhere.
+    #[schema(maximum = 3600)]
+    grace_period_seconds: Option<u64>,
 }
 
 fn bad(text: impl Into<String>) -> Refusal {
@@ -50,6 +93,12 @@ fn location(fields: &Fields) -> Result<&str, Refusal> {
     if location.len() <= 255 { Ok(location) } else { Err(bad("Invalid location, must have at most 255 bytes")) }
 }
 
+/// Memory is taken and lent, as one segment or several.
+#[utoipa::path(
+    post, path = "/api/mount", tag = "store",
+    request_body = Mount,
+    responses((status = 200, description = "It is lent.", body = Mounted))
+)]
 pub(super) async fn mount(State(node): State<Arc<Node>>, body: Result<Bytes, BytesRejection>) -> Response {
     blocking(node, move |node| -> Result<Response, Refusal> {
         let fields = Fields::read(body, &["size", "protocol", "location"])?;
@@ -61,6 +110,12 @@ pub(super) async fn mount(State(node): State<Arc<Node>>, body: Result<Bytes, Byt
     .await
 }
 
+/// An object in `/dev/shm` that somebody else made is lent.
+#[utoipa::path(
+    post, path = "/api/mount_shm", tag = "store",
+    request_body = MountShm,
+    responses((status = 200, description = "It is lent.", body = Mounted))
+)]
 pub(super) async fn mount_shm(State(node): State<Arc<Node>>, body: Result<Bytes, BytesRejection>) -> Response {
     blocking(node, move |node| -> Result<Response, Refusal> {
         let fields = Fields::read(body, &["name", "size", "offset", "protocol", "location"])?;
@@ -87,10 +142,22 @@ pub(super) async fn mount_shm(State(node): State<Arc<Node>>, body: Result<Bytes,
     .await
 }
 
+/// Segments that `/api/mount` made are given back.
+#[utoipa::path(
+    post, path = "/api/unmount", tag = "store",
+    request_body = Unmount,
+    responses((status = 200, description = "They are.", body = Status))
+)]
 pub(super) async fn unmount(State(node): State<Arc<Node>>, body: Result<Bytes, BytesRejection>) -> Response {
     blocking(node, move |node| leave(node, body, Origin::Allocated, "Unmount and free failed for one or more segments")).await
 }
 
+/// Segments that `/api/mount_shm` lent are not lent any more.
+#[utoipa::path(
+    post, path = "/api/unmount_shm", tag = "store",
+    request_body = Unmount,
+    responses((status = 200, description = "They are not.", body = Status))
+)]
 pub(super) async fn unmount_shm(State(node): State<Arc<Node>>, body: Result<Bytes, BytesRejection>) -> Response {
     blocking(node, move |node| leave(node, body, Origin::Shared, "Unmount failed for one or more segments")).await
 }

@@ -10,45 +10,55 @@ pub(crate) use server::{Server, routes, serve};
 
 use crate::node::Node;
 use crate::{NodeConfig, Transports};
-use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, delete, get, post, put};
-use perilune_probe::{Probe, refuse_when_stopping};
+use axum::routing::any;
+use perilune_probe::{Probe, refuse_when_stopping, within};
 use perilune_protocol::access::Access;
 use refuse::Refusal;
 use std::sync::Arc;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 /// The largest body.
 const BODY_BYTES_MAX: usize = 100 << 20;
 
 /// The routes below `/api/`, what this process moves bytes with, and what the node counted. A key may contain slashes and percent-escapes; an empty one is refused with a sentence.
-pub(crate) fn router(node: Arc<Node>, probe: &Probe) -> Router {
+pub(crate) fn router(node: Arc<Node>, probe: &Probe) -> OpenApiRouter {
     let access = access(&node.config);
     let empty = || any(|| async { Refusal::new(StatusCode::BAD_REQUEST, "Missing key: the path ends where the key should be") });
-    Router::new()
-        .route("/api/put", put(objects::put))
-        .route("/api/get/{*key}", get(objects::get))
-        .route("/api/exist/{*key}", get(objects::exist))
-        .route("/api/remove/{*key}", delete(objects::remove))
-        .route("/api/remove_all", delete(objects::remove_all))
+    let routes = OpenApiRouter::default()
+        .routes(routes!(objects::put))
+        .routes(routes!(objects::get))
+        .routes(routes!(objects::exist))
+        .routes(routes!(objects::remove))
+        .routes(routes!(objects::remove_all))
         .route("/api/get/", empty())
         .route("/api/exist/", empty())
         .route("/api/remove/", empty())
-        .route("/api/mount", post(memory::mount))
-        .route("/api/unmount", post(memory::unmount))
-        .route("/api/mount_shm", post(memory::mount_shm))
-        .route("/api/unmount_shm", post(memory::unmount_shm))
-        // Beside a master, as in `perilune dev`, `/metrics` is the master's.
-        .route("/metrics/node", get(server::metrics))
-        .route("/transports", get(|State(node)| blocking(node, |_| json::reply(StatusCode::OK, &Transports::here()))))
-        .method_not_allowed_fallback(|| async { plain(StatusCode::METHOD_NOT_ALLOWED) })
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .route_layer(middleware::from_fn_with_state(probe.clone(), refuse_when_stopping))
-        .layer(middleware::from_fn_with_state(access, admitted))
-        .with_state(node)
+        .routes(routes!(memory::mount))
+        .routes(routes!(memory::unmount))
+        .routes(routes!(memory::mount_shm))
+        .routes(routes!(memory::unmount_shm))
+        .routes(routes!(server::metrics))
+        .routes(routes!(transports));
+    let routes = refuse::refusing().describe(routes);
+    within(routes, |routes| {
+        routes
+            .method_not_allowed_fallback(|| async { plain(StatusCode::METHOD_NOT_ALLOWED) })
+            .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+            .route_layer(middleware::from_fn_with_state(probe.clone(), refuse_when_stopping))
+            .layer(middleware::from_fn_with_state(access, admitted))
+            .with_state(node)
+    })
+}
+
+/// What this process moves bytes with.
+#[utoipa::path(get, path = "/transports", tag = "store", responses((status = 200, description = "All it has.", body = Object)))]
+async fn transports(State(node): State<Arc<Node>>) -> Response {
+    blocking(node, |_| json::reply(StatusCode::OK, &Transports::here())).await
 }
 
 /// What is asked of callers.

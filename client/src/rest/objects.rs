@@ -13,7 +13,22 @@ use perilune_protocol::{FaultCode, ObjectKey, PutConfig};
 use serde::Serialize;
 use serde_json::Value;
 use std::sync::Arc;
+use utoipa::ToSchema;
 
+/// What `/api/put` reads.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes what is read field by field")]
+pub(super) struct Put {
+    key: String,
+    value: String,
+}
+
+/// A value is put under a key; a key that exists keeps the value it has.
+#[utoipa::path(
+    put, path = "/api/put", tag = "store",
+    request_body = Put,
+    responses((status = 200, description = "It can be read.", body = Status))
+)]
 pub(super) async fn put(State(node): State<Arc<Node>>, body: Result<Bytes, BytesRejection>) -> Response {
     blocking(node, move |node| -> Result<Response, Refusal> {
         let mut fields = Fields::read(body, &["key", "value"])?;
@@ -30,6 +45,12 @@ pub(super) async fn put(State(node): State<Arc<Node>>, body: Result<Bytes, Bytes
     .await
 }
 
+/// The value of a key.
+#[utoipa::path(
+    get, path = "/api/get/{*key}", tag = "store",
+    params(("key" = String, Path, description = "The key: all that follows, which may contain slashes and percent-escapes.")),
+    responses((status = 200, description = "Its bytes.", body = Vec<u8>, content_type = "application/octet-stream"))
+)]
 pub(super) async fn get(State(node): State<Arc<Node>>, uri: Uri) -> Response {
     blocking(node, move |node| match node.store.get(&key(&uri, "/api/get/")) {
         Ok(bytes) => ([(header::CONTENT_TYPE, "application/octet-stream")], bytes).into_response(),
@@ -39,11 +60,18 @@ pub(super) async fn get(State(node): State<Arc<Node>>, uri: Uri) -> Response {
     .await
 }
 
+#[derive(Serialize, ToSchema)]
+pub(super) struct Known {
+    exists: bool,
+}
+
+/// Whether a key can be read.
+#[utoipa::path(
+    get, path = "/api/exist/{*key}", tag = "store",
+    params(("key" = String, Path, description = "The key: all that follows, which may contain slashes and percent-escapes.")),
+    responses((status = 200, description = "Whether.", body = Known))
+)]
 pub(super) async fn exist(State(node): State<Arc<Node>>, uri: Uri) -> Response {
-    #[derive(Serialize)]
-    struct Known {
-        exists: bool,
-    }
     blocking(node, move |node| {
         let key = key(&uri, "/api/exist/");
         match key.check().and_then(|()| node.store.exists(&[key])) {
@@ -54,6 +82,12 @@ pub(super) async fn exist(State(node): State<Arc<Node>>, uri: Uri) -> Response {
     .await
 }
 
+/// A key is removed, unless it is being read.
+#[utoipa::path(
+    delete, path = "/api/remove/{*key}", tag = "store",
+    params(("key" = String, Path, description = "The key: all that follows, which may contain slashes and percent-escapes.")),
+    responses((status = 200, description = "It is gone.", body = Status))
+)]
 pub(super) async fn remove(State(node): State<Arc<Node>>, uri: Uri) -> Response {
     blocking(node, move |node| {
         let removed: Result<(), _> = node.store.remove(&[key(&uri, "/api/remove/")], false).into_iter().collect();
@@ -62,6 +96,11 @@ pub(super) async fn remove(State(node): State<Arc<Node>>, uri: Uri) -> Response 
     .await
 }
 
+/// All keys are removed but those that are being read.
+#[utoipa::path(
+    delete, path = "/api/remove_all", tag = "store",
+    responses((status = 200, description = "How many went.", body = Status))
+)]
 pub(super) async fn remove_all(State(node): State<Arc<Node>>) -> Response {
     blocking(node, |node| match node.store.remove_matching("", false) {
         Ok(count) => json::reply(StatusCode::OK, &Status { status: &format!("success removed {count} keys") }),

@@ -3,9 +3,11 @@
 use super::json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use perilune_probe::Refusing;
 use perilune_protocol::{Fault, FaultCode};
 use serde::Serialize;
 use std::collections::BTreeMap;
+use utoipa::ToSchema;
 
 /// A status and a sentence.
 #[derive(Debug)]
@@ -14,7 +16,7 @@ pub(super) struct Refusal {
     body: Body,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Body {
     error: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -47,6 +49,20 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         json::reply(self.status, &self.body)
     }
+}
+
+/// How all routes of this face may refuse.
+pub(super) fn refusing() -> Refusing {
+    Refusing::like::<Body>(&[
+        (400, "What was asked cannot be read, or makes no sense."),
+        (404, "There is no such key or segment."),
+        (409, "It is being read, or is there already."),
+        (413, "The body is too long."),
+        (500, "It was not done."),
+        (501, "This node cannot do that."),
+        (503, "There is no room, or nobody to ask, at the moment."),
+        (504, "It was not done in time."),
+    ])
 }
 
 /// Whose mistake it is, and whether trying again helps.

@@ -7,7 +7,6 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use perilune_probe::Probe;
 use perilune_protocol::{FaultCode, Outcome};
 use std::net::{SocketAddr, TcpListener};
@@ -16,6 +15,8 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tracing::{error, warn};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 /// Requests under way get so long to finish when the node stops.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -75,19 +76,21 @@ impl Drop for Server {
 
 /// All that a node's own listener serves once the node is up.
 pub(crate) fn routes(node: &Arc<Node>, probe: &Probe) -> Router {
-    let access = access(&node.config);
-    router(Arc::clone(node), probe)
-        .merge(own(Arc::clone(node)))
-        .merge(probe.router(access))
-        .fallback(|| async { plain(StatusCode::NOT_FOUND) })
+    let all = router(Arc::clone(node), probe).merge(own(Arc::clone(node))).merge(probe.router(access(&node.config)));
+    perilune_probe::served(all.fallback(|| async { plain(StatusCode::NOT_FOUND) }))
 }
 
-fn own(node: Arc<Node>) -> Router {
+fn own(node: Arc<Node>) -> OpenApiRouter {
     let asked = middleware::from_fn_with_state(access(&node.config), admitted);
     // Whoever watches over processes has no token, and learns nothing but that.
-    Router::new().route("/metrics", get(metrics)).route_layer(asked).route("/health", get(health)).with_state(node)
+    OpenApiRouter::default().routes(routes!(own_metrics)).route_layer(asked).routes(routes!(health)).with_state(node)
 }
 
+/// Whether the master hears this node.
+#[utoipa::path(
+    get, path = "/health", tag = "store",
+    responses((status = 200, description = "`OK`.", body = String, content_type = "text/plain"), (status = 503, description = "It does not.", body = String, content_type = "text/plain"))
+)]
 async fn health(State(node): State<Arc<Node>>) -> Response {
     if node.is_heard() {
         "OK".into_response()
@@ -96,6 +99,17 @@ async fn health(State(node): State<Arc<Node>>) -> Response {
     }
 }
 
+/// What this node counted, for Prometheus.
+#[utoipa::path(get, path = "/metrics", tag = "store", responses((status = 200, description = "The page.", body = String, content_type = "text/plain")))]
+async fn own_metrics(node: State<Arc<Node>>) -> Response {
+    metrics(node).await
+}
+
+/// The same; beside a master, as in `perilune dev`, `/metrics` is the master's.
+#[utoipa::path(
+    get, path = "/metrics/node", tag = "store",
+    responses((status = 200, description = "The page.", body = String, content_type = "text/plain"))
+)]
 pub(super) async fn metrics(State(node): State<Arc<Node>>) -> Response {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], node.metrics()).into_response()
 }

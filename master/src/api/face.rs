@@ -1,19 +1,22 @@
 //! What a face is: its routes, and how it says no.
 
 use super::App;
-use axum::Router;
 use axum::extract::Request;
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
+use perilune_probe::Refusing;
 use perilune_protocol::{Fault, FaultCode};
 use std::marker::PhantomData;
+use utoipa_axum::router::OpenApiRouter;
 
 /// One of the HTTP languages the master speaks. A face translates and stores nothing.
 pub(super) trait Face: Sized + 'static {
     /// Routes that any master answers, about itself; without fallbacks: those are shared. What [`Face::acts`] reaches only a leader.
-    fn routes() -> Router<App>;
+    fn routes() -> OpenApiRouter<App>;
     /// Routes that only a master answers that surely leads: what they tell is true for the whole group.
-    fn lookups() -> Router<App>;
+    fn lookups() -> OpenApiRouter<App>;
+    /// How [`Face::refuse`] looks, and what each status means.
+    fn refusing() -> Refusing;
     /// A fault in its own words.
     fn refuse(fault: &Fault) -> Response;
     /// Whether a request is for the leader to carry out.

@@ -13,36 +13,42 @@ mod stream;
 pub use app::{App, Boxed, Decide, Facade};
 pub(crate) use clustermgr::join;
 
+use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::{Router, body::Body};
 use face::Face;
+use perilune_probe::within;
 use perilune_protocol::FaultCode;
 use std::time::Instant;
+use utoipa_axum::router::OpenApiRouter;
 
 /// Every face behind one door.
-pub fn router(app: App) -> Router {
-    Router::new()
+pub fn router(app: App) -> OpenApiRouter {
+    let faces = OpenApiRouter::default()
         .merge(faces::<mooncake::Mooncake>(&app))
         .merge(faces::<clustermgr::Clustermgr>(&app))
-        .merge(faces::<metaservice::MetaService>(&app))
-        .fallback(|| async { bare(StatusCode::NOT_FOUND) })
-        .method_not_allowed_fallback(|| async { bare(StatusCode::METHOD_NOT_ALLOWED) })
-        .layer(middleware::from_fn_with_state(app.clone(), admitted))
-        // Has a door of its own.
-        .merge(app.probe.router(app.access.clone()))
-        .layer(middleware::from_fn_with_state(app.clone(), measured))
-        .with_state(app)
+        .merge(faces::<metaservice::MetaService>(&app));
+    let faces = within(faces, |faces| {
+        faces
+            .fallback(|| async { bare(StatusCode::NOT_FOUND) })
+            .method_not_allowed_fallback(|| async { bare(StatusCode::METHOD_NOT_ALLOWED) })
+            .layer(middleware::from_fn_with_state(app.clone(), admitted))
+    });
+    // Has a door of its own.
+    let all = faces.merge(app.probe.router(app.access.clone()));
+    all.layer(middleware::from_fn_with_state(app.clone(), measured)).with_state(app)
 }
 
-fn faces<F: Face>(app: &App) -> Router<App> {
-    let (routes, lookups) = (F::routes(), F::lookups());
-    // A layer on no route at all would be an error.
-    let lookups =
-        if lookups.has_routes() { lookups.route_layer(middleware::from_fn_with_state(app.clone(), vouched::<F>)) } else { lookups };
-    routes.merge(lookups).route_layer(middleware::from_fn_with_state(app.clone(), forward::forwarded::<F>))
+fn faces<F: Face>(app: &App) -> OpenApiRouter<App> {
+    let lookups = within(F::lookups(), |lookups| match lookups.has_routes() {
+        true => lookups.route_layer(middleware::from_fn_with_state(app.clone(), vouched::<F>)),
+        // A layer on no route at all would be an error.
+        false => lookups,
+    });
+    let routes = F::routes().merge(lookups).route_layer(middleware::from_fn_with_state(app.clone(), forward::forwarded::<F>));
+    F::refusing().describe(routes)
 }
 
 /// What everybody may ask: whoever watches over processes has no token, and learns whether this one serves.

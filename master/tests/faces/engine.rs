@@ -218,7 +218,8 @@ impl Served {
         let addr = listener.local_addr().unwrap();
         let engine = Arc::new(Small::default());
         let (stop, stopped) = watch::channel(false);
-        let server = runtime.spawn(serve::run_within(limits, listener, router(App::new(engine.clone(), Access::default())), stopped));
+        let routes = perilune_probe::served(router(App::new(engine.clone(), Access::default())));
+        let server = runtime.spawn(serve::run_within(limits, listener, routes, stopped));
         Self { engine, addr, stop, runtime, server }
     }
 

@@ -5,4 +5,5 @@ mod engine;
 mod http;
 mod metrics;
 mod mooncake;
+mod openapi;
 mod real;

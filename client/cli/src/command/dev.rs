@@ -76,7 +76,7 @@ impl Dev {
             }
         };
 
-        front.show(master.router().merge(node.router()));
+        front.show(perilune_probe::served(master.router().merge(node.router())));
         life.reach(Stage::Running);
         let addresses = json!({ "rpc": rpc_at, "http": http_at, "rest": rest_at });
         serve::say_ready(self.ready_file.as_deref(), &addresses)?;

@@ -50,7 +50,19 @@ impl Drop for Turn {
     }
 }
 
-/// `GET /debug/pprof/profile`: an SVG, or pprof's protobuf where the request's own type (or `Accept`) is that.
+/// Where the time of the CPU goes: an SVG, or pprof's protobuf where the request's own type (or `Accept`) is that.
+#[utoipa::path(
+    get, path = "/debug/pprof/profile", tag = "process",
+    params(
+        ("seconds" = Option<u64>, Query, description = "How long to look; 10 if nothing is said.", minimum = 1, maximum = 600),
+        ("frequency" = Option<i32>, Query, description = "How often in a second; 99 if nothing is said.", minimum = 1, maximum = 1000),
+    ),
+    responses(
+        (status = 200, description = "The profile.", content((String = "image/svg+xml"), (Vec<u8> = "application/octet-stream"))),
+        (status = 400, description = "No such number, or out of range.", body = String, content_type = "text/plain"),
+        (status = 500, description = "Another profile is being made.", body = String, content_type = "text/plain"),
+    )
+)]
 pub(crate) async fn profile(RawQuery(query): RawQuery, headers: HeaderMap) -> Response {
     answer(&query.unwrap_or_default(), &headers).await.unwrap_or_else(|(status, why)| text(status, why))
 }

@@ -8,12 +8,18 @@ use perilune_protocol::FaultCode;
 use perilune_state::settings::{JOB_RECORD, Switch};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use utoipa::ToSchema;
 
 /// What upstream fixes when a cluster is made.
 const FIXED: [&str; 6] =
     ["code_mode", "code_mode_extend", "volume_chunk_size", "volume_overbought_ratio", "chunk_oversold_ratio", "shard_init_done"];
 
-/// `GET /config/get?key=`: the value, as a JSON string, exactly as it was set; a switch that was never set has its default.
+/// A setting, as a JSON string, exactly as it was set; a switch that was never set has its default.
+#[utoipa::path(
+    get, path = "/config/get", tag = "masters",
+    params(("key" = Option<String>, Query, description = "Its name.")),
+    responses((status = 200, description = "The value.", body = String, content_type = "application/json"))
+)]
 pub(super) async fn get(State(app): State<App>, query: Query) -> Answer {
     let group = group(&app)?;
     let key = query.text("key").filter(|key| !key.is_empty()).ok_or_else(|| Refusal::omitted("ConfigArgs", "Key"))?;
@@ -21,12 +27,17 @@ pub(super) async fn get(State(app): State<App>, query: Query) -> Answer {
     ok(&group.engine().setting(&key).ok_or_else(Refusal::not_found)?)
 }
 
-/// `GET /config/list`: everything that was set, and the switches; not what jobs keep there.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Configs {
+    configs: BTreeMap<String, String>,
+}
+
+/// Everything that was set, and the switches; not what jobs keep there.
+#[utoipa::path(
+    get, path = "/config/list", tag = "masters",
+    responses((status = 200, description = "All of it.", body = Configs))
+)]
 pub(super) async fn list(State(app): State<App>) -> Answer {
-    #[derive(Serialize)]
-    struct Body {
-        configs: BTreeMap<String, String>,
-    }
     let group = group(&app)?;
     group.catch_up().await.map_err(|fault| Refusal::read_index(&fault))?;
     let engine = group.engine();
@@ -35,16 +46,22 @@ pub(super) async fn list(State(app): State<App>) -> Answer {
     for key in Switch::ALL.map(Switch::key) {
         configs.extend(engine.setting(key).map(|value| (key.to_owned(), value)));
     }
-    ok(&Body { configs })
+    ok(&Configs { configs })
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = Setting)]
 pub(super) struct Set {
     key: String,
     value: String,
 }
 
-/// `POST /config/set`: stored for the whole group before it is answered.
+/// A setting is stored for the whole group before it is answered.
+#[utoipa::path(
+    post, path = "/config/set", tag = "masters",
+    request_body = Set,
+    responses((status = 200, description = "It is stored."))
+)]
 pub(super) async fn set(State(app): State<App>, Said(Set { key, value }): Said<Set>) -> Answer {
     let group = group(&app)?;
     if FIXED.contains(&key.as_str()) {
@@ -54,7 +71,12 @@ pub(super) async fn set(State(app): State<App>, Said(Set { key, value }): Said<S
     done()
 }
 
-/// `POST /config/delete?key=`: taken back. A switch cannot be: it is on or off; nor what jobs keep.
+/// A setting is taken back. A switch cannot be: it is on or off; nor what jobs keep.
+#[utoipa::path(
+    post, path = "/config/delete", tag = "masters",
+    params(("key" = Option<String>, Query, description = "Its name.")),
+    responses((status = 200, description = "It is taken back."))
+)]
 pub(super) async fn delete(State(app): State<App>, query: Query) -> Answer {
     let group = group(&app)?;
     let key = query.text("key").filter(|key| !key.is_empty()).ok_or_else(|| Refusal::omitted("ConfigArgs", "Key"))?;

@@ -10,6 +10,7 @@ use perilune_protocol::SegmentId;
 use perilune_state::segments::Phase;
 use perilune_state::usage::Usage;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// The highest number a disk's status has: it was dropped, and is not shown.
 const STATUS_MAX: u8 = 5;
@@ -17,7 +18,7 @@ const STATUS_MAX: u8 = 5;
 const COUNT: usize = 10;
 const COUNT_MAX: usize = 10_000;
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Disk {
     disk_id: u64,
     segment_id: String,
@@ -87,14 +88,20 @@ where
     if text.is_empty() { Ok(T::default()) } else { text.parse().map_err(|e| Refusal::argument(format!("{name}={text}: {e}"))) }
 }
 
-/// `GET /disk/list?idc=&rack=&host=&status=&marker=&count=`: a page of disks behind `marker`, in the order of their ids. The answer's `marker`
-/// is for the next page; behind the last one there is an empty page.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Disks {
+    disks: Vec<Disk>,
+    marker: u64,
+}
+
+/// A page of disks behind `marker`, in the order of their ids. The answer's `marker` is for the next page; behind the last one there is an
+/// empty page.
+#[utoipa::path(
+    get, path = "/disk/list", tag = "masters",
+    params(("idc" = Option<String>, Query, description = "In this zone."), ("rack" = Option<String>, Query, description = "In this rack of it."), ("host" = Option<String>, Query, description = "Of this host."), ("status" = Option<u8>, Query, description = "In this state; 0: in any."), ("marker" = Option<u64>, Query, description = "Behind this disk."), ("count" = Option<u16>, Query, description = "No more than so many; 10 if nothing is said.", maximum = 10000)),
+    responses((status = 200, description = "The page.", body = Disks))
+)]
 pub(super) async fn list(State(app): State<App>, query: Query) -> Answer {
-    #[derive(Serialize)]
-    struct Body {
-        disks: Vec<Disk>,
-        marker: u64,
-    }
     let group = group(&app)?;
     let of = |name: &str| query.text(name).unwrap_or_default();
     let (idc, rack, host) = (of("idc"), of("rack"), of("host"));
@@ -109,10 +116,15 @@ pub(super) async fn list(State(app): State<App>, query: Query) -> Answer {
     let count = if count == 0 { COUNT } else { count };
     disks.truncate(count);
     let marker = disks.last().map_or(0, |d| d.disk_id);
-    ok(&Body { disks, marker })
+    ok(&Disks { disks, marker })
 }
 
-/// `GET /disk/info?disk_id=`.
+/// One disk.
+#[utoipa::path(
+    get, path = "/disk/info", tag = "masters",
+    params(("disk_id" = u64, Query, description = "Its number.")),
+    responses((status = 200, description = "It.", body = Disk))
+)]
 pub(super) async fn info(State(app): State<App>, query: Query) -> Answer {
     let group = group(&app)?;
     if query.text("disk_id").unwrap_or_default().is_empty() {

@@ -5,6 +5,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use perilune_protocol::{Fault, FaultCode};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// A refusal in the words of the page.
 #[derive(Debug)]
@@ -94,14 +95,16 @@ impl From<Fault> for Refusal {
     }
 }
 
+/// How it is written.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Body {
+    error: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'static str>,
+}
+
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        #[derive(Serialize)]
-        struct Body {
-            error: String,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            code: Option<&'static str>,
-        }
         let Self { status, error, why, .. } = &self;
         match status {
             900 | 906 => tracing::warn!(status, why, "failed: {error}"),

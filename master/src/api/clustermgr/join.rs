@@ -1,4 +1,4 @@
-//! `POST /member/join`: a master that starts asks to be one of the group. Ours alone; `/member/add` is for people.
+//! `/member/join`: a master that starts asks to be one of the group. Ours alone; `/member/add` is for people.
 
 use super::{Answer, Refusal, Said, group, ok};
 use crate::api::App;
@@ -6,25 +6,34 @@ use crate::log::{Change, Member, Members, Seat, is_address};
 use axum::extract::State;
 use perilune_protocol::FaultCode;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// Who asks, and what for.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
 pub(crate) struct Join {
     /// The group it takes this to be, if it knows.
     pub(crate) cluster_id: Option<String>,
     /// Itself; `rises` unless it is to remain a learner.
+    #[schema(value_type = Object)]
     pub(crate) member: Member,
 }
 
 /// What a new log begins with.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
 pub(crate) struct Joined {
     pub(crate) cluster_id: String,
     /// [`Members::encode`].
     pub(crate) members: Vec<u8>,
 }
 
+/// A master that starts asks to be one of the group. Ours alone.
+///
 /// Asking twice does no harm: a learner that is known already is told the same again, and found where it now is.
+#[utoipa::path(
+    post, path = "/member/join", tag = "masters",
+    request_body = Join,
+    responses((status = 200, description = "What its log begins with.", body = Joined))
+)]
 pub(super) async fn join(State(app): State<App>, Said(Join { cluster_id, member }): Said<Join>) -> Answer {
     let group = group(&app)?;
     let cluster = group.cluster();

@@ -6,12 +6,14 @@ use crate::log::{Change, Member, Seat, is_address};
 use axum::extract::State;
 use perilune_protocol::FaultCode;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 const LEARNER: u8 = 1;
 const NORMAL: u8 = 2;
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, ToSchema)]
 #[serde(default)]
+#[schema(as = AddMember)]
 pub(super) struct Add {
     peer_id: u64,
     /// Where the other masters call its log.
@@ -23,8 +25,13 @@ pub(super) struct Add {
     rpc_host: String,
 }
 
-/// `POST /member/add`: a new master, as a learner at first, which one of type 2 remains until it keeps up. For a learner that is there
+/// A new master, as a learner at first, which one of type 2 remains until it keeps up. For a learner that is there
 /// already, at the same host, type 2 says that it is to vote.
+#[utoipa::path(
+    post, path = "/member/add", tag = "masters",
+    request_body = Add,
+    responses((status = 200, description = "It is one of the group."))
+)]
 pub(super) async fn add(State(app): State<App>, Said(add): Said<Add>) -> Answer {
     let group = group(&app)?;
     let rises = match add.member_type {
@@ -69,15 +76,21 @@ async fn promote(group: &crate::engine::Group, learner: Member) -> Answer {
     }
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, ToSchema)]
 #[serde(default)]
+#[schema(as = RemoveMember)]
 pub(super) struct Remove {
     peer_id: u64,
     /// Even if those who are there are no majority of those who are left. Ours alone.
     force: bool,
 }
 
-/// `POST /member/remove`: a master leaves for good.
+/// A master leaves for good.
+#[utoipa::path(
+    post, path = "/member/remove", tag = "masters",
+    request_body = Remove,
+    responses((status = 200, description = "It has left."))
+)]
 pub(super) async fn remove(State(app): State<App>, Said(Remove { peer_id, force }): Said<Remove>) -> Answer {
     let group = group(&app)?;
     if group.members().get(peer_id).is_none() {
@@ -95,24 +108,32 @@ pub(super) async fn remove(State(app): State<App>, Said(Remove { peer_id, force 
     }
 }
 
-/// `GET /member/list`: the masters, as far as this one has heard. Ours alone.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Member)]
+struct One<'a> {
+    peer_id: u64,
+    host: &'a str,
+    node_host: &'a str,
+    rpc_host: &'a str,
+    member_type: u8,
+    /// A learner that votes once it keeps up.
+    rises: bool,
+    leads: bool,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = Members)]
+pub(super) struct All<'a> {
+    cluster_id: String,
+    members: Vec<One<'a>>,
+}
+
+/// The masters, as far as this one has heard. Ours alone.
+#[utoipa::path(
+    get, path = "/member/list", tag = "masters",
+    responses((status = 200, description = "All of them.", body = All))
+)]
 pub(super) async fn list(State(app): State<App>) -> Answer {
-    #[derive(Serialize)]
-    struct One<'a> {
-        peer_id: u64,
-        host: &'a str,
-        node_host: &'a str,
-        rpc_host: &'a str,
-        member_type: u8,
-        /// A learner that votes once it keeps up.
-        rises: bool,
-        leads: bool,
-    }
-    #[derive(Serialize)]
-    struct All<'a> {
-        cluster_id: String,
-        members: Vec<One<'a>>,
-    }
     let group = group(&app)?;
     let (members, leader) = (group.members(), group.leader());
     let of = |(m, seat)| -> One<'_> {

@@ -17,17 +17,18 @@ mod stat;
 use super::App;
 use super::face::Face;
 use crate::engine::Group;
-use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, FromRequest, Request};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
 use error::Refusal;
+use perilune_probe::Refusing;
 use perilune_protocol::{Fault, FaultCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 /// The face of CubeFS's cluster manager.
 pub(super) struct Clustermgr;
@@ -40,27 +41,43 @@ const IDC: &str = "z0";
 type Answer = Result<Response, Refusal>;
 
 impl Face for Clustermgr {
-    fn routes() -> Router<App> {
-        Router::new()
-            .route("/stat", get(stat::stat))
-            .route("/member/list", get(member::list))
-            .route("/member/add", post(member::add))
-            .route("/member/join", post(join::join))
-            .route("/member/remove", post(member::remove))
-            .route("/leadership/transfer", post(leadership::transfer))
-            .route("/config/get", get(config::get))
-            .route("/config/list", get(config::list))
-            .route("/config/set", post(config::set))
-            .route("/config/delete", post(config::delete))
-            .route("/disk/list", get(disk::list))
-            .route("/disk/info", get(disk::info))
-            .route("/service/list", get(service::list))
-            .route("/snapshot/dump", get(snapshot::dump))
+    fn routes() -> OpenApiRouter<App> {
+        OpenApiRouter::default()
+            .routes(routes!(stat::stat))
+            .routes(routes!(member::list))
+            .routes(routes!(member::add))
+            .routes(routes!(join::join))
+            .routes(routes!(member::remove))
+            .routes(routes!(leadership::transfer))
+            .routes(routes!(config::get))
+            .routes(routes!(config::list))
+            .routes(routes!(config::set))
+            .routes(routes!(config::delete))
+            .routes(routes!(disk::list))
+            .routes(routes!(disk::info))
+            .routes(routes!(service::list))
+            .routes(routes!(snapshot::dump))
             .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
     }
 
-    fn lookups() -> Router<App> {
-        Router::new()
+    fn lookups() -> OpenApiRouter<App> {
+        OpenApiRouter::default()
+    }
+
+    fn refusing() -> Refusing {
+        Refusing::like::<error::Body>(&[
+            (400, "What was asked cannot be read, makes no sense, or would do harm."),
+            (404, "There is no such setting."),
+            (501, "There is no group here."),
+            (503, "Too much is under way."),
+            (900, "Something else."),
+            (906, "Nobody knows whether the change is stored."),
+            (907, "There is no leader."),
+            (908, "Nobody confirmed that what would be told is current."),
+            (910, "There is such a member, or was."),
+            (911, "There is no such disk."),
+            (933, "That setting is not to be taken back."),
+        ])
     }
 
     fn refuse(fault: &Fault) -> Response {

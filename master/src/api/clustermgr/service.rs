@@ -6,11 +6,12 @@ use axum::extract::State;
 use perilune_protocol::NodeId;
 use serde::Serialize;
 use std::collections::BTreeMap;
+use utoipa::ToSchema;
 
 /// What upstream calls the kind of a service.
 const NAME: &str = "STORE";
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Node {
     cluster_id: String,
     name: &'static str,
@@ -19,12 +20,17 @@ struct Node {
     node_id: String,
 }
 
-/// `GET /service/list`: those that the leader hears. Whoever follows hears none, and lists those whose segments it knows.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Nodes {
+    nodes: Vec<Node>,
+}
+
+/// The store nodes that the leader hears. Whoever follows hears none, and lists those whose segments it knows.
+#[utoipa::path(
+    get, path = "/service/list", tag = "masters",
+    responses((status = 200, description = "All of them.", body = Nodes))
+)]
 pub(super) async fn list(State(app): State<App>) -> Answer {
-    #[derive(Serialize)]
-    struct Body {
-        nodes: Vec<Node>,
-    }
     let group = group(&app)?;
     let engine = group.engine();
     let hosts: BTreeMap<NodeId, String> = if group.leads() {
@@ -34,5 +40,5 @@ pub(super) async fn list(State(app): State<App>) -> Answer {
         engine.segments().into_iter().map(|s| (s.desc.node, s.desc.tcp_endpoint().to_owned())).collect()
     };
     let node = |(id, host): (NodeId, String)| Node { cluster_id: group.cluster(), name: NAME, host, idc: IDC, node_id: id.to_string() };
-    ok(&Body { nodes: hosts.into_iter().map(node).collect() })
+    ok(&Nodes { nodes: hosts.into_iter().map(node).collect() })
 }

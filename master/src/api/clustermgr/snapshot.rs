@@ -1,4 +1,4 @@
-//! `GET /snapshot/dump`: everything the masters know, as a file that `perilune master --restore` makes a new group from.
+//! `/snapshot/dump`: everything the masters know, as a file that `perilune master --restore` makes a new group from.
 
 use super::{Answer, Refusal, group};
 use crate::api::App;
@@ -13,8 +13,14 @@ use std::io::{self, Read};
 /// Bytes read at once.
 const CHUNK_BYTES: usize = 256 << 10;
 
+/// Everything the masters know, as a file that `perilune master --restore` makes a new group from.
+///
 /// A snapshot of the log, made by whoever is asked. It holds everything that was acknowledged before, and each object as it was at some
 /// moment since; length and checksums are in the file.
+#[utoipa::path(
+    get, path = "/snapshot/dump", tag = "masters",
+    responses((status = 200, description = "The file.", body = Vec<u8>, content_type = "application/octet-stream"))
+)]
 pub(super) async fn dump(State(app): State<App>) -> Answer {
     let group = group(&app)?;
     let permit = app.listings.clone().try_acquire_owned().map_err(|_| Refusal::busy())?;

@@ -9,8 +9,9 @@ use perilune_state::settings::Switch;
 use perilune_state::usage::Usage;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
+use utoipa::ToSchema;
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct SpaceStat {
     total_space: u64,
     free_space: u64,
@@ -21,7 +22,7 @@ pub(super) struct SpaceStat {
     disk_stat_infos: [DiskStat; 1],
 }
 
-#[derive(Default, Serialize)]
+#[derive(Default, Serialize, ToSchema)]
 struct DiskStat {
     idc: &'static str,
     total: u64,

@@ -1,4 +1,4 @@
-//! `GET /stat`: raft, space and volumes, as this master knows them.
+//! `/stat`: raft, space and volumes, as this master knows them.
 
 use super::space::SpaceStat;
 use super::{Answer, group, ok, space};
@@ -7,16 +7,17 @@ use crate::engine::{Engine, Group};
 use crate::log::{Feed, LogStatus, Progress, Role, Seat};
 use axum::extract::State;
 use serde::Serialize;
+use utoipa::ToSchema;
 
-#[derive(Serialize)]
-struct Stat {
+#[derive(Serialize, ToSchema)]
+pub(super) struct Stat {
     leader_host: String,
     raft_status: RaftStatus,
     space_stat: SpaceStat,
     volume_stat: VolumeStat,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct RaftStatus {
     node_id: u64,
@@ -31,7 +32,7 @@ struct RaftStatus {
     peers: Vec<Peer>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct Peer {
     id: u64,
@@ -46,7 +47,7 @@ struct Peer {
 }
 
 /// Shards: the table `default.default` has one, the whole index.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct VolumeStat {
     total_volume: u64,
     idle_volume: u64,
@@ -59,6 +60,11 @@ struct VolumeStat {
 /// A shard into which nothing was put for so long is idle.
 const IDLE_AFTER_MS: u64 = 60_000;
 
+/// Raft, space and volumes, as this master knows them.
+#[utoipa::path(
+    get, path = "/stat", tag = "masters",
+    responses((status = 200, description = "All of it.", body = Stat))
+)]
 pub(super) async fn stat(State(app): State<App>) -> Answer {
     let group = group(&app)?;
     // The positions first: whoever is asked for them later has moved on, and what a leader says of others would lie behind its own.

@@ -10,9 +10,11 @@ use crate::engine::Unchanged;
 use perilune_state::directory::{Described, Known, Meant, NodeKind, PoolKind, PoolRefused, PoolStatus, Refused};
 use perilune_state::settings::{FRONTEND_SAFE_SECONDS, FRONTEND_SAFE_SECONDS_DEFAULT};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// What is asked of the clusters of an instance.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = AskedOfCluster)]
 pub(super) struct Asked {
     #[serde(default, deserialize_with = "said::text")]
     instance_id: String,
@@ -22,7 +24,8 @@ pub(super) struct Asked {
 }
 
 /// A cluster as callers describe it; written back where the page does so.
-#[derive(Deserialize, Serialize)]
+#[derive(Deserialize, Serialize, ToSchema)]
+#[schema(as = Cluster)]
 pub(super) struct Cluster {
     #[serde(default, deserialize_with = "said::text", skip_serializing_if = "String::is_empty")]
     pub(super) cluster_id: String,
@@ -38,7 +41,8 @@ pub(super) struct Cluster {
     pub(super) cluster_status: String,
 }
 
-#[derive(Deserialize, Serialize)]
+#[derive(Deserialize, Serialize, ToSchema)]
+#[schema(as = ClusterNode)]
 pub(super) struct Node {
     #[serde(default, deserialize_with = "said::text", skip_serializing_if = "String::is_empty")]
     pub(super) cloud_unique_id: String,

@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use perilune_protocol::{Fault, FaultCode};
 use serde::Serialize;
 use serde_json::ser::{PrettyFormatter, Serializer};
+use utoipa::ToSchema;
 
 /// What was found, or nothing to say.
 pub(super) type Answer = Result<Found, Refusal>;
@@ -72,11 +73,16 @@ impl From<Fault> for Refusal {
     }
 }
 
-#[derive(Serialize)]
-struct Envelope<'a> {
+/// How every call answers.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Envelope<'a> {
+    /// `OK`, or what kind of refusal this is.
     code: &'a str,
+    /// Why it was refused.
     msg: &'a str,
+    /// What was found, where something was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<serde_json::Value>)]
     result: Option<Found>,
 }
 

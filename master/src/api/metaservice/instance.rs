@@ -11,8 +11,10 @@ use perilune_protocol::tenant::Quota;
 use perilune_state::directory::{Known, Refused, TenantRecord, TenantStatus, named_in};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = CreateInstance)]
 pub(super) struct Create {
     #[serde(default, deserialize_with = "said::text")]
     instance_id: String,
@@ -26,7 +28,8 @@ pub(super) struct Create {
 }
 
 /// What is asked of an instance that there is.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = AskedOfInstance)]
 pub(super) struct Asked {
     #[serde(default, deserialize_with = "said::text")]
     instance_id: String,

@@ -7,8 +7,10 @@ use crate::api::App;
 use perilune_state::directory::{Known, PoolKind, PoolRecord, TenantRecord, TenantStatus};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write;
+use utoipa::ToSchema;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = ClusterLookup)]
 pub(super) struct Asked {
     #[serde(default, deserialize_with = "said::text")]
     instance_id: String,
@@ -22,7 +24,8 @@ pub(super) struct Asked {
     mysql_user_name: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = ClusterStatusLookup)]
 pub(super) struct AskedStatus {
     #[serde(default, deserialize_with = "said::texts")]
     instance_ids: Vec<String>,

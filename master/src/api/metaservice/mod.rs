@@ -3,6 +3,7 @@
 //! Every call is known with and without `v1/`, by GET, PUT or POST, and carried out by the leader whichever master is asked. It has a token of
 //! its own, in the query; who may come in elsewhere may also come in here.
 
+mod calls;
 mod cluster;
 mod envelope;
 mod instance;
@@ -14,18 +15,20 @@ mod shown;
 use super::App;
 use super::extract::Query;
 use super::face::Face;
-use axum::Router;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, Path, Request, State};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use calls::CALLS;
 use cluster::Call;
 use envelope::{Answer, Refusal, envelope};
+use perilune_probe::Refusing;
 use perilune_protocol::Fault;
 use perilune_state::settings::META_COMPAT;
 use said::Said;
+use utoipa_axum::router::OpenApiRouter;
 
 /// The face of Doris' meta service.
 pub(super) struct MetaService;
@@ -39,16 +42,28 @@ pub(super) fn guards(path: &str) -> bool {
 }
 
 impl Face for MetaService {
-    fn routes() -> Router<App> {
-        Router::new()
+    fn routes() -> OpenApiRouter<App> {
+        OpenApiRouter::default()
     }
 
-    fn lookups() -> Router<App> {
+    fn lookups() -> OpenApiRouter<App> {
         let by_any = || get(call).put(call).post(call);
-        Router::new()
+        let mut routes = OpenApiRouter::default()
             .route("/MetaService/http/{name}", by_any())
             .route("/MetaService/http/v1/{name}", by_any())
-            .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+            .layer(DefaultBodyLimit::max(BODY_BYTES_MAX));
+        calls::describe(routes.get_openapi_mut());
+        routes
+    }
+
+    fn refusing() -> Refusing {
+        Refusing::like::<envelope::Envelope<'_>>(&[
+            (400, "What was said cannot be read, or cannot be."),
+            (403, "Not the token of this face, nor that of the cluster."),
+            (404, "There is no such call, tenant, cluster or node."),
+            (409, "There is one already."),
+            (500, "It was not done."),
+        ])
     }
 
     fn refuse(fault: &Fault) -> Response {
@@ -91,6 +106,10 @@ fn is_admitted(app: &App, token: Option<&str>, headers: &HeaderMap) -> bool {
 }
 
 async fn carried_out(app: &App, name: &str, query: &Query, said: Said<'_>) -> Answer {
+    let unknown = || Refusal::not_found(format!("unknown api {}", said::shortened(name)));
+    if !CALLS.iter().any(|call| call.name == name) {
+        return Err(unknown());
+    }
     match name {
         "create_instance" => instance::create(app, &said.parse()?).await,
         "drop_instance" => instance::drop_instance(app, &said.parse()?).await,
@@ -110,6 +129,6 @@ async fn carried_out(app: &App, name: &str, query: &Query, said: Said<'_>) -> An
         "set_cluster_status" => cluster::change(app, Call::Status, &said.parse()?).await,
         "get_cluster" => lookup::get(app, &said.parse()?),
         "get_cluster_status" => lookup::statuses(app, &said.parse()?),
-        _ => Err(Refusal::not_found(format!("unknown api {}", said::shortened(name)))),
+        _ => Err(unknown()),
     }
 }

@@ -10,9 +10,10 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::ops::ControlFlow;
+use utoipa::ToSchema;
 
 /// One extent of one replica, in Mooncake's words.
-#[derive(Clone, Serialize)]
+#[derive(Clone, Serialize, ToSchema)]
 struct Buffer {
     size_: u64,
     buffer_address_: u64,
@@ -44,10 +45,15 @@ fn meant(engine: &dyn Facade, tenant: TenantId, raw: &str) -> Outcome<ObjectKey>
     key.check().map(|()| key)
 }
 
-/// `GET /query_key?key=`: where the replicas of an object are. Grants a lease, as a read does.
+/// Where the replicas of an object are. Grants a lease, as a read does.
 ///
 /// The key may be percent-encoded or not: it is looked up decoded, and where that names no object, as it was sent.
 /// The body serves two kinds of readers, see `docs/decisions/0001-query-key-body.md`.
+#[utoipa::path(
+    get, path = "/query_key", tag = "objects",
+    params(("key" = Option<String>, Query, description = "The key."), ("tenant_id" = Option<String>, Query, description = "Whose; `default` if nothing is said.")),
+    responses((status = 200, description = "JSON, called text as Mooncake does.", body = String, content_type = "text/plain"))
+)]
 pub(super) async fn query_key(State(app): State<App>, query: Query) -> Answer {
     #[derive(Serialize)]
     struct Body<'a> {
@@ -70,13 +76,19 @@ pub(super) async fn query_key(State(app): State<App>, query: Query) -> Answer {
     Ok(response)
 }
 
-/// `GET /batch_query_keys?keys=a,b`: the same for many keys, without leases. A comma, encoded or not, ends a key.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Missing {
+    success: bool,
+    error: &'static str,
+}
+
+/// Where the replicas of many keys are, without leases. A comma, encoded or not, ends a key.
+#[utoipa::path(
+    get, path = "/batch_query_keys", tag = "objects",
+    params(("keys" = Option<String>, Query, description = "`KEY,KEY`."), ("tenant_id" = Option<String>, Query, description = "Whose; `default` if nothing is said.")),
+    responses((status = 200, description = "What there is to say of each.", body = Entries), (status = 400, description = "No keys were given.", body = Missing))
+)]
 pub(super) async fn batch_query_keys(State(app): State<App>, query: Query) -> Answer {
-    #[derive(Serialize)]
-    struct Missing {
-        success: bool,
-        error: &'static str,
-    }
     let tenant = query.tenant(&app)?;
     // Every key once, by the name the answer calls it.
     let mut asked = BTreeMap::new();
@@ -101,19 +113,31 @@ pub(super) async fn batch_query_keys(State(app): State<App>, query: Query) -> An
     .await)
 }
 
+/// What `/batch_query_keys` writes, as it goes.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes what is streamed")]
+pub(super) struct Entries {
+    success: bool,
+    /// By key.
+    data: BTreeMap<String, Entry>,
+}
+
 /// What `/batch_query_keys` says of one key. There are no replicas but those in memory, hence the nulls.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Entry {
     ok: bool,
     error: Option<&'static str>,
     values: Option<Vec<Value>>,
+    #[schema(value_type = Option<Object>)]
     disk_values: Option<()>,
+    #[schema(value_type = Option<Object>)]
     local_disk_values: Option<()>,
+    #[schema(value_type = Option<Object>)]
     nof_values: Option<()>,
 }
 
 /// The real system's fields, and the seed document's beside them.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct Value {
     #[serde(flatten)]
     buffer: Buffer,
@@ -128,7 +152,12 @@ fn entry(engine: &dyn Facade, tenant: TenantId, raw: &str) -> Entry {
     Entry { ok: error.is_none(), error, values: values.ok(), disk_values: None, local_disk_values: None, nof_values: None }
 }
 
-/// `GET /get_all_keys`: one key on each line. A line break inside a key is written as `%0A` or `%0D`, which `/query_key` understands.
+/// One key on each line. A line break inside a key is written as `%0A` or `%0D`, which `/query_key` understands.
+#[utoipa::path(
+    get, path = "/get_all_keys", tag = "objects",
+    params(("tenant_id" = Option<String>, Query, description = "Whose; `default` if nothing is said.")),
+    responses((status = 200, description = "The lines.", body = String, content_type = "text/plain"))
+)]
 pub(super) async fn get_all_keys(State(app): State<App>, query: Query) -> Answer {
     let tenant = query.tenant(&app)?;
     Ok(stream::answer(&app, TEXT, move |engine, out| {
@@ -153,15 +182,21 @@ fn line(out: &mut stream::Writer, key: &[u8]) -> io::Result<()> {
     out.write_all(b"\n")
 }
 
-/// `POST /api/v1/remove_all?force=`: removes every object; leased ones only with `force`. Goes on when the caller hangs up.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Removed {
+    success: bool,
+    removed_count: u64,
+}
+
+/// Removes every object; leased ones only with `force`. Goes on when the caller hangs up.
+#[utoipa::path(
+    post, path = "/api/v1/remove_all", tag = "objects",
+    params(("force" = Option<bool>, Query, description = "Those as well that are being read."), ("tenant_id" = Option<String>, Query, description = "Whose; `default` if nothing is said.")),
+    responses((status = 200, description = "It is done.", body = Removed))
+)]
 pub(super) async fn remove_all(State(app): State<App>, query: Query) -> Answer {
-    #[derive(Serialize)]
-    struct Body {
-        success: bool,
-        removed_count: u64,
-    }
     let (tenant, force) = (query.tenant(&app)?, query.switch("force")?);
     let removing = tokio::spawn(async move { app.engine.remove_matching(tenant, "", force).await });
     let removed_count = removing.await.map_err(|error| FaultCode::Internal.with(format!("the removal broke off: {error}")))??;
-    Ok(json(StatusCode::OK, &Body { success: true, removed_count }))
+    Ok(json(StatusCode::OK, &Removed { success: true, removed_count }))
 }

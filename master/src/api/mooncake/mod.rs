@@ -6,12 +6,24 @@ mod status;
 
 use super::App;
 use super::face::{self, Face, Refusal};
-use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use perilune_probe::Refusing;
 use perilune_protocol::{Fault, FaultCode};
 use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+/// How this face says no: `error_message` is the name of the fault, or the sentence where a parameter is wrong; `message` is always the
+/// sentence.
+#[derive(Serialize, ToSchema)]
+struct Body<'a> {
+    success: bool,
+    error_code: i32,
+    error_message: &'a str,
+    message: &'a str,
+}
 
 /// The face of Mooncake's master.
 pub(super) struct Mooncake;
@@ -23,38 +35,40 @@ const JSON: &str = "application/json; charset=utf-8";
 type Answer = Result<Response, Refusal<Mooncake>>;
 
 impl Face for Mooncake {
-    fn routes() -> Router<App> {
-        Router::new()
-            .route("/metrics", get(status::metrics))
-            .route("/metrics/summary", get(status::summary))
-            .route("/health", get(status::health))
-            .route("/role", get(status::role))
-            .route("/ha_status", get(status::ha_status))
-            .route("/leader", get(status::leader))
-            .route("/version", get(status::version))
+    fn routes() -> OpenApiRouter<App> {
+        OpenApiRouter::default()
+            .routes(routes!(status::metrics))
+            .routes(routes!(status::summary))
+            .routes(routes!(status::health))
+            .routes(routes!(status::role))
+            .routes(routes!(status::ha_status))
+            .routes(routes!(status::leader))
+            .routes(routes!(status::version))
     }
 
-    fn lookups() -> Router<App> {
-        Router::new()
-            .route("/query_key", get(keys::query_key))
-            .route("/batch_query_keys", get(keys::batch_query_keys))
-            .route("/get_all_keys", get(keys::get_all_keys))
-            .route("/api/v1/remove_all", post(keys::remove_all))
-            .route("/get_all_segments", get(segments::get_all_segments))
-            .route("/query_segment", get(segments::query_segment))
-            .route("/get_segments_detail", get(segments::get_segments_detail))
-            .route("/api/v1/segments/status", get(segments::status))
+    fn lookups() -> OpenApiRouter<App> {
+        OpenApiRouter::default()
+            .routes(routes!(keys::query_key))
+            .routes(routes!(keys::batch_query_keys))
+            .routes(routes!(keys::get_all_keys))
+            .routes(routes!(keys::remove_all))
+            .routes(routes!(segments::get_all_segments))
+            .routes(routes!(segments::query_segment))
+            .routes(routes!(segments::get_segments_detail))
+            .routes(routes!(segments::status))
     }
 
-    /// `error_message` is the name of the fault, or the sentence where a parameter is wrong; `message` is always the sentence.
+    fn refusing() -> Refusing {
+        Refusing::like::<Body>(&[
+            (400, "A parameter is wrong, or missing."),
+            (404, "There is no such tenant, key or segment."),
+            (410, "The tenant was dropped."),
+            (500, "It was not done."),
+            (503, "Nobody can tell at the moment: there is no leader, no copy can be read, or too much is under way."),
+        ])
+    }
+
     fn refuse(fault: &Fault) -> Response {
-        #[derive(Serialize)]
-        struct Body<'a> {
-            success: bool,
-            error_code: i32,
-            error_message: &'a str,
-            message: &'a str,
-        }
         let error_message = if fault.code == FaultCode::InvalidParams { &fault.message } else { fault.code.as_str() };
         json(face::status(fault.code), &Body { success: false, error_code: fault.code.number(), error_message, message: &fault.message })
     }

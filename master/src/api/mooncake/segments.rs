@@ -10,8 +10,13 @@ use perilune_protocol::{ByteSize, FaultCode, SegmentStatus};
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::io::Write as _;
+use utoipa::ToSchema;
 
-/// `GET /get_all_segments`: each name once, one on each line. A lost segment is not mounted.
+/// The name of each segment, one on each line. A lost segment is not mounted.
+#[utoipa::path(
+    get, path = "/get_all_segments", tag = "objects",
+    responses((status = 200, description = "The lines.", body = String, content_type = "text/plain"))
+)]
 pub(super) async fn get_all_segments(State(app): State<App>) -> Answer {
     let mut segments = aside(&app, |engine| engine.segments()).await?;
     segments.retain(|segment| segment.status != SegmentStatus::Lost);
@@ -21,7 +26,12 @@ pub(super) async fn get_all_segments(State(app): State<App>) -> Answer {
     Ok(text(StatusCode::OK, TEXT, names))
 }
 
-/// `GET /query_segment?segment=`: use and size, a block for each segment of that name.
+/// Use and size, a block for each segment of that name.
+#[utoipa::path(
+    get, path = "/query_segment", tag = "objects",
+    params(("segment" = Option<String>, Query, description = "Its name.")),
+    responses((status = 200, description = "The blocks.", body = String, content_type = "text/plain"), (status = 400, description = "No name was given.", body = String, content_type = "text/plain"), (status = 404, description = "There is none.", body = String, content_type = "text/plain"))
+)]
 pub(super) async fn query_segment(State(app): State<App>, query: Query) -> Answer {
     const REFUSAL: &str = "Failed to query segment";
     let Some(name) = query.text("segment").filter(|name| !name.is_empty()) else {
@@ -48,7 +58,11 @@ async fn named(app: &App, query: &Query, parameter: &str) -> perilune_protocol::
     Ok(segments)
 }
 
-/// `GET /get_segments_detail`: everything about every segment.
+/// Everything about every segment.
+#[utoipa::path(
+    get, path = "/get_segments_detail", tag = "objects",
+    responses((status = 200, description = "All of them.", body = Details))
+)]
 pub(super) async fn get_segments_detail(State(app): State<App>) -> Answer {
     Ok(stream::answer(&app, JSON, |engine, out| {
         let segments = engine.segments();
@@ -64,7 +78,15 @@ pub(super) async fn get_segments_detail(State(app): State<App>) -> Answer {
     .await)
 }
 
-#[derive(Serialize)]
+/// What `/get_segments_detail` writes, as it goes.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes what is streamed")]
+pub(super) struct Details<'a> {
+    total_segments: u64,
+    segments: Vec<Detail<'a>>,
+}
+
+#[derive(Serialize, ToSchema)]
 struct Detail<'a> {
     segment_name: &'a str,
     segment_id: String,
@@ -100,17 +122,23 @@ impl<'a> Detail<'a> {
     }
 }
 
-/// `GET /api/v1/segments/status?segment=`: of several segments of that name, the one in the worst state.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Status<'a> {
+    success: bool,
+    segment: &'a str,
+    status: u8,
+    status_name: &'static str,
+    error_code: i32,
+    error_message: &'static str,
+}
+
+/// The state of a segment; of several of that name, the worst.
+#[utoipa::path(
+    get, path = "/api/v1/segments/status", tag = "objects",
+    params(("segment" = Option<String>, Query, description = "Its name.")),
+    responses((status = 200, description = "The state.", body = Status))
+)]
 pub(super) async fn status(State(app): State<App>, query: Query) -> Answer {
-    #[derive(Serialize)]
-    struct Body<'a> {
-        success: bool,
-        segment: &'a str,
-        status: u8,
-        status_name: &'static str,
-        error_code: i32,
-        error_message: &'static str,
-    }
     let Some(name) = query.text("segment").filter(|name| !name.is_empty()) else {
         return Err(FaultCode::InvalidParams.with("Missing segment query parameter").into());
     };
@@ -131,5 +159,5 @@ pub(super) async fn status(State(app): State<App>, query: Query) -> Answer {
         SegmentStatus::Suspect | SegmentStatus::Lost => 0,
     };
     let status_name = worst.status.as_str();
-    Ok(json(StatusCode::OK, &Body { success: true, segment: &worst.desc.name, status, status_name, error_code: 0, error_message: "" }))
+    Ok(json(StatusCode::OK, &Status { success: true, segment: &worst.desc.name, status, status_name, error_code: 0, error_message: "" }))
 }

@@ -7,20 +7,33 @@ use axum::Extension;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Serialize;
+use utoipa::ToSchema;
 
-/// `GET /metrics`: the page for Prometheus.
+/// The page for Prometheus.
+#[utoipa::path(
+    get, path = "/metrics", tag = "objects",
+    responses((status = 200, description = "The page.", body = String, content_type = "text/plain"))
+)]
 pub(super) async fn metrics(State(app): State<App>) -> Answer {
     let page = aside(&app, |engine| engine.metrics().page(engine)).await?;
     Ok(text(StatusCode::OK, TEXT, page))
 }
 
-/// `GET /metrics/summary`: the numbers on one line.
+/// The numbers on one line.
+#[utoipa::path(
+    get, path = "/metrics/summary", tag = "objects",
+    responses((status = 200, description = "The line.", body = String, content_type = "text/plain"))
+)]
 pub(super) async fn summary(State(app): State<App>) -> Answer {
     let line = aside(&app, |engine| engine.metrics().summary(engine)).await?;
     Ok(text(StatusCode::OK, TEXT, line + "\n"))
 }
 
-/// `GET /health`: `OK`, or 503 and, for those who may know, why not.
+/// Whether this master takes something new; why not is told to those who may know.
+#[utoipa::path(
+    get, path = "/health", tag = "objects",
+    responses((status = 200, description = "`OK`.", body = String, content_type = "text/plain"), (status = 503, description = "It does not.", body = String, content_type = "text/plain"))
+)]
 pub(super) async fn health(State(app): State<App>, stranger: Option<Extension<Stranger>>) -> Answer {
     Ok(match app.engine.log().trouble() {
         None => text(StatusCode::OK, TEXT, "OK"),
@@ -29,13 +42,21 @@ pub(super) async fn health(State(app): State<App>, stranger: Option<Extension<St
     })
 }
 
-/// `GET /role`: `leader` or `standby`.
+/// `leader` or `standby`.
+#[utoipa::path(
+    get, path = "/role", tag = "objects",
+    responses((status = 200, description = "The word.", body = String, content_type = "text/plain"))
+)]
 pub(super) async fn role(State(app): State<App>) -> Answer {
     let word = if app.engine.log().role == Role::Leader { "leader" } else { "standby" };
     Ok(text(StatusCode::OK, WORD, word))
 }
 
-/// `GET /ha_status`: what this master is doing in its group.
+/// What this master is doing in its group.
+#[utoipa::path(
+    get, path = "/ha_status", tag = "objects",
+    responses((status = 200, description = "`serving`, `candidate` or `standby`.", body = String, content_type = "text/plain"))
+)]
 pub(super) async fn ha_status(State(app): State<App>) -> Answer {
     let word = match app.engine.log().role {
         Role::Leader => "serving",
@@ -45,26 +66,36 @@ pub(super) async fn ha_status(State(app): State<App>) -> Answer {
     Ok(text(StatusCode::OK, WORD, word))
 }
 
-/// `GET /leader`: who leads, as far as this master knows; `view_version` is the term.
-pub(super) async fn leader(State(app): State<App>) -> Answer {
-    #[derive(Serialize)]
-    struct Body {
-        present: bool,
-        leader_address: Option<String>,
-        view_version: Option<u64>,
-    }
-    let leader_address = app.engine.leader();
-    let view_version = leader_address.as_ref().map(|_| app.engine.log().term);
-    Ok(json(StatusCode::OK, &Body { present: leader_address.is_some(), leader_address, view_version }))
+#[derive(Serialize, ToSchema)]
+pub(super) struct Leader {
+    present: bool,
+    leader_address: Option<String>,
+    view_version: Option<u64>,
 }
 
-/// `GET /version`: the release of this master, and the cluster it serves.
+/// Who leads, as far as this master knows; `view_version` is the term.
+#[utoipa::path(
+    get, path = "/leader", tag = "objects",
+    responses((status = 200, description = "Who.", body = Leader))
+)]
+pub(super) async fn leader(State(app): State<App>) -> Answer {
+    let leader_address = app.engine.leader();
+    let view_version = leader_address.as_ref().map(|_| app.engine.log().term);
+    Ok(json(StatusCode::OK, &Leader { present: leader_address.is_some(), leader_address, view_version }))
+}
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct Version {
+    version: String,
+    cluster: String,
+}
+
+/// The release of this master, and the cluster it serves.
+#[utoipa::path(
+    get, path = "/version", tag = "objects",
+    responses((status = 200, description = "Both.", body = Version))
+)]
 pub(super) async fn version(State(app): State<App>) -> Answer {
-    #[derive(Serialize)]
-    struct Body {
-        version: String,
-        cluster: String,
-    }
     let stat = app.engine.stat();
-    Ok(json(StatusCode::OK, &Body { version: stat.release, cluster: stat.cluster }))
+    Ok(json(StatusCode::OK, &Version { version: stat.release, cluster: stat.cluster }))
 }

@@ -1,0 +1,91 @@
+//! What can be called by name, and what there is to say of each; what is not listed here is not known.
+
+use super::envelope::Envelope;
+use super::{cluster, instance, lookup};
+use utoipa::openapi::path::{HttpMethod, OperationBuilder, Parameter, ParameterIn, PathItem};
+use utoipa::openapi::request_body::RequestBodyBuilder;
+use utoipa::openapi::{Content, OpenApi, Ref, RefOr, Required, Response, Schema};
+use utoipa::{PartialSchema, ToSchema};
+
+/// A call.
+pub(super) struct Named {
+    pub(super) name: &'static str,
+    /// What it does.
+    says: &'static str,
+    takes: Takes,
+}
+
+/// What it is told.
+enum Takes {
+    /// Such an object as JSON.
+    Body(fn(&mut OpenApi) -> RefOr<Schema>),
+    /// Parameters of the query, each with a sentence.
+    Query(&'static [(&'static str, &'static str)]),
+}
+
+use Takes::{Body, Query};
+
+const INSTANCE: fn(&mut OpenApi) -> RefOr<Schema> = known::<instance::Asked>;
+const CLUSTER: fn(&mut OpenApi) -> RefOr<Schema> = known::<cluster::Asked>;
+
+pub(super) const CALLS: &[Named] = &[
+    Named { name: "create_instance", says: "A tenant is created.", takes: Body(known::<instance::Create>) },
+    Named { name: "drop_instance", says: "A tenant is dropped; what it has goes once the retention is over.", takes: Body(INSTANCE) },
+    Named {
+        name: "get_instance",
+        says: "A tenant, with its clusters and what it uses.",
+        takes: Query(&[("instance_id", "Its name."), ("cloud_unique_id", "Or what one of its nodes presents.")]),
+    },
+    Named { name: "list_instances", says: "All tenants that are not gone.", takes: Query(&[]) },
+    Named { name: "rename_instance", says: "A tenant is called something else; its keys stay where they are.", takes: Body(INSTANCE) },
+    Named { name: "set_instance_status", says: "`SET_OVERDUE`: nothing is added; `SET_NORMAL`.", takes: Body(INSTANCE) },
+    Named { name: "set_instance_quota", says: "How much a tenant may have in memory.", takes: Body(INSTANCE) },
+    Named { name: "recycle_instance", says: "The retention of a dropped tenant is over now.", takes: Body(INSTANCE) },
+    Named { name: "add_cluster", says: "A pool, whose nodes may lend from now on.", takes: Body(CLUSTER) },
+    Named { name: "drop_cluster", says: "A pool and its nodes are dropped; what they lend drains.", takes: Body(CLUSTER) },
+    Named { name: "rename_cluster", says: "A pool is called something else.", takes: Body(CLUSTER) },
+    Named { name: "add_node", says: "Nodes of a pool, which may lend from now on.", takes: Body(CLUSTER) },
+    Named { name: "drop_node", says: "Nodes are dropped; what they lend drains.", takes: Body(CLUSTER) },
+    Named { name: "decommission_node", says: "What nodes lend drains; they stay registered.", takes: Body(CLUSTER) },
+    Named { name: "update_cluster_mysql_user_name", says: "Whose puts go to this pool.", takes: Body(CLUSTER) },
+    Named { name: "set_cluster_status", says: "A pool sleeps, wakes, or serves.", takes: Body(CLUSTER) },
+    Named { name: "get_cluster", says: "A pool, or all of a tenant.", takes: Body(known::<lookup::Asked>) },
+    Named { name: "get_cluster_status", says: "The statuses of pools, by tenant.", takes: Body(known::<lookup::AskedStatus>) },
+];
+
+/// Describes every call under both its paths.
+pub(super) fn describe(openapi: &mut OpenApi) {
+    for call in CALLS {
+        let ok = Response::builder().description("It was done, or found.");
+        let ok = ok.content("application/json", Content::new(Some(Envelope::schema())));
+        let text = |name: &str, says: &str| {
+            let parameter = Parameter::builder().name(name).parameter_in(ParameterIn::Query).description(Some(says));
+            parameter.schema(Some(String::schema())).required(Required::False)
+        };
+        let operation = OperationBuilder::new().tag("tenants").summary(Some(call.says)).response("200", ok);
+        let operation = operation.parameter(text("token", "The token of this face."));
+        let operation = match call.takes {
+            Query(parameters) => parameters.iter().fold(operation, |operation, (name, says)| operation.parameter(text(name, says))),
+            Body(schema) => {
+                let content = Content::new(Some(schema(openapi)));
+                let body = RequestBodyBuilder::new().content("application/json", content).required(Some(Required::True));
+                operation.request_body(Some(body.build()))
+            }
+        };
+        let operation = operation.build();
+        for version in ["", "v1/"] {
+            let path = format!("/MetaService/http/{version}{}", call.name);
+            let item = PathItem::from_http_methods([HttpMethod::Get, HttpMethod::Put, HttpMethod::Post], operation.clone());
+            openapi.paths.paths.insert(path, item);
+        }
+    }
+}
+
+/// A type by its name, which is explained once.
+fn known<T: ToSchema>(openapi: &mut OpenApi) -> RefOr<Schema> {
+    let name = T::name();
+    let mut schemas = vec![(name.to_string(), T::schema())];
+    T::schemas(&mut schemas);
+    openapi.components.get_or_insert_default().schemas.extend(schemas);
+    Ref::from_schema_name(name).into()
+}
