@@ -6,6 +6,7 @@ use crate::config::MasterConfig;
 use crate::engine::{Brain, Clock, Engine, Group, Inner, Throne};
 use crate::join;
 use crate::log::{self, Log, LogConfig, LogError, Member, Members};
+use crate::secrets::SecretKeys;
 use crate::{rpc, work};
 use perilune_probe::{Front, Life, Probe, Stage};
 use perilune_protocol::Outcome;
@@ -80,6 +81,8 @@ impl Master {
     /// The same, as a part of a process that has others: `life` is its own.
     pub fn start_with(config: MasterConfig, life: Life) -> Result<Self, StartError> {
         config.check().map_err(StartError::Config)?;
+        let secrets = SecretKeys::find(&config.secret_key_files, &config.data_dir, config.vault_root.clone());
+        let secrets = secrets.map_err(StartError::Config)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(std::thread::available_parallelism().map_or(2, |n| n.get().clamp(2, 8)))
             .thread_name("master")
@@ -139,7 +142,7 @@ impl Master {
             return Err(StartError::Newer { dir: config.data_dir, what: what.into() });
         }
         life.reach(Stage::Ready);
-        let inner = Arc::new(Inner::new(seat, log, clock, config, card));
+        let inner = Arc::new(Inner::new(seat, log, clock, config, card, secrets));
         let throne = Arc::new(Throne::new(inner, runtime.handle().clone(), work::hire));
         let (stop, stopped) = watch::channel(false);
         let mut master = Self { throne, runtime: None, keeper: None, stop, life, web, rpc, http };

@@ -65,6 +65,10 @@ pub struct MasterConfig {
     pub http_at: Option<String>,
     /// Opens the meta service (`/MetaService/http/...?token=`); without it only `token` does.
     pub meta_token: Option<Token>,
+    /// The key that secrets in the directory are sealed with, the same for all masters, and the one before it; one alone makes its own.
+    pub secret_key_files: Vec<PathBuf>,
+    /// Vaults may be directories below this one; without it, none.
+    pub vault_root: Option<PathBuf>,
     /// Asked of every caller, over RPC and HTTP.
     pub token: Option<Token>,
     /// Allow listeners beyond loopback without a token, so that nobody is asked who they are.
@@ -99,6 +103,8 @@ impl Default for MasterConfig {
             raft_election: (Duration::from_millis(250), Duration::from_millis(500)),
             http_at: None,
             meta_token: None,
+            secret_key_files: Vec::new(),
+            vault_root: None,
             token: None,
             insecure: false,
         }

@@ -19,6 +19,7 @@ pub mod log;
 pub mod observe;
 pub mod planted;
 mod rpc;
+mod secrets;
 #[cfg(feature = "simulation")]
 pub mod simulation;
 mod work;

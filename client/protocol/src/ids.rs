@@ -54,6 +54,16 @@ uuid_id!(
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct TenantId(pub u32);
 
+/// A place outside memory where a tenant's objects may lie. Numbers are never given twice, in the whole cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct VaultId(pub u64);
+
+impl fmt::Display for VaultId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
 /// The right to read and write one segment: 128 random bits that its store node checks before any byte moves.
 /// Dropped with the segment. Never printed.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

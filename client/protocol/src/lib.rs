@@ -16,9 +16,10 @@ pub mod segment;
 pub mod size;
 pub mod tenant;
 pub mod time;
+pub mod vault;
 
 pub use fault::{Fault, FaultCode, Outcome};
-pub use ids::{Capability, NodeId, ObjectKey, SegmentId, TenantId, WriterId};
+pub use ids::{Capability, NodeId, ObjectKey, SegmentId, TenantId, VaultId, WriterId};
 pub use object::{ObjectPlace, Pin, PutConfig, ReplicaPlace};
 pub use segment::{Endpoint, Protocol, SegmentDesc, SegmentStatus};
 pub use size::{ByteSize, Extent};

@@ -36,6 +36,8 @@ pub struct NodeConfig {
     pub deadline: Duration,
     /// Says who this node is to masters that ask for it, and is asked of callers of the REST listener; see [`crate::token::find`].
     pub token: Option<Token>,
+    /// Vaults may be directories below this one; without it, none.
+    pub vault_root: Option<PathBuf>,
     /// Allows listening beyond loopback without a token, so that nobody is asked who they are.
     pub insecure: bool,
 }
@@ -56,6 +58,7 @@ impl Default for NodeConfig {
             max_registration: 1 << 40,
             deadline: Duration::from_secs(10),
             token: None,
+            vault_root: None,
             insecure: false,
         }
     }

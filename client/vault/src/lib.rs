@@ -10,6 +10,7 @@
 //! requests end by themselves.
 #![forbid(unsafe_code)]
 
+mod access;
 mod attempts;
 mod dir;
 mod fault;
@@ -25,6 +26,7 @@ mod target;
 mod upload;
 mod vault;
 
+pub use access::Secrets;
 pub use fault::{Class, VaultFault, Vaulted};
 pub use gate::Limits;
 pub use key::Key;

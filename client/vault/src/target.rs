@@ -1,6 +1,7 @@
 //! Where a vault is, and what opens it.
 
-use crate::fault::{Class, Vaulted};
+use crate::fault::{Class, VaultFault, Vaulted};
+use perilune_protocol::vault::{HdfsPlace, VaultTarget};
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
 use zeroize::Zeroizing;
@@ -51,6 +52,34 @@ impl fmt::Debug for Keys {
 }
 
 impl Target {
+    /// Where a recorded target is for this process: a bucket, or a directory below `root`, which is made if it is not there.
+    ///
+    /// # Errors
+    /// [`Class::Invalid`] where this release or this process cannot use it; as [`Target::file`].
+    pub fn of(target: &VaultTarget, root: Option<&Path>) -> Vaulted<Self> {
+        let no = |why: &str| Err(Class::Invalid.with(format!("{target}: {why}")));
+        match target {
+            _ if !target.is_usable() => no("this release has no client for it, so nothing can be stored there"),
+            VaultTarget::S3(s3) => Ok(Self::S3(S3Target {
+                bucket: s3.bucket.clone(),
+                prefix: s3.prefix.clone(),
+                endpoint: s3.endpoint.clone(),
+                region: s3.region.clone(),
+            })),
+            VaultTarget::Hdfs(HdfsPlace { fs_name, prefix, .. }) => {
+                let Some(root) = root else { return no("directories are used only below --vault-root, which is not set here") };
+                let Self::File(base) = Self::file(fs_name, root)? else { return no("not a directory") };
+                if !Path::new(prefix).components().all(|part| matches!(part, Component::Normal(_))) {
+                    return no("its prefix cannot be a folder");
+                }
+                let dir = base.join(prefix);
+                std::fs::create_dir_all(&dir).map_err(|e| VaultFault::from(e).at(target))?;
+                // Again, since a link may lie there already.
+                Self::file(&format!("file://{}", dir.display()), root)
+            }
+        }
+    }
+
     /// The directory of a `file:///` URL, if it lies below `root`, where vaults are allowed.
     ///
     /// # Errors

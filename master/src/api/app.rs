@@ -2,9 +2,10 @@
 
 use crate::engine::{Group, Unchanged};
 use crate::observe::{Metrics, Observed};
+use crate::secrets::Safe;
 use perilune_probe::Probe;
 use perilune_protocol::access::{Access, Token};
-use perilune_protocol::{ObjectKey, ObjectPlace, Outcome, SegmentDesc, SegmentId, TenantId};
+use perilune_protocol::{FaultCode, ObjectKey, ObjectPlace, Outcome, SegmentDesc, SegmentId, TenantId, VaultId};
 use perilune_state::directory::{Decision, Known};
 use std::future::Future;
 use std::ops::ControlFlow;
@@ -35,6 +36,18 @@ pub trait Facade: Observed + 'static {
     fn directory(&self) -> Arc<Known>;
     /// Decides a change of the directory upon what is known and the time in milliseconds, and logs it.
     fn decide<'a>(&'a self, decide: &'a Decide<'a>) -> Boxed<'a, Result<(), Unchanged>>;
+    /// What seals and opens the secrets of the directory.
+    ///
+    /// # Errors
+    /// When there is no key for it.
+    fn safe(&self) -> Outcome<Safe> {
+        Err(FaultCode::NotSupported.with("there is no cold tier here"))
+    }
+    /// Objects that lie in this vault.
+    fn objects_in(&self, vault: VaultId) -> u64 {
+        let _ = vault;
+        0
+    }
     /// What was set for the whole group under this name, or is its default.
     fn setting(&self, key: &str) -> Option<String>;
     /// Removes every object whose key matches; the empty pattern matches all. Says how many went.

@@ -5,6 +5,7 @@ use super::{Engine, Throne};
 use crate::api::{Boxed, Decide, Facade};
 use crate::log::LogStatus;
 use crate::observe::{Metrics, Observed, PoolUse, TenantUse};
+use crate::secrets::Safe;
 use perilune_protocol::rpc::cluster::{ClusterStat, NodeState};
 use perilune_protocol::rpc::job::JobState;
 use perilune_protocol::rpc::segment::SegmentState;
@@ -75,6 +76,10 @@ impl Facade for Throne {
     fn decide<'a>(&'a self, decide: &'a Decide<'a>) -> Boxed<'a, Result<(), Unchanged>> {
         let engine = self.engine();
         Box::pin(async move { engine.decide(decide).await })
+    }
+
+    fn safe(&self) -> Outcome<Safe> {
+        self.engine().safe()
     }
 
     fn setting(&self, key: &str) -> Option<String> {

@@ -8,6 +8,7 @@ mod group;
 mod objects;
 mod tenants;
 mod throne;
+mod vaults;
 
 pub use brain::Brain;
 pub use clock::Clock;
@@ -22,6 +23,7 @@ use crate::config::MasterConfig;
 use crate::log::{Log, Member, Room};
 use crate::observe::Metrics;
 use crate::planted::{self, Defect};
+use crate::secrets::SecretKeys;
 use crate::work::Bell;
 use crate::work::evict::Evictor;
 use crate::work::jobs::Jobs;
@@ -62,6 +64,7 @@ pub(crate) struct Inner {
     pub(crate) config: MasterConfig,
     /// Where the others, clients and people find this master; what is not known is empty.
     pub(crate) card: Member,
+    pub(crate) secrets: SecretKeys,
     /// Held while the members change.
     pub(crate) changes: tokio::sync::Mutex<()>,
     /// Held while a change of the directory is decided and logged, so that the next is decided upon it.
@@ -72,10 +75,10 @@ pub(crate) struct Inner {
 }
 
 impl Inner {
-    pub(crate) fn new(seat: Arc<Seat>, log: Log<Brain>, clock: Clock, config: MasterConfig, card: Member) -> Self {
+    pub(crate) fn new(seat: Arc<Seat>, log: Log<Brain>, clock: Clock, config: MasterConfig, card: Member, secrets: SecretKeys) -> Self {
         let draws = AtomicU64::new(clock.wall_ms());
         let (changes, directory) = (tokio::sync::Mutex::new(()), tokio::sync::Mutex::new(()));
-        Self { seat, log, clock, metrics: Metrics::new(), config, card, changes, directory, heard: watch::channel(0).0, draws }
+        Self { seat, log, clock, metrics: Metrics::new(), config, card, secrets, changes, directory, heard: watch::channel(0).0, draws }
     }
 
     /// Whether there is another member that could lead.

@@ -2,9 +2,9 @@
 
 use super::may;
 use crate::engine::{Engine, Speaker};
-use perilune_protocol::access::Access;
+use perilune_protocol::access::{Access, Token};
 use perilune_protocol::principal::Principal;
-use perilune_protocol::rpc::{self, Call, cluster, job, member, object, segment, session, work};
+use perilune_protocol::rpc::{self, Call, cluster, job, member, object, segment, session, vault, work};
 use perilune_protocol::{Fault, FaultCode, Outcome, TenantId};
 use perilune_state::segments::WORD_BYTES_MAX;
 use perilune_state::settings::JOB_BYTES_PER_SECOND;
@@ -24,6 +24,8 @@ pub(crate) struct Session {
     access: Arc<Access>,
     /// The caller is one who may come in: the admin (`None`), or one who speaks for a tenant. Set at the beginning, or by Authenticate, once.
     admitted: OnceLock<Option<Principal>>,
+    /// What it presented; secrets are told under it.
+    token: OnceLock<Token>,
     /// Set by Hello or Greet, once.
     speaker: OnceLock<Speaker>,
 }
@@ -34,7 +36,7 @@ impl Session {
         if access.is_open() {
             admitted.get_or_init(|| None);
         }
-        Self { id, host: peer.ip().to_string(), access, admitted, speaker: OnceLock::new() }
+        Self { id, host: peer.ip().to_string(), access, admitted, token: OnceLock::new(), speaker: OnceLock::new() }
     }
 
     /// Whether it is one who may come in.
@@ -47,6 +49,9 @@ impl Session {
         let found = found.inspect_err(|_| tracing::debug!(host = self.host, "a caller presented a wrong token"))?;
         if *self.admitted.get_or_init(|| found.clone()) != found {
             return Err(FaultCode::WrongState.with("the connection has another token already: open one of its own"));
+        }
+        if let Ok(token) = Token::new(&question.token) {
+            self.token.get_or_init(|| token);
         }
         Ok(())
     }
@@ -125,6 +130,7 @@ impl Counted for Vec<cluster::NodeState> {}
 impl Counted for Vec<member::MemberState> {}
 impl Counted for Vec<job::JobState> {}
 impl Counted for Vec<work::WorkOrder> {}
+impl Counted for vault::VaultAccess {}
 
 /// Decodes a question, has it answered, and frames the answer. Unknown numbers get a fault, not a closed connection.
 pub(crate) fn answer(engine: &Engine, session: &Arc<Session>, op: u16, id: u64, body: &[u8]) -> Answering {
@@ -199,6 +205,9 @@ pub(crate) fn answer(engine: &Engine, session: &Arc<Session>, op: u16, id: u64, 
             }
             Ok(e.take_work(q).await)
         }),
+        vault::VaultKeys::OP => {
+            with(engine, id, body, move |q: vault::VaultKeys| async move { e.vault_keys(s.tenant(&e)?, &q, s.token.get()) })
+        }
         job::ListJobs::OP => with(engine, id, body, move |_: job::ListJobs| async move { Ok(e.jobs()) }),
         job::SwitchJob::OP => with(engine, id, body, move |q: job::SwitchJob| async move { e.switch_job(&q).await }),
         job::PaceJobs::OP => with(engine, id, body, move |q: job::PaceJobs| async move {

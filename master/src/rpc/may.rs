@@ -1,7 +1,7 @@
 //! What callers may ask who speak for one tenant.
 
 use perilune_protocol::principal::{Principal, Role};
-use perilune_protocol::rpc::{Call, cluster, object, segment, session, work};
+use perilune_protocol::rpc::{Call, cluster, object, segment, session, vault, work};
 use perilune_protocol::{FaultCode, Outcome};
 
 /// What whoever looks and reads may ask.
@@ -16,7 +16,8 @@ const READS: &[u16] = &[
     cluster::Stat::OP,
 ];
 const WRITES: &[u16] = &[object::PutStart::OP, object::PutEnd::OP, object::PutRevoke::OP, object::Remove::OP, object::RemoveMatching::OP];
-const LENDS: &[u16] = &[session::Register::OP, session::Heartbeat::OP, segment::Mount::OP, segment::Unmount::OP, work::TakeWork::OP];
+const LENDS: &[u16] =
+    &[session::Register::OP, session::Heartbeat::OP, segment::Mount::OP, segment::Unmount::OP, work::TakeWork::OP, vault::VaultKeys::OP];
 
 /// Whether a caller may ask this; all else is the admin's.
 ///

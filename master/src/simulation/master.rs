@@ -9,6 +9,7 @@ use crate::config::MasterConfig;
 use crate::engine::{Brain, Clock, Inner, Reign, Throne, Time};
 use crate::log::loose::Loose;
 use crate::log::{Disk, Log, LogConfig, LogError, Machine, Member, Members, Role, SnapshotWriter, Standing};
+use crate::secrets::SecretKeys;
 use crate::work::{evict, housekeeping, jobs::Crew};
 use perilune_state::Applied;
 use perilune_state::objects::recency::Orders;
@@ -239,7 +240,8 @@ fn open(world: &World, master: &Master) -> Result<Up, LogError> {
         Arc::clone(&world.scratch),
         Box::new(move || elapsed.elapsed()),
     )?;
-    let inner = Arc::new(Inner::new(seat, log.clone(), clock, config, member(id)));
+    let secrets = SecretKeys::find(&[], &config.data_dir, None).unwrap_or_else(|_| unreachable!("no file is read"));
+    let inner = Arc::new(Inner::new(seat, log.clone(), clock, config, member(id), secrets));
     let throne = Arc::new(Throne::new(inner, Handle::current(), |_, _, _| Ok(())));
     Ok(Up {
         loose,

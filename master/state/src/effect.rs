@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 /// The first byte of every stored effect. A reader of a newer release still knows all older ones.
 ///
 /// 2: settings. 3: an object remembers how many copies were wanted, and its copies change. 4: windows of frames.
-/// 5: tenants. 6: pools.
-const VERSION: u8 = 6;
+/// 5: tenants. 6: pools. 7: vaults.
+const VERSION: u8 = 7;
 
 /// One change of what must outlive the leader.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -198,9 +198,13 @@ impl Effect {
     pub fn encode(&self) -> Vec<u8> {
         // The release before reads what it could have written itself.
         let version = match self {
-            Self::LendAs { .. } => VERSION,
-            Self::Directory { change, .. } if !matches!(**change, Change::Tenant(_)) => VERSION,
-            Self::Directory { .. } | Self::Lend { .. } | Self::Remove { reason: RemoveReason::Recycled, .. } => 5,
+            Self::LendAs { .. } => 6,
+            Self::Directory { change, .. } => match **change {
+                Change::Tenant(_) => 5,
+                Change::Pool(_) | Change::PoolGone(_) => 6,
+                Change::Vaults(_) | Change::TenantVaults(..) => VERSION,
+            },
+            Self::Lend { .. } | Self::Remove { reason: RemoveReason::Recycled, .. } => 5,
             Self::Frames { .. } | Self::Passed { .. } => 4,
             _ => 3,
         };

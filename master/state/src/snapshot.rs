@@ -8,7 +8,7 @@
 use crate::MonotonicMs;
 use crate::alloc::Opened;
 use crate::apply::{Rules, State, places};
-use crate::directory::{Known, StoredPools};
+use crate::directory::{Known, StoredPools, StoredVaults};
 use crate::effect::{Effect, ObjectRecord, ObjectRecordV2};
 use crate::objects::Replica;
 use crate::reign::Overlap;
@@ -50,6 +50,8 @@ enum Chunk {
     Pools(StoredPools),
     /// Segments as in `Lent`, with what their nodes present.
     LentAs(Vec<(TenantId, String, SegmentRecord)>),
+    /// Follows the directory it is a part of.
+    Vaults(StoredVaults),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -101,12 +103,12 @@ fn settings(state: &State) -> Chunk {
     Chunk::Settings(SettingMap::clone(&state.settings.map()))
 }
 
-/// All but objects and what left. Where nobody has tenants or pools, releases that know none read it.
+/// All but objects and what left. Where nobody has tenants, pools or vaults, releases that know none read it.
 fn whole(state: &State) -> Vec<Chunk> {
     let known = Known::clone(&state.directory.known());
-    let pools = known.stored_pools().map(Chunk::Pools);
+    let more = known.stored_pools().map(Chunk::Pools).into_iter().chain(known.stored_vaults().map(Chunk::Vaults)).collect::<Vec<_>>();
     let directory = (known.revision > 0).then_some(Chunk::Directory(known));
-    directory.into_iter().chain(pools).chain(lent(state)).chain([windows(state), settings(state)]).collect()
+    directory.into_iter().chain(more).chain(lent(state)).chain([windows(state), settings(state)]).collect()
 }
 
 /// What to write. Segments, windows and settings are taken when this is called, on the log's thread; objects while the closure runs, and what
@@ -200,6 +202,7 @@ fn enter(state: &State, chunk: Chunk, now: MonotonicMs) {
         Chunk::Settings(map) => state.settings.replace(map),
         Chunk::Directory(known) => state.directory.replace(known),
         Chunk::Pools(pools) => state.directory.replace_pools(pools),
+        Chunk::Vaults(vaults) => state.directory.replace_vaults(vaults),
         Chunk::End => {}
     }
 }

@@ -5,6 +5,7 @@ mod frames;
 mod group;
 mod jobs;
 mod restart;
+mod vaults;
 #[path = "../wait/mod.rs"]
 mod wait;
 

@@ -1,13 +1,13 @@
 //! `perilune dev`: one process, a master and a store node, nothing else needed.
 
 use super::client::TokenArgs;
-use super::master::MasterArgs;
+use super::master::{MasterArgs, VaultArgs};
 use super::store::NodeArgs;
 use crate::failure::Failure;
 use crate::output;
 use crate::serve::{self, Stop};
 use crate::settings::Global;
-use perilune_client::StoreNode;
+use perilune_client::{NodeConfig, StoreNode};
 use perilune_master::{Master, MasterConfig};
 use perilune_probe::{Front, Probe, Stage};
 use perilune_protocol::ByteSize;
@@ -37,6 +37,8 @@ pub(crate) struct Dev {
     #[command(flatten)]
     node: NodeArgs,
     #[command(flatten)]
+    vaults: VaultArgs,
+    #[command(flatten)]
     token: TokenArgs,
     /// Allow listening beyond loopback without a token, so that nobody is asked who they are
     #[arg(long)]
@@ -64,10 +66,12 @@ impl Dev {
         // On this machine alone, where nobody is asked who they are, the page's own token is as good as any.
         let of_the_page = (http_at.ip().is_loopback() && token.is_none()).then(Token::of_the_page);
         let meta_token = config.meta_token.clone().or(of_the_page);
-        let config = MasterConfig { http_at: Some(http_at.to_string()), meta_token, ..config };
+        let vault_root = self.vaults.vault_root;
+        let config = MasterConfig { http_at: Some(http_at.to_string()), meta_token, vault_root: vault_root.clone(), ..config };
         let master = Master::start_with(config, master_life).map_err(|e| Failure::Failed(e.to_string()))?;
         let rpc_at = master.rpc_addr();
         let config = self.node.config(&self.data_dir, vec![rpc_at.to_string()], None, token, self.insecure);
+        let config = NodeConfig { vault_root, ..config };
         let node = match StoreNode::start_with(config, node_life) {
             Ok(node) => node,
             Err(fault) => {

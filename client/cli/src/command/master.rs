@@ -28,6 +28,8 @@ pub(crate) struct Master {
     #[command(flatten)]
     rules: MasterArgs,
     #[command(flatten)]
+    vaults: VaultArgs,
+    #[command(flatten)]
     group: GroupArgs,
     #[command(flatten)]
     token: TokenArgs,
@@ -113,9 +115,21 @@ pub(crate) struct MasterArgs {
     /// PERILUNE_META_TOKEN holds the token itself, and without both only the admin's opens it
     #[arg(long, value_name = "FILE")]
     meta_token_file: Option<PathBuf>,
+    /// A file that holds the key which secrets are sealed with (32 bytes, or 64 hexadecimal digits), the same for all masters, and with a comma
+    /// the one before it, which still opens; a master alone makes its own, secret.key in its data directory
+    #[arg(long, value_name = "FILE[,OLDER]", value_delimiter = ',')]
+    secret_key_file: Vec<PathBuf>,
     /// Which segment takes a new object: random, free-ratio-first or local-first
     #[arg(long, value_name = "RULE", default_value = "random")]
     placement: Placement,
+}
+
+/// What may be a vault; all who use vaults take it.
+#[derive(clap::Args)]
+pub(crate) struct VaultArgs {
+    /// Vaults may be directories below this one; without it, none. The same for masters and store nodes
+    #[arg(long, value_name = "DIR")]
+    pub(crate) vault_root: Option<PathBuf>,
 }
 
 impl MasterArgs {
@@ -142,6 +156,7 @@ impl MasterArgs {
             snapshot_entries: self.snapshot_entries,
             log_reserve: self.log_reserve.0,
             meta_token: token::find_meta(self.meta_token_file.as_deref()).map_err(Failure::Usage)?,
+            secret_key_files: self.secret_key_file.clone(),
             token,
             insecure,
             ..MasterConfig::default()
@@ -167,6 +182,7 @@ impl Master {
             join,
             learner,
             restore,
+            vault_root: self.vaults.vault_root,
             raft_heartbeat: raft_heartbeat.0,
             raft_election: (from, to),
             ..self.rules.config(&self.data_dir, self.http, self.token.find()?, self.insecure)?

@@ -36,13 +36,21 @@ enum Proof {
     Admin(Token),
 }
 
+/// What stands in a body for the secret key of a vault, where it is only shown: the shell puts it in.
+pub(crate) const SECRET: &str = "$PERILUNE_VAULT_SK";
+
 impl Service {
+    /// Whether nothing is done, so that no secret is needed.
+    pub(crate) fn only_shows(&self) -> bool {
+        self.curl
+    }
+
     /// The result of a call; nothing where it was only shown.
     pub(crate) fn ask(&self, call: &str, body: Value) -> Result<Option<Value>, Failure> {
         let proof = self.proof()?;
         let url = format!("http://{}/MetaService/http/v1/{call}", self.http);
         if self.curl {
-            let body = body.to_string().replace('\'', r"'\''");
+            let body = body.to_string().replace('\'', r"'\''").replace(SECRET, r#"'"$PERILUNE_VAULT_SK"'"#);
             let (query, header) = match proof {
                 Proof::Meta(_) => ("?token=$PERILUNE_META_TOKEN", ""),
                 Proof::Admin(_) => ("", r#" -H "Authorization: Bearer $PERILUNE_ADMIN_TOKEN""#),

@@ -24,6 +24,7 @@ mod status;
 mod store;
 mod tenants;
 mod transports;
+mod vaults;
 
 use crate::failure::Failure;
 use crate::settings::Global;
@@ -48,6 +49,7 @@ pub(crate) enum Command {
     Jobs(jobs::Jobs),
     Tenants(tenants::Tenants),
     Pools(pools::Pools),
+    Vaults(vaults::Vaults),
     Replay(Box<replay::Replay>),
     Bench(bench::Bench),
     Completions(completions::Completions),
@@ -74,6 +76,7 @@ impl Command {
             Self::Jobs(c) => c.run(global),
             Self::Tenants(c) => c.run(global),
             Self::Pools(c) => c.run(global),
+            Self::Vaults(c) => c.run(global),
             Self::Replay(c) => c.run(global),
             Self::Bench(c) => c.run(global),
             Self::Completions(c) => c.run(),

@@ -1,6 +1,7 @@
 //! `perilune store`: lends memory.
 
 use super::client::TokenArgs;
+use super::master::VaultArgs;
 use super::transports::TransportArgs;
 use crate::failure::Failure;
 use crate::output;
@@ -34,6 +35,8 @@ pub(crate) struct Store {
     http: SocketAddr,
     #[command(flatten)]
     rules: NodeArgs,
+    #[command(flatten)]
+    vaults: VaultArgs,
     /// How long one question to the master may take, retries included
     #[arg(long, value_name = "DURATION", default_value = "10s")]
     deadline: Span,
@@ -112,6 +115,7 @@ impl Store {
             deadline: self.deadline.0,
             tenant: self.tenant,
             unique_id: self.unique_id,
+            vault_root: self.vaults.vault_root,
             ..self.rules.config(&self.data_dir, self.master, Some(self.http), self.token.find()?, self.insecure)
         };
         let node = StoreNode::start(config)?;

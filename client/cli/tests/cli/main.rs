@@ -15,5 +15,9 @@ mod members;
 mod pools;
 mod probe;
 mod restore;
+#[allow(dead_code, reason = "each test binary uses its part")]
+#[path = "../../../vault/tests/vault/s3d.rs"]
+mod s3d;
 mod status;
 mod tenants;
+mod vaults;

@@ -9,6 +9,7 @@ pub mod member;
 pub mod object;
 pub mod segment;
 pub mod session;
+pub mod vault;
 pub mod work;
 
 use crate::frame::{self, Kind};

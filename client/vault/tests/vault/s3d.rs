@@ -49,6 +49,11 @@ impl S3d {
         serde_json::from_str(&self.say("requests")).unwrap()
     }
 
+    /// Where it listens.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
     /// Where the bucket's objects lie as files.
     pub(crate) fn files(&self) -> PathBuf {
         self.root.path().join(BUCKET)

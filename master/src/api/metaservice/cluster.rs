@@ -116,7 +116,7 @@ pub(super) fn status(said: &str) -> Result<PoolStatus, Refusal> {
 }
 
 /// Which instance is meant: by its id, or by what one of its nodes presents.
-fn owner(known: &Known, instance_id: &str, unique_id: &str) -> Result<String, Refusal> {
+pub(super) fn owner(known: &Known, instance_id: &str, unique_id: &str) -> Result<String, Refusal> {
     if !instance_id.is_empty() {
         return Ok(instance_id.to_owned());
     }

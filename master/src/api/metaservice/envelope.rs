@@ -3,6 +3,8 @@
 use super::instance::Instance;
 use super::lookup::{All, Details};
 use super::shown::Cluster;
+use super::stored::ObjStore;
+use super::vaults;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use perilune_protocol::{Fault, FaultCode};
@@ -24,6 +26,8 @@ pub(super) enum Found {
     Cluster(Box<Cluster>),
     Clusters(All),
     Statuses(Details),
+    ObjStore(Box<ObjStore>),
+    Vaults(vaults::All),
 }
 
 /// Why something was not done.
@@ -49,8 +53,8 @@ impl Refusal {
         Self { code: "ALREADY_EXISTED", status: StatusCode::CONFLICT, msg: msg.into(), on_the_page: false }
     }
 
-    fn internal(msg: String) -> Self {
-        Self { code: "INTERNAL_ERROR", status: StatusCode::INTERNAL_SERVER_ERROR, msg, on_the_page: false }
+    pub(super) fn internal(msg: impl Into<String>) -> Self {
+        Self { code: "INTERNAL_ERROR", status: StatusCode::INTERNAL_SERVER_ERROR, msg: msg.into(), on_the_page: false }
     }
 
     /// Marks one of the six.

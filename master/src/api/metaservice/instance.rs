@@ -1,16 +1,17 @@
 //! Instances: what their life does to keys, memory and bytes is the directory's and the recycler's; here it is put in the page's words.
 
 use super::envelope::{Answer, Found, Refusal};
-use super::said;
 use super::shown::Cluster;
+use super::store::{BUILT_IN, ObjInfo, Optional, User, Vault};
+use super::stored::{self, Shown};
+use super::{said, vaults};
 use crate::api::extract::Query;
 use crate::api::{App, Decide};
 use crate::engine::Unchanged;
 use crate::observe::TenantUse;
 use perilune_protocol::tenant::Quota;
-use perilune_state::directory::{Known, Refused, TenantRecord, TenantStatus, named_in};
+use perilune_state::directory::{Known, NewVault, Refused, TenantRecord, TenantStatus, named_in};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use utoipa::ToSchema;
 
 #[derive(Deserialize, ToSchema)]
@@ -22,9 +23,11 @@ pub(super) struct Create {
     name: String,
     #[serde(default, deserialize_with = "said::text")]
     user_id: String,
-    vault: Option<Value>,
-    obj_info: Option<Value>,
-    ram_user: Option<Value>,
+    vault: Option<Vault>,
+    /// What came before vaults.
+    obj_info: Option<ObjInfo>,
+    ram_user: Option<User>,
+    sse_enabled: Option<bool>,
 }
 
 /// What is asked of an instance that there is.
@@ -55,8 +58,19 @@ pub(super) struct Instance {
     clusters: Vec<Cluster>,
     mtime: String,
     ctime: String,
+    obj_info: Vec<stored::ObjInfo>,
     stages: [(); 0],
     status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ram_user: Option<stored::User>,
+    sse_enabled: bool,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    resource_ids: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    storage_vault_names: Vec<String>,
+    #[serde(flatten)]
+    default_vault: Option<stored::Default>,
+    enable_storage_vault: bool,
     /// What the page does not have: the number of the key space, how much it may have and has.
     keyspace_id: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -71,27 +85,36 @@ pub(super) struct Instance {
 const DEFAULT_KEYSPACE: u32 = u32::MAX;
 
 impl Instance {
-    fn of(known: &Known, uses: &[TenantUse], tenant: &TenantRecord) -> Self {
+    fn of(known: &Known, uses: &[TenantUse], tenant: &TenantRecord) -> Result<Self, Refusal> {
+        let vaults = known.vaults_of(tenant.id);
+        let named = || vaults.filter(|all| all.named).into_iter().flat_map(|all| &all.vaults);
         let (bytes, objects) = uses.iter().find(|u| u.id == tenant.id).map_or((0, 0), |u| (u.bytes, u.objects));
-        Self {
+        Ok(Self {
             user_id: tenant.user_id.clone(),
             instance_id: tenant.name.clone(),
             name: tenant.shown.clone(),
             clusters: known.pools_of(tenant.id).map(Cluster::of).collect(),
             mtime: (tenant.mtime_ms / 1000).to_string(),
             ctime: (tenant.ctime_ms / 1000).to_string(),
+            obj_info: vaults.map(|all| stored::ObjInfo::all_of(all, Shown::Masked)).transpose()?.unwrap_or_default(),
             stages: [],
             status: match tenant.status {
                 TenantStatus::Normal => "NORMAL",
                 TenantStatus::Overdue => "OVERDUE",
                 TenantStatus::Deleted | TenantStatus::Gone => "DELETED",
             },
+            ram_user: vaults.and_then(|all| all.ram_user.as_ref()).map(stored::User::of),
+            sse_enabled: vaults.is_some_and(|all| all.sse),
+            resource_ids: named().map(|vault| vault.number.to_string()).collect(),
+            storage_vault_names: named().map(|vault| vault.name.clone()).collect(),
+            default_vault: vaults.and_then(stored::Default::of),
+            enable_storage_vault: vaults.is_some_and(|all| all.named),
             keyspace_id: if tenant.id.0 == 0 { DEFAULT_KEYSPACE } else { tenant.id.0 },
             quota_bytes: tenant.quota.bytes.map(|n| n.to_string()),
             quota_objects: tenant.quota.objects.map(|n| n.to_string()),
             used_bytes: bytes.to_string(),
             used_objects: objects.to_string(),
-        }
+        })
     }
 }
 
@@ -99,10 +122,33 @@ pub(super) async fn create(app: &App, asked: &Create) -> Answer {
     if asked.instance_id.is_empty() {
         return Err(Refusal::argument("instance id not set"));
     }
-    if asked.vault.is_some() || asked.obj_info.is_some() || asked.ram_user.is_some() {
-        return Err(Refusal::argument("this release has no cold tier: create the instance without vault, obj_info and ram_user"));
+    let (id, names) = (&asked.instance_id, (asked.instance_id.as_str(), asked.name.as_str(), asked.user_id.as_str()));
+    let incomplete = || Refusal::argument("ram user info err, please check it");
+    let ram_user = asked.ram_user.as_ref().map(|user| user.pair().ok_or_else(incomplete)).transpose()?;
+    let vault = asked.vault()?;
+    let sse = asked.sse_enabled == Some(true);
+    if vault.is_none() && ram_user.is_none() && !sse {
+        return decide(app, id, &|known, now_ms| known.create(names.0, names.1, names.2, now_ms)).await;
     }
-    decide(app, &asked.instance_id, &|known, now_ms| known.create(&asked.instance_id, &asked.name, &asked.user_id, now_ms)).await
+    let safe = app.engine.safe()?;
+    vaults::decide(app, id, &|known, now_ms| known.create_with(names, vault.as_ref(), ram_user.as_ref(), sse, &safe, now_ms)).await
+}
+
+impl Create {
+    /// The vault that the instance begins with, of the three ways to describe one.
+    fn vault(&self) -> Result<Option<NewVault>, Refusal> {
+        let one = || Refusal::argument("an instance is created with one of vault.obj_info, vault.hdfs_info and obj_info");
+        match (&self.vault, &self.obj_info) {
+            (None, None) => Ok(None),
+            (None, Some(obj)) => obj.vault("", Optional { external_endpoint: true, provider: false }).map(Some),
+            (Some(vault), None) => match (&vault.obj_info, &vault.hdfs_info) {
+                (Some(obj), None) => obj.vault(BUILT_IN, Optional::default()).map(Some),
+                (None, Some(hdfs)) => hdfs.vault(BUILT_IN).map(Some),
+                _ => Err(one()),
+            },
+            (Some(_), Some(_)) => Err(one()),
+        }
+    }
 }
 
 pub(super) async fn drop_instance(app: &App, asked: &Asked) -> Answer {
@@ -164,14 +210,24 @@ pub(super) fn get(app: &App, query: &Query) -> Answer {
     };
     let found = known.named(&id).filter(|t| t.status != TenantStatus::Gone);
     let found = found.ok_or_else(|| Refusal::not_found(format!("failed to get instance, instance_id={}", said::shortened(&id))))?;
-    Ok(Found::Instance(Box::new(Instance::of(&known, &app.engine.tenants(), found))))
+    Ok(Found::Instance(Box::new(Instance::of(&known, &app.engine.tenants(), found)?)))
+}
+
+/// The instance of this name, if it is served.
+pub(super) fn living<'a>(known: &'a Known, id: &str) -> Result<&'a TenantRecord, Refusal> {
+    let found = known.named(id).ok_or_else(|| refusal(id, &Refused::Unknown(String::new())))?;
+    match found.status {
+        TenantStatus::Normal | TenantStatus::Overdue => Ok(found),
+        TenantStatus::Deleted | TenantStatus::Gone => Err(refusal(id, &Refused::Dropped(String::new()))),
+    }
 }
 
 /// Every instance that is not gone, by name.
 pub(super) fn list(app: &App) -> Answer {
     let known = app.engine.directory();
     let uses = app.engine.tenants();
-    let mut all: Vec<_> = known.tenants().filter(|t| t.status != TenantStatus::Gone).map(|t| Instance::of(&known, &uses, t)).collect();
+    let there = known.tenants().filter(|t| t.status != TenantStatus::Gone);
+    let mut all = there.map(|t| Instance::of(&known, &uses, t)).collect::<Result<Vec<_>, _>>()?;
     all.sort_by(|a, b| a.instance_id.cmp(&b.instance_id));
     Ok(Found::Instances(all))
 }
@@ -188,16 +244,21 @@ async fn decide(app: &App, id: &str, decide: &Decide<'_>) -> Answer {
 
 /// What became of a change, in the page's words where it has any.
 pub(super) fn told(id: &str, outcome: Result<(), Unchanged>) -> Answer {
-    let id = said::shortened(id);
     match outcome {
         Ok(()) => Ok(Found::Nothing),
         Err(Unchanged::Fault(fault)) => Err(fault.into()),
-        Err(Unchanged::Refused(refused)) => Err(match refused {
-            Refused::Exists(_) => Refusal::existed(format!("instance already existed, instance_id={id}")),
-            Refused::Unknown(_) => Refusal::not_found(format!("instance not existed, instance_id={id}")),
-            Refused::Dropped(_) => Refusal::not_found("instance status has been set delete, plz check it"),
-            Refused::HasPools(_) => Refusal::argument("failed to drop instance, instance has clusters"),
-            Refused::Already(_) | Refused::Wrong(_) | Refused::Pool(_) => Refusal::argument(refused.to_string()),
-        }),
+        Err(Unchanged::Refused(refused)) => Err(refusal(id, &refused)),
+    }
+}
+
+fn refusal(id: &str, refused: &Refused) -> Refusal {
+    let id = said::shortened(id);
+    match refused {
+        Refused::Exists(_) => Refusal::existed(format!("instance already existed, instance_id={id}")),
+        Refused::Unknown(_) => Refusal::not_found(format!("instance not existed, instance_id={id}")),
+        Refused::Dropped(_) => Refusal::not_found("instance status has been set delete, plz check it"),
+        Refused::HasPools(_) => Refusal::argument("failed to drop instance, instance has clusters"),
+        Refused::Already(_) | Refused::Wrong(_) | Refused::Pool(_) | Refused::Vault(_) => Refusal::argument(refused.to_string()),
+        Refused::Secret(fault) => fault.clone().into(),
     }
 }

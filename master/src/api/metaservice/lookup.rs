@@ -68,12 +68,13 @@ pub(super) fn get(app: &App, asked: &Asked) -> Answer {
         (None, id) => known.named(id),
     };
     let tenant = tenant.filter(|tenant| is_served(tenant)).ok_or_else(|| asked.not_found())?;
+    let enable_storage_vault = known.vaults_of(tenant.id).is_some_and(|vaults| vaults.named);
     let mut pools = known.pools_of(tenant.id);
     let found = match asked {
         Asked { cluster_id, .. } if !cluster_id.is_empty() => pools.find(|pool| pool.cluster_id == *cluster_id),
         Asked { cluster_name, .. } if !cluster_name.is_empty() => pools.find(|pool| pool.name == *cluster_name),
         Asked { mysql_user_name, .. } if !mysql_user_name.is_empty() => pools.find(|pool| pool.users.contains(mysql_user_name)),
-        _ => return Ok(Found::Clusters(All { cluster: pools.map(Cluster::of).collect(), enable_storage_vault: false })),
+        _ => return Ok(Found::Clusters(All { cluster: pools.map(Cluster::of).collect(), enable_storage_vault })),
     };
     found.map(|pool| Found::Cluster(Box::new(Cluster::of(pool)))).ok_or_else(|| asked.not_found())
 }

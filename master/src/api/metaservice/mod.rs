@@ -1,4 +1,4 @@
-//! Doris' meta service: tenants and pools in the words of its page, where they are called instances and clusters.
+//! Doris' meta service: tenants, pools and vaults in the words of its page, where they are called instances and clusters.
 //!
 //! Every call is known with and without `v1/`, by GET, PUT or POST, and carried out by the leader whichever master is asked. It has a token of
 //! its own, in the query; who may come in elsewhere may also come in here.
@@ -8,9 +8,13 @@ mod cluster;
 mod envelope;
 mod instance;
 mod lookup;
+mod objstore;
 mod refused;
 mod said;
 mod shown;
+mod store;
+mod stored;
+mod vaults;
 
 use super::App;
 use super::extract::Query;
@@ -119,6 +123,18 @@ async fn carried_out(app: &App, name: &str, query: &Query, said: Said<'_>) -> An
         "set_instance_status" => instance::set_status(app, &said.parse()?).await,
         "set_instance_quota" => instance::set_quota(app, &said.parse()?).await,
         "recycle_instance" => instance::recycle(app, &said.parse()?).await,
+        "get_obj_store_info" => objstore::get(app, &said.parse()?),
+        "update_ak_sk" => objstore::update_users(app, &said.parse()?).await,
+        "legacy_update_ak_sk" => objstore::update_one(app, &said.parse()?).await,
+        "add_obj_info" => objstore::add(app, &said.parse()?).await,
+        "enable_instance_sse" => objstore::set_sse(app, &said.parse()?, true).await,
+        "disable_instance_sse" => objstore::set_sse(app, &said.parse()?, false).await,
+        "add_s3_vault" => vaults::add_s3(app, &said.parse()?).await,
+        "alter_s3_vault" => vaults::alter_s3(app, &said.parse()?).await,
+        "drop_s3_vault" => vaults::drop_vault(app, &said.parse()?, true).await,
+        "add_hdfs_vault" => vaults::add_hdfs(app, &said.parse()?).await,
+        "drop_hdfs_vault" => vaults::drop_vault(app, &said.parse()?, false).await,
+        "show_storage_vaults" => vaults::show(app, &said.parse()?).await,
         "add_cluster" => cluster::change(app, Call::Add, &said.parse()?).await,
         "drop_cluster" => cluster::change(app, Call::Drop, &said.parse()?).await,
         "rename_cluster" => cluster::change(app, Call::Rename, &said.parse()?).await,

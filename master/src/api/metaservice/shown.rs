@@ -110,6 +110,6 @@ pub(super) fn json(shown: &impl Serialize) -> String {
     serde_json::to_string(shown).unwrap_or_default()
 }
 
-fn seconds(ms: u64) -> String {
+pub(super) fn seconds(ms: u64) -> String {
     (ms / 1000).to_string()
 }

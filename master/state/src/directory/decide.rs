@@ -1,6 +1,7 @@
 //! What may become of a tenant: a request in, the change to log or a refusal out.
 
 use super::asked::PoolRefused;
+use super::provide::VaultRefused;
 use super::record::{Change, Known, TenantRecord, TenantStatus};
 
 use perilune_protocol::{Fault, FaultCode, tenant};
@@ -34,6 +35,12 @@ pub enum Refused {
     /// What was to become of a pool.
     #[error(transparent)]
     Pool(#[from] PoolRefused),
+    /// What was to become of a vault.
+    #[error(transparent)]
+    Vault(#[from] VaultRefused),
+    /// A secret can be neither sealed nor opened here.
+    #[error("{0}")]
+    Secret(Fault),
 }
 
 impl From<Refused> for Fault {
@@ -42,7 +49,8 @@ impl From<Refused> for Fault {
             Refused::Exists(_) | Refused::Already(_) | Refused::HasPools(_) | Refused::Pool(_) => FaultCode::WrongState,
             Refused::Unknown(_) => FaultCode::TenantNotFound,
             Refused::Dropped(_) => FaultCode::TenantDeleted,
-            Refused::Wrong(_) => FaultCode::InvalidParams,
+            Refused::Wrong(_) | Refused::Vault(_) => FaultCode::InvalidParams,
+            Refused::Secret(fault) => fault.code,
         };
         code.with(refused.to_string())
     }
@@ -57,6 +65,10 @@ impl Known {
     /// # Errors
     /// [`Refused::Exists`], [`Refused::Wrong`].
     pub fn create(&self, name: &str, shown: &str, user_id: &str, now_ms: u64) -> Decision {
+        self.begun(name, shown, user_id, now_ms).map(|record| Some(Change::Tenant(record)))
+    }
+
+    pub(super) fn begun(&self, name: &str, shown: &str, user_id: &str, now_ms: u64) -> Result<TenantRecord, Refused> {
         tenant::check_name(name).map_err(|fault| Refused::Wrong(fault.message))?;
         check_text("name", shown)?;
         check_text("user_id", user_id)?;
@@ -66,7 +78,7 @@ impl Known {
         if self.tenants().count() >= TENANTS_MAX {
             return Err(Refused::Wrong(format!("there are or were {TENANTS_MAX} tenants already")));
         }
-        Ok(Some(Change::Tenant(TenantRecord {
+        Ok(TenantRecord {
             id: self.fresh(),
             name: name.into(),
             shown: shown.into(),
@@ -76,7 +88,7 @@ impl Known {
             quota: tenant::Quota::default(),
             ctime_ms: now_ms,
             mtime_ms: now_ms,
-        })))
+        })
     }
 
     /// A tenant ends. Twice is as good as once.

@@ -1,4 +1,4 @@
-//! Who the tenants are, what pools they have and who is registered there: small records, changed one at a time through the log.
+//! Who the tenants are, what pools and vaults they have and who is registered there: small records, changed one at a time through the log.
 //!
 //! ```text
 //!   create ──► NORMAL ◄──► OVERDUE            a number is never given twice, and a name never again:
@@ -15,14 +15,19 @@
 mod asked;
 mod decide;
 mod pool;
+mod provide;
 mod record;
 mod register;
+mod vault;
 
 pub use asked::{Described, Meant, PoolRefused};
 pub use decide::{Decision, Refused};
 pub(crate) use pool::StoredPools;
 pub use pool::{NodeKind, NodeRecord, NodeStatus, PoolId, PoolKind, PoolRecord, PoolStatus};
+pub use provide::{Keeper, NewVault, Pair, VaultRefused};
 pub use record::{Change, Known, TenantRecord, TenantStatus, named_in};
+pub(crate) use vault::StoredVaults;
+pub use vault::{Secret, VaultRecord, VaultsRecord};
 
 use arc_swap::{ArcSwap, Guard};
 use perilune_protocol::{FaultCode, Outcome, TenantId, tenant};
@@ -138,6 +143,12 @@ impl Directory {
     /// Apply: this and nothing else.
     pub(crate) fn replace(&self, known: Known) {
         self.known.store(Arc::new(known));
+    }
+
+    /// Apply: these vaults and no others.
+    pub(crate) fn replace_vaults(&self, stored: StoredVaults) {
+        let next = self.known().with_vaults(stored);
+        self.known.store(Arc::new(next));
     }
 
     /// Apply: these pools and no others.

@@ -1,7 +1,8 @@
 //! What is recorded of each tenant, as it is stored.
 
 use super::pool::{NodeRecord, PoolId, PoolRecord, Pools, StoredPools};
-use perilune_protocol::{TenantId, tenant};
+use super::vault::{StoredVaults, VaultRecord, Vaults, VaultsRecord};
+use perilune_protocol::{TenantId, VaultId, tenant};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -15,6 +16,9 @@ pub struct Known {
     /// Stored apart, so that releases that know no pools read the rest.
     #[serde(skip)]
     pools: Pools,
+    /// The same.
+    #[serde(skip)]
+    vaults: Vaults,
 }
 
 /// A key space and what there is to say of it.
@@ -62,6 +66,10 @@ pub enum Change {
     Pool(PoolRecord),
     /// There is no such pool any more.
     PoolGone(PoolId),
+    /// Of what a tenant has in the cold tier.
+    Vaults(VaultsRecord),
+    /// Of both, when a tenant begins with a vault.
+    TenantVaults(TenantRecord, VaultsRecord),
 }
 
 impl Default for Known {
@@ -77,7 +85,7 @@ impl Default for Known {
             ctime_ms: 0,
             mtime_ms: 0,
         };
-        Self { revision: 0, tenants: BTreeMap::from([(default.id, default)]), pools: Pools::default() }
+        Self { revision: 0, tenants: BTreeMap::from([(default.id, default)]), pools: Pools::default(), vaults: Vaults::default() }
     }
 }
 
@@ -142,6 +150,35 @@ impl Known {
         self.pools.fresh()
     }
 
+    /// What a tenant has in the cold tier; `None`: nothing was ever said of it.
+    pub fn vaults_of(&self, tenant: TenantId) -> Option<&VaultsRecord> {
+        self.vaults.of(tenant)
+    }
+
+    /// The vault of this number.
+    pub fn vault(&self, id: VaultId) -> Option<&VaultRecord> {
+        self.vaults.get(id)
+    }
+
+    /// Where new uploads of a tenant go: to the newest of its vaults that this release can use, or, where it can use none, to the newest,
+    /// which says why it cannot be opened.
+    pub fn vault_of(&self, tenant: TenantId) -> Option<&VaultRecord> {
+        self.vaults_of(tenant)?.newest()
+    }
+
+    /// Numbers that no vault had.
+    pub(super) fn fresh_vault(&self) -> VaultId {
+        self.vaults.fresh()
+    }
+
+    pub(crate) fn stored_vaults(&self) -> Option<StoredVaults> {
+        self.vaults.stored()
+    }
+
+    pub(super) fn with_vaults(&self, stored: StoredVaults) -> Self {
+        Self { vaults: stored.into(), ..self.clone() }
+    }
+
     pub(crate) fn stored_pools(&self) -> Option<StoredPools> {
         self.pools.stored()
     }
@@ -152,10 +189,22 @@ impl Known {
 
     pub(super) fn enter(&mut self, change: Change) {
         match change {
-            Change::Tenant(record) => drop(self.tenants.insert(record.id, record)),
+            Change::Tenant(record) => self.enter_tenant(record),
             Change::Pool(record) => self.pools.enter(record),
             Change::PoolGone(id) => self.pools.leave(id),
+            Change::Vaults(record) => self.vaults.enter(record),
+            Change::TenantVaults(tenant, record) => {
+                self.enter_tenant(tenant);
+                self.vaults.enter(record);
+            }
         }
+    }
+
+    fn enter_tenant(&mut self, record: TenantRecord) {
+        if record.status == TenantStatus::Gone {
+            self.vaults.leave(record.id);
+        }
+        self.tenants.insert(record.id, record);
     }
 }
 

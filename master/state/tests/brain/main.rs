@@ -7,6 +7,7 @@ mod nodes;
 mod pools;
 mod recovery;
 mod tenants;
+mod vaults;
 
 use perilune_protocol::rpc::object::PutGrant;
 use perilune_protocol::{Capability, Endpoint, NodeId, ObjectKey, Protocol, PutConfig, SegmentDesc, SegmentId, TenantId, Tso, WriterId};

@@ -1,0 +1,204 @@
+//! `perilune vaults`: places outside memory where the objects of a tenant may lie, through the meta service of the masters.
+
+use super::meta::{SECRET, Service};
+use crate::failure::Failure;
+use crate::output;
+use crate::settings::Global;
+use perilune_benches::report::Table;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+
+/// List the vaults of a tenant, or change what they are and what opens them
+///
+/// A vault is a folder of an S3 bucket, or a directory. New objects that leave memory go to the newest one; those in the others are read where
+/// they are.
+#[derive(clap::Args)]
+pub(crate) struct Vaults {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(clap::Subcommand)]
+enum What {
+    /// List the vaults of a tenant, and whether each could be used just now
+    List {
+        /// Whose
+        tenant: String,
+        #[command(flatten)]
+        service: Service,
+    },
+    /// Add a vault: a bucket, or with --dir a directory
+    Add {
+        #[command(flatten)]
+        vault: Named,
+        #[command(flatten)]
+        place: Place,
+        #[command(flatten)]
+        keys: Option<Keys>,
+    },
+    /// Have requests to a bucket signed with other keys, from now on
+    Rotate {
+        #[command(flatten)]
+        vault: Named,
+        #[command(flatten)]
+        keys: Keys,
+    },
+    /// Call the vault of a bucket by another name
+    Rename {
+        #[command(flatten)]
+        vault: Named,
+        /// The new one
+        new_name: String,
+    },
+    /// Drop a vault that no object lies in
+    Drop {
+        #[command(flatten)]
+        vault: Named,
+        /// It is a directory
+        #[arg(long)]
+        dir: bool,
+    },
+    /// Encrypt what is written from now on: in buckets by the service (AES256), in directories with a key of the tenant
+    Encrypt {
+        /// Whose vaults
+        tenant: String,
+        /// Do so no longer; what is encrypted stays so, and is read
+        #[arg(long)]
+        off: bool,
+        #[command(flatten)]
+        service: Service,
+    },
+}
+
+#[derive(clap::Args)]
+struct Named {
+    /// Whose
+    tenant: String,
+    /// Its name: letters, digits, - and _, beginning with a letter
+    name: String,
+    #[command(flatten)]
+    service: Service,
+}
+
+#[derive(clap::Args)]
+struct Place {
+    /// The directory, below --vault-root of masters and store nodes
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["bucket", "endpoint", "region", "provider", "ak"])]
+    dir: Option<PathBuf>,
+    /// The bucket
+    #[arg(long, value_name = "NAME", required_unless_present = "dir", requires_all = ["endpoint", "ak"])]
+    bucket: Option<String>,
+    /// Where the service is called, http:// before it where it speaks no TLS
+    #[arg(long, value_name = "[http://]HOST:PORT")]
+    endpoint: Option<String>,
+    /// The region that requests are signed for
+    #[arg(long, value_name = "NAME", default_value = "us-east-1")]
+    region: String,
+    /// Whose service it is: OSS, S3, COS, OBS, BOS, GCP, AZURE or TOS
+    #[arg(long, value_name = "NAME", default_value = "S3")]
+    provider: String,
+    /// The folder
+    #[arg(long, value_name = "PREFIX", default_value = "")]
+    prefix: String,
+}
+
+#[derive(clap::Args)]
+struct Keys {
+    /// The name of the access key
+    #[arg(long, value_name = "AK", required = false)]
+    ak: String,
+    /// A file that holds the secret key; without it PERILUNE_VAULT_SK holds the key itself
+    #[arg(long, value_name = "FILE")]
+    sk_file: Option<PathBuf>,
+}
+
+impl Keys {
+    fn obj_info(&self, service: &Service) -> Result<Value, Failure> {
+        // What is only shown has no secret in it.
+        let sk = if service.only_shows() { SECRET.to_owned() } else { self.sk()? };
+        Ok(json!({"ak": self.ak, "sk": sk}))
+    }
+
+    fn sk(&self) -> Result<String, Failure> {
+        let text = match &self.sk_file {
+            Some(file) => std::fs::read_to_string(file).map_err(|e| Failure::Usage(format!("--sk-file {}: {e}", file.display())))?,
+            None => std::env::var("PERILUNE_VAULT_SK")
+                .map_err(|_| Failure::Usage("where is the secret key? --sk-file FILE, or PERILUNE_VAULT_SK".into()))?,
+        };
+        match text.trim() {
+            "" => Err(Failure::Usage("the secret key is empty".into())),
+            sk => Ok(sk.to_owned()),
+        }
+    }
+}
+
+impl Vaults {
+    pub(crate) fn run(self, global: &Global) -> Result<(), Failure> {
+        match self.what {
+            What::List { tenant, service } => list(&service, &tenant, global),
+            What::Add { vault, place, keys } => add(&vault, &place, keys.as_ref()),
+            What::Rotate { vault, keys } => {
+                let obj_info = keys.obj_info(&vault.service)?;
+                vault.ask("alter_s3_vault", json!({"obj_info": obj_info}))
+            }
+            What::Rename { vault, new_name } => vault.ask("alter_s3_vault", json!({"alter_name": new_name})),
+            What::Drop { vault, dir } => vault.ask(if dir { "drop_hdfs_vault" } else { "drop_s3_vault" }, json!({})),
+            What::Encrypt { tenant, off, service } => {
+                let call = if off { "disable_instance_sse" } else { "enable_instance_sse" };
+                service.ask(call, json!({"instance_id": tenant})).map(drop)
+            }
+        }
+    }
+}
+
+impl Named {
+    fn ask(&self, call: &str, mut vault: Value) -> Result<(), Failure> {
+        vault["name"] = self.name.as_str().into();
+        self.service.ask(call, json!({"instance_id": self.tenant, "vault": vault})).map(drop)
+    }
+}
+
+fn add(vault: &Named, place: &Place, keys: Option<&Keys>) -> Result<(), Failure> {
+    if let Some(dir) = &place.dir {
+        let build_conf = json!({"fs_name": url(dir)?});
+        return vault.ask("add_hdfs_vault", json!({"hdfs_info": {"build_conf": build_conf, "prefix": place.prefix}}));
+    }
+    let keys = keys.ok_or_else(|| Failure::Usage("a bucket needs --ak and a secret key".into()))?;
+    let mut obj_info = keys.obj_info(&vault.service)?;
+    for (name, value) in [
+        ("bucket", place.bucket.as_deref().unwrap_or_default()),
+        ("endpoint", place.endpoint.as_deref().unwrap_or_default()),
+        ("region", &place.region),
+        ("provider", &place.provider),
+        ("prefix", &place.prefix),
+    ] {
+        obj_info[name] = value.into();
+    }
+    vault.ask("add_s3_vault", json!({"obj_info": obj_info}))
+}
+
+fn url(dir: &Path) -> Result<String, Failure> {
+    let text = dir.to_str().filter(|text| text.starts_with('/'));
+    text.map(|text| format!("file://{text}")).ok_or_else(|| Failure::Usage("--dir is a whole path, beginning with /".into()))
+}
+
+fn list(service: &Service, tenant: &str, global: &Global) -> Result<(), Failure> {
+    let Some(found) = service.ask("show_storage_vaults", json!({"instance_id": tenant}))? else { return Ok(()) };
+    let vaults = found["storage_vault"].as_array().map_or(&[][..], Vec::as_slice);
+    if global.json {
+        return vaults.iter().try_for_each(output::json);
+    }
+    let mut table = Table::new(["number", "name", "where", "new objects", "ready", "why not"]);
+    table = (0..6).fold(table, Table::left);
+    for vault in vaults {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let place = match (&vault["obj_info"], &vault["hdfs_info"]) {
+            (Value::Null, hdfs) => format!("{}/{}", text(&hdfs["build_conf"]["fs_name"]).trim_end_matches('/'), text(&hdfs["prefix"])),
+            (s3, _) => format!("s3://{}/{} at {}", text(&s3["bucket"]), text(&s3["prefix"]), text(&s3["endpoint"])),
+        };
+        let yes = |name: &str| if vault[name] == true { "yes" } else { "no" }.to_owned();
+        let name = vault["name"].as_str().unwrap_or("-").to_owned();
+        table.row([text(&vault["id"]), name, place, yes("is_default"), yes("ready"), text(&vault["reason"])]);
+    }
+    output::bytes(table.to_string().as_bytes())
+}

@@ -1,0 +1,158 @@
+//! Vaults with names: added, altered, dropped, and shown with whether they can be used.
+
+use super::envelope::{Answer, Found, Refusal};
+use super::store::{Optional, Vault};
+use super::stored::{Shown, StorageVault};
+use super::{cluster, instance, said};
+use crate::api::{App, Decide};
+use crate::engine::Unchanged;
+use futures_util::future::join_all;
+use perilune_state::directory::{Refused, VaultRefused};
+use perilune_vault::Limits;
+use serde::{Deserialize, Serialize};
+use std::time::{Duration, Instant};
+
+/// Whether a vault is ready is known by then, or it is not.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+#[derive(Deserialize)]
+pub(super) struct Asked {
+    #[serde(default, deserialize_with = "said::text")]
+    instance_id: String,
+    #[serde(default, deserialize_with = "said::text")]
+    cloud_unique_id: String,
+    vault: Option<Vault>,
+}
+
+/// All vaults of an instance, masked.
+#[derive(Serialize)]
+pub(super) struct All {
+    storage_vault: Vec<Looked>,
+}
+
+/// A vault, and whether it could be listed just now.
+#[derive(Serialize)]
+struct Looked {
+    #[serde(flatten)]
+    vault: StorageVault,
+    /// New objects go there.
+    is_default: bool,
+    /// Its prefix was listed just now.
+    ready: bool,
+    /// Why it is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+impl Asked {
+    fn owner(&self, app: &App) -> Result<String, Refusal> {
+        if self.instance_id.is_empty() && self.cloud_unique_id.is_empty() {
+            return Err(Refusal::argument("cloud unique id not set"));
+        }
+        cluster::owner(&app.engine.directory(), &self.instance_id, &self.cloud_unique_id)
+    }
+
+    fn vault(&self) -> Result<&Vault, Refusal> {
+        self.vault.as_ref().filter(|vault| !vault.name.is_empty()).ok_or_else(|| Refusal::argument("vault name not set"))
+    }
+}
+
+pub(super) async fn add_s3(app: &App, asked: &Asked) -> Answer {
+    let vault = asked.vault()?;
+    let Some(obj) = &vault.obj_info else { return Err(Refusal::argument("s3 obj info err")) };
+    if obj.provider()?.is_none() {
+        return Err(Refusal::argument("s3 conf lease provider info"));
+    }
+    let vault = obj.vault(&vault.name, Optional { external_endpoint: true, provider: false })?;
+    let (owner, safe) = (asked.owner(app)?, app.engine.safe()?);
+    decide(app, &owner, &|known, now_ms| known.add_vault(&owner, &vault, &safe, now_ms)).await
+}
+
+pub(super) async fn add_hdfs(app: &App, asked: &Asked) -> Answer {
+    let vault = asked.vault()?;
+    let Some(hdfs) = &vault.hdfs_info else { return Err(Refusal::argument("hdfs info is not found")) };
+    let vault = hdfs.vault(&vault.name)?;
+    let (owner, safe) = (asked.owner(app)?, app.engine.safe()?);
+    decide(app, &owner, &|known, now_ms| known.add_vault(&owner, &vault, &safe, now_ms)).await
+}
+
+/// Its keys, or its name (`alter_name`), or both.
+pub(super) async fn alter_s3(app: &App, asked: &Asked) -> Answer {
+    let vault = asked.vault()?;
+    let pair = vault.obj_info.as_ref().and_then(|obj| obj.pair());
+    let new_name = Some(vault.alter_name.as_str()).filter(|name| !name.is_empty());
+    if pair.is_none() && (new_name.is_none() || vault.obj_info.is_some()) {
+        return Err(Refusal::argument("nothing to alter: give obj_info with ak and sk, or alter_name"));
+    }
+    let (owner, safe) = (asked.owner(app)?, app.engine.safe()?);
+    decide(app, &owner, &|known, now_ms| known.alter_vault(&owner, &vault.name, new_name, pair.as_ref(), &safe, now_ms)).await
+}
+
+/// One that nothing lies in; `s3`: a bucket.
+pub(super) async fn drop_vault(app: &App, asked: &Asked, s3: bool) -> Answer {
+    let name = &asked.vault()?.name;
+    let owner = asked.owner(app)?;
+    decide(app, &owner, &|known, _| known.drop_vault(&owner, name, s3, &|vault| app.engine.objects_in(vault))).await
+}
+
+/// Each is listed now, all at one time and off the threads that serve.
+pub(super) async fn show(app: &App, asked: &Asked) -> Answer {
+    let owner = asked.owner(app)?;
+    let known = app.engine.directory();
+    let tenant = instance::living(&known, &owner)?;
+    let Some(all) = known.vaults_of(tenant.id) else { return Ok(Found::Vaults(All { storage_vault: Vec::new() })) };
+    let safe = app.engine.safe();
+    let looks = all.vaults.iter().map(|vault| {
+        let (safe, all, vault) = (safe.clone(), all.clone(), vault.clone());
+        tokio::task::spawn_blocking(move || {
+            let limits = Limits { attempt: PATIENCE, ..Limits::default() };
+            let vault = safe.map_err(|fault| fault.message)?.vault(&all, &vault, limits).map_err(|fault| fault.message)?;
+            vault.ready(Instant::now() + PATIENCE).map_err(|fault| fault.message)
+        })
+    });
+    let looked = join_all(looks).await;
+    let newest = all.newest().map(|vault| vault.id);
+    let looked = all.vaults.iter().zip(looked).map(|(vault, outcome)| {
+        let outcome = outcome.unwrap_or_else(|e| Err(e.to_string()));
+        Ok(Looked {
+            vault: StorageVault::of(all, vault, Shown::Masked)?,
+            is_default: newest == Some(vault.id),
+            ready: outcome.is_ok(),
+            reason: outcome.err(),
+        })
+    });
+    Ok(Found::Vaults(All { storage_vault: looked.collect::<Result<_, Refusal>>()? }))
+}
+
+pub(super) async fn decide(app: &App, owner: &str, decide: &Decide<'_>) -> Answer {
+    outcome(owner, app.engine.decide(decide).await)
+}
+
+/// What became of a change.
+pub(super) fn outcome(owner: &str, outcome: Result<(), Unchanged>) -> Answer {
+    match outcome {
+        Err(Unchanged::Refused(Refused::Vault(refused))) => Err(told(refused)),
+        other => instance::told(owner, other),
+    }
+}
+
+/// In the page's words, where it has any.
+fn told(refused: VaultRefused) -> Refusal {
+    match refused {
+        VaultRefused::Unknown(name) => Refusal::not_found(format!("vault_name={} not found", said::shortened(&name))),
+        VaultRefused::NameTaken(name) => Refusal::existed(format!("vault_name={} already created", said::shortened(&name))),
+        VaultRefused::Full => Refusal::internal("this instance history has greater than 10 objs, please new another instance"),
+        VaultRefused::Same => Refusal::argument("original obj infos has a same conf, please check it"),
+        VaultRefused::SamePair => Refusal::argument("ak sk eq original, please check it"),
+        VaultRefused::Named => Refusal::argument("Storage vault doesn't support add obj info"),
+        VaultRefused::NoRamUser => Refusal::argument("instance doesn't have ram user info"),
+        VaultRefused::OtherRamUser => Refusal::argument("ram user_id err"),
+        VaultRefused::NoUser => Refusal::argument("fail to find the alter obj info"),
+        VaultRefused::SameSse(true) => Refusal::argument("failed to enable sse, instance has enabled sse"),
+        VaultRefused::SameSse(false) => Refusal::argument("failed to disable sse, instance has disabled sse"),
+        VaultRefused::InUse(_) => Refusal::existed(refused.to_string()),
+        VaultRefused::Name | VaultRefused::Nameless | VaultRefused::OtherKind(_) | VaultRefused::WhosePair => {
+            Refusal::argument(refused.to_string())
+        }
+    }
+}

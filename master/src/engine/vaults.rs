@@ -1,0 +1,30 @@
+//! Requests about the cold tier.
+
+use super::Engine;
+use crate::secrets::Safe;
+use perilune_protocol::access::Token;
+use perilune_protocol::rpc::vault::{VaultAccess, VaultKeys};
+use perilune_protocol::{FaultCode, Outcome, TenantId};
+
+impl Engine {
+    /// What seals and opens the secrets of the directory.
+    pub(crate) fn safe(&self) -> Outcome<Safe> {
+        self.inner.secrets.safe(self.inner.log.members().iter().count() <= 1)
+    }
+
+    /// What opens a vault, for a node that lends memory to its tenant, and that presented `token` if it was asked for one.
+    pub(crate) fn vault_keys(&self, tenant: TenantId, question: &VaultKeys, token: Option<&Token>) -> Outcome<VaultAccess> {
+        let VaultKeys { node, vault } = *question;
+        let known = self.directory();
+        let found = known.vault(vault).filter(|found| found.tenant == tenant).zip(known.vaults_of(tenant));
+        let (found, all) = found.ok_or_else(|| FaultCode::WrongState.with(format!("the tenant has no vault {vault} any more")))?;
+        if !self.state().segments.table().iter().any(|s| s.node() == node && s.tenant() == tenant) {
+            let why = format!("vault {vault} is opened by the nodes that lend memory to its tenant, and this one lends it none");
+            return Err(FaultCode::Forbidden.with(why));
+        }
+        let told = |fault: perilune_vault::VaultFault| FaultCode::WrongState.with(fault.message);
+        let secrets = self.safe()?.secrets(all, found).map_err(told)?;
+        let secrets = secrets.pass((tenant, vault, found.revision), token).map_err(told)?;
+        Ok(VaultAccess { vault, tenant, revision: found.revision, target: found.target.clone(), sse: all.sse, secrets })
+    }
+}

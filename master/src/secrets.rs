@@ -1,0 +1,204 @@
+//! The key of the secrets in the directory: where it comes from, and what is done with it.
+
+use perilune_protocol::sealed::Sealed;
+use perilune_protocol::{Fault, FaultCode, Outcome, TenantId, VaultId};
+use perilune_state::directory::{Keeper, Pair, Secret, VaultRecord, VaultsRecord};
+use perilune_vault::{Bound, Class, Key, Keys, Limits, Sealer, Secrets, Vault, VaultFault, Vaulted};
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+/// What a master alone calls the key that it makes for itself, in its data directory.
+const OWN: &str = "secret.key";
+/// No honest key file is longer.
+const FILE_BYTES_MAX: u64 = 4096;
+
+/// Where the key comes from.
+pub(crate) struct SecretKeys {
+    given: Option<Sealer>,
+    own: PathBuf,
+    /// What is in `own`, once it was needed.
+    found: Mutex<Option<Sealer>>,
+    vault_root: Option<PathBuf>,
+}
+
+/// Seals secrets, opens them, and opens vaults with them.
+#[derive(Clone)]
+pub struct Safe {
+    sealer: Sealer,
+    vault_root: Option<PathBuf>,
+}
+
+impl SecretKeys {
+    /// With the keys in `files`, the newest first and at most one before it; without any, with one that this master makes when it is needed.
+    ///
+    /// # Errors
+    /// What is wrong with a file.
+    pub(crate) fn find(files: &[PathBuf], data_dir: &Path, vault_root: Option<PathBuf>) -> Result<Self, String> {
+        let read = |file: &PathBuf| read(file).map_err(|why| format!("--secret-key-file {}: {why}", file.display()));
+        let given = match files {
+            [] => None,
+            [newest] => Some(Sealer::new(read(newest)?, None)),
+            [newest, older] => Some(Sealer::new(read(newest)?, Some(read(older)?))),
+            _ => return Err("--secret-key-file takes the newest key and at most the one before it".into()),
+        };
+        Ok(Self { given, own: data_dir.join(OWN), found: Mutex::default(), vault_root })
+    }
+
+    /// What seals and opens; `alone`: no other master would have to know the key that is made here.
+    ///
+    /// # Errors
+    /// [`FaultCode::WrongState`] where several masters were not given the same; [`FaultCode::Storage`] when the key cannot be kept.
+    pub(crate) fn safe(&self, alone: bool) -> Outcome<Safe> {
+        let sealer = match &self.given {
+            Some(sealer) => sealer.clone(),
+            None if !alone => {
+                let how = "make one with `openssl rand -hex 32`, or take the file secret.key of the master that was alone, and start all of \
+                           them with it: --secret-key-file FILE";
+                return Err(FaultCode::WrongState.with(format!("several masters need the same key for secrets: {how}")));
+            }
+            None => self.own()?,
+        };
+        Ok(Safe { sealer, vault_root: self.vault_root.clone() })
+    }
+
+    fn own(&self) -> Outcome<Sealer> {
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(sealer) = &*found {
+            return Ok(sealer.clone());
+        }
+        let failed = |why: String| FaultCode::Storage.with(format!("the key for secrets in {}: {why}", self.own.display()));
+        if !self.own.exists() {
+            make(&self.own).map_err(|e| failed(e.to_string()))?;
+        }
+        let sealer = Sealer::new(read(&self.own).map_err(failed)?, None);
+        *found = Some(sealer.clone());
+        Ok(sealer)
+    }
+}
+
+fn read(file: &Path) -> Result<Key, String> {
+    let len = fs::metadata(file).map_err(|e| e.to_string())?.len();
+    if len > FILE_BYTES_MAX {
+        return Err(format!("it has {len} bytes and cannot be a key"));
+    }
+    let text = zeroize::Zeroizing::new(fs::read(file).map_err(|e| e.to_string())?);
+    Key::read(&text).map_err(|fault| fault.message)
+}
+
+/// Whole on disk before anything is sealed with it.
+fn make(file: &Path) -> std::io::Result<()> {
+    let new = file.with_extension("new");
+    match fs::remove_file(&new) {
+        Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let mut out = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+    out.write_all(Key::random().bytes())?;
+    out.sync_all()?;
+    fs::rename(&new, file)?;
+    file.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+}
+
+impl Safe {
+    /// Opens a vault of the tenant that has `all`.
+    ///
+    /// # Errors
+    /// As [`Vault::of`], and when its secrets cannot be opened.
+    pub(crate) fn vault(&self, all: &VaultsRecord, vault: &VaultRecord, limits: Limits) -> Vaulted<Vault> {
+        Vault::of(&vault.target, self.secrets(all, vault)?, all.sse, self.vault_root.as_deref(), limits)
+    }
+
+    /// What a vault is opened with.
+    ///
+    /// # Errors
+    /// [`Class::Invalid`] when the key is not here; [`Class::Damaged`] when they were altered.
+    pub(crate) fn secrets(&self, all: &VaultsRecord, vault: &VaultRecord) -> Vaulted<Secrets> {
+        let key = self.sealer.open(of_tenant(all.tenant), &all.key)?;
+        let key = <[u8; 32]>::try_from(key.bytes()).map_err(|_| Class::Damaged.with("the tenant's key is no key"))?;
+        let keys = vault.secret.as_ref().map(|secret| self.pair(vault.tenant, vault.id, secret)).transpose()?;
+        Ok(Secrets { keys: keys.map(|pair| Keys::new(pair.ak, pair.sk)), key: Key::new(key) })
+    }
+
+    fn pair(&self, tenant: TenantId, vault: VaultId, secret: &Secret) -> Vaulted<Pair> {
+        let open = |field, sealed| -> Vaulted<String> {
+            Ok(self.sealer.open(Bound { tenant, vault: vault.0, field }, sealed)?.text()?.to_owned())
+        };
+        Ok(Pair { user_id: secret.user_id.clone(), ak: open("ak", &secret.ak)?, sk: open("sk", &secret.sk)? })
+    }
+}
+
+fn of_tenant(tenant: TenantId) -> Bound<'static> {
+    Bound { tenant, vault: 0, field: "key" }
+}
+
+fn told(fault: VaultFault) -> Fault {
+    FaultCode::WrongState.with(fault.message)
+}
+
+impl Keeper for Safe {
+    fn tenant_key(&self, tenant: TenantId) -> Outcome<Sealed> {
+        self.sealer.seal(of_tenant(tenant), Key::random().bytes()).map_err(told)
+    }
+
+    fn seal(&self, tenant: TenantId, vault: VaultId, pair: &Pair) -> Outcome<Secret> {
+        let seal = |field, text: &str| self.sealer.seal(Bound { tenant, vault: vault.0, field }, text.as_bytes()).map_err(told);
+        Ok(Secret { user_id: pair.user_id.clone(), ak: seal("ak", &pair.ak)?, sk: seal("sk", &pair.sk)? })
+    }
+
+    fn open(&self, tenant: TenantId, vault: VaultId, secret: &Secret) -> Outcome<Pair> {
+        self.pair(tenant, vault, secret).map_err(told)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAIR: (&str, &str) = ("AKIA", "wJalrXUtnFEMI");
+
+    fn sealed(safe: &Safe) -> Secret {
+        let pair = Pair { user_id: "u".into(), ak: PAIR.0.into(), sk: PAIR.1.into() };
+        safe.seal(TenantId(2), VaultId(3), &pair).unwrap()
+    }
+
+    fn opened(safe: &Safe, secret: &Secret) -> Outcome<Pair> {
+        safe.open(TenantId(2), VaultId(3), secret)
+    }
+
+    #[test]
+    fn a_master_alone_makes_a_key_that_it_finds_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let find = || SecretKeys::find(&[], dir.path(), None).unwrap();
+        let refused = find().safe(false).err().unwrap();
+        assert!(refused.message.contains("--secret-key-file") && !dir.path().join(OWN).exists(), "{refused}");
+        let secret = sealed(&find().safe(true).unwrap());
+        assert_eq!(opened(&find().safe(true).unwrap(), &secret).unwrap().sk, PAIR.1);
+        // With others it is given to all of them.
+        let given = SecretKeys::find(&[dir.path().join(OWN)], Path::new("/nowhere"), None).unwrap();
+        assert_eq!(opened(&given.safe(false).unwrap(), &secret).unwrap().ak, PAIR.0);
+        fs::write(dir.path().join(OWN), "short").unwrap();
+        assert!(find().safe(true).err().unwrap().message.contains("secret.key"));
+    }
+
+    #[test]
+    fn a_new_key_takes_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let [old, new] = ["old", "new"].map(|name| dir.path().join(name));
+        fs::write(&old, "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff\n").unwrap();
+        fs::write(&new, "ff112233445566778899aabbccddeeff00112233445566778899aabbccddeeff\n").unwrap();
+        let safe = |files: &[&PathBuf]| {
+            let files: Vec<_> = files.iter().map(|file| (*file).clone()).collect();
+            SecretKeys::find(&files, dir.path(), None).unwrap().safe(false).unwrap()
+        };
+        let secret = sealed(&safe(&[&old]));
+        assert_eq!(opened(&safe(&[&new, &old]), &secret).unwrap().sk, PAIR.1);
+        let fault = opened(&safe(&[&new]), &secret).unwrap_err();
+        assert!(fault.message.contains("secret key file") && !fault.message.contains(PAIR.1), "{fault}");
+        assert!(opened(&safe(&[&new]), &sealed(&safe(&[&new, &old]))).is_ok());
+        let missing = SecretKeys::find(&[dir.path().join("none")], dir.path(), None).err().unwrap();
+        assert!(missing.contains("--secret-key-file"), "{missing}");
+    }
+}
