@@ -4,19 +4,19 @@ use crate::harness::Dev;
 use crate::tenants::send;
 use serde_json::{Value, json};
 
-const TOKEN: &str = "token=greedisgood9999";
+pub(crate) const TOKEN: &str = "token=greedisgood9999";
 
-struct Page<'a>(&'a Dev);
+pub(crate) struct Page<'a>(pub(crate) &'a Dev);
 
 impl Page<'_> {
-    fn send(&self, method: &str, call: &str, body: &str) -> (u16, Value) {
+    pub(crate) fn send(&self, method: &str, call: &str, body: &str) -> (u16, Value) {
         let (status, text) = send(method, &format!("http://{}/MetaService/http/{call}?{TOKEN}", self.0.http), body);
         assert!(text.starts_with("{\n    \"code\": \"") && text.ends_with("\n}\n"), "{text}");
         (status, serde_json::from_str(&text).unwrap())
     }
 
     /// In all the ways that the page and its users write it: a lookup gives one answer, and so does what is refused.
-    fn ask(&self, call: &str, body: &str) -> (u16, Value) {
+    pub(crate) fn ask(&self, call: &str, body: &str) -> (u16, Value) {
         let first = self.send("PUT", call, body);
         if first.0 != 200 || call.starts_with("get_") {
             for (method, call) in [("POST", format!("v1/{call}")), ("GET", call.to_owned())] {
@@ -26,13 +26,13 @@ impl Page<'_> {
         first
     }
 
-    fn ok(&self, call: &str, body: &str) -> Value {
+    pub(crate) fn ok(&self, call: &str, body: &str) -> Value {
         let (status, answer) = self.ask(call, body);
         assert_eq!((status, &answer["code"], &answer["msg"]), (200, &"OK".into(), &"".into()), "{call} {body}: {answer}");
         answer["result"].clone()
     }
 
-    fn refused(&self, call: &str, body: &str, status: u16, msg: &str) {
+    pub(crate) fn refused(&self, call: &str, body: &str, status: u16, msg: &str) {
         let answer = self.ask(call, body);
         let code = match status {
             404 => "NOT_FOUND",
@@ -43,7 +43,7 @@ impl Page<'_> {
         assert_eq!((answer.0, &answer.1["code"], answer.1["msg"].as_str().unwrap()), (status, &code.into(), msg), "{call} {body}");
     }
 
-    fn instance(&self, id: &str) {
+    pub(crate) fn instance(&self, id: &str) {
         self.ok("create_instance", &json!({"instance_id": id}).to_string());
     }
 

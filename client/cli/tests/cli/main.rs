@@ -20,4 +20,5 @@ mod restore;
 mod s3d;
 mod status;
 mod tenants;
+mod vaultpage;
 mod vaults;

@@ -1,12 +1,14 @@
 //! Vaults with real processes and a real S3 server: added, listed, rotated, dropped, told to nodes, and no secret where it does not belong.
 
-use crate::harness::{Dev, finish, perilune, run, said};
+use crate::group::Process;
+use crate::harness::{Dev, finish, perilune, run, said, wait_for};
 use crate::s3d::{AK, BUCKET, S3d, SK};
-use perilune_vault::{Limits, Vault};
-use serde_json::Value;
-use std::path::Path;
+use crate::tenants::send;
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
 use std::process::Output;
-use std::time::{Duration, Instant};
 
 /// Another pair, as what it was is given out of hand.
 const OTHER: (&str, &str) = ("AKIAOTHER", "an0ther/secret");
@@ -37,9 +39,9 @@ fn bucket<'a>(s3: &'a S3d, name: &'a str, prefix: &'a str, ak: &'a str) -> Vec<&
 
 /// Whether `secret` is in a file below `dir`.
 fn holds(dir: &Path, secret: &str) -> bool {
-    std::fs::read_dir(dir).unwrap().any(|entry| {
+    fs::read_dir(dir).unwrap().any(|entry| {
         let path = entry.unwrap().path();
-        if path.is_dir() { holds(&path, secret) } else { has(&std::fs::read(&path).unwrap_or_default(), secret) }
+        if path.is_dir() { holds(&path, secret) } else { has(&fs::read(&path).unwrap(), secret) }
     })
 }
 
@@ -94,4 +96,102 @@ fn curl_says_the_same_and_no_secret() {
     assert!(shown.contains(r#""sk":"'"$PERILUNE_VAULT_SK"'""#), "{shown}");
     refused(&run(["vaults", "add", "acme", "v", "--dir", "relative"]), "whole path");
     refused(&run(["vaults", "add", "acme", "v", "--bucket", "b", "--endpoint", "e"]), "--ak");
+}
+
+/// A master by itself that says all it can say.
+struct Master {
+    process: Process,
+    http: String,
+    log: PathBuf,
+}
+
+impl Master {
+    fn start(dir: &Path, name: &str, flags: &[&str]) -> Self {
+        let (data, ready, log) = (dir.join(name), dir.join(format!("{name}.ready")), dir.join(format!("{name}.log")));
+        let mut command = perilune();
+        command.args(["--log", "trace", "master", "--rpc", "127.0.0.1:0", "--http", "127.0.0.1:0", "--snapshot-entries", "8"]).args(flags);
+        command.env("PERILUNE_META_TOKEN", "greedisgood9999x").arg("--data-dir").arg(&data).arg("--ready-file").arg(&ready);
+        command.stdout(File::create(log.with_extension("out")).unwrap()).stderr(File::create(&log).unwrap());
+        let process = Process(command.spawn().unwrap());
+        let addresses: Value = wait_for("the master", || serde_json::from_slice(&fs::read(&ready).ok()?).ok());
+        Self { process, http: addresses["http"][0].as_str().unwrap().to_owned(), log }
+    }
+
+    fn ask(&self, call: &str, body: &Value) -> (u16, String) {
+        send("PUT", &format!("http://{}/MetaService/http/{call}?token=greedisgood9999x", self.http), &body.to_string())
+    }
+}
+
+#[test]
+fn no_secret_is_anywhere_but_where_it_is_asked_for() {
+    let (dir, s3) = (tempfile::tempdir().unwrap(), S3d::start());
+    let master = Master::start(dir.path(), "first", &[]);
+    let obj = json!({"ak": AK, "sk": SK, "bucket": BUCKET, "prefix": "kv", "endpoint": s3.url(), "external_endpoint": s3.url(), "region": "r",
+        "provider": "S3", "user_id": "u1"});
+    let ram = |sk: &str| json!({"user_id": "ram", "ak": "AKIARAM", "sk": sk});
+    let both = |sk: &str| json!({"instance_id": "acme", "internal_bucket_user": [{"user_id": "u1", "ak": OTHER.0, "sk": sk}], "ram_user": ram("RAMSECRET2")});
+    let unique = "1:acme:x";
+    let mut said = Vec::new();
+    let mut asked = |status: u16, call: &str, body: Value| {
+        let (is, text) = master.ask(call, &body);
+        assert_eq!(is, status, "{call} {body}: {text}");
+        said.push(text);
+    };
+    asked(200, "create_instance", json!({"instance_id": "acme", "obj_info": obj, "ram_user": ram("RAMSECRET1")}));
+    asked(409, "create_instance", json!({"instance_id": "acme", "obj_info": obj, "ram_user": ram("RAMSECRET1")}));
+    asked(200, "show_storage_vaults", json!({"cloud_unique_id": unique}));
+    asked(200, "update_ak_sk", both(OTHER.1));
+    asked(200, "show_storage_vaults", json!({"cloud_unique_id": unique}));
+    asked(400, "update_ak_sk", both(OTHER.1));
+    asked(400, "update_ak_sk", json!({"instance_id": "acme", "ram_user": {"sk": SK}}));
+    asked(400, "update_ak_sk", json!({"instance_id": "acme", "internal_bucket_user": [{"sk": SK, "ak": AK}]}));
+    asked(400, "legacy_update_ak_sk", json!({"cloud_unique_id": unique, "obj": {"sk": SK}}));
+    asked(400, "add_obj_info", json!({"cloud_unique_id": unique, "obj": {"sk": SK, "prefix": "x".repeat(2000)}}));
+    asked(400, "add_obj_info", json!({"cloud_unique_id": unique, "obj": {"sk": [SK]}}));
+    asked(400, "add_obj_info", json!({"cloud_unique_id": unique, "obj": SK}));
+    for n in 0..20 {
+        asked(200, "rename_instance", json!({"instance_id": "acme", "name": format!("name{n}")}));
+    }
+    said.push(
+        send(
+            "PUT",
+            &format!("http://{}/MetaService/http/update_ak_sk?token=greedisgood9999x", master.http),
+            &format!("{{'sk': '{SK}' oops}}"),
+        )
+        .1,
+    );
+    said.push(send("GET", &format!("http://{}/MetaService/http/get_instance?token=greedisgood9999x&instance_id=acme", master.http), "").1);
+    said.push(send("GET", &format!("http://{}/metrics", master.http), "").1);
+    let told = master.ask("get_obj_store_info", &json!({"cloud_unique_id": unique})).1;
+    assert!(told.contains(OTHER.1) && told.contains(OTHER.0) && !told.contains("RAMSECRET"), "{told}");
+
+    let dump = dir.path().join("dump");
+    let answer = ureq::get(format!("http://{}/snapshot/dump", master.http)).call().unwrap();
+    let mut bytes = Vec::new();
+    std::io::Read::read_to_end(&mut answer.into_body().into_reader(), &mut bytes).unwrap();
+    fs::write(&dump, bytes).unwrap();
+    master.process.signal(Signal::SIGTERM);
+    let mut process = master.process;
+    wait_for("the master to stop", || process.0.try_wait().unwrap());
+    for secret in [SK, OTHER.1, "RAMSECRET1", "RAMSECRET2"] {
+        assert!(!holds(dir.path(), secret), "{secret} is in clear in a file");
+        assert!(!said.iter().any(|text| text.contains(secret)), "{secret} was told: {said:?}");
+    }
+    assert!(has(&fs::read(&master.log).unwrap(), "the directory changes"), "it said all it can say");
+    assert!(has(&fs::read(&dump).unwrap(), "acme"));
+
+    // What was dumped opens with the key of the masters, and with no other.
+    let (key, dump) = (dir.path().join("first/master/secret.key"), dump.to_str().unwrap().to_owned());
+    let opened = Master::start(dir.path(), "second", &["--restore", &dump, "--secret-key-file", key.to_str().unwrap()]);
+    assert_eq!(opened.ask("get_obj_store_info", &json!({"cloud_unique_id": unique})).1, told);
+    let without = Master::start(dir.path(), "third", &["--restore", &dump]);
+    let (status, why) = without.ask("get_obj_store_info", &json!({"cloud_unique_id": unique}));
+    assert!(status == 500 && why.contains("secret key file"), "{why}");
+    let shown = without.ask("show_storage_vaults", &json!({"cloud_unique_id": unique}));
+    assert!(shown.0 == 200 && shown.1.contains("secret key file"), "{}", shown.1);
+    let wrong = dir.path().join("wrong");
+    fs::write(&wrong, "no key").unwrap();
+    let refused_to_start =
+        run(["master", "--data-dir", dir.path().join("fourth").to_str().unwrap(), "--secret-key-file", wrong.to_str().unwrap()]);
+    refused(&refused_to_start, "--secret-key-file");
 }

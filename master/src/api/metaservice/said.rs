@@ -25,8 +25,17 @@ impl<'a> Said<'a> {
     /// # Errors
     /// What cannot be read, and that nothing was said.
     pub(super) fn parse<T: DeserializeOwned>(&self) -> Result<T, Refusal> {
-        let parsed = object(self.body).and_then(|object| serde_json::from_value(Value::Object(object)).map_err(|e| e.to_string()));
+        let told = |e: serde_json::Error| without_texts(&e.to_string());
+        let parsed = object(self.body).and_then(|object| serde_json::from_value(Value::Object(object)).map_err(told));
         parsed.map_err(|why| Refusal::argument(format!("parse http request '{}': {why}", self.path)))
+    }
+}
+
+/// What is wrong, without what was said in the wrong place: it may be a secret.
+fn without_texts(why: &str) -> String {
+    match why.split_once("string \"").and_then(|(before, rest)| Some((before, rest.rsplit_once('"')?.1))) {
+        Some((before, behind)) => format!("{before}a text{behind}"),
+        None => why.to_owned(),
     }
 }
 
@@ -83,7 +92,9 @@ pub(super) fn text<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Erro
         Value::String(text) => Ok(text),
         Value::Number(number) => Ok(number.to_string()),
         Value::Null => Ok(String::new()),
-        other => Err(D::Error::custom(format!("a text is expected, not {}", shortened(&other.to_string())))),
+        Value::Bool(_) => Err(D::Error::custom("a text is expected, not true or false")),
+        Value::Array(_) => Err(D::Error::custom("a text is expected, not a list")),
+        Value::Object(_) => Err(D::Error::custom("a text is expected, not an object")),
     }
 }
 
