@@ -60,7 +60,7 @@ impl S3d {
     }
 
     pub(crate) fn target(&self, bucket: &str, prefix: &str) -> Target {
-        Target::S3(S3Target { bucket: bucket.into(), prefix: prefix.into(), endpoint: self.url.clone(), region: String::new() })
+        Target::S3(S3Target { bucket: bucket.into(), prefix: prefix.into(), endpoint: self.url().to_owned(), region: String::new() })
     }
 
     pub(crate) fn keys() -> Keys {

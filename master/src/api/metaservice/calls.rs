@@ -1,7 +1,7 @@
 //! What can be called by name, and what there is to say of each; what is not listed here is not known.
 
 use super::envelope::Envelope;
-use super::{cluster, instance, lookup};
+use super::{cluster, instance, lookup, objstore, vaults};
 use utoipa::openapi::path::{HttpMethod, OperationBuilder, Parameter, ParameterIn, PathItem};
 use utoipa::openapi::request_body::RequestBodyBuilder;
 use utoipa::openapi::{Content, OpenApi, Ref, RefOr, Required, Response, Schema};
@@ -27,6 +27,8 @@ use Takes::{Body, Query};
 
 const INSTANCE: fn(&mut OpenApi) -> RefOr<Schema> = known::<instance::Asked>;
 const CLUSTER: fn(&mut OpenApi) -> RefOr<Schema> = known::<cluster::Asked>;
+const BUCKET: fn(&mut OpenApi) -> RefOr<Schema> = known::<objstore::Asked>;
+const VAULT: fn(&mut OpenApi) -> RefOr<Schema> = known::<vaults::Asked>;
 
 pub(super) const CALLS: &[Named] = &[
     Named { name: "create_instance", says: "A tenant is created.", takes: Body(known::<instance::Create>) },
@@ -41,6 +43,22 @@ pub(super) const CALLS: &[Named] = &[
     Named { name: "set_instance_status", says: "`SET_OVERDUE`: nothing is added; `SET_NORMAL`.", takes: Body(INSTANCE) },
     Named { name: "set_instance_quota", says: "How much a tenant may have in memory.", takes: Body(INSTANCE) },
     Named { name: "recycle_instance", says: "The retention of a dropped tenant is over now.", takes: Body(INSTANCE) },
+    Named { name: "get_obj_store_info", says: "The buckets and vaults of a tenant, with their secrets in clear.", takes: Body(BUCKET) },
+    Named {
+        name: "update_ak_sk",
+        says: "Users have other keys, in every bucket that is theirs.",
+        takes: Body(known::<objstore::AskedUsers>),
+    },
+    Named { name: "legacy_update_ak_sk", says: "One bucket has other keys.", takes: Body(BUCKET) },
+    Named { name: "add_obj_info", says: "A bucket more, to which new objects go.", takes: Body(BUCKET) },
+    Named { name: "enable_instance_sse", says: "What is written to vaults from now on is encrypted.", takes: Body(INSTANCE) },
+    Named { name: "disable_instance_sse", says: "No longer.", takes: Body(INSTANCE) },
+    Named { name: "add_s3_vault", says: "A vault in a bucket, to which new objects go.", takes: Body(VAULT) },
+    Named { name: "alter_s3_vault", says: "A vault has other keys, or another name.", takes: Body(VAULT) },
+    Named { name: "drop_s3_vault", says: "A vault that no object lies in is dropped.", takes: Body(VAULT) },
+    Named { name: "add_hdfs_vault", says: "A vault in a directory (`file:///`), or in HDFS, which is recorded only.", takes: Body(VAULT) },
+    Named { name: "drop_hdfs_vault", says: "A vault that no object lies in is dropped.", takes: Body(VAULT) },
+    Named { name: "show_storage_vaults", says: "The vaults of a tenant, and whether each can be used just now.", takes: Body(VAULT) },
     Named { name: "add_cluster", says: "A pool, whose nodes may lend from now on.", takes: Body(CLUSTER) },
     Named { name: "drop_cluster", says: "A pool and its nodes are dropped; what they lend drains.", takes: Body(CLUSTER) },
     Named { name: "rename_cluster", says: "A pool is called something else.", takes: Body(CLUSTER) },

@@ -9,11 +9,13 @@ use crate::api::App;
 use crate::engine::Unchanged;
 use perilune_state::directory::{Known, Pair, Refused, VaultRefused};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// The longest description of a bucket, in bytes of compact JSON.
 const OBJ_BYTES_MAX: usize = 1024;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = AskedOfObjectStore)]
 pub(super) struct Asked {
     #[serde(default, deserialize_with = "said::text")]
     instance_id: String,
@@ -22,7 +24,8 @@ pub(super) struct Asked {
     obj: Option<ObjInfo>,
 }
 
-#[derive(Deserialize, Serialize)]
+#[derive(Deserialize, Serialize, ToSchema)]
+#[schema(as = UpdateAkSk)]
 pub(super) struct AskedUsers {
     #[serde(default, deserialize_with = "said::text", skip_serializing_if = "String::is_empty")]
     instance_id: String,

@@ -5,6 +5,7 @@ use super::said;
 use perilune_protocol::vault::{HdfsPlace, Provider, S3Place, VaultTarget};
 use perilune_state::directory::{NewVault, Pair};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 /// What stands in the place of a secret.
@@ -13,7 +14,8 @@ pub(super) const MASKED: &str = "******";
 pub(super) const BUILT_IN: &str = "built_in_storage_vault";
 
 /// A bucket; written back, masked, where the page does so.
-#[derive(Clone, Default, Deserialize, Serialize)]
+#[derive(Clone, Default, Deserialize, Serialize, ToSchema)]
+#[schema(as = ObjectStoreInfo)]
 pub(super) struct ObjInfo {
     #[serde(default, deserialize_with = "said::text", skip_serializing_if = "String::is_empty")]
     pub(super) id: String,
@@ -40,7 +42,8 @@ pub(super) struct ObjInfo {
 }
 
 /// Who may sign.
-#[derive(Clone, Deserialize, Serialize)]
+#[derive(Clone, Deserialize, Serialize, ToSchema)]
+#[schema(as = BucketUser)]
 pub(super) struct User {
     #[serde(default, deserialize_with = "said::text", skip_serializing_if = "String::is_empty")]
     user_id: String,
@@ -51,7 +54,8 @@ pub(super) struct User {
 }
 
 /// A vault: a bucket, or a file system.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = StorageVault)]
 pub(super) struct Vault {
     #[serde(default, deserialize_with = "said::text")]
     pub(super) name: String,
@@ -61,14 +65,15 @@ pub(super) struct Vault {
     pub(super) hdfs_info: Option<HdfsInfo>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 pub(super) struct HdfsInfo {
     build_conf: Option<BuildConf>,
     #[serde(default, deserialize_with = "said::text")]
     prefix: String,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, ToSchema)]
+#[schema(as = HdfsBuildConf)]
 struct BuildConf {
     #[serde(default, deserialize_with = "said::text")]
     fs_name: String,
@@ -82,7 +87,8 @@ struct BuildConf {
     hdfs_confs: Vec<Conf>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = HdfsConf)]
 struct Conf {
     #[serde(default, deserialize_with = "said::text")]
     key: String,

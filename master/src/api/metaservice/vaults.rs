@@ -11,11 +11,13 @@ use perilune_state::directory::{Refused, VaultRefused};
 use perilune_vault::Limits;
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
+use utoipa::ToSchema;
 
 /// Whether a vault is ready is known by then, or it is not.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = AskedOfVault)]
 pub(super) struct Asked {
     #[serde(default, deserialize_with = "said::text")]
     instance_id: String,
