@@ -1,7 +1,6 @@
 //! What may become of a tenant: a request in, the change to log or a refusal out.
 
-use super::asked::PoolRefused;
-use super::provide::VaultRefused;
+use super::asked::{PoolRefused, VaultRefused};
 use super::record::{Change, Known, TenantRecord, TenantStatus};
 
 use perilune_protocol::{Fault, FaultCode, tenant};

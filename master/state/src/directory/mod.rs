@@ -20,11 +20,10 @@ mod record;
 mod register;
 mod vault;
 
-pub use asked::{Described, Meant, PoolRefused};
+pub use asked::{Described, Keeper, Meant, NewVault, Pair, PoolRefused, VaultRefused};
 pub use decide::{Decision, Refused};
 pub(crate) use pool::StoredPools;
 pub use pool::{NodeKind, NodeRecord, NodeStatus, PoolId, PoolKind, PoolRecord, PoolStatus};
-pub use provide::{Keeper, NewVault, Pair, VaultRefused};
 pub use record::{Change, Known, TenantRecord, TenantStatus, named_in};
 pub(crate) use vault::StoredVaults;
 pub use vault::{Secret, VaultRecord, VaultsRecord};

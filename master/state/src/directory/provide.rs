@@ -1,115 +1,14 @@
 //! What may become of the cold tier of a tenant. The brain knows no key: who decides brings a [`Keeper`] that seals and opens.
 
+use super::asked::{Keeper, NewVault, Pair, VAULTS_MAX, VaultRefused};
 use super::decide::{Decision, Refused, check_text};
 use super::record::{Change, Known, TenantRecord};
 use super::vault::{Secret, VaultRecord, VaultsRecord};
-use perilune_protocol::sealed::Sealed;
 use perilune_protocol::vault::VaultTarget;
-use perilune_protocol::{Outcome, TenantId, VaultId};
-use std::fmt;
-
-/// Vaults that a tenant has, and had: objects may lie in each of them.
-const VAULTS_MAX: usize = 10;
-
-/// An access key with its secret key, as somebody says them. Never printed.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Pair {
-    /// Whose they are; may be empty.
-    pub user_id: String,
-    /// The access key's name.
-    pub ak: String,
-    /// The secret key.
-    pub sk: String,
-}
-
-impl fmt::Debug for Pair {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Pair({:?}, masked)", self.user_id)
-    }
-}
-
-/// Has the key of the masters' secrets.
-pub trait Keeper: Send + Sync {
-    /// A key for a tenant, sealed.
-    ///
-    /// # Errors
-    /// When there is no key to seal with.
-    fn tenant_key(&self, tenant: TenantId) -> Outcome<Sealed>;
-    /// Seals a pair for a vault, or for the tenant where its number is 0.
-    ///
-    /// # Errors
-    /// When there is no key to seal with.
-    fn seal(&self, tenant: TenantId, vault: VaultId, pair: &Pair) -> Outcome<Secret>;
-    /// Opens what was sealed.
-    ///
-    /// # Errors
-    /// When its key is not here, or it was altered.
-    fn open(&self, tenant: TenantId, vault: VaultId, secret: &Secret) -> Outcome<Pair>;
-}
+use perilune_protocol::{TenantId, VaultId};
 
 /// Where what belongs to no vault is sealed for.
 pub(super) const NO_VAULT: VaultId = VaultId(0);
-
-/// A vault that is to be.
-#[derive(Clone, Debug)]
-pub struct NewVault {
-    /// Its name; empty where the tenant's have none.
-    pub name: String,
-    /// Where it is.
-    pub target: VaultTarget,
-    /// What requests are signed with.
-    pub pair: Option<Pair>,
-}
-
-/// Why the cold tier of a tenant is as it was. Faces say it in their own words.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum VaultRefused {
-    /// There is none of this name or number.
-    #[error("there is no vault {0}")]
-    Unknown(String),
-    /// There is one of this name.
-    #[error("there is a vault {0} already")]
-    NameTaken(String),
-    /// It is called so already, or is to be called nothing.
-    #[error("a vault needs a name of 1 to 128 letters, digits, - and _, beginning with a letter")]
-    Name,
-    /// The tenant has as many as it may.
-    #[error("a tenant has up to {VAULTS_MAX} vaults")]
-    Full,
-    /// There is one with the same of everything.
-    #[error("there is the very same vault already")]
-    Same,
-    /// The pair is the one that is there.
-    #[error("the keys are the ones that are there")]
-    SamePair,
-    /// The tenant's vaults have names, and this one would have none.
-    #[error("the vaults of this tenant have names: give this one a name")]
-    Named,
-    /// The tenant's vaults have no names, and this one would have one.
-    #[error("the vaults of this tenant have no names")]
-    Nameless,
-    /// It is a bucket and was meant as a file system, or the other way round.
-    #[error("the vault {0} is of the other kind")]
-    OtherKind(String),
-    /// Objects lie there that lie nowhere else.
-    #[error("{0} objects lie in the vault")]
-    InUse(u64),
-    /// The tenant has no credentials for buckets of others.
-    #[error("the tenant has no ram user")]
-    NoRamUser,
-    /// They are of another user.
-    #[error("the ram user of the tenant is another one")]
-    OtherRamUser,
-    /// A vault has no user, so it is not clear whose pair is meant for it.
-    #[error("a vault has no user: give one pair for all")]
-    WhosePair,
-    /// No vault has one of these users.
-    #[error("no vault has this user")]
-    NoUser,
-    /// It is so already.
-    #[error("encryption is so already")]
-    SameSse(bool),
-}
 
 impl Known {
     /// A tenant begins, with a vault or with credentials only; `named`: its vaults have names.
