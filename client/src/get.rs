@@ -3,6 +3,7 @@
 use crate::batch::{self, Limits};
 use crate::store::Core;
 use perilune_protocol::object::VALUE_BYTES_MAX;
+use perilune_protocol::rpc::cold::Recall;
 use perilune_protocol::rpc::object::Locate;
 use perilune_protocol::{Fault, FaultCode, ObjectKey, ObjectPlace, Outcome, SegmentId, checksum};
 use perilune_transfer_engine::{Job, Segment, TransferErrorKind};
@@ -17,6 +18,10 @@ const QUESTIONS_MAX: u8 = 2;
 /// The same when a node answered that it does not lend the segment, or not on these terms: it has just restarted, and the master
 /// learns the new terms within moments.
 const QUESTIONS_RETURNING: u8 = 6;
+/// How often one read has its object fetched from a vault: it may leave memory again before it is read.
+const RECALLS_MAX: u8 = 3;
+/// What is left of a read's time when an object is to be there that is fetched: it has to be located and read.
+const RECALL_REST: Duration = Duration::from_millis(300);
 /// Between those.
 pub(crate) const RETURNING_PAUSE: Duration = Duration::from_millis(50);
 
@@ -34,6 +39,9 @@ pub(crate) struct Read<'a> {
     target: Target<'a>,
     place: Option<Arc<ObjectPlace>>,
     questions: u8,
+    /// It is in its vault only, as the last answer said; and how often it was fetched.
+    cold: bool,
+    recalls: u8,
     /// A node that holds a copy seems to be coming back.
     returning: bool,
     /// Copies of this place that did not work.
@@ -44,7 +52,18 @@ pub(crate) struct Read<'a> {
 
 impl<'a> Read<'a> {
     pub(crate) fn new(key: &'a ObjectKey, target: Target<'a>) -> Self {
-        Self { key, target, place: None, questions: 0, returning: false, failed: Vec::new(), last: None, outcome: None }
+        Self {
+            key,
+            target,
+            place: None,
+            questions: 0,
+            cold: false,
+            recalls: 0,
+            returning: false,
+            failed: Vec::new(),
+            last: None,
+            outcome: None,
+        }
     }
 
     /// Bytes read.
@@ -121,6 +140,7 @@ pub(crate) fn read_all(core: &Core, reads: &mut [Read<'_>]) {
         while reads.iter().any(|read| read.outcome.is_none()) {
             locate(core, reads, deadline);
             transfer(core, reads, &mut deadline);
+            recall(core, reads, deadline);
             if reads.iter().any(|read| read.outcome.is_none() && read.returning && read.place.is_none()) {
                 std::thread::sleep(RETURNING_PAUSE.min(deadline.saturating_duration_since(Instant::now())));
             }
@@ -149,6 +169,7 @@ fn locate(core: &Core, reads: &mut [Read<'_>], deadline: Instant) {
     for (read, place) in unknown.into_iter().zip(places) {
         read.questions += 1;
         match place {
+            Ok(place) if place.replicas.is_empty() => read.cold = true,
             Ok(place) => {
                 let place = Arc::new(place);
                 core.places.learn(read.key, &place, asked);
@@ -158,6 +179,34 @@ fn locate(core: &Core, reads: &mut [Read<'_>], deadline: Instant) {
                 core.places.forget(read.key);
                 read.outcome = Some(Err(fault));
             }
+        }
+    }
+}
+
+/// Has fetched what is in vaults only, after all else was read: that waits for no vault. Then it is located as ever.
+fn recall(core: &Core, reads: &mut [Read<'_>], deadline: Instant) {
+    let mut cold: Vec<&mut Read<'_>> = reads.iter_mut().filter(|r| r.outcome.is_none() && r.cold).collect();
+    if cold.is_empty() {
+        return;
+    }
+    let keys = cold.iter().map(|r| r.key.clone()).collect();
+    let left = deadline.saturating_duration_since(Instant::now());
+    let wait = left.saturating_sub(RECALL_REST).max(left / 2);
+    let question = Recall { keys, wait_ms: wait.as_millis().try_into().unwrap_or(u64::MAX) };
+    let answers = match core.ask(&question, cold.len(), deadline) {
+        Ok(answers) => answers,
+        Err(fault) => return cold.iter_mut().for_each(|read| read.outcome = Some(Err(fault.clone()))),
+    };
+    for (read, answer) in cold.into_iter().zip(answers) {
+        (read.cold, read.questions) = (false, 0);
+        read.recalls += 1;
+        match answer {
+            Ok(()) if read.recalls <= RECALLS_MAX => core.metrics.recalls.inc(),
+            Ok(()) => {
+                let told = format!("{} left memory again before it could be read, {RECALLS_MAX} times", read.key);
+                read.outcome = Some(Err(FaultCode::NoReadableReplica.with(told)));
+            }
+            Err(fault) => read.outcome = Some(Err(fault)),
         }
     }
 }

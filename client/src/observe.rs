@@ -16,6 +16,8 @@ pub(crate) struct Metrics {
     pub(crate) get: Operation,
     pub(crate) remove: Operation,
     /// Values that arrived other than they were put.
+    /// Reads whose object was fetched from its vault first.
+    pub(crate) recalls: IntCounter,
     pub(crate) mismatches: IntCounter,
     /// Reads that went on to another copy after a failure.
     pub(crate) failovers: IntCounter,
@@ -49,10 +51,11 @@ impl Metrics {
         };
         let (put, get, remove) = (operation("put"), operation("get"), operation("remove"));
         let one = |name: &str, help: &str| registered(&registry, IntCounter::new(name, help));
+        let recalls = one("perilune_store_recalls_total", "Reads whose object was fetched from its vault first.");
         let mismatches = one("perilune_store_checksum_mismatches_total", "Values that arrived other than they were put; never returned.");
         let failovers = one("perilune_store_failovers_total", "Reads that went on to another copy after a failure.");
         let places_known = one("perilune_store_places_known_total", "Reads that needed no question to the master.");
-        Self { registry, put, get, remove, mismatches, failovers, places_known }
+        Self { registry, put, get, remove, recalls, mismatches, failovers, places_known }
     }
 
     /// Everything in Prometheus' text format, with the engine's counters.

@@ -50,6 +50,11 @@ uuid_id!(
     WriterId
 );
 
+uuid_id!(
+    /// One upload of one version of an object into a vault; never used again.
+    ColdName
+);
+
 /// A key space. The tenant `default` is number 0 and always exists.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct TenantId(pub u32);

@@ -59,6 +59,6 @@ pub struct ObjectPlace {
     pub checksum: u64,
     /// For how long the replicas stay readable, in milliseconds from when the question was asked.
     pub lease_ms: u64,
-    /// The readable copies, best first.
+    /// The readable copies in memory, best first. None: the object has to be fetched from its vault ([`crate::rpc::cold::Recall`]).
     pub replicas: Vec<ReplicaPlace>,
 }

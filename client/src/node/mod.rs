@@ -1,13 +1,17 @@
 //! A store node: lends memory to the cluster and serves the store over REST.
 
 mod beat;
+mod cold;
 mod config;
+mod hands;
 mod lender;
 mod lending;
 mod listen;
 mod memory;
 mod mount;
+mod mover;
 mod record;
+mod vaults;
 mod watch;
 mod work;
 
@@ -17,9 +21,12 @@ pub(crate) use mount::Origin;
 use crate::master::{Caller, Master};
 use crate::{Store, StoreConfig, Transports, observe, rest};
 use beat::Announcer;
+use cold::ColdHand;
+use hands::Hands;
 use lender::Lender;
 use lending::{Lending, PAGE, Wish};
 use listen::Listening;
+use mover::Mover;
 use nix::fcntl::{Flock, FlockArg};
 use perilune_probe::{Front, Life, Probe, Stage};
 use perilune_protocol::rpc::session::Greet;
@@ -34,7 +41,8 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
-use work::Work;
+use vaults::Vaults;
+use work::WorkHand;
 
 /// A running store node. Stops when dropped; its segments stay in `/dev/shm`, so that the next start finds them with their objects.
 pub struct StoreNode {
@@ -42,7 +50,8 @@ pub struct StoreNode {
     /// Dropped to stop the heartbeat.
     stop: Option<Sender<()>>,
     beat: Option<JoinHandle<()>>,
-    work: Option<Work>,
+    /// Those that work for the master.
+    hands: Vec<Hands>,
     life: Life,
     rest: Option<rest::Server>,
     /// One node per data directory. Dropped last.
@@ -148,7 +157,7 @@ impl StoreNode {
         let greet = Greet { agent: agent.clone(), tenant, unique_id, ..Greet::default() };
         let caller = Caller { greet, token: config.token.clone() };
         let master = Master::new(config.masters.clone(), caller.clone(), Some(greeting))?;
-        let orders = Master::new(config.masters.clone(), caller, None)?;
+        let [orders, cold_orders, keys] = [(); 3].map(|()| Master::new(config.masters.clone(), caller.clone(), None));
         let store = Store::new(StoreConfig {
             masters: config.masters.clone(),
             tenant: config.tenant.clone(),
@@ -176,9 +185,15 @@ impl StoreNode {
             .name("heartbeat".into())
             .spawn(move || beat::run(&beating.master, &beating.lending, &beating.heard, &stopped, || running.reach(Stage::Running)))
             .map_err(|e| FaultCode::Internal.with(format!("cannot start the heartbeat: {e}")))?;
-        let work = Work::begin(orders, &engine, &node.lending)?;
+        let lending = &node.lending;
+        let mover = |stopping: &_| Mover::new(&engine, lending, stopping);
+        let vaults = Arc::new(Vaults::new(keys?, lending, node.config.token.clone(), node.config.vault_root.clone()));
+        let hands = vec![
+            Hands::begin(orders?, lending, |stopping| WorkHand::new(mover(stopping)))?,
+            Hands::begin(cold_orders?, lending, |stopping| ColdHand::new(mover(stopping), &vaults))?,
+        ];
         info!(node = %node.lending.node(), engine = %listened, rest = ?rest_addr, segments = node.lending.descs().len(), "the store node is up");
-        Ok(Self { node, stop: Some(stop), beat: Some(beat), work: Some(work), life, rest, _lock: lock })
+        Ok(Self { node, stop: Some(stop), beat: Some(beat), hands, life, rest, _lock: lock })
     }
 
     /// Lends `size` bytes of fresh memory, rounded up to 4096, as one segment or several.
@@ -253,12 +268,12 @@ impl Drop for StoreNode {
     fn drop(&mut self) {
         self.life.stop();
         self.stop = None;
-        self.work.iter_mut().for_each(Work::stop);
+        self.hands.iter_mut().for_each(Hands::stop);
         if let Some(beat) = self.beat.take() {
             // A heartbeat that panicked has said so already.
             let _ = beat.join();
         }
-        self.work = None;
+        self.hands.clear();
         self.rest = None;
         self.node.lending.withdraw_all();
         self.life.reach(Stage::Terminated);

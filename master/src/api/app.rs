@@ -43,7 +43,7 @@ pub trait Facade: Observed + 'static {
     fn safe(&self) -> Outcome<Safe> {
         Err(FaultCode::NotSupported.with("there is no cold tier here"))
     }
-    /// Objects that lie in this vault.
+    /// Objects that lie in this vault. Walks the index.
     fn objects_in(&self, vault: VaultId) -> u64 {
         let _ = vault;
         0

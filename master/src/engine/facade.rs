@@ -9,7 +9,7 @@ use crate::secrets::Safe;
 use perilune_protocol::rpc::cluster::{ClusterStat, NodeState};
 use perilune_protocol::rpc::job::JobState;
 use perilune_protocol::rpc::segment::SegmentState;
-use perilune_protocol::{FaultCode, ObjectKey, ObjectPlace, Outcome, SegmentDesc, SegmentId, TenantId};
+use perilune_protocol::{FaultCode, ObjectKey, ObjectPlace, Outcome, SegmentDesc, SegmentId, TenantId, VaultId};
 use perilune_state::directory::Known;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -67,6 +67,10 @@ impl Facade for Throne {
 
     fn tenant(&self, name: &str) -> Outcome<TenantId> {
         self.engine().tenant(name)
+    }
+
+    fn objects_in(&self, vault: VaultId) -> u64 {
+        self.engine().objects_in(vault)
     }
 
     fn directory(&self) -> Arc<Known> {

@@ -25,6 +25,7 @@ use crate::observe::Metrics;
 use crate::planted::{self, Defect};
 use crate::secrets::SecretKeys;
 use crate::work::Bell;
+use crate::work::cold::Cold;
 use crate::work::evict::Evictor;
 use crate::work::jobs::Jobs;
 use brain::Seat;
@@ -54,6 +55,7 @@ pub(crate) struct Reign {
     pub(crate) evictor: Evictor,
     pub(crate) housekeeping: Bell,
     pub(crate) jobs: Jobs,
+    pub(crate) cold: Cold,
 }
 
 pub(crate) struct Inner {

@@ -1,7 +1,7 @@
 //! Requests about keys: batches in, one answer per key, in order.
 
 use super::Engine;
-use crate::work::evict;
+use crate::work::{cold, evict};
 use perilune_protocol::rpc::object::{KeyList, PutEnd, PutGrant, PutRevoke, PutStart};
 use perilune_protocol::{FaultCode, ObjectKey, ObjectPlace, Outcome, PutConfig, TenantId, Tso};
 use perilune_state::directory::PoolId;
@@ -28,6 +28,9 @@ const WINDOW_TRIES: usize = 1024;
 const ENDING_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a put waits for a node that was there before to be heard again.
 const NODE_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a put waits for what is in its way to be brought to a vault, where that is asked for; and the pause between two looks.
+const SAVING_PATIENCE: Duration = Duration::from_secs(5);
+const SAVING_PAUSE: Duration = Duration::from_millis(10);
 /// How often a put asks for room before it gives up.
 const ROOM_TRIES: usize = 16;
 
@@ -85,6 +88,7 @@ impl Engine {
     async fn put_start_one(&self, key: &ObjectKey, size: u64, config: &PutConfig, version: Tso, stamp: Stamp<'_>) -> Outcome<PutGrant> {
         let (mut tries, mut rooms, mut heard) = (0, 0, self.inner.heard.subscribe());
         let patience = tokio::time::Instant::now() + NODE_PATIENCE;
+        let saving = tokio::time::Instant::now() + SAVING_PATIENCE;
         loop {
             let stamp = Stamp { now: self.now(), draw: self.draw(), ..stamp };
             match self.state().put_start(key, size, config, version, stamp) {
@@ -111,13 +115,25 @@ impl Engine {
                 }
                 Err(PutRefusal::NeedRoom(bytes, fault)) => {
                     rooms += 1;
-                    if rooms > ROOM_TRIES || !self.reign.evictor.make_room(stamp.tenant, bytes).await {
+                    if self.saves_first(stamp.tenant) && tokio::time::Instant::now() < saving {
+                        if !self.reign.evictor.make_room(stamp.tenant, bytes, evict::Loss::Never).await {
+                            tokio::time::sleep(SAVING_PAUSE).await;
+                        }
+                        rooms = 0;
+                        continue;
+                    }
+                    if rooms > ROOM_TRIES || !self.reign.evictor.make_room(stamp.tenant, bytes, evict::Loss::AtNeed).await {
                         self.metrics().put_without_room();
                         return Err(fault);
                     }
                 }
             }
         }
+    }
+
+    /// Whether a put of this tenant is rather refused than that something is lost which could be brought to a vault.
+    fn saves_first(&self, tenant: TenantId) -> bool {
+        self.state().settings.strict_write_back() && cold::has_vault(self.state(), tenant)
     }
 
     /// Publishes puts.

@@ -5,6 +5,7 @@
 
 use super::{Engine, Inner, Reign};
 use crate::log::Role;
+use crate::work::cold::Cold;
 use crate::work::evict::Evictor;
 use crate::work::{Bell, jobs};
 use perilune_protocol::Outcome;
@@ -144,6 +145,7 @@ impl Throne {
         over.housekeeping.stop();
         over.evictor.bell.stop();
         over.jobs.bell.stop();
+        over.cold.stop();
         for worker in self.workers().drain(..) {
             let _ = worker.join();
         }
@@ -178,6 +180,6 @@ fn nobody(inner: &Inner) -> Arc<Reign> {
 
 impl Reign {
     fn new(term: u64, state: Arc<State>) -> Self {
-        Self { term, state, evictor: Evictor::default(), housekeeping: Bell::default(), jobs: jobs::Jobs::new(term) }
+        Self { term, state, evictor: Evictor::default(), housekeeping: Bell::default(), jobs: jobs::Jobs::new(term), cold: Cold::new(term) }
     }
 }

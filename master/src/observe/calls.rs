@@ -1,7 +1,7 @@
 //! What is counted for each kind of RPC.
 
 use super::count::Count;
-use perilune_protocol::rpc::{Call, cluster, job, object, segment, session, vault, work};
+use perilune_protocol::rpc::{Call, cluster, cold, job, object, segment, session, vault, work};
 use prometheus::{Histogram, HistogramVec};
 use std::time::Instant;
 
@@ -27,6 +27,9 @@ const KNOWN: &[(u16, &str)] = &[
     entry::<cluster::Stat>(),
     entry::<cluster::ListNodes>(),
     entry::<work::TakeWork>(),
+    entry::<cold::TakeCold>(),
+    entry::<cold::Recall>(),
+    entry::<cold::Offload>(),
     entry::<vault::VaultKeys>(),
     entry::<job::ListJobs>(),
     entry::<job::SwitchJob>(),

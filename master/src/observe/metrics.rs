@@ -32,6 +32,16 @@ pub(super) struct Events {
     pub(super) evictions_successful: Count,
     pub(super) evicted_objects: Count,
     pub(super) evicted_bytes: Count,
+    pub(super) evicted_unsaved: Count,
+    pub(super) demoted: Count,
+    pub(super) offloaded: Count,
+    pub(super) offloaded_bytes: Count,
+    pub(super) offloads_failed: Count,
+    pub(super) recalled: Count,
+    pub(super) recalled_bytes: Count,
+    pub(super) recalls_failed: Count,
+    pub(super) cold_lost: Count,
+    pub(super) garbage_deleted: Count,
     pub(super) puts_without_room: Count,
     pub(super) puts_with_fewer_copies: Count,
     pub(super) puts_discarded: Count,
@@ -99,6 +109,44 @@ impl Metrics {
             self.events.evicted_objects.add(objects);
             self.events.evicted_bytes.add(bytes);
         }
+    }
+
+    /// Objects left memory: so many stay in a vault, so many are lost although there is one.
+    pub fn left_memory(&self, demoted: u64, unsaved: u64) {
+        self.events.demoted.add(demoted);
+        self.events.evicted_unsaved.add(unsaved);
+    }
+
+    /// An object of so many bytes was brought to a vault.
+    pub fn offloaded(&self, bytes: u64) {
+        self.events.offloaded.add(1);
+        self.events.offloaded_bytes.add(bytes);
+    }
+
+    /// An object was not brought to a vault; most are tried again.
+    pub fn offload_failed(&self) {
+        self.events.offloads_failed.add(1);
+    }
+
+    /// An object of so many bytes was fetched from a vault.
+    pub fn recalled(&self, bytes: u64) {
+        self.events.recalled.add(1);
+        self.events.recalled_bytes.add(bytes);
+    }
+
+    /// An object was not fetched from a vault.
+    pub fn recall_failed(&self) {
+        self.events.recalls_failed.add(1);
+    }
+
+    /// What was found in a vault was not what was put there.
+    pub fn cold_lost(&self) {
+        self.events.cold_lost.add(1);
+    }
+
+    /// An upload that nothing refers to was deleted.
+    pub fn garbage_deleted(&self) {
+        self.events.garbage_deleted.add(1);
     }
 
     /// A value of so many bytes was published.

@@ -71,6 +71,20 @@ fn events(out: &mut Families, metrics: &Metrics) {
     count("perilune_evictions_successful_total", "Eviction steps that let go of something", &events.evictions_successful);
     count("perilune_evicted_objects_total", "Objects evicted", &events.evicted_objects);
     count("perilune_evicted_bytes_total", "Bytes evicted", &events.evicted_bytes);
+    count(
+        "perilune_evicted_unsaved_total",
+        "Objects evicted before they were brought to the vault of their tenant",
+        &events.evicted_unsaved,
+    );
+    count("perilune_demoted_total", "Objects that left memory and are in a vault", &events.demoted);
+    count("perilune_offloaded_total", "Objects brought to a vault", &events.offloaded);
+    count("perilune_offloaded_bytes_total", "Bytes of values brought to a vault", &events.offloaded_bytes);
+    count("perilune_offloads_failed_total", "Attempts to bring an object to a vault that failed", &events.offloads_failed);
+    count("perilune_recalled_total", "Objects fetched from a vault", &events.recalled);
+    count("perilune_recalled_bytes_total", "Bytes of values fetched from a vault", &events.recalled_bytes);
+    count("perilune_recalls_failed_total", "Attempts to fetch an object from a vault that failed", &events.recalls_failed);
+    count("perilune_cold_lost_total", "Objects that were altered, cut or missing in a vault", &events.cold_lost);
+    count("perilune_cold_garbage_deleted_total", "Uploads deleted since nothing refers to them", &events.garbage_deleted);
     count("perilune_puts_without_room_total", "Puts refused because no segment had room", &events.puts_without_room);
     count("perilune_puts_with_fewer_copies_total", "Puts granted fewer copies than they asked for", &events.puts_with_fewer_copies);
     count("perilune_puts_discarded_total", "Puts that passed their deadline unfinished", &events.puts_discarded);

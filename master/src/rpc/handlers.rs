@@ -4,7 +4,7 @@ use super::may;
 use crate::engine::{Engine, Speaker};
 use perilune_protocol::access::{Access, Token};
 use perilune_protocol::principal::Principal;
-use perilune_protocol::rpc::{self, Call, cluster, job, member, object, segment, session, vault, work};
+use perilune_protocol::rpc::{self, Call, cluster, cold, job, member, object, segment, session, vault, work};
 use perilune_protocol::{Fault, FaultCode, Outcome, TenantId};
 use perilune_state::segments::WORD_BYTES_MAX;
 use perilune_state::settings::JOB_BYTES_PER_SECOND;
@@ -130,6 +130,8 @@ impl Counted for Vec<cluster::NodeState> {}
 impl Counted for Vec<member::MemberState> {}
 impl Counted for Vec<job::JobState> {}
 impl Counted for Vec<work::WorkOrder> {}
+impl Counted for Vec<cold::ColdOrder> {}
+impl Counted for cold::Offloaded {}
 impl Counted for vault::VaultAccess {}
 
 /// Decodes a question, has it answered, and frames the answer. Unknown numbers get a fault, not a closed connection.
@@ -205,6 +207,14 @@ pub(crate) fn answer(engine: &Engine, session: &Arc<Session>, op: u16, id: u64, 
             }
             Ok(e.take_work(q).await)
         }),
+        cold::TakeCold::OP => with(engine, id, body, move |q: cold::TakeCold| async move {
+            if let Some(tenant) = s.reaches(&e)? {
+                e.is_of(q.node, tenant)?;
+            }
+            Ok(e.take_cold(q).await)
+        }),
+        cold::Recall::OP => with(engine, id, body, move |q: cold::Recall| async move { Ok(e.recall(s.tenant(&e)?, q).await) }),
+        cold::Offload::OP => with(engine, id, body, move |q: cold::Offload| async move { e.offload(s.tenant(&e)?, q.wait_ms).await }),
         vault::VaultKeys::OP => {
             with(engine, id, body, move |q: vault::VaultKeys| async move { e.vault_keys(s.tenant(&e)?, &q, s.token.get()) })
         }

@@ -1,7 +1,7 @@
 //! What callers may ask who speak for one tenant.
 
 use perilune_protocol::principal::{Principal, Role};
-use perilune_protocol::rpc::{Call, cluster, object, segment, session, vault, work};
+use perilune_protocol::rpc::{Call, cluster, cold, object, segment, session, vault, work};
 use perilune_protocol::{FaultCode, Outcome};
 
 /// What whoever looks and reads may ask.
@@ -13,11 +13,20 @@ const READS: &[u16] = &[
     object::Exists::OP,
     object::MatchPrefix::OP,
     object::ListKeys::OP,
+    cold::Recall::OP,
     cluster::Stat::OP,
 ];
-const WRITES: &[u16] = &[object::PutStart::OP, object::PutEnd::OP, object::PutRevoke::OP, object::Remove::OP, object::RemoveMatching::OP];
-const LENDS: &[u16] =
-    &[session::Register::OP, session::Heartbeat::OP, segment::Mount::OP, segment::Unmount::OP, work::TakeWork::OP, vault::VaultKeys::OP];
+const WRITES: &[u16] =
+    &[object::PutStart::OP, object::PutEnd::OP, object::PutRevoke::OP, object::Remove::OP, object::RemoveMatching::OP, cold::Offload::OP];
+const LENDS: &[u16] = &[
+    session::Register::OP,
+    session::Heartbeat::OP,
+    segment::Mount::OP,
+    segment::Unmount::OP,
+    work::TakeWork::OP,
+    cold::TakeCold::OP,
+    vault::VaultKeys::OP,
+];
 
 /// Whether a caller may ask this; all else is the admin's.
 ///

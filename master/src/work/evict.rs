@@ -1,17 +1,19 @@
 //! Makes room before it is needed, and at once when a put found none.
 //!
 //! Each tenant makes room for itself. One thread owns the orders of leaving. It evicts in small steps: condemn a few objects that nobody
-//! reads, put their removal into the log, and look again whether more is needed.
+//! reads, put their removal into the log, and look again whether more is needed. What is in a vault just leaves memory; what could be brought
+//! to one is offered before it has to leave, and then leaves without only for a put that finds no room.
 
-use super::Bell;
+use super::{Bell, cold};
 use crate::engine::Engine;
-use perilune_protocol::TenantId;
+use perilune_protocol::{FaultCode, TenantId};
 use perilune_state::State;
 use perilune_state::effect::RemoveReason;
+use perilune_state::objects::Object;
 use perilune_state::objects::recency::{LOOKED_AT, Order, Orders};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -30,9 +32,26 @@ const HYSTERESIS: f64 = 0.005;
 /// `demand`: added to by puts, taken whole by the worker. `evicted`: written by the worker, Relaxed: a number to look at.
 pub(crate) struct Evictor {
     pub(crate) bell: Bell,
-    demand: Mutex<Bytes>,
+    demand: Mutex<BTreeMap<TenantId, Demand>>,
     evicted: AtomicU64,
     rounds: watch::Sender<Round>,
+}
+
+/// What is asked of a tenant.
+#[derive(Clone, Copy, Default)]
+struct Demand {
+    bytes: u64,
+    loss: Loss,
+}
+
+/// Whether objects may leave that could be brought to a vault first.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Loss {
+    /// They stay.
+    #[default]
+    Never,
+    /// Where nothing else can.
+    AtNeed,
 }
 
 /// Bytes, by tenant.
@@ -52,16 +71,20 @@ impl Default for Evictor {
 }
 
 impl Evictor {
-    fn demand(&self) -> std::sync::MutexGuard<'_, Bytes> {
+    fn demand(&self) -> MutexGuard<'_, BTreeMap<TenantId, Demand>> {
         self.demand.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks for about so many bytes of a tenant's and waits for a round that began after the question. False when it freed nothing.
-    pub(crate) async fn make_room(&self, tenant: TenantId, bytes: u64) -> bool {
+    pub(crate) async fn make_room(&self, tenant: TenantId, bytes: u64, loss: Loss) -> bool {
         let mut rounds = self.rounds.subscribe();
         // A round that runs now may have looked at the demand already; the one after it has not.
         let enough = rounds.borrow_and_update().number + 2;
-        *self.demand().entry(tenant).or_default() += bytes;
+        {
+            let mut demand = self.demand();
+            let demand = demand.entry(tenant).or_default();
+            *demand = Demand { bytes: demand.bytes + bytes, loss: demand.loss.max(loss) };
+        }
         self.bell.ring();
         let mut freed = 0;
         while rounds.changed().await.is_ok() {
@@ -96,16 +119,18 @@ pub(crate) fn run(engine: &Engine, handle: &Handle) {
 pub(crate) async fn round(engine: &Engine, orders: &mut Orders) {
     let evictor = &engine.reign.evictor;
     orders.refresh(&engine.state().recency, engine.state().index.len());
-    let mut wanted = above_watermark(engine);
+    ahead(engine, orders);
+    let patient = |(tenant, bytes)| (tenant, Demand { bytes, loss: Loss::Never });
+    let mut wanted: BTreeMap<_, _> = above_watermark(engine).into_iter().map(patient).collect();
     for (tenant, demand) in std::mem::take(&mut *evictor.demand()) {
         let wanted = wanted.entry(tenant).or_default();
-        *wanted = demand.max(*wanted);
+        *wanted = Demand { bytes: demand.bytes.max(wanted.bytes), ..demand };
     }
     let mut freed = Bytes::new();
     for (tenant, wanted) in &wanted {
         // A removal that cannot be logged must not make an object unreadable.
         if engine.writable().is_ok() {
-            freed.insert(*tenant, evict(engine, orders.of(*tenant), *wanted).await);
+            freed.insert(*tenant, evict(engine, *tenant, orders.of(*tenant), *wanted).await);
         }
     }
     let barren = !wanted.is_empty() && freed.values().all(|bytes| *bytes == 0);
@@ -127,45 +152,104 @@ fn above_watermark(engine: &Engine) -> Bytes {
     above(engine.state(), engine.inner.config.eviction_high_watermark)
 }
 
-/// Bytes that tenants use beyond the `high` watermark of their memory that can be allocated from. What waits there to be free is on its way
-/// out already.
-fn above(state: &State, high: f64) -> Bytes {
+/// Bytes that tenants use of their memory that can be allocated from, and bytes of that. What waits there to be free is on its way out already.
+fn in_use(state: &State) -> BTreeMap<TenantId, (u64, u64)> {
     let mut by_tenant: BTreeMap<TenantId, (u64, u64)> = BTreeMap::new();
     for segment in state.segments.table().iter().filter(|s| s.allocatable()) {
         let (used, capacity) = by_tenant.entry(segment.tenant()).or_default();
         *used += segment.space().used().saturating_sub(segment.held());
         *capacity += segment.space().capacity();
     }
-    let above = by_tenant.into_iter().filter(|(_, (used, capacity))| *used as f64 > high * *capacity as f64);
+    by_tenant
+}
+
+/// Bytes that tenants use beyond the `high` watermark.
+fn above(state: &State, high: f64) -> Bytes {
+    let above = in_use(state).into_iter().filter(|(_, (used, capacity))| *used as f64 > high * *capacity as f64);
     above.map(|(tenant, (used, capacity))| (tenant, used - ((high - HYSTERESIS).max(0.0) * capacity as f64) as u64)).collect()
 }
 
-/// Evicts a tenant's objects until about `wanted` bytes are free or nothing more can leave. Returns bytes freed.
-async fn evict(engine: &Engine, order: &mut Order, wanted: u64) -> u64 {
-    let (mut freed, mut objects, mut barren) = (0, 0, 0);
-    // A step looks at a bounded number of objects; when all of them are leased the next step looks further on.
-    let barren_max = order.len() / LOOKED_AT + 2;
-    while freed < wanted && barren < barren_max {
-        // Objects on nodes that are silent are left alone: their going would free nothing, and they may return.
-        let (state, now) = (engine.state(), engine.now());
-        let leaving = order.next(now, STEP, |object| object.frees() > 0 && state.inherited(object) <= now);
-        barren = if leaving.is_empty() { barren + 1 } else { 0 };
-        let proposals: Vec<_> = leaving.iter().map(|o| State::removal(o, RemoveReason::Evicted)).map(|e| (engine.propose(&e), e)).collect();
-        for (object, (proposal, effect)) in leaving.iter().zip(proposals) {
-            if let Err(fault) = engine.stored(&effect, proposal).await {
-                tracing::error!("an eviction could not be logged: {fault}");
-                return freed;
-            }
-            freed += object.frees();
-            objects += 1;
+/// Has what would leave next brought to vaults, as much as is in use beyond a share of the memory.
+fn ahead(engine: &Engine, orders: &mut Orders) {
+    let state = engine.state();
+    let mark = state.settings.offload_above();
+    for (tenant, (used, capacity)) in in_use(state) {
+        let mut excess = used.saturating_sub((mark * capacity as f64) as u64);
+        if excess == 0 || !cold::has_vault(state, tenant) {
+            continue;
         }
+        for object in orders.of(tenant).oldest() {
+            let fits = object.cold.is_some() || engine.reign.cold.offers.offer(object);
+            excess = excess.saturating_sub(object.frees());
+            if excess == 0 || !fits {
+                break;
+            }
+        }
+        engine.reign.cold.ring();
     }
+}
+
+/// Evicts a tenant's objects until about so many bytes are free or nothing more can leave. Returns bytes freed.
+async fn evict(engine: &Engine, tenant: TenantId, order: &mut Order, wanted: Demand) -> u64 {
+    let state = engine.state();
+    let has_vault = cold::has_vault(state, tenant);
+    let mut left = Left::default();
+    if has_vault {
+        take_out(engine, order, wanted.bytes, |object| object.cold.is_some(), &mut left).await;
+    }
+    let may_lose = !has_vault || wanted.loss == Loss::AtNeed && !state.settings.strict_write_back();
+    if may_lose {
+        take_out(engine, order, wanted.bytes, |_| true, &mut left).await;
+    }
+    let Left { freed, objects, demoted } = left;
     engine.reign.evictor.evicted.fetch_add(objects, Ordering::Relaxed);
     engine.metrics().evicted(objects, freed);
-    if freed < wanted {
-        tracing::debug!(wanted, freed, "everything that is left is leased or pinned");
+    engine.metrics().left_memory(demoted, if has_vault { objects - demoted } else { 0 });
+    if freed < wanted.bytes {
+        tracing::debug!(wanted = wanted.bytes, freed, "everything that is left is leased, pinned, or in no vault yet");
     }
     freed
+}
+
+/// What left memory.
+#[derive(Default)]
+struct Left {
+    freed: u64,
+    objects: u64,
+    /// Of those, what is in a vault.
+    demoted: u64,
+}
+
+async fn take_out(engine: &Engine, order: &mut Order, wanted: u64, may_go: impl Fn(&Object) -> bool, left: &mut Left) {
+    let mut barren = 0;
+    // A step looks at a bounded number of objects; when all of them are leased the next step looks further on.
+    let barren_max = order.len() / LOOKED_AT + 2;
+    while left.freed < wanted && barren < barren_max {
+        // Objects on nodes that are silent are left alone: their going would free nothing, and they may return.
+        let (state, now) = (engine.state(), engine.now());
+        let leaving = order.next(now, STEP, |object| object.frees() > 0 && state.inherited(object) <= now && may_go(object));
+        barren = if leaving.is_empty() { barren + 1 } else { 0 };
+        let effect = |object: &Arc<Object>| match object.cold {
+            Some(_) => State::demotion(object),
+            None => State::removal(object, RemoveReason::Evicted),
+        };
+        let proposals: Vec<_> = leaving.iter().map(effect).map(|e| (engine.propose(&e), e)).collect();
+        for (object, (proposal, effect)) in leaving.iter().zip(proposals) {
+            match engine.stored(&effect, proposal).await {
+                Ok(()) => {
+                    left.freed += object.frees();
+                    left.objects += 1;
+                    left.demoted += u64::from(object.cold.is_some());
+                }
+                // Its copy in the vault was lost just now, or it was removed: it stays as it is, or is gone.
+                Err(fault) if matches!(fault.code, FaultCode::WrongState | FaultCode::ObjectNotFound) && object.cold.is_some() => {}
+                Err(fault) => {
+                    tracing::error!("an eviction could not be logged: {fault}");
+                    return;
+                }
+            }
+        }
+    }
 }
 
 #[cfg(test)]

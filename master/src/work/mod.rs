@@ -1,5 +1,7 @@
 //! Background work: each piece is short, and may be stopped between two.
 
+pub(crate) mod board;
+pub(crate) mod cold;
 pub(crate) mod evict;
 pub(crate) mod housekeeping;
 pub(crate) mod jobs;
@@ -18,7 +20,9 @@ use tokio::runtime::Handle;
 
 /// Begins the threads that work for a reign.
 pub(crate) fn hire(engine: &Engine, handle: &Handle, workers: &mut Vec<JoinHandle<()>>) -> io::Result<()> {
-    for (name, run) in [("evict", evict::run as fn(&Engine, &Handle)), ("jobs", jobs::run), ("housekeeping", housekeeping::run)] {
+    let runs: [(_, fn(&Engine, &Handle)); 4] =
+        [("evict", evict::run), ("jobs", jobs::run), ("cold", cold::run), ("housekeeping", housekeeping::run)];
+    for (name, run) in runs {
         let (engine, handle) = (engine.clone(), handle.clone());
         workers.push(Builder::new().name(name.into()).spawn(move || run(&engine, &handle))?);
     }

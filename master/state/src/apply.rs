@@ -1,8 +1,9 @@
 //! The state as a whole, and the one way its lasting part changes: committed effects, in order, by one thread.
 
 use crate::MonotonicMs;
+use crate::cold::Garbage;
 use crate::directory::Directory;
-use crate::effect::{Effect, ObjectRecord, RemoveReason};
+use crate::effect::{ColdCopy, Effect, ObjectRecord, RemoveReason};
 use crate::meter::{Meters, weight};
 use crate::objects::departed::{Departed, Leaving};
 use crate::objects::limbo::{Limbo, Why};
@@ -54,6 +55,8 @@ pub struct State {
     pub limbo: Limbo,
     /// What readers may still read although it is gone. Lasts as long as a lease, from when this member learned of it.
     pub(crate) departed: Departed,
+    /// Uploads that nothing refers to any more, as far as this leader saw it happen.
+    pub garbage: Garbage,
     /// Uses, for eviction.
     pub recency: Recency,
     /// Stamps.
@@ -104,6 +107,7 @@ impl State {
             puts: Puts::default(),
             limbo: Limbo::default(),
             departed: Departed::new(rules.lease_ms),
+            garbage: Garbage::default(),
             recency: Recency::default(),
             tso: TsoSource::default(),
             settings: Settings::default(),
@@ -164,6 +168,8 @@ impl State {
                 self.belong_all();
             }
             Effect::Replicas { tenant, key, version, add, drop } => return self.rearrange(tenant, &key, version, add.as_ref(), drop, now),
+            Effect::Cold { tenant, key, version, copy, there } => return self.chill(tenant, &key, version, copy, there, now),
+            Effect::Demote { tenant, key, version } => return self.demote(tenant, &key, version, now),
         }
         Applied::Done
     }
@@ -179,7 +185,7 @@ impl State {
     fn commit(&self, record: ObjectRecord, now: MonotonicMs) -> Applied {
         self.newest.fetch_max(record.version.0, Ordering::Relaxed);
         let key = KeyRef::new(record.tenant, &record.key);
-        let object = self.object_of(&record, self.recency.stamps(1));
+        let object = Arc::new(self.object_of(&record, self.recency.stamps(1)));
         if object.replicas.is_empty() {
             self.settle(key, record.version, &object, false);
             return Applied::Refused(FaultCode::SegmentNotFound.with(format!("{}: every segment it was written to is gone", record.key)));
@@ -227,8 +233,10 @@ impl State {
 
     /// An object that a snapshot knows. It may be younger than the segments of the snapshot: then the effect that says where it lies,
     /// and maybe also that it is gone, is yet to come.
-    pub(crate) fn adopt(&self, record: &ObjectRecord) {
-        self.enter(self.object_of(record, self.recency.stamps(1)));
+    pub(crate) fn adopt(&self, record: &ObjectRecord, cold: Option<ColdCopy>) {
+        let mut object = self.object_of(record, self.recency.stamps(1));
+        object.cold = cold.map(Box::new);
+        self.enter(Arc::new(object));
     }
 
     /// As an object of another state that knows the same segments.
@@ -263,12 +271,12 @@ impl State {
     }
 
     /// The object a record describes; replicas on segments that are not known are left out.
-    fn object_of(&self, record: &ObjectRecord, stamp: u64) -> Arc<Object> {
+    fn object_of(&self, record: &ObjectRecord, stamp: u64) -> Object {
         let replicas = self.replicas_of(&record.replicas);
         let key = KeyRef::new(record.tenant, &record.key).to_owned();
         let mut object = Object::new(key, record.version, record.size, record.checksum, record.pin, replicas, stamp);
         object.wanted = record.wanted;
-        Arc::new(object)
+        object
     }
 
     fn admit(&self, object: &Arc<Object>) {
@@ -284,6 +292,7 @@ impl State {
     /// A version left the index: its space is free once its last lease has ended.
     fn retire(&self, object: &Object, leaving: &mut Leaving<'_>) {
         let until = object.retire().max(self.inherited(object));
+        self.forsake(object);
         leaving.note(&object.replicas);
         self.vacate(&object.replicas, until, leaving.now());
         self.discount(object);

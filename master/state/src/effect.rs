@@ -3,7 +3,7 @@
 
 use crate::alloc::FrameRun;
 use crate::directory::Change;
-use perilune_protocol::{ObjectKey, Pin, ReplicaPlace, SegmentDesc, SegmentId, TenantId, Tso};
+use perilune_protocol::{ColdName, ObjectKey, Pin, ReplicaPlace, SegmentDesc, SegmentId, TenantId, Tso, VaultId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -115,6 +115,39 @@ pub enum Effect {
         /// What.
         desc: SegmentDesc,
     },
+    /// A copy of an object came to a vault, or is lost there; nothing when this version of it is gone.
+    Cold {
+        /// Whose.
+        tenant: TenantId,
+        /// Which.
+        key: ObjectKey,
+        /// Which version of it.
+        version: Tso,
+        /// Which copy.
+        copy: ColdCopy,
+        /// The vault has acknowledged all of it, and its bytes had the checksum; else what is there of it is not what was put.
+        there: bool,
+    },
+    /// An object has no copies in memory any more. Refused where it has none in a vault.
+    Demote {
+        /// Whose.
+        tenant: TenantId,
+        /// Which.
+        key: ObjectKey,
+        /// Which version of it.
+        version: Tso,
+    },
+}
+
+/// A copy in a vault.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ColdCopy {
+    /// The vault it lies in.
+    pub vault: VaultId,
+    /// The upload that it is.
+    pub name: ColdName,
+    /// Bytes that it takes there.
+    pub stored: u64,
 }
 
 /// An object as it is stored.
@@ -198,6 +231,7 @@ impl Effect {
     pub fn encode(&self) -> Vec<u8> {
         // The release before reads what it could have written itself.
         let version = match self {
+            Self::Cold { .. } | Self::Demote { .. } => VERSION,
             Self::LendAs { .. } => 6,
             Self::Directory { change, .. } => match **change {
                 Change::Tenant(_) => 5,
@@ -308,6 +342,18 @@ mod tests {
             panic!("not that")
         };
         assert_eq!((tenant, unique_id.as_str(), desc.size, desc.name.as_str()), (TenantId(3), "1:acme:n1", 1 << 20, "127.0.0.1:15000"));
+    }
+
+    /// The same for copies in vaults.
+    #[test]
+    fn bytes_of_version_7_are_still_read() {
+        let (tenant, key, version) = (TenantId(3), ObjectKey::from("k"), Tso(7));
+        let copy = ColdCopy { vault: VaultId(2), name: ColdName("67e55044-10b1-426f-9247-bb680e5fe0c8".parse().unwrap()), stored: 300 };
+        let cold = Effect::Cold { tenant, key: key.clone(), version, copy, there: true };
+        assert_eq!(cold.encode(), include_bytes!("../tests/old/cold_v7.bin"));
+        assert_eq!(Effect::decode(include_bytes!("../tests/old/cold_v7.bin")), Ok(cold));
+        let demote = Effect::Demote { tenant, key, version };
+        assert_eq!(demote.encode(), [7, 15, 3, 1, b'k', 7]);
     }
 
     /// Bytes that the release before wrote for a commit of two copies.

@@ -20,6 +20,7 @@
 pub mod alloc;
 pub mod apply;
 mod belonging;
+pub mod cold;
 pub mod directory;
 pub mod effect;
 pub mod meter;

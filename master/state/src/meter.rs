@@ -3,10 +3,11 @@
 //! One number of bytes and one of objects, promised and held alike: a put is counted before it is given room, and taken off when it comes to
 //! nothing; what it publishes stays counted until it leaves the index. So what is counted is never below what there is.
 
+use crate::apply::State;
 use crate::objects::Object;
 use arc_swap::ArcSwap;
 use perilune_protocol::tenant::Quota;
-use perilune_protocol::{ByteSize, TenantId};
+use perilune_protocol::{ByteSize, Fault, FaultCode, TenantId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,10 +32,7 @@ impl Meter {
 
     /// One object of so many bytes more, unless that would be more than `quota`; then says what is in the way.
     pub(crate) fn promise(&self, bytes: u64, quota: Quota) -> Result<(), OverQuota> {
-        let below =
-            |limit: Option<u64>, more: u64| move |now: u64| now.checked_add(more).filter(|sum| limit.is_none_or(|limit| *sum <= limit));
-        let add = |word: &AtomicU64, limit, more| word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, below(limit, more));
-        add(&self.bytes, quota.bytes, bytes).map_err(|has| OverQuota { has: ByteSize(has).to_string(), quota })?;
+        self.promise_bytes(bytes, quota)?;
         add(&self.objects, quota.objects, 1).map_err(|has| {
             self.bytes.fetch_sub(bytes, Ordering::Relaxed);
             OverQuota { has: format!("{has} objects"), quota }
@@ -42,10 +40,48 @@ impl Meter {
         Ok(())
     }
 
+    fn promise_bytes(&self, bytes: u64, quota: Quota) -> Result<(), OverQuota> {
+        let over = |has| OverQuota { has: ByteSize(has).to_string(), quota };
+        add(&self.bytes, quota.bytes, bytes).map(drop).map_err(over)
+    }
+
     /// An object came that nobody was promised, or left.
     pub(crate) fn count(&self, objects: i64, bytes: i64) {
         self.objects.fetch_add(objects as u64, Ordering::Relaxed);
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}
+
+/// Adds to a word unless that would be more than `limit`; then says what it is.
+fn add(word: &AtomicU64, limit: Option<u64>, more: u64) -> Result<u64, u64> {
+    let below = |now: u64| now.checked_add(more).filter(|sum| limit.is_none_or(|limit| *sum <= limit));
+    word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, below)
+}
+
+/// Bytes that count for a copy which is yet to come; given back when it is there, since then it counts itself, or will not be.
+#[must_use]
+#[derive(Debug)]
+pub struct Promise {
+    meter: Arc<Meter>,
+    bytes: u64,
+}
+
+impl Drop for Promise {
+    fn drop(&mut self) {
+        self.meter.count(0, -(self.bytes as i64));
+    }
+}
+
+impl State {
+    /// Counts one more copy of so many bytes of what a tenant has.
+    ///
+    /// # Errors
+    /// [`FaultCode::QuotaExceeded`], and what is said of a tenant that is not served.
+    pub fn promise_copy(&self, tenant: TenantId, bytes: u64) -> Result<Promise, Fault> {
+        let quota = self.directory.may_use(tenant).map(|()| self.directory.known().tenant(tenant).map(|t| t.quota).unwrap_or_default())?;
+        let meter = self.meters.of(tenant);
+        meter.promise_bytes(bytes, quota).map_err(|over| FaultCode::QuotaExceeded.with(over.to_string()))?;
+        Ok(Promise { meter, bytes })
     }
 }
 

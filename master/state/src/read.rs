@@ -8,7 +8,8 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 impl State {
-    /// Where objects are; leases each. The i-th key of the batch counts as used before the (i+1)-th.
+    /// Where objects are; leases each that is in memory. A place without copies is that of an object which has to be fetched from its vault
+    /// first. The i-th key of the batch counts as used before the (i+1)-th.
     pub fn locate(&self, tenant: TenantId, keys: &[ObjectKey], now: MonotonicMs) -> Vec<Result<ObjectPlace, Fault>> {
         let stamp = self.recency.stamps(keys.len());
         let lease = self.rules.lease_ms;
@@ -16,34 +17,38 @@ impl State {
             .enumerate()
             .map(|(i, key)| match self.leased(tenant, key, now, stamp - i as u64) {
                 Some(object) => Ok(object.place(lease)),
-                None => Err(self.absent(tenant, key)),
+                None => self.cold(KeyRef::new(tenant, key)).map(|object| object.cold_place()).ok_or_else(|| self.absent(tenant, key)),
             })
             .collect()
     }
 
-    /// Whether objects can be read; leases each that can.
+    /// Whether objects can be read, from a vault at least; leases each that can be read from memory.
     pub fn exists(&self, tenant: TenantId, keys: &[ObjectKey], now: MonotonicMs) -> Vec<bool> {
         let stamp = self.recency.stamps(keys.len());
-        keys.iter().enumerate().map(|(i, key)| self.leased(tenant, key, now, stamp - i as u64).is_some()).collect()
+        keys.iter().enumerate().map(|(i, key)| self.is_there(tenant, key, now, stamp - i as u64)).collect()
     }
 
-    /// How many keys of a chain can be read, from the head to the first that cannot; leases those.
+    /// How many keys of a chain can be read, from a vault at least, from the head to the first that cannot; leases those in memory.
     pub fn match_prefix(&self, tenant: TenantId, keys: &[ObjectKey], now: MonotonicMs) -> u64 {
         let stamp = self.recency.stamps(keys.len());
-        let found = keys.iter().enumerate().take_while(|(i, key)| self.leased(tenant, key, now, stamp - *i as u64).is_some());
+        let found = keys.iter().enumerate().take_while(|(i, key)| self.is_there(tenant, key, now, stamp - *i as u64));
         found.count() as u64
     }
 
-    /// Where an object is, without a lease and without counting as a use.
+    fn is_there(&self, tenant: TenantId, key: &ObjectKey, now: MonotonicMs, stamp: u64) -> bool {
+        self.leased(tenant, key, now, stamp).is_some() || self.cold(KeyRef::new(tenant, key)).is_some()
+    }
+
+    /// Where an object is in memory, without a lease and without counting as a use.
     pub fn peek(&self, tenant: TenantId, key: &ObjectKey) -> Result<ObjectPlace, Fault> {
         self.readable(KeyRef::new(tenant, key)).map(|object| object.place(0)).ok_or_else(|| self.absent(tenant, key))
     }
 
-    /// Visits the readable objects of a tenant.
+    /// Visits the objects of a tenant that can be read, from a vault at least.
     pub fn for_each(&self, tenant: TenantId, visit: &mut dyn FnMut(&Arc<Object>) -> ControlFlow<()>) {
         self.index.for_each(&mut |object| {
             let ours = object.key.as_ref().tenant == tenant;
-            let found = if ours { self.readable_form(object.clone()) } else { None };
+            let found = if ours { self.form(object.clone(), Object::reachable) } else { None };
             found.map_or(ControlFlow::Continue(()), |object| visit(&object))
         });
     }
@@ -71,13 +76,18 @@ impl State {
         Some(object)
     }
 
-    /// The object of a key, if it can be read.
+    /// The object of a key, if it can be read from memory.
     pub(crate) fn readable(&self, key: KeyRef<'_>) -> Option<Arc<Object>> {
-        self.readable_form(self.index.get(key)?)
+        self.form(self.index.get(key)?, Object::readable)
     }
 
-    fn readable_form(&self, mut object: Arc<Object>) -> Option<Arc<Object>> {
-        while !object.readable() {
+    /// The object of a key, if it has a copy in a vault.
+    pub fn cold(&self, key: KeyRef<'_>) -> Option<Arc<Object>> {
+        self.standing(key).filter(|object| object.cold.is_some())
+    }
+
+    fn form(&self, mut object: Arc<Object>, fits: fn(&Object) -> bool) -> Option<Arc<Object>> {
+        while !fits(&object) {
             object = self.successor(&object)?;
         }
         Some(object)
@@ -90,6 +100,9 @@ impl State {
         }
         let at = KeyRef::new(tenant, key);
         match self.standing(at) {
+            Some(object) if object.cold.is_some() => {
+                FaultCode::NoReadableReplica.with(format!("{key}: it is in its vault only, and has to be fetched first"))
+            }
             Some(_) => {
                 FaultCode::NoReadableReplica.with(format!("{key}: the nodes that hold its copies are lost; it returns when they do"))
             }

@@ -100,7 +100,7 @@ pub struct Loose;
 /// as it was before it moved, and another as it was later. Reported, never hidden.
 pub struct Overlap {
     object: Arc<Object>,
-    /// The object with the copies that could be claimed, if there is any.
+    /// The object with the copies that could be claimed, if there is any, or one in a vault.
     form: Option<Arc<Object>>,
     /// The object some of whose copies, or all, were left out.
     pub key: ObjectKey,
@@ -111,7 +111,7 @@ pub struct Overlap {
 impl Overlap {
     /// Copies that are left of the object; where there is none, it is left out.
     pub fn left(&self) -> usize {
-        self.form.as_ref().map_or(0, |form| form.replicas.len())
+        self.form.as_ref().map_or(0, |form| form.replicas.len() + usize::from(form.cold.is_some()))
     }
 }
 
@@ -227,7 +227,7 @@ impl State {
         let mut overlaps = Vec::new();
         for (_, object) in objects {
             if let Some((claimed, why)) = claim(&object.replicas) {
-                let form = (!claimed.is_empty()).then(|| Arc::new(object.with_replicas(claimed.into())));
+                let form = (!claimed.is_empty() || object.cold.is_some()).then(|| Arc::new(object.with_replicas(claimed.into())));
                 overlaps.push(Overlap { key: object.key.to_object_key(), why, object, form });
             }
         }

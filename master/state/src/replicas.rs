@@ -123,17 +123,22 @@ impl State {
         }
         let come: Vec<Replica> = fresh.filter(|_| !known).into_iter().collect();
         stay.extend(come.iter().cloned());
-        let form = Arc::new(old.with_replicas(stay.into()));
         self.occupy(&come);
+        self.reform(&old, old.with_replicas(stay.into()), &gone, now);
+        Applied::Done
+    }
+
+    /// Apply: another form takes the place of `old`, without the copies that are `gone`.
+    pub(crate) fn reform(&self, old: &Object, form: Object, gone: &[Replica], now: MonotonicMs) {
+        let form = Arc::new(form);
         let mut leaving = self.departed.leaving(now);
         self.index.replace(form.clone());
-        let until = form.succeed(&old).max(self.inherited(&old));
-        leaving.note(&gone);
-        self.vacate(&gone, until, now);
-        self.meters.of(tenant).count(0, weight(&form) - weight(&old));
+        let until = form.succeed(old).max(self.inherited(old));
+        leaving.note(gone);
+        self.vacate(gone, until, now);
+        self.meters.of(form.key.as_ref().tenant).count(0, weight(&form) - weight(old));
         if self.is_leading() {
             self.recency.admit(&form);
         }
-        Applied::Done
     }
 }

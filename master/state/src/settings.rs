@@ -27,6 +27,14 @@ pub const TENANT_RETENTION_SECONDS_DEFAULT: u64 = 259_200;
 /// Whether only nodes that present something, and are registered, lend memory.
 pub const STRICT_MEMBERSHIP: &str = "strict_membership";
 
+/// The share of a tenant's memory in use above which what would leave next is brought to its vault, in percent.
+pub const OFFLOAD_ABOVE_PERCENT: &str = "offload_above_percent";
+/// Half of it has nothing to fear, so that what is short-lived costs no upload.
+pub const OFFLOAD_ABOVE_PERCENT_DEFAULT: u64 = 50;
+
+/// Whether what is in memory only may leave for a put that finds no room (`lenient`), where it could be brought to a vault first (`strict`).
+pub const WRITE_BACK: &str = "write_back";
+
 /// How long frontends are kept after they were registered, in seconds.
 pub const FRONTEND_SAFE_SECONDS: &str = "frontend_safe_seconds";
 /// As the page's server has it.
@@ -84,6 +92,17 @@ impl Settings {
         self.map.load().get(STRICT_MEMBERSHIP).and_then(|value| is_on(value)).unwrap_or(false)
     }
 
+    /// The share of a tenant's memory in use above which what would leave next is brought to its vault.
+    pub fn offload_above(&self) -> f64 {
+        let set = self.map.load().get(OFFLOAD_ABOVE_PERCENT).and_then(|value| percent(value));
+        set.unwrap_or(OFFLOAD_ABOVE_PERCENT_DEFAULT) as f64 / 100.0
+    }
+
+    /// Whether a put is rather refused than that something is lost which could be brought to a vault.
+    pub fn strict_write_back(&self) -> bool {
+        self.map.load().get(WRITE_BACK).is_some_and(|value| value == "strict")
+    }
+
     /// From which generation on the tokens of a tenant are good.
     pub fn token_generation(&self, tenant: &str) -> u32 {
         self.map.load().get(&format!("{TOKEN_GENERATION}{tenant}")).and_then(|value| value.parse().ok()).unwrap_or(0)
@@ -133,6 +152,12 @@ impl Settings {
         }
         if key.starts_with(TOKEN_GENERATION) && value.parse::<u32>().is_err() {
             return wrong(format!("{key} is a number such as 1, not {value:?}"));
+        }
+        if key == OFFLOAD_ABOVE_PERCENT && percent(value).is_none() {
+            return wrong(format!("{key} is a number from 0 to 100, not {value:?}"));
+        }
+        if key == WRITE_BACK && !["strict", "lenient"].contains(&value) {
+            return wrong(format!("{key} is strict or lenient, not {value:?}"));
         }
         if key == META_COMPAT && !["doc", "plain"].contains(&value) {
             return wrong(format!("{key} is doc or plain, not {value:?}"));
@@ -200,6 +225,10 @@ pub fn word(on: bool) -> &'static str {
 
 fn rate(value: &str) -> Option<u64> {
     value.parse::<ByteSize>().ok().map(|size| size.0).filter(|bytes| *bytes > 0)
+}
+
+fn percent(value: &str) -> Option<u64> {
+    value.parse().ok().filter(|percent| *percent <= 100)
 }
 
 fn is_on(value: &str) -> Option<bool> {

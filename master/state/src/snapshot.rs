@@ -9,7 +9,7 @@ use crate::MonotonicMs;
 use crate::alloc::Opened;
 use crate::apply::{Rules, State, places};
 use crate::directory::{Known, StoredPools, StoredVaults};
-use crate::effect::{Effect, ObjectRecord, ObjectRecordV2};
+use crate::effect::{ColdCopy, Effect, ObjectRecord, ObjectRecordV2};
 use crate::objects::Replica;
 use crate::reign::Overlap;
 use crate::settings::SettingMap;
@@ -52,6 +52,8 @@ enum Chunk {
     LentAs(Vec<(TenantId, String, SegmentRecord)>),
     /// Follows the directory it is a part of.
     Vaults(StoredVaults),
+    /// Objects that have a copy in a vault.
+    Cold(Vec<(ObjectRecord, ColdCopy)>),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -117,17 +119,28 @@ pub fn writer(state: Arc<State>) -> impl FnOnce(&mut dyn Write) -> io::Result<()
     let first = whole(&state);
     move |out| {
         first.iter().try_for_each(|chunk| put(out, chunk))?;
-        let mut batch = Vec::with_capacity(CHUNK_OBJECTS);
+        let (mut batch, mut cold) = (Vec::with_capacity(CHUNK_OBJECTS), Vec::new());
         let mut outcome = Ok(());
         state.index.for_each(&mut |object| {
-            batch.push(State::record_of(object));
+            let record = State::record_of(object);
+            match &object.cold {
+                None => batch.push(record),
+                Some(copy) => cold.push((record, ColdCopy::clone(copy))),
+            }
             if batch.len() == CHUNK_OBJECTS {
                 outcome = put(out, &Chunk::Objects(std::mem::take(&mut batch)));
+            }
+            if cold.len() == CHUNK_OBJECTS {
+                outcome = put(out, &Chunk::Cold(std::mem::take(&mut cold)));
             }
             if outcome.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         });
         outcome?;
         put(out, &Chunk::Objects(batch))?;
+        // Where nobody has a vault, releases that know none read it.
+        if !cold.is_empty() {
+            put(out, &Chunk::Cold(cold))?;
+        }
         departed(&state).try_for_each(|chunk| put(out, &chunk))?;
         put(out, &Chunk::End)
     }
@@ -183,8 +196,9 @@ fn enter(state: &State, chunk: Chunk, now: MonotonicMs) {
         }
         Chunk::Lent(segments) => segments.into_iter().for_each(|(tenant, record)| mount(state, tenant, "", record, now)),
         Chunk::LentAs(segments) => segments.into_iter().for_each(|(tenant, id, record)| mount(state, tenant, &id, record, now)),
-        Chunk::ObjectsV2(records) => records.into_iter().for_each(|record| state.adopt(&record.into())),
-        Chunk::Objects(records) => records.iter().for_each(|record| state.adopt(record)),
+        Chunk::ObjectsV2(records) => records.into_iter().for_each(|record| state.adopt(&record.into(), None)),
+        Chunk::Objects(records) => records.iter().for_each(|record| state.adopt(record, None)),
+        Chunk::Cold(records) => records.into_iter().for_each(|(record, copy)| state.adopt(&record, Some(copy))),
         Chunk::Windows { elapsed, windows } => {
             let table = state.segments.table();
             for (segment, window) in windows {

@@ -13,6 +13,7 @@ mod master;
 mod members;
 mod meta;
 mod nodes;
+mod offload;
 mod pools;
 mod put;
 mod query;
@@ -50,6 +51,7 @@ pub(crate) enum Command {
     Tenants(tenants::Tenants),
     Pools(pools::Pools),
     Vaults(vaults::Vaults),
+    Offload(offload::Offload),
     Replay(Box<replay::Replay>),
     Bench(bench::Bench),
     Completions(completions::Completions),
@@ -77,6 +79,7 @@ impl Command {
             Self::Tenants(c) => c.run(global),
             Self::Pools(c) => c.run(global),
             Self::Vaults(c) => c.run(global),
+            Self::Offload(c) => c.run(global),
             Self::Replay(c) => c.run(global),
             Self::Bench(c) => c.run(global),
             Self::Completions(c) => c.run(),

@@ -4,6 +4,7 @@ mod access;
 mod bad;
 mod bench;
 mod clusters;
+mod cold;
 mod commands;
 mod crash;
 mod full;

@@ -4,6 +4,7 @@
 //! Bodies are postcard: compact, and total on any bytes.
 
 pub mod cluster;
+pub mod cold;
 pub mod job;
 pub mod member;
 pub mod object;

@@ -1,5 +1,5 @@
-//! `blob_delete`: what nobody can reach any more goes: objects whose every segment is gone, and copies on segments that are gone, of
-//! objects that lack none. The space of abandoned puts is freed by the sweep of held space, which asks this switch.
+//! `blob_delete`: what nobody can reach any more goes: objects whose every segment is gone and that are in no vault, and copies on segments
+//! that are gone, of objects that lack none. The space of abandoned puts is freed by the sweep of held space, which asks this switch.
 
 use super::step::{End, Step, World, lacks};
 use super::sweep::Passes;
@@ -37,7 +37,10 @@ impl Job for BlobDelete {
             self.passes.begin(world.state, world.now);
         }
         loop {
-            let found = match self.passes.next(world.state, |object| object.replicas.is_empty() || is_gone(object).is_some()) {
+            let found = match self
+                .passes
+                .next(world.state, |object| !object.is_only_cold() && (object.replicas.is_empty() || is_gone(object).is_some()))
+            {
                 Some(found) => found,
                 None => {
                     self.later.retain(|object| world.standing(object).is_some());
@@ -50,7 +53,11 @@ impl Job for BlobDelete {
                 continue;
             };
             match is_gone(&object) {
+                _ if object.is_only_cold() => {}
                 _ if object.replicas.iter().all(|r| r.segment.phase() == Phase::Gone) => {
+                    if object.cold.is_some() {
+                        return Some(Step::Demote(object));
+                    }
                     return Some(Step::Remove { object, reason: RemoveReason::Orphaned });
                 }
                 // Who repairs what a lost segment held needs to know what that was.
@@ -67,8 +74,7 @@ impl Job for BlobDelete {
     }
 
     fn look(&self, _: &World<'_>, _: bool) -> Look {
-        let note = "leftovers in memory only: there is no cold tier yet".into();
-        Look { at: self.passes.at(), working: self.passes.underway(), note, ..Look::default() }
+        Look { at: self.passes.at(), working: self.passes.underway(), ..Look::default() }
     }
 }
 

@@ -1,6 +1,5 @@
 //! Has the steps of all jobs done: as many at a time as nodes bear, as many bytes a second as is set.
 
-use super::board::Ended;
 use super::flight::{Flight, Next};
 use super::pace::Pace;
 use super::record::{EVERY_MS, Record};
@@ -9,7 +8,9 @@ use super::sweep::END;
 use super::{Job, balance, blob_delete, disk_drop, disk_repair, shard_repair, vol_inspect};
 use crate::engine::Engine;
 use crate::log::Proposal;
+use crate::work::board::Ended;
 use perilune_protocol::rpc::job::JobState;
+use perilune_protocol::rpc::work::WorkOutcome;
 use perilune_protocol::{FaultCode, NodeId, SegmentId};
 use perilune_state::objects::Key;
 use perilune_state::segments::Reach;
@@ -119,7 +120,7 @@ impl Crew {
         }
     }
 
-    fn heard(&mut self, id: u64, ended: Ended) {
+    fn heard(&mut self, id: u64, ended: Ended<WorkOutcome>) {
         let Some(mut flight) = self.flights.remove(&id) else { return };
         self.posts[flight.job].under_way -= 1;
         let world = World { state: self.engine.state(), now: self.engine.now(), outgoing: &self.outgoing, busy: &self.busy };
@@ -292,7 +293,7 @@ fn count(post: &mut Post, step: &Step, end: &End) {
             counts.copied_bytes += object.size;
             counts.dropped += u64::from(drop.is_some());
         }
-        (Step::Drop { .. }, End::Done) => counts.dropped += 1,
+        (Step::Drop { .. } | Step::Demote(_), End::Done) => counts.dropped += 1,
         (Step::Verify { object, .. }, End::Done | End::Bad) => {
             counts.verified += 1;
             counts.verified_bytes += object.size;

@@ -1,9 +1,9 @@
 //! Steps under way: from a decision to orders for nodes, and from what nodes say to effects.
 
-use super::board::Ended;
 use super::step::{End, Step, World, live};
 use crate::engine::Engine;
 use crate::planted::{self, Defect};
+use crate::work::board::Ended;
 use perilune_protocol::rpc::work::{WorkOrder, WorkOutcome, WorkSource};
 use perilune_protocol::{ReplicaPlace, SegmentId};
 use perilune_state::objects::{Object, Replica};
@@ -47,7 +47,7 @@ impl Flight {
     pub(super) fn cost(&self) -> u64 {
         match &self.step {
             Step::Copy { object, .. } | Step::Verify { object, .. } => object.size,
-            Step::Drop { .. } | Step::Remove { .. } | Step::Unmount(_) => 0,
+            Step::Drop { .. } | Step::Demote(_) | Step::Remove { .. } | Step::Unmount(_) => 0,
         }
     }
 
@@ -70,6 +70,7 @@ impl Flight {
                 None => Next::Over(End::Moot, String::new()),
             },
             Step::Drop { object, segment } => Next::Log(Box::new(State::replicas(&object, None, Some(segment)))),
+            Step::Demote(object) => Next::Log(Box::new(State::demotion(&object))),
             Step::Remove { object, reason } => {
                 // Nothing can be read of it, so no lease is worth waiting for.
                 let _ = object.condemn(world.now, true);
@@ -138,7 +139,7 @@ impl Flight {
     }
 
     /// Its order ended.
-    pub(super) fn heard(&mut self, engine: &Engine, world: &World<'_>, ended: Ended) -> Next {
+    pub(super) fn heard(&mut self, engine: &Engine, world: &World<'_>, ended: Ended<WorkOutcome>) -> Next {
         let Some(known) = self.step.object().cloned() else { return Next::Over(End::Moot, String::new()) };
         let key = known.key.to_object_key();
         // A node that failed may have given up a transfer that is still on its way.

@@ -13,7 +13,6 @@
 
 mod balance;
 mod blob_delete;
-mod board;
 mod crew;
 mod disk_drop;
 mod disk_repair;
@@ -25,19 +24,18 @@ mod step;
 mod sweep;
 mod vol_inspect;
 
-pub(crate) use board::Board;
 #[cfg(feature = "simulation")]
 pub(crate) use crew::Crew;
 pub(crate) use crew::run;
 
 use super::Bell;
+use super::board::{Board, Order};
 use crate::engine::Engine;
 use perilune_protocol::Outcome;
 use perilune_protocol::rpc::job::{JobSegment, JobState, SwitchJob};
-use perilune_protocol::rpc::work::{TakeWork, WorkOrder};
+use perilune_protocol::rpc::work::{TakeWork, WorkOrder, WorkOutcome};
 use perilune_state::settings::{Switch, word};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 use step::{End, Step, World};
 
 /// Between two passes over all objects when nothing happens, in milliseconds.
@@ -46,8 +44,6 @@ const PASS_MS: u64 = 15_000;
 const RETRY_MS: u64 = 2000;
 /// Objects per slice of a pass that wants few of them.
 const FILTER_SLICE: u64 = 1 << 20;
-/// The longest that a node is let wait for orders.
-const WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// A job: decides, and does nothing itself.
 trait Job: Send {
@@ -77,9 +73,21 @@ struct Look {
     segments: Vec<JobSegment>,
 }
 
+impl Order for WorkOrder {
+    type Outcome = WorkOutcome;
+
+    fn id(&mut self) -> &mut u64 {
+        &mut self.id
+    }
+
+    fn limit_ms(&self) -> u64 {
+        self.limit_ms
+    }
+}
+
 /// The jobs of a reign as others see them.
 pub(crate) struct Jobs {
-    pub(crate) board: Board,
+    pub(crate) board: Board<WorkOrder>,
     pub(crate) bell: Bell,
     states: Mutex<Vec<JobState>>,
 }
@@ -122,20 +130,9 @@ impl Engine {
     pub(crate) async fn take_work(&self, question: TakeWork) -> Vec<WorkOrder> {
         let jobs = &self.reign.jobs;
         if !question.done.is_empty() {
-            jobs.board.say(question.node, question.done);
+            jobs.board.say(question.node, question.done.into_iter().map(|done| (done.id, done.outcome)));
             jobs.bell.ring();
         }
-        let until = tokio::time::Instant::now() + Duration::from_millis(question.wait_ms).min(WAIT_MAX);
-        let news = jobs.board.news(question.node);
-        loop {
-            let orders = jobs.board.take(question.node, question.room as usize, self.now());
-            if !orders.is_empty() {
-                return orders;
-            }
-            if tokio::time::timeout_at(until, news.notified()).await.is_err() {
-                jobs.board.leave(question.node);
-                return orders;
-            }
-        }
+        jobs.board.take_waiting(question.node, question.room as usize, question.wait_ms, || self.now()).await
     }
 }

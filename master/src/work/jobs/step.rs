@@ -34,6 +34,8 @@ pub(super) enum Step {
         /// The one here.
         segment: SegmentId,
     },
+    /// The object leaves memory: nothing of it can be read there, and it is in a vault.
+    Demote(Arc<Object>),
     /// The object goes: nothing of it can be read, for good.
     Remove {
         /// Which.
@@ -64,9 +66,8 @@ impl Step {
     /// What it is about.
     pub(super) fn object(&self) -> Option<&Arc<Object>> {
         match self {
-            Self::Copy { object, .. } | Self::Drop { object, .. } | Self::Verify { object, .. } | Self::Remove { object, .. } => {
-                Some(object)
-            }
+            Self::Copy { object, .. } | Self::Drop { object, .. } | Self::Verify { object, .. } => Some(object),
+            Self::Demote(object) | Self::Remove { object, .. } => Some(object),
             Self::Unmount(_) => None,
         }
     }

@@ -1,5 +1,5 @@
 //! `vol_inspect`: every copy of every object is compared with its checksum by the node that holds it. A bad one goes and is made anew
-//! from a good one; an object of which no good one is left, nor one that may return, is removed: it could not be read anyway.
+//! from a good one; an object of which no good one is left, nor one that may return or is in a vault, is removed: it could not be read anyway.
 
 use super::shard_repair::repair;
 use super::step::{End, Step, World, live};
@@ -85,6 +85,11 @@ impl Job for VolInspect {
             (Step::Verify { segment, .. }, End::Bad) if others(&object, *segment).any(|r| r.segment.phase() != Phase::Gone) => {
                 self.lacking.insert(key.clone());
                 Some(Step::Drop { object: object.clone(), segment: *segment })
+            }
+            // What is in its vault is compared when it is fetched.
+            (Step::Verify { .. }, End::Bad) if object.cold.is_some() => {
+                self.lacking.remove(&key);
+                Some(Step::Demote(object.clone()))
             }
             (Step::Verify { segment, .. }, End::Bad) => {
                 tracing::error!(%segment, "{}: the last copy is damaged: the object is removed", key.to_object_key());

@@ -2,6 +2,7 @@
 
 use super::Key;
 use crate::MonotonicMs;
+use crate::effect::ColdCopy;
 use crate::segments::{Reach, Segment};
 use perilune_protocol::{Extent, ObjectPlace, Pin, ReplicaPlace, SegmentId, Tso};
 use perilune_stdx::lease::LeaseWord;
@@ -43,8 +44,10 @@ pub struct Object {
     pub pin: Pin,
     /// How many copies whoever put it asked for.
     pub wanted: u8,
-    /// The copies. None at all only on a member that has yet to be told where they went.
+    /// The copies in memory. None at all where it is only in a vault, and on a member that has yet to be told where they went.
     pub replicas: Box<[Replica]>,
+    /// The copy in a vault, if there is one: then those in memory may go.
+    pub cold: Option<Box<ColdCopy>>,
     lease: LeaseWord,
     touched: AtomicU64,
 }
@@ -53,19 +56,25 @@ impl Object {
     /// A new version, not leased, last used at stamp `touched`; as many copies are wanted as there are.
     pub fn new(key: Key, version: Tso, size: u64, checksum: u64, pin: Pin, replicas: Box<[Replica]>, touched: u64) -> Self {
         let wanted = u8::try_from(replicas.len()).unwrap_or(u8::MAX);
-        Self { key, version, size, checksum, pin, wanted, replicas, lease: LeaseWord::new(), touched: AtomicU64::new(touched) }
+        let (lease, touched) = (LeaseWord::new(), AtomicU64::new(touched));
+        Self { key, version, size, checksum, pin, wanted, replicas, cold: None, lease, touched }
     }
 
-    /// The same version with these copies, in a state in which nobody has a lease on it.
+    /// The same version with these copies in memory, in a state in which nobody has a lease on it.
     pub(crate) fn anew(&self, replicas: Box<[Replica]>, touched: u64) -> Self {
         let Self { version, size, checksum, pin, wanted, .. } = *self;
         let (lease, touched) = (LeaseWord::new(), AtomicU64::new(touched));
-        Self { key: self.key.clone(), version, size, checksum, pin, wanted, replicas, lease, touched }
+        Self { key: self.key.clone(), version, size, checksum, pin, wanted, replicas, cold: self.cold.clone(), lease, touched }
+    }
+
+    /// The same version with other copies in memory; see [`Object::with`].
+    pub(crate) fn with_replicas(&self, replicas: Box<[Replica]>) -> Self {
+        self.with(replicas, self.cold.clone())
     }
 
     /// The same version with other copies, leased and used as this one was until now; condemned if this one is.
-    pub(crate) fn with_replicas(&self, replicas: Box<[Replica]>) -> Self {
-        let form = self.anew(replicas, self.touched());
+    pub(crate) fn with(&self, replicas: Box<[Replica]>, cold: Option<Box<ColdCopy>>) -> Self {
+        let form = Self { cold, ..self.anew(replicas, self.touched()) };
         form.lease.grant(self.lease.until());
         if self.lease.is_condemned() {
             form.lease.condemn_by_force();
@@ -93,6 +102,16 @@ impl Object {
     /// Whether a copy can be read now.
     pub fn readable(&self) -> bool {
         !self.lease.is_condemned() && self.replicas.iter().any(|r| r.segment.readable())
+    }
+
+    /// Whether it can be read now, or once it is fetched from its vault.
+    pub fn reachable(&self) -> bool {
+        self.readable() || (self.cold.is_some() && !self.lease.is_condemned())
+    }
+
+    /// Whether nothing of it is in memory by design.
+    pub fn is_only_cold(&self) -> bool {
+        self.replicas.is_empty() && self.cold.is_some()
     }
 
     /// Keeps the object readable until `until` and marks it used. False when it is being removed, or no copy can be read.
@@ -143,6 +162,11 @@ impl Object {
     /// The stamp of the last use.
     pub fn touched(&self) -> u64 {
         self.touched.load(Ordering::Relaxed)
+    }
+
+    /// The answer to "where is it" for what has to be fetched from its vault first: no copies, and no lease.
+    pub(crate) fn cold_place(&self) -> ObjectPlace {
+        ObjectPlace { version: self.version, size: self.size, checksum: self.checksum, lease_ms: 0, replicas: Vec::new() }
     }
 
     /// The answer to "where is it": copies that can be read, those on suspect nodes only when there is no other.

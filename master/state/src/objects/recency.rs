@@ -35,7 +35,7 @@ impl Recency {
 
     /// Apply: an object appeared. Hard-pinned ones never enter.
     pub(crate) fn admit(&self, object: &Arc<Object>) {
-        if object.pin != Pin::Hard {
+        if object.pin != Pin::Hard && !object.is_only_cold() {
             self.inbox.push(object.clone());
         }
     }
@@ -54,7 +54,7 @@ impl Orders {
         let inherited = recency.inherited.load(Ordering::Relaxed);
         let mut objects = Vec::with_capacity(index.len());
         index.for_each(&mut |object| {
-            if object.pin != Pin::Hard {
+            if object.pin != Pin::Hard && !object.is_only_cold() {
                 objects.push((object.version, object.clone()));
             }
             ControlFlow::Continue(())
@@ -117,12 +117,18 @@ impl Order {
         self.soft_pinned.by_stamp.retain(|_, object| !object.is_condemned());
     }
 
-    /// The next objects to evict, oldest first, condemned already: the caller must propose their removal.
+    /// The next objects to leave memory, oldest first. Those that are in no vault are condemned already: the caller must propose their
+    /// removal. The others stay objects, and are to be demoted.
     /// `now` decides who is leased, `useful` whether its leaving would help; soft-pinned objects come only when a whole round
     /// found nothing else.
     pub fn next(&mut self, now: u64, count: usize, useful: impl Fn(&Object) -> bool) -> Vec<Arc<Object>> {
         let (found, whole_round) = self.plain.take(now, count, &useful);
         if found.is_empty() && whole_round { self.soft_pinned.take(now, count, &useful).0 } else { found }
+    }
+
+    /// What will leave next, oldest first as far as the evictor knows.
+    pub fn oldest(&self) -> impl Iterator<Item = &Arc<Object>> {
+        self.plain.by_stamp.values().chain(self.soft_pinned.by_stamp.values()).filter(|object| !object.is_condemned())
     }
 
     /// Objects it knows.
@@ -160,7 +166,7 @@ impl Queue {
             } else if object.touched() > place.0 {
                 self.by_stamp.remove(&place);
                 self.insert(object);
-            } else if useful(&object) && object.condemn(now, false).is_ok() {
+            } else if useful(&object) && may_leave(&object, now) {
                 self.by_stamp.remove(&place);
                 self.passed = 0;
                 found.push(object);
@@ -176,6 +182,11 @@ impl Queue {
         }
         (found, whole_round)
     }
+}
+
+/// Whether nobody reads it. Then it is condemned, unless it is in a vault and can be found there all the time.
+fn may_leave(object: &Object, now: u64) -> bool {
+    if object.cold.is_some() { !object.leased(now) } else { object.condemn(now, false).is_ok() }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Copies that come and go: no lease is broken, no two live things share space, and whoever replays the log agrees.
 
 use super::*;
-use perilune_protocol::{Extent, FaultCode, ReplicaPlace};
+use perilune_protocol::{ColdName, Extent, FaultCode, ReplicaPlace};
 use perilune_state::objects::{KeyRef, Object};
 use perilune_state::replicas::{CopyRefusal, CopyRoom};
 use perilune_state::snapshot;
@@ -10,12 +10,12 @@ use std::ops::ControlFlow;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-fn object(state: &State, key: &str) -> Option<Arc<Object>> {
+pub(super) fn object(state: &State, key: &str) -> Option<Arc<Object>> {
     state.standing(KeyRef::new(TENANT, &key.into()))
 }
 
 /// Room as the engine asks for it: windows are logged when needed.
-fn room(leader: &mut Leader, size: u64, target: SegmentId) -> Option<CopyRoom> {
+pub(super) fn room(leader: &mut Leader, size: u64, target: SegmentId) -> Option<CopyRoom> {
     loop {
         let segment = leader.state.segments.table().get(target)?.clone();
         match leader.state.copy_room(size, &segment, leader.now) {
@@ -32,17 +32,17 @@ fn move_to(leader: &mut Leader, key: &str, target: SegmentId, drop: Option<Segme
     leader.commit(State::replicas(&object, Some(&room), drop))
 }
 
-/// Version, copies wanted, copies.
-type Lasting = (u64, u8, Vec<(SegmentId, Vec<Extent>)>);
+/// Version, copies wanted, the one in a vault, copies.
+type Lasting = (u64, u8, Option<ColdName>, Vec<(SegmentId, Vec<Extent>)>);
 
 /// Everything that lasts of objects.
-fn contents(state: &State) -> BTreeMap<String, Lasting> {
+pub(super) fn contents(state: &State) -> BTreeMap<String, Lasting> {
     let mut all = BTreeMap::new();
     state.index.for_each(&mut |o| {
         let here = o.replicas.iter().filter(|r| state.segments.table().get(r.segment.id()).is_some());
         let mut copies: Vec<_> = here.map(|r| (r.segment.id(), r.extents.to_vec())).collect();
         copies.sort_unstable();
-        all.insert(o.key.to_object_key().to_string(), (o.version.0, o.wanted, copies));
+        all.insert(o.key.to_object_key().to_string(), (o.version.0, o.wanted, o.cold.as_ref().map(|cold| cold.name), copies));
         ControlFlow::Continue(())
     });
     all
@@ -118,7 +118,7 @@ fn a_segment_that_drains_takes_no_copy_that_was_begun_before() {
     assert!(matches!(&refused, Applied::Refused(fault) if fault.code == FaultCode::SegmentNotFound), "{refused:?}");
     assert_eq!(leader.used(), MIB, "what was written there is free again");
     let copies = contents(&leader.state);
-    assert_eq!(copies["k"].2.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [from], "the copy that was to go stays");
+    assert_eq!(copies["k"].3.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [from], "the copy that was to go stays");
     // What was there before it drained may be said again, and changes nothing.
     let (mut leader, _) = Leader::with_nodes(2, 16 * MIB);
     let from = leader.put("k", MIB).replicas[0].segment;
@@ -129,7 +129,7 @@ fn a_segment_that_drains_takes_no_copy_that_was_begun_before() {
     assert_eq!(leader.commit(moved.clone()), Applied::Done);
     leader.commit(Effect::Drain { segment: to, grace_ms: 60_000 });
     assert_eq!(leader.commit(moved), Applied::Done);
-    assert_eq!(contents(&leader.state)["k"].2[0].0, to);
+    assert_eq!(contents(&leader.state)["k"].3[0].0, to);
 }
 
 #[test]
@@ -178,17 +178,19 @@ fn overlap(a: &ReplicaPlace, b: &ReplicaPlace) -> bool {
     a.segment == b.segment && a.extents.iter().any(|x| b.extents.iter().any(|y| crosses(x, y)))
 }
 
-struct Story {
-    leader: Leader,
+pub(super) struct Story {
+    pub(super) leader: Leader,
     draw: u64,
     leases: Vec<Lease>,
     rooms: Vec<(Arc<Object>, CopyRoom, Option<SegmentId>)>,
     /// The oracle: which keys exist, and the version of each.
     known: BTreeMap<String, u64>,
+    /// Every upload that was named.
+    pub(super) uploads: Vec<ColdName>,
 }
 
 impl Story {
-    fn draw(&mut self, below: u64) -> u64 {
+    pub(super) fn draw(&mut self, below: u64) -> u64 {
         self.draw = self.draw.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.draw >> 33) % below
     }
@@ -209,7 +211,7 @@ impl Story {
 
     fn step(&mut self, at: &str) {
         let name = format!("k{}", self.draw(12));
-        match self.draw(10) {
+        match self.draw(14) {
             0 | 1 => {
                 let config = PutConfig { replicas: 1 + self.draw(2) as u8, ..upsert() };
                 let size = 1 + self.draw(3 * MIB);
@@ -240,7 +242,8 @@ impl Story {
                     && let Some(room) = room(&mut self.leader, object.size, target)
                 {
                     self.given(&room.place(), at);
-                    let drop = (self.draw(3) > 0).then(|| object.replicas[0].segment.id());
+                    let first = object.replicas.first().map(|r| r.segment.id());
+                    let drop = first.filter(|_| self.draw(3) > 0);
                     self.rooms.push((object, room, drop));
                 }
             }
@@ -260,6 +263,7 @@ impl Story {
                     self.leader.commit(State::replicas(&object, Some(&room), drop));
                 }
             }
+            10..=13 => self.cold_step(&name, at),
             _ => {
                 self.leader.now += self.draw(RULES.lease_ms);
                 self.leader.judge_all_heard();
@@ -282,7 +286,7 @@ impl Leader {
 fn nothing_is_lost_shared_or_broken_whatever_the_order() {
     for seed in 1..60u64 {
         let (leader, _) = Leader::with_nodes(4, 16 * MIB);
-        let mut story = Story { leader, draw: seed, leases: Vec::new(), rooms: Vec::new(), known: BTreeMap::new() };
+        let mut story = Story { leader, draw: seed, leases: Vec::new(), rooms: Vec::new(), known: BTreeMap::new(), uploads: Vec::new() };
         (0..100).for_each(|n| story.step(&format!("seed {seed} step {n}")));
         let index = story.leader.log.len();
         let write = snapshot::writer(story.leader.state.clone());
@@ -324,6 +328,10 @@ fn nothing_is_lost_shared_or_broken_whatever_the_order() {
         }
         story.leader.state.limbo.sweep(u64::MAX, true);
         assert!(used > 0 && story.leader.used() == 0, "seed {seed}: {} of {used} bytes leaked", story.leader.used());
+        let mut garbage: Vec<_> = std::iter::from_fn(|| story.leader.state.garbage.take()).map(|copy| copy.name).collect();
+        garbage.sort_unstable();
+        story.uploads.sort_unstable();
+        assert!(!garbage.is_empty() && garbage == story.uploads, "seed {seed}: every upload is forgotten once");
     }
 }
 

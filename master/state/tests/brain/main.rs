@@ -1,5 +1,6 @@
 //! The brain as a whole: events in, effects out, no clock, no socket, no thread.
 
+mod cold;
 mod copies;
 mod leases;
 mod life;

@@ -1,31 +1,48 @@
-//! Where jobs put orders for store nodes, nodes take them, and their outcomes come back. Soft: it dies with the reign.
+//! Where orders for store nodes are put, nodes take them, and their outcomes come back. Soft: it dies with the reign.
 
 use perilune_protocol::NodeId;
-use perilune_protocol::rpc::work::{WorkDone, WorkOrder, WorkOutcome};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::Notify;
 
 /// A node has so long to be heard of an order after it may not work on it any more, in milliseconds.
 const LATE_MS: u64 = 1000;
+/// The longest that a node is let wait for orders.
+const WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// The board. Touched a few times per order, so one mutex serves; it is never held while anything else is waited for.
-pub(crate) struct Board {
-    inner: Mutex<Inner>,
+/// Something for a node to do.
+pub(crate) trait Order {
+    /// What may come of it.
+    type Outcome;
+    /// Its number; the board gives it.
+    fn id(&mut self) -> &mut u64;
+    /// Milliseconds that a node may work on it.
+    fn limit_ms(&self) -> u64;
 }
 
-struct Inner {
+/// The board. Touched a few times per order, so one mutex serves; it is never held while anything else is waited for.
+pub(crate) struct Board<O: Order> {
+    inner: Mutex<Inner<O>>,
+}
+
+struct Inner<O: Order> {
     next: u64,
-    desks: HashMap<NodeId, Desk>,
+    desks: HashMap<NodeId, Desk<O>>,
     open: BTreeMap<u64, Open>,
-    done: Vec<(u64, Ended)>,
+    done: Vec<(u64, Ended<O::Outcome>)>,
 }
 
 /// What waits for one node, and who waits for it.
-#[derive(Default)]
-struct Desk {
-    orders: VecDeque<WorkOrder>,
+struct Desk<O> {
+    orders: VecDeque<O>,
     news: Arc<Notify>,
+}
+
+impl<O> Default for Desk<O> {
+    fn default() -> Self {
+        Self { orders: VecDeque::new(), news: Arc::default() }
+    }
 }
 
 /// An order that nobody has said the end of.
@@ -38,9 +55,9 @@ struct Open {
 
 /// How an order ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Ended {
+pub(crate) enum Ended<T> {
     /// Its node said so.
-    Said(WorkOutcome),
+    Said(T),
     /// Nothing was heard; if it was `taken`, the node may be at it even now.
     Silence {
         /// A node has it.
@@ -48,22 +65,22 @@ pub(crate) enum Ended {
     },
 }
 
-impl Board {
+impl<O: Order> Board<O> {
     /// No orders. Those of one `term` have numbers that no other reign uses.
     pub(crate) fn new(term: u64) -> Self {
         Self { inner: Mutex::new(Inner { next: term << 32, desks: HashMap::new(), open: BTreeMap::new(), done: Vec::new() }) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, Inner<O>> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Puts an order up for `node`, to be taken until `until`; gives its number.
-    pub(crate) fn put(&self, node: NodeId, mut order: WorkOrder, until: u64) -> u64 {
+    pub(crate) fn put(&self, node: NodeId, mut order: O, until: u64) -> u64 {
         let mut inner = self.lock();
         inner.next += 1;
         let id = inner.next;
-        order.id = id;
+        *order.id() = id;
         inner.open.insert(id, Open { node, until, taken: false });
         let desk = inner.desks.entry(node).or_default();
         desk.orders.push_back(order);
@@ -71,13 +88,29 @@ impl Board {
         id
     }
 
+    /// The next orders of a node, for which it waits a while if there are none.
+    pub(crate) async fn take_waiting(&self, node: NodeId, room: usize, wait_ms: u64, now: impl Fn() -> u64) -> Vec<O> {
+        let until = tokio::time::Instant::now() + Duration::from_millis(wait_ms).min(WAIT_MAX);
+        let news = self.news(node);
+        loop {
+            let orders = self.take(node, room, now());
+            if !orders.is_empty() {
+                return orders;
+            }
+            if tokio::time::timeout_at(until, news.notified()).await.is_err() {
+                self.leave(node);
+                return orders;
+            }
+        }
+    }
+
     /// What is told when there are orders for `node`.
-    pub(crate) fn news(&self, node: NodeId) -> Arc<Notify> {
+    fn news(&self, node: NodeId) -> Arc<Notify> {
         Arc::clone(&self.lock().desks.entry(node).or_default().news)
     }
 
     /// Nobody waits for orders of `node` any more.
-    pub(crate) fn leave(&self, node: NodeId) {
+    fn leave(&self, node: NodeId) {
         let mut inner = self.lock();
         if inner.desks.get(&node).is_some_and(|desk| desk.orders.is_empty()) {
             inner.desks.remove(&node);
@@ -85,14 +118,14 @@ impl Board {
     }
 
     /// The next orders of a node, which it may work on until `limit_ms` after `now`.
-    pub(crate) fn take(&self, node: NodeId, room: usize, now: u64) -> Vec<WorkOrder> {
+    fn take(&self, node: NodeId, room: usize, now: u64) -> Vec<O> {
         let mut inner = self.lock();
         let Inner { desks, open, .. } = &mut *inner;
         let Some(Desk { orders: queue, .. }) = desks.get_mut(&node) else { return Vec::new() };
-        let orders: Vec<WorkOrder> = queue.drain(..room.min(queue.len())).collect();
-        for order in &orders {
-            if let Some(open) = open.get_mut(&order.id) {
-                (open.until, open.taken) = (now + order.limit_ms + LATE_MS, true);
+        let mut orders: Vec<O> = queue.drain(..room.min(queue.len())).collect();
+        for order in &mut orders {
+            if let Some(open) = open.get_mut(order.id()) {
+                (open.until, open.taken) = (now + order.limit_ms() + LATE_MS, true);
             }
         }
         orders
@@ -100,9 +133,9 @@ impl Board {
 
     /// A node says what came of orders. One that is not open any more is ignored: it is from another reign, or was given up; so is one
     /// that another node was to carry out.
-    pub(crate) fn say(&self, node: NodeId, done: Vec<WorkDone>) {
+    pub(crate) fn say(&self, node: NodeId, done: impl IntoIterator<Item = (u64, O::Outcome)>) {
         let mut inner = self.lock();
-        for WorkDone { id, outcome } in done {
+        for (id, outcome) in done {
             if inner.open.get(&id).is_some_and(|open| open.node == node) {
                 inner.open.remove(&id);
                 inner.done.push((id, Ended::Said(outcome)));
@@ -111,14 +144,14 @@ impl Board {
     }
 
     /// What ended since the last call, also by silence: because of the time, or because the node is `lost`.
-    pub(crate) fn ended(&self, now: u64, lost: impl Fn(NodeId) -> bool) -> Vec<(u64, Ended)> {
+    pub(crate) fn ended(&self, now: u64, lost: impl Fn(NodeId) -> bool) -> Vec<(u64, Ended<O::Outcome>)> {
         let mut inner = self.lock();
         let Inner { desks, open, done, .. } = &mut *inner;
         let silent: Vec<u64> = open.iter().filter(|(_, o)| o.until <= now || lost(o.node)).map(|(id, _)| *id).collect();
         for id in silent {
             let Some(Open { node, taken, .. }) = open.remove(&id) else { continue };
             if let Some(desk) = desks.get_mut(&node) {
-                desk.orders.retain(|order| order.id != id);
+                desk.orders.retain_mut(|order| *order.id() != id);
             }
             done.push((id, Ended::Silence { taken }));
         }
@@ -129,6 +162,7 @@ impl Board {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use perilune_protocol::rpc::work::{WorkOrder, WorkOutcome};
     use perilune_protocol::{ReplicaPlace, SegmentId};
 
     fn order() -> WorkOrder {
@@ -138,12 +172,12 @@ mod tests {
 
     #[test]
     fn an_order_is_taken_once_and_ends_once() {
-        let (board, node, other) = (Board::new(7), NodeId::random(), NodeId::random());
+        let (board, node, other) = (Board::<WorkOrder>::new(7), NodeId::random(), NodeId::random());
         let [a, b, c] = [(); 3].map(|()| board.put(node, order(), 50));
         assert!(a > 7 << 32);
         assert_eq!(board.take(other, 9, 0), vec![]);
         assert_eq!(board.take(node, 2, 10).iter().map(|o| o.id).collect::<Vec<_>>(), [a, b]);
-        let right = |id| WorkDone { id, outcome: WorkOutcome::Right };
+        let right = |id| (id, WorkOutcome::Right);
         board.say(other, vec![right(a)]);
         assert_eq!(board.ended(49, |_| false), vec![], "it is not for others to say");
         board.say(node, vec![right(a), right(a), right(99)]);

@@ -1,0 +1,35 @@
+//! `perilune offload`: brings what is in memory only to the vault of its tenant.
+
+use super::client::ClientArgs;
+use crate::failure::Failure;
+use crate::output;
+use crate::settings::Global;
+use perilune_protocol::ByteSize;
+use perilune_protocol::rpc::cold::{Offload as Question, Offloaded};
+
+/// Bring all objects of a tenant that are in memory only to its vault, and wait for it
+///
+/// They stay in memory as well until room is needed. Fails when some are left after --deadline.
+#[derive(clap::Args)]
+pub(crate) struct Offload {
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+impl Offload {
+    pub(crate) fn run(self, global: &Global) -> Result<(), Failure> {
+        let store = self.client.connect()?;
+        // The answer needs time on its way.
+        let wait_ms = u64::try_from(self.client.deadline.0.as_millis() * 3 / 4).unwrap_or(u64::MAX);
+        let found = store.call(&Question { wait_ms })?;
+        if global.json {
+            output::json(&found)?;
+        }
+        let Offloaded { left, left_bytes, saved, cold, last_error } = found;
+        if left > 0 {
+            let why = if last_error.is_empty() { String::new() } else { format!("; what went wrong last: {last_error}") };
+            return Err(Failure::Failed(format!("{left} objects ({}) are in memory only{why}", ByteSize(left_bytes))));
+        }
+        if global.json { Ok(()) } else { output::bytes(format!("{saved} objects are in a vault, {cold} of them only there\n").as_bytes()) }
+    }
+}

@@ -1,0 +1,241 @@
+//! The cold tier with real processes, real bytes, a directory and a real S3 server: what was brought there is read when memory has gone.
+
+use crate::harness::{Dev, fetch, finish, metric, perilune, said, wait_for};
+use crate::s3d::{AK, BUCKET, S3d, SK};
+use crate::tenants::send;
+use perilune_client::{Put, Store, StoreConfig};
+use perilune_protocol::{ObjectKey, PutConfig};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+const MIB: usize = 1 << 20;
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A master and a store node with a vault.
+struct Stand {
+    dev: Dev,
+    store: Store,
+    dir: tempfile::TempDir,
+    vault: PathBuf,
+    s3: Option<S3d>,
+}
+
+impl Stand {
+    fn start(s3: Option<S3d>, flags: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("vaults");
+        std::fs::create_dir(&root).unwrap();
+        let flags = with_root(&root, flags);
+        let dev = Dev::start_with(dir.path(), &flags.iter().map(String::as_str).collect::<Vec<_>>());
+        let mut add = perilune();
+        add.args(["vaults", "add", "default", "main", "--http", &dev.http]);
+        let vault = match &s3 {
+            Some(s3) => {
+                add.args(["--bucket", BUCKET, "--endpoint", s3.url(), "--prefix", "kv", "--ak", AK]).env("PERILUNE_VAULT_SK", SK);
+                s3.files()
+            }
+            None => {
+                add.args(["--dir", root.to_str().unwrap(), "--prefix", "kv"]);
+                root
+            }
+        };
+        let added = finish(&mut add);
+        assert!(added.status.success(), "{}", said(&added));
+        let store = connect(&dev, PATIENCE);
+        Self { dev, store, dir, vault, s3 }
+    }
+
+    /// Files of uploads in the vault.
+    fn uploads(&self) -> Vec<PathBuf> {
+        files(&self.vault).into_iter().filter(|path| path.components().any(|part| part.as_os_str() == "objects")).collect()
+    }
+
+    fn metric(&self, name: &str) -> u64 {
+        metric(&fetch(&self.dev.http, "/metrics"), &format!("perilune_{name}")).unwrap()
+    }
+
+    fn offload(&self) -> Value {
+        self.dev.json(&["offload", "--deadline", "60s"]).remove(0)
+    }
+
+    fn put(&self, keys: impl IntoIterator<Item = usize>) {
+        keys.into_iter().for_each(|n| assert_eq!(self.store.put(&key(n), &value(n), &PutConfig::default()), Ok(Put::Stored), "{n}"));
+    }
+
+    fn check(&self, keys: impl IntoIterator<Item = usize>) {
+        keys.into_iter().for_each(|n| assert!(self.store.get(&key(n)).unwrap_or_else(|fault| panic!("{n}: {fault}")) == value(n), "{n}"));
+    }
+
+    /// All memory goes, and fresh one of `size` comes.
+    fn change_memory(&self, size: usize) {
+        let old: Vec<_> = self.dev.json(&["segments"]).into_iter().map(|segment| segment["segment_id"].clone()).collect();
+        let ask = |path: &str, body: &Value| {
+            let (status, text) = send("POST", &format!("http://{}/api/{path}", self.dev.rest), &body.to_string());
+            assert_eq!(status, 200, "{path}: {text}");
+        };
+        ask("unmount", &json!({ "segment_ids": old }));
+        ask("mount", &json!({ "size": size }));
+    }
+}
+
+fn with_root(root: &Path, flags: &[&str]) -> Vec<String> {
+    ["--vault-root", root.to_str().unwrap(), "--lease", "1s"].iter().chain(flags).map(|flag| (*flag).to_owned()).collect()
+}
+
+fn connect(dev: &Dev, deadline: Duration) -> Store {
+    Store::connect(StoreConfig { masters: vec![dev.rpc.clone()], deadline, ..StoreConfig::default() }).unwrap()
+}
+
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
+    }
+    found
+}
+
+fn key(n: usize) -> ObjectKey {
+    format!("model/block {n}").as_str().into()
+}
+
+/// Some small, some of several pieces.
+fn value(n: usize) -> Vec<u8> {
+    let len = if n % 67 == 66 { 9 * MIB + n } else { 1 + n * 977 % 100_000 };
+    (0..len).map(|i| (i * 7 + n * 13 + (i >> 8)) as u8).collect()
+}
+
+fn is_read_when_memory_has_gone(s3: Option<S3d>) {
+    let stand = Stand::start(s3, &["--segment-size", "64MiB"]);
+    stand.put(0..200);
+    let found = stand.offload();
+    assert_eq!((found["left"].as_u64(), found["saved"].as_u64(), found["cold"].as_u64()), (Some(0), Some(200), Some(0)), "{found}");
+    assert_eq!((stand.uploads().len(), stand.metric("offloaded_total")), (200, 200));
+    stand.check(0..3);
+    assert_eq!(stand.metric("recalled_total"), 0, "memory comes first");
+
+    stand.change_memory(64 * MIB);
+    assert_eq!(stand.store.exists(&[key(7), key(200)]), Ok(vec![true, false]));
+    assert_eq!(stand.store.size(&key(66)), Ok(9 * MIB as u64 + 66));
+    let (status, text) = send("GET", &format!("http://{}/api/get/model%2Fblock%200", stand.dev.rest), "");
+    assert!(status == 200 && text.as_bytes() == value(0), "{status} {text:.200}");
+    let keys: Vec<_> = (0..100).map(key).collect();
+    for (n, outcome) in stand.store.get_batch(&keys).into_iter().enumerate() {
+        assert!(outcome.unwrap_or_else(|fault| panic!("{n}: {fault}")) == value(n), "{n}");
+    }
+    stand.check(100..200);
+    assert_eq!(stand.metric("recalled_total"), 200);
+    assert_eq!((stand.metric("recalls_failed_total"), stand.metric("cold_lost_total")), (0, 0));
+    // What is removed or replaced leaves nothing in the vault.
+    assert_eq!(stand.store.put(&key(0), b"new", &PutConfig { upsert: true, ..PutConfig::default() }), Ok(Put::Stored));
+    stand.store.remove(&(1..200).map(key).collect::<Vec<_>>(), true).into_iter().for_each(|outcome| outcome.unwrap());
+    wait_for("the uploads to be deleted", || stand.uploads().is_empty().then_some(()));
+    assert_eq!(stand.store.get(&key(0)).unwrap(), b"new");
+}
+
+#[test]
+fn a_directory_serves_when_memory_has_gone() {
+    is_read_when_memory_has_gone(None);
+}
+
+#[test]
+fn a_bucket_serves_when_memory_has_gone() {
+    is_read_when_memory_has_gone(Some(S3d::start()));
+}
+
+#[test]
+fn memory_is_filled_several_times_and_all_is_read() {
+    let stand = Stand::start(None, &["--segment-size", "32MiB"]);
+    let values = 0..1500;
+    // About 75 MiB of small ones; each step fits into what the evictor keeps free.
+    let small: Vec<_> = values.filter(|n| n % 67 != 66).collect();
+    for step in small.chunks(100) {
+        stand.put(step.iter().copied());
+        stand.offload();
+    }
+    assert_eq!(stand.metric("evicted_unsaved_total"), 0);
+    assert!(stand.metric("demoted_total") > 500);
+    stand.check(small.iter().copied());
+    stand.check(small.iter().rev().copied());
+    assert_eq!(stand.metric("evicted_unsaved_total"), 0);
+}
+
+#[test]
+fn what_was_altered_cut_or_deleted_in_the_vault_is_a_miss_and_is_said() {
+    let stand = Stand::start(None, &["--segment-size", "64MiB"]);
+    stand.put(0..6);
+    stand.offload();
+    let uploads = stand.uploads();
+    for (nth, upload) in uploads.iter().enumerate().take(4) {
+        let mut bytes = std::fs::read(upload).unwrap();
+        match nth {
+            0 => *bytes.last_mut().unwrap() ^= 1,
+            1 => bytes[64] ^= 1,
+            2 => bytes.truncate(bytes.len() - 1),
+            _ => std::fs::remove_file(upload).unwrap(),
+        }
+        if nth < 3 {
+            std::fs::write(upload, bytes).unwrap();
+        }
+    }
+    stand.change_memory(64 * MIB);
+    let outcomes: Vec<_> = (0..6).map(|n| stand.store.get(&key(n))).collect();
+    let right = outcomes.iter().enumerate().filter(|(n, outcome)| outcome.as_ref().is_ok_and(|bytes| *bytes == value(*n))).count();
+    let missed = outcomes.iter().filter(|outcome| outcome.as_ref().is_err_and(|fault| fault.code.number() == -704)).count();
+    let faults: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.as_ref().err()).collect();
+    assert_eq!((right, missed, stand.metric("cold_lost_total")), (2, 4, 4), "{faults:?}");
+    let there: usize = stand.store.exists(&(0..6).map(key).collect::<Vec<_>>()).unwrap().into_iter().map(usize::from).sum();
+    assert_eq!(there, 2, "and for good");
+}
+
+#[test]
+fn a_vault_that_is_slow_or_gone_is_in_nobodys_way_and_nothing_is_lost() {
+    let mut stand = Stand::start(Some(S3d::start()), &["--segment-size", "16MiB"]);
+    stand.put(0..20);
+    stand.offload();
+    stand.change_memory(16 * MIB);
+    stand.check(0..10);
+    stand.s3.as_ref().unwrap().say("fault slow 600000 1000");
+    let quick = connect(&stand.dev, Duration::from_secs(3));
+    // Half of the memory is in use: all else is offered to the vault.
+    for n in 20..200 {
+        if n % 67 != 66 {
+            assert_eq!(quick.put(&key(n), &value(n), &PutConfig::default()), Ok(Put::Stored), "{n}");
+            assert!(quick.get(&key(n)).unwrap() == value(n), "{n}");
+        }
+    }
+    let fault = quick.get(&key(15)).unwrap_err();
+    assert!([-901, -703, -702].contains(&fault.code.number()), "{fault}");
+    assert!(quick.get(&key(5)).unwrap() == value(5), "what is in memory is read all the same");
+    stand.s3.as_mut().unwrap().kill();
+    for n in 200..260 {
+        assert_eq!(quick.put(&key(n), &value(n), &PutConfig::default()), Ok(Put::Stored), "{n}");
+    }
+    let fault = quick.get(&key(16)).unwrap_err();
+    assert!(fault.message.contains("vault"), "{fault}");
+    assert_eq!(quick.exists(&[key(16)]), Ok(vec![true]), "it is not forgotten");
+    assert_eq!(stand.metric("cold_lost_total"), 0);
+    wait_for("uploads to fail", || (stand.metric("offloads_failed_total") > 0).then_some(()));
+    let output = stand.dev.run(&["offload", "--deadline", "2s"]);
+    assert!(!output.status.success() && said(&output).contains("in memory only"), "{}", said(&output));
+}
+
+#[test]
+fn what_is_in_the_vault_outlives_everybody() {
+    let stand = Stand::start(None, &["--segment-size", "64MiB"]);
+    stand.put(0..60);
+    stand.offload();
+    stand.change_memory(64 * MIB);
+    stand.check(0..10);
+    let Stand { mut dev, dir, vault, .. } = stand;
+    dev.kill();
+    let flags = with_root(&vault, &["--segment-size", "64MiB"]);
+    let dev = dev.start_again(dir.path(), &flags.iter().map(String::as_str).collect::<Vec<_>>());
+    let store = connect(&dev, PATIENCE);
+    let stand = Stand { dev, store, dir, vault, s3: None };
+    stand.check(0..60);
+    let found = stand.offload();
+    assert_eq!((found["left"].as_u64(), found["saved"].as_u64()), (Some(0), Some(60)), "{found}");
+    assert_eq!(stand.uploads().len(), 60, "nothing is uploaded twice");
+}

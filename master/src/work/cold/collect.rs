@@ -1,0 +1,170 @@
+//! Deletes uploads that nothing refers to any more, on threads that may wait for vaults: those that are known to be such, soon; those that a
+//! crash left, by looking at all that is in a vault now and then.
+
+use super::lock;
+use crate::engine::Engine;
+use perilune_protocol::{ColdName, VaultId};
+use perilune_state::effect::ColdCopy;
+use perilune_vault::{Class, ColdObject, Limits, Vault, Vaulted};
+use std::collections::{HashMap, HashSet};
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+/// How often is looked for some.
+const EVERY: Duration = Duration::from_millis(500);
+/// So many are deleted at a look.
+const LOOK: usize = 256;
+/// One request takes no longer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// All of a vault is looked at so long after a reign began, and then so often.
+const FIRST_SWEEP: Duration = Duration::from_secs(10);
+const SWEEP_EVERY: Duration = Duration::from_secs(3600);
+/// Names of one page, and so many of them are looked at in one sweep.
+const PAGE: usize = 1000;
+const SWEEP_MAX: usize = 1 << 20;
+/// Says whose the vault is: what others have put there is none of ours to judge.
+const CLAIM: &str = "owner/cluster";
+
+/// The vaults that were opened, each with what opened it.
+type Opened = HashMap<VaultId, (u64, Vault)>;
+
+/// Until the reign is over.
+pub(super) async fn run(engine: Engine) {
+    let mut opened = Opened::new();
+    let mut sweep = Instant::now() + FIRST_SWEEP;
+    loop {
+        tokio::time::sleep(EVERY).await;
+        if !engine.leads() {
+            continue;
+        }
+        if Instant::now() >= sweep {
+            sweep = Instant::now() + SWEEP_EVERY;
+            opened = sweep_all(&engine, opened).await;
+        }
+        if !engine.state().garbage.is_empty() {
+            let worker = engine.clone();
+            opened = aside(opened, move |opened| collect(&worker, opened)).await.1;
+        }
+    }
+}
+
+async fn aside<T: Send + Default + 'static>(mut opened: Opened, work: impl FnOnce(&mut Opened) -> T + Send + 'static) -> (T, Opened) {
+    let done = tokio::task::spawn_blocking(move || {
+        let done = work(&mut opened);
+        (done, opened)
+    });
+    done.await.unwrap_or_default()
+}
+
+/// What cannot be deleted now is tried again with the next look.
+fn collect(engine: &Engine, opened: &mut Opened) {
+    let garbage = &engine.state().garbage;
+    let batch: Vec<ColdCopy> = std::iter::from_fn(|| garbage.take()).take(LOOK).collect();
+    for copy in batch {
+        let Some(vault) = open(engine, opened, copy.vault) else { continue };
+        let deleted = match vault {
+            Ok(vault) if vault.is_away() => Err(String::new()),
+            Ok(vault) => vault.delete(&ColdObject::path(copy.name.0), soon()).map_err(|fault| fault.message),
+            Err(why) => Err(why),
+        };
+        match deleted {
+            Ok(()) => engine.metrics().garbage_deleted(),
+            Err(why) => {
+                tracing::debug!(vault = %copy.vault, "an upload that nothing refers to was not deleted: {why}");
+                garbage.add(copy);
+            }
+        }
+    }
+}
+
+/// The vault, unless it was dropped: then nobody knows what opens it.
+fn open(engine: &Engine, opened: &mut Opened, id: VaultId) -> Option<Result<Vault, String>> {
+    let known = engine.state().directory.known();
+    let record = known.vault(id)?;
+    if let Some((_, vault)) = opened.get(&id).filter(|(revision, _)| *revision == record.revision) {
+        return Some(Ok(vault.clone()));
+    }
+    let all = known.vaults_of(record.tenant)?;
+    let limits = Limits { attempt: PATIENCE, ..Limits::default() };
+    let safe = match engine.safe() {
+        Ok(safe) => safe,
+        Err(fault) => return Some(Err(fault.message)),
+    };
+    let vault = safe.vault(all, record, limits).map_err(|fault| fault.message);
+    if let Ok(vault) = &vault {
+        opened.insert(id, (record.revision, vault.clone()));
+    }
+    Some(vault)
+}
+
+async fn sweep_all(engine: &Engine, mut opened: Opened) -> Opened {
+    let known = engine.state().directory.known();
+    let all = known.tenants().filter_map(|tenant| known.vaults_of(tenant.id)).flat_map(|all| &all.vaults);
+    let vaults: Vec<VaultId> = all.filter(|vault| vault.target.is_usable()).map(|vault| vault.id).collect();
+    drop(known);
+    for id in vaults {
+        let (worker, cluster) = (engine.clone(), engine.welcome().cluster);
+        let (listed, now) = aside(opened, move |opened| Some(open(&worker, opened, id)?.and_then(|vault| look(&vault, &cluster)))).await;
+        opened = now;
+        let orphans = match listed {
+            None => continue,
+            Some(Ok(listed)) => orphans(engine, listed),
+            Some(Err(why)) => {
+                tracing::debug!(vault = %id, "what is in a vault could not be looked at: {why}");
+                continue;
+            }
+        };
+        // What another leader has named meanwhile, this one does not know.
+        if orphans.is_empty() || engine.vouch().await.is_err() {
+            continue;
+        }
+        tracing::info!(vault = %id, orphans = orphans.len(), "uploads that nothing refers to are deleted");
+        orphans.into_iter().for_each(|name| engine.state().garbage.add(ColdCopy { vault: id, name, stored: 0 }));
+    }
+    opened
+}
+
+/// Names of all uploads in a vault that is ours.
+fn look(vault: &Vault, cluster: &str) -> Result<Vec<ColdName>, String> {
+    let listed = claim(vault, cluster).and_then(|()| {
+        let (mut names, mut after): (Vec<ColdName>, Option<String>) = (Vec::new(), None);
+        loop {
+            let page = vault.list("objects", after.as_deref(), PAGE, soon())?;
+            let whole = page.len() == PAGE;
+            names.extend(page.iter().filter_map(|listed| listed.name.rsplit('/').next()?.parse::<ColdName>().ok()));
+            after = page.into_iter().next_back().map(|listed| listed.name);
+            if !whole || names.len() >= SWEEP_MAX {
+                return Ok(names);
+            }
+        }
+    });
+    listed.map_err(|fault| fault.message)
+}
+
+fn claim(vault: &Vault, cluster: &str) -> Vaulted<()> {
+    let bytes = bytes::Bytes::copy_from_slice(cluster.as_bytes());
+    match vault.create(CLAIM, bytes.clone(), soon()) {
+        Err(fault) if fault.class == Class::Exists => {
+            let owner = vault.get(CLAIM, None, soon())?.bytes;
+            if owner == bytes {
+                return Ok(());
+            }
+            Err(Class::Invalid.with(format!("it is the vault of cluster {}", String::from_utf8_lossy(&owner))))
+        }
+        other => other,
+    }
+}
+
+/// Those that nothing refers to nor may yet. They were listed before: what was being uploaded then is being named now, or named.
+fn orphans(engine: &Engine, listed: Vec<ColdName>) -> Vec<ColdName> {
+    let mut known: HashSet<ColdName> = lock(&engine.reign.cold.naming).clone();
+    engine.state().index.for_each(&mut |object| {
+        known.extend(object.cold.as_ref().map(|copy| copy.name));
+        ControlFlow::Continue(())
+    });
+    listed.into_iter().filter(|name| !known.contains(name)).collect()
+}
+
+fn soon() -> Instant {
+    Instant::now() + PATIENCE
+}

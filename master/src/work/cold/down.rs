@@ -1,0 +1,132 @@
+//! From a vault to memory.
+
+use super::{Target, order, vault};
+use crate::engine::Engine;
+use crate::work::board::Ended;
+use crate::work::evict;
+use perilune_protocol::rpc::cold::{ColdOutcome, ColdWay};
+use perilune_protocol::{FaultCode, Outcome};
+use perilune_state::State;
+use perilune_state::effect::{ColdCopy, RemoveReason};
+use perilune_state::meter::Promise;
+use perilune_state::objects::Object;
+use perilune_state::replicas::{CopyRefusal, CopyRoom};
+use perilune_state::segments::{Phase, Reach, Segment};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+
+/// So long what is there may take to make room: readers' leases run out.
+const ROOM_PATIENCE: Duration = Duration::from_secs(10);
+/// Between two tries.
+const AGAIN: Duration = Duration::from_millis(20);
+
+/// Has an object that is in a vault only brought to memory.
+pub(super) async fn fetch(engine: &Engine, object: &Arc<Object>) -> Outcome<()> {
+    let key = object.key.to_object_key();
+    let Some(copy) = object.cold.clone() else { return Ok(()) };
+    let unread = |why: String| FaultCode::NoReadableReplica.with(format!("{key}: it is in its vault only, and {why}"));
+    let target = vault(engine.state(), copy.vault).ok_or_else(|| unread(format!("vault {} is not known any more", copy.vault)))?;
+    let (promise, room) = find_room(engine, object).await?;
+    let ended = bring(engine, object, &copy, target, &room).await;
+    let state = engine.state();
+    let give_up = |writes| state.copy_give_up(room.clone(), writes, engine.now());
+    match ended {
+        Ended::Said(ColdOutcome::Done { .. }) => {
+            engine.commit(&State::replicas(object, Some(&room), None)).await?;
+            drop(promise);
+            engine.metrics().recalled(object.size);
+            Ok(())
+        }
+        Ended::Said(ColdOutcome::Lost(why)) => {
+            give_up(false);
+            lost(engine, object, &copy, &why).await
+        }
+        Ended::Said(ColdOutcome::Away(why) | ColdOutcome::Refused(why) | ColdOutcome::Wrong(why)) => {
+            give_up(false);
+            Err(unread(why))
+        }
+        // A node that failed may have given up a transfer that is still on its way.
+        Ended::Said(ColdOutcome::Failed(why)) => {
+            give_up(true);
+            Err(unread(why))
+        }
+        Ended::Silence { taken } => {
+            give_up(taken);
+            Err(unread("the node that was to fetch it is silent: ask again".into()))
+        }
+    }
+}
+
+async fn bring(engine: &Engine, object: &Object, copy: &ColdCopy, vault: Target, room: &CopyRoom) -> Ended<ColdOutcome> {
+    // As long as a put may take: a new leader waits no longer for those who may write.
+    let limit_ms = engine.state().rules.put_deadline_ms();
+    let order = order(object, ColdWay::Down, room.place(), vault, copy.name, limit_ms);
+    engine.reign.cold.order(room.segment().node(), order, engine.now()).await
+}
+
+/// Room in the tenant's memory, and as much of its quota. What is there makes room if it can do so without being lost.
+async fn find_room(engine: &Engine, object: &Object) -> Outcome<(Promise, CopyRoom)> {
+    let (state, tenant, key) = (engine.state(), object.key.as_ref().tenant, object.key.to_object_key());
+    let until = Instant::now() + ROOM_PATIENCE;
+    loop {
+        let lacking = match state.promise_copy(tenant, object.size) {
+            Ok(promise) => match take_room(engine, object).await? {
+                Some(room) => return Ok((promise, room)),
+                None => "no segment has room for it".to_owned(),
+            },
+            Err(fault) => fault.message,
+        };
+        if !engine.reign.evictor.make_room(tenant, object.size, evict::Loss::Never).await {
+            if Instant::now() >= until {
+                let why = format!("{key}: it is in its vault only, and {lacking}, nor can anything leave memory at the moment");
+                return Err(FaultCode::NoSpace.with(why));
+            }
+            sleep(AGAIN).await;
+        }
+    }
+}
+
+async fn take_room(engine: &Engine, object: &Object) -> Outcome<Option<CopyRoom>> {
+    let state = engine.state();
+    for target in targets(state, object) {
+        loop {
+            match state.copy_room(object.size, &target, engine.now()) {
+                Ok(room) => {
+                    evict::ring_if_tight(engine);
+                    return Ok(Some(room));
+                }
+                Err(CopyRefusal::Full) => break,
+                Err(CopyRefusal::NeedWindow(window)) => engine.commit(&window).await?,
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Segments that it may go to, the emptiest first.
+fn targets(state: &State, object: &Object) -> Vec<Arc<Segment>> {
+    let table = state.segments.table();
+    let tenant = object.key.as_ref().tenant;
+    let fits =
+        |s: &Arc<Segment>| s.tenant() == tenant && s.allocatable() && s.reach() == Reach::Alive && object.replica_on(s.id()).is_none();
+    let mut targets: Vec<_> = table.iter().filter(|s| fits(s)).cloned().collect();
+    targets.sort_by_cached_key(|s| s.space().used() * 1000 / s.space().capacity().max(1));
+    targets
+}
+
+/// What is in the vault is not what was put there. Where that was all there is, nor will be, the object is gone.
+async fn lost(engine: &Engine, object: &Arc<Object>, copy: &ColdCopy, why: &str) -> Outcome<()> {
+    let (state, key) = (engine.state(), object.key.to_object_key());
+    tracing::error!(%key, "what was brought to a vault is lost there: {why}");
+    engine.metrics().cold_lost();
+    engine.reign.cold.failed(why);
+    engine.commit(&State::cold_copy(object, copy.clone(), false)).await?;
+    let left = state.standing(object.key.as_ref()).filter(|now| now.version == object.version && now.cold.is_none());
+    if let Some(left) = left.filter(|now| now.replicas.iter().all(|r| r.segment.phase() == Phase::Gone)) {
+        // Nothing can be read of it, so no lease is worth waiting for.
+        let _ = left.condemn(engine.now(), true);
+        engine.commit(&State::removal(&left, RemoveReason::Damaged)).await?;
+    }
+    Err(FaultCode::ObjectNotFound.with(format!("{key}: it was in its vault only, and is lost there: {why}")))
+}

@@ -1,0 +1,272 @@
+//! The cold tier: what is in memory only is brought to the vault of its tenant before it has to leave, and fetched again when somebody asks.
+//!
+//! ```text
+//!  evictor, Offload ── offers ──► crew ── order ──► board ◄── polls ── store node ◄──► vault
+//!  Recall ─────────── wishes ──►   │ ▲                │
+//!                                  │ └─── outcome ────┘
+//!                                  └── Cold, Replicas ──► log
+//! ```
+//!
+//! A thread and a board of its own: no put, no lookup and no job waits for a vault, nor for anybody who does. All of it is soft: an upload that
+//! no effect names is garbage, a room that nothing was fetched into dies with the reign.
+
+mod collect;
+mod crew;
+mod down;
+mod offers;
+mod up;
+
+pub(crate) use crew::run;
+
+use super::board::{Board, Ended, Order};
+use crate::engine::Engine;
+use offers::Offers;
+use perilune_protocol::rpc::cold::{ColdOrder, ColdOutcome, ColdWay, Offloaded, Recall, TakeCold};
+use perilune_protocol::{ColdName, FaultCode, NodeId, Outcome, ReplicaPlace, TenantId, VaultId};
+use perilune_state::State;
+use perilune_state::directory::VaultRecord;
+use perilune_state::objects::{KeyRef, Object};
+use std::collections::{HashMap, HashSet};
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{Instant, sleep, timeout_at};
+
+/// The longest that a caller is let wait.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+/// An order waits so long for its node to take it, in milliseconds.
+const TAKEN_WITHIN_MS: u64 = 10_000;
+/// Between two looks at what is left of an offload.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// The cold tier of a reign as others see it.
+pub(crate) struct Cold {
+    board: Board<ColdOrder>,
+    /// Who waits for the outcome of which order.
+    orders: Mutex<HashMap<u64, oneshot::Sender<Ended<ColdOutcome>>>>,
+    pub(crate) offers: Offers,
+    wishes: Mutex<Vec<Wish>>,
+    /// Uploads that may be named yet.
+    naming: Mutex<HashSet<ColdName>>,
+    /// What went wrong last.
+    last_error: Mutex<String>,
+    news: Notify,
+    stopped: AtomicBool,
+}
+
+/// Somebody wants an object in memory.
+struct Wish {
+    object: Arc<Object>,
+    tell: oneshot::Sender<Outcome<()>>,
+}
+
+impl Order for ColdOrder {
+    type Outcome = ColdOutcome;
+
+    fn id(&mut self) -> &mut u64 {
+        &mut self.id
+    }
+
+    fn limit_ms(&self) -> u64 {
+        self.limit_ms
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Cold {
+    pub(crate) fn new(term: u64) -> Self {
+        Self {
+            board: Board::new(term),
+            orders: Mutex::default(),
+            offers: Offers::default(),
+            wishes: Mutex::default(),
+            naming: Mutex::default(),
+            last_error: Mutex::default(),
+            news: Notify::new(),
+            stopped: AtomicBool::new(false),
+        }
+    }
+
+    /// The worker is to end.
+    pub(crate) fn stop(&self) {
+        self.stopped.store(true, Ordering::Release);
+        self.news.notify_one();
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+
+    /// There is something to do.
+    pub(crate) fn ring(&self) {
+        self.news.notify_one();
+    }
+
+    /// Has a node do something, and waits for how it ends.
+    async fn order(&self, node: NodeId, order: ColdOrder, now: u64) -> Ended<ColdOutcome> {
+        let (tell, told) = oneshot::channel();
+        {
+            let mut orders = lock(&self.orders);
+            orders.insert(self.board.put(node, order, now + TAKEN_WITHIN_MS), tell);
+        }
+        told.await.unwrap_or(Ended::Silence { taken: true })
+    }
+
+    /// Tells those who wait what became of their orders.
+    fn hear(&self, now: u64, lost: impl Fn(NodeId) -> bool) {
+        for (id, ended) in self.board.ended(now, lost) {
+            if let Some(tell) = lock(&self.orders).remove(&id) {
+                // Whoever waits no longer has given up.
+                let _ = tell.send(ended);
+            }
+        }
+    }
+
+    fn failed(&self, why: &str) {
+        why.clone_into(&mut lock(&self.last_error));
+    }
+}
+
+/// A vault as it is now.
+#[derive(Clone, Copy)]
+struct Target {
+    id: VaultId,
+    revision: u64,
+}
+
+impl From<&VaultRecord> for Target {
+    fn from(record: &VaultRecord) -> Self {
+        Self { id: record.id, revision: record.revision }
+    }
+}
+
+/// Where uploads of a tenant go, if it has a vault.
+fn vault_of(state: &State, tenant: TenantId) -> Option<Target> {
+    state.directory.known().vault_of(tenant).filter(|vault| vault.target.is_usable()).map(Target::from)
+}
+
+/// A vault that objects refer to.
+fn vault(state: &State, id: VaultId) -> Option<Target> {
+    state.directory.known().vault(id).map(Target::from)
+}
+
+/// Whether objects of a tenant may be brought somewhere.
+pub(crate) fn has_vault(state: &State, tenant: TenantId) -> bool {
+    vault_of(state, tenant).is_some()
+}
+
+fn order(object: &Object, way: ColdWay, place: ReplicaPlace, vault: Target, name: ColdName, limit_ms: u64) -> ColdOrder {
+    ColdOrder {
+        id: 0,
+        limit_ms,
+        way,
+        place,
+        vault: vault.id,
+        revision: vault.revision,
+        name,
+        tenant: object.key.as_ref().tenant,
+        key: object.key.to_object_key(),
+        version: object.version,
+        size: object.size,
+        checksum: object.checksum,
+    }
+}
+
+/// Whether it is in memory and nowhere else.
+fn is_dirty(object: &Object) -> bool {
+    object.cold.is_none() && object.readable()
+}
+
+impl Engine {
+    /// A node says what it did, and gets more to do.
+    pub(crate) async fn take_cold(&self, question: TakeCold) -> Vec<ColdOrder> {
+        let cold = &self.reign.cold;
+        if !question.done.is_empty() {
+            cold.board.say(question.node, question.done.into_iter().map(|done| (done.id, done.outcome)));
+            cold.ring();
+        }
+        cold.board.take_waiting(question.node, question.room as usize, question.wait_ms, || self.now()).await
+    }
+
+    /// Has objects fetched from their vaults.
+    pub(crate) async fn recall(&self, tenant: TenantId, question: Recall) -> Vec<Outcome<()>> {
+        let (cold, state) = (&self.reign.cold, self.state());
+        let until = Instant::now() + Duration::from_millis(question.wait_ms).min(WAIT_MAX);
+        let mut waiting = Vec::with_capacity(question.keys.len());
+        for key in &question.keys {
+            waiting.push(state.peek(tenant, key).map(|_| None).or_else(|fault| {
+                let object = state.cold(KeyRef::new(tenant, key)).ok_or(fault)?;
+                let (tell, told) = oneshot::channel();
+                lock(&cold.wishes).push(Wish { object, tell });
+                Ok(Some(told))
+            }));
+        }
+        cold.ring();
+        let mut outcomes = Vec::with_capacity(waiting.len());
+        for (waits, key) in waiting.into_iter().zip(&question.keys) {
+            outcomes.push(match waits {
+                Ok(None) => Ok(()),
+                Ok(Some(told)) => match timeout_at(until, told).await {
+                    Ok(Ok(outcome)) => outcome,
+                    Ok(Err(_)) => Err(self.inner.not_leader()),
+                    Err(_) => {
+                        let why = format!("{key}: it is in its vault only, and was not fetched within {} ms", question.wait_ms);
+                        Err(FaultCode::Timeout.with(why))
+                    }
+                },
+                Err(fault) => Err(fault),
+            });
+        }
+        outcomes
+    }
+
+    /// Has all of a tenant's brought to its vault that is not there yet, and waits a while.
+    pub(crate) async fn offload(&self, tenant: TenantId, wait_ms: u64) -> Outcome<Offloaded> {
+        if !has_vault(self.state(), tenant) {
+            return Err(FaultCode::WrongState.with("the tenant has no vault that objects can be brought to: add one"));
+        }
+        let until = Instant::now() + Duration::from_millis(wait_ms).min(WAIT_MAX);
+        loop {
+            let engine = self.clone();
+            let look = tokio::task::spawn_blocking(move || engine.look_and_offer(tenant)).await;
+            let look = look.map_err(|e| FaultCode::Internal.with(format!("the look at all objects stopped: {e}")))?;
+            if look.left == 0 || Instant::now() >= until || !self.leads() {
+                return Ok(look);
+            }
+            sleep(LOOK).await;
+        }
+    }
+
+    /// Counts what is where, and offers what is in memory only. Walks the index.
+    fn look_and_offer(&self, tenant: TenantId) -> Offloaded {
+        let cold = &self.reign.cold;
+        let mut look = Offloaded { last_error: lock(&cold.last_error).clone(), ..Offloaded::default() };
+        self.state().for_each(tenant, &mut |object| {
+            if is_dirty(object) {
+                look.left += 1;
+                look.left_bytes += object.size;
+                cold.offers.offer(object);
+            }
+            look.saved += u64::from(object.cold.is_some());
+            look.cold += u64::from(!object.readable());
+            ControlFlow::Continue(())
+        });
+        cold.ring();
+        look
+    }
+
+    /// Objects that have a copy in a vault. Walks the index.
+    pub(crate) fn objects_in(&self, vault: VaultId) -> u64 {
+        let mut found = 0;
+        self.state().index.for_each(&mut |object| {
+            found += u64::from(object.cold.as_ref().is_some_and(|copy| copy.vault == vault));
+            ControlFlow::Continue(())
+        });
+        found
+    }
+}

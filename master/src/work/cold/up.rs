@@ -1,0 +1,71 @@
+//! From memory to a vault.
+
+use super::{Target, lock, order};
+use crate::engine::Engine;
+use crate::work::board::Ended;
+use perilune_protocol::rpc::cold::{ColdOutcome, ColdWay};
+use perilune_protocol::{ColdName, FaultCode};
+use perilune_state::State;
+use perilune_state::apply::places;
+use perilune_state::effect::ColdCopy;
+use perilune_state::objects::{Object, Replica};
+use std::sync::Arc;
+
+/// An upload may take so long, in milliseconds, and longer by one for so many bytes.
+const LIMIT_MS: u64 = 60_000;
+const BYTES_PER_MS: u64 = 8 << 10;
+
+/// How an upload ended.
+pub(super) enum Uploaded {
+    /// The log says that the copy is there.
+    Saved,
+    /// The object was removed or replaced meanwhile.
+    Moot,
+    /// The vault does not do it at present.
+    Away(String),
+    /// It is not done, for another reason.
+    Failed(String),
+}
+
+/// Has `replica` of an object brought to a vault, under a name of its own.
+pub(super) async fn upload(engine: &Engine, object: &Arc<Object>, replica: &Replica, vault: Target) -> Uploaded {
+    let name = ColdName::random();
+    lock(&engine.reign.cold.naming).insert(name);
+    let uploaded = upload_as(engine, object, replica, vault, name).await;
+    // Named by the log by now, or never.
+    lock(&engine.reign.cold.naming).remove(&name);
+    uploaded
+}
+
+async fn upload_as(engine: &Engine, object: &Arc<Object>, replica: &Replica, vault: Target, name: ColdName) -> Uploaded {
+    let place = places(std::slice::from_ref(replica)).remove(0);
+    let limit_ms = LIMIT_MS + object.size / BYTES_PER_MS;
+    let order = order(object, ColdWay::Up, place, vault, name, limit_ms);
+    let ended = engine.reign.cold.order(replica.segment.node(), order, engine.now()).await;
+    let copy = |stored| ColdCopy { vault: vault.id, name, stored };
+    let key = object.key.to_object_key();
+    let (uploaded, begun) = match ended {
+        Ended::Said(ColdOutcome::Done { .. }) if super::vault(engine.state(), vault.id).is_none() => {
+            return Uploaded::Failed(format!("{key}: vault {} was dropped meanwhile", vault.id));
+        }
+        Ended::Said(ColdOutcome::Done { stored }) => {
+            let effect = State::cold_copy(object, copy(stored), true);
+            // Whatever is not named by it is garbage, as the log alone knows.
+            return match engine.commit(&effect).await {
+                Ok(()) => Uploaded::Saved,
+                Err(fault) if fault.code == FaultCode::ObjectNotFound => Uploaded::Moot,
+                Err(fault) => Uploaded::Failed(fault.to_string()),
+            };
+        }
+        Ended::Said(ColdOutcome::Away(why)) => (Uploaded::Away(format!("{key}: {why}")), true),
+        Ended::Said(ColdOutcome::Refused(why)) => (Uploaded::Away(format!("{key}: {why}")), false),
+        // It has moved, and something else lies there now; or nothing does that was put.
+        Ended::Said(ColdOutcome::Wrong(why) | ColdOutcome::Lost(why) | ColdOutcome::Failed(why)) => (Uploaded::Failed(why), false),
+        Ended::Silence { taken } => (Uploaded::Failed(format!("{key}: the node that was to upload it is silent")), taken),
+    };
+    if begun {
+        // The answer to the last request may be all that is missing.
+        engine.state().garbage.add(copy(0));
+    }
+    uploaded
+}

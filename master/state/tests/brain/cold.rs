@@ -1,0 +1,171 @@
+//! Copies in vaults: what may leave memory because of them, who still finds it, and what nobody refers to any more.
+
+use super::copies::{Story, contents, object, room};
+use super::*;
+use perilune_protocol::{ColdName, VaultId};
+use perilune_state::effect::ColdCopy;
+use perilune_state::objects::KeyRef;
+use perilune_state::objects::recency::Orders;
+use perilune_state::snapshot;
+
+fn copy(name: ColdName) -> ColdCopy {
+    ColdCopy { vault: VaultId(1), name, stored: 100 }
+}
+
+fn demote(leader: &mut Leader, key: &str) -> Applied {
+    let effect = State::demotion(&object(&leader.state, key).unwrap());
+    leader.commit(effect)
+}
+
+/// A copy comes to a vault.
+fn save(leader: &mut Leader, key: &str) -> ColdCopy {
+    let copy = copy(ColdName::random());
+    let effect = State::cold_copy(&object(&leader.state, key).unwrap(), copy.clone(), true);
+    assert_eq!(leader.commit(effect), Applied::Done);
+    copy
+}
+
+impl Story {
+    /// Something happens to the copy in a vault of an object, if that exists.
+    pub(super) fn cold_step(&mut self, name: &str, at: &str) {
+        let Some(found) = object(&self.leader.state, name) else { return };
+        match self.draw(5) {
+            0 | 1 => {
+                let copy = copy(ColdName::random());
+                self.uploads.push(copy.name);
+                let clean = found.cold.is_some();
+                let applied = self.leader.commit(State::cold_copy(&found, copy, true));
+                assert_eq!(applied == Applied::Done, !clean, "{at}: {name}: {applied:?}");
+            }
+            2 | 3 => {
+                let applied = self.leader.commit(State::demotion(&found));
+                assert_eq!(applied == Applied::Done, found.cold.is_some(), "{at}: {name}: {applied:?}");
+            }
+            // Where it was all there is, whoever found it lost has the object removed.
+            _ => {
+                if let Some(cold) = found.cold.as_ref().filter(|_| !found.replicas.is_empty()) {
+                    assert_eq!(self.leader.commit(State::cold_copy(&found, ColdCopy::clone(cold), false)), Applied::Done, "{at}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_in_a_vault_may_leave_memory_and_is_found_all_the_same() {
+    let (mut leader, _) = Leader::with_nodes(1, 16 * MIB);
+    leader.put("k", MIB);
+    assert!(matches!(demote(&mut leader, "k"), Applied::Refused(_)), "it would be lost");
+    let saved = save(&mut leader, "k");
+    assert_eq!(leader.used(), MIB);
+    assert_eq!(leader.state.locate(TENANT, &[key("k")], leader.now)[0].as_ref().unwrap().replicas.len(), 1);
+    assert_eq!(demote(&mut leader, "k"), Applied::Done);
+    assert_eq!(demote(&mut leader, "k"), Applied::Done, "once more changes nothing");
+    leader.state.limbo.sweep(leader.now + RULES.lease_ms - 1, true);
+    assert_eq!(leader.used(), MIB, "somebody was told to read it");
+    leader.now += RULES.lease_ms;
+    leader.state.limbo.sweep(leader.now, true);
+    let meter = leader.state.meters.of(TENANT);
+    assert_eq!((leader.used(), meter.bytes(), meter.objects()), (0, 0, 1));
+    assert!(leader.exists("k"));
+    assert_eq!(leader.state.match_prefix(TENANT, &[key("k"), key("l")], leader.now), 1);
+    let place = leader.state.locate(TENANT, &[key("k")], leader.now).remove(0).unwrap();
+    assert_eq!((place.size, place.lease_ms, place.replicas.len()), (MIB, 0, 0));
+    assert!(leader.state.peek(TENANT, &key("k")).is_err(), "nothing of it is in memory");
+    let mut listed = 0;
+    leader.state.for_each(TENANT, &mut |_| {
+        listed += 1;
+        std::ops::ControlFlow::Continue(())
+    });
+    assert_eq!(listed, 1);
+    // After every way to another state, too.
+    let mut bytes = Vec::new();
+    snapshot::writer(leader.state.clone())(&mut bytes).unwrap();
+    let restored = Arc::new(snapshot::read(&mut bytes.as_slice(), RULES, 1).unwrap());
+    for state in [restored, leader.restarted().state, Arc::new(snapshot::copy(&leader.state).0)] {
+        let found = object(&state, "k").unwrap();
+        assert!(found.is_only_cold() && found.cold.as_deref() == Some(&saved));
+        let meter = state.meters.of(TENANT);
+        assert_eq!((meter.bytes(), meter.objects()), (0, 1));
+    }
+    // Back in memory.
+    let found = object(&leader.state, "k").unwrap();
+    let target = leader.segments()[0];
+    let room = room(&mut leader, MIB, target).unwrap();
+    assert_eq!(leader.commit(State::replicas(&found, Some(&room), None)), Applied::Done);
+    assert_eq!(leader.state.locate(TENANT, &[key("k")], leader.now)[0].as_ref().unwrap().replicas.len(), 1);
+    assert!(object(&leader.state, "k").unwrap().cold.is_some(), "and in the vault");
+    leader.remove("k", true).unwrap();
+    assert_eq!(leader.state.garbage.take(), Some(saved));
+    assert!(leader.state.garbage.is_empty());
+}
+
+#[test]
+fn a_segment_that_goes_leaves_cold_what_is_in_a_vault() {
+    let (mut leader, _) = Leader::with_nodes(1, 16 * MIB);
+    leader.put("saved", MIB);
+    leader.put("not saved", MIB);
+    save(&mut leader, "saved");
+    let segment = leader.segments()[0];
+    leader.commit(Effect::Unmount { segment });
+    assert!(leader.exists("saved") && !leader.exists("not saved"));
+    assert!(leader.state.locate(TENANT, &[key("saved")], leader.now)[0].as_ref().unwrap().replicas.is_empty());
+    let next = leader.restarted();
+    assert!(next.exists("saved") && !next.exists("not saved"));
+}
+
+#[test]
+fn a_node_that_is_lost_may_be_read_around() {
+    let (mut leader, nodes) = Leader::with_nodes(1, 16 * MIB);
+    leader.put("k", MIB);
+    save(&mut leader, "k");
+    leader.now += RULES.silence.lost_ms + 1;
+    leader.judge();
+    assert!(leader.state.locate(TENANT, &[key("k")], leader.now)[0].as_ref().unwrap().replicas.is_empty());
+    leader.hear(nodes[0], 2);
+    assert_eq!(leader.state.locate(TENANT, &[key("k")], leader.now)[0].as_ref().unwrap().replicas.len(), 1);
+}
+
+#[test]
+fn a_copy_that_is_lost_in_its_vault_leaves_what_is_in_memory() {
+    let (mut leader, _) = Leader::with_nodes(1, 16 * MIB);
+    leader.put("k", MIB);
+    let saved = save(&mut leader, "k");
+    let found = object(&leader.state, "k").unwrap();
+    let other = State::cold_copy(&found, copy(ColdName::random()), false);
+    leader.commit(other);
+    assert!(object(&leader.state, "k").unwrap().cold.is_some(), "it was about another");
+    leader.commit(State::cold_copy(&found, saved.clone(), false));
+    assert!(object(&leader.state, "k").unwrap().cold.is_none() && leader.exists("k"));
+    assert_eq!(leader.state.garbage.take(), Some(saved));
+    assert!(matches!(demote(&mut leader, "k"), Applied::Refused(_)));
+}
+
+#[test]
+fn a_removal_that_was_decided_holds_whatever_becomes_of_the_copies() {
+    let (mut leader, _) = Leader::with_nodes(1, 16 * MIB);
+    leader.put("k", MIB);
+    let removal = leader.state.remove(TENANT, &key("k"), false, leader.now).unwrap();
+    let condemned = leader.state.index.get(KeyRef::new(TENANT, &key("k"))).unwrap();
+    leader.commit(State::cold_copy(&condemned, copy(ColdName::random()), true));
+    leader.commit(State::demotion(&condemned));
+    assert!(!leader.exists("k"));
+    leader.commit(removal);
+    assert_eq!((leader.used(), leader.state.index.len(), leader.state.garbage.len()), (0, 0, 1));
+}
+
+#[test]
+fn what_is_only_in_a_vault_is_replaced_by_a_put_and_does_not_wait_to_be_evicted() {
+    let (mut leader, _) = Leader::with_nodes(1, 16 * MIB);
+    leader.put("k", MIB);
+    save(&mut leader, "k");
+    demote(&mut leader, "k");
+    for leader in [&leader, &leader.restarted()] {
+        let mut orders = Orders::begin(&leader.state.recency, &*leader.state.index);
+        orders.refresh(&leader.state.recency, 1);
+        assert!(orders.of(TENANT).next(leader.now, 9, |_| true).is_empty());
+    }
+    leader.put("k", 2 * MIB);
+    assert_eq!(contents(&leader.state)["k"].2, None);
+    assert_eq!((leader.used(), leader.state.garbage.len()), (2 * MIB, 1));
+}
