@@ -1,14 +1,18 @@
 //! The cold tier with real processes, real bytes, a directory and a real S3 server: what was brought there is read when memory has gone.
 
-use crate::harness::{Dev, fetch, finish, metric, perilune, said, wait_for};
+use crate::group::{Process, Shared, at};
+use crate::harness::{Dev, fetch, finish, metric, perilune, run, said, wait_for};
 use crate::s3d::{AK, BUCKET, S3d, SK};
 use crate::tenants::send;
 use perilune_client::{Put, Store, StoreConfig};
 use perilune_protocol::{ObjectKey, PutConfig};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::Duration;
 
+const GROUP: u8 = 22;
+const TOKEN: &str = "0123456789abcdef";
 const MIB: usize = 1 << 20;
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -83,6 +87,11 @@ fn with_root(root: &Path, flags: &[&str]) -> Vec<String> {
     ["--vault-root", root.to_str().unwrap(), "--lease", "1s"].iter().chain(flags).map(|flag| (*flag).to_owned()).collect()
 }
 
+fn set(dev: &Dev, name: &str, value: &str) {
+    let (status, text) = send("POST", &format!("http://{}/config/set", dev.http), &json!({ "key": name, "value": value }).to_string());
+    assert_eq!(status, 200, "{text}");
+}
+
 fn connect(dev: &Dev, deadline: Duration) -> Store {
     Store::connect(StoreConfig { masters: vec![dev.rpc.clone()], deadline, ..StoreConfig::default() }).unwrap()
 }
@@ -125,7 +134,8 @@ fn is_read_when_memory_has_gone(s3: Option<S3d>) {
         assert!(outcome.unwrap_or_else(|fault| panic!("{n}: {fault}")) == value(n), "{n}");
     }
     stand.check(100..200);
-    assert_eq!(stand.metric("recalled_total"), 200);
+    // One may have made room for another meanwhile.
+    assert!((200..260).contains(&stand.metric("recalled_total")), "{}", stand.metric("recalled_total"));
     assert_eq!((stand.metric("recalls_failed_total"), stand.metric("cold_lost_total")), (0, 0));
     // What is removed or replaced leaves nothing in the vault.
     assert_eq!(stand.store.put(&key(0), b"new", &PutConfig { upsert: true, ..PutConfig::default() }), Ok(Put::Stored));
@@ -147,18 +157,15 @@ fn a_bucket_serves_when_memory_has_gone() {
 #[test]
 fn memory_is_filled_several_times_and_all_is_read() {
     let stand = Stand::start(None, &["--segment-size", "32MiB"]);
-    let values = 0..1500;
-    // About 75 MiB of small ones; each step fits into what the evictor keeps free.
-    let small: Vec<_> = values.filter(|n| n % 67 != 66).collect();
-    for step in small.chunks(100) {
-        stand.put(step.iter().copied());
-        stand.offload();
-    }
+    set(&stand.dev, "write_back", "strict");
+    // About 100 MiB, as fast as they are taken.
+    let small: Vec<_> = (0..2000).filter(|n| n % 67 != 66).collect();
+    stand.put(small.iter().copied());
     assert_eq!(stand.metric("evicted_unsaved_total"), 0);
-    assert!(stand.metric("demoted_total") > 500);
+    assert!(stand.metric("demoted_total") > 1000);
     stand.check(small.iter().copied());
-    stand.check(small.iter().rev().copied());
-    assert_eq!(stand.metric("evicted_unsaved_total"), 0);
+    stand.check(small.iter().rev().copied().take(900));
+    assert_eq!((stand.metric("evicted_unsaved_total"), stand.metric("cold_lost_total")), (0, 0));
 }
 
 #[test]
@@ -238,4 +245,88 @@ fn what_is_in_the_vault_outlives_everybody() {
     let found = stand.offload();
     assert_eq!((found["left"].as_u64(), found["saved"].as_u64()), (Some(0), Some(60)), "{found}");
     assert_eq!(stand.uploads().len(), 60, "nothing is uploaded twice");
+}
+
+/// A master, or a store node, that is killed and started again on its data, at an address that it keeps.
+struct Restarted {
+    args: Vec<String>,
+    process: Option<Process>,
+    ready: PathBuf,
+}
+
+impl Restarted {
+    fn start(dir: &Path, name: &str, args: &[&str]) -> Self {
+        let ready = dir.join(format!("ready-{name}"));
+        let common = [name, "--data-dir", dir.join(name).to_str().unwrap(), "--vault-root", dir.to_str().unwrap()].map(str::to_owned);
+        let mut args: Vec<_> = common.into_iter().chain(args.iter().map(|arg| (*arg).to_owned())).collect();
+        args.extend(["--ready-file".to_owned(), ready.to_str().unwrap().to_owned()]);
+        let mut started = Self { args, process: None, ready };
+        started.again();
+        started
+    }
+
+    /// `kill -9`, and another.
+    fn again(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.0.kill().unwrap();
+            process.0.wait().unwrap();
+        }
+        let _ = std::fs::remove_file(&self.ready);
+        let mut command = perilune();
+        let process = Process(command.args(&self.args).env("PERILUNE_META_TOKEN", TOKEN).stdout(Stdio::null()).spawn().unwrap());
+        self.process = Some(process);
+        wait_for("it to be up", || self.ready.exists().then_some(()));
+    }
+}
+
+#[test]
+fn whoever_is_killed_nothing_is_lost_and_nothing_is_left_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let (rpc, http, rest) = (at(GROUP, 10_001), at(GROUP, 30_001), at(GROUP, 40_001));
+    let mut master = Restarted::start(dir.path(), "master", &["--rpc", &rpc, "--http", &http, "--lease", "1s"]);
+    let mut node = Restarted::start(dir.path(), "store", &["--master", &rpc, "--http", &rest, "--segment-size", "64MiB"]);
+    let _memory = Shared(dir.path().join("store"));
+    let vault = dir.path().join("vaults");
+    std::fs::create_dir(&vault).unwrap();
+    let mut add = perilune();
+    add.args(["vaults", "add", "default", "main", "--http", &http, "--dir", vault.to_str().unwrap()]);
+    let added = finish(add.env("PERILUNE_META_TOKEN", TOKEN));
+    assert!(added.status.success(), "{}", said(&added));
+    let config = StoreConfig { masters: vec![rpc.clone()], deadline: PATIENCE, ..StoreConfig::default() };
+    let store = Store::connect(config).unwrap();
+    let uploads = || files(&vault).into_iter().filter(|path| path.components().any(|part| part.as_os_str() == "objects")).count();
+    let offload = |wait: &str| run(["offload", "--master", &rpc, "--deadline", wait]);
+    for n in 0..150 {
+        assert_eq!(store.put(&key(n), &value(n), &PutConfig::default()), Ok(Put::Stored), "{n}");
+    }
+    std::thread::scope(|scope| {
+        for kills in 1..=4 {
+            let offloading = scope.spawn(|| offload("2s"));
+            let before = uploads();
+            wait_for("some uploads", || (uploads() >= (before + 20).min(150)).then_some(()));
+            if kills % 2 == 0 { node.again() } else { master.again() }
+            offloading.join().unwrap();
+        }
+        wait_for("all to be in the vault", || offload("20s").status.success().then_some(()));
+        wait_for("what was not named to be deleted", || (uploads() == 150).then_some(()));
+    });
+    // All memory goes; who is killed while they come back forgets none of them.
+    let segments = || run(["segments", "--json", "--master", &rpc]).stdout;
+    let old: Value = serde_json::from_slice(&segments()).unwrap();
+    let ask = |path: &str, body: &Value| send("POST", &format!("http://{rest}/api/{path}"), &body.to_string());
+    assert_eq!(ask("unmount", &json!({ "segment_ids": [old["segment_id"]] })).0, 200);
+    assert_eq!(ask("mount", &json!({ "size": 64 * MIB })).0, 200);
+    for kills in 0..6 {
+        std::thread::scope(|scope| {
+            let reading = scope.spawn(|| (kills * 25..kills * 25 + 25).map(|n| (n, store.get(&key(n)))).collect::<Vec<_>>());
+            if kills % 2 == 0 { node.again() } else { master.again() }
+            for (n, outcome) in reading.join().unwrap() {
+                assert!(outcome.as_ref().is_err() || outcome == Ok(value(n)), "{n}: other bytes");
+            }
+        });
+    }
+    for n in 0..150 {
+        assert!(store.get(&key(n)).unwrap_or_else(|fault| panic!("{n}: {fault}")) == value(n), "{n}");
+    }
+    assert_eq!(uploads(), 150);
 }
