@@ -38,9 +38,10 @@ impl Engine {
     /// Where objects are; leases each.
     pub fn locate(&self, tenant: TenantId, keys: &[ObjectKey]) -> Vec<Outcome<ObjectPlace>> {
         let places = self.state().locate(tenant, keys, self.now());
-        let hits = places.iter().flatten().count() as u64;
+        let in_memory = || places.iter().flatten().filter(|place| !place.replicas.is_empty());
+        let hits = in_memory().count() as u64;
         self.metrics().leases_granted(hits);
-        self.metrics().hits(hits, places.iter().flatten().map(|p| p.size).sum());
+        self.metrics().hits(hits, in_memory().map(|p| p.size).sum());
         self.metrics().misses(keys.len() as u64 - hits);
         places
     }

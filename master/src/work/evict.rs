@@ -20,6 +20,8 @@ use tokio::sync::watch;
 
 /// Objects per step.
 const STEP: usize = 64;
+/// Objects that are looked at for what is to be brought to a vault: more do not leave at a time.
+const AHEAD_MAX: usize = 1 << 14;
 /// How often usage is looked at when nobody rings: leases lapse and segments leave without anybody telling.
 const EVERY: Duration = Duration::from_secs(1);
 /// Pause after a round that found nothing.
@@ -178,7 +180,7 @@ fn ahead(engine: &Engine, orders: &mut Orders) {
         if excess == 0 || !cold::has_vault(state, tenant) {
             continue;
         }
-        for object in orders.of(tenant).oldest() {
+        for object in orders.of(tenant).oldest().take(AHEAD_MAX) {
             let fits = object.cold.is_some() || engine.reign.cold.offers.offer(object);
             excess = excess.saturating_sub(object.frees());
             if excess == 0 || !fits {

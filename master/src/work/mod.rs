@@ -18,10 +18,12 @@ use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 use tokio::runtime::Handle;
 
+/// What a thread does until its reign is over.
+type Run = fn(&Engine, &Handle);
+
 /// Begins the threads that work for a reign.
 pub(crate) fn hire(engine: &Engine, handle: &Handle, workers: &mut Vec<JoinHandle<()>>) -> io::Result<()> {
-    let runs: [(_, fn(&Engine, &Handle)); 4] =
-        [("evict", evict::run), ("jobs", jobs::run), ("cold", cold::run), ("housekeeping", housekeeping::run)];
+    let runs: [(&str, Run); 4] = [("evict", evict::run), ("jobs", jobs::run), ("cold", cold::run), ("housekeeping", housekeeping::run)];
     for (name, run) in runs {
         let (engine, handle) = (engine.clone(), handle.clone());
         workers.push(Builder::new().name(name.into()).spawn(move || run(&engine, &handle))?);

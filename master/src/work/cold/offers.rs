@@ -37,7 +37,7 @@ impl Offers {
         while nth < look.min(inner.objects.len()) {
             match fits(&inner.objects[nth]) {
                 Fit::Later => nth += 1,
-                Fit::Never => drop(inner.forget(nth)),
+                Fit::Never => inner.forget(nth),
                 Fit::Now(found) => {
                     inner.forget(nth);
                     return Some(found);
