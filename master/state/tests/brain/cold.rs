@@ -169,3 +169,15 @@ fn what_is_only_in_a_vault_is_replaced_by_a_put_and_does_not_wait_to_be_evicted(
     assert_eq!(contents(&leader.state)["k"].2, None);
     assert_eq!((leader.used(), leader.state.garbage.len()), (2 * MIB, 1));
 }
+
+/// Bytes of the first release that knew copies in vaults.
+#[test]
+fn a_snapshot_with_copies_in_vaults_is_still_read() {
+    let state = snapshot::read(&mut include_bytes!("../old/snapshot_cold_v7.bin").as_slice(), RULES, 1).unwrap();
+    let found = object(&state, "cold").unwrap();
+    let copy = found.cold.as_ref().unwrap();
+    assert_eq!((found.version, found.size, found.replicas.len(), copy.vault, copy.stored), (Tso(1), 5000, 0, VaultId(1), 100));
+    let found = object(&state, "both").unwrap();
+    assert_eq!((found.size, found.replicas.len(), found.cold.is_some()), (6000, 1, true));
+    assert!(object(&state, "memory").unwrap().cold.is_none());
+}
