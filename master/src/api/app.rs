@@ -48,6 +48,11 @@ pub trait Facade: Observed + 'static {
         let _ = vault;
         0
     }
+    /// Has an object fetched that is in its vault only, and waits until it is in memory.
+    fn recall<'a>(&'a self, tenant: TenantId, key: &'a ObjectKey) -> Boxed<'a, Outcome<()>> {
+        let _ = tenant;
+        Box::pin(std::future::ready(Err(FaultCode::NotSupported.with(format!("{key}: there is no cold tier here")))))
+    }
     /// What was set for the whole group under this name, or is its default.
     fn setting(&self, key: &str) -> Option<String>;
     /// Removes every object whose key matches; the empty pattern matches all. Says how many went.

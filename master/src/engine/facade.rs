@@ -7,12 +7,16 @@ use crate::log::LogStatus;
 use crate::observe::{Metrics, Observed, PoolUse, TenantUse};
 use crate::secrets::Safe;
 use perilune_protocol::rpc::cluster::{ClusterStat, NodeState};
+use perilune_protocol::rpc::cold::Recall;
 use perilune_protocol::rpc::job::JobState;
 use perilune_protocol::rpc::segment::SegmentState;
 use perilune_protocol::{FaultCode, ObjectKey, ObjectPlace, Outcome, SegmentDesc, SegmentId, TenantId, VaultId};
 use perilune_state::directory::Known;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+
+/// How long an HTTP request waits for an object that is in its vault only, in milliseconds.
+const RECALL_WAIT_MS: u64 = 10_000;
 
 impl Observed for Throne {
     fn stat(&self) -> ClusterStat {
@@ -67,6 +71,12 @@ impl Facade for Throne {
 
     fn tenant(&self, name: &str) -> Outcome<TenantId> {
         self.engine().tenant(name)
+    }
+
+    fn recall<'a>(&'a self, tenant: TenantId, key: &'a ObjectKey) -> Boxed<'a, Outcome<()>> {
+        let engine = self.engine();
+        let question = Recall { keys: vec![key.clone()], wait_ms: RECALL_WAIT_MS };
+        Box::pin(async move { engine.recall(tenant, question).await.into_iter().collect() })
     }
 
     fn objects_in(&self, vault: VaultId) -> u64 {

@@ -65,8 +65,11 @@ pub(super) async fn query_key(State(app): State<App>, query: Query) -> Answer {
     let tenant = query.tenant(&app)?;
     let raw = query.raw("key").ok_or_else(|| FaultCode::InvalidParams.with("Missing key query parameter: use /query_key?key=KEY"))?;
     let key = meant(&*app.engine, tenant, raw)?;
-    let located = app.engine.locate(tenant, &[key]).pop();
-    let place = located.unwrap_or_else(|| Err(FaultCode::Internal.with("the lookup of one key gave no answer")))?;
+    let mut place = locate(&app, tenant, &key)?;
+    if place.replicas.is_empty() {
+        app.engine.recall(tenant, &key).await?;
+        place = locate(&app, tenant, &key)?;
+    }
     let replicas = buffers(&*app.engine, tenant, &place)?;
     let best = replicas.first().map_or(&[][..], Vec::as_slice);
     let transport_endpoint_ = best.first().map_or("", |buffer| &buffer.transport_endpoint_);
@@ -74,6 +77,11 @@ pub(super) async fn query_key(State(app): State<App>, query: Query) -> Answer {
     let mut response = json(StatusCode::OK, &body);
     response.headers_mut().insert(axum::http::header::CONTENT_TYPE, axum::http::HeaderValue::from_static(TEXT));
     Ok(response)
+}
+
+fn locate(app: &App, tenant: TenantId, key: &ObjectKey) -> Outcome<ObjectPlace> {
+    let located = app.engine.locate(tenant, std::slice::from_ref(key)).pop();
+    located.unwrap_or_else(|| Err(FaultCode::Internal.with("the lookup of one key gave no answer")))
 }
 
 #[derive(Serialize, ToSchema)]
