@@ -304,7 +304,11 @@ fn whoever_is_killed_nothing_is_lost_and_nothing_is_left_over() {
             let offloading = scope.spawn(|| offload("2s"));
             let before = uploads();
             wait_for("some uploads", || (uploads() >= (before + 20).min(150)).then_some(()));
-            if kills % 2 == 0 { node.again() } else { master.again() }
+            if kills % 2 == 0 {
+                node.again()
+            } else {
+                master.again()
+            }
             offloading.join().unwrap();
         }
         wait_for("all to be in the vault", || offload("20s").status.success().then_some(()));
@@ -319,7 +323,11 @@ fn whoever_is_killed_nothing_is_lost_and_nothing_is_left_over() {
     for kills in 0..6 {
         std::thread::scope(|scope| {
             let reading = scope.spawn(|| (kills * 25..kills * 25 + 25).map(|n| (n, store.get(&key(n)))).collect::<Vec<_>>());
-            if kills % 2 == 0 { node.again() } else { master.again() }
+            if kills % 2 == 0 {
+                node.again()
+            } else {
+                master.again()
+            }
             for (n, outcome) in reading.join().unwrap() {
                 assert!(outcome.as_ref().is_err() || outcome == Ok(value(n)), "{n}: other bytes");
             }

@@ -96,7 +96,7 @@ impl Job for DiskDrop {
             };
             match world.standing(&found).filter(|object| object.replica_on(id).is_some()) {
                 None => draining.left = draining.left.saturating_sub(1),
-                Some(object) if world.idle(&object).is_some() => return Some(step(&object, id)),
+                Some(object) if world.idle(&object).is_some() => return Some(step(world, &object, id)),
                 // Another step is about it: it is still here, and the next pass sees it.
                 Some(_) => {}
             }
@@ -143,10 +143,12 @@ fn is_bare(world: &World<'_>, id: SegmentId) -> bool {
     bare
 }
 
-/// Where there are enough others, the copy just goes.
-fn step(object: &Arc<Object>, leaves: SegmentId) -> Step {
+/// Where there are enough others, the copy just goes; so does what is in a vault where no other memory takes it.
+fn step(world: &World<'_>, object: &Arc<Object>, leaves: SegmentId) -> Step {
     let object = object.clone();
-    if lasting(&object).count() >= usize::from(object.wanted).max(1) {
+    if object.cold.is_some() && world.targets(&object, Some(leaves)).is_empty() {
+        Step::Demote(object)
+    } else if lasting(&object).count() >= usize::from(object.wanted).max(1) {
         Step::Drop { object, segment: leaves }
     } else {
         Step::Copy { object, to: None, drop: Some(leaves) }
