@@ -2,6 +2,7 @@
 
 use perilune_transfer_engine::Op;
 use serde::{Deserialize, Serialize};
+use std::str::FromStr;
 
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -18,7 +19,10 @@ pub enum Measure {
 }
 
 impl Measure {
-    /// The word in tables and JSON.
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Write, Self::Read, Self::WriteLatency, Self::ReadLatency];
+
+    /// The words in tables.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Write => "write",
@@ -38,6 +42,15 @@ impl Measure {
             Self::Write | Self::WriteLatency => Op::Write,
             Self::Read | Self::ReadLatency => Op::Read,
         }
+    }
+}
+
+impl FromStr for Measure {
+    type Err = String;
+    /// The words of [`Measure::as_str`] with a hyphen between them.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|measure| measure.as_str().replace(' ', "-") == text);
+        found.ok_or_else(|| format!("`{text}` is not measured: there are write, read, write-latency and read-latency"))
     }
 }
 

@@ -33,7 +33,7 @@ use crate::rivals::{Setting, Trouble, is_installed};
 use case::{Case, Sample, Until};
 use devices::Ends;
 use indicatif::ProgressBar;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -46,6 +46,12 @@ pub struct Options {
     pub devices: Vec<String>,
     /// The devices of the other side; empty chooses.
     pub peer_devices: Vec<String>,
+    /// What is measured; empty measures all.
+    pub measures: Vec<Measure>,
+    /// How many pairs of devices are used at once, one row for each number; empty takes one and, where there are, two.
+    pub pairs: Vec<usize>,
+    /// Whether to count what a gigabyte costs, which takes longer than to measure.
+    pub counts: bool,
     /// Where `benches/peers/setup` installed Mooncake.
     pub peers: PathBuf,
 }
@@ -96,18 +102,23 @@ pub fn run(options: &Options) -> Result<Figures, Trouble> {
     }
     let ends = Ends::find(&options.devices, &options.peer_devices)?;
     let names = |devices: &[devices::Device]| devices.iter().map(|device| device.name.clone()).collect::<Vec<_>>();
-    let counts: Vec<usize> = [1, ends.asking.len().min(2)].into_iter().collect::<std::collections::BTreeSet<_>>().into_iter().collect();
+    let here = ends.asking.len();
+    if let Some(many) = options.pairs.iter().find(|count| !(1..=here).contains(*count)) {
+        return Err(format!("{many} pairs of devices: there are 1 to {here}").into());
+    }
+    let chosen = if options.pairs.is_empty() { vec![1, here.min(2)] } else { options.pairs.clone() };
     let mut bench = Bench { setting, ends: ends.clone(), askers: BTreeMap::new(), skipped: BTreeMap::new() };
-    for count in counts {
+    for count in BTreeSet::from_iter(chosen) {
         let ends = ends.first(count);
         bench.askers.insert(count, ours::Asker::start(&bench.setting, names(&ends.asking), &names(&ends.serving))?);
     }
     let mut cases = cases(common, bench.askers.keys().copied());
+    cases.retain(|case| options.measures.is_empty() || options.measures.contains(&case.measure));
     if origin.cpus == 1 {
         cases.retain(|case| case.measure != Measure::WriteLatency);
         bench.skipped.insert("write latency", "both sides poll, which needs two processors".into());
     }
-    let (mut samples, per_gb) = bench.rounds(common, &cases)?;
+    let (mut samples, per_gb) = bench.rounds(common, &cases, options.counts)?;
     if let Err(trouble) = bench.of_mooncake(common, &cases, &mut samples) {
         bench.skipped.insert("mooncake", trouble.to_string());
     }
@@ -152,7 +163,7 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    fn rounds(&mut self, options: &super::Options, cases: &[Case]) -> Result<(Samples, Counted), Trouble> {
+    fn rounds(&mut self, options: &super::Options, cases: &[Case], counts: bool) -> Result<(Samples, Counted), Trouble> {
         let mut samples = Samples::new();
         let mut operations: BTreeMap<Case, u64> = BTreeMap::new();
         let bar = ProgressBar::new((cases.len() * (options.rounds + 2)) as u64);
@@ -160,8 +171,11 @@ impl Bench<'_> {
             for case in cases {
                 // Round 0 finds out how many operations fill the time; it is not counted.
                 let Some(count) = operations.get(case).copied() else {
-                    let first = self.of_engine(case, Until::Time(options.time.min(Duration::from_millis(300))), true)?;
-                    operations.insert(*case, first.fill(case, options.time));
+                    let time = options.time.min(Duration::from_millis(300));
+                    // Twice, as the first one connects.
+                    self.of_engine(case, Until::Time(time / 4), true)?;
+                    let sample = self.of_engine(case, Until::Time(time), true)?;
+                    operations.insert(*case, sample.fill(case, options.time));
                     bar.inc(1);
                     continue;
                 };
@@ -176,7 +190,7 @@ impl Bench<'_> {
         let mut per_gb = Counted::new();
         for case in cases {
             // A rate of one pair says it all: latencies are the same operations, and each pair has the same work.
-            if case.measure.is_rate() && case.devices == 1 {
+            if counts && case.measure.is_rate() && case.devices == 1 {
                 per_gb.extend(self.count(case, operations[case])?.into_iter().map(|(who, per_gb)| ((*case, who), per_gb)));
             }
             bar.inc(1);

@@ -28,6 +28,15 @@ pub(super) struct Transfer {
     /// The RDMA devices of the other side, as many; their neighbours in the subnet, unless given
     #[arg(long, value_name = "DEVICE", value_delimiter = ',')]
     peer_rdma_devices: Vec<String>,
+    /// What of RDMA to measure: write, read, write-latency, read-latency; all, unless given
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    measure: Vec<rdma::Measure>,
+    /// How many pairs of RDMA devices to use at once; 1 and, where there are, 2, unless given
+    #[arg(long, value_name = "COUNT", value_delimiter = ',')]
+    pairs: Vec<usize>,
+    /// Do not count what a gigabyte by RDMA costs, which takes longer than to measure
+    #[arg(long)]
+    no_counts: bool,
     /// Where `benches/peers/setup` put Mooncake; ~/.cache/perilune/peers when not given
     #[arg(long, value_name = "DIR")]
     peers: Option<PathBuf>,
@@ -111,6 +120,9 @@ impl Transfer {
                 common: options,
                 devices: self.rdma_devices,
                 peer_devices: self.peer_rdma_devices,
+                measures: self.measure,
+                pairs: self.pairs,
+                counts: !self.no_counts,
                 peers: peers(self.peers),
             };
             let figures = rdma::run(&options).map_err(failed)?;
