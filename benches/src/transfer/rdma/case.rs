@@ -95,3 +95,16 @@ impl Sample {
         many.max(least).next_multiple_of(case.in_flight as u64)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_measure_is_found_by_its_name_and_no_other_word() {
+        for measure in Measure::ALL {
+            assert_eq!(measure.as_str().replace(' ', "-").parse(), Ok(measure));
+        }
+        assert!("latency".parse::<Measure>().unwrap_err().contains("`latency`"));
+    }
+}

@@ -119,7 +119,9 @@ pub fn run(options: &Options) -> Result<Figures, Trouble> {
         bench.skipped.insert("write latency", "both sides poll, which needs two processors".into());
     }
     let (mut samples, per_gb) = bench.rounds(common, &cases, options.counts)?;
-    if let Err(trouble) = bench.of_mooncake(common, &cases, &mut samples) {
+    if cases.iter().any(mooncake::Mooncake::knows)
+        && let Err(trouble) = bench.of_mooncake(common, &cases, &mut samples)
+    {
         bench.skipped.insert("mooncake", trouble.to_string());
     }
     let figures = figures::of(&samples, &per_gb, ends.asking == ends.serving);

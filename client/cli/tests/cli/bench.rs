@@ -55,9 +55,13 @@ fn alloc_measures_sizes_threads_and_the_live_share() {
 
 #[test]
 fn settings_that_make_no_sense_are_refused() {
-    for args in
-        [["transfer", "--sizes", "17MiB"], ["transfer", "--in-flight", "0"], ["master", "--batches", "0"], ["alloc", "--space", "1MiB"]]
-    {
+    for args in [
+        ["transfer", "--sizes", "17MiB"],
+        ["transfer", "--in-flight", "0"],
+        ["transfer", "--measure", "latency"],
+        ["master", "--batches", "0"],
+        ["alloc", "--space", "1MiB"],
+    ] {
         assert_eq!(run(["bench"].iter().chain(&args)).status.code(), Some(2), "{args:?}");
     }
 }
