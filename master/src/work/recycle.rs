@@ -1,4 +1,5 @@
-//! Takes back what dropped tenants had, once their retention is over: objects, then memory, then the name stays as a tombstone.
+//! Takes back what dropped tenants had, once their retention is over: objects, then memory, then what is in vaults; then the name stays as a
+//! tombstone.
 //!
 //! Every step is an effect of its own and looks at what there is, so it is taken up where it was left, by whoever leads.
 
@@ -39,6 +40,9 @@ async fn step(engine: &Engine, tenant: &TenantRecord) -> Outcome<()> {
     }
     for segment in lent(engine, tenant.id) {
         engine.unmount_now(segment.id()).await?;
+    }
+    if !engine.empty_vaults(tenant.id).await? {
+        return Ok(());
     }
     tracing::info!(tenant = tenant.name, "nothing is left of the dropped tenant");
     let gone = engine.decide(&|known, now_ms| known.gone(&tenant.name, now_ms)).await;

@@ -13,20 +13,20 @@ use std::time::Duration;
 
 const GROUP: u8 = 22;
 const TOKEN: &str = "0123456789abcdef";
-const MIB: usize = 1 << 20;
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const MIB: usize = 1 << 20;
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A master and a store node with a vault.
-struct Stand {
-    dev: Dev,
-    store: Store,
-    dir: tempfile::TempDir,
-    vault: PathBuf,
-    s3: Option<S3d>,
+pub(crate) struct Stand {
+    pub(crate) dev: Dev,
+    pub(crate) store: Store,
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) vault: PathBuf,
+    pub(crate) s3: Option<S3d>,
 }
 
 impl Stand {
-    fn start(s3: Option<S3d>, flags: &[&str]) -> Self {
+    pub(crate) fn start(s3: Option<S3d>, flags: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("vaults");
         std::fs::create_dir(&root).unwrap();
@@ -51,28 +51,28 @@ impl Stand {
     }
 
     /// Files of uploads in the vault.
-    fn uploads(&self) -> Vec<PathBuf> {
+    pub(crate) fn uploads(&self) -> Vec<PathBuf> {
         files(&self.vault).into_iter().filter(|path| path.components().any(|part| part.as_os_str() == "objects")).collect()
     }
 
-    fn metric(&self, name: &str) -> u64 {
+    pub(crate) fn metric(&self, name: &str) -> u64 {
         metric(&fetch(&self.dev.http, "/metrics"), &format!("perilune_{name}")).unwrap()
     }
 
-    fn offload(&self) -> Value {
+    pub(crate) fn offload(&self) -> Value {
         self.dev.json(&["offload", "--deadline", "60s"]).remove(0)
     }
 
-    fn put(&self, keys: impl IntoIterator<Item = usize>) {
+    pub(crate) fn put(&self, keys: impl IntoIterator<Item = usize>) {
         keys.into_iter().for_each(|n| assert_eq!(self.store.put(&key(n), &value(n), &PutConfig::default()), Ok(Put::Stored), "{n}"));
     }
 
-    fn check(&self, keys: impl IntoIterator<Item = usize>) {
+    pub(crate) fn check(&self, keys: impl IntoIterator<Item = usize>) {
         keys.into_iter().for_each(|n| assert!(self.store.get(&key(n)).unwrap_or_else(|fault| panic!("{n}: {fault}")) == value(n), "{n}"));
     }
 
     /// All memory goes, and fresh one of `size` comes.
-    fn change_memory(&self, size: usize) {
+    pub(crate) fn change_memory(&self, size: usize) {
         let old: Vec<_> = self.dev.json(&["segments"]).into_iter().map(|segment| segment["segment_id"].clone()).collect();
         let ask = |path: &str, body: &Value| {
             let (status, text) = send("POST", &format!("http://{}/api/{path}", self.dev.rest), &body.to_string());
@@ -92,11 +92,11 @@ fn set(dev: &Dev, name: &str, value: &str) {
     assert_eq!(status, 200, "{text}");
 }
 
-fn connect(dev: &Dev, deadline: Duration) -> Store {
+pub(crate) fn connect(dev: &Dev, deadline: Duration) -> Store {
     Store::connect(StoreConfig { masters: vec![dev.rpc.clone()], deadline, ..StoreConfig::default() }).unwrap()
 }
 
-fn files(dir: &Path) -> Vec<PathBuf> {
+pub(crate) fn files(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir).into_iter().flatten() {
         let path = entry.unwrap().path();
@@ -105,12 +105,12 @@ fn files(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-fn key(n: usize) -> ObjectKey {
+pub(crate) fn key(n: usize) -> ObjectKey {
     format!("model/block {n}").as_str().into()
 }
 
 /// Some small, some of several pieces.
-fn value(n: usize) -> Vec<u8> {
+pub(crate) fn value(n: usize) -> Vec<u8> {
     let len = if n % 67 == 66 { 9 * MIB + n } else { 1 + n * 977 % 100_000 };
     (0..len).map(|i| (i * 7 + n * 13 + (i >> 8)) as u8).collect()
 }

@@ -5,6 +5,7 @@ mod bad;
 mod bench;
 mod clusters;
 mod cold;
+mod coldkeys;
 mod commands;
 mod crash;
 mod full;

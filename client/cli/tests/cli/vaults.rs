@@ -11,14 +11,14 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 
 /// Another pair, as what it was is given out of hand.
-const OTHER: (&str, &str) = ("AKIAOTHER", "an0ther/secret");
+pub(crate) const OTHER: (&str, &str) = ("AKIAOTHER", "an0ther/secret");
 
-fn vaults(dev: &Dev, sk: &str, args: &[&str]) -> Output {
+pub(crate) fn vaults(dev: &Dev, sk: &str, args: &[&str]) -> Output {
     let args = ["vaults"].iter().chain(args).copied().chain(["--http", &dev.http]);
     finish(perilune().env("PERILUNE_VAULT_SK", sk).args(args))
 }
 
-fn done(dev: &Dev, sk: &str, args: &[&str]) {
+pub(crate) fn done(dev: &Dev, sk: &str, args: &[&str]) {
     let output = vaults(dev, sk, args);
     assert!(output.status.success(), "{args:?}: {}", said(&output));
 }

@@ -23,7 +23,7 @@ const SWEEP_EVERY: Duration = Duration::from_secs(3600);
 const PAGE: usize = 1000;
 const SWEEP_MAX: usize = 1 << 20;
 /// Says whose the vault is: what others have put there is none of ours to judge.
-const CLAIM: &str = "owner/cluster";
+pub(super) const CLAIM: &str = "owner/cluster";
 
 /// The vaults that were opened, each with what opened it.
 type Opened = HashMap<VaultId, (u64, Vault)>;
@@ -104,7 +104,10 @@ async fn sweep_all(engine: &Engine, mut opened: Opened) -> Opened {
     drop(known);
     for id in vaults {
         let (worker, cluster) = (engine.clone(), engine.welcome().cluster);
-        let (listed, now) = aside(opened, move |opened| Some(open(&worker, opened, id)?.and_then(|vault| look(&vault, &cluster)))).await;
+        let (listed, now) = aside(opened, move |opened| {
+            Some(open(&worker, opened, id)?.and_then(|vault| look(&vault, &cluster).map_err(|fault| fault.message)))
+        })
+        .await;
         opened = now;
         let orphans = match listed {
             None => continue,
@@ -125,8 +128,8 @@ async fn sweep_all(engine: &Engine, mut opened: Opened) -> Opened {
 }
 
 /// Names of all uploads in a vault that is ours.
-fn look(vault: &Vault, cluster: &str) -> Result<Vec<ColdName>, String> {
-    let listed = claim(vault, cluster).and_then(|()| {
+pub(super) fn look(vault: &Vault, cluster: &str) -> Vaulted<Vec<ColdName>> {
+    claim(vault, cluster).and_then(|()| {
         let (mut names, mut after): (Vec<ColdName>, Option<String>) = (Vec::new(), None);
         loop {
             let page = vault.list("objects", after.as_deref(), PAGE, soon())?;
@@ -137,8 +140,7 @@ fn look(vault: &Vault, cluster: &str) -> Result<Vec<ColdName>, String> {
                 return Ok(names);
             }
         }
-    });
-    listed.map_err(|fault| fault.message)
+    })
 }
 
 fn claim(vault: &Vault, cluster: &str) -> Vaulted<()> {
@@ -156,8 +158,8 @@ fn claim(vault: &Vault, cluster: &str) -> Vaulted<()> {
 }
 
 /// Those that nothing refers to nor may yet. They were listed before: what was being uploaded then is being named now, or named.
-fn orphans(engine: &Engine, listed: Vec<ColdName>) -> Vec<ColdName> {
-    let mut known: HashSet<ColdName> = lock(&engine.reign.cold.naming).clone();
+pub(super) fn orphans(engine: &Engine, listed: Vec<ColdName>) -> Vec<ColdName> {
+    let mut known: HashSet<ColdName> = lock(&engine.reign.cold.naming).keys().copied().collect();
     engine.state().index.for_each(&mut |object| {
         known.extend(object.cold.as_ref().map(|copy| copy.name));
         ControlFlow::Continue(())
@@ -165,6 +167,6 @@ fn orphans(engine: &Engine, listed: Vec<ColdName>) -> Vec<ColdName> {
     listed.into_iter().filter(|name| !known.contains(name)).collect()
 }
 
-fn soon() -> Instant {
+pub(super) fn soon() -> Instant {
     Instant::now() + PATIENCE
 }

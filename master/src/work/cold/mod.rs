@@ -13,6 +13,7 @@
 mod collect;
 mod crew;
 mod down;
+mod empty;
 mod offers;
 mod up;
 
@@ -26,7 +27,7 @@ use perilune_protocol::{ColdName, FaultCode, NodeId, Outcome, ReplicaPlace, Tena
 use perilune_state::State;
 use perilune_state::directory::VaultRecord;
 use perilune_state::objects::{KeyRef, Object};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -48,8 +49,10 @@ pub(crate) struct Cold {
     orders: Mutex<HashMap<u64, oneshot::Sender<Ended<ColdOutcome>>>>,
     pub(crate) offers: Offers,
     wishes: Mutex<Vec<Wish>>,
-    /// Uploads that may be named yet.
-    naming: Mutex<HashSet<ColdName>>,
+    /// Uploads that may be named yet, and where they go.
+    naming: Mutex<HashMap<ColdName, VaultId>>,
+    /// Dropped tenants whose vaults could not be emptied: when they are tried again.
+    emptied_later: Mutex<HashMap<TenantId, std::time::Instant>>,
     /// What went wrong last.
     last_error: Mutex<String>,
     news: Notify,
@@ -86,6 +89,7 @@ impl Cold {
             offers: Offers::default(),
             wishes: Mutex::default(),
             naming: Mutex::default(),
+            emptied_later: Mutex::default(),
             last_error: Mutex::default(),
             news: Notify::new(),
             stopped: AtomicBool::new(false),

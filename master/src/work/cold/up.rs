@@ -30,7 +30,7 @@ pub(super) enum Uploaded {
 /// Has `replica` of an object brought to a vault, under a name of its own.
 pub(super) async fn upload(engine: &Engine, object: &Arc<Object>, replica: &Replica, vault: Target) -> Uploaded {
     let name = ColdName::random();
-    lock(&engine.reign.cold.naming).insert(name);
+    lock(&engine.reign.cold.naming).insert(name, vault.id);
     let uploaded = upload_as(engine, object, replica, vault, name).await;
     // Named by the log by now, or never.
     lock(&engine.reign.cold.naming).remove(&name);

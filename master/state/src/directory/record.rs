@@ -160,6 +160,11 @@ impl Known {
         self.vaults.get(id)
     }
 
+    /// Those of all tenants.
+    pub fn all_vaults(&self) -> impl Iterator<Item = &VaultRecord> {
+        self.vaults.iter()
+    }
+
     /// Where new uploads of a tenant go: to the newest of its vaults that this release can use, or, where it can use none, to the newest,
     /// which says why it cannot be opened.
     pub fn vault_of(&self, tenant: TenantId) -> Option<&VaultRecord> {

@@ -118,6 +118,10 @@ impl Vaults {
         self.records.get(&tenant)
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = &VaultRecord> {
+        self.records.values().flat_map(|all| &all.vaults)
+    }
+
     pub(super) fn get(&self, id: VaultId) -> Option<&VaultRecord> {
         self.of(*self.owners.get(&id)?)?.vaults.iter().find(|vault| vault.id == id)
     }

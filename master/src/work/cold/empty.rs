@@ -1,0 +1,69 @@
+//! Empties the vaults of a dropped tenant, as the last step before it is forgotten what opens them.
+
+use super::collect::{CLAIM, look, orphans, soon};
+use super::lock;
+use crate::engine::Engine;
+use perilune_protocol::vault::VaultTarget;
+use perilune_protocol::{FaultCode, Outcome, TenantId, VaultId};
+use perilune_state::directory::VaultsRecord;
+use perilune_vault::{Class, ColdObject, Limits, Vault, Vaulted};
+use std::time::{Duration, Instant};
+
+/// One request takes no longer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Vaults that could not be emptied are tried again so much later.
+const AGAIN: Duration = Duration::from_secs(5);
+
+impl Engine {
+    /// Deletes what a dropped tenant, of which there is no object any more, has in its vaults; `false`: not all of it yet, to be asked again.
+    ///
+    /// # Errors
+    /// A vault does not do it. It is left alone for a while.
+    pub(crate) async fn empty_vaults(&self, tenant: TenantId) -> Outcome<bool> {
+        let known = self.directory();
+        let Some(all) = known.vaults_of(tenant).filter(|all| !all.vaults.is_empty()) else { return Ok(true) };
+        let cold = &self.reign.cold;
+        let uploading = lock(&cold.naming).values().any(|vault| all.vaults.iter().any(|ours| ours.id == *vault));
+        if uploading || lock(&cold.emptied_later).get(&tenant).is_some_and(|later| *later > Instant::now()) {
+            return Ok(false);
+        }
+        let failed = |why: String| {
+            lock(&cold.emptied_later).insert(tenant, Instant::now() + AGAIN);
+            FaultCode::WrongState.with(why)
+        };
+        let shared = |id: VaultId| known.vault(id).is_some_and(|ours| known.all_vaults().any(|v| v.id != id && v.target == ours.target));
+        let mut whole = true;
+        for vault in all.vaults.iter().filter(|vault| vault.target.is_usable()) {
+            let (engine, all, id, shared) = (self.clone(), all.clone(), vault.id, shared(vault.id));
+            let emptied = tokio::task::spawn_blocking(move || engine.empty(&all, id, shared)).await;
+            let emptied = emptied.map_err(|e| failed(format!("emptying vault {id} stopped: {e}")))?;
+            match emptied {
+                Ok(is_empty) => whole &= is_empty,
+                Err(fault) if fault.class == Class::NoBucket => {}
+                // No bucket, or that of another cluster: nothing of the tenant can have come there. A directory may be allowed later.
+                Err(fault) if fault.class == Class::Invalid && matches!(vault.target, VaultTarget::S3(_)) => {
+                    tracing::warn!(vault = %id, "the vault of a dropped tenant is left as it is: {fault}");
+                }
+                Err(fault) => return Err(failed(format!("vault {id}: {fault}"))),
+            }
+        }
+        Ok(whole)
+    }
+
+    /// Whether nothing was there that is to go.
+    fn empty(&self, all: &VaultsRecord, id: VaultId, shared: bool) -> Vaulted<bool> {
+        let Some(record) = all.vaults.iter().find(|vault| vault.id == id) else { return Ok(true) };
+        let safe = self.safe().map_err(|fault| Class::Refused.with(fault.message))?;
+        // Without the key it can wait for it.
+        safe.secrets(all, record).map_err(|fault| Class::Refused.with(fault.message))?;
+        let vault: Vault = safe.vault(all, record, Limits { attempt: PATIENCE, ..Limits::default() })?;
+        // Others may use the same folder: what their objects refer to stays.
+        let left = orphans(self, look(&vault, &self.welcome().cluster)?);
+        let is_empty = left.is_empty();
+        left.into_iter().try_for_each(|name| vault.delete(&ColdObject::path(name.0), soon()))?;
+        if is_empty && !shared {
+            vault.delete(CLAIM, soon())?;
+        }
+        Ok(is_empty)
+    }
+}
