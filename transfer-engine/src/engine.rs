@@ -200,6 +200,11 @@ impl Engine {
         Counters { transports, notices_taken: self.inner.exports.mailbox.taken() }
     }
 
+    /// Reads and writes of peers over TCP that have begun and not ended. What peers do alone (shared memory, RDMA) is not seen here.
+    pub fn serves_now(&self) -> u64 {
+        self.inner.served.under_way()
+    }
+
     pub(crate) fn exports(&self) -> &Arc<Exports> {
         &self.inner.exports
     }

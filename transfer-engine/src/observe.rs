@@ -23,9 +23,20 @@ pub(crate) struct Meter {
     ops: [AtomicU64; OPS],
     bytes: [AtomicU64; OPS],
     errors: [[AtomicU64; KINDS]; OPS],
+    /// Of the serving end: transfers that have begun and not ended. Written by the one thread that serves.
+    under_way: AtomicU64,
 }
 
 impl Meter {
+    /// Where so many were under way, so many are.
+    pub(crate) fn serves(&self, before: u64, now: u64) {
+        self.under_way.fetch_add(now.wrapping_sub(before), Relaxed);
+    }
+
+    pub(crate) fn under_way(&self) -> u64 {
+        self.under_way.load(Relaxed)
+    }
+
     /// Counts a transfer that succeeded.
     pub(crate) fn done(&self, op: Op, bytes: u64) {
         self.ops[op.index()].fetch_add(1, Relaxed);

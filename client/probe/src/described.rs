@@ -40,6 +40,11 @@ impl Refusing {
         Self { content_type: "application/json", body: T::schema(), statuses }
     }
 
+    /// In plain text.
+    pub fn text(statuses: &'static [(u16, &'static str)]) -> Self {
+        Self { content_type: "text/plain", body: String::schema(), statuses }
+    }
+
     /// Says so of each route, but for the statuses that it says something of itself.
     pub fn describe<S: Clone + Send + Sync + 'static>(&self, mut routes: OpenApiRouter<S>) -> OpenApiRouter<S> {
         for item in routes.get_openapi_mut().paths.paths.values_mut() {

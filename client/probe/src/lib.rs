@@ -15,9 +15,10 @@ mod heap;
 mod life;
 mod routes;
 mod status;
+pub mod sync;
 
 pub use cpu::proto;
 pub use described::{OPENAPI, Refusing, served, within};
 pub use front::Front;
 pub use life::{Act, Life, Probe, Stage};
-pub use routes::{ROUTES, STAGE, refuse_when_stopping};
+pub use routes::{ROUTES, STAGE, refuse_when_stopping, respelled};

@@ -46,6 +46,13 @@ fn handler(path: &str) -> UtoipaMethodRouter<Probe> {
     (schemas, paths, handler)
 }
 
+/// The same routes under another spelling of `/tiflash/`.
+pub fn respelled<S>((schemas, described, handler): UtoipaMethodRouter<S>, spelled: &str) -> UtoipaMethodRouter<S> {
+    let mut paths = Paths::new();
+    paths.paths.extend(described.paths.into_iter().map(|(path, item)| (path.replacen("/tiflash/", spelled, 1), item)));
+    (schemas, paths, handler)
+}
+
 /// On requests of those who would not have been let in elsewhere.
 #[derive(Clone)]
 pub(crate) struct Stranger;

@@ -158,6 +158,24 @@ impl Access {
         self.admit(bearer)
     }
 
+    /// As [`Access::admit`], for an `Authorization: Basic` header (RFC 7617) of an administrator: `root` or `admin`, with the admin's token as
+    /// password, or `other` where there is such a one. Where nobody is asked for a token the password is empty, but who it is is said all the
+    /// same.
+    ///
+    /// # Errors
+    /// [`FaultCode::Unauthorized`].
+    pub fn admit_basic(&self, authorization: Option<&[u8]>, other: Option<&Token>) -> Outcome<()> {
+        let credentials = authorization.and_then(basic);
+        let known = credentials.as_deref().and_then(|text| text.split_once(':')).is_some_and(|(user, password)| {
+            let is_right = match &self.token {
+                Some(token) => token.matches(password),
+                None => password.is_empty(),
+            };
+            ["root", "admin"].contains(&user) && (is_right || other.is_some_and(|other| other.matches(password)))
+        });
+        if known { Ok(()) } else { Err(FaultCode::Unauthorized.with("an administrator is asked for here: root, with the admin's token")) }
+    }
+
     /// Whether a browser may have sent a request here: not on behalf of a page of somebody else, which could otherwise steer whatever its
     /// visitor can reach. `origin` and `host` are the headers; who sends no origin is no page.
     ///
@@ -205,6 +223,32 @@ impl Access {
     }
 }
 
+/// `user:password` of a `Basic` header.
+fn basic(header: &[u8]) -> Option<String> {
+    let (scheme, encoded) = std::str::from_utf8(header).ok()?.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let (mut bytes, mut held, mut bits) = (Vec::new(), 0_u32, 0);
+    for letter in encoded.trim().trim_end_matches('=').bytes() {
+        let six = match letter {
+            b'A'..=b'Z' => letter - b'A',
+            b'a'..=b'z' => letter - b'a' + 26,
+            b'0'..=b'9' => letter - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            _ => return None,
+        };
+        held = held << 6 | u32::from(six);
+        bits += 6;
+        if bits >= 8 {
+            bits -= 8;
+            bytes.push((held >> bits) as u8);
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -243,6 +287,23 @@ mod tests {
         }
         assert!(access.admit_header(Some(b"Bearer \xff")).is_err());
         assert!(access.admit_header(None).is_err());
+    }
+
+    #[test]
+    fn administrators_say_who_they_are() {
+        let (asked_for, open) = (Access::new(Some(Token::new(SECRET).unwrap()), false), Access::default());
+        let page = Token::of_the_page();
+        // root:0123456789abcdef, admin:0123456789abcdef, root:greedisgood9999, root:
+        let [root, admin, pages, nothing] =
+            ["cm9vdDowMTIzNDU2Nzg5YWJjZGVm", "YWRtaW46MDEyMzQ1Njc4OWFiY2RlZg==", "cm9vdDpncmVlZGlzZ29vZDk5OTk=", "cm9vdDo="];
+        let admits = |access: &Access, said: &str, other| access.admit_basic(Some(format!("Basic {said}").as_bytes()), other).is_ok();
+        assert!(admits(&asked_for, root, None) && admits(&asked_for, admin, None) && admits(&asked_for, pages, Some(&page)));
+        assert!(!admits(&asked_for, pages, None) && !admits(&asked_for, nothing, Some(&page)));
+        assert!(admits(&open, nothing, None) && admits(&open, pages, Some(&page)) && !admits(&open, root, None));
+        for wrong in ["bm9ib2R5Og==", "cm9vdA==", "", "%", "cm9v\u{e4}", "/////w=="] {
+            assert!(!admits(&open, wrong, None), "{wrong}");
+        }
+        assert!(open.admit_basic(None, None).is_err() && open.admit_basic(Some(b"Bearer cm9vdDo="), None).is_err());
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod access;
 pub mod fault;
 pub mod frame;
 pub mod ids;
+pub mod metakey;
 pub mod object;
 pub mod principal;
 pub mod rpc;

@@ -4,7 +4,7 @@ use super::lending::Lending;
 use super::watch::Watch;
 use crate::master::{Link, Look, Master};
 use perilune_protocol::rpc::segment::{Mount, Unmount};
-use perilune_protocol::rpc::session::{Heartbeat, Register};
+use perilune_protocol::rpc::session::{Beat, Heartbeat, HeartbeatReply, Register};
 use perilune_protocol::{Fault, FaultCode, Outcome, SegmentDesc, SegmentId};
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -140,7 +140,7 @@ pub(crate) fn run(master: &Master, lending: &Arc<Lending>, heard: &AtomicBool, s
 
 fn beat(master: &Master, lending: &Arc<Lending>, watch: &mut Watch) -> Outcome<()> {
     let deadline = Instant::now() + ATTEMPT;
-    let reply = master.call(&Heartbeat { node: lending.node() }, deadline)?;
+    let reply = say_alive(master, lending, deadline)?;
     if lending.set_news(false) || reply.register {
         master.greet_again(deadline).inspect_err(|_| {
             lending.set_news(true);
@@ -155,14 +155,23 @@ fn beat(master: &Master, lending: &Arc<Lending>, watch: &mut Watch) -> Outcome<(
     Ok(())
 }
 
+/// Masters of earlier releases know no [`Beat`], or think that a token does not allow it.
+fn say_alive(master: &Master, lending: &Lending, deadline: Instant) -> Outcome<HeartbeatReply> {
+    let node = lending.node();
+    match master.call(&Beat { node, serves: lending.serves_now() }, deadline) {
+        Err(fault) if matches!(fault.code, FaultCode::NotSupported | FaultCode::Forbidden) => master.call(&Heartbeat { node }, deadline),
+        reply => reply,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use crate::master::fake::{self, Peer};
     use crate::{NodeConfig, StoreNode};
     use perilune_protocol::rpc::Call;
     use perilune_protocol::rpc::segment::{Mount, Unmount};
-    use perilune_protocol::rpc::session::{Heartbeat, HeartbeatReply, Register, Registered, Welcome};
-    use perilune_protocol::{Fault, SegmentId};
+    use perilune_protocol::rpc::session::{Beat, Heartbeat, HeartbeatReply, Register, Registered, Welcome};
+    use perilune_protocol::{Fault, FaultCode, SegmentId};
     use std::sync::Mutex;
     use std::sync::mpsc::channel;
     use std::time::Duration;
@@ -170,7 +179,7 @@ mod tests {
     /// Answers what a node asks when nothing happens.
     fn routine(peer: &mut Peer, asked: &fake::Asked, known: &[SegmentId]) {
         match asked.op {
-            Heartbeat::OP => peer.answer(asked, Ok(HeartbeatReply { register: false, release: Vec::new() })),
+            Beat::OP => peer.answer(asked, Ok(HeartbeatReply { register: false, release: Vec::new() })),
             Register::OP => {
                 let segments = asked.read::<Register>().segments;
                 let unknown = segments.iter().map(|desc| desc.id).filter(|id| !known.contains(id)).collect();
@@ -197,7 +206,7 @@ mod tests {
             let (mut known, mut forgets) = (Vec::new(), true);
             while let Some(asked) = peer.ask() {
                 match asked.op {
-                    Heartbeat::OP if forgets && !known.is_empty() => {
+                    Beat::OP if forgets && !known.is_empty() => {
                         (known, forgets) = (Vec::new(), false);
                         peer.answer(&asked, Ok(HeartbeatReply { register: true, release: Vec::new() }));
                         continue;
@@ -234,7 +243,7 @@ mod tests {
             peer.hello().unwrap();
             let mut registers = 0;
             while let Some(asked) = peer.ask() {
-                if asked.op == Heartbeat::OP && registers == 1 {
+                if asked.op == Beat::OP && registers == 1 {
                     peer.answer(&asked, Ok(HeartbeatReply { register: true, release: Vec::new() }));
                     continue;
                 }
@@ -253,6 +262,29 @@ mod tests {
         assert_eq!(told.recv(), Ok("registering"));
         assert_eq!(node.mount(8192, None, "").unwrap().len(), 1);
         assert_eq!(told.recv(), Ok("alone"));
+        node.retire().unwrap();
+    }
+
+    #[test]
+    fn a_master_that_knows_heartbeats_only_is_told_by_those() {
+        let (tell, told) = channel();
+        let tell = Mutex::new(tell);
+        let master = fake::master(move |mut peer| {
+            peer.hello_with(Welcome { heartbeat_ms: 20, ..fake::welcome() }).unwrap();
+            while let Some(asked) = peer.ask() {
+                if asked.op == Beat::OP {
+                    peer.answer(&asked, Err::<HeartbeatReply, _>(FaultCode::NotSupported.with("no call number 6")));
+                } else if asked.op == Heartbeat::OP {
+                    tell.lock().unwrap().send(asked.read::<Heartbeat>().node).unwrap();
+                    peer.answer(&asked, Ok(HeartbeatReply { register: false, release: Vec::new() }));
+                } else {
+                    routine(&mut peer, &asked, &[]);
+                }
+            }
+        });
+        let dir = tempfile::tempdir().unwrap();
+        let node = StoreNode::start(config(&dir, master)).unwrap();
+        assert_eq!((told.recv().unwrap(), told.recv().unwrap()), (node.id(), node.id()), "again and again");
         node.retire().unwrap();
     }
 }

@@ -277,6 +277,11 @@ impl Lending {
         self.lock().record.segments.iter().find(|kept| kept.id == id).cloned()
     }
 
+    /// Transfers of peers that have begun and not ended.
+    pub(crate) fn serves_now(&self) -> u64 {
+        self.lender.engine.serves_now()
+    }
+
     pub(crate) fn node(&self) -> NodeId {
         self.lock().record.node
     }

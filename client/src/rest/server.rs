@@ -1,18 +1,20 @@
 //! The node's own listener: the routes of the store, and what an operator wants to see of this process.
 
-use super::{access, admitted, plain, router};
+use super::{access, admitted, blocking, plain, router};
 use crate::node::Node;
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use perilune_probe::Probe;
+use perilune_probe::sync::{self, OfTable};
+use perilune_probe::{Probe, respelled};
+use perilune_protocol::rpc::cluster::SyncStatus;
 use perilune_protocol::{FaultCode, Outcome};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 use tracing::{error, warn};
 use utoipa_axum::router::OpenApiRouter;
@@ -83,7 +85,25 @@ pub(crate) fn routes(node: &Arc<Node>, probe: &Probe) -> Router {
 fn own(node: Arc<Node>) -> OpenApiRouter {
     let asked = middleware::from_fn_with_state(access(&node.config), admitted);
     // Whoever watches over processes has no token, and learns nothing but that.
-    OpenApiRouter::default().routes(routes!(own_metrics)).route_layer(asked).routes(routes!(health)).with_state(node)
+    let sync = |spelled| respelled(routes!(sync_status), spelled);
+    let routes = OpenApiRouter::default().routes(routes!(own_metrics)).routes(sync("/tiflash/")).routes(sync("/tifash/"));
+    routes.route_layer(asked).routes(routes!(health)).with_state(node)
+}
+
+/// How many shards of a table have a second copy that is at most two minutes behind, and which: as the master says.
+#[utoipa::path(
+    get, path = "/tiflash/sync-status/{*table}", tag = "process",
+    params(("table" = String, Path, description = "The number of a table, or `keyspace/KEYSPACE/table/TABLE`.")),
+    responses(
+        (status = 200, description = "Their number, and in another line their ids.", body = String, content_type = "text/plain"),
+        (status = 400, description = "That names no table."),
+        (status = 503, description = "No master says.", body = String, content_type = "text/plain")
+    )
+)]
+async fn sync_status(State(node): State<Arc<Node>>, Path(table): Path<String>) -> Response {
+    let Some(OfTable { keyspace, table }) = OfTable::parse(&table) else { return sync::wrong() };
+    let ask = move |node: &Node| sync::answer(node.master.call(&SyncStatus { keyspace, table }, Instant::now() + node.config.deadline));
+    blocking(node, ask).await
 }
 
 /// Whether the master hears this node.

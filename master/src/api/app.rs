@@ -1,12 +1,19 @@
 //! What every handler holds, and what the faces need of the engine.
 
-use crate::engine::{Group, Unchanged};
+use crate::engine::{Group, NotAborted, OpenPut, Unchanged};
 use crate::observe::{Metrics, Observed};
 use crate::secrets::Safe;
+use crate::work::recycle::Recycled;
 use perilune_probe::Probe;
 use perilune_protocol::access::{Access, Token};
 use perilune_protocol::{FaultCode, ObjectKey, ObjectPlace, Outcome, SegmentDesc, SegmentId, TenantId, VaultId};
-use perilune_state::directory::{Decision, Known};
+use perilune_state::directory::{Decision, Known, ShardId};
+use perilune_state::effect::ObjectRecord;
+use perilune_state::gc::GcOwner;
+use perilune_state::segments::nodes::Seen;
+use perilune_state::shards::{NoJob, ShardCount};
+use perilune_state::txn::Txn;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::ops::ControlFlow;
 use std::pin::Pin;
@@ -25,6 +32,8 @@ pub trait Facade: Observed + 'static {
     fn locate(&self, tenant: TenantId, keys: &[ObjectKey]) -> Vec<Outcome<ObjectPlace>>;
     /// Where an object is, without a lease.
     fn peek(&self, tenant: TenantId, key: &ObjectKey) -> Outcome<ObjectPlace>;
+    /// What is recorded of an object.
+    fn object(&self, tenant: TenantId, key: &ObjectKey) -> Option<ObjectRecord>;
     /// Shows `visit` every key and the size of its value, in no particular order, until it breaks off.
     /// `visit` may block for seconds (it writes to somebody's socket): call it with no lock or guard held.
     fn for_each_key(&self, tenant: TenantId, visit: &mut dyn FnMut(&ObjectKey, u64) -> ControlFlow<()>);
@@ -32,6 +41,28 @@ pub trait Facade: Observed + 'static {
     fn describe(&self, tenant: TenantId, id: SegmentId) -> Option<Arc<SegmentDesc>>;
     /// The tenant of this name; empty means `default`.
     fn tenant(&self, name: &str) -> Outcome<TenantId>;
+    /// Every store node that registered with this master, and what it is at.
+    fn seen(&self) -> Vec<Seen>;
+    /// What the recycler did for a tenant in this reign.
+    fn recycled(&self, tenant: TenantId) -> Recycled;
+    /// What there is of these shards of a tenant; of those that have nothing, nothing is said.
+    fn count_shards(&self, tenant: TenantId, shards: BTreeSet<ShardId>) -> Boxed<'_, Outcome<BTreeMap<ShardId, ShardCount>>>;
+    /// Tells the job on a shard to stop.
+    fn stop_shard_job(&self, shard: ShardId, id: &str) -> Result<(), NoJob>;
+    /// The puts of a tenant that are in progress.
+    fn open_puts(&self, tenant: TenantId) -> Vec<OpenPut>;
+    /// Ends what a transaction has in progress, in one database or any.
+    fn abort(&self, tenant: TenantId, txn: Txn, db: Option<u64>, writer_gone: bool) -> Boxed<'_, Result<u64, NotAborted>>;
+    /// The shards of a table, in a key space by its number, whose second copies are in step.
+    fn in_step(&self, keyspace: u32, table: i64) -> Boxed<'_, Outcome<Vec<u64>>>;
+    /// Whether there is a cold tier.
+    fn has_vaults(&self) -> bool;
+    /// Who collects garbage in it, if somebody has the lease.
+    fn gc_owner(&self) -> Option<GcOwner>;
+    /// This master gives that up; false where it has it no more.
+    fn resign_gc(&self, member: u64) -> Boxed<'_, Outcome<bool>>;
+    /// The time of day, in milliseconds.
+    fn wall_ms(&self) -> u64;
     /// All tenants.
     fn directory(&self) -> Arc<Known>;
     /// Decides a change of the directory upon what is known and the time in milliseconds, and logs it.

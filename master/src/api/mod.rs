@@ -9,7 +9,9 @@ mod metaservice;
 mod mooncake;
 pub mod serve;
 mod stream;
+mod tiflash;
 
+pub use crate::work::recycle::Recycled;
 pub use app::{App, Boxed, Decide, Facade};
 pub(crate) use clustermgr::join;
 
@@ -29,7 +31,8 @@ pub fn router(app: App) -> OpenApiRouter {
     let faces = OpenApiRouter::default()
         .merge(faces::<mooncake::Mooncake>(&app))
         .merge(faces::<clustermgr::Clustermgr>(&app))
-        .merge(faces::<metaservice::MetaService>(&app));
+        .merge(faces::<metaservice::MetaService>(&app))
+        .merge(faces::<tiflash::Tiflash>(&app));
     let faces = within(faces, |faces| {
         faces
             .fallback(|| async { bare(StatusCode::NOT_FOUND) })

@@ -1,12 +1,16 @@
 //! Requests about nodes and segments, and the listings.
 
 use super::{Engine, Speaker};
+use perilune_protocol::metakey::MetaKey;
 use perilune_protocol::rpc::cluster::{ClusterStat, NodeState};
 use perilune_protocol::rpc::segment::{Mount, SegmentState, Unmount};
 use perilune_protocol::rpc::session::{HeartbeatReply, Register, Registered, Welcome};
 use perilune_protocol::{FaultCode, Millis, NodeId, Outcome, SegmentDesc, SegmentId, TenantId};
 use perilune_state::Effect;
+use perilune_state::directory::TenantStatus;
+use perilune_state::segments::nodes::{Said, Seen};
 use perilune_state::segments::{self, Reach, Segment};
+use perilune_state::settings::TOKEN_GENERATION;
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -54,7 +58,7 @@ impl Engine {
             tracing::warn!(%node, segment = %gone.id(), "the node came back without this segment; its replicas are gone");
             self.commit(&Effect::Unmount { segment: gone.id() }).await?;
         }
-        self.state().nodes.register(node, name, rest, session, self.now());
+        self.state().nodes.register(node, Said { name, rest, unique_id: unique_id.clone() }, session, self.now());
         self.judge();
         self.inner.heard.send_modify(|count| *count += 1);
         let objects_returned = if returning { self.objects_on(node) } else { 0 };
@@ -83,9 +87,9 @@ impl Engine {
         count
     }
 
-    /// A node says that it lives.
-    pub fn heartbeat(&self, session: u64, node: NodeId) -> HeartbeatReply {
-        match self.state().nodes.beat(node, session, self.now()) {
+    /// A node says that it lives, and how many transfers it serves.
+    pub fn heartbeat(&self, session: u64, node: NodeId, serves: u64) -> HeartbeatReply {
+        match self.state().nodes.beat(node, session, serves, self.now()) {
             Some(release) => HeartbeatReply { register: false, release },
             None => HeartbeatReply { register: true, release: Vec::new() },
         }
@@ -124,7 +128,7 @@ impl Engine {
             }
         }
         for desc in question.segments {
-            tracing::info!(segment = %desc.id, node = %desc.node, bytes = desc.size, "segment mounted");
+            tracing::info!(key = %MetaKey::Segment(desc.id), segment = %desc.id, node = %desc.node, bytes = desc.size, "segment mounted");
             self.commit(&Effect::lend(*tenant, unique_id, desc)).await?;
         }
         self.judge();
@@ -161,7 +165,7 @@ impl Engine {
         if let Some(node) = node {
             self.state().nodes.release(node, segment);
         }
-        tracing::info!(%segment, "segment unmounted");
+        tracing::info!(key = %MetaKey::Segment(segment), %segment, "segment unmounted");
         Ok(())
     }
 
@@ -188,9 +192,27 @@ impl Engine {
     /// # Errors
     /// When it cannot be set so, or nothing can be stored.
     pub async fn set(&self, key: &str, value: Option<&str>) -> Outcome<()> {
+        // Decided one after the other, and while no tenant comes or goes.
+        let _one = self.inner.directory.lock().await;
         let key = self.state().settings.check(key, value)?.to_owned();
-        tracing::info!(key, value, "setting");
+        if let Some(tenant) = key.strip_prefix(TOKEN_GENERATION) {
+            self.may_set_generation(tenant, value)?;
+        }
+        tracing::info!(key = %MetaKey::Setting(key.clone()), name = key, value, "setting");
         self.commit(&Effect::Setting { key, value: value.map(str::to_owned) }).await
+    }
+
+    /// What revoked tokens is not taken back: they would be good again.
+    fn may_set_generation(&self, tenant: &str, value: Option<&str>) -> Outcome<()> {
+        let wrong = |why| Err(FaultCode::InvalidParams.with(why));
+        if self.directory().named(tenant).is_none_or(|found| found.status == TenantStatus::Gone) {
+            return wrong(format!("{TOKEN_GENERATION}{tenant:.128}: there is no such tenant"));
+        }
+        let now = self.state().settings.token_generation(tenant);
+        if value.and_then(|value| value.parse().ok()).unwrap_or(0) < now {
+            return wrong(format!("{TOKEN_GENERATION}{tenant}: tokens before generation {now} are revoked, and stay so: set a higher one"));
+        }
+        Ok(())
     }
 
     /// How to reach a segment, for those whose it is.
@@ -213,6 +235,15 @@ impl Engine {
     /// Every store node that registered with this master.
     pub fn nodes(&self) -> Vec<NodeState> {
         self.state().nodes.list(&self.state().segments, self.now())
+    }
+
+    /// Every store node that registered with this master, and what it is at.
+    pub(crate) fn seen(&self) -> Vec<Seen> {
+        let mut seen = self.state().nodes.seen(self.now());
+        for node in &mut seen {
+            node.writes = self.state().puts.on_node(node.node);
+        }
+        seen
     }
 
     /// The totals.

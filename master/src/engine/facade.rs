@@ -1,17 +1,24 @@
 //! The engine as faces and pages see it: that of the reign that is.
 
-use super::Unchanged;
-use super::{Engine, Throne};
+use super::{Engine, Throne, gc};
+use super::{NotAborted, OpenPut, Unchanged};
 use crate::api::{Boxed, Decide, Facade};
 use crate::log::LogStatus;
 use crate::observe::{Metrics, Observed, PoolUse, TenantUse};
 use crate::secrets::Safe;
+use crate::work::recycle::Recycled;
 use perilune_protocol::rpc::cluster::{ClusterStat, NodeState};
 use perilune_protocol::rpc::cold::Recall;
 use perilune_protocol::rpc::job::JobState;
 use perilune_protocol::rpc::segment::SegmentState;
 use perilune_protocol::{FaultCode, ObjectKey, ObjectPlace, Outcome, SegmentDesc, SegmentId, TenantId, VaultId};
-use perilune_state::directory::Known;
+use perilune_state::directory::{Known, ShardId};
+use perilune_state::effect::ObjectRecord;
+use perilune_state::gc::GcOwner;
+use perilune_state::segments::nodes::Seen;
+use perilune_state::shards::{NoJob, ShardCount};
+use perilune_state::txn::Txn;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -61,6 +68,10 @@ impl Facade for Throne {
         self.engine().state().peek(tenant, key)
     }
 
+    fn object(&self, tenant: TenantId, key: &ObjectKey) -> Option<ObjectRecord> {
+        self.engine().state().record(tenant, key)
+    }
+
     fn for_each_key(&self, tenant: TenantId, visit: &mut dyn FnMut(&ObjectKey, u64) -> ControlFlow<()>) {
         self.engine().for_each_key(tenant, visit);
     }
@@ -81,6 +92,54 @@ impl Facade for Throne {
 
     fn objects_in(&self, vault: VaultId) -> u64 {
         self.engine().objects_in(vault)
+    }
+
+    fn seen(&self) -> Vec<Seen> {
+        self.engine().seen()
+    }
+
+    fn recycled(&self, tenant: TenantId) -> Recycled {
+        self.engine().reign.recycled.of(tenant)
+    }
+
+    fn count_shards(&self, tenant: TenantId, shards: BTreeSet<ShardId>) -> Boxed<'_, Outcome<BTreeMap<ShardId, ShardCount>>> {
+        let engine = self.engine();
+        Box::pin(async move { engine.count_shards(tenant, shards).await })
+    }
+
+    fn stop_shard_job(&self, shard: ShardId, id: &str) -> Result<(), NoJob> {
+        self.engine().reign.shard_jobs.stop(shard, id)
+    }
+
+    fn open_puts(&self, tenant: TenantId) -> Vec<OpenPut> {
+        self.engine().open_puts(tenant)
+    }
+
+    fn abort(&self, tenant: TenantId, txn: Txn, db: Option<u64>, writer_gone: bool) -> Boxed<'_, Result<u64, NotAborted>> {
+        let engine = self.engine();
+        Box::pin(async move { engine.abort(tenant, txn, db, writer_gone).await })
+    }
+
+    fn in_step(&self, keyspace: u32, table: i64) -> Boxed<'_, Outcome<Vec<u64>>> {
+        let engine = self.engine();
+        Box::pin(async move { engine.in_step(keyspace, table).await })
+    }
+
+    fn has_vaults(&self) -> bool {
+        gc::has_vaults(&self.engine().directory())
+    }
+
+    fn gc_owner(&self) -> Option<GcOwner> {
+        gc::owner(self.engine().state()).filter(|owner| owner.holds(self.inner.clock.wall_ms()))
+    }
+
+    fn resign_gc(&self, member: u64) -> Boxed<'_, Outcome<bool>> {
+        let engine = self.engine();
+        Box::pin(async move { engine.resign_gc(member).await })
+    }
+
+    fn wall_ms(&self) -> u64 {
+        self.inner.clock.wall_ms()
     }
 
     fn directory(&self) -> Arc<Known> {

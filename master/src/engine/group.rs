@@ -71,6 +71,12 @@ impl Group {
         self.inner().config.member
     }
 
+    /// Where a master's service is, as far as it is known; empty where it is not.
+    pub(crate) fn service_of(&self, member: u64) -> String {
+        let known = || self.members().get(member).map(|known| known.service.clone()).unwrap_or_default();
+        if member == self.me() { self.inner().card.service.clone() } else { known() }
+    }
+
     /// The group's id.
     pub(crate) fn cluster(&self) -> String {
         self.log().cluster_id().to_string()

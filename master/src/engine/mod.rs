@@ -4,10 +4,12 @@ mod brain;
 mod clock;
 mod cluster;
 mod facade;
+mod gc;
 mod group;
 mod objects;
 mod tenants;
 mod throne;
+mod txn;
 mod vaults;
 
 pub use brain::Brain;
@@ -18,6 +20,7 @@ pub(crate) use cluster::GRACE_MAX;
 pub(crate) use group::{Group, Leader};
 pub use tenants::{Speaker, Unchanged};
 pub(crate) use throne::Throne;
+pub use txn::{NotAborted, OpenPut};
 
 use crate::config::MasterConfig;
 use crate::log::{Log, Member, Room};
@@ -28,8 +31,10 @@ use crate::work::Bell;
 use crate::work::cold::Cold;
 use crate::work::evict::Evictor;
 use crate::work::jobs::Jobs;
+use crate::work::recycle::RecycleLog;
 use brain::Seat;
 use perilune_protocol::{Fault, FaultCode, Outcome, Tso};
+use perilune_state::shards::ShardJobs;
 use perilune_state::{Applied, Effect, State};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -56,6 +61,9 @@ pub(crate) struct Reign {
     pub(crate) housekeeping: Bell,
     pub(crate) jobs: Jobs,
     pub(crate) cold: Cold,
+    pub(crate) recycled: RecycleLog,
+    /// Whoever does something shard by shard says so here, and is told to stop.
+    pub(crate) shard_jobs: ShardJobs,
 }
 
 pub(crate) struct Inner {

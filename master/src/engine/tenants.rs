@@ -54,7 +54,7 @@ impl Engine {
             let known = self.directory();
             let Some(change) = decide(&known, now_ms).map_err(Unchanged::Refused)? else { return Ok(()) };
             let revision = known.revision + 1;
-            tracing::info!(revision, ?change, "the directory changes");
+            tracing::info!(revision, key = %change.key(&known), ?change, "the directory changes");
             match self.commit(&Effect::Directory { revision, change: Box::new(change) }).await {
                 // What was proposed before, and came to be after its caller had given up, is known by now.
                 Err(fault) if fault.code == FaultCode::WrongState && self.directory().revision >= revision => {}

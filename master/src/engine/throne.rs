@@ -7,11 +7,13 @@ use super::{Engine, Inner, Reign};
 use crate::log::Role;
 use crate::work::cold::Cold;
 use crate::work::evict::Evictor;
+use crate::work::recycle::RecycleLog;
 use crate::work::{Bell, jobs};
 use perilune_protocol::Outcome;
 use perilune_protocol::access::{Access, Token};
 use perilune_state::State;
 use perilune_state::reign::Overlap;
+use perilune_state::shards::ShardJobs;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -180,6 +182,16 @@ fn nobody(inner: &Inner) -> Arc<Reign> {
 
 impl Reign {
     fn new(term: u64, state: Arc<State>) -> Self {
-        Self { term, state, evictor: Evictor::default(), housekeeping: Bell::default(), jobs: jobs::Jobs::new(term), cold: Cold::new(term) }
+        let (evictor, housekeeping, jobs) = (Evictor::default(), Bell::default(), jobs::Jobs::new(term));
+        Self {
+            term,
+            state,
+            evictor,
+            housekeeping,
+            jobs,
+            cold: Cold::new(term),
+            recycled: RecycleLog::default(),
+            shard_jobs: ShardJobs::default(),
+        }
     }
 }

@@ -120,6 +120,7 @@ impl Counted for Vec<bool> {
 }
 impl Counted for () {}
 impl Counted for u64 {}
+impl Counted for Vec<u64> {}
 impl Counted for session::Welcome {}
 impl Counted for session::Registered {}
 impl Counted for session::HeartbeatReply {}
@@ -161,7 +162,11 @@ pub(crate) fn answer(engine: &Engine, session: &Arc<Session>, op: u16, id: u64, 
         session::Register::OP => with(engine, id, body, move |q| async move { e.register(s.id, s.speaker(&e)?, q).await }),
         session::Heartbeat::OP => with(engine, id, body, move |q: session::Heartbeat| async move {
             s.is_current(&e)?;
-            Ok(e.heartbeat(s.id, q.node))
+            Ok(e.heartbeat(s.id, q.node, 0))
+        }),
+        session::Beat::OP => with(engine, id, body, move |q: session::Beat| async move {
+            s.is_current(&e)?;
+            Ok(e.heartbeat(s.id, q.node, q.serves))
         }),
         segment::Mount::OP => with(engine, id, body, move |q| async move { e.mount(s.id, s.speaker(&e)?, q).await }),
         segment::Unmount::OP => with(engine, id, body, move |q| async move { Ok(e.unmount(s.reaches(&e)?, q).await) }),
@@ -200,6 +205,14 @@ pub(crate) fn answer(engine: &Engine, session: &Arc<Session>, op: u16, id: u64, 
         member::ChangeMembers::OP => {
             with(engine, id, body, move |q: member::ChangeMembers| async move { e.change_members(q.change).await })
         }
+        cluster::SyncStatus::OP => with(engine, id, body, move |q: cluster::SyncStatus| async move {
+            if let Some(tenant) = s.reaches(&e)?
+                && e.directory().with_keyspace(q.keyspace) != Some(tenant)
+            {
+                return Err(FaultCode::Forbidden.with("the token is one of another key space"));
+            }
+            e.in_step(q.keyspace, q.table).await
+        }),
         cluster::ListNodes::OP => with(engine, id, body, move |_: cluster::ListNodes| async move { Ok(e.nodes()) }),
         work::TakeWork::OP => with(engine, id, body, move |q: work::TakeWork| async move {
             if let Some(tenant) = s.reaches(&e)? {

@@ -21,9 +21,11 @@ const WRITES: &[u16] =
 const LENDS: &[u16] = &[
     session::Register::OP,
     session::Heartbeat::OP,
+    session::Beat::OP,
     segment::Mount::OP,
     segment::Unmount::OP,
     work::TakeWork::OP,
+    cluster::SyncStatus::OP,
     cold::TakeCold::OP,
     vault::VaultKeys::OP,
 ];

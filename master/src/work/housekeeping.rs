@@ -33,6 +33,7 @@ pub(crate) fn run(engine: &Engine, handle: &Handle) {
             tokio::time::sleep(recycle::EVERY).await;
             recycle::round(&recycled).await;
             pools::round(&recycled).await;
+            recycled.tend_gc().await;
         }
     });
     while engine.reign.housekeeping.wait(EVERY) {

@@ -7,8 +7,54 @@ use crate::engine::Engine;
 use perilune_protocol::{FaultCode, Outcome, TenantId};
 use perilune_state::directory::{TenantRecord, TenantStatus};
 use perilune_state::segments::Segment;
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+/// What was done for one dropped tenant, in milliseconds of the time of day; 0 is never.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recycled {
+    /// When a step was begun last.
+    pub begun_ms: u64,
+    /// When one was ended last.
+    pub ended_ms: u64,
+    /// When one was ended last that met no fault.
+    pub succeeded_ms: u64,
+    /// Whether one is under way.
+    pub busy: bool,
+}
+
+/// What was done in this reign.
+#[derive(Default)]
+pub(crate) struct RecycleLog {
+    /// Touched twice for each step.
+    by_tenant: Mutex<BTreeMap<TenantId, Recycled>>,
+}
+
+impl RecycleLog {
+    pub(crate) fn of(&self, tenant: TenantId) -> Recycled {
+        self.lock().get(&tenant).copied().unwrap_or_default()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<TenantId, Recycled>> {
+        self.by_tenant.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin(&self, tenant: TenantId, now_ms: u64) {
+        let mut all = self.lock();
+        let one = all.entry(tenant).or_default();
+        (one.begun_ms, one.busy) = (now_ms, true);
+    }
+
+    fn end(&self, tenant: TenantId, well: bool, now_ms: u64) {
+        let mut all = self.lock();
+        let one = all.entry(tenant).or_default();
+        (one.ended_ms, one.busy) = (now_ms, false);
+        if well {
+            one.succeeded_ms = now_ms;
+        }
+    }
+}
 
 /// How often it is looked whether a retention is over.
 pub(crate) const EVERY: Duration = Duration::from_secs(1);
@@ -20,7 +66,11 @@ pub(crate) async fn round(engine: &Engine) {
     let known = engine.directory();
     let over = |t: &&TenantRecord| t.status == TenantStatus::Deleted && (t.recycle_now || t.mtime_ms.saturating_add(retention) <= now);
     for tenant in known.tenants().filter(over) {
-        if let Err(fault) = step(engine, tenant).await {
+        let log = &engine.reign.recycled;
+        log.begin(tenant.id, engine.wall_ms());
+        let stepped = step(engine, tenant).await;
+        log.end(tenant.id, stepped.is_ok(), engine.wall_ms());
+        if let Err(fault) = stepped {
             tracing::warn!(tenant = tenant.name, "what the dropped tenant had is not taken back yet: {fault}");
         }
     }

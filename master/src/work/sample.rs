@@ -2,6 +2,7 @@
 
 use perilune_protocol::{Capability, Endpoint, Extent, NodeId, Pin, Protocol, ReplicaPlace, SegmentDesc, SegmentId, TenantId, Tso};
 use perilune_state::effect::{Effect, ObjectRecord};
+use perilune_state::segments::nodes::Said;
 use perilune_state::{Applied, State};
 
 pub(crate) const MIB: u64 = 1 << 20;
@@ -37,7 +38,7 @@ pub(crate) fn lent<const N: usize>(segments: [(u32, u64); N], objects: &[(&str, 
     }
     state.apply(Effect::TsoLimit(Tso(objects.len() as u64)), 1);
     state.lead(1).unwrap();
-    nodes.into_iter().for_each(|node| state.nodes.register(node, String::new(), String::new(), 1, 1));
+    nodes.into_iter().for_each(|node| state.nodes.register(node, Said::default(), 1, 1));
     state.nodes.judge(&state.segments, 1, 1);
     (state, ids)
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// The first byte of every stored effect. A reader of a newer release still knows all older ones.
 ///
 /// 2: settings. 3: an object remembers how many copies were wanted, and its copies change. 4: windows of frames.
-/// 5: tenants. 6: pools. 7: vaults.
+/// 5: tenants. 6: pools. 7: vaults and tables.
 const VERSION: u8 = 7;
 
 /// One change of what must outlive the leader.
@@ -236,7 +236,7 @@ impl Effect {
             Self::Directory { change, .. } => match **change {
                 Change::Tenant(_) => 5,
                 Change::Pool(_) | Change::PoolGone(_) => 6,
-                Change::Vaults(_) | Change::TenantVaults(..) => VERSION,
+                Change::Vaults(_) | Change::TenantVaults(..) | Change::Table(_) => VERSION,
             },
             Self::Lend { .. } | Self::Remove { reason: RemoveReason::Recycled, .. } => 5,
             Self::Frames { .. } | Self::Passed { .. } => 4,
@@ -354,6 +354,30 @@ mod tests {
         assert_eq!(Effect::decode(include_bytes!("../tests/old/cold_v7.bin")), Ok(cold));
         let demote = Effect::Demote { tenant, key, version };
         assert_eq!(demote.encode(), [7, 15, 3, 1, b'k', 7]);
+    }
+
+    /// The same for tables.
+    #[test]
+    fn bytes_of_a_table_are_still_read() {
+        use crate::directory::{ShardId, TableId, TableRecord};
+        let first = 1 << 40;
+        let table = TableRecord {
+            id: TableId(first),
+            db: "llama".into(),
+            db_id: first + 1,
+            name: "8b".into(),
+            prefix: b"llama@8b/".into(),
+            index_id: first + 2,
+            partition_id: first + 3,
+            first_shard: ShardId(first + 4),
+            dropped: true,
+            ctime_ms: 7000,
+            mtime_ms: 9000,
+            ..TableRecord::default_of(TenantId(2))
+        };
+        let table = Effect::Directory { revision: 6, change: Box::new(Change::Table(table)) };
+        assert_eq!(table.encode(), include_bytes!("../tests/old/table_v7.bin"));
+        assert_eq!(Effect::decode(include_bytes!("../tests/old/table_v7.bin")), Ok(table));
     }
 
     /// Bytes that the release before wrote for a commit of two copies.

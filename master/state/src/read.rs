@@ -2,6 +2,7 @@
 
 use crate::MonotonicMs;
 use crate::apply::State;
+use crate::effect::ObjectRecord;
 use crate::objects::{KeyRef, Object};
 use perilune_protocol::{Fault, FaultCode, ObjectKey, ObjectPlace, TenantId};
 use std::ops::ControlFlow;
@@ -42,6 +43,11 @@ impl State {
     /// Where an object is in memory, without a lease and without counting as a use.
     pub fn peek(&self, tenant: TenantId, key: &ObjectKey) -> Result<ObjectPlace, Fault> {
         self.readable(KeyRef::new(tenant, key)).map(|object| object.place(0)).ok_or_else(|| self.absent(tenant, key))
+    }
+
+    /// What is recorded of an object, whether it can be read or not.
+    pub fn record(&self, tenant: TenantId, key: &ObjectKey) -> Option<ObjectRecord> {
+        self.index.get(KeyRef::new(tenant, key)).map(|object| Self::record_of(&object))
     }
 
     /// Visits the objects of a tenant that can be read, from a vault at least.

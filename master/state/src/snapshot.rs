@@ -8,7 +8,7 @@
 use crate::MonotonicMs;
 use crate::alloc::Opened;
 use crate::apply::{Rules, State, places};
-use crate::directory::{Known, StoredPools, StoredVaults};
+use crate::directory::{Known, StoredPools, StoredTables, StoredVaults};
 use crate::effect::{ColdCopy, Effect, ObjectRecord, ObjectRecordV2};
 use crate::objects::Replica;
 use crate::reign::Overlap;
@@ -54,6 +54,8 @@ enum Chunk {
     Vaults(StoredVaults),
     /// Objects that have a copy in a vault.
     Cold(Vec<(ObjectRecord, ColdCopy)>),
+    /// Follows the directory it is a part of.
+    Tables(StoredTables),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -105,12 +107,13 @@ fn settings(state: &State) -> Chunk {
     Chunk::Settings(SettingMap::clone(&state.settings.map()))
 }
 
-/// All but objects and what left. Where nobody has tenants, pools or vaults, releases that know none read it.
+/// All but objects and what left. Where nobody has tenants, pools, vaults or tables, releases that know none read it.
 fn whole(state: &State) -> Vec<Chunk> {
     let known = Known::clone(&state.directory.known());
-    let more = known.stored_pools().map(Chunk::Pools).into_iter().chain(known.stored_vaults().map(Chunk::Vaults)).collect::<Vec<_>>();
+    let [pools, vaults, tables] =
+        [known.stored_pools().map(Chunk::Pools), known.stored_vaults().map(Chunk::Vaults), known.stored_tables().map(Chunk::Tables)];
     let directory = (known.revision > 0).then_some(Chunk::Directory(known));
-    directory.into_iter().chain(more).chain(lent(state)).chain([windows(state), settings(state)]).collect()
+    directory.into_iter().chain(pools).chain(vaults).chain(tables).chain(lent(state)).chain([windows(state), settings(state)]).collect()
 }
 
 /// What to write. Segments, windows and settings are taken when this is called, on the log's thread; objects while the closure runs, and what
@@ -216,6 +219,7 @@ fn enter(state: &State, chunk: Chunk, now: MonotonicMs) {
         Chunk::Settings(map) => state.settings.replace(map),
         Chunk::Directory(known) => state.directory.replace(known),
         Chunk::Pools(pools) => state.directory.replace_pools(pools),
+        Chunk::Tables(tables) => state.directory.replace_tables(tables),
         Chunk::Vaults(vaults) => state.directory.replace_vaults(vaults),
         Chunk::End => {}
     }

@@ -99,7 +99,7 @@ impl State {
             if stamp.now < other.started() + self.rules.put_discard_ms {
                 return Err(exists(key, "is being put by someone else").into());
             }
-            self.discard(&other, stamp.now);
+            self.give_up(&other, Why::Abandoned, stamp.now);
         }
         let quota = self.directory.may_add(stamp.tenant)?;
         let (meter, promised) = (self.meters.of(stamp.tenant), size * u64::from(config.replicas));
@@ -159,10 +159,7 @@ impl State {
     /// Gives up a put. Unknown puts are fine: the answer to an earlier revoke may have been lost.
     pub fn put_revoke(&self, tenant: TenantId, key: &ObjectKey, version: Tso, now: MonotonicMs) -> Result<(), Fault> {
         let Some(put) = self.puts.get(KeyRef::new(tenant, key)).filter(|p| p.version == version) else { return Ok(()) };
-        if self.puts.discard(&put) {
-            // The writer says that it stopped; what it had on the way may still land until its own deadline.
-            self.limbo.hold(&put.replicas, Why::Revoked, put.started() + self.rules.put_discard_ms, now);
-            self.meters.of(tenant).count(-1, -put.promised());
+        if self.give_up(&put, Why::Revoked, now) {
             return Ok(());
         }
         Err(FaultCode::InvalidWrite.with(format!("{key}: the put is being published")))
@@ -172,7 +169,7 @@ impl State {
     pub fn discard_abandoned(&self, now: MonotonicMs) -> Discarded {
         let mut discarded = Discarded::default();
         for put in self.puts.abandoned(now.saturating_sub(self.rules.put_discard_ms)) {
-            if self.discard(&put, now) {
+            if self.give_up(&put, Why::Abandoned, now) {
                 discarded.puts += 1;
                 discarded.bytes += put.size * put.replicas.len() as u64;
             }
@@ -207,14 +204,16 @@ impl State {
         if inherited > now && !force { Err(inherited) } else { object.condemn(now, force) }
     }
 
-    fn discard(&self, put: &Put, now: MonotonicMs) -> bool {
-        let discarded = self.puts.discard(put);
-        if discarded {
-            // Nobody knows whether this writer still writes.
-            self.limbo.hold(&put.replicas, Why::Abandoned, put.started() + self.rules.put_release_ms, now);
+    /// Ends a put without publishing it; false when that was decided before, one way or the other.
+    pub(crate) fn give_up(&self, put: &Put, why: Why, now: MonotonicMs) -> bool {
+        let given_up = self.puts.discard(put);
+        if given_up {
+            // What a writer that has stopped had on the way may still land until its own deadline; of others nobody knows whether they write.
+            let wait_ms = if why == Why::Revoked { self.rules.put_discard_ms } else { self.rules.put_release_ms };
+            self.limbo.hold(&put.replicas, why, put.started() + wait_ms, now);
             self.meters.of(put.key.as_ref().tenant).count(-1, -put.promised());
         }
-        discarded
+        given_up
     }
 
     /// Space for all replicas, each on a segment of its own, on distinct nodes as long as there are enough.

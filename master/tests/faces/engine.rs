@@ -2,8 +2,8 @@
 
 use crate::http::{self, Reply};
 use perilune_master::api::serve::{self, Limits};
-use perilune_master::api::{App, Boxed, Decide, Facade, router};
-use perilune_master::engine::Unchanged;
+use perilune_master::api::{App, Boxed, Decide, Facade, Recycled, router};
+use perilune_master::engine::{NotAborted, OpenPut, Unchanged};
 use perilune_master::log::{LogStatus, Role};
 use perilune_master::observe::{Metrics, Observed, PoolUse, TenantUse};
 use perilune_protocol::access::Access;
@@ -11,8 +11,13 @@ use perilune_protocol::rpc::cluster::{ClusterStat, NodeState};
 use perilune_protocol::rpc::job::{JobCounts, JobState};
 use perilune_protocol::rpc::segment::SegmentState;
 use perilune_protocol::*;
-use perilune_state::directory::Known;
-use std::collections::BTreeMap;
+use perilune_state::directory::{Known, ShardId};
+use perilune_state::effect::ObjectRecord;
+use perilune_state::gc::GcOwner;
+use perilune_state::segments::nodes::Seen;
+use perilune_state::shards::{NoJob, ShardCount};
+use perilune_state::txn::Txn;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -144,6 +149,10 @@ impl Facade for Small {
         found.ok_or_else(|| FaultCode::ObjectNotFound.with(format!("there is no object `{key}`")))
     }
 
+    fn object(&self, _: TenantId, _: &ObjectKey) -> Option<ObjectRecord> {
+        None
+    }
+
     fn for_each_key(&self, _: TenantId, visit: &mut dyn FnMut(&ObjectKey, u64) -> ControlFlow<()>) {
         let keys: Vec<_> = self.objects.lock().unwrap().iter().map(|(key, place)| (key.clone(), place.size)).collect();
         for (key, size) in keys {
@@ -164,6 +173,50 @@ impl Facade for Small {
             .named(if name.is_empty() { "default" } else { name })
             .map(|t| t.id)
             .ok_or_else(|| FaultCode::TenantNotFound.with("none of that name"))
+    }
+
+    fn seen(&self) -> Vec<Seen> {
+        Vec::new()
+    }
+
+    fn recycled(&self, _: TenantId) -> Recycled {
+        Recycled::default()
+    }
+
+    fn count_shards(&self, _: TenantId, _: BTreeSet<ShardId>) -> Boxed<'_, Outcome<BTreeMap<ShardId, ShardCount>>> {
+        Box::pin(async { Ok(BTreeMap::new()) })
+    }
+
+    fn stop_shard_job(&self, _: ShardId, _: &str) -> Result<(), NoJob> {
+        Err(NoJob::None)
+    }
+
+    fn open_puts(&self, _: TenantId) -> Vec<OpenPut> {
+        Vec::new()
+    }
+
+    fn abort(&self, _: TenantId, _: Txn, _: Option<u64>, _: bool) -> Boxed<'_, Result<u64, NotAborted>> {
+        Box::pin(async { Err(NotAborted::NoVersion) })
+    }
+
+    fn in_step(&self, _: u32, _: i64) -> Boxed<'_, Outcome<Vec<u64>>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn has_vaults(&self) -> bool {
+        false
+    }
+
+    fn gc_owner(&self) -> Option<GcOwner> {
+        None
+    }
+
+    fn resign_gc(&self, _: u64) -> Boxed<'_, Outcome<bool>> {
+        Box::pin(async { Ok(false) })
+    }
+
+    fn wall_ms(&self) -> u64 {
+        0
     }
 
     fn directory(&self) -> Arc<Known> {

@@ -60,9 +60,10 @@ impl Service {
         }
         let agent =
             ureq::Agent::new_with_config(ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(ANSWER)).build());
+        let asked = agent.put(&url).header("Accept", "application/json");
         let request = match &proof {
-            Proof::Meta(token) => agent.put(&url).query("token", token.secret()),
-            Proof::Admin(token) => agent.put(&url).header("Authorization", format!("Bearer {}", token.secret())),
+            Proof::Meta(token) => asked.query("token", token.secret()),
+            Proof::Admin(token) => asked.header("Authorization", format!("Bearer {}", token.secret())),
         };
         let asking = |e: ureq::Error| Failure::of(format_args!("asking {}", self.http), e);
         let mut answer = request.send(body.to_string()).map_err(asking)?;

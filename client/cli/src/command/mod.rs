@@ -23,6 +23,7 @@ mod segments;
 mod stat;
 mod status;
 mod store;
+mod tables;
 mod tenants;
 mod transports;
 mod vaults;
@@ -50,6 +51,7 @@ pub(crate) enum Command {
     Jobs(jobs::Jobs),
     Tenants(tenants::Tenants),
     Pools(pools::Pools),
+    Tables(tables::Tables),
     Vaults(vaults::Vaults),
     Offload(offload::Offload),
     Replay(Box<replay::Replay>),
@@ -78,6 +80,7 @@ impl Command {
             Self::Jobs(c) => c.run(global),
             Self::Tenants(c) => c.run(global),
             Self::Pools(c) => c.run(global),
+            Self::Tables(c) => c.run(global),
             Self::Vaults(c) => c.run(global),
             Self::Offload(c) => c.run(global),
             Self::Replay(c) => c.run(global),

@@ -427,3 +427,60 @@ fn to_normal(from: &str) -> &'static [&'static str] {
         _ => &["NORMAL"],
     }
 }
+
+#[test]
+fn who_is_meant_is_told_by_where_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let dev = Dev::start(dir.path());
+    let page = Page(&dev);
+    page.instance("i");
+    // One place by its name, by its address, and by both.
+    let at = |id: &str, host: &str, ip: &str| json!([{"cloud_unique_id": id, "host": host, "ip": ip, "heartbeat_port": 9050}]);
+    page.ok("add_cluster", &with_nodes("c", "COMPUTE", &at("1:i:a", "n1", "172.21.0.5")));
+    for (host, ip, told) in [("n1", "", "n1:9050"), ("", "172.21.0.5", "172.21.0.5:9050"), ("n2", "172.21.0.5", "172.21.0.5:9050")] {
+        let why = format!("compute node endpoint has been added, registered be node={told}");
+        page.refused("add_node", &with_nodes("c", "COMPUTE", &at("1:i:b", host, ip)), 409, &why);
+    }
+    // A port that there is not: none is registered there, and none can be.
+    let beyond = |port: u64| json!([{"cloud_unique_id": "1:i:a", "ip": "172.21.0.5", "heartbeat_port": port}]);
+    for call in ["drop_node", "decommission_node"] {
+        let what = call.split('_').next().unwrap();
+        let why = format!("cloud_unique_id can not find to {what} node, instance_id=i cluster_name=c cluster_id=c cloud_unique_id=1:i:a");
+        page.refused(call, &with_nodes("c", "COMPUTE", &beyond(65_536)), 404, &why);
+    }
+    let (status, answer) = page.ask("add_node", &with_nodes("c", "COMPUTE", &beyond(u64::MAX)));
+    assert!(status == 400 && answer["msg"].as_str().unwrap().starts_with("add node input args node invalid, cluster={"), "{answer}");
+    // Of two frontends the young one is shown.
+    page.set("frontend_safe_seconds", "0");
+    page.ok("add_cluster", &with_nodes("f", "SQL", &json!([frontend("1:i:old", 1, "FE_MASTER"), frontend("1:i:m", 2, "FE_OBSERVER")])));
+    page.set("frontend_safe_seconds", "3000");
+    let (status, answer) = page.ask("drop_node", &with_nodes("f", "SQL", &json!([frontend("1:i:m", 2, "FE_OBSERVER")])));
+    let why = answer["msg"].as_str().unwrap();
+    assert!(status == 400 && why.starts_with(r#"drop fe node not in safe time, try later, node={"cloud_unique_id":"1:i:m","ip""#), "{why}");
+    assert!(why.contains(r#""node_type":"FE_OBSERVER""#) && why.contains(r#""ctime":""#), "as it is registered: {why}");
+    // Who is named twice is told of once.
+    let found = page.ok("get_cluster_status", r#"{"instance_ids": ["i", "i", "nobody"]}"#);
+    assert_eq!(found["details"].as_array().unwrap().len(), 1, "{found}");
+}
+
+#[test]
+fn revoked_tokens_stay_revoked() {
+    let dir = tempfile::tempdir().unwrap();
+    let dev = Dev::start(dir.path());
+    let page = Page(&dev);
+    page.instance("acme");
+    let set =
+        |key: &str, value: &str| send("POST", &format!("http://{}/config/set", dev.http), &json!({"key": key, "value": value}).to_string());
+    assert_eq!(set("token_generation.acme", "3").0, 200);
+    assert_eq!(set("token_generation.acme", "3").0, 200);
+    for (key, value) in
+        [("token_generation.acme", "2"), ("token_generation.nobody", "1"), ("token_generation.", "1"), ("token_generation.acme", "-1")]
+    {
+        let (status, why) = set(key, value);
+        assert!(status == 400, "{key} {value}: {why}");
+    }
+    let delete = send("POST", &format!("http://{}/config/delete?key=token_generation.acme", dev.http), "");
+    assert!(delete.0 >= 400, "{delete:?}");
+    let (_, kept) = send("GET", &format!("http://{}/config/get?key=token_generation.acme", dev.http), "");
+    assert!(kept.contains('3'), "{kept}");
+}

@@ -39,6 +39,10 @@ pub(crate) fn master(group: u8, dir: &Path, nth: usize) -> Process {
     let _ = std::fs::remove_file(&ready);
     let mut command = perilune();
     command.args(["master", "--id", &nth.to_string(), "--peers", &peers.join(","), "--peer-listen", &at(group, 20_000 + nth)]);
+    // All seal secrets with one key.
+    let key = dir.join("secret.key");
+    std::fs::write(&key, "5".repeat(64)).unwrap();
+    command.arg("--secret-key-file").arg(&key).env("PERILUNE_META_TOKEN", crate::pools::TOKEN);
     command.args(["--cluster", CLUSTER, "--rpc", &at(group, 10_000 + nth), "--http", &at(group, 30_000 + nth)]);
     command.arg("--data-dir").arg(dir.join(format!("m{nth}"))).arg("--ready-file").arg(&ready).stdout(Stdio::null());
     let mut process = Process(command.spawn().unwrap());

@@ -1,6 +1,7 @@
 //! The real binary, as real processes: each command once, bad input and its exit code, kill -9 and back.
 
 mod access;
+mod backends;
 mod bad;
 mod bench;
 mod clusters;
@@ -13,14 +14,18 @@ mod group;
 #[path = "../harness/mod.rs"]
 mod harness;
 mod jobs;
+mod keys;
 mod members;
 mod pools;
 mod probe;
+mod raw;
 mod restore;
 #[allow(dead_code, reason = "each test binary uses its part")]
 #[path = "../../../vault/tests/vault/s3d.rs"]
 mod s3d;
 mod status;
+mod sync;
+mod tables;
 mod tenants;
 mod vaultpage;
 mod vaults;

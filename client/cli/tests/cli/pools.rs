@@ -7,33 +7,33 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 
-const TOKEN: &str = "0123456789abcdef";
+pub(crate) const TOKEN: &str = "0123456789abcdef";
 
 /// A master at addresses that it keeps, with its data in `dir`.
-struct Cluster {
+pub(crate) struct Cluster {
     group: u8,
     dir: PathBuf,
     master: Process,
 }
 
 /// A store node, killed when dropped. Its memory is freed with `memory`.
-struct Node {
-    rest: String,
-    transfer: String,
+pub(crate) struct Node {
+    pub(crate) rest: String,
+    pub(crate) transfer: String,
     _process: Process,
 }
 
 impl Cluster {
     /// `group`: whose addresses they are, see [`at`].
-    fn start(group: u8, dir: &Path) -> Self {
+    pub(crate) fn start(group: u8, dir: &Path) -> Self {
         Self { group, dir: dir.into(), master: Self::master(group, dir) }
     }
 
-    fn rpc(&self) -> String {
+    pub(crate) fn rpc(&self) -> String {
         at(self.group, 10_001)
     }
 
-    fn http(&self) -> String {
+    pub(crate) fn http(&self) -> String {
         at(self.group, 30_001)
     }
 
@@ -59,7 +59,7 @@ impl Cluster {
         self.master = Self::master(self.group, &self.dir);
     }
 
-    fn node(&self, name: &str, flags: &[&str]) -> Node {
+    pub(crate) fn node(&self, name: &str, flags: &[&str]) -> Node {
         let ready = self.dir.join(format!("ready-{name}"));
         let _ = std::fs::remove_file(&ready);
         let mut store = perilune();
@@ -71,11 +71,11 @@ impl Cluster {
         Node { rest: of("rest"), transfer: of("transfer"), _process }
     }
 
-    fn shared(&self, name: &str) -> Shared {
+    pub(crate) fn shared(&self, name: &str) -> Shared {
         Shared(self.dir.join(name))
     }
 
-    fn run(&self, args: &[&str]) -> Output {
+    pub(crate) fn run(&self, args: &[&str]) -> Output {
         finish(perilune().args(args).args(["--master", &self.rpc()]))
     }
 
@@ -89,7 +89,7 @@ impl Cluster {
         finish(perilune().args(args).args(["--http", &self.http()]).env("PERILUNE_META_TOKEN", TOKEN))
     }
 
-    fn done(&self, args: &[&str]) {
+    pub(crate) fn done(&self, args: &[&str]) {
         let output = self.meta(args);
         assert!(output.status.success(), "{args:?}: {}", said(&output));
     }

@@ -7,14 +7,14 @@ use std::path::Path;
 use std::process::{Output, Stdio};
 
 /// A node, killed and its memory freed when dropped.
-struct Node {
-    rest: String,
+pub(crate) struct Node {
+    pub(crate) rest: String,
     process: Process,
     memory: Shared,
 }
 
 /// One that lends 64 MiB to a tenant.
-fn node(dev: &Dev, dir: &Path, tenant: &str) -> Node {
+pub(crate) fn node(dev: &Dev, dir: &Path, tenant: &str) -> Node {
     let shared = Shared(dir.join(format!("node-{tenant}")));
     let ready = dir.join(format!("ready-{tenant}"));
     let mut store = perilune();

@@ -41,6 +41,16 @@ pub struct ClusterStat {
 pub struct ListNodes {}
 call!(ListNodes = 41 "list_nodes" -> Vec<NodeState>);
 
+/// Which shards of a table have a second copy that is at most two minutes behind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncStatus {
+    /// The key space, by its number; the highest is that of `default`.
+    pub keyspace: u32,
+    /// The table, by its number.
+    pub table: i64,
+}
+call!(SyncStatus = 42 "sync_status" -> Vec<u64>, LONG);
+
 /// A store node as the master sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeState {

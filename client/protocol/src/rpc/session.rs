@@ -91,6 +91,16 @@ pub struct Heartbeat {
 }
 call!(Heartbeat = 3 "heartbeat" -> HeartbeatReply);
 
+/// The same from a node that says what it is at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Beat {
+    /// The node.
+    pub node: NodeId,
+    /// Reads and writes of peers that have begun and not ended, as far as it sees them.
+    pub serves: u64,
+}
+call!(Beat = 6 "beat" -> HeartbeatReply);
+
 /// What the node should do next.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeartbeatReply {

@@ -1,7 +1,7 @@
 //! What can be called by name, and what there is to say of each; what is not listed here is not known.
 
 use super::envelope::Envelope;
-use super::{cluster, instance, lookup, objstore, vaults};
+use super::{cluster, instance, lookup, objstore, tables, text, txn, vaults};
 use utoipa::openapi::path::{HttpMethod, OperationBuilder, Parameter, ParameterIn, PathItem};
 use utoipa::openapi::request_body::RequestBodyBuilder;
 use utoipa::openapi::{Content, OpenApi, Ref, RefOr, Required, Response, Schema};
@@ -29,6 +29,14 @@ const INSTANCE: fn(&mut OpenApi) -> RefOr<Schema> = known::<instance::Asked>;
 const CLUSTER: fn(&mut OpenApi) -> RefOr<Schema> = known::<cluster::Asked>;
 const BUCKET: fn(&mut OpenApi) -> RefOr<Schema> = known::<objstore::Asked>;
 const VAULT: fn(&mut OpenApi) -> RefOr<Schema> = known::<vaults::Asked>;
+
+const TABLES: fn(&mut OpenApi) -> RefOr<Schema> = known::<tables::Asked>;
+/// What `encode_key` takes, and `get_value`.
+const KEY: &[(&str, &str)] = &[
+    ("key_type", "What is named: `InstanceKey`, `ClusterKey`, `NodeKey`, `ObjectKey`, `TableKey`, `StatsTabletKey`, `SegmentKey`, ..."),
+    ("instance_id", "The tenant, for most."),
+    ("key", "The key of an object; without `key_type`, digits of a key as logs print it."),
+];
 
 pub(super) const CALLS: &[Named] = &[
     Named { name: "create_instance", says: "A tenant is created.", takes: Body(known::<instance::Create>) },
@@ -68,6 +76,25 @@ pub(super) const CALLS: &[Named] = &[
     Named { name: "update_cluster_mysql_user_name", says: "Whose puts go to this pool.", takes: Body(CLUSTER) },
     Named { name: "set_cluster_status", says: "A pool sleeps, wakes, or serves.", takes: Body(CLUSTER) },
     Named { name: "get_cluster", says: "A pool, or all of a tenant.", takes: Body(known::<lookup::Asked>) },
+    Named { name: "create_table", says: "Keys that begin so are of a table from now on.", takes: Body(TABLES) },
+    Named { name: "drop_table", says: "Its keys are of others; none is removed.", takes: Body(TABLES) },
+    Named { name: "list_tables", says: "The tables of a tenant, and the numbers of their shards.", takes: Body(TABLES) },
+    Named { name: "get_tablet_stats", says: "What there is of shards; as text, unless JSON is accepted.", takes: Body(TABLES) },
+    Named { name: "abort_tablet_job", says: "A job on a shard stops before its next object.", takes: Body(TABLES) },
+    Named { name: "list_txns", says: "The puts of a tenant that are in progress.", takes: Body(TABLES) },
+    Named { name: "abort_txn", says: "A put in progress ends, with all that was begun with it.", takes: Body(known::<txn::Asked>) },
+    Named {
+        name: "recycle_job_info",
+        says: "How far the recycler is with a dropped tenant.",
+        takes: Query(&[("instance_id", "Its name; or as JSON in the body.")]),
+    },
+    Named {
+        name: "decode_key",
+        says: "A key of the metadata, drawn.",
+        takes: Query(&[("key", "Its digits."), ("unicode", "`false`: drawn in ASCII.")]),
+    },
+    Named { name: "encode_key", says: "The digits of a key.", takes: Query(KEY) },
+    Named { name: "get_value", says: "What a key names, as JSON.", takes: Query(KEY) },
     Named { name: "get_cluster_status", says: "The statuses of pools, by tenant.", takes: Body(known::<lookup::AskedStatus>) },
 ];
 
@@ -76,11 +103,21 @@ pub(super) fn describe(openapi: &mut OpenApi) {
     for call in CALLS {
         let ok = Response::builder().description("It was done, or found.");
         let ok = ok.content("application/json", Content::new(Some(Envelope::schema())));
+        let ok = if text::is_answered_so(call.name) { ok.content("text/plain", Content::new(Some(String::schema()))) } else { ok };
         let text = |name: &str, says: &str| {
             let parameter = Parameter::builder().name(name).parameter_in(ParameterIn::Query).description(Some(says));
             parameter.schema(Some(String::schema())).required(Required::False)
         };
         let operation = OperationBuilder::new().tag("tenants").summary(Some(call.says)).response("200", ok);
+        let refuses: &[(&str, &str)] = match text::is_message(call.name) {
+            false => &[],
+            // By such a text, too.
+            true => &[("400", "It cannot be."), ("404", "There is none."), ("409", "It ended before."), ("500", "It was not done.")],
+        };
+        let operation = refuses.iter().fold(operation, |operation, (status, says)| {
+            let refused = Response::builder().description(*says);
+            operation.response(*status, refused.content("text/plain", Content::new(Some(String::schema()))))
+        });
         let operation = operation.parameter(text("token", "The token of this face."));
         let operation = match call.takes {
             Query(parameters) => parameters.iter().fold(operation, |operation, (name, says)| operation.parameter(text(name, says))),

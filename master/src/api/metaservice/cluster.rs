@@ -191,7 +191,12 @@ impl Request<'_> {
     fn described(&self, kind: PoolKind) -> Result<Vec<Described>, Refusal> {
         let described = |node: &Node| {
             let port = if kind == PoolKind::Sql { node.edit_log_port } else { node.heartbeat_port };
-            let port = port.map(u16::try_from).transpose().map_err(|_| self.malformed())?;
+            let port = port.map(u16::try_from).transpose();
+            let port = match self.call {
+                Call::Add | Call::AddNode => port.map_err(|_| self.malformed())?,
+                // None is registered there.
+                _ => port.map_err(|_| self.no_node(&node.cloud_unique_id))?,
+            };
             let kind = match node.node_type.as_str() {
                 "" | "UNKNOWN" | "0" => None,
                 "FE_MASTER" | "1" => Some(NodeKind::Master),

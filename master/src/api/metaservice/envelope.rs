@@ -2,8 +2,11 @@
 
 use super::instance::Instance;
 use super::lookup::{All, Details};
+use super::recycler::Job;
 use super::shown::Cluster;
 use super::stored::ObjStore;
+use super::tables::{AllStats, Table};
+use super::txn::Open;
 use super::vaults;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -26,6 +29,12 @@ pub(super) enum Found {
     Cluster(Box<Cluster>),
     Clusters(All),
     Statuses(Details),
+    RecycleJob(Job),
+    Tables(Vec<Table>),
+    TabletStats(AllStats),
+    Transactions(Vec<Open>),
+    /// Said as it is.
+    Text(String),
     ObjStore(Box<ObjStore>),
     Vaults(vaults::All),
 }
@@ -34,27 +43,39 @@ pub(super) enum Found {
 #[derive(Debug)]
 pub(super) struct Refusal {
     code: &'static str,
-    status: StatusCode,
-    msg: String,
+    /// What it is called where it is not JSON, if that is something else.
+    name: Option<&'static str>,
+    pub(super) status: StatusCode,
+    pub(super) msg: String,
     /// One of the six that the page answers as if the server were at fault.
     on_the_page: bool,
 }
 
 impl Refusal {
     pub(super) fn argument(msg: impl Into<String>) -> Self {
-        Self { code: "INVALID_ARGUMENT", status: StatusCode::BAD_REQUEST, msg: msg.into(), on_the_page: false }
+        Self { code: "INVALID_ARGUMENT", status: StatusCode::BAD_REQUEST, msg: msg.into(), name: None, on_the_page: false }
     }
 
     pub(super) fn not_found(msg: impl Into<String>) -> Self {
-        Self { code: "NOT_FOUND", status: StatusCode::NOT_FOUND, msg: msg.into(), on_the_page: false }
+        Self { code: "NOT_FOUND", status: StatusCode::NOT_FOUND, msg: msg.into(), name: None, on_the_page: false }
     }
 
     pub(super) fn existed(msg: impl Into<String>) -> Self {
-        Self { code: "ALREADY_EXISTED", status: StatusCode::CONFLICT, msg: msg.into(), on_the_page: false }
+        Self { code: "ALREADY_EXISTED", status: StatusCode::CONFLICT, msg: msg.into(), name: None, on_the_page: false }
     }
 
     pub(super) fn internal(msg: impl Into<String>) -> Self {
-        Self { code: "INTERNAL_ERROR", status: StatusCode::INTERNAL_SERVER_ERROR, msg: msg.into(), on_the_page: false }
+        Self { code: "INTERNAL_ERROR", status: StatusCode::INTERNAL_SERVER_ERROR, msg: msg.into(), name: None, on_the_page: false }
+    }
+
+    /// The same, of which there is a name of its own.
+    pub(super) fn called(self, name: &'static str) -> Self {
+        Self { name: Some(name), ..self }
+    }
+
+    /// The most exact name of it.
+    pub(super) fn name(&self) -> &'static str {
+        self.name.unwrap_or(self.code)
     }
 
     /// Marks one of the six.
@@ -93,6 +114,7 @@ pub(super) struct Envelope<'a> {
 /// The whole answer.
 pub(super) fn envelope(answer: Answer) -> Response {
     match answer {
+        Ok(Found::Text(text)) => (StatusCode::OK, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response(),
         Ok(Found::Nothing) => written(StatusCode::OK, &Envelope { code: "OK", msg: "", result: None }),
         Ok(found) => written(StatusCode::OK, &Envelope { code: "OK", msg: "", result: Some(found) }),
         Err(Refusal { code, status, msg, .. }) => written(status, &Envelope { code, msg: &msg, result: None }),

@@ -9,8 +9,9 @@ use crate::api::extract::Query;
 use crate::api::{App, Decide};
 use crate::engine::Unchanged;
 use crate::observe::TenantUse;
+use perilune_protocol::TenantId;
 use perilune_protocol::tenant::Quota;
-use perilune_state::directory::{Known, NewVault, Refused, TenantRecord, TenantStatus, named_in};
+use perilune_state::directory::{DEFAULT_KEYSPACE, Known, NewVault, Refused, TenantRecord, TenantStatus, named_in};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -81,11 +82,13 @@ pub(super) struct Instance {
     used_objects: String,
 }
 
-/// The number by which the page of keyspaces knows the tenant `default`.
-const DEFAULT_KEYSPACE: u32 = u32::MAX;
+/// The number by which the page of key spaces knows a tenant.
+pub(super) fn keyspace(tenant: TenantId) -> u32 {
+    if tenant == TenantId::default() { DEFAULT_KEYSPACE } else { tenant.0 }
+}
 
 impl Instance {
-    fn of(known: &Known, uses: &[TenantUse], tenant: &TenantRecord) -> Result<Self, Refusal> {
+    pub(super) fn of(known: &Known, uses: &[TenantUse], tenant: &TenantRecord) -> Result<Self, Refusal> {
         let vaults = known.vaults_of(tenant.id);
         let named = || vaults.filter(|all| all.named).into_iter().flat_map(|all| &all.vaults);
         let (bytes, objects) = uses.iter().find(|u| u.id == tenant.id).map_or((0, 0), |u| (u.bytes, u.objects));
@@ -109,7 +112,7 @@ impl Instance {
             storage_vault_names: named().map(|vault| vault.name.clone()).collect(),
             default_vault: vaults.and_then(stored::Default::of),
             enable_storage_vault: vaults.is_some_and(|all| all.named),
-            keyspace_id: if tenant.id.0 == 0 { DEFAULT_KEYSPACE } else { tenant.id.0 },
+            keyspace_id: keyspace(tenant.id),
             quota_bytes: tenant.quota.bytes.map(|n| n.to_string()),
             quota_objects: tenant.quota.objects.map(|n| n.to_string()),
             used_bytes: bytes.to_string(),
@@ -258,6 +261,8 @@ fn refusal(id: &str, refused: &Refused) -> Refusal {
         Refused::Unknown(_) => Refusal::not_found(format!("instance not existed, instance_id={id}")),
         Refused::Dropped(_) => Refusal::not_found("instance status has been set delete, plz check it"),
         Refused::HasPools(_) => Refusal::argument("failed to drop instance, instance has clusters"),
+        Refused::Table(_) => Refusal::existed(refused.to_string()),
+        Refused::NoTable(_) => Refusal::not_found(refused.to_string()),
         Refused::Already(_) | Refused::Wrong(_) | Refused::Pool(_) | Refused::Vault(_) => Refusal::argument(refused.to_string()),
         Refused::Secret(fault) => fault.clone().into(),
     }

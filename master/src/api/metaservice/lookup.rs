@@ -6,6 +6,7 @@ use super::{cluster, said};
 use crate::api::App;
 use perilune_state::directory::{Known, PoolKind, PoolRecord, TenantRecord, TenantStatus};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use utoipa::ToSchema;
 
@@ -91,12 +92,15 @@ pub(super) fn statuses(app: &App, asked: &AskedStatus) -> Answer {
     let by_id = instance_ids.iter().map(|id| known.named(id));
     let by_node = cloud_unique_ids.iter().map(|id| known.owner(id));
     let tenants: Vec<&TenantRecord> = if instance_ids.is_empty() { by_node.flatten().collect() } else { by_id.flatten().collect() };
+    // Who is named twice is told of once.
+    let mut told = BTreeSet::new();
+    let tenants = tenants.into_iter().filter(|tenant| told.insert(tenant.id));
     let shows = |pool: &&PoolRecord| pool.kind == PoolKind::Compute && wanted.is_none_or(|wanted| pool.status == wanted);
     let detail = |tenant: &&TenantRecord| Detail {
         instance_id: tenant.name.clone(),
         clusters: Known::pools_of(&known, tenant.id).filter(shows).map(Brief::of).collect(),
     };
-    let details = tenants.iter().filter(|tenant| is_served(tenant)).map(detail).filter(|detail| !detail.clusters.is_empty());
+    let details = tenants.filter(|tenant| is_served(tenant)).map(|tenant| detail(&tenant)).filter(|detail| !detail.clusters.is_empty());
     Ok(Found::Statuses(Details { details: details.collect() }))
 }
 

@@ -5,15 +5,22 @@
 
 mod calls;
 mod cluster;
+mod drawing;
 mod envelope;
+mod frontend;
 mod instance;
+mod keys;
 mod lookup;
 mod objstore;
+mod recycler;
 mod refused;
 mod said;
 mod shown;
 mod store;
 mod stored;
+mod tables;
+mod text;
+mod txn;
 mod vaults;
 
 use super::App;
@@ -33,6 +40,7 @@ use perilune_protocol::Fault;
 use perilune_state::settings::META_COMPAT;
 use said::Said;
 use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 /// The face of Doris' meta service.
 pub(super) struct MetaService;
@@ -40,9 +48,9 @@ pub(super) struct MetaService;
 /// The longest body it reads.
 const BODY_BYTES_MAX: usize = 64 << 10;
 
-/// What is guarded by the token of this face instead of the one for everything else.
+/// What is guarded by the token of this face, or by a name and a password, instead of the token for everything else.
 pub(super) fn guards(path: &str) -> bool {
-    path.starts_with("/MetaService/")
+    path.starts_with("/MetaService/") || path == frontend::CLUSTER_STATUS
 }
 
 impl Face for MetaService {
@@ -55,6 +63,7 @@ impl Face for MetaService {
         let mut routes = OpenApiRouter::default()
             .route("/MetaService/http/{name}", by_any())
             .route("/MetaService/http/v1/{name}", by_any())
+            .routes(routes!(frontend::cluster_status))
             .layer(DefaultBodyLimit::max(BODY_BYTES_MAX));
         calls::describe(routes.get_openapi_mut());
         routes
@@ -94,11 +103,13 @@ async fn call(
         let given = if token.is_some() { "(masked)" } else { "(not given)" };
         return (StatusCode::FORBIDDEN, format!("incorrect token, token={given}\n")).into_response();
     }
-    let body = match body {
-        Ok(body) => body,
-        Err(rejection) => return envelope(Err(Refusal::argument(format!("parse http request '{}': {rejection}", uri.path())))),
+    let answer = match body {
+        Ok(body) => carried_out(&app, &name, &query, Said::new(uri.path(), &body)).await,
+        Err(rejection) => Err(Refusal::argument(format!("parse http request '{}': {rejection}", uri.path()))),
     };
-    let answer = carried_out(&app, &name, &query, Said::new(uri.path(), &body)).await;
+    if text::is_wanted(&name, &headers) {
+        return text::message(answer);
+    }
     let to_the_letter = app.engine.setting(META_COMPAT).as_deref() == Some("doc");
     envelope(if to_the_letter { answer.map_err(Refusal::by_the_letter) } else { answer })
 }
@@ -122,6 +133,14 @@ async fn carried_out(app: &App, name: &str, query: &Query, said: Said<'_>) -> An
         "rename_instance" => instance::rename(app, &said.parse()?).await,
         "set_instance_status" => instance::set_status(app, &said.parse()?).await,
         "set_instance_quota" => instance::set_quota(app, &said.parse()?).await,
+        "create_table" => tables::create(app, &said.parse()?).await,
+        "drop_table" => tables::drop_table(app, &said.parse()?).await,
+        "list_tables" => tables::list(app, &said.parse()?),
+        "get_tablet_stats" => tables::stats(app, &said.parse()?).await,
+        "abort_tablet_job" => tables::abort_job(app, &said.parse()?),
+        "list_txns" => txn::list(app, &said.parse()?),
+        "abort_txn" => txn::abort(app, &said.parse()?).await,
+        "recycle_job_info" => recycler::info(app, query, &said),
         "recycle_instance" => instance::recycle(app, &said.parse()?).await,
         "get_obj_store_info" => objstore::get(app, &said.parse()?),
         "update_ak_sk" => objstore::update_users(app, &said.parse()?).await,
@@ -144,6 +163,9 @@ async fn carried_out(app: &App, name: &str, query: &Query, said: Said<'_>) -> An
         "update_cluster_mysql_user_name" => cluster::change(app, Call::Users, &said.parse()?).await,
         "set_cluster_status" => cluster::change(app, Call::Status, &said.parse()?).await,
         "get_cluster" => lookup::get(app, &said.parse()?),
+        "decode_key" => keys::decode(query),
+        "encode_key" => keys::encode(query),
+        "get_value" => keys::value(app, query).await,
         "get_cluster_status" => lookup::statuses(app, &said.parse()?),
         _ => Err(unknown()),
     }

@@ -49,12 +49,12 @@ impl Request<'_> {
             }
             PoolRefused::NoNode(unique_id) => self.no_node(&unique_id),
             PoolRefused::NoNodes => Refusal::argument("to_add and to_del both empty or both not empty"),
-            PoolRefused::TooYoung(pool) if self.call == Call::Drop => {
+            PoolRefused::TooYoung(pool, _) if self.call == Call::Drop => {
                 let cluster = shown::json(&shown::Cluster::of(&pool));
                 Refusal::argument(format!("drop fe cluster not in safe time, try later, cluster={cluster}"))
             }
-            PoolRefused::TooYoung(_) => {
-                let node = shown::json(&self.cluster.nodes.first());
+            PoolRefused::TooYoung(_, node) => {
+                let node = shown::json(&shown::Node::of(&node));
                 Refusal::argument(format!("drop fe node not in safe time, try later, node={node}"))
             }
             PoolRefused::NoUsers => Refusal::argument("no mysql user name to change").on_the_page(),
@@ -87,7 +87,7 @@ impl Request<'_> {
         if self.call == Call::Drop { refusal.on_the_page() } else { refusal }
     }
 
-    fn no_node(&self, unique_id: &str) -> Refusal {
+    pub(super) fn no_node(&self, unique_id: &str) -> Refusal {
         let what = if self.call == Call::DropNode { "drop" } else { "decommission" };
         let ([instance, id, name], unique_id) = (self.names(), said::shortened(unique_id));
         let who = format!("instance_id={instance} cluster_name={name} cluster_id={id} cloud_unique_id={unique_id}");

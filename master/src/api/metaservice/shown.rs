@@ -20,7 +20,7 @@ pub(super) struct Cluster {
 }
 
 #[derive(Serialize)]
-struct Node {
+pub(super) struct Node {
     cloud_unique_id: String,
     ip: String,
     ctime: String,
@@ -62,7 +62,7 @@ impl Cluster {
 }
 
 impl Node {
-    fn of(node: &NodeRecord) -> Self {
+    pub(super) fn of(node: &NodeRecord) -> Self {
         let is_compute = node.kind == NodeKind::Compute;
         Self {
             cloud_unique_id: node.unique_id.clone(),

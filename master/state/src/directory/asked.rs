@@ -1,7 +1,7 @@
 //! What is asked of pools and vaults, and why it is refused.
 
 use super::decide::TEXT_BYTES_MAX;
-use super::pool::{NodeKind, PoolKind, PoolRecord, PoolStatus};
+use super::pool::{NodeKind, NodeRecord, PoolKind, PoolRecord, PoolStatus};
 use super::vault::Secret;
 use perilune_protocol::sealed::Sealed;
 use perilune_protocol::vault::VaultTarget;
@@ -62,7 +62,7 @@ pub enum PoolRefused {
     NoNodes,
     /// Frontends were registered a moment ago.
     #[error("frontends are kept for a while after they were registered: try later")]
-    TooYoung(Box<PoolRecord>),
+    TooYoung(Box<PoolRecord>, Box<NodeRecord>),
     /// No user is named.
     #[error("no user is named")]
     NoUsers,

@@ -31,6 +31,12 @@ pub enum Refused {
     /// It still has pools.
     #[error("tenant {0} has pools: drop them first")]
     HasPools(String),
+    /// A table is called so, or has the rule.
+    #[error("table {0}")]
+    Table(String),
+    /// There is none that is called so.
+    #[error("there is no table {0}")]
+    NoTable(String),
     /// What was to become of a pool.
     #[error(transparent)]
     Pool(#[from] PoolRefused),
@@ -45,10 +51,10 @@ pub enum Refused {
 impl From<Refused> for Fault {
     fn from(refused: Refused) -> Self {
         let code = match &refused {
-            Refused::Exists(_) | Refused::Already(_) | Refused::HasPools(_) | Refused::Pool(_) => FaultCode::WrongState,
+            Refused::Exists(_) | Refused::Already(_) | Refused::HasPools(_) | Refused::Pool(_) | Refused::Table(_) => FaultCode::WrongState,
             Refused::Unknown(_) => FaultCode::TenantNotFound,
             Refused::Dropped(_) => FaultCode::TenantDeleted,
-            Refused::Wrong(_) | Refused::Vault(_) => FaultCode::InvalidParams,
+            Refused::Wrong(_) | Refused::NoTable(_) | Refused::Vault(_) => FaultCode::InvalidParams,
             Refused::Secret(fault) => fault.code,
         };
         code.with(refused.to_string())

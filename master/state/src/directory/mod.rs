@@ -1,4 +1,5 @@
-//! Who the tenants are, what pools and vaults they have and who is registered there: small records, changed one at a time through the log.
+//! Who the tenants are, what pools and vaults they have and who is registered there, how their keys are told apart: small records, changed one
+//! at a time through the log.
 //!
 //! ```text
 //!   create ──► NORMAL ◄──► OVERDUE            a number is never given twice, and a name never again:
@@ -14,17 +15,22 @@
 
 mod asked;
 mod decide;
+mod declare;
 mod pool;
 mod provide;
 mod record;
 mod register;
+mod table;
 mod vault;
 
 pub use asked::{Described, Keeper, Meant, NewVault, Pair, PoolRefused, VaultRefused};
 pub use decide::{Decision, Refused};
+pub use declare::DEFAULT_KEYSPACE;
 pub(crate) use pool::StoredPools;
 pub use pool::{NodeKind, NodeRecord, NodeStatus, PoolId, PoolKind, PoolRecord, PoolStatus};
 pub use record::{Change, Known, TenantRecord, TenantStatus, named_in};
+pub(crate) use table::StoredTables;
+pub use table::{DEFAULT_NAME, SHARDS_DEFAULT, ShardId, TableId, TableRecord};
 pub(crate) use vault::StoredVaults;
 pub use vault::{Secret, VaultRecord, VaultsRecord};
 
@@ -153,6 +159,12 @@ impl Directory {
     /// Apply: these pools and no others.
     pub(crate) fn replace_pools(&self, stored: StoredPools) {
         let next = self.known().with_pools(stored);
+        self.known.store(Arc::new(next));
+    }
+
+    /// Apply: these tables and no others.
+    pub(crate) fn replace_tables(&self, stored: StoredTables) {
+        let next = self.known().with_tables(stored);
         self.known.store(Arc::new(next));
     }
 }

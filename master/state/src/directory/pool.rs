@@ -120,6 +120,11 @@ impl NodeRecord {
         format!("{}:{}", if self.host.is_empty() { &self.ip } else { &self.host }, self.port)
     }
 
+    /// Every `host:port` that it is called: by the name of its machine, and by its address.
+    pub(super) fn endpoints(&self) -> impl Iterator<Item = String> + use<'_> {
+        [&self.host, &self.ip].into_iter().filter(|host| !host.is_empty()).map(|host| format!("{host}:{}", self.port))
+    }
+
     /// Whether `other` means the same place: the same port of the same machine.
     pub fn is_at(&self, other: &Self) -> bool {
         let same = |a: &str, b: &str| !a.is_empty() && a == b;

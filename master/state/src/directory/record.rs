@@ -1,7 +1,9 @@
 //! What is recorded of each tenant, as it is stored.
 
 use super::pool::{NodeRecord, PoolId, PoolRecord, Pools, StoredPools};
+use super::table::{ShardId, StoredTables, TableId, TableRecord, Tables};
 use super::vault::{StoredVaults, VaultRecord, Vaults, VaultsRecord};
+use perilune_protocol::metakey::MetaKey;
 use perilune_protocol::{TenantId, VaultId, tenant};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -19,6 +21,9 @@ pub struct Known {
     /// The same.
     #[serde(skip)]
     vaults: Vaults,
+    /// The same.
+    #[serde(skip)]
+    tables: Tables,
 }
 
 /// A key space and what there is to say of it.
@@ -70,6 +75,24 @@ pub enum Change {
     Vaults(VaultsRecord),
     /// Of both, when a tenant begins with a vault.
     TenantVaults(TenantRecord, VaultsRecord),
+    /// Of a table.
+    Table(TableRecord),
+}
+
+impl Change {
+    /// The name of the record that changes.
+    pub fn key(&self, known: &Known) -> MetaKey {
+        let named = |id| known.tenant(id).map_or_else(String::new, |tenant| tenant.name.clone());
+        let cluster = |pool: &PoolRecord| MetaKey::Cluster(named(pool.tenant), pool.cluster_id.clone());
+        match self {
+            Self::Tenant(record) => MetaKey::Instance(record.name.clone()),
+            Self::Pool(record) => cluster(record),
+            Self::Vaults(record) => MetaKey::Vaults(named(record.tenant)),
+            Self::TenantVaults(tenant, _) => MetaKey::Vaults(tenant.name.clone()),
+            Self::Table(record) => MetaKey::Table(named(record.tenant), record.id.0 as i64),
+            Self::PoolGone(id) => known.pool(*id).map_or_else(|| MetaKey::Cluster(String::new(), String::new()), cluster),
+        }
+    }
 }
 
 impl Default for Known {
@@ -85,7 +108,8 @@ impl Default for Known {
             ctime_ms: 0,
             mtime_ms: 0,
         };
-        Self { revision: 0, tenants: BTreeMap::from([(default.id, default)]), pools: Pools::default(), vaults: Vaults::default() }
+        let (tenants, pools) = (BTreeMap::from([(default.id, default)]), Pools::default());
+        Self { revision: 0, tenants, pools, vaults: Vaults::default(), tables: Tables::default() }
     }
 }
 
@@ -145,6 +169,48 @@ impl Known {
         own.map(|(pool, _)| pool.id).or_else(|| if user.is_empty() { None } else { self.pools.of_user(tenant, user) })
     }
 
+    /// The tables of a tenant that are declared, by number, and last the one for all other keys.
+    pub fn tables_of(&self, tenant: TenantId) -> Vec<TableRecord> {
+        self.tables.of(tenant)
+    }
+
+    /// The table of this number, dropped or not.
+    pub fn table(&self, id: TableId) -> Option<TableRecord> {
+        self.tables.get(id)
+    }
+
+    /// The table that has this shard, dropped or not.
+    pub fn table_with(&self, shard: ShardId) -> Option<TableRecord> {
+        self.tables.with_shard(shard)
+    }
+
+    /// The table that a key belongs to.
+    pub fn table_of(&self, tenant: TenantId, key: &[u8]) -> TableRecord {
+        self.tables.taking(tenant, key).cloned().unwrap_or_else(|| TableRecord::default_of(tenant))
+    }
+
+    /// The shard that a key belongs to. `rest`: the table for what no rule takes.
+    pub(crate) fn shard_of(&self, rest: &TableRecord, key: &[u8]) -> ShardId {
+        self.tables.taking(rest.tenant, key).unwrap_or(rest).shard_of(key)
+    }
+
+    pub(super) fn tables_ever(&self) -> usize {
+        self.tables.len()
+    }
+
+    /// A number that neither a table nor anything of one had, with all above it.
+    pub(super) fn fresh_number(&self) -> u64 {
+        self.tables.fresh()
+    }
+
+    pub(crate) fn stored_tables(&self) -> Option<StoredTables> {
+        self.tables.stored()
+    }
+
+    pub(super) fn with_tables(&self, stored: StoredTables) -> Self {
+        Self { tables: stored.into(), ..self.clone() }
+    }
+
     /// A number that no pool had.
     pub(super) fn fresh_pool(&self) -> PoolId {
         self.pools.fresh()
@@ -202,6 +268,7 @@ impl Known {
                 self.enter_tenant(tenant);
                 self.vaults.enter(record);
             }
+            Change::Table(record) => self.tables.enter(record),
         }
     }
 

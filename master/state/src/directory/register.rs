@@ -58,9 +58,7 @@ impl Known {
     /// As [`Known::add_pool`].
     pub fn drop_pool(&self, meant: Meant<'_>, young_ms: u64, now_ms: u64) -> Decision {
         let pool = self.meant(meant)?;
-        if pool.nodes.iter().any(|node| is_young(node, young_ms, now_ms)) {
-            return Err(PoolRefused::TooYoung(Box::new(pool.clone())).into());
-        }
+        too_young(pool, pool.nodes.iter(), young_ms, now_ms)?;
         Ok(Some(Change::PoolGone(pool.id)))
     }
 
@@ -105,9 +103,7 @@ impl Known {
     /// As [`Known::add_pool`].
     pub fn drop_nodes(&self, meant: Meant<'_>, nodes: &[Described], young_ms: u64, now_ms: u64) -> Decision {
         let (pool, going) = self.registered(meant, nodes, now_ms)?;
-        if going.iter().any(|at| is_young(&pool.nodes[*at], young_ms, now_ms)) {
-            return Err(PoolRefused::TooYoung(Box::new(pool.clone())).into());
-        }
+        too_young(pool, going.iter().map(|at| &pool.nodes[*at]), young_ms, now_ms)?;
         changed_nodes(pool, now_ms, |all| {
             let mut at = 0..;
             all.retain(|_| at.next().is_none_or(|at| !going.contains(&at)));
@@ -201,9 +197,14 @@ impl Known {
     /// No two nodes of one kind are at one place.
     fn check_places(&self, tenant: &TenantRecord, kind: PoolKind, nodes: &[NodeRecord]) -> Result<(), PoolRefused> {
         let registered = self.pools_of(tenant.id).filter(|pool| pool.kind == kind).flat_map(|pool| &pool.nodes);
-        let mut places: BTreeSet<String> = registered.map(NodeRecord::endpoint).collect();
-        let taken = nodes.iter().map(NodeRecord::endpoint).find(|place| !places.insert(place.clone()));
-        taken.map_or(Ok(()), |place| Err(PoolRefused::EndpointTaken(place, kind)))
+        let mut places: BTreeSet<String> = registered.flat_map(NodeRecord::endpoints).collect();
+        for node in nodes {
+            if let Some(place) = node.endpoints().find(|place| places.contains(place)) {
+                return Err(PoolRefused::EndpointTaken(place, kind));
+            }
+            places.extend(node.endpoints());
+        }
+        Ok(())
     }
 }
 
@@ -265,8 +266,15 @@ fn set_status(node: &mut NodeRecord, status: NodeStatus, now_ms: u64) {
     (node.status, node.mtime_ms) = (status, now_ms.max(node.mtime_ms));
 }
 
-fn is_young(node: &NodeRecord, young_ms: u64, now_ms: u64) -> bool {
-    node.kind != NodeKind::Compute && now_ms.saturating_sub(node.ctime_ms) < young_ms
+/// Frontends that go were not registered a moment ago.
+fn too_young<'a>(
+    pool: &PoolRecord,
+    mut going: impl Iterator<Item = &'a NodeRecord>,
+    young_ms: u64,
+    now_ms: u64,
+) -> Result<(), PoolRefused> {
+    let young = going.find(|node| node.kind != NodeKind::Compute && now_ms.saturating_sub(node.ctime_ms) < young_ms);
+    young.map_or(Ok(()), |node| Err(PoolRefused::TooYoung(Box::new(pool.clone()), Box::new(node.clone()))))
 }
 
 fn once_each(users: &[String]) -> Vec<String> {

@@ -10,9 +10,10 @@
 use super::{Key, KeyRef, Replica};
 use crate::MonotonicMs;
 use crate::write::Stamp;
-use perilune_protocol::{Pin, PutConfig, SegmentId, Tso, WriterId};
-use std::sync::Arc;
+use perilune_protocol::{NodeId, Pin, PutConfig, SegmentId, TenantId, Tso, WriterId};
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 const WRITING: u8 = 0;
 const ENDING: u8 = 1;
@@ -67,6 +68,11 @@ impl Put {
         (self.size * self.replicas.len() as u64) as i64
     }
 
+    /// Who puts.
+    pub fn writer(&self) -> WriterId {
+        self.writer
+    }
+
     /// Whether this writer began it, for a value of so many bytes.
     pub fn is_of(&self, writer: WriterId, size: u64) -> bool {
         self.writer == writer && self.size == size
@@ -102,7 +108,23 @@ impl Put {
 #[derive(Default)]
 pub struct Puts {
     map: papaya::HashMap<Key, Arc<Put>>,
+    /// Those that were given up last, the newest behind.
+    given_up: Mutex<VecDeque<GivenUp>>,
 }
+
+/// A put that came to nothing.
+#[derive(Clone, Debug)]
+pub struct GivenUp {
+    /// The key.
+    pub key: Key,
+    /// The version it would have been.
+    pub version: Tso,
+    /// Who put.
+    pub writer: WriterId,
+}
+
+/// So many are remembered.
+const GIVEN_UP_MAX: usize = 16_384;
 
 impl Puts {
     /// Enters a put; at most one per key. The `Err` is the one that is there.
@@ -120,7 +142,29 @@ impl Puts {
 
     /// Ends a put without publishing it. True for exactly one caller, who owes its space to limbo.
     pub fn discard(&self, put: &Put) -> bool {
-        put.discard() && self.finish(put.key.as_ref(), put.version).is_some()
+        if !put.discard() || self.finish(put.key.as_ref(), put.version).is_none() {
+            return false;
+        }
+        let mut given_up = self.given_up();
+        if given_up.len() == GIVEN_UP_MAX {
+            given_up.pop_front();
+        }
+        given_up.push_back(GivenUp { key: put.key.clone(), version: put.version, writer: put.writer });
+        true
+    }
+
+    /// The last put that was given up of which this is true.
+    pub fn last_given_up(&self, is_it: impl Fn(&GivenUp) -> bool) -> Option<GivenUp> {
+        self.given_up().iter().rev().find(|gone| is_it(gone)).cloned()
+    }
+
+    fn given_up(&self) -> MutexGuard<'_, VecDeque<GivenUp>> {
+        self.given_up.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Those of a tenant.
+    pub(crate) fn of(&self, tenant: TenantId) -> Vec<Arc<Put>> {
+        self.map.pin().values().filter(|put| put.key.as_ref().tenant == tenant).cloned().collect()
     }
 
     /// Apply: the put is published, or cannot be.
@@ -141,6 +185,11 @@ impl Puts {
     /// Whether one may be writing to this segment, or was and is not yet published.
     pub fn any_on(&self, segment: SegmentId) -> bool {
         self.map.pin().values().any(|put| put.replicas.iter().any(|r| r.segment.id() == segment))
+    }
+
+    /// How many may be writing to the memory of this node.
+    pub fn on_node(&self, node: NodeId) -> u64 {
+        self.map.pin().values().filter(|put| put.replicas.iter().any(|r| r.segment.node() == node)).count() as u64
     }
 
     /// How many are in progress.

@@ -15,9 +15,35 @@ pub struct Silence {
     pub lost_ms: u64,
 }
 
+/// What a node says of itself.
+#[derive(Clone, Debug, Default)]
+pub struct Said {
+    /// A name for people, `host:port` of its transfer engine.
+    pub name: String,
+    /// The base URL of its REST listener, or empty.
+    pub rest: String,
+    /// What it presents, or empty.
+    pub unique_id: String,
+}
+
+/// A node that was heard, and what it is at.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// Which.
+    pub node: NodeId,
+    /// What it says of itself.
+    pub said: Said,
+    /// Milliseconds since it was last heard.
+    pub silent_ms: u64,
+    /// Transfers of peers that it served then.
+    pub serves: u64,
+    /// Puts in progress that may be writing to its memory.
+    pub writes: u64,
+}
+
 struct Node {
-    name: String,
-    rest: String,
+    said: Said,
+    serves: u64,
     heard: MonotonicMs,
     /// The connection it registered on. Only that one's end counts as the node's.
     session: u64,
@@ -45,17 +71,17 @@ impl Nodes {
     }
 
     /// A node announced itself on connection `session`.
-    pub fn register(&self, node: NodeId, name: String, rest: String, session: u64, now: MonotonicMs) {
-        let fresh = Node { name, rest, heard: now, session, connected: true, reach: Reach::Alive, release: Vec::new() };
+    pub fn register(&self, node: NodeId, said: Said, session: u64, now: MonotonicMs) {
+        let fresh = Node { said, serves: 0, heard: now, session, connected: true, reach: Reach::Alive, release: Vec::new() };
         self.lock().insert(node, fresh);
     }
 
-    /// A heartbeat. `None` when the node must register (again) on this connection first.
+    /// A heartbeat of a node that serves so many transfers. `None` when the node must register (again) on this connection first.
     /// Otherwise the segments it should free, told once.
-    pub fn beat(&self, node: NodeId, session: u64, now: MonotonicMs) -> Option<Vec<SegmentId>> {
+    pub fn beat(&self, node: NodeId, session: u64, serves: u64, now: MonotonicMs) -> Option<Vec<SegmentId>> {
         let mut nodes = self.lock();
         let known = nodes.get_mut(&node).filter(|n| n.session == session && n.reach != Reach::Lost)?;
-        known.heard = now;
+        (known.heard, known.serves) = (now, serves);
         known.connected = true;
         known.reach = Reach::Alive;
         Some(std::mem::take(&mut known.release))
@@ -125,8 +151,8 @@ impl Nodes {
             .iter()
             .map(|(id, n)| NodeState {
                 node: *id,
-                name: n.name.clone(),
-                rest: n.rest.clone(),
+                name: n.said.name.clone(),
+                rest: n.said.rest.clone(),
                 status: match n.reach {
                     Reach::Alive => "ALIVE",
                     Reach::Suspect => "SUSPECT",
@@ -137,6 +163,19 @@ impl Nodes {
                 segments: table.iter().filter(|s| s.node() == *id).count() as u64,
             })
             .collect()
+    }
+
+    /// Every node, whatever became of it; what is written to it is for others to say.
+    pub fn seen(&self, now: MonotonicMs) -> Vec<Seen> {
+        let nodes = self.lock();
+        let seen = nodes.iter().map(|(id, n)| Seen {
+            node: *id,
+            said: n.said.clone(),
+            silent_ms: now.saturating_sub(n.heard),
+            serves: n.serves,
+            writes: 0,
+        });
+        seen.collect()
     }
 
     /// Nodes that are not lost.
@@ -154,17 +193,17 @@ mod tests {
         let nodes = Nodes::new(Silence { suspect_ms: 2000, lost_ms: 10_000 });
         let segments = Segments::default();
         let id = NodeId::random();
-        assert_eq!(nodes.beat(id, 1, 0), None, "unknown");
-        nodes.register(id, "n".into(), String::new(), 1, 0);
-        assert_eq!(nodes.beat(id, 1, 1000), Some(vec![]));
+        assert_eq!(nodes.beat(id, 1, 0, 0), None, "unknown");
+        nodes.register(id, Said::default(), 1, 0);
+        assert_eq!(nodes.beat(id, 1, 0, 1000), Some(vec![]));
         assert_eq!(nodes.judge(&segments, 0, 2999), vec![]);
         assert_eq!(nodes.judge(&segments, 0, 3000), vec![(id, Reach::Suspect)]);
-        assert_eq!(nodes.beat(id, 1, 3500), Some(vec![]));
+        assert_eq!(nodes.beat(id, 1, 0, 3500), Some(vec![]));
         nodes.disconnected(1);
         assert_eq!(nodes.judge(&segments, 0, 3501), vec![(id, Reach::Suspect)], "a closed connection is suspect at once");
         assert_eq!(nodes.judge(&segments, 0, 13_500), vec![(id, Reach::Lost)]);
-        assert_eq!(nodes.beat(id, 1, 13_600), None, "lost: register again");
-        nodes.register(id, "n".into(), String::new(), 2, 13_700);
+        assert_eq!(nodes.beat(id, 1, 0, 13_600), None, "lost: register again");
+        nodes.register(id, Said::default(), 2, 13_700);
         nodes.disconnected(1);
         assert_eq!(nodes.judge(&segments, 0, 13_800), vec![], "the end of an older connection does not count");
     }
@@ -172,10 +211,10 @@ mod tests {
     fn what_a_node_is_to_free_is_kept_once_and_not_for_one_that_is_lost() {
         let nodes = Nodes::new(Silence { suspect_ms: 2000, lost_ms: 10_000 });
         let (segments, id) = (Segments::default(), NodeId::random());
-        nodes.register(id, "n".into(), String::new(), 1, 0);
+        nodes.register(id, Said::default(), 1, 0);
         let [first, second] = [(); 2].map(|()| SegmentId::random());
         [first, second, first].into_iter().for_each(|segment| nodes.release(id, segment));
-        assert_eq!(nodes.beat(id, 1, 1000), Some(vec![first, second]));
+        assert_eq!(nodes.beat(id, 1, 0, 1000), Some(vec![first, second]));
         nodes.release(id, first);
         nodes.judge(&segments, 0, 11_000);
         nodes.release(id, second);

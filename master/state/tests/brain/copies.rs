@@ -276,7 +276,7 @@ impl Story {
 impl Leader {
     fn judge_all_heard(&self) {
         for (n, segment) in self.state.segments.table().iter().enumerate() {
-            self.state.nodes.register(segment.node(), "node".into(), String::new(), n as u64 + 1, self.now);
+            self.state.nodes.register(segment.node(), perilune_state::segments::nodes::Said::default(), n as u64 + 1, self.now);
         }
         self.judge();
     }

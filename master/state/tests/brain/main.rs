@@ -8,6 +8,7 @@ mod nodes;
 mod pools;
 mod recovery;
 mod tenants;
+mod txn;
 mod vaults;
 
 use perilune_protocol::rpc::object::PutGrant;
@@ -113,7 +114,7 @@ impl Leader {
     }
 
     fn hear(&self, node: NodeId, session: u64) {
-        self.state.nodes.register(node, "node".into(), String::new(), session, self.now);
+        self.state.nodes.register(node, perilune_state::segments::nodes::Said::default(), session, self.now);
         self.judge();
     }
 

@@ -96,6 +96,9 @@ fn whoever_leads_next_knows_the_tenants_and_whose_memory_is_whose() {
     leader.decide(|known| known.drop_tenant("gone", 4)).unwrap();
     leader.decide(|known| known.gone("gone", 5)).unwrap();
     let (_, segment) = leader.lend(acme, 16 * MIB);
+    leader.decide(|known| known.declare("acme", "db", "t", b"t/", 4, 6)).unwrap();
+    leader.decide(|known| known.declare("acme", "db", "left", b"l/", 4, 6)).unwrap();
+    leader.decide(|known| known.undeclare("acme", "db", "left", 6)).unwrap();
 
     let mut bytes = Vec::new();
     snapshot::writer(leader.state.clone())(&mut bytes).unwrap();

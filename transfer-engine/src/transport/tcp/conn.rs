@@ -113,6 +113,12 @@ impl Conn {
         self.outbound.len() < ANSWERS_MAX && self.parts < PARTS_MAX && !self.waits()
     }
 
+    /// Transfers that have begun and not ended.
+    pub(super) fn under_way(&self) -> u64 {
+        let reads = self.outbound.iter().filter(|out| out.payload.is_some()).count();
+        reads as u64 + u64::from(matches!(self.inbound, Inbound::Payload(_)))
+    }
+
     /// Whether a notice waits for room.
     pub(super) fn waits(&self) -> bool {
         matches!(self.inbound, Inbound::Notice(_))

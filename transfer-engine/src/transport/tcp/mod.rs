@@ -218,4 +218,38 @@ mod tests {
         assert_eq!(outcomes, [(1, TransferErrorKind::Timeout), (3, TransferErrorKind::Timeout)]);
         assert!(got.ends_with(&[0xaa; 64]) && !got.windows(64).any(|bytes| bytes == [0xbb; 64]), "{got:x?}");
     }
+
+    #[test]
+    fn what_a_peer_asked_for_and_does_not_take_is_under_way() {
+        use crate::transport::tcp::frame::Question;
+        use crate::{Engine, Memory};
+        use std::io::Write;
+        const LEN: u64 = 64 << 20;
+        let engine = Engine::builder().listen_tcp("127.0.0.1:0".parse().unwrap()).build().unwrap();
+        let (segment, capability) = (SegmentId::random(), Capability::random());
+        engine.export(segment, Memory::anonymous(LEN).unwrap(), capability).unwrap();
+        let Some(perilune_protocol::Endpoint::Tcp(at)) = engine.endpoints().into_iter().next() else { panic!("it listens") };
+        let settles = |count| {
+            let begun = Instant::now();
+            while engine.serves_now() != count {
+                assert!(begun.elapsed() < Duration::from_secs(20), "{} and not {count}", engine.serves_now());
+                std::thread::yield_now();
+            }
+        };
+        let ask = |op| {
+            let mut socket = std::net::TcpStream::connect(&at).unwrap();
+            let extents = vec![Extent { offset: 0, len: LEN }];
+            socket.write_all(&Question { op, id: 1, segment, capability, bytes: LEN, extents }.encode()).unwrap();
+            socket
+        };
+        settles(0);
+        let reader = ask(Op::Read);
+        settles(1);
+        let writer = ask(Op::Write);
+        settles(2);
+        drop(reader);
+        settles(1);
+        drop(writer);
+        settles(0);
+    }
 }

@@ -76,6 +76,8 @@ impl Drop for TcpServer {
 struct Served {
     conn: Conn,
     interest: EpollFlags,
+    /// Transfers that it was counted with.
+    under_way: u64,
 }
 
 struct Reactor {
@@ -120,7 +122,7 @@ impl Reactor {
     /// A connection that waits for room does not look at its socket, which would be announced again and again.
     fn end_if_waiting(&mut self, number: u64) {
         if self.conns.get(&number).is_some_and(|served| served.conn.waits()) {
-            self.conns.remove(&number);
+            self.end(number);
         } else {
             self.turn(number);
         }
@@ -130,17 +132,24 @@ impl Reactor {
         let Some(served) = self.conns.get_mut(&number) else { return };
         if let Err(cause) = served.conn.turn(&self.exports, &self.meter) {
             tracing::debug!(number, "transfer connection closed: {cause}");
-            self.conns.remove(&number);
-            return;
+            return self.end(number);
         }
+        let before = std::mem::replace(&mut served.under_way, served.conn.under_way());
+        self.meter.serves(before, served.under_way);
         let mut interest = EpollFlags::empty();
         interest.set(EpollFlags::EPOLLIN, served.conn.wants_more());
         interest.set(EpollFlags::EPOLLOUT, served.conn.wants_room());
         if interest != served.interest {
             served.interest = interest;
             if self.epoll.modify(served.conn.socket(), &mut EpollEvent::new(interest, number)).is_err() {
-                self.conns.remove(&number);
+                self.end(number);
             }
+        }
+    }
+
+    fn end(&mut self, number: u64) {
+        if let Some(ended) = self.conns.remove(&number) {
+            self.meter.serves(ended.under_way, 0);
         }
     }
 
@@ -154,7 +163,7 @@ impl Reactor {
                 .and_then(|()| Ok(self.epoll.add(&stream, EpollEvent::new(EpollFlags::EPOLLIN, number))?));
             match added {
                 Ok(()) => {
-                    self.conns.insert(number, Served { conn: Conn::new(stream.into()), interest: EpollFlags::EPOLLIN });
+                    self.conns.insert(number, Served { conn: Conn::new(stream.into()), interest: EpollFlags::EPOLLIN, under_way: 0 });
                 }
                 Err(e) => tracing::warn!("a transfer connection could not be served: {e}"),
             }

@@ -1,0 +1,196 @@
+//! What there is of shards, counted by a walk over the objects when somebody asks: puts, removals and evictions keep no numbers for it. And the
+//! jobs on shards, as far as somebody may want to stop them.
+
+use crate::apply::State;
+use crate::directory::{ShardId, TableRecord};
+use crate::objects::Object;
+use perilune_protocol::{SegmentId, TenantId, Tso};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// How far the second copy of a shard may be behind, in milliseconds, and still count as in step.
+const BEHIND_MAX_MS: u64 = 120_000;
+
+/// What there is of one shard.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ShardCount {
+    /// Bytes of its values, each counted once.
+    pub bytes: u64,
+    /// Its objects.
+    pub objects: u64,
+    /// Their copies in memory.
+    pub copies: u64,
+    /// Segments that have one.
+    pub segments: BTreeSet<SegmentId>,
+    /// Objects that have a second copy: on another node, or in a vault.
+    pub doubled: u64,
+    /// The oldest object that has none.
+    pub lacks_since: Option<Tso>,
+}
+
+impl ShardCount {
+    fn count(&mut self, object: &Object) {
+        self.objects += 1;
+        self.bytes += object.size;
+        self.copies += object.replicas.len() as u64;
+        self.segments.extend(object.replicas.iter().map(|r| r.segment.id()));
+        let mut nodes = object.replicas.iter().filter(|r| r.segment.readable()).map(|r| r.segment.node());
+        let first = nodes.next();
+        if object.cold.is_some() || nodes.any(|node| Some(node) != first) {
+            self.doubled += 1;
+        } else {
+            self.lacks_since = Some(self.lacks_since.map_or(object.version, |since| since.min(object.version)));
+        }
+    }
+
+    /// Whether its second copy is in step `now`: there is one, and what it lacks is younger than two minutes.
+    pub fn is_in_step(&self, now: Tso) -> bool {
+        let has = self.lacks_since.map_or(now, |since| Tso(since.0.saturating_sub(1)));
+        self.doubled > 0 && !is_lagging(now, has)
+    }
+}
+
+/// Whether what has everything up to `has` is too far behind what is at `leader`.
+fn is_lagging(leader: Tso, has: Tso) -> bool {
+    leader > has && leader.physical_ms() - has.physical_ms() > BEHIND_MAX_MS
+}
+
+impl State {
+    /// What there is of these shards of a tenant; of a table that has nothing, nothing is said. Looks at every object.
+    pub fn count_shards(&self, tenant: TenantId, wanted: &dyn Fn(ShardId) -> bool) -> BTreeMap<ShardId, ShardCount> {
+        let (known, rest) = (Arc::clone(&self.directory.known()), TableRecord::default_of(tenant));
+        let mut counts: BTreeMap<ShardId, ShardCount> = BTreeMap::new();
+        self.index.for_each(&mut |object| {
+            let key = object.key.as_ref();
+            if key.tenant == tenant {
+                let shard = known.shard_of(&rest, key.bytes);
+                if wanted(shard) {
+                    counts.entry(shard).or_default().count(object);
+                }
+            }
+            ControlFlow::Continue(())
+        });
+        counts
+    }
+
+    /// Whether this version of some object of a tenant is published. Looks at every object.
+    pub fn published(&self, tenant: TenantId, version: Tso) -> Option<Arc<Object>> {
+        let mut found = None;
+        self.index.for_each(&mut |object| {
+            if object.version == version && object.key.as_ref().tenant == tenant {
+                found = Some(Arc::clone(object));
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        });
+        found
+    }
+}
+
+/// The jobs that are done shard by shard: whoever does one says so here, and looks between two objects whether it is to go on.
+#[derive(Default)]
+pub struct ShardJobs {
+    running: Arc<Mutex<BTreeMap<ShardId, Named>>>,
+}
+
+#[derive(Clone)]
+struct Named {
+    id: String,
+    stop: Arc<AtomicBool>,
+}
+
+/// Why no job was stopped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoJob {
+    /// The shard has none.
+    None,
+    /// It has another one.
+    Other(String),
+}
+
+impl ShardJobs {
+    /// A job on a shard begins, unless the shard has one. It ends when what is given is dropped.
+    pub fn begin(&self, shard: ShardId, id: &str) -> Option<ShardJob> {
+        let named = Named { id: id.to_owned(), stop: Arc::default() };
+        let mut running = lock(&self.running);
+        if running.contains_key(&shard) {
+            return None;
+        }
+        running.insert(shard, named.clone());
+        Some(ShardJob { shard, stop: named.stop, running: Arc::clone(&self.running) })
+    }
+
+    /// The job of this id is to stop before its next object.
+    ///
+    /// # Errors
+    /// Where the shard has no such job.
+    pub fn stop(&self, shard: ShardId, id: &str) -> Result<(), NoJob> {
+        match lock(&self.running).get(&shard) {
+            None => Err(NoJob::None),
+            Some(named) if named.id != id => Err(NoJob::Other(named.id.clone())),
+            Some(named) => {
+                named.stop.store(true, Ordering::Relaxed);
+                Ok(())
+            }
+        }
+    }
+}
+
+fn lock(running: &Mutex<BTreeMap<ShardId, Named>>) -> MutexGuard<'_, BTreeMap<ShardId, Named>> {
+    running.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A job on a shard, as long as it is done.
+pub struct ShardJob {
+    shard: ShardId,
+    /// Guards nothing, so relaxed.
+    stop: Arc<AtomicBool>,
+    running: Arc<Mutex<BTreeMap<ShardId, Named>>>,
+}
+
+impl ShardJob {
+    /// Whether it is to stop.
+    pub fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for ShardJob {
+    fn drop(&mut self) {
+        lock(&self.running).remove(&self.shard);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_minutes_behind_is_in_step_and_a_millisecond_more_is_not() {
+        let at = |ms: u64| Tso::from_physical(1_716_177_600_000 - ms);
+        for (behind, lags) in [(0, false), (119_999, false), (120_000, false), (120_001, true)] {
+            assert_eq!(is_lagging(at(0), at(behind)), lags, "{behind}");
+        }
+        assert!(!is_lagging(at(200_000), at(0)), "ahead");
+        let count = |doubled, lacks: Option<u64>| ShardCount { doubled, lacks_since: lacks.map(at), ..ShardCount::default() };
+        assert!(count(1, None).is_in_step(at(0)) && count(1, Some(60_000)).is_in_step(at(0)));
+        assert!(!count(1, Some(180_000)).is_in_step(at(0)) && !count(0, Some(1)).is_in_step(at(0)) && !count(0, None).is_in_step(at(0)));
+    }
+
+    #[test]
+    fn a_job_is_stopped_by_its_id_and_only_while_it_is_done() {
+        let (jobs, shard) = (ShardJobs::default(), ShardId(7));
+        assert_eq!(jobs.stop(shard, "a"), Err(NoJob::None));
+        let job = jobs.begin(shard, "a").unwrap();
+        assert!(jobs.begin(shard, "b").is_none() && jobs.begin(ShardId(8), "b").is_some());
+        assert_eq!(jobs.stop(shard, "b"), Err(NoJob::Other("a".into())));
+        assert!(!job.is_stopped());
+        assert_eq!(jobs.stop(shard, "a"), Ok(()));
+        assert!(job.is_stopped());
+        drop(job);
+        assert_eq!(jobs.stop(shard, "a"), Err(NoJob::None));
+        assert!(jobs.begin(shard, "a").is_some_and(|job| !job.is_stopped()));
+    }
+}
