@@ -1,9 +1,9 @@
 //! Who collects garbage in the cold tier, and what has second copies.
 
 use super::Engine;
-use perilune_protocol::{Outcome, TenantId};
+use perilune_protocol::{Outcome, TenantId, Tso};
 use perilune_state::directory::{Known, TableId};
-use perilune_state::gc::{self, GcOwner};
+use perilune_state::gc::GcOwner;
 use perilune_state::settings::JOB_RECORD;
 use perilune_state::{Effect, State};
 
@@ -62,7 +62,7 @@ impl Engine {
             (table.tenant == tenant && !table.dropped).then_some(table)
         };
         let Some(table) = known.with_keyspace(keyspace).and_then(of) else { return Ok(Vec::new()) };
-        let now = gc::stamp(self.wall_ms());
+        let now = Tso::from_physical(self.wall_ms());
         let counts = self.count_shards(table.tenant, table.shards().collect()).await?;
         Ok(counts.iter().filter(|(_, count)| count.is_in_step(now)).map(|(shard, _)| shard.0).collect())
     }

@@ -1,7 +1,5 @@
-//! Who collects what nobody refers to any more in the cold tier: one master at a time, by a lease that is kept as a record of the group. It need not be the
-//! leader, who only writes down who it is.
-
-use perilune_protocol::Tso;
+//! Who collects what nobody refers to any more in the cold tier: one master at a time, by a lease that is kept as a record of the group. It
+//! need not be the leader, who only writes down who it is.
 
 /// How long it is held without being renewed, in milliseconds.
 pub const LEASE_MS: u64 = 60_000;
@@ -55,11 +53,6 @@ impl GcOwner {
     fn after(last: u64, heard: &[u64]) -> Option<u64> {
         heard.iter().copied().filter(|id| *id > last).min().or_else(|| heard.iter().copied().min())
     }
-}
-
-/// The stamp of a time of day.
-pub fn stamp(now_ms: u64) -> Tso {
-    Tso::from_physical(now_ms)
 }
 
 #[cfg(test)]

@@ -23,8 +23,7 @@ fn shards_are_in_step_that_have_second_copies() {
     assert_eq!(keyspace, u64::from(u32::MAX));
     let nothing = (200, "0\n\n".to_owned());
     for spelled in ["tiflash", "tifash"] {
-        for path in
-            [format!("{id}"), "999999".into(), "-1".into(), format!("keyspace/{keyspace}/table/{id}"), format!("keyspace/1/table/{id}")]
+        for path in [id.clone(), "999999".into(), "-1".into(), format!("keyspace/{keyspace}/table/{id}"), format!("keyspace/1/table/{id}")]
         {
             assert_eq!(get(&dev.http, &format!("/{spelled}/sync-status/{path}")), nothing, "{path}");
         }
