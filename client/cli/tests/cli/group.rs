@@ -33,18 +33,23 @@ pub(crate) fn at(group: u8, port: usize) -> String {
 /// Which group the masters of this test are.
 const GROUP: u8 = 0;
 
+/// One of three that seal secrets with one key.
 pub(crate) fn master(group: u8, dir: &Path, nth: usize) -> Process {
+    let key = dir.join("secret.key");
+    std::fs::write(&key, "5".repeat(64)).unwrap();
+    master_with(group, dir, nth, &["--secret-key-file", key.to_str().unwrap()])
+}
+
+/// The same with flags of its own, and no key for secrets.
+pub(crate) fn master_with(group: u8, dir: &Path, nth: usize, flags: &[&str]) -> Process {
     let peers: Vec<String> = (1..=3).map(|n| format!("{n}={}/{}", at(group, 20_000 + n), at(group, 10_000 + n))).collect();
     let ready = dir.join(format!("ready-{nth}"));
     let _ = std::fs::remove_file(&ready);
     let mut command = perilune();
     command.args(["master", "--id", &nth.to_string(), "--peers", &peers.join(","), "--peer-listen", &at(group, 20_000 + nth)]);
-    // All seal secrets with one key.
-    let key = dir.join("secret.key");
-    std::fs::write(&key, "5".repeat(64)).unwrap();
-    command.arg("--secret-key-file").arg(&key).env("PERILUNE_META_TOKEN", crate::pools::TOKEN);
+    command.env("PERILUNE_META_TOKEN", crate::pools::TOKEN);
     command.args(["--cluster", CLUSTER, "--rpc", &at(group, 10_000 + nth), "--http", &at(group, 30_000 + nth)]);
-    command.arg("--data-dir").arg(dir.join(format!("m{nth}"))).arg("--ready-file").arg(&ready).stdout(Stdio::null());
+    command.arg("--data-dir").arg(dir.join(format!("m{nth}"))).arg("--ready-file").arg(&ready).args(flags).stdout(Stdio::null());
     let mut process = Process(command.spawn().unwrap());
     wait_for("a master to be up", || {
         assert_eq!(process.0.try_wait().unwrap(), None, "master {nth} of {PROGRAM} ended");

@@ -1,6 +1,6 @@
 //! Vaults with real processes and a real S3 server: added, listed, rotated, dropped, told to nodes, and no secret where it does not belong.
 
-use crate::group::Process;
+use crate::group::{Process, at, leader, master_with};
 use crate::harness::{Dev, finish, perilune, run, said, wait_for};
 use crate::s3d::{AK, BUCKET, S3d, SK};
 use crate::tenants::send;
@@ -24,7 +24,7 @@ pub(crate) fn done(dev: &Dev, sk: &str, args: &[&str]) {
 }
 
 fn refused(output: &Output, why: &str) {
-    assert!(!output.status.success() && said(output).contains(why), "{why}: {}", said(output));
+    assert!(!output.status.success() && said(output).contains(why), "{why}: {} {}", output.status, said(output));
 }
 
 fn list(dev: &Dev, tenant: &str) -> Vec<Value> {
@@ -194,4 +194,37 @@ fn no_secret_is_anywhere_but_where_it_is_asked_for() {
     let refused_to_start =
         run(["master", "--data-dir", dir.path().join("fourth").to_str().unwrap(), "--secret-key-file", wrong.to_str().unwrap()]);
     refused(&refused_to_start, "--secret-key-file");
+}
+
+const GROUP: u8 = 24;
+
+#[test]
+fn several_masters_need_one_key_and_whoever_leads_opens_what_another_sealed() {
+    let (dir, s3) = (tempfile::tempdir().unwrap(), S3d::start());
+    let write = |name: &str, text: &str| {
+        let file = dir.path().join(name);
+        fs::write(&file, text).unwrap();
+        file.to_str().unwrap().to_owned()
+    };
+    let (token, key) = (write("token", "a-token-of-this-test"), write("key", &"0123456789abcdef".repeat(4)));
+    let ask = |args: &[&str]| {
+        let http = at(GROUP, 30_000 + leader(GROUP));
+        let args = ["vaults"].iter().chain(args).copied().chain(["--http", &http, "--meta-token-file", &token]);
+        finish(perilune().env("PERILUNE_VAULT_SK", SK).args(args))
+    };
+    let begin = |flags: &[&str]| -> Vec<Process> {
+        let flags = [&["--meta-token-file", &token], flags].concat();
+        (1..=3).map(|nth| master_with(GROUP, dir.path(), nth, &flags)).collect()
+    };
+    let masters = begin(&[]);
+    refused(&ask(&bucket(&s3, "main", "kv", AK)), "--secret-key-file");
+    drop(masters);
+    let mut masters = begin(&["--secret-key-file", &key]);
+    let added = ask(&bucket(&s3, "main", "kv", AK));
+    assert!(added.status.success(), "{}", said(&added));
+    let killed = leader(GROUP);
+    drop(masters.remove(killed - 1));
+    wait_for("another to lead", || (leader(GROUP) != killed).then_some(()));
+    let shown = wait_for("the vaults", || Some(ask(&["list", "default", "--json"])).filter(|output| output.status.success()));
+    assert!(said(&shown).contains(r#""ready":true"#), "{}", said(&shown));
 }
