@@ -300,6 +300,11 @@ impl Lending {
         if size <= left {
             return Ok(());
         }
+        if size > capacity {
+            let (size, capacity) = (ByteSize(size), ByteSize(capacity));
+            return Err(FaultCode::InvalidParams
+                .with(format!("{size} can never be lent here: /dev/shm has {capacity} in all; enlarge it or lend less")));
+        }
         let (size, left) = (ByteSize(size), ByteSize(left));
         Err(FaultCode::NoSpace.with(format!("{size} cannot be lent: /dev/shm has room for {left} more; enlarge it or lend less")))
     }

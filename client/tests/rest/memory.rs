@@ -81,7 +81,7 @@ fn bad_mounts_are_refused() {
         (r#"{"size":1e30}"#, 400, size),
         (r#"{"size":99999999999999999999}"#, 400, size),
         (r#"{"size":18446744073709551615}"#, 400, "Allocate and mount failed"),
-        (r#"{"size":70368744177664}"#, 503, "Allocate and mount failed"),
+        (r#"{"size":70368744177664}"#, 400, "Allocate and mount failed"),
         (r#"{"size":4096,"protocol":"carrier pigeon"}"#, 400, "Invalid protocol: unknown protocol `carrier pigeon`"),
         (r#"{"size":4096,"protocol":7}"#, 400, "Invalid protocol"),
         (r#"{"size":4096,"location":[]}"#, 400, "Invalid location"),

@@ -53,16 +53,16 @@ mod tests {
 ┌───────────────────────── 0. key space: 1
 │ ┌─────────────────────── 1. instance
 │ │                     ┌─ 2. regression_instance0
-│ │                     │ 
-▼ ▼                     ▼ 
+│ │                     │\x20
+▼ ▼                     ▼\x20
 0110696e7374616e636500011072656772657373696f6e5f696e7374616e6365300001";
         assert_eq!(draw(PAGE, true).as_deref(), Some(boxes));
         let ascii = "\
 /------------------------- 0. key space: 1
 | /----------------------- 1. instance
 | |                     /- 2. regression_instance0
-| |                     | 
-v v                     v 
+| |                     |\x20
+v v                     v\x20
 0110696e7374616e636500011072656772657373696f6e5f696e7374616e6365300001";
         assert_eq!(draw(PAGE, false).as_deref(), Some(ascii));
     }
