@@ -70,7 +70,8 @@ impl SecretKeys {
             return Ok(sealer.clone());
         }
         let failed = |why: String| FaultCode::Storage.with(format!("the key for secrets in {}: {why}", self.own.display()));
-        if !self.own.exists() {
+        // A link to what is not mounted yet is there, too.
+        if fs::symlink_metadata(&self.own).is_err_and(|e| e.kind() == ErrorKind::NotFound) {
             make(&self.own).map_err(|e| failed(e.to_string()))?;
         }
         let sealer = Sealer::new(read(&self.own).map_err(failed)?, None);

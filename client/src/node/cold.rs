@@ -7,7 +7,7 @@ use super::work::room;
 use perilune_protocol::rpc::cold::{ColdDone, ColdOrder, ColdOutcome, ColdWay, TakeCold};
 use perilune_protocol::{Checksum, NodeId};
 use perilune_transfer_engine::Segment;
-use perilune_vault::{Class, ColdObject, VaultFault};
+use perilune_vault::{CLAIM, Class, ColdObject, VaultFault};
 use std::sync::Arc;
 use std::time::Instant;
 use tracing::{debug, warn};
@@ -77,7 +77,16 @@ impl ColdHand {
                 if fault.class == Class::Refused {
                     self.vaults.forget(order.vault);
                 }
-                Err(outcome(fault, way))
+                match outcome(fault, way) {
+                    // A mount that is not there, or a bucket that was made anew, has no object of ours either.
+                    ColdOutcome::Lost(why) => Err(match vault.get(CLAIM, None, until) {
+                        Ok(_) => ColdOutcome::Lost(why),
+                        Err(fault) => {
+                            ColdOutcome::Refused(format!("{why}; nor can it be seen that this is the vault it should be: {fault}"))
+                        }
+                    }),
+                    other => Err(other),
+                }
             }
             Ok(_) if way == ColdWay::Down => self.compare(&own, &place.extents, &object, until),
             Ok(stored) => Ok(ColdOutcome::Done { stored }),

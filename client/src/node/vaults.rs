@@ -6,7 +6,7 @@ use perilune_protocol::VaultId;
 use perilune_protocol::access::Token;
 use perilune_protocol::rpc::cold::ColdOutcome;
 use perilune_protocol::rpc::vault::VaultKeys;
-use perilune_vault::{Limits, Vault};
+use perilune_vault::{CLAIM, Class, Limits, Vault};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -49,6 +49,11 @@ impl Vaults {
         let limits = Limits { attempt: ATTEMPT, ..Limits::default() };
         let vault = Vault::of_access(&access, self.token.as_ref(), self.root.as_deref(), limits);
         let vault = vault.map_err(|fault| ColdOutcome::Refused(fault.message))?;
+        // A folder that nobody has claimed is not the one that was meant: what it should lie on may not be mounted.
+        vault.get(CLAIM, None, until).map_err(|fault| match fault.class {
+            Class::Away => ColdOutcome::Away(fault.message),
+            _ => ColdOutcome::Refused(format!("it cannot be seen that this is the vault it should be: {fault}")),
+        })?;
         let mut open = self.lock();
         match open.get(&id).filter(|open| open.revision >= access.revision) {
             // One of them was first. It knows whether the vault is away.

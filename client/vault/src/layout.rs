@@ -53,6 +53,16 @@ impl Header {
         out
     }
 
+    /// The version of a layout that is of a later release: not damaged, only unknown here. All versions begin with the magic and the version,
+    /// and have the checksum of the first 56 bytes behind them.
+    pub(crate) fn newer(bytes: &[u8]) -> Option<u16> {
+        let bytes = bytes.first_chunk::<{ HEADER_BYTES as usize }>().filter(|bytes| bytes[..8] == HEADER_MAGIC)?;
+        if checksum(&[&bytes[..56]]).to_le_bytes() != bytes[56..] {
+            return None;
+        }
+        Some(u16::from_le_bytes(take(bytes, 8))).filter(|version| *version > VERSION)
+    }
+
     /// Reads the first bytes of an object.
     ///
     /// # Errors

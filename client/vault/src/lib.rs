@@ -30,7 +30,7 @@ pub use access::Secrets;
 pub use fault::{Class, VaultFault, Vaulted};
 pub use gate::Limits;
 pub use key::Key;
-pub use object::{ColdObject, Sink, Source};
+pub use object::{CLAIM, ColdObject, Sink, Source};
 pub use place::{Got, Listed};
 pub use seal::{Bound, Plain, Sealer};
 pub use target::{Keys, S3Target, Target};

@@ -13,6 +13,10 @@ use std::ops::Range;
 use std::time::Instant;
 use uuid::Uuid;
 
+/// Where a vault says of which cluster it is. The masters write it before anything is stored there: what others have put there is none of
+/// theirs to judge, and where it is missing, that is not the vault it should be.
+pub const CLAIM: &str = "owner/cluster";
+
 /// Bytes of pieces that are asked for in one request.
 const REQUEST_BYTES: u64 = 8 << 20;
 /// Requests on their way at a time.
@@ -131,6 +135,10 @@ impl<'a> Reading<'a> {
         // Of a small object the first request brings all, sealed or not; of others the header.
         let first = if object.size <= PIECE_BYTES { object.header(true).total(&object.key) } else { HEADER_BYTES };
         let Got { bytes: first, size } = vault.get(&path, Some(0..first), deadline)?;
+        if let Some(version) = Header::newer(&first) {
+            let why = format!("{path} has version {version} of the layout, which a later release writes: let one of that read it");
+            return Err(Class::Invalid.with(format!("{}: {why}", vault.shared.shown)));
+        }
         let header = Header::decode(&first).map_err(damaged)?;
         let expected = Header { sealed: header.sealed, piece: header.piece, ..object.header(false) };
         if header != expected {

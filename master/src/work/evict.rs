@@ -43,14 +43,14 @@ pub(crate) struct Evictor {
 #[derive(Clone, Copy, Default)]
 struct Demand {
     bytes: u64,
-    loss: Loss,
+    /// Of those, what may be freed by losing what could be brought to a vault first.
+    at_need: u64,
 }
 
 /// Whether objects may leave that could be brought to a vault first.
-#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Loss {
     /// They stay.
-    #[default]
     Never,
     /// Where nothing else can.
     AtNeed,
@@ -85,7 +85,8 @@ impl Evictor {
         {
             let mut demand = self.demand();
             let demand = demand.entry(tenant).or_default();
-            *demand = Demand { bytes: demand.bytes + bytes, loss: demand.loss.max(loss) };
+            demand.bytes += bytes;
+            demand.at_need += if loss == Loss::AtNeed { bytes } else { 0 };
         }
         self.bell.ring();
         let mut freed = 0;
@@ -122,7 +123,7 @@ pub(crate) async fn round(engine: &Engine, orders: &mut Orders) {
     let evictor = &engine.reign.evictor;
     orders.refresh(&engine.state().recency, engine.state().index.len());
     ahead(engine, orders);
-    let patient = |(tenant, bytes)| (tenant, Demand { bytes, loss: Loss::Never });
+    let patient = |(tenant, bytes)| (tenant, Demand { bytes, at_need: 0 });
     let mut wanted: BTreeMap<_, _> = above_watermark(engine).into_iter().map(patient).collect();
     for (tenant, demand) in std::mem::take(&mut *evictor.demand()) {
         let wanted = wanted.entry(tenant).or_default();
@@ -199,10 +200,12 @@ async fn evict(engine: &Engine, tenant: TenantId, order: &mut Order, wanted: Dem
     if has_vault {
         take_out(engine, order, wanted.bytes, |object| object.cold.is_some(), &mut left).await;
     }
-    let may_lose = !has_vault || wanted.loss == Loss::AtNeed && !state.settings.strict_write_back();
-    if may_lose {
-        take_out(engine, order, wanted.bytes, |_| true, &mut left).await;
-    }
+    let may_lose = match has_vault {
+        false => wanted.bytes,
+        true if state.settings.strict_write_back() => 0,
+        true => wanted.at_need,
+    };
+    take_out(engine, order, may_lose, |_| true, &mut left).await;
     let Left { freed, objects, demoted } = left;
     engine.reign.evictor.evicted.fetch_add(objects, Ordering::Relaxed);
     engine.metrics().evicted(objects, freed);

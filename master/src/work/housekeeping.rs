@@ -32,8 +32,15 @@ pub(crate) fn run(engine: &Engine, handle: &Handle) {
         loop {
             tokio::time::sleep(recycle::EVERY).await;
             recycle::round(&recycled).await;
-            pools::round(&recycled).await;
-            recycled.tend_gc().await;
+        }
+    });
+    let tended = engine.clone();
+    // Vaults may make the recycler wait.
+    let tender = handle.spawn(async move {
+        loop {
+            tokio::time::sleep(recycle::EVERY).await;
+            pools::round(&tended).await;
+            tended.tend_gc().await;
         }
     });
     while engine.reign.housekeeping.wait(EVERY) {
@@ -41,6 +48,7 @@ pub(crate) fn run(engine: &Engine, handle: &Handle) {
     }
     windows.abort();
     recycler.abort();
+    tender.abort();
 }
 
 /// Does once all that is due.

@@ -61,6 +61,10 @@ impl State {
             }
             return Applied::Refused(FaultCode::ObjectNotFound.with(format!("{key}: this version was removed or replaced")));
         };
+        // The log orders both, so on every member the vault is known, or is not.
+        if there && self.directory.known().vault(copy.vault).is_none() {
+            return Applied::Refused(FaultCode::WrongState.with(format!("{key}: vault {} was dropped", copy.vault)));
+        }
         let known = old.cold.as_ref().map(|cold| cold.name);
         match there {
             true if known == Some(copy.name) => return Applied::Done,

@@ -8,7 +8,7 @@ use perilune_client::{Put, Store, StoreConfig};
 use perilune_protocol::{ObjectKey, PutConfig};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 const GROUP: u8 = 22;
@@ -32,16 +32,12 @@ impl Stand {
         std::fs::create_dir(&root).unwrap();
         let flags = with_root(&root, flags);
         let dev = Dev::start_with(dir.path(), &flags.iter().map(String::as_str).collect::<Vec<_>>());
-        let mut add = perilune();
-        add.args(["vaults", "add", "default", "main", "--http", &dev.http]);
-        let vault = match &s3 {
-            Some(s3) => {
-                add.args(["--bucket", BUCKET, "--endpoint", s3.url(), "--prefix", "kv", "--ak", AK]).env("PERILUNE_VAULT_SK", SK);
-                s3.files()
-            }
+        let (mut add, vault) = match &s3 {
+            Some(s3) => (add_bucket(&dev, s3), s3.files()),
             None => {
+                let mut add = add(&dev);
                 add.args(["--dir", root.to_str().unwrap(), "--prefix", "kv"]);
-                root
+                (add, root)
             }
         };
         let added = finish(&mut add);
@@ -81,6 +77,18 @@ impl Stand {
         ask("unmount", &json!({ "segment_ids": old }));
         ask("mount", &json!({ "size": size }));
     }
+}
+
+fn add(dev: &Dev) -> Command {
+    let mut add = perilune();
+    add.args(["vaults", "add", "default", "main", "--http", &dev.http]);
+    add
+}
+
+fn add_bucket(dev: &Dev, s3: &S3d) -> Command {
+    let mut add = add(dev);
+    add.args(["--bucket", BUCKET, "--endpoint", s3.url(), "--prefix", "kv", "--ak", AK]).env("PERILUNE_VAULT_SK", SK);
+    add
 }
 
 fn with_root(root: &Path, flags: &[&str]) -> Vec<String> {
@@ -194,6 +202,47 @@ fn what_was_altered_cut_or_deleted_in_the_vault_is_a_miss_and_is_said() {
     assert_eq!((right, missed, stand.metric("cold_lost_total")), (2, 4, 4), "{faults:?}");
     let there: usize = stand.store.exists(&(0..6).map(key).collect::<Vec<_>>()).unwrap().into_iter().map(usize::from).sum();
     assert_eq!(there, 2, "and for good");
+}
+
+#[test]
+fn a_directory_that_is_not_mounted_loses_nothing() {
+    let stand = Stand::start(None, &["--segment-size", "64MiB"]);
+    stand.put(0..5);
+    stand.offload();
+    stand.change_memory(64 * MIB);
+    let folder = std::fs::read_dir(&stand.vault).unwrap().next().unwrap().unwrap().path();
+    let away = stand.dir.path().join("away");
+    std::fs::rename(&folder, &away).unwrap();
+    std::fs::create_dir(&folder).unwrap();
+    for n in 0..5 {
+        let fault = stand.store.get(&key(n)).unwrap_err();
+        assert_eq!(fault.code.number(), -703, "{fault}");
+    }
+    std::fs::remove_dir(&folder).unwrap();
+    std::fs::rename(&away, &folder).unwrap();
+    stand.check(0..5);
+    assert_eq!(stand.metric("cold_lost_total"), 0);
+}
+
+#[test]
+fn nothing_is_brought_to_the_vault_of_another_cluster() {
+    let stand = Stand::start(Some(S3d::start()), &["--segment-size", "64MiB"]);
+    stand.put(0..5);
+    stand.offload();
+    let dir = tempfile::tempdir().unwrap();
+    let other = Dev::start_with(dir.path(), &["--lease", "1s"]);
+    let added = finish(&mut add_bucket(&other, stand.s3.as_ref().unwrap()));
+    assert!(added.status.success(), "{}", said(&added));
+    let store = connect(&other, PATIENCE);
+    assert_eq!(store.put(&key(7), &value(7), &PutConfig::default()), Ok(Put::Stored));
+    wait_for("the other cluster to say why", || {
+        let look = finish(perilune().args(["offload", "--deadline", "1s", "--master", &other.rpc]));
+        assert!(!look.status.success(), "{}", said(&look));
+        said(&look).contains("give this one another bucket or prefix").then_some(())
+    });
+    assert!(store.get(&key(7)).unwrap() == value(7) && stand.uploads().len() == 5);
+    stand.change_memory(64 * MIB);
+    stand.check(0..5);
 }
 
 #[test]

@@ -125,7 +125,7 @@ impl TabletStats {
             ("num_rows", count.objects),
             ("num_rowsets", count.copies),
             ("num_segments", count.segments.len() as u64),
-            // Offloads of all of it, passes over it, and up to where it is in a vault: none where there is no cold tier.
+            // Offloads of all of it, passes over it, and up to where it is in a vault: nothing is offloaded shard by shard yet.
             ("base_compaction_cnt", 0),
             ("cumulative_compaction_cnt", 0),
             ("cumulative_point", 0),

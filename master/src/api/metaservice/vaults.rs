@@ -7,9 +7,11 @@ use super::{cluster, instance, said};
 use crate::api::{App, Decide};
 use crate::engine::Unchanged;
 use futures_util::future::join_all;
+use perilune_protocol::VaultId;
 use perilune_state::directory::{Refused, VaultRefused};
 use perilune_vault::Limits;
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 use utoipa::ToSchema;
 
@@ -93,8 +95,16 @@ pub(super) async fn alter_s3(app: &App, asked: &Asked) -> Answer {
 /// One that nothing lies in; `s3`: a bucket.
 pub(super) async fn drop_vault(app: &App, asked: &Asked, s3: bool) -> Answer {
     let name = &asked.vault()?.name;
-    let owner = asked.owner(app)?;
-    decide(app, &owner, &|known, _| known.drop_vault(&owner, name, s3, &|vault| app.engine.objects_in(vault))).await
+    let (owner, engine) = (asked.owner(app)?, app.engine.clone());
+    let known = engine.directory();
+    let all = known.named(&owner).and_then(|tenant| known.vaults_of(tenant.id));
+    let vaults: Vec<VaultId> =
+        all.into_iter().flat_map(|all| &all.vaults).filter(|vault| vault.name == *name).map(|vault| vault.id).collect();
+    // A walk, off the threads that serve.
+    let counted = tokio::task::spawn_blocking(move || vaults.iter().map(|id| (*id, engine.objects_in(*id))).collect::<HashMap<_, _>>());
+    let counted = counted.await.map_err(|e| Refusal::internal(e.to_string()))?;
+    // One that was added meanwhile was not counted.
+    decide(app, &owner, &|known, _| known.drop_vault(&owner, name, s3, &|vault| counted.get(&vault).copied().unwrap_or(1))).await
 }
 
 /// Each is listed now, all at one time and off the threads that serve.

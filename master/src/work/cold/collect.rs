@@ -1,29 +1,29 @@
 //! Deletes uploads that nothing refers to any more, on threads that may wait for vaults: those that are known to be such, soon; those that a
 //! crash left, by looking at all that is in a vault now and then.
 
-use super::lock;
+use super::{Claim, lock};
 use crate::engine::Engine;
 use perilune_protocol::{ColdName, VaultId};
 use perilune_state::effect::ColdCopy;
-use perilune_vault::{Class, ColdObject, Limits, Vault, Vaulted};
+use perilune_vault::{CLAIM, Class, ColdObject, Limits, Vault, Vaulted};
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 /// How often is looked for some.
-const EVERY: Duration = Duration::from_millis(500);
+const EVERY: Duration = Duration::from_millis(250);
 /// So many are deleted at a look.
 const LOOK: usize = 256;
 /// One request takes no longer.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// A vault that could not be claimed is looked at again so much later.
+const CLAIM_AGAIN: Duration = Duration::from_secs(2);
 /// All of a vault is looked at so long after a reign began, and then so often.
 const FIRST_SWEEP: Duration = Duration::from_secs(10);
 const SWEEP_EVERY: Duration = Duration::from_secs(3600);
 /// Names of one page, and so many of them are looked at in one sweep.
 const PAGE: usize = 1000;
 const SWEEP_MAX: usize = 1 << 20;
-/// Says whose the vault is: what others have put there is none of ours to judge.
-pub(super) const CLAIM: &str = "owner/cluster";
 
 /// The vaults that were opened, each with what opened it.
 type Opened = HashMap<VaultId, (u64, Vault)>;
@@ -32,10 +32,16 @@ type Opened = HashMap<VaultId, (u64, Vault)>;
 pub(super) async fn run(engine: Engine) {
     let mut opened = Opened::new();
     let mut sweep = Instant::now() + FIRST_SWEEP;
+    let mut look = Instant::now();
     loop {
         tokio::time::sleep(EVERY).await;
         if !engine.leads() {
             continue;
+        }
+        if Instant::now() >= look {
+            let missing;
+            (missing, opened) = claim_all(&engine, opened).await;
+            look = Instant::now() + if missing { CLAIM_AGAIN } else { EVERY };
         }
         if Instant::now() >= sweep {
             sweep = Instant::now() + SWEEP_EVERY;
@@ -61,6 +67,16 @@ fn collect(engine: &Engine, opened: &mut Opened) {
     let garbage = &engine.state().garbage;
     let batch: Vec<ColdCopy> = std::iter::from_fn(|| garbage.take()).take(LOOK).collect();
     for copy in batch {
+        match engine.reign.cold.claim(copy.vault) {
+            Some(Claim::Ours) => {}
+            // It may be named there.
+            Some(Claim::Others) => continue,
+            None if engine.state().directory.known().vault(copy.vault).is_none() => continue,
+            None => {
+                garbage.add(copy);
+                continue;
+            }
+        }
         let Some(vault) = open(engine, opened, copy.vault) else { continue };
         let deleted = match vault {
             Ok(vault) if vault.is_away() => Err(String::new()),
@@ -97,21 +113,54 @@ fn open(engine: &Engine, opened: &mut Opened, id: VaultId) -> Option<Result<Vaul
     Some(vault)
 }
 
-async fn sweep_all(engine: &Engine, mut opened: Opened) -> Opened {
+fn usable(engine: &Engine) -> Vec<VaultId> {
     let known = engine.state().directory.known();
     let all = known.tenants().filter_map(|tenant| known.vaults_of(tenant.id)).flat_map(|all| &all.vaults);
-    let vaults: Vec<VaultId> = all.filter(|vault| vault.target.is_usable()).map(|vault| vault.id).collect();
-    drop(known);
-    for id in vaults {
+    all.filter(|vault| vault.target.is_usable()).map(|vault| vault.id).collect()
+}
+
+/// Nothing is brought to a vault before it is known whose it is: what is in that of another cluster, that one may delete. Says whether it is
+/// not known of one, or is not ours.
+async fn claim_all(engine: &Engine, mut opened: Opened) -> (bool, Opened) {
+    let (cold, mut missing) = (&engine.reign.cold, false);
+    for id in usable(engine).into_iter().filter(|id| cold.claim(*id) != Some(Claim::Ours)) {
         let (worker, cluster) = (engine.clone(), engine.welcome().cluster);
-        let (listed, now) = aside(opened, move |opened| {
-            Some(open(&worker, opened, id)?.and_then(|vault| look(&vault, &cluster).map_err(|fault| fault.message)))
+        let (claimed, now) = aside(opened, move |opened| {
+            Some(open(&worker, opened, id)?.map_err(|why| Class::Away.with(why)).and_then(|vault| claim(&vault, &cluster)))
         })
         .await;
         opened = now;
-        let orphans = match listed {
+        match claimed {
+            None => {}
+            Some(Ok(())) => {
+                lock(&cold.claims).insert(id, Claim::Ours);
+                cold.ring();
+            }
+            Some(Err(fault)) => {
+                missing = true;
+                let others = fault.class == Class::Invalid;
+                cold.failed(&format!("vault {id}: {}", fault.message));
+                if others && lock(&cold.claims).insert(id, Claim::Others).is_none() {
+                    tracing::warn!(vault = %id, "nothing is brought there: {fault}");
+                }
+            }
+        }
+    }
+    (missing, opened)
+}
+
+async fn sweep_all(engine: &Engine, mut opened: Opened) -> Opened {
+    for id in usable(engine) {
+        let (worker, cluster) = (engine.clone(), engine.welcome().cluster);
+        let (left, now) = aside(opened, move |opened| {
+            let listed = open(&worker, opened, id)?.and_then(|vault| look(&vault, &cluster).map_err(|fault| fault.message));
+            Some(listed.map(|listed| orphans(&worker, listed)))
+        })
+        .await;
+        opened = now;
+        let orphans = match left {
             None => continue,
-            Some(Ok(listed)) => orphans(engine, listed),
+            Some(Ok(orphans)) => orphans,
             Some(Err(why)) => {
                 tracing::debug!(vault = %id, "what is in a vault could not be looked at: {why}");
                 continue;
@@ -151,7 +200,10 @@ fn claim(vault: &Vault, cluster: &str) -> Vaulted<()> {
             if owner == bytes {
                 return Ok(());
             }
-            Err(Class::Invalid.with(format!("it is the vault of cluster {}", String::from_utf8_lossy(&owner))))
+            Err(Class::Invalid.with(format!(
+                "it is the vault of cluster {:.100}: give this one another bucket or prefix; if that cluster is gone for good, delete {CLAIM} there",
+                String::from_utf8_lossy(&owner)
+            )))
         }
         other => other,
     }

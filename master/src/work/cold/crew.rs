@@ -3,7 +3,7 @@
 use super::down::fetch;
 use super::offers::Fit;
 use super::up::{Uploaded, upload};
-use super::{Cold, Target, Wish, collect, is_dirty, lock, vault_of};
+use super::{Claim, Cold, Target, Wish, collect, is_dirty, lock, vault_of};
 use crate::engine::Engine;
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -165,6 +165,9 @@ impl Crew {
         let state = self.engine.state();
         let Some(object) = state.standing(offered.key.as_ref()).filter(|object| is_dirty(object)) else { return Fit::Never };
         let Some(vault) = vault_of(state, object.key.as_ref().tenant) else { return Fit::Never };
+        if self.engine.reign.cold.claim(vault.id) != Some(Claim::Ours) {
+            return Fit::Never;
+        }
         if self.uploading.contains(&object.key)
             || self.resting.contains_key(&object.key)
             || self.paused.get(&vault.id).is_some_and(|(until, _)| *until > now)

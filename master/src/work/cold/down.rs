@@ -28,7 +28,12 @@ pub(super) async fn fetch(engine: &Engine, object: &Arc<Object>) -> Outcome<()> 
     let unread = |why: String| FaultCode::NoReadableReplica.with(format!("{key}: it is in its vault only, and {why}"));
     let target = vault(engine.state(), copy.vault).ok_or_else(|| unread(format!("vault {} is not known any more", copy.vault)))?;
     let (promise, room) = find_room(engine, object).await?;
-    let ended = bring(engine, object, &copy, target, &room).await;
+    let mut ended = bring(engine, object, &copy, target, &room).await;
+    if let Ended::Said(ColdOutcome::Lost(why)) = &ended {
+        // One answer is not enough to give up what was acknowledged: bytes may have been altered on their way, or a gateway erred.
+        tracing::warn!(%key, "what is in a vault cannot be read, and is looked at once more: {why}");
+        ended = bring(engine, object, &copy, target, &room).await;
+    }
     let state = engine.state();
     let give_up = |writes| state.copy_give_up(room.clone(), writes, engine.now());
     match ended {

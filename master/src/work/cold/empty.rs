@@ -1,16 +1,18 @@
 //! Empties the vaults of a dropped tenant, as the last step before it is forgotten what opens them.
 
-use super::collect::{CLAIM, look, orphans, soon};
+use super::collect::{look, orphans, soon};
 use super::lock;
 use crate::engine::Engine;
 use perilune_protocol::vault::VaultTarget;
-use perilune_protocol::{FaultCode, Outcome, TenantId, VaultId};
+use perilune_protocol::{ColdName, FaultCode, Outcome, TenantId, VaultId};
 use perilune_state::directory::VaultsRecord;
-use perilune_vault::{Class, ColdObject, Limits, Vault, Vaulted};
+use perilune_vault::{CLAIM, Class, ColdObject, Limits, Vault, Vaulted};
 use std::time::{Duration, Instant};
 
 /// One request takes no longer.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Uploads that are deleted at a time.
+const AT_ONCE: usize = 256;
 /// Vaults that could not be emptied are tried again so much later.
 const AGAIN: Duration = Duration::from_secs(5);
 
@@ -31,15 +33,28 @@ impl Engine {
             lock(&cold.emptied_later).insert(tenant, Instant::now() + AGAIN);
             FaultCode::WrongState.with(why)
         };
-        let shared = |id: VaultId| known.vault(id).is_some_and(|ours| known.all_vaults().any(|v| v.id != id && v.target == ours.target));
+        // By another name of the same endpoint it may be the same folder.
+        let shared = |id: VaultId| {
+            known.vault(id).is_some_and(|ours| known.all_vaults().any(|v| v.id != id && is_one_folder(&v.target, &ours.target)))
+        };
         let mut whole = true;
         for vault in all.vaults.iter().filter(|vault| vault.target.is_usable()) {
             let (engine, all, id, shared) = (self.clone(), all.clone(), vault.id, shared(vault.id));
-            let emptied = tokio::task::spawn_blocking(move || engine.empty(&all, id, shared)).await;
-            let emptied = emptied.map_err(|e| failed(format!("emptying vault {id} stopped: {e}")))?;
+            let looked = tokio::task::spawn_blocking(move || engine.left_in(&all, id)).await;
+            let looked = looked.map_err(|e| failed(format!("the look at vault {id} stopped: {e}")))?;
+            // What another leader has named meanwhile, this one does not know.
+            self.vouch().await?;
+            let emptied = match looked {
+                Ok(None) => continue,
+                Ok(Some((vault, left))) => tokio::task::spawn_blocking(move || empty(&vault, left, shared))
+                    .await
+                    .map_err(|e| failed(format!("emptying vault {id} stopped: {e}")))?,
+                Err(fault) => Err(fault),
+            };
             match emptied {
                 Ok(is_empty) => whole &= is_empty,
-                Err(fault) if fault.class == Class::NoBucket => {}
+                // A directory that is not there may not be mounted.
+                Err(fault) if fault.class == Class::NoBucket && matches!(vault.target, VaultTarget::S3(_)) => {}
                 // No bucket, or that of another cluster: nothing of the tenant can have come there. A directory may be allowed later.
                 Err(fault) if fault.class == Class::Invalid && matches!(vault.target, VaultTarget::S3(_)) => {
                     tracing::warn!(vault = %id, "the vault of a dropped tenant is left as it is: {fault}");
@@ -50,20 +65,32 @@ impl Engine {
         Ok(whole)
     }
 
-    /// Whether nothing was there that is to go.
-    fn empty(&self, all: &VaultsRecord, id: VaultId, shared: bool) -> Vaulted<bool> {
-        let Some(record) = all.vaults.iter().find(|vault| vault.id == id) else { return Ok(true) };
+    /// What of a vault is to go.
+    fn left_in(&self, all: &VaultsRecord, id: VaultId) -> Vaulted<Option<(Vault, Vec<ColdName>)>> {
+        let Some(record) = all.vaults.iter().find(|vault| vault.id == id) else { return Ok(None) };
         let safe = self.safe().map_err(|fault| Class::Refused.with(fault.message))?;
         // Without the key it can wait for it.
         safe.secrets(all, record).map_err(|fault| Class::Refused.with(fault.message))?;
         let vault: Vault = safe.vault(all, record, Limits { attempt: PATIENCE, ..Limits::default() })?;
         // Others may use the same folder: what their objects refer to stays.
         let left = orphans(self, look(&vault, &self.welcome().cluster)?);
-        let is_empty = left.is_empty();
-        left.into_iter().try_for_each(|name| vault.delete(&ColdObject::path(name.0), soon()))?;
-        if is_empty && !shared {
-            vault.delete(CLAIM, soon())?;
-        }
-        Ok(is_empty)
+        Ok(Some((vault, left)))
+    }
+}
+
+/// Whether nothing was there that is to go. So many go at a time: the lead may be lost, and others wait for their turn.
+fn empty(vault: &Vault, left: Vec<ColdName>, shared: bool) -> Vaulted<bool> {
+    let is_empty = left.is_empty();
+    left.into_iter().take(AT_ONCE).try_for_each(|name| vault.delete(&ColdObject::path(name.0), soon()))?;
+    if is_empty && !shared {
+        vault.delete(CLAIM, soon())?;
+    }
+    Ok(is_empty)
+}
+
+fn is_one_folder(a: &VaultTarget, b: &VaultTarget) -> bool {
+    match (a, b) {
+        (VaultTarget::S3(a), VaultTarget::S3(b)) => (&a.bucket, &a.prefix) == (&b.bucket, &b.prefix),
+        (a, b) => a == b,
     }
 }

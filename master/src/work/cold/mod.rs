@@ -49,6 +49,8 @@ pub(crate) struct Cold {
     orders: Mutex<HashMap<u64, oneshot::Sender<Ended<ColdOutcome>>>>,
     pub(crate) offers: Offers,
     wishes: Mutex<Vec<Wish>>,
+    /// Vaults that were looked at in this reign, by the collector: ours, or those of another cluster. Others are neither written to nor cleaned.
+    claims: Mutex<HashMap<VaultId, Claim>>,
     /// Uploads that may be named yet, and where they go.
     naming: Mutex<HashMap<ColdName, VaultId>>,
     /// Dropped tenants whose vaults could not be emptied: when they are tried again.
@@ -88,6 +90,7 @@ impl Cold {
             orders: Mutex::default(),
             offers: Offers::default(),
             wishes: Mutex::default(),
+            claims: Mutex::default(),
             naming: Mutex::default(),
             emptied_later: Mutex::default(),
             last_error: Mutex::default(),
@@ -131,9 +134,20 @@ impl Cold {
         }
     }
 
+    fn claim(&self, vault: VaultId) -> Option<Claim> {
+        lock(&self.claims).get(&vault).copied()
+    }
+
     fn failed(&self, why: &str) {
         why.clone_into(&mut lock(&self.last_error));
     }
+}
+
+/// Whose a vault is, as is written in it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Claim {
+    Ours,
+    Others,
 }
 
 /// A vault as it is now.
@@ -264,9 +278,9 @@ impl Engine {
         look
     }
 
-    /// Objects that have a copy in a vault. Walks the index.
+    /// Objects that have a copy in a vault, or may have one soon. Walks the index.
     pub(crate) fn objects_in(&self, vault: VaultId) -> u64 {
-        let mut found = 0;
+        let mut found = lock(&self.reign.cold.naming).values().filter(|to| **to == vault).count() as u64;
         self.state().index.for_each(&mut |object| {
             found += u64::from(object.cold.as_ref().is_some_and(|copy| copy.vault == vault));
             ControlFlow::Continue(())

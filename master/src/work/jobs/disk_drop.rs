@@ -146,9 +146,10 @@ fn is_bare(world: &World<'_>, id: SegmentId) -> bool {
 /// Where there are enough others, the copy just goes; so does what is in a vault where no other memory takes it.
 fn step(world: &World<'_>, object: &Arc<Object>, leaves: SegmentId) -> Step {
     let object = object.clone();
-    if object.cold.is_some() && world.targets(&object, Some(leaves)).is_empty() {
+    let (lasting, nowhere) = (lasting(&object).count(), object.cold.is_some() && world.targets(&object, Some(leaves)).is_empty());
+    if nowhere && lasting == 0 {
         Step::Demote(object)
-    } else if lasting(&object).count() >= usize::from(object.wanted).max(1) {
+    } else if nowhere || lasting >= usize::from(object.wanted).max(1) {
         Step::Drop { object, segment: leaves }
     } else {
         Step::Copy { object, to: None, drop: Some(leaves) }

@@ -180,7 +180,7 @@ pub enum VaultRefused {
     /// It is a bucket and was meant as a file system, or the other way round.
     #[error("the vault {0} is of the other kind")]
     OtherKind(String),
-    /// Objects lie there that lie nowhere else.
+    /// So many objects have a copy there, in memory as well or not.
     #[error("{0} objects lie in the vault")]
     InUse(u64),
     /// The tenant has no credentials for buckets of others.

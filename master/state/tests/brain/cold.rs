@@ -19,6 +19,7 @@ fn demote(leader: &mut Leader, key: &str) -> Applied {
 
 /// A copy comes to a vault.
 fn save(leader: &mut Leader, key: &str) -> ColdCopy {
+    leader.has_vault();
     let copy = copy(ColdName::random());
     let effect = State::cold_copy(&object(&leader.state, key).unwrap(), copy.clone(), true);
     assert_eq!(leader.commit(effect), Applied::Done);
@@ -33,6 +34,7 @@ impl Story {
             0 | 1 => {
                 let copy = copy(ColdName::random());
                 self.uploads.push(copy.name);
+                self.leader.has_vault();
                 let clean = found.cold.is_some();
                 let applied = self.leader.commit(State::cold_copy(&found, copy, true));
                 assert_eq!(applied == Applied::Done, !clean, "{at}: {name}: {applied:?}");
@@ -142,8 +144,19 @@ fn a_copy_that_is_lost_in_its_vault_leaves_what_is_in_memory() {
 }
 
 #[test]
+fn no_copy_comes_to_a_vault_that_was_dropped() {
+    let (mut leader, _) = Leader::with_nodes(1, 16 * MIB);
+    leader.put("k", MIB);
+    let found = object(&leader.state, "k").unwrap();
+    let applied = leader.commit(State::cold_copy(&found, copy(ColdName::random()), true));
+    assert!(matches!(applied, Applied::Refused(_)) && matches!(demote(&mut leader, "k"), Applied::Refused(_)));
+    assert!(leader.exists("k") && object(&leader.state, "k").unwrap().cold.is_none());
+}
+
+#[test]
 fn a_removal_that_was_decided_holds_whatever_becomes_of_the_copies() {
     let (mut leader, _) = Leader::with_nodes(1, 16 * MIB);
+    leader.has_vault();
     leader.put("k", MIB);
     let removal = leader.state.remove(TENANT, &key("k"), false, leader.now).unwrap();
     let condemned = leader.state.index.get(KeyRef::new(TENANT, &key("k"))).unwrap();

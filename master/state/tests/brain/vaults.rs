@@ -51,6 +51,13 @@ fn hdfs(name: &str, fs_name: &str) -> NewVault {
 }
 
 impl Leader {
+    /// The tenant `default` has a vault, number 1.
+    pub(super) fn has_vault(&mut self) {
+        if self.state.directory.known().vault(VaultId(1)).is_none() {
+            self.add_vault("default", &hdfs("cold", "file:///cold")).unwrap();
+        }
+    }
+
     fn add_vault(&mut self, tenant: &str, vault: &NewVault) -> Result<(), Refused> {
         self.decide(|known| known.add_vault(tenant, vault, &Plain, 5))
     }
