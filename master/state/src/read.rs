@@ -8,6 +8,14 @@ use perilune_protocol::{Fault, FaultCode, ObjectKey, ObjectPlace, TenantId};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+/// Where an object was found.
+enum Reached {
+    /// In memory, where it is leased now.
+    Memory(Arc<Object>),
+    /// In a vault only.
+    Vault(Arc<Object>),
+}
+
 impl State {
     /// Where objects are; leases each that is in memory. A place without copies is that of an object which has to be fetched from its vault
     /// first. The i-th key of the batch counts as used before the (i+1)-th.
@@ -16,9 +24,10 @@ impl State {
         let lease = self.rules.lease_ms;
         keys.iter()
             .enumerate()
-            .map(|(i, key)| match self.leased(tenant, key, now, stamp - i as u64) {
-                Some(object) => Ok(object.place(lease)),
-                None => self.cold(KeyRef::new(tenant, key)).map(|object| object.cold_place()).ok_or_else(|| self.absent(tenant, key)),
+            .map(|(i, key)| match self.reach(tenant, key, now, stamp - i as u64) {
+                Some(Reached::Memory(object)) => Ok(object.place(lease)),
+                Some(Reached::Vault(object)) => Ok(object.cold_place()),
+                None => Err(self.absent(tenant, key)),
             })
             .collect()
     }
@@ -26,18 +35,14 @@ impl State {
     /// Whether objects can be read, from a vault at least; leases each that can be read from memory.
     pub fn exists(&self, tenant: TenantId, keys: &[ObjectKey], now: MonotonicMs) -> Vec<bool> {
         let stamp = self.recency.stamps(keys.len());
-        keys.iter().enumerate().map(|(i, key)| self.is_there(tenant, key, now, stamp - i as u64)).collect()
+        keys.iter().enumerate().map(|(i, key)| self.reach(tenant, key, now, stamp - i as u64).is_some()).collect()
     }
 
     /// How many keys of a chain can be read, from a vault at least, from the head to the first that cannot; leases those in memory.
     pub fn match_prefix(&self, tenant: TenantId, keys: &[ObjectKey], now: MonotonicMs) -> u64 {
         let stamp = self.recency.stamps(keys.len());
-        let found = keys.iter().enumerate().take_while(|(i, key)| self.is_there(tenant, key, now, stamp - *i as u64));
+        let found = keys.iter().enumerate().take_while(|(i, key)| self.reach(tenant, key, now, stamp - *i as u64).is_some());
         found.count() as u64
-    }
-
-    fn is_there(&self, tenant: TenantId, key: &ObjectKey, now: MonotonicMs, stamp: u64) -> bool {
-        self.leased(tenant, key, now, stamp).is_some() || self.cold(KeyRef::new(tenant, key)).is_some()
     }
 
     /// Where an object is in memory, without a lease and without counting as a use.
@@ -59,12 +64,17 @@ impl State {
         });
     }
 
-    fn leased(&self, tenant: TenantId, key: &ObjectKey, now: MonotonicMs, stamp: u64) -> Option<Arc<Object>> {
+    /// Finds an object that can be read, and leases it if that is in memory. One lookup: most questions are about keys that are not there.
+    fn reach(&self, tenant: TenantId, key: &ObjectKey, now: MonotonicMs, stamp: u64) -> Option<Reached> {
         let mut object = self.index.get(KeyRef::new(tenant, key))?;
         while !object.grant(now + self.rules.lease_ms, stamp) {
-            object = self.successor(&object)?;
+            match self.successor(&object) {
+                Some(next) => object = next,
+                None if object.is_condemned() || object.cold.is_none() => return None,
+                None => return Some(Reached::Vault(object)),
+            }
         }
-        Some(object)
+        Some(Reached::Memory(object))
     }
 
     /// What took the place of an object while somebody looked at it: the next version, or itself with other copies.
