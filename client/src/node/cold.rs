@@ -1,13 +1,12 @@
 //! Brings values of this node's memory to vaults and back, for the master: on hands of their own, since vaults make them wait.
 
 use super::hands::Hand;
-use super::mover::{Mover, pieces};
+use super::mover::Mover;
 use super::vaults::Vaults;
-use super::work::room;
 use perilune_protocol::rpc::cold::{ColdDone, ColdOrder, ColdOutcome, ColdWay, TakeCold};
-use perilune_protocol::{Checksum, NodeId};
+use perilune_protocol::{Extent, NodeId};
 use perilune_transfer_engine::Segment;
-use perilune_vault::{CLAIM, Class, ColdObject, VaultFault};
+use perilune_vault::{CLAIM, Class, ColdObject, Vault, VaultFault};
 use std::sync::Arc;
 use std::time::Instant;
 use tracing::{debug, warn};
@@ -77,16 +76,7 @@ impl ColdHand {
                 if fault.class == Class::Refused {
                     self.vaults.forget(order.vault);
                 }
-                match outcome(fault, way) {
-                    // A mount that is not there, or a bucket that was made anew, has no object of ours either.
-                    ColdOutcome::Lost(why) => Err(match vault.get(CLAIM, None, until) {
-                        Ok(_) => ColdOutcome::Lost(why),
-                        Err(fault) => {
-                            ColdOutcome::Refused(format!("{why}; nor can it be seen that this is the vault it should be: {fault}"))
-                        }
-                    }),
-                    other => Err(other),
-                }
+                Err(confirmed(&vault, outcome(fault, way), until))
             }
             Ok(_) if way == ColdWay::Down => self.compare(&own, &place.extents, &object, until),
             Ok(stored) => Ok(ColdOutcome::Done { stored }),
@@ -94,24 +84,23 @@ impl ColdHand {
     }
 
     /// What was written to memory is read again, as every copy is.
-    fn compare(
-        &mut self,
-        own: &Segment,
-        extents: &[perilune_protocol::Extent],
-        object: &ColdObject,
-        until: Instant,
-    ) -> Result<ColdOutcome, ColdOutcome> {
-        let mut checksum = Checksum::default();
-        for (at, end) in pieces(object.size) {
-            let piece = room(&mut self.buffer, end - at);
-            self.mover.read(own, extents, at, piece, until).map_err(ColdOutcome::Failed)?;
-            checksum.update(piece);
-        }
-        let found = checksum.finish();
+    fn compare(&mut self, own: &Segment, extents: &[Extent], object: &ColdObject, until: Instant) -> Result<ColdOutcome, ColdOutcome> {
+        let found = self.mover.checksum(own, extents, object.size, &mut self.buffer, until).map_err(ColdOutcome::Failed)?;
         if found == object.checksum {
             return Ok(ColdOutcome::Done { stored: 0 });
         }
         Err(ColdOutcome::Wrong(format!("{}: what was written to memory has checksum {found:016x}", object.key)))
+    }
+}
+
+/// A mount that is not there, or a bucket that was made anew, has no object of ours either: then nothing is lost.
+fn confirmed(vault: &Vault, outcome: ColdOutcome, until: Instant) -> ColdOutcome {
+    match outcome {
+        ColdOutcome::Lost(why) => match vault.get(CLAIM, None, until) {
+            Ok(_) => ColdOutcome::Lost(why),
+            Err(fault) => ColdOutcome::Refused(format!("{why}; nor can it be seen that this is the vault it should be: {fault}")),
+        },
+        other => other,
     }
 }
 

@@ -4,7 +4,7 @@
 //! none is written after the deadline.
 
 use super::lending::Lending;
-use perilune_protocol::{Extent, SegmentDesc, SegmentId};
+use perilune_protocol::{Checksum, Extent, SegmentDesc, SegmentId};
 use perilune_transfer_engine::{Engine, Job, Segment};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Bytes moved and compared at a time.
-pub(super) const PIECE_BYTES: u64 = 4 << 20;
+const PIECE_BYTES: u64 = 4 << 20;
 /// One piece takes no longer, so that a peer that was stopped does not hold up the others, nor this node's end.
 const PIECE_PATIENCE: Duration = Duration::from_secs(3);
 /// Segments that one hand remembers how to reach.
@@ -63,6 +63,24 @@ impl Mover {
         self.run(Job::write(to, extents, bytes), to.id(), until)
     }
 
+    /// [`perilune_protocol::checksum`] of the value of `size` bytes that lies in `extents`, read by way of `buffer`.
+    pub(super) fn checksum(
+        &mut self,
+        from: &Segment,
+        extents: &[Extent],
+        size: u64,
+        buffer: &mut Vec<u8>,
+        until: Instant,
+    ) -> Result<u64, String> {
+        let mut checksum = Checksum::default();
+        for (at, end) in pieces(size) {
+            let piece = room(buffer, end - at);
+            self.read(from, extents, at, piece, until)?;
+            checksum.update(piece);
+        }
+        Ok(checksum.finish())
+    }
+
     fn run(&mut self, job: Job<'_>, id: SegmentId, until: Instant) -> Result<(), String> {
         if self.stopping.load(Ordering::Relaxed) {
             return Err("this node stops".into());
@@ -86,6 +104,12 @@ fn remember<V>(reached: &mut HashMap<SegmentId, V>, id: SegmentId, segment: V) {
         reached.clear();
     }
     reached.insert(id, segment);
+}
+
+/// Room for a piece.
+pub(super) fn room(buffer: &mut Vec<u8>, len: u64) -> &mut [u8] {
+    buffer.resize(usize::try_from(len.min(PIECE_BYTES)).unwrap_or(0), 0);
+    buffer
 }
 
 /// Where the pieces of a value begin and end.

@@ -1,9 +1,9 @@
 //! Works for the master on the memory this node lends: fetches copies from other nodes and compares copies with their checksums.
 
 use super::hands::Hand;
-use super::mover::{Mover, PIECE_BYTES, pieces};
+use super::mover::{Mover, pieces, room};
+use perilune_protocol::NodeId;
 use perilune_protocol::rpc::work::{TakeWork, WorkDone, WorkOrder, WorkOutcome};
-use perilune_protocol::{Checksum, NodeId};
 use std::time::Instant;
 use tracing::warn;
 
@@ -18,7 +18,7 @@ impl Hand for WorkHand {
     type Order = WorkOrder;
     type Done = WorkDone;
     const NAME: &'static str = "work";
-    /// Each has a buffer of [`PIECE_BYTES`].
+    /// Each has a buffer of one piece.
     const HANDS: usize = 4;
 
     fn ask(node: NodeId, done: Vec<WorkDone>, room: u32, wait_ms: u64) -> TakeWork {
@@ -58,19 +58,7 @@ impl WorkHand {
                 mover.write(&own, &order.place.extents, at, piece, until).map_err(WorkOutcome::Failed)?;
             }
         }
-        let mut checksum = Checksum::default();
-        for (at, end) in pieces(order.size) {
-            let piece = room(buffer, end - at);
-            mover.read(&own, &order.place.extents, at, piece, until).map_err(WorkOutcome::Failed)?;
-            checksum.update(piece);
-        }
-        let found = checksum.finish();
+        let found = mover.checksum(&own, &order.place.extents, order.size, buffer, until).map_err(WorkOutcome::Failed)?;
         Ok(if found == order.checksum { WorkOutcome::Right } else { WorkOutcome::Wrong { found } })
     }
-}
-
-/// Room for a piece.
-pub(super) fn room(buffer: &mut Vec<u8>, len: u64) -> &mut [u8] {
-    buffer.resize(usize::try_from(len.min(PIECE_BYTES)).unwrap_or(0), 0);
-    buffer
 }
