@@ -65,6 +65,8 @@ pub const PERILUNE_QUOTA_EXCEEDED: i32 = -1493;
 pub const PERILUNE_TENANT_DELETED: i32 = -1494;
 /// No such tenant.
 pub const PERILUNE_TENANT_NOT_FOUND: i32 = -1495;
+/// What followed a cursor is not kept any more.
+pub const PERILUNE_OUT_OF_RANGE: i32 = -1496;
 /// The log or the data directory of a master failed.
 pub const PERILUNE_PERSISTENT_FAIL: i32 = -1503;
 

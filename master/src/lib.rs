@@ -14,6 +14,7 @@ pub mod api;
 pub mod boot;
 pub mod config;
 pub mod engine;
+pub mod events;
 mod join;
 pub mod log;
 pub mod observe;

@@ -84,6 +84,8 @@ fault_codes! {
     TenantDeleted = -1494 "TENANT_DELETED",
     /// No such tenant. Ours alone.
     TenantNotFound = -1495 "TENANT_NOT_FOUND",
+    /// What followed a cursor is not kept any more: begin with a snapshot. Ours alone.
+    OutOfRange = -1496 "OUT_OF_RANGE",
     /// The log or the data directory failed.
     Storage = -1503 "PERSISTENT_FAIL",
 }

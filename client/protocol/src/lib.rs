@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+pub mod event;
 pub mod fault;
 pub mod frame;
 pub mod ids;

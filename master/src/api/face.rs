@@ -47,7 +47,7 @@ pub(super) fn status(code: FaultCode) -> StatusCode {
         FaultCode::Unauthorized => StatusCode::UNAUTHORIZED,
         FaultCode::Forbidden | FaultCode::TenantOverdue => StatusCode::FORBIDDEN,
         FaultCode::TenantNotFound => StatusCode::NOT_FOUND,
-        FaultCode::TenantDeleted => StatusCode::GONE,
+        FaultCode::TenantDeleted | FaultCode::OutOfRange => StatusCode::GONE,
         FaultCode::ObjectNotFound | FaultCode::SegmentNotFound | FaultCode::NodeNotFound => StatusCode::NOT_FOUND,
         FaultCode::WrongState | FaultCode::ObjectExists | FaultCode::SegmentExists | FaultCode::ObjectLeased | FaultCode::InvalidWrite => {
             StatusCode::CONFLICT

@@ -3,7 +3,7 @@
 use super::Clock;
 use crate::log::{Machine, SnapshotWriter};
 use crate::planted::{self, Defect};
-use perilune_protocol::FaultCode;
+use perilune_protocol::{FaultCode, Tso};
 use perilune_state::reign::Overlap;
 use perilune_state::{Applied, Effect, MonotonicMs, Rules, State, snapshot};
 use std::io;
@@ -15,6 +15,10 @@ pub struct Brain {
     seat: Arc<Seat>,
     rules: Rules,
     clock: Clock,
+    /// The stamp of the entry that is being applied, and how many of its effects were.
+    place: (Option<Tso>, u32),
+    /// The highest stamp that an entry was given here, or came with.
+    stamped: Tso,
 }
 
 /// Where the log's thread and the engine agree whose state it is.
@@ -128,7 +132,13 @@ impl Brain {
     /// Knows nothing yet.
     pub(crate) fn new(rules: Rules, clock: Clock) -> Self {
         let known = Mutex::new(Known { state: Arc::new(State::new(rules)), journal: None });
-        Self { seat: Arc::new(Seat { known, term: AtomicU64::new(0), unreadable: OnceLock::new() }), rules, clock }
+        Self {
+            seat: Arc::new(Seat { known, term: AtomicU64::new(0), unreadable: OnceLock::new() }),
+            rules,
+            clock,
+            place: (None, 0),
+            stamped: Tso(0),
+        }
     }
 
     pub(crate) fn seat(&self) -> Arc<Seat> {
@@ -140,6 +150,8 @@ impl Machine for Brain {
     type Output = Applied;
 
     fn apply(&mut self, index: u64, effect: &[u8]) -> Applied {
+        let place = self.place;
+        self.place.1 += 1;
         match Effect::decode(effect) {
             Ok(effect) => {
                 let early = if planted::is(Defect::HastyReuse) { 60_000 } else { 0 };
@@ -147,7 +159,12 @@ impl Machine for Brain {
                 if let Some(journal) = &mut known.journal {
                     journal.push((effect.clone(), now));
                 }
-                known.state.apply(effect, now)
+                let (Some(stamp), nth) = place else { return known.state.apply(effect, now) };
+                known.state.moot.watch((stamp, nth), || {
+                    let applied = known.state.apply(effect, now);
+                    let nothing = applied != Applied::Done;
+                    (applied, nothing)
+                })
             }
             Err(e) => {
                 tracing::error!(index, "a committed effect cannot be read: {e}");
@@ -155,6 +172,25 @@ impl Machine for Brain {
                 Applied::Refused(FaultCode::Internal.with(format!("log entry {index}: {e}")))
             }
         }
+    }
+
+    fn stamp(&mut self) -> Option<Tso> {
+        let least = Tso::from_physical(self.clock.wall_ms()).max(Tso(self.stamped.0 + 1));
+        self.stamped = self.seat.lock().state.tso.stamp(least);
+        Some(self.stamped)
+    }
+
+    fn begins(&mut self, stamp: Option<Tso>) {
+        self.place = (stamp, 0);
+        if let Some(stamp) = stamp {
+            self.stamped = self.stamped.max(stamp);
+            // A later leader issues none before this one.
+            self.seat.lock().state.tso.raise_limit(stamp);
+        }
+    }
+
+    fn forget(&mut self, before: Tso) {
+        self.seat.lock().state.moot.forget(before);
     }
 
     fn leads(&mut self, term: Option<u64>) {

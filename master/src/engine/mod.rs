@@ -23,6 +23,7 @@ pub(crate) use throne::Throne;
 pub use txn::{NotAborted, OpenPut};
 
 use crate::config::MasterConfig;
+use crate::events::EventLog;
 use crate::log::{Log, Member, Room};
 use crate::observe::Metrics;
 use crate::planted::{self, Defect};
@@ -32,7 +33,7 @@ use crate::work::cold::Cold;
 use crate::work::evict::Evictor;
 use crate::work::jobs::Jobs;
 use crate::work::recycle::RecycleLog;
-use brain::Seat;
+pub(crate) use brain::Seat;
 use perilune_protocol::{Fault, FaultCode, Outcome, Tso};
 use perilune_state::shards::ShardJobs;
 use perilune_state::{Applied, Effect, State};
@@ -69,6 +70,7 @@ pub(crate) struct Reign {
 pub(crate) struct Inner {
     pub(crate) seat: Arc<Seat>,
     pub(crate) log: Log<Brain>,
+    pub(crate) events: Arc<EventLog>,
     pub(crate) clock: Clock,
     pub(crate) metrics: Metrics,
     pub(crate) config: MasterConfig,
@@ -88,7 +90,21 @@ impl Inner {
     pub(crate) fn new(seat: Arc<Seat>, log: Log<Brain>, clock: Clock, config: MasterConfig, card: Member, secrets: SecretKeys) -> Self {
         let draws = AtomicU64::new(clock.wall_ms());
         let (changes, directory) = (tokio::sync::Mutex::new(()), tokio::sync::Mutex::new(()));
-        Self { seat, log, clock, metrics: Metrics::new(), config, card, secrets, changes, directory, heard: watch::channel(0).0, draws }
+        let events = Arc::new(EventLog::new(log.cluster_id(), log.history(), Arc::clone(&seat), clock.clone()));
+        Self {
+            seat,
+            log,
+            events,
+            clock,
+            metrics: Metrics::new(),
+            config,
+            card,
+            secrets,
+            changes,
+            directory,
+            heard: watch::channel(0).0,
+            draws,
+        }
     }
 
     /// Whether there is another member that could lead.
@@ -121,6 +137,11 @@ impl Engine {
             return Ok(());
         }
         Err(self.inner.not_leader())
+    }
+
+    /// What happened.
+    pub fn events(&self) -> &Arc<EventLog> {
+        &self.inner.events
     }
 
     /// Where everything is counted.
@@ -229,7 +250,7 @@ impl Engine {
     /// One outcome from what the log says and what applying said. In a group, another member may take what the log here does not.
     fn settle(&self, outcome: Outcome<Applied>) -> Outcome<()> {
         match outcome {
-            Ok(Applied::Done) => Ok(()),
+            Ok(Applied::Done | Applied::Nothing) => Ok(()),
             Ok(Applied::Refused(fault)) => Err(fault),
             Err(Fault { code: FaultCode::WrongState | FaultCode::Timeout | FaultCode::Storage, message }) if self.inner.is_group() => {
                 Err(FaultCode::NotLeader.with(message))

@@ -20,6 +20,7 @@ use super::dump::Dumps;
 use super::engine::corrupt;
 use super::files::Files;
 use super::group::{Changing, Handover};
+use super::history::{History, Reached};
 use super::inquiry::Inquiry;
 use super::machine::Machine;
 use super::members::Members;
@@ -57,6 +58,7 @@ pub(super) struct Driver<M: Machine> {
     pub(super) machine: M,
     pub(super) peers: Box<dyn Peers>,
     pub(super) files: Arc<Files>,
+    pub(super) history: Arc<History>,
     pub(super) board: Arc<Board>,
     /// Entries appended and not yet applied, by index.
     pub(super) proposed: VecDeque<Proposed<M::Output>>,
@@ -119,6 +121,12 @@ pub(super) struct Driver<M: Machine> {
     pub(super) directory: Directory,
 }
 
+impl<M: Machine> Drop for Driver<M> {
+    fn drop(&mut self) {
+        self.history.close();
+    }
+}
+
 /// How long this member waits for a leader before it stands for election: drawn here and not by raft, so that a run can be repeated.
 pub(super) struct Patience {
     seed: u64,
@@ -169,6 +177,8 @@ impl<M: Machine> Driver<M> {
         let applied = snapshots.last().map_or(0, |s| s.index);
         store.check(applied + 1).map_err(|what| corrupt(&raft_dir, what))?;
         store.committed(applied);
+        let reached = Reached { index: applied, stamp: store.stamp_at(applied).map_err(|what| corrupt(&raft_dir, what))? };
+        let history = Arc::new(History::new(store.engine(), store.cut_index() + 1, reached));
         store.set_newest_snapshot(snapshots.last().copied());
         settle_address(&config, &mut store).map_err(|what| LogError::Start { path: config.dir.clone(), what })?;
 
@@ -205,6 +215,7 @@ impl<M: Machine> Driver<M> {
             machine,
             peers,
             files,
+            history,
             board,
             proposed: VecDeque::new(),
             answers: Vec::new(),

@@ -5,6 +5,14 @@
 //!     1 byte            4 bytes            4 bytes               little-endian throughout
 //! ```
 //! An entry without data is raft's own (a new leader's first) and holds no effect.
+//!
+//! Raft's `context` beside the data, which releases that know none leave alone, has the stamp of the entry:
+//! ```text
+//! | version = 1 | crc-32c of the stamp | stamp |
+//!     1 byte            4 bytes         8 bytes
+//! ```
+
+use perilune_protocol::Tso;
 
 pub(super) const VERSION: u8 = 1;
 const HEAD: usize = 5;
@@ -14,6 +22,25 @@ pub(super) const LENGTH_BYTES: usize = 4;
 pub(super) fn crc(bytes: &[u8]) -> u32 {
     // CRC-32C is at most 32 bits wide; the function answers in 64.
     crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, bytes) as u32
+}
+
+const STAMP_VERSION: u8 = 1;
+
+/// The context of an entry with this stamp.
+pub(super) fn context(stamp: Option<Tso>) -> Vec<u8> {
+    let Some(Tso(stamp)) = stamp else { return Vec::new() };
+    let stamp = stamp.to_le_bytes();
+    [&[STAMP_VERSION], &crc(&stamp).to_le_bytes()[..], &stamp].concat()
+}
+
+/// The stamp of an entry with this context. None: it was written by a release that knows none, or knows more.
+pub(super) fn stamp_of(context: &[u8]) -> Result<Option<Tso>, String> {
+    let [STAMP_VERSION, rest @ ..] = context else { return Ok(None) };
+    let stamp = rest.split_first_chunk::<4>().and_then(|(sum, stamp)| Some((sum, <[u8; 8]>::try_from(stamp).ok()?)));
+    match stamp {
+        Some((sum, stamp)) if crc(&stamp).to_le_bytes() == *sum => Ok(Some(Tso(u64::from_le_bytes(stamp)))),
+        _ => Err("the checksum of its stamp does not match".into()),
+    }
 }
 
 /// Packs effects, each at most [`super::EFFECT_BYTES_MAX`] long.
@@ -31,7 +58,7 @@ pub(super) fn pack<'a>(effects: impl Iterator<Item = &'a [u8]> + Clone) -> Vec<u
 }
 
 /// The effects in an entry's data, in order. Total: any bytes give effects or say what is wrong with them, before the first is seen.
-pub(super) fn unpack(data: &[u8]) -> Result<Effects<'_>, String> {
+pub(crate) fn unpack(data: &[u8]) -> Result<Effects<'_>, String> {
     let Some((head, mut rest)) = data.split_at_checked(HEAD) else {
         return if data.is_empty() { Ok(Effects { rest: &[] }) } else { Err(format!("an entry of {} bytes", data.len())) };
     };
@@ -54,7 +81,7 @@ fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// Iterator over the effects of a checked entry.
-pub(super) struct Effects<'a> {
+pub(crate) struct Effects<'a> {
     rest: &'a [u8],
 }
 
@@ -93,6 +120,22 @@ mod tests {
             let mut damaged = data.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
             assert!(unpacked(&damaged).is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_stamp_comes_back_and_damage_to_it_is_noticed() {
+        let context = context(Some(Tso(0x0102_0304_0506)));
+        assert_eq!(context, [1, 0x83, 0xa5, 0x2b, 0x36, 6, 5, 4, 3, 2, 1, 0, 0], "stored: for good");
+        assert_eq!(stamp_of(&context), Ok(Some(Tso(0x0102_0304_0506))));
+        assert_eq!((super::context(None), stamp_of(&[]), stamp_of(&[2, 7])), (vec![], Ok(None), Ok(None)));
+        for bit in 8..context.len() * 8 {
+            let mut damaged = context.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(stamp_of(&damaged).is_err(), "bit {bit}");
+        }
+        for cut in 1..context.len() {
+            assert!(stamp_of(&context[..cut]).is_err(), "cut at {cut}");
         }
     }
 

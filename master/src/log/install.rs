@@ -147,6 +147,7 @@ impl<M: Machine> Driver<M> {
         self.node.mut_store().set_newest_snapshot(Some(id));
         tell_members(&self.board, self.peers.as_mut(), &members, self.config.member);
         (self.applied, self.since) = (id.index, Since::default());
+        self.history.replaced(id.index);
         for lost in std::mem::take(&mut self.proposed) {
             self.refuse(lost.answers, unknown(self.config.member));
         }

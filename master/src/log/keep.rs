@@ -77,7 +77,10 @@ impl<M: Machine> Driver<M> {
         self.node.mut_store().set_newest_snapshot(Some(id));
         if let [older, _] = self.snapshots[..] {
             match self.guarded(|d| d.node.mut_store().cut_behind(older.index, older.term)) {
-                Ok(()) => self.background.give(Job::Purge),
+                Ok(()) => {
+                    self.history.begins_with(self.node.store().cut_index() + 1);
+                    self.background.give(Job::Purge);
+                }
                 Err(what) => self.fail(what),
             }
         }
@@ -116,6 +119,7 @@ impl<M: Machine> Driver<M> {
         for Known { answer, outcome } in self.answers.drain(..) {
             tell(answer, outcome);
         }
+        self.history.settle(self.node.store().last());
         let applied = self.applied;
         self.reads.served(applied).chain(self.inquiry.served(applied)).for_each(|answer| tell(answer, Ok(())));
     }

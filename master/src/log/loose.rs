@@ -144,7 +144,8 @@ impl<M: Machine> Loose<M> {
         };
         let peers = Box::new(Pigeonhole(Arc::clone(&shelf)));
         let driver = Driver::open(config, directory, machine, peers, Arc::clone(&board), background)?;
-        let shared = Shared { inbox: tell, board, cluster, elapsed, thread: Mutex::new(None) };
+        let history = Arc::clone(&driver.history);
+        let shared = Shared { inbox: tell, board, cluster, history, elapsed, thread: Mutex::new(None) };
         let later = match shop {
             Some(shop) => Later { shelf: Arc::clone(&shelf), shop },
             None => return Err(LogError::Config("the driver asked for no background work".into())),

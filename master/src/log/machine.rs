@@ -1,5 +1,6 @@
 //! What the log drives: a deterministic machine that is fed committed effects in order.
 
+use perilune_protocol::Tso;
 use std::io;
 
 /// Writes the state a machine had, or passed through, since [`Machine::snapshot`] was called.
@@ -19,6 +20,21 @@ pub trait Machine: Send + 'static {
     /// Applies one effect of the entry `index` (several effects share an entry and thus its index). Total: bytes that make no sense are
     /// a defect to report in the output, never a panic.
     fn apply(&mut self, index: u64, effect: &[u8]) -> Self::Output;
+
+    /// A stamp for an entry that this member is about to propose, higher than those of all entries before.
+    fn stamp(&mut self) -> Option<Tso> {
+        None
+    }
+
+    /// The effects of the entry with this stamp are applied next.
+    fn begins(&mut self, stamp: Option<Tso>) {
+        let _ = stamp;
+    }
+
+    /// No entry with a lower stamp than this can be read again.
+    fn forget(&mut self, before: Tso) {
+        let _ = before;
+    }
 
     /// In which term this member leads from now on, if it does. Called whenever that changes, before anything is applied that was decided
     /// elsewhere since; and before [`crate::log::Standing`] and lease show it.

@@ -9,6 +9,7 @@
 //! | `members`, `change`, `progress`, `reads`, `inquiry`, `role`; `plain` | who is in the group and how far, what may be read, who leads; the list as it once was |
 //! | `peers/` | the way to other members |
 //! | `entry`, `record`, `snapshot`, `directory` | what is stored, each with version and checksum |
+//! | `history` | what was applied, to be read again |
 //! | `store`, `write`, `storage`, `stored`, `engine`, `files`, `tail` | entries on disk: raft's storage over raft-engine, the files below it, and what a broken end means |
 //! | `room`, `stall` | a disk that fills up |
 //! | `disk` | the file system |
@@ -39,6 +40,7 @@ mod entry;
 mod error;
 mod files;
 mod group;
+mod history;
 mod inquiry;
 mod install;
 mod keep;
@@ -73,6 +75,9 @@ mod write;
 
 #[cfg(feature = "simulation")]
 pub(crate) use disk::{Disk, DiskFile, For};
+
+pub(crate) use entry::unpack;
+pub(crate) use history::{History, Past, Unread};
 
 pub use change::Change;
 pub use config::{Durability, EFFECT_BYTES_MAX, LogConfig};
@@ -113,6 +118,7 @@ struct Shared<M: Machine> {
     inbox: Sender<Input<M::Output>>,
     board: Arc<Board>,
     cluster: Uuid,
+    history: Arc<History>,
     /// Since the driver's time was zero.
     elapsed: Box<dyn Fn() -> Duration + Send + Sync>,
     /// Taken by whoever closes the log.
@@ -143,17 +149,17 @@ impl<M: Machine> Log<M> {
         let thread = Builder::new().name("log".into()).spawn(move || match begin(config, machine, shown, back) {
             Ok((driver, post)) => {
                 // The opener waits for it.
-                let _ = opened.send(Ok(driver.cluster()));
+                let _ = opened.send(Ok((driver.cluster(), Arc::clone(&driver.history))));
                 thread::run(driver, &outbox, post, began);
             }
             Err(e) => drop(opened.send(Err(e))),
         });
         let thread = thread.map_err(|e| directory::io_error(&dir, "a thread cannot be started", e))?;
         let panicked = || LogError::Start { path: dir.clone(), what: "the log thread panicked while opening it".into() };
-        let cluster = open.recv().unwrap_or_else(|_| Err(panicked()));
+        let begun = open.recv().unwrap_or_else(|_| Err(panicked()));
         let elapsed = Box::new(move || began.elapsed());
-        let shared = |cluster| Shared { inbox, board, cluster, elapsed, thread: Mutex::new(Some(thread)) };
-        cluster.map(|cluster| Self { shared: Arc::new(shared(cluster)) })
+        let shared = |(cluster, history)| Shared { inbox, board, cluster, history, elapsed, thread: Mutex::new(Some(thread)) };
+        begun.map(|begun| Self { shared: Arc::new(shared(begun)) })
     }
 
     /// Puts an effect on its way. Effects proposed by one thread are applied in the order of its calls.
@@ -244,6 +250,11 @@ impl<M: Machine> Log<M> {
     pub fn is_crowded(&self) -> bool {
         let inbox = &self.shared.inbox;
         inbox.capacity().is_some_and(|capacity| inbox.len() >= capacity / 4 * 3)
+    }
+
+    /// What was applied, to be read again.
+    pub(crate) fn history(&self) -> Arc<History> {
+        Arc::clone(&self.shared.history)
     }
 
     /// Positions, counts and latencies.

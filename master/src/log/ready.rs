@@ -1,6 +1,7 @@
 //! What raft wants done, in the order it asks for: store, and only then say so; apply what is committed.
 
 use super::driver::{Driver, tell_members};
+use super::history::Past;
 use super::machine::Machine;
 use super::members::Members;
 use super::peers::Post;
@@ -87,6 +88,7 @@ impl<M: Machine> Driver<M> {
             self.applied = entry.index;
             self.since.entries += 1;
             self.since.bytes += entry.data.len() as u64;
+            self.history.applied(Past::of(entry)?);
         }
         self.node.mut_store().applied(self.applied);
         Ok(())
@@ -100,6 +102,7 @@ impl<M: Machine> Driver<M> {
             None => (Vec::new(), Vec::new()),
         };
         let mut answers = answers.into_iter();
+        self.machine.begins(entry::stamp_of(&entry.context).map_err(|what| format!("the entry {}: {what}", entry.index))?);
         for effect in entry::unpack(&entry.data).map_err(|what| format!("the entry {}: {what}", entry.index))? {
             let output = self.machine.apply(entry.index, effect);
             self.answers.extend(answers.next().map(|answer| Known { answer, outcome: Ok(output) }));

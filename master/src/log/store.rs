@@ -3,13 +3,14 @@
 use super::LogError;
 use super::directory::{self, io_error};
 use super::engine::{Engine, corrupt, open_engine};
-use super::entry::unpack;
+use super::entry::{stamp_of, unpack};
 use super::files::Files;
 use super::members::{Members, decode_self};
 use super::record::Record;
 use super::snapshot::SnapshotId;
 use super::stored::{Entries, Stored};
 use super::write::{Append, Owed, Unwritten};
+use perilune_protocol::Tso;
 use raft::eraftpb::{Entry, EntryType};
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -24,6 +25,9 @@ pub(super) const MEMBERS: &[u8] = b"members";
 pub(super) const SELF: &[u8] = b"self";
 /// Applied entries kept in memory, so that followers that lag a little are served without a read.
 const CACHE_BYTES: usize = 4 << 20;
+
+/// So many entries without a stamp are looked past.
+const UNSTAMPED: usize = 64;
 
 /// Entries, hard state and membership of this member.
 pub(super) struct Store {
@@ -140,6 +144,17 @@ impl Store {
             }
         }
         Ok(())
+    }
+
+    /// The highest stamp of the entries up to `index`, as far as the log goes back. Those that raft proposes itself have none, and come one at a time.
+    pub(super) fn stamp_at(&self, index: u64) -> Result<Tso, String> {
+        for at in (self.record.cut_index + 1..=index).rev().take(UNSTAMPED) {
+            let read = self.engine.get_entry::<Entries>(GROUP, at).map_err(|e| format!("the entry {at} cannot be read: {e}"))?;
+            if let Some(stamp) = read.map_or(Ok(None), |stored| stamp_of(&stored.entry.context))? {
+                return Ok(stamp);
+            }
+        }
+        Ok(Tso::default())
     }
 
     pub(super) fn members(&self) -> &Members {

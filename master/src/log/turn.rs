@@ -63,7 +63,10 @@ impl<M: Machine> Driver<M> {
         let effects = batch.len() as u64;
         let data = entry::pack(batch.iter().map(|w| w.effect.as_slice()));
         let answers = answers_of(batch);
-        let done = match self.guarded(|d| Ok(d.node.propose(Vec::new(), data))) {
+        let done = match self.guarded(|d| {
+            let stamp = d.history.stamp(|| d.machine.stamp());
+            Ok(d.node.propose(entry::context(stamp), data))
+        }) {
             Ok(Ok(())) => {
                 let log = &self.node.raft;
                 self.proposed.push_back(Proposed { index: log.raft_log.last_index(), term: log.term, answers });

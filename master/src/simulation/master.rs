@@ -11,6 +11,7 @@ use crate::log::loose::Loose;
 use crate::log::{Disk, Log, LogConfig, LogError, Machine, Member, Members, Role, SnapshotWriter, Standing};
 use crate::secrets::SecretKeys;
 use crate::work::{evict, housekeeping, jobs::Crew};
+use perilune_protocol::Tso;
 use perilune_state::Applied;
 use perilune_state::objects::recency::Orders;
 use std::cell::Cell;
@@ -57,6 +58,18 @@ impl Machine for Tapped {
     fn apply(&mut self, index: u64, effect: &[u8]) -> Applied {
         self.hear(Told::Applied(index, effect.to_vec()));
         self.brain.apply(index, effect)
+    }
+
+    fn stamp(&mut self) -> Option<Tso> {
+        self.brain.stamp()
+    }
+
+    fn begins(&mut self, stamp: Option<Tso>) {
+        self.brain.begins(stamp);
+    }
+
+    fn forget(&mut self, before: Tso) {
+        self.brain.forget(before);
     }
 
     fn leads(&mut self, term: Option<u64>) {

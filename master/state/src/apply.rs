@@ -5,6 +5,7 @@ use crate::cold::Garbage;
 use crate::directory::Directory;
 use crate::effect::{ColdCopy, Effect, ObjectRecord, RemoveReason};
 use crate::meter::{Meters, weight};
+use crate::moot::Moot;
 use crate::objects::departed::{Departed, Leaving};
 use crate::objects::limbo::{Limbo, Why};
 use crate::objects::puts::Puts;
@@ -77,13 +78,17 @@ pub struct State {
     elapsed: AtomicU64,
     /// The highest version that was published. Written by apply; a number to look at.
     newest: AtomicU64,
+    /// What of the log came to nothing. Copies of a state share it.
+    pub moot: Arc<Moot>,
 }
 
 /// What applying an effect did.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Applied {
-    /// It took effect, or had before.
+    /// It took effect.
     Done,
+    /// It had before, or there is nothing that it is about.
+    Nothing,
     /// The world had moved on; the fault says how.
     Refused(Fault),
 }
@@ -118,6 +123,7 @@ impl State {
             footing,
             elapsed: AtomicU64::new(0),
             newest: AtomicU64::new(0),
+            moot: Arc::default(),
         }
     }
 
@@ -127,8 +133,9 @@ impl State {
             Effect::Commit(record) => return self.commit(record, now),
             Effect::Remove { tenant, key, version, reason: _ } => {
                 let mut leaving = self.departed.leaving(now);
-                if let Some(object) = self.index.remove(KeyRef::new(tenant, &key), version) {
-                    self.retire(&object, &mut leaving);
+                match self.index.remove(KeyRef::new(tenant, &key), version) {
+                    Some(object) => self.retire(&object, &mut leaving),
+                    None => return Applied::Nothing,
                 }
             }
             Effect::Mount(desc) => return self.lend(desc, TenantId::default(), None),
@@ -207,7 +214,7 @@ impl State {
             // A put ends once, so a leader never commits it twice; were it to, nothing is left to do.
             Published::Known(known) if known.version == object.version => {
                 self.settle(key, record.version, &object, false);
-                return Applied::Done;
+                return Applied::Nothing;
             }
             Published::Known(_) => {
                 self.refuse(&object.replicas, &mut leaving);

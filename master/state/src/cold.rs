@@ -67,7 +67,7 @@ impl State {
         }
         let known = old.cold.as_ref().map(|cold| cold.name);
         match there {
-            true if known == Some(copy.name) => return Applied::Done,
+            true if known == Some(copy.name) => return Applied::Nothing,
             // Whoever was sent a snapshot from the middle of the log may know a later one.
             true if known.is_some() => {
                 if self.is_leading() {
@@ -75,7 +75,7 @@ impl State {
                 }
                 return Applied::Refused(FaultCode::ObjectExists.with(format!("{key}: it has a copy in a vault already")));
             }
-            false if known != Some(copy.name) => return Applied::Done,
+            false if known != Some(copy.name) => return Applied::Nothing,
             _ => self.forsake(&old),
         }
         self.reform(&old, old.with(old.replicas.clone(), there.then(|| Box::new(copy))), &[], now);
@@ -90,9 +90,10 @@ impl State {
         if old.cold.is_none() {
             return Applied::Refused(FaultCode::WrongState.with(format!("{key}: it has no copy in a vault, so those in memory stay")));
         }
-        if !old.replicas.is_empty() {
-            self.reform(&old, old.with_replicas(Box::default()), &old.replicas, now);
+        if old.replicas.is_empty() {
+            return Applied::Nothing;
         }
+        self.reform(&old, old.with_replicas(Box::default()), &old.replicas, now);
         Applied::Done
     }
 

@@ -3,6 +3,7 @@
 
 use crate::alloc::FrameRun;
 use crate::directory::Change;
+pub use perilune_protocol::event::RemoveReason;
 use perilune_protocol::{ColdName, ObjectKey, Pin, ReplicaPlace, SegmentDesc, SegmentId, TenantId, Tso, VaultId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -189,21 +190,6 @@ impl From<ObjectRecordV2> for ObjectRecord {
         let wanted = u8::try_from(replicas.len()).unwrap_or(u8::MAX);
         Self { tenant, key, version, size, checksum, pin, replicas, wanted }
     }
-}
-
-/// Why an object left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum RemoveReason {
-    /// Someone asked for it by key or pattern.
-    Removed,
-    /// Room was needed.
-    Evicted,
-    /// Its last replica went with its segment.
-    Orphaned,
-    /// The bytes of its last replica were not what was put.
-    Damaged,
-    /// Its tenant was dropped.
-    Recycled,
 }
 
 /// Bytes that are not an effect.

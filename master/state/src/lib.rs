@@ -25,6 +25,7 @@ pub mod directory;
 pub mod effect;
 pub mod gc;
 pub mod meter;
+pub mod moot;
 pub mod objects;
 pub mod place;
 pub mod read;

@@ -108,7 +108,7 @@ impl State {
         let (gone, mut stay): (Vec<Replica>, Vec<Replica>) = old.replicas.iter().cloned().partition(|r| goes(r));
         let known = stay.iter().any(is_fresh);
         if gone.is_empty() && (known || fresh.is_none()) {
-            return Applied::Done;
+            return Applied::Nothing;
         }
         if let Some(leaves) = fresh.as_ref().filter(|r| !known && r.segment.phase() != Phase::Mounted) {
             // Whoever empties it may have looked already. Segments leave by the log, so every member finds the same here.

@@ -10,6 +10,7 @@ use crate::alloc::Opened;
 use crate::apply::{Rules, State, places};
 use crate::directory::{Known, StoredPools, StoredTables, StoredVaults};
 use crate::effect::{ColdCopy, Effect, ObjectRecord, ObjectRecordV2};
+use crate::moot::Noted;
 use crate::objects::Replica;
 use crate::reign::Overlap;
 use crate::settings::SettingMap;
@@ -56,6 +57,8 @@ enum Chunk {
     Cold(Vec<(ObjectRecord, ColdCopy)>),
     /// Follows the directory it is a part of.
     Tables(StoredTables),
+    /// Follows the end, where releases that know none look no further: what came to nothing of all that may be in here.
+    Moot(Noted),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -145,7 +148,8 @@ pub fn writer(state: Arc<State>) -> impl FnOnce(&mut dyn Write) -> io::Result<()
             put(out, &Chunk::Cold(cold))?;
         }
         departed(&state).try_for_each(|chunk| put(out, &chunk))?;
-        put(out, &Chunk::End)
+        put(out, &Chunk::End)?;
+        put(out, &Chunk::Moot(state.moot.noted()))
     }
 }
 
@@ -154,10 +158,16 @@ pub fn read(from: &mut dyn Read, rules: Rules, now: MonotonicMs) -> io::Result<S
     let state = State::new(rules);
     loop {
         match take(from)? {
-            Chunk::End => return Ok(state),
+            Chunk::End => break,
             chunk => enter(&state, chunk, now),
         }
     }
+    match take(from) {
+        Ok(chunk) => enter(&state, chunk, now),
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {}
+        Err(e) => return Err(e),
+    }
+    Ok(state)
 }
 
 /// What `state` knows, in a state of its own that can lead, with those of its objects that could not be given the space they claim.
@@ -173,7 +183,8 @@ pub fn copier(state: Arc<State>) -> impl FnOnce() -> State {
     fill(State::new(state.rules), state)
 }
 
-fn fill(fresh: State, state: Arc<State>) -> impl FnOnce() -> State {
+fn fill(mut fresh: State, state: Arc<State>) -> impl FnOnce() -> State {
+    fresh.moot = Arc::clone(&state.moot);
     let first = whole(&state);
     move || {
         first.into_iter().for_each(|chunk| enter(&fresh, chunk, 0));
@@ -221,6 +232,10 @@ fn enter(state: &State, chunk: Chunk, now: MonotonicMs) {
         Chunk::Pools(pools) => state.directory.replace_pools(pools),
         Chunk::Tables(tables) => state.directory.replace_tables(tables),
         Chunk::Vaults(vaults) => state.directory.replace_vaults(vaults),
+        Chunk::Moot(noted) => {
+            state.tso.raise_limit(noted.stamp());
+            state.moot.replace(noted);
+        }
         Chunk::End => {}
     }
 }

@@ -37,6 +37,13 @@ impl TsoSource {
         }
     }
 
+    /// One for an entry of the log, which carries it to every later leader and so needs no limit: above all issued before, and at least this.
+    pub fn stamp(&self, least: Tso) -> Tso {
+        let next = |last: u64| (last + 1).max(least.0);
+        // The closure always gives one.
+        Tso(next(self.last.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(next(last))).unwrap_or(0)))
+    }
+
     /// The log allows stamps up to `limit`.
     pub fn raise_limit(&self, limit: Tso) {
         self.limit.fetch_max(limit.0, Ordering::Relaxed);
@@ -56,6 +63,17 @@ impl TsoSource {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn stamps_of_entries_rise_with_the_others_and_may_pass_the_limit() {
+        let tso = TsoSource::default();
+        tso.raise_limit(Tso(10));
+        assert_eq!((tso.next(0, 3), tso.stamp(Tso(2)), tso.stamp(Tso(9))), (Ok(Tso(1)), Tso(4), Tso(9)));
+        assert_eq!((tso.next(0, 1), tso.stamp(Tso(0))), (Ok(Tso(10)), Tso(11)));
+        assert!(tso.next(0, 1).is_err(), "the log knows only up to 10");
+        tso.raise_limit(Tso(11));
+        assert!(tso.next(0, 1).is_err());
+    }
 
     #[test]
     fn stamps_rise_even_when_the_clock_jumps_back_or_the_leader_changes() {

@@ -11,18 +11,18 @@ use uuid::Uuid;
 /// An object that was acknowledged: its version, and where it lies.
 type Known = (Tso, Vec<(SegmentId, Vec<Extent>)>);
 
-struct Group {
+pub(super) struct Group {
     ip: Ipv4Addr,
     cluster: Uuid,
     dirs: Vec<tempfile::TempDir>,
-    masters: Vec<Option<Master>>,
+    pub(super) masters: Vec<Option<Master>>,
     node: SegmentDesc,
     objects: BTreeMap<String, Known>,
     removed: BTreeSet<String>,
 }
 
 impl Group {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         // An address of its own for each group, so that ports can be told before anyone listens on them.
         static GROUPS: AtomicU8 = AtomicU8::new(1);
         let [_, _, high, low] = std::process::id().to_be_bytes();
@@ -43,7 +43,7 @@ impl Group {
         self.at(10_000 + nth as u16)
     }
 
-    fn up(&mut self, nth: usize) {
+    pub(super) fn up(&mut self, nth: usize) {
         let peer = |n: u16| Member {
             id: u64::from(n) + 1,
             address: self.at(20_000 + n).to_string(),
@@ -82,7 +82,7 @@ impl Group {
     }
 
     /// The master that serves, and serves what it should: whoever loses the lead before it told all of it is asked for nothing more.
-    fn checked(&self) -> (usize, Peer) {
+    pub(super) fn checked(&self) -> (usize, Peer) {
         wait::wait("a leader that tells what it knows", || {
             let (nth, mut peer) = self.leader();
             self.check(&mut peer).then_some((nth, peer))
@@ -90,7 +90,7 @@ impl Group {
     }
 
     /// Notes what was acknowledged. What the master may or may not have done before it lost the lead is forgotten here.
-    fn put(&mut self, peer: &mut Peer, key: &str, size: u64) {
+    pub(super) fn put(&mut self, peer: &mut Peer, key: &str, size: u64) {
         let config = PutConfig { upsert: true, ..PutConfig::default() };
         let start = object::PutStart { puts: vec![(key.into(), size)], config, writer: WriterId::random() };
         let Some(Ok(mut grants)) = peer.ask(&start) else { return };

@@ -1,6 +1,7 @@
 //! A whole master over its RPC port: what it answers, what it refuses, what it finds again.
 
 mod access;
+mod events;
 mod frames;
 mod group;
 mod jobs;

@@ -1,0 +1,203 @@
+//! What happened, told in the order of the log: the log read back, effect by effect, without those that came to nothing.
+//!
+//! | file | what |
+//! |---|---|
+//! | `mod` | [`EventLog`]: reading from a place, waiting for more, how far all is known |
+//! | `told` | from an effect to an event |
+//!
+//! Every member can be asked, also one that follows: what it has applied is committed, and no member tells it otherwise.
+
+mod told;
+
+use crate::engine::{Clock, Seat};
+use crate::log::{self, History, Past, Unread};
+use perilune_protocol::event::{Cursor, Event};
+use perilune_protocol::{Fault, FaultCode, Tso};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use uuid::Uuid;
+
+/// Events of one member's log. One for each member; shared.
+pub struct EventLog {
+    cluster: Uuid,
+    history: Arc<History>,
+    seat: Arc<Seat>,
+    clock: Clock,
+    /// The first entry that can be read, and the first stamp there; found when first asked for.
+    begins: Mutex<Option<(u64, Tso)>>,
+}
+
+/// Events that follow each other.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// In order. None does not mean that there will be none: see `next`.
+    pub events: Vec<Event>,
+    /// Where to go on.
+    pub next: Cursor,
+    /// Every event with a stamp up to this one lies before `next`. Now and then lower than another master, or this one before, has said.
+    pub resolved: Tso,
+}
+
+/// Why nothing can be read from a cursor.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// What follows it is kept no more, at least here.
+    #[error("what followed this cursor is not kept any more: begin with a snapshot, or at {oldest} if what is missing does not matter")]
+    OutOfRange {
+        /// The first place from which everything can be read.
+        oldest: Cursor,
+    },
+    /// This master has not come so far: another may have, or will never, where a cluster was restored from an older state.
+    #[error(
+        "this cursor lies behind all that has happened here so far: ask again, or another master; if it stays so, begin with a snapshot"
+    )]
+    Ahead,
+    /// It was made by another cluster.
+    #[error("this cursor is of the cluster {0}, and this one is another: begin with a snapshot")]
+    Foreign(Uuid),
+    /// The log cannot be read there.
+    #[error("{0}")]
+    Broken(String),
+}
+
+impl From<ReadError> for Fault {
+    fn from(error: ReadError) -> Self {
+        let code = match error {
+            ReadError::OutOfRange { .. } => FaultCode::OutOfRange,
+            ReadError::Ahead => FaultCode::WrongState,
+            ReadError::Foreign(_) => FaultCode::InvalidParams,
+            ReadError::Broken(_) => FaultCode::Storage,
+        };
+        code.with(error.to_string())
+    }
+}
+
+impl EventLog {
+    pub(crate) fn new(cluster: Uuid, history: Arc<History>, seat: Arc<Seat>, clock: Clock) -> Self {
+        Self { cluster, history, seat, clock, begins: Mutex::default() }
+    }
+
+    fn cursor(&self, index: u64, place: u32) -> Cursor {
+        Cursor { cluster: self.cluster, index, place }
+    }
+
+    /// Events from a place on: those of about so many bytes of the log, more when a single entry of it is larger. May read files, and takes
+    /// milliseconds then.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn read(&self, from: Cursor, most_bytes: usize) -> Result<Page, ReadError> {
+        if from.cluster != self.cluster {
+            return Err(ReadError::Foreign(from.cluster));
+        }
+        let (known, end) = self.resolved();
+        if from > end {
+            return Err(ReadError::Ahead);
+        }
+        let moot = Arc::clone(&self.seat.state().moot);
+        let mut page = Page { events: Vec::new(), next: from, resolved: Tso(0) };
+        for Past { index, stamp, data } in self.history.read(from.index, most_bytes).map_err(|unread| self.error(unread))? {
+            if let Some(commit_ts) = stamp {
+                let skip = if index == from.index { from.place } else { 0 };
+                let unreadable = |what: String| ReadError::Broken(format!("the entry {index}: {what}"));
+                let (effects, moot) = (log::unpack(&data).map_err(unreadable)?, moot.of(commit_ts));
+                for (nth, effect) in (0..).zip(effects).filter(|(nth, _)| *nth >= skip && !moot.contains(nth)) {
+                    let told = told::event(effect).map_err(|e| unreadable(e.to_string()))?;
+                    let cursor = self.cursor(index, nth + 1);
+                    page.events.extend(told.map(|(tenant, what)| Event { cursor, commit_ts, tenant, what }));
+                }
+                page.resolved = commit_ts;
+            }
+            page.next = self.cursor(index + 1, 0);
+        }
+        if page.next >= end {
+            page.resolved = page.resolved.max(known);
+        }
+        Ok(page)
+    }
+
+    fn error(&self, unread: Unread) -> ReadError {
+        match unread {
+            Unread::Behind(first) => ReadError::OutOfRange { oldest: self.cursor(first, 0) },
+            Unread::Ahead(_) => ReadError::Ahead,
+            Unread::Broken(what) => ReadError::Broken(what),
+        }
+    }
+
+    /// A stamp that no event to come has or is below, and the place behind all events until then. Where this member leads it is as of now, also
+    /// while nothing happens, as far as the log allows.
+    pub fn resolved(&self) -> (Tso, Cursor) {
+        let fresh = || {
+            let state = self.seat.state();
+            if self.seat.term() == 0 { None } else { state.tso.next(self.clock.wall_ms(), 1).ok() }
+        };
+        let reached = self.history.reached(fresh);
+        (reached.stamp, self.cursor(reached.index + 1, 0))
+    }
+
+    /// The first place that can be read from, and a stamp: every event with a higher one can be. The safepoint of garbage collection.
+    ///
+    /// # Errors
+    /// [`ReadError::Broken`].
+    pub fn oldest(&self) -> Result<(Tso, Cursor), ReadError> {
+        let first = self.history.first();
+        let mut begins = self.begins.lock().unwrap_or_else(PoisonError::into_inner);
+        if begins.is_none_or(|(index, _)| index != first) {
+            *begins = self.stamped(first)?.map(|(_, stamp)| (first, stamp));
+        }
+        let before = |stamp: Tso| Tso(stamp.0.saturating_sub(1));
+        // With no entry there, the events up to any stamp that was ever given may be gone.
+        let safe =
+            begins.map_or_else(|| self.history.reached(|| None).stamp.max(self.seat.state().tso.limit()), |(_, stamp)| before(stamp));
+        // Stamps of nothing begin with 1.
+        Ok((safe.max(Tso(1)), self.cursor(first, 0)))
+    }
+
+    /// The first entry from `index` on that has a stamp.
+    fn stamped(&self, mut index: u64) -> Result<Option<(u64, Tso)>, ReadError> {
+        loop {
+            let read = match self.history.read(index, 1) {
+                Err(Unread::Ahead(_)) => return Ok(None),
+                read => read.map_err(|unread| self.error(unread))?,
+            };
+            let Some(last) = read.last() else { return Ok(None) };
+            if let Some((index, stamp)) = read.iter().find_map(|past| Some((past.index, past.stamp?))) {
+                return Ok(Some((index, stamp)));
+            }
+            index = last.index + 1;
+        }
+    }
+
+    /// The place behind all events up to a stamp; the end, where there are no later ones yet: what follows may be earlier than a stamp of the
+    /// future.
+    ///
+    /// # Errors
+    /// [`ReadError::OutOfRange`], when some with a higher stamp are gone.
+    pub fn at(&self, stamp: Tso) -> Result<Cursor, ReadError> {
+        let (safe, oldest) = self.oldest()?;
+        if stamp < safe {
+            return Err(ReadError::OutOfRange { oldest });
+        }
+        // Stamps rise with the entries.
+        let (mut low, mut high) = (oldest.index, self.resolved().1.index);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match self.stamped(middle)? {
+                Some((index, found)) if found <= stamp => low = index + 1,
+                _ => high = middle,
+            }
+        }
+        Ok(self.cursor(low, 0))
+    }
+
+    /// Until something lies behind this place. False when nothing does after so long. Blocks.
+    pub fn wait(&self, beyond: Cursor, patience: Duration) -> bool {
+        self.history.wait(beyond.index, patience)
+    }
+
+    /// The same for async callers, as long as they like.
+    pub async fn changed(&self, beyond: Cursor) {
+        // An error means that the log is closed: whoever reads finds what there is.
+        let _ = self.history.watch().wait_for(|reached| *reached >= beyond.index).await;
+    }
+}

@@ -1,0 +1,224 @@
+//! What was applied, to be read again by any thread: the newest entries in memory, those before from the files.
+//!
+//! The log thread writes the recent entries under a lock that readers hold for a few clones only; files are read without it.
+
+use super::engine::Engine;
+use super::store::GROUP;
+use super::stored::{Entries, Stored};
+use bytes::Bytes;
+use perilune_protocol::Tso;
+use raft::eraftpb::{Entry, EntryType};
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
+
+/// Applied entries kept in memory, by bytes of their data and by count.
+const RECENT_BYTES: usize = 8 << 20;
+const RECENT_ENTRIES: usize = 1 << 16;
+/// Most entries that a reader takes while the log thread may wait.
+const STEP: usize = 1024;
+
+/// An entry that was applied.
+#[derive(Clone, Debug)]
+pub(crate) struct Past {
+    pub(crate) index: u64,
+    /// When it was decided; `None`: by a release that stamped none, or it holds nothing of the machine's.
+    pub(crate) stamp: Option<Tso>,
+    /// Packed effects ([`super::entry::unpack`]); may be empty.
+    pub(crate) data: Bytes,
+}
+
+/// Why entries cannot be read.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Unread {
+    /// They are gone: the log begins with this one.
+    Behind(u64),
+    /// There are no such yet: this is the last that was applied.
+    Ahead(u64),
+    /// The files say otherwise.
+    Broken(String),
+}
+
+/// How far the machine is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Reached {
+    /// The last entry that was applied.
+    pub(crate) index: u64,
+    /// No entry to come has a lower stamp, nor this one.
+    pub(crate) stamp: Tso,
+}
+
+/// The room. One for each log.
+pub(crate) struct History {
+    /// `None` once the log is closed; held while files are read.
+    engine: RwLock<Option<Arc<Engine>>>,
+    recent: Mutex<Recent>,
+    /// The last entry that was applied, told once a turn.
+    told: watch::Sender<u64>,
+    /// The same for threads that wait with `recent`.
+    bell: Condvar,
+}
+
+#[derive(Default)]
+struct Recent {
+    /// The log begins with this entry.
+    first: u64,
+    reached: Reached,
+    /// The last ones that were applied, without a gap.
+    entries: VecDeque<Past>,
+    bytes: usize,
+    /// An entry was stamped that is not applied yet, and may never be.
+    under_way: bool,
+}
+
+impl History {
+    /// The log begins with the entry `first`.
+    pub(super) fn new(engine: Arc<Engine>, first: u64, reached: Reached) -> Self {
+        let recent = Recent { first, reached, ..Recent::default() };
+        Self { engine: RwLock::new(Some(engine)), recent: Mutex::new(recent), told: watch::channel(reached.index).0, bell: Condvar::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Recent> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has an entry stamped. From then on, until [`History::settle`], nobody says that all up to a later stamp is known.
+    pub(super) fn stamp(&self, stamp: impl FnOnce() -> Option<Tso>) -> Option<Tso> {
+        let mut recent = self.lock();
+        recent.under_way = true;
+        stamp()
+    }
+
+    /// The machine has applied it.
+    pub(super) fn applied(&self, past: Past) {
+        let mut recent = self.lock();
+        recent.reached = Reached { index: past.index, stamp: past.stamp.unwrap_or_default().max(recent.reached.stamp) };
+        recent.bytes += past.data.len();
+        recent.entries.push_back(past);
+        while recent.bytes > RECENT_BYTES || recent.entries.len() > RECENT_ENTRIES {
+            let Some(gone) = recent.entries.pop_front() else { break };
+            recent.bytes -= gone.data.len();
+        }
+    }
+
+    /// All is told that the log thread did in a turn; `last` is the last entry it has.
+    pub(super) fn settle(&self, last: u64) {
+        let index = {
+            let mut recent = self.lock();
+            recent.under_way &= recent.reached.index < last;
+            recent.reached.index
+        };
+        if self.told.send_if_modified(|told| std::mem::replace(told, index) != index) {
+            self.bell.notify_all();
+        }
+    }
+
+    /// The log is closed, and may be opened anew: no file is read from here on.
+    pub(super) fn close(&self) {
+        *self.engine.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// The entries before `first` are gone.
+    pub(super) fn begins_with(&self, first: u64) {
+        let mut recent = self.lock();
+        recent.first = first;
+        while recent.entries.front().is_some_and(|past| past.index < first) {
+            recent.bytes -= recent.entries.pop_front().map_or(0, |gone| gone.data.len());
+        }
+    }
+
+    /// The machine was replaced by what another member's was behind the entry `index`; none before are there.
+    pub(super) fn replaced(&self, index: u64) {
+        let mut recent = self.lock();
+        let stamp = recent.reached.stamp;
+        *recent = Recent { first: index + 1, reached: Reached { index, stamp }, under_way: recent.under_way, ..Recent::default() };
+    }
+
+    /// The first entry that can be read, or will be.
+    pub(crate) fn first(&self) -> u64 {
+        self.lock().first
+    }
+
+    /// How far the machine is. Where nothing is under way, with the stamp that `fresh` gives: one that no entry to come can have.
+    pub(crate) fn reached(&self, fresh: impl FnOnce() -> Option<Tso>) -> Reached {
+        let recent = self.lock();
+        let Reached { index, stamp } = recent.reached;
+        let fresh = if recent.under_way { None } else { fresh() };
+        Reached { index, stamp: fresh.unwrap_or_default().max(stamp) }
+    }
+
+    /// Entries from `from` on, in order and without a gap: as many as have `most_bytes`, and one at least; none when there are no more. May read
+    /// files.
+    pub(crate) fn read(&self, from: u64, most_bytes: usize) -> Result<Vec<Past>, Unread> {
+        let until = {
+            let recent = self.lock();
+            if from < recent.first {
+                return Err(Unread::Behind(recent.first));
+            }
+            if from > recent.reached.index + 1 {
+                return Err(Unread::Ahead(recent.reached.index));
+            }
+            let begins = recent.entries.front().map_or(recent.reached.index + 1, |past| past.index);
+            if from >= begins {
+                let mut bytes = 0;
+                let fits = |past: &&Past| {
+                    let fits = bytes < most_bytes;
+                    bytes += past.data.len();
+                    fits
+                };
+                return Ok(recent.entries.range((from - begins) as usize..).take(STEP).take_while(fits).cloned().collect());
+            }
+            begins
+        };
+        let read = self.read_files(from, until, most_bytes);
+        // What was cut meanwhile cannot be read.
+        let first = self.first();
+        if from < first { Err(Unread::Behind(first)) } else { read }
+    }
+
+    /// On a thread of its own: raft-engine remembers, for each thread, what was read last, without telling one engine from another.
+    fn read_files(&self, from: u64, until: u64, most_bytes: usize) -> Result<Vec<Past>, Unread> {
+        let until = until.min(from + STEP as u64);
+        let engine = self.engine.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(engine) = engine.as_ref() else { return Err(Unread::Broken("the log is closed".into())) };
+        let fetch = || {
+            let mut entries: Vec<Stored> = Vec::new();
+            let fetched = engine.fetch_entries_to::<Entries>(GROUP, from, until, Some(most_bytes), &mut entries);
+            fetched.map(|_| entries).map_err(|e| format!("the entries from {from} on cannot be read: {e}"))
+        };
+        let fetched = std::thread::scope(|scope| {
+            let reader = std::thread::Builder::new().name("log-read".into()).spawn_scoped(scope, fetch);
+            reader.map_err(|e| e.to_string()).and_then(|reader| reader.join().unwrap_or_else(|_| Err("raft-engine panicked".into())))
+        });
+        fetched.and_then(|entries| entries.into_iter().map(|stored| Past::of(stored.entry)).collect()).map_err(Unread::Broken)
+    }
+
+    /// What changes when more was applied; at least once whenever the entry it shows has been reached.
+    pub(crate) fn watch(&self) -> watch::Receiver<u64> {
+        self.told.subscribe()
+    }
+
+    /// Until the entry `index` was applied. False when that took longer than `patience`. Blocks.
+    pub(crate) fn wait(&self, index: u64, patience: Duration) -> bool {
+        let deadline = Instant::now() + patience;
+        let mut recent = self.lock();
+        while recent.reached.index < index {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            recent = self.bell.wait_timeout(recent, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+}
+
+impl Past {
+    /// What the machine meets of an entry.
+    pub(super) fn of(entry: Entry) -> Result<Self, String> {
+        let stamp = super::entry::stamp_of(&entry.context).map_err(|what| format!("the entry {}: {what}", entry.index))?;
+        let data = if entry.entry_type() == EntryType::EntryNormal { entry.data.into() } else { Bytes::new() };
+        Ok(Self { index: entry.index, stamp, data })
+    }
+}

@@ -1,0 +1,168 @@
+//! What masters tell of what happened: everything once, in one order, and the same before and after a restart and on every master.
+
+use super::group::Group;
+use super::*;
+use perilune_master::events::{EventLog, ReadError};
+use perilune_protocol::event::{Cursor, Event, What};
+use perilune_protocol::{FaultCode, ObjectKey, Tso};
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// All from a place on, in small pages.
+fn told(log: &EventLog, from: Cursor) -> (Vec<Event>, Cursor) {
+    let (mut events, mut next) = (Vec::new(), from);
+    loop {
+        let page = log.read(next, 200).unwrap();
+        assert!(page.events.iter().all(|event| event.cursor <= page.next && event.commit_ts <= page.resolved));
+        let end = page.next == next;
+        events.extend(page.events);
+        next = page.next;
+        if end {
+            assert!(events.is_sorted_by(|a, b| a.cursor < b.cursor && a.commit_ts <= b.commit_ts));
+            return (events, next);
+        }
+    }
+}
+
+fn events(master: &Master) -> Arc<EventLog> {
+    Arc::clone(master.engine().events())
+}
+
+fn all(master: &Master) -> Vec<Event> {
+    let log = events(master);
+    told(&log, log.oldest().unwrap().1).0
+}
+
+/// Keys put and removed, in order.
+fn brief(events: &[Event]) -> Vec<String> {
+    let word = |event: &Event| match &event.what {
+        What::Put { key, .. } => format!("+{key}"),
+        What::Removed { key, reason, .. } => format!("-{key} {}", reason.as_str()),
+        other => other.kind().as_str().into(),
+    };
+    events.iter().map(word).collect()
+}
+
+fn remove(peer: &mut Peer, keys: &[&str]) {
+    let keys: Vec<ObjectKey> = keys.iter().map(|key| (*key).into()).collect();
+    peer.call(&object::Remove { keys, force: true }).unwrap().into_iter().for_each(|outcome| outcome.unwrap());
+}
+
+#[test]
+fn what_took_effect_is_told_once_also_after_a_restart_and_by_the_same_cursors() {
+    let dir = tempfile::tempdir().unwrap();
+    // So that it begins again with a snapshot.
+    let begin = || Master::start(MasterConfig { snapshot_entries: 5, ..config(dir.path()) }).unwrap();
+    let master = begin();
+    let mut peer = Peer::hello(&master);
+    let first = peer.lend();
+    (0..4).for_each(|n| drop(peer.put(&format!("k{n}"), 5000)));
+    // A put that comes too late: where it was written is gone.
+    let late = peer.put_start("late", 5000).unwrap();
+    remove(&mut peer, &["k1"]);
+    peer.call(&segment::Unmount { segments: vec![first.id], grace_ms: 0 }).unwrap().remove(0).unwrap();
+    let ended = peer.call(&object::PutEnd { puts: vec![("late".into(), late.version, 7)] }).unwrap().remove(0);
+    assert_eq!(ended.unwrap_err().code, FaultCode::SegmentNotFound);
+    until("what lay there is gone", || peer.call(&perilune_protocol::rpc::cluster::Stat {}).unwrap().objects == 0);
+    peer.lend();
+    let last = peer.put("last", 100);
+
+    let before = all(&master);
+    let mut shown = brief(&before);
+    shown[7..10].sort();
+    let expected = ["mounted", "+k0", "+k1", "+k2", "+k3", "-k1 removed", "unmounted"];
+    assert_eq!(shown[..7], expected);
+    assert_eq!(shown[7..], ["-k0 orphaned", "-k2 orphaned", "-k3 orphaned", "mounted", "+last"]);
+    let What::Put { version, size, checksum, replicas, .. } = &before.last().unwrap().what else { panic!("{before:?}") };
+    assert_eq!((*version, *size, *checksum, replicas), (last.version, 100, 7, &last.replicas));
+    assert!(before.last().unwrap().commit_ts > last.version, "it was decided after it began");
+
+    master.stop();
+    let master = begin();
+    assert!(master.engine().stat().applied > 0);
+    assert_eq!(all(&master), before);
+    let log = events(&master);
+    for (nth, event) in before.iter().enumerate() {
+        assert_eq!(told(&log, event.cursor).0, before[nth + 1..], "from behind {nth}");
+        let at = log.at(event.commit_ts).unwrap();
+        let later: Vec<_> = before.iter().filter(|e| e.commit_ts > event.commit_ts).cloned().collect();
+        assert_eq!(told(&log, at).0, later, "after the stamp of {nth}");
+    }
+    let mut peer = Peer::hello(&master);
+    peer.lend();
+    peer.put("more", 100);
+    assert_eq!(brief(&told(&log, before.last().unwrap().cursor).0), ["mounted", "+more"]);
+}
+
+#[test]
+fn a_cursor_that_leads_nowhere_is_refused_for_what_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let master = start(dir.path());
+    let log = events(&master);
+    let (_, oldest) = log.oldest().unwrap();
+    let (_, end) = log.resolved();
+    let foreign = Cursor { cluster: Uuid::from_u128(7), ..end };
+    assert_eq!(log.read(foreign, 1000).unwrap_err(), ReadError::Foreign(foreign.cluster));
+    assert_eq!(log.read(Cursor { index: end.index + 1, ..end }, 1000).unwrap_err(), ReadError::Ahead);
+    assert_eq!(log.read(Cursor { place: 1, ..end }, 1000).unwrap_err(), ReadError::Ahead);
+    assert_eq!(log.read(Cursor { index: 0, ..end }, 1000).unwrap_err(), ReadError::OutOfRange { oldest });
+    Peer::hello(&master).lend();
+    assert_eq!(log.at(Tso(1)).unwrap_err(), ReadError::OutOfRange { oldest });
+    assert!(log.wait(end, Duration::from_secs(10)) && !log.wait(log.resolved().1, Duration::from_millis(1)));
+}
+
+#[test]
+fn what_is_resolved_moves_on_while_nothing_happens() {
+    let dir = tempfile::tempdir().unwrap();
+    let master = start(dir.path());
+    let mut peer = Peer::hello(&master);
+    peer.lend();
+    peer.put("k", 100);
+    let log = events(&master);
+    let (first, end) = log.resolved();
+    let applied = master.engine().stat().applied;
+    until("the clock moves on", || log.resolved().0.physical_ms() > first.physical_ms() + 20);
+    assert_eq!((log.resolved().1, master.engine().stat().applied), (end, applied), "nothing was written");
+    let resolved = log.resolved().0;
+    peer.put("l", 100);
+    assert!(log.wait(end, Duration::from_secs(10)));
+    let (events, _) = told(&log, end);
+    assert!(events[0].commit_ts > resolved);
+}
+
+#[test]
+fn every_master_tells_the_same_through_changes_of_leaders() {
+    let mut group = Group::start();
+    let mut cursor = None;
+    let mut known: Vec<Event> = Vec::new();
+    for round in 0..4 {
+        let (nth, mut peer) = group.checked();
+        for n in 0..20 {
+            group.put(&mut peer, &format!("k{}", (round * 7 + n) % 30), 5000);
+        }
+        let log = events(group.masters[nth].as_ref().unwrap());
+        let (more, next) = told(&log, cursor.unwrap_or(log.oldest().unwrap().1));
+        known.extend(more);
+        cursor = Some(next);
+        group.masters[nth].take().unwrap().stop();
+        let (other, _) = group.checked();
+        let log = events(group.masters[other].as_ref().unwrap());
+        assert!(log.wait(Cursor { index: next.index - 1, ..next }, Duration::from_secs(10)));
+        assert_eq!(told(&log, log.oldest().unwrap().1).0[..known.len()], known, "round {round}");
+        group.up(nth);
+    }
+    assert!(known.len() > 80);
+    let (nth, mut peer) = group.checked();
+    group.put(&mut peer, "end", 5000);
+    let end = events(group.masters[nth].as_ref().unwrap()).resolved().1;
+    let tell = |nth: usize| {
+        let log = events(group.masters[nth].as_ref().unwrap());
+        assert!(log.wait(Cursor { index: end.index - 1, ..end }, Duration::from_secs(10)), "master {}", nth + 1);
+        let (events, _) = told(&log, log.oldest().unwrap().1);
+        events.into_iter().filter(|event| event.cursor < end).collect::<Vec<_>>()
+    };
+    let [one, two, three] = [0, 1, 2].map(tell);
+    assert_eq!(one, two);
+    assert_eq!(one, three);
+    assert_eq!(one[..known.len()], known);
+}
