@@ -69,6 +69,8 @@ pub struct MasterConfig {
     pub secret_key_files: Vec<PathBuf>,
     /// Vaults may be directories below this one; without it, none.
     pub vault_root: Option<PathBuf>,
+    /// How long a changefeed waits after an error before it tries again; twice as long each time, up to ten minutes.
+    pub feed_backoff: Duration,
     /// Asked of every caller, over RPC and HTTP.
     pub token: Option<Token>,
     /// Allow listeners beyond loopback without a token, so that nobody is asked who they are.
@@ -105,6 +107,7 @@ impl Default for MasterConfig {
             meta_token: None,
             secret_key_files: Vec::new(),
             vault_root: None,
+            feed_backoff: Duration::from_secs(10),
             token: None,
             insecure: false,
         }

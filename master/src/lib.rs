@@ -15,6 +15,7 @@ pub mod boot;
 pub mod config;
 pub mod engine;
 pub mod events;
+mod feeds;
 mod join;
 pub mod log;
 pub mod observe;

@@ -123,12 +123,33 @@ impl Safe {
         Ok(Secrets { keys: keys.map(|pair| Keys::new(pair.ak, pair.sk)), key: Key::new(key) })
     }
 
+    /// Seals where the sink of a feed is, with what opens it.
+    ///
+    /// # Errors
+    /// When it is too long.
+    pub(crate) fn seal_sink(&self, tenant: TenantId, feed: &str, uri: &str) -> Outcome<Sealed> {
+        self.sealer.seal(Bound { tenant, vault: 0, field: &sink_of(feed) }, uri.as_bytes()).map_err(told)
+    }
+
+    /// What was sealed so.
+    ///
+    /// # Errors
+    /// When the key is not here, or it was altered.
+    pub(crate) fn open_sink(&self, tenant: TenantId, feed: &str, sealed: &Sealed) -> Outcome<String> {
+        let opened = self.sealer.open(Bound { tenant, vault: 0, field: &sink_of(feed) }, sealed);
+        opened.and_then(|plain| plain.text().map(str::to_owned)).map_err(told)
+    }
+
     fn pair(&self, tenant: TenantId, vault: VaultId, secret: &Secret) -> Vaulted<Pair> {
         let open = |field, sealed| -> Vaulted<String> {
             Ok(self.sealer.open(Bound { tenant, vault: vault.0, field }, sealed)?.text()?.to_owned())
         };
         Ok(Pair { user_id: secret.user_id.clone(), ak: open("ak", &secret.ak)?, sk: open("sk", &secret.sk)? })
     }
+}
+
+fn sink_of(feed: &str) -> String {
+    format!("sink {feed}")
 }
 
 fn of_tenant(tenant: TenantId) -> Bound<'static> {

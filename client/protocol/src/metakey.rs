@@ -139,6 +139,8 @@ pub enum MetaKey {
     Stats(String, [i64; 4]),
     /// How far the recycler is with a dropped tenant.
     RecycleJob(String),
+    /// A changefeed of a tenant, by its name.
+    Changefeed(String, String),
     /// A segment.
     Segment(SegmentId),
     /// A setting of the group.
@@ -162,6 +164,7 @@ impl MetaKey {
             }
             Self::Vaults(tenant) => (OF_TENANTS, texts(&["storage_vault", tenant])),
             Self::RecycleJob(tenant) => (OF_TENANTS, texts(&["job", tenant, "recycle"])),
+            Self::Changefeed(tenant, name) => (OF_TENANTS, texts(&["changefeed", tenant, name])),
             Self::Segment(id) => (OF_THE_GROUP, texts(&["segment", &id.to_string()])),
             Self::Setting(name) => (OF_THE_GROUP, texts(&["config", name])),
         }
@@ -193,6 +196,7 @@ impl MetaKey {
                 Self::Stats((*tenant).into(), [number(&fields[3])?, number(&fields[4])?, number(&fields[5])?, number(&fields[6])?])
             }
             (OF_TENANTS, [Some("job"), Some(tenant), Some("recycle")], _) => Self::RecycleJob((*tenant).into()),
+            (OF_TENANTS, [Some("changefeed"), Some(tenant), Some(name)], _) => Self::Changefeed((*tenant).into(), (*name).into()),
             (OF_THE_GROUP, [Some("segment"), Some(id)], _) => Self::Segment(id.parse().ok()?),
             (OF_THE_GROUP, [Some("config"), Some(name)], _) => Self::Setting((*name).into()),
             _ => return None,
@@ -265,6 +269,7 @@ mod tests {
             MetaKey::Stats(text("acme"), [7, 8, 9, 10]),
             MetaKey::Vaults(text("acme")),
             MetaKey::RecycleJob(text("acme")),
+            MetaKey::Changefeed(text("acme"), text("f1")),
             MetaKey::Segment(SegmentId::random()),
             MetaKey::Setting(text("balance")),
         ];

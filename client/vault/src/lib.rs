@@ -32,6 +32,7 @@ pub use gate::Limits;
 pub use key::Key;
 pub use object::{CLAIM, ColdObject, Sink, Source};
 pub use place::{Got, Listed};
+pub use s3::provide_tls;
 pub use seal::{Bound, Plain, Sealer};
 pub use target::{Keys, S3Target, Target};
 pub use upload::Upload;

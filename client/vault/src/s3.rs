@@ -115,7 +115,7 @@ impl S3 {
 }
 
 /// The TLS of this process is `ring`'s, unless somebody chose before: with two in the house, the client would refuse to choose.
-fn provide_tls() {
+pub fn provide_tls() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         // An error says that there is one.

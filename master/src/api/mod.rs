@@ -9,6 +9,7 @@ mod metaservice;
 mod mooncake;
 pub mod serve;
 mod stream;
+mod ticdc;
 mod tiflash;
 
 pub use crate::work::recycle::Recycled;
@@ -17,7 +18,7 @@ pub(crate) use clustermgr::join;
 
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{Method, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use face::Face;
@@ -32,11 +33,12 @@ pub fn router(app: App) -> OpenApiRouter {
         .merge(faces::<mooncake::Mooncake>(&app))
         .merge(faces::<clustermgr::Clustermgr>(&app))
         .merge(faces::<metaservice::MetaService>(&app))
+        .merge(faces::<ticdc::Ticdc>(&app))
         .merge(faces::<tiflash::Tiflash>(&app));
     let faces = within(faces, |faces| {
         faces
-            .fallback(|| async { bare(StatusCode::NOT_FOUND) })
-            .method_not_allowed_fallback(|| async { bare(StatusCode::METHOD_NOT_ALLOWED) })
+            .fallback(|method: Method, uri: Uri| async move { unknown(StatusCode::NOT_FOUND, &method, &uri) })
+            .method_not_allowed_fallback(|method: Method, uri: Uri| async move { unknown(StatusCode::METHOD_NOT_ALLOWED, &method, &uri) })
             .layer(middleware::from_fn_with_state(app.clone(), admitted))
     });
     // Has a door of its own.
@@ -89,6 +91,11 @@ async fn vouched<F: Face>(State(app): State<App>, request: Request, next: Next) 
         (Ok(()), None) => F::refuse(&FaultCode::NotLeader.with("this master does not lead")),
         (Err(fault), _) => F::refuse(&fault),
     }
+}
+
+/// There is no such route, or not by this method.
+fn unknown(status: StatusCode, method: &Method, uri: &Uri) -> Response {
+    ticdc::unknown(method, uri).unwrap_or_else(|| bare(status))
 }
 
 /// A status and its name, without a content type, as Mooncake answers what it does not know.

@@ -4,6 +4,7 @@ mod brain;
 mod clock;
 mod cluster;
 mod facade;
+mod feeds;
 mod gc;
 mod group;
 mod objects;
@@ -24,6 +25,7 @@ pub use txn::{NotAborted, OpenPut};
 
 use crate::config::MasterConfig;
 use crate::events::EventLog;
+use crate::feeds::Feeds;
 use crate::log::{Log, Member, Room};
 use crate::observe::Metrics;
 use crate::planted::{self, Defect};
@@ -62,6 +64,7 @@ pub(crate) struct Reign {
     pub(crate) housekeeping: Bell,
     pub(crate) jobs: Jobs,
     pub(crate) cold: Cold,
+    pub(crate) feeds: Feeds,
     pub(crate) recycled: RecycleLog,
     /// Whoever does something shard by shard says so here, and is told to stop.
     pub(crate) shard_jobs: ShardJobs,

@@ -4,6 +4,7 @@
 //! is not vouched for, and connections that were served with it are closed.
 
 use super::{Engine, Inner, Reign};
+use crate::feeds::Feeds;
 use crate::log::Role;
 use crate::work::cold::Cold;
 use crate::work::evict::Evictor;
@@ -148,6 +149,7 @@ impl Throne {
         over.evictor.bell.stop();
         over.jobs.bell.stop();
         over.cold.stop();
+        over.feeds.bell.stop();
         for worker in self.workers().drain(..) {
             let _ = worker.join();
         }
@@ -190,6 +192,7 @@ impl Reign {
             housekeeping,
             jobs,
             cold: Cold::new(term),
+            feeds: Feeds::default(),
             recycled: RecycleLog::default(),
             shard_jobs: ShardJobs::default(),
         }

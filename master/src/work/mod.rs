@@ -11,6 +11,7 @@ pub(crate) mod recycle;
 mod sample;
 
 use crate::engine::Engine;
+use crate::feeds;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -23,7 +24,8 @@ type Run = fn(&Engine, &Handle);
 
 /// Begins the threads that work for a reign.
 pub(crate) fn hire(engine: &Engine, handle: &Handle, workers: &mut Vec<JoinHandle<()>>) -> io::Result<()> {
-    let runs: [(&str, Run); 4] = [("evict", evict::run), ("jobs", jobs::run), ("cold", cold::run), ("housekeeping", housekeeping::run)];
+    let runs: [(&str, Run); 5] =
+        [("evict", evict::run), ("jobs", jobs::run), ("cold", cold::run), ("feeds", feeds::run), ("housekeeping", housekeeping::run)];
     for (name, run) in runs {
         let (engine, handle) = (engine.clone(), handle.clone());
         workers.push(Builder::new().name(name.into()).spawn(move || run(&engine, &handle))?);

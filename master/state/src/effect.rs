@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 /// The first byte of every stored effect. A reader of a newer release still knows all older ones.
 ///
 /// 2: settings. 3: an object remembers how many copies were wanted, and its copies change. 4: windows of frames.
-/// 5: tenants. 6: pools. 7: vaults and tables.
-const VERSION: u8 = 7;
+/// 5: tenants. 6: pools. 7: vaults and tables. 8: changefeeds.
+const VERSION: u8 = 8;
 
 /// One change of what must outlive the leader.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -217,12 +217,13 @@ impl Effect {
     pub fn encode(&self) -> Vec<u8> {
         // The release before reads what it could have written itself.
         let version = match self {
-            Self::Cold { .. } | Self::Demote { .. } => VERSION,
+            Self::Cold { .. } | Self::Demote { .. } => 7,
             Self::LendAs { .. } => 6,
             Self::Directory { change, .. } => match **change {
                 Change::Tenant(_) => 5,
                 Change::Pool(_) | Change::PoolGone(_) => 6,
-                Change::Vaults(_) | Change::TenantVaults(..) | Change::Table(_) => VERSION,
+                Change::Vaults(_) | Change::TenantVaults(..) | Change::Table(_) => 7,
+                Change::Feed(_) | Change::FeedGone(_) => 8,
             },
             Self::Lend { .. } | Self::Remove { reason: RemoveReason::Recycled, .. } => 5,
             Self::Frames { .. } | Self::Passed { .. } => 4,
@@ -364,6 +365,35 @@ mod tests {
         let table = Effect::Directory { revision: 6, change: Box::new(Change::Table(table)) };
         assert_eq!(table.encode(), include_bytes!("../tests/old/table_v7.bin"));
         assert_eq!(Effect::decode(include_bytes!("../tests/old/table_v7.bin")), Ok(table));
+    }
+
+    /// The same for changefeeds.
+    #[test]
+    fn bytes_of_a_changefeed_are_still_read() {
+        use crate::directory::{FeedId, FeedRecord, FeedState, Trouble};
+        let trouble = Trouble { at_ms: 7000, addr: "m1:50051".into(), code: "CDC:ErrUnknown".into(), message: "why".into() };
+        let feed = FeedRecord {
+            id: FeedId(3),
+            tenant: TenantId(2),
+            name: "f".into(),
+            sink: "s3://bucket/p?access-key=xxxxx".into(),
+            sealed: Some(perilune_protocol::sealed::Sealed { key: 9, nonce: [5; 12], bytes: vec![1, 2, 3] }),
+            config: "{}".into(),
+            start: Tso(77),
+            target: Some(Tso(99)),
+            state: FeedState::Finished,
+            error: Some(trouble.clone()),
+            warning: Some(trouble),
+            run: 2,
+            creator: "0.1.0".into(),
+            ctime_ms: 7000,
+            mtime_ms: 9000,
+        };
+        let feed = Effect::Directory { revision: 7, change: Box::new(Change::Feed(feed)) };
+        assert_eq!(feed.encode(), include_bytes!("../tests/old/feed_v8.bin"));
+        assert_eq!(Effect::decode(include_bytes!("../tests/old/feed_v8.bin")), Ok(feed));
+        let gone = Effect::Directory { revision: 8, change: Box::new(Change::FeedGone(FeedId(3))) };
+        assert_eq!(gone.encode(), [8, 11, 8, 7, 3]);
     }
 
     /// Bytes that the release before wrote for a commit of two copies.

@@ -8,7 +8,7 @@
 use crate::MonotonicMs;
 use crate::alloc::Opened;
 use crate::apply::{Rules, State, places};
-use crate::directory::{Known, StoredPools, StoredTables, StoredVaults};
+use crate::directory::{Known, StoredFeeds, StoredPools, StoredTables, StoredVaults};
 use crate::effect::{ColdCopy, Effect, ObjectRecord, ObjectRecordV2};
 use crate::moot::Noted;
 use crate::objects::Replica;
@@ -44,7 +44,7 @@ enum Chunk {
     },
     /// What left lately.
     Departed(Vec<ReplicaPlace>),
-    Directory(Known),
+    Directory(Box<Known>),
     /// Segments as in `Head`, lent to others than `default`.
     Lent(Vec<(TenantId, SegmentRecord)>),
     /// Follows the directory it is a part of.
@@ -59,6 +59,8 @@ enum Chunk {
     Tables(StoredTables),
     /// Follows the end, where releases that know none look no further: what came to nothing of all that may be in here.
     Moot(Noted),
+    /// Follows the directory it is a part of.
+    Feeds(StoredFeeds),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -115,8 +117,17 @@ fn whole(state: &State) -> Vec<Chunk> {
     let known = Known::clone(&state.directory.known());
     let [pools, vaults, tables] =
         [known.stored_pools().map(Chunk::Pools), known.stored_vaults().map(Chunk::Vaults), known.stored_tables().map(Chunk::Tables)];
-    let directory = (known.revision > 0).then_some(Chunk::Directory(known));
-    directory.into_iter().chain(pools).chain(vaults).chain(tables).chain(lent(state)).chain([windows(state), settings(state)]).collect()
+    let feeds = known.stored_feeds().map(Chunk::Feeds);
+    let directory = (known.revision > 0).then(|| Chunk::Directory(Box::new(known)));
+    directory
+        .into_iter()
+        .chain(pools)
+        .chain(vaults)
+        .chain(tables)
+        .chain(feeds)
+        .chain(lent(state))
+        .chain([windows(state), settings(state)])
+        .collect()
 }
 
 /// What to write. Segments, windows and settings are taken when this is called, on the log's thread; objects while the closure runs, and what
@@ -228,9 +239,10 @@ fn enter(state: &State, chunk: Chunk, now: MonotonicMs) {
         }
         Chunk::Departed(gone) => state.departed.note(&state.replicas_of(&gone), now),
         Chunk::Settings(map) => state.settings.replace(map),
-        Chunk::Directory(known) => state.directory.replace(known),
+        Chunk::Directory(known) => state.directory.replace(*known),
         Chunk::Pools(pools) => state.directory.replace_pools(pools),
         Chunk::Tables(tables) => state.directory.replace_tables(tables),
+        Chunk::Feeds(feeds) => state.directory.replace_feeds(feeds),
         Chunk::Vaults(vaults) => state.directory.replace_vaults(vaults),
         Chunk::Moot(noted) => {
             state.tso.raise_limit(noted.stamp());

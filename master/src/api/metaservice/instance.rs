@@ -263,7 +263,9 @@ fn refusal(id: &str, refused: &Refused) -> Refusal {
         Refused::HasPools(_) => Refusal::argument("failed to drop instance, instance has clusters"),
         Refused::Table(_) => Refusal::existed(refused.to_string()),
         Refused::NoTable(_) => Refusal::not_found(refused.to_string()),
-        Refused::Already(_) | Refused::Wrong(_) | Refused::Pool(_) | Refused::Vault(_) => Refusal::argument(refused.to_string()),
+        Refused::Already(_) | Refused::Wrong(_) | Refused::Pool(_) | Refused::Vault(_) | Refused::Feed(_) => {
+            Refusal::argument(refused.to_string())
+        }
         Refused::Secret(fault) => fault.clone().into(),
     }
 }

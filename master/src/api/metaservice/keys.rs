@@ -74,6 +74,7 @@ fn named(query: &Query) -> Result<MetaKey, Refusal> {
             MetaKey::Stats(instance()?, [number("table_id")?, number("index_id")?, number("part_id")?, number("tablet_id")?])
         }
         "JobRecycleKey" => MetaKey::RecycleJob(instance()?),
+        "ChangefeedKey" => MetaKey::Changefeed(instance()?, given("name")?),
         "SegmentKey" => {
             let id = given("segment_id")?;
             MetaKey::Segment(id.parse().map_err(|_| Refusal::argument(format!("segment_id is a UUID, not {}", shortened(&id))))?)
@@ -100,6 +101,10 @@ fn record(app: &App, key: &MetaKey) -> Option<Value> {
         MetaKey::RecycleJob(of) => {
             let found = tenant(of).filter(|tenant| tenant.status == TenantStatus::Deleted)?;
             Some(json!({"instance_id": found.name, "dropped": shown::seconds(found.mtime_ms), "now": found.recycle_now}))
+        }
+        MetaKey::Changefeed(of, name) => {
+            let feed = known.feed_named(tenant(of)?.id, name)?;
+            Some(json!({"instance_id": of, "name": feed.name, "sink": feed.sink, "state": feed.state.name()}))
         }
         MetaKey::Segment(id) => {
             let found = app.engine.segments().into_iter().find(|segment| segment.desc.id == *id)?;

@@ -1,6 +1,7 @@
 //! What may become of a tenant: a request in, the change to log or a refusal out.
 
 use super::asked::{PoolRefused, VaultRefused};
+use super::deliver::FeedRefused;
 use super::record::{Change, Known, TenantRecord, TenantStatus};
 
 use perilune_protocol::{Fault, FaultCode, tenant};
@@ -43,6 +44,9 @@ pub enum Refused {
     /// What was to become of a vault.
     #[error(transparent)]
     Vault(#[from] VaultRefused),
+    /// What was to become of a changefeed.
+    #[error(transparent)]
+    Feed(#[from] FeedRefused),
     /// A secret can be neither sealed nor opened here.
     #[error("{0}")]
     Secret(Fault),
@@ -51,7 +55,9 @@ pub enum Refused {
 impl From<Refused> for Fault {
     fn from(refused: Refused) -> Self {
         let code = match &refused {
-            Refused::Exists(_) | Refused::Already(_) | Refused::HasPools(_) | Refused::Pool(_) | Refused::Table(_) => FaultCode::WrongState,
+            Refused::Exists(_) | Refused::Already(_) | Refused::HasPools(_) | Refused::Pool(_) | Refused::Table(_) | Refused::Feed(_) => {
+                FaultCode::WrongState
+            }
             Refused::Unknown(_) => FaultCode::TenantNotFound,
             Refused::Dropped(_) => FaultCode::TenantDeleted,
             Refused::Wrong(_) | Refused::NoTable(_) | Refused::Vault(_) => FaultCode::InvalidParams,

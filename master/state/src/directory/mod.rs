@@ -16,6 +16,8 @@
 mod asked;
 mod decide;
 mod declare;
+mod deliver;
+mod feed;
 mod pool;
 mod provide;
 mod record;
@@ -26,6 +28,9 @@ mod vault;
 pub use asked::{Described, Keeper, Meant, NewVault, Pair, PoolRefused, VaultRefused};
 pub use decide::{Decision, Refused};
 pub use declare::DEFAULT_KEYSPACE;
+pub use deliver::{FEED_NAME_BYTES_MAX, FeedRefused, NewFeed, is_feed_name};
+pub(crate) use feed::StoredFeeds;
+pub use feed::{FeedEvent, FeedId, FeedRecord, FeedState, Trouble};
 pub(crate) use pool::StoredPools;
 pub use pool::{NodeKind, NodeRecord, NodeStatus, PoolId, PoolKind, PoolRecord, PoolStatus};
 pub use record::{Change, Known, TenantRecord, TenantStatus, named_in};
@@ -153,6 +158,12 @@ impl Directory {
     /// Apply: these vaults and no others.
     pub(crate) fn replace_vaults(&self, stored: StoredVaults) {
         let next = self.known().with_vaults(stored);
+        self.known.store(Arc::new(next));
+    }
+
+    /// Apply: these changefeeds and no others.
+    pub(crate) fn replace_feeds(&self, stored: StoredFeeds) {
+        let next = self.known().with_feeds(stored);
         self.known.store(Arc::new(next));
     }
 

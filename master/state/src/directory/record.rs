@@ -1,5 +1,6 @@
 //! What is recorded of each tenant, as it is stored.
 
+use super::feed::{FeedId, FeedRecord, Feeds, StoredFeeds};
 use super::pool::{NodeRecord, PoolId, PoolRecord, Pools, StoredPools};
 use super::table::{ShardId, StoredTables, TableId, TableRecord, Tables};
 use super::vault::{StoredVaults, VaultRecord, Vaults, VaultsRecord};
@@ -24,6 +25,9 @@ pub struct Known {
     /// The same.
     #[serde(skip)]
     tables: Tables,
+    /// The same.
+    #[serde(skip)]
+    feeds: Feeds,
 }
 
 /// A key space and what there is to say of it.
@@ -77,12 +81,17 @@ pub enum Change {
     TenantVaults(TenantRecord, VaultsRecord),
     /// Of a table.
     Table(TableRecord),
+    /// Of a changefeed.
+    Feed(FeedRecord),
+    /// There is no such changefeed any more.
+    FeedGone(FeedId),
 }
 
 impl Change {
     /// The name of the record that changes.
     pub fn key(&self, known: &Known) -> MetaKey {
         let named = |id| known.tenant(id).map_or_else(String::new, |tenant| tenant.name.clone());
+        let feed = |feed: &FeedRecord| MetaKey::Changefeed(named(feed.tenant), feed.name.clone());
         let cluster = |pool: &PoolRecord| MetaKey::Cluster(named(pool.tenant), pool.cluster_id.clone());
         match self {
             Self::Tenant(record) => MetaKey::Instance(record.name.clone()),
@@ -90,6 +99,8 @@ impl Change {
             Self::Vaults(record) => MetaKey::Vaults(named(record.tenant)),
             Self::TenantVaults(tenant, _) => MetaKey::Vaults(tenant.name.clone()),
             Self::Table(record) => MetaKey::Table(named(record.tenant), record.id.0 as i64),
+            Self::Feed(record) => feed(record),
+            Self::FeedGone(id) => known.feed(*id).map_or_else(|| MetaKey::Changefeed(String::new(), String::new()), feed),
             Self::PoolGone(id) => known.pool(*id).map_or_else(|| MetaKey::Cluster(String::new(), String::new()), cluster),
         }
     }
@@ -109,7 +120,7 @@ impl Default for Known {
             mtime_ms: 0,
         };
         let (tenants, pools) = (BTreeMap::from([(default.id, default)]), Pools::default());
-        Self { revision: 0, tenants, pools, vaults: Vaults::default(), tables: Tables::default() }
+        Self { revision: 0, tenants, pools, vaults: Vaults::default(), tables: Tables::default(), feeds: Feeds::default() }
     }
 }
 
@@ -250,6 +261,29 @@ impl Known {
         Self { vaults: stored.into(), ..self.clone() }
     }
 
+    /// Every changefeed, by number.
+    pub fn feeds(&self) -> impl Iterator<Item = &FeedRecord> {
+        self.feeds.iter()
+    }
+
+    /// The changefeed of this number.
+    pub fn feed(&self, id: FeedId) -> Option<&FeedRecord> {
+        self.feeds.get(id)
+    }
+
+    /// A number that no changefeed had.
+    pub(super) fn fresh_feed(&self) -> FeedId {
+        self.feeds.fresh()
+    }
+
+    pub(crate) fn stored_feeds(&self) -> Option<StoredFeeds> {
+        self.feeds.stored()
+    }
+
+    pub(super) fn with_feeds(&self, stored: StoredFeeds) -> Self {
+        Self { feeds: stored.into(), ..self.clone() }
+    }
+
     pub(crate) fn stored_pools(&self) -> Option<StoredPools> {
         self.pools.stored()
     }
@@ -269,12 +303,15 @@ impl Known {
                 self.vaults.enter(record);
             }
             Change::Table(record) => self.tables.enter(record),
+            Change::Feed(record) => self.feeds.enter(record),
+            Change::FeedGone(id) => self.feeds.leave(id),
         }
     }
 
     fn enter_tenant(&mut self, record: TenantRecord) {
         if record.status == TenantStatus::Gone {
             self.vaults.leave(record.id);
+            self.feeds.leave_all_of(record.id);
         }
         self.tenants.insert(record.id, record);
     }

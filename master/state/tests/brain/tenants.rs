@@ -2,8 +2,9 @@
 
 use super::*;
 use perilune_protocol::FaultCode;
+use perilune_protocol::sealed::Sealed;
 use perilune_protocol::tenant::Quota;
-use perilune_state::directory::TenantStatus;
+use perilune_state::directory::{NewFeed, TenantStatus};
 use perilune_state::snapshot;
 
 impl Leader {
@@ -99,6 +100,10 @@ fn whoever_leads_next_knows_the_tenants_and_whose_memory_is_whose() {
     leader.decide(|known| known.declare("acme", "db", "t", b"t/", 4, 6)).unwrap();
     leader.decide(|known| known.declare("acme", "db", "left", b"l/", 4, 6)).unwrap();
     leader.decide(|known| known.undeclare("acme", "db", "left", 6)).unwrap();
+    let sealed = Some(Sealed { key: 1, nonce: [0; 12], bytes: vec![7] });
+    let [name, sink, config, creator] = ["f", "blackhole://", "{}", "0"].map(String::from);
+    let new = NewFeed { name, sink, sealed, config, start: Tso(7), target: None, creator };
+    leader.decide(|known| known.create_feed("acme", &new, 7)).unwrap();
 
     let mut bytes = Vec::new();
     snapshot::writer(leader.state.clone())(&mut bytes).unwrap();
@@ -203,4 +208,48 @@ fn meters_say_what_there_is_whatever_becomes_of_puts() {
         let again = leader.restarted();
         assert_eq!(again.has(acme), again.counted(acme), "seed {seed}: a leader counts anew");
     }
+}
+
+/// A feed whose tenant is gone is gone, and nobody else's is; how far one was counts for that run of it only.
+#[test]
+fn the_life_of_a_changefeed() {
+    use perilune_state::directory::{FeedEvent, FeedId, FeedRefused, FeedState, Trouble};
+    let (mut leader, _) = Leader::with_nodes(1, 16 * MIB);
+    leader.tenant("acme");
+    let new = |name: &str| {
+        let [sink, config, creator] = ["blackhole://", "{}", "0"].map(String::from);
+        NewFeed { name: name.into(), sink, sealed: None, config, start: Tso(7), target: None, creator }
+    };
+    let f = new("f");
+    for tenant in ["acme", "default"] {
+        leader.decide(|known| known.create_feed(tenant, &f, 1)).unwrap();
+        assert_eq!(leader.decide(|known| known.create_feed(tenant, &f, 1)), Err(FeedRefused::Exists("f".into()).into()));
+    }
+    let id = FeedId(1);
+    let trouble = Trouble { at_ms: 5, addr: String::new(), code: "c".into(), message: "m".into() };
+    let mut step = |event, trouble: Option<&Trouble>| {
+        leader.decide(|known| known.advance_feed(id, event, trouble, 2)).unwrap();
+        leader.state.directory.known().feed(id).unwrap().clone()
+    };
+    let pending = step(FeedEvent::Stumbled, Some(&trouble));
+    assert_eq!((pending.state, pending.error.as_ref()), (FeedState::Pending, Some(&trouble)));
+    let warning = step(FeedEvent::Retried, None);
+    assert_eq!((warning.state, warning.error, warning.warning), (FeedState::Warning, None, Some(trouble.clone())));
+    assert_eq!(step(FeedEvent::Recovered, None).state, FeedState::Normal);
+    assert_eq!(step(FeedEvent::Retried, None).state, FeedState::Normal, "nothing happens");
+    assert_eq!(leader.decide(|known| known.alter_feed(id, &|feed| feed.config = "x".into(), 3)), Err(FeedRefused::Runs.into()));
+    leader.decide(|known| known.advance_feed(id, FeedEvent::Broken, Some(&trouble), 3)).unwrap();
+    leader.decide(|known| known.alter_feed(id, &|feed| feed.config = "x".into(), 3)).unwrap();
+    leader.decide(|known| known.resume_feed(id, Some(Tso(9)), 4)).unwrap();
+    let feed = leader.state.directory.known().feed(id).unwrap().clone();
+    assert_eq!((feed.state, feed.run, feed.start, feed.error, feed.config.as_str()), (FeedState::Normal, 2, Tso(9), None, "x"));
+
+    leader.decide(|known| known.drop_tenant("acme", 4)).unwrap();
+    leader.decide(|known| known.gone("acme", 5)).unwrap();
+    let known = leader.state.directory.known().clone();
+    assert_eq!(known.feeds().map(|feed| feed.id).collect::<Vec<_>>(), [FeedId(2)]);
+    leader.decide(|known| known.drop_feed(FeedId(2))).unwrap();
+    leader.decide(|known| known.create_feed("default", &f, 9)).unwrap();
+    assert!(leader.state.directory.known().feed(FeedId(3)).is_some(), "numbers are not given again");
+    assert_eq!(leader.decide(|known| known.advance_feed(FeedId(2), FeedEvent::Pause, None, 9)), Err(FeedRefused::Unknown.into()));
 }

@@ -1,0 +1,74 @@
+//! Changefeeds: what happened, in the order of the log, delivered to a place outside.
+//!
+//! ```text
+//!   events ──► rows (filter) ──► sink (encode) ──► flush ──► checkpoint, kept in the log
+//! ```
+//! `owner` is a worker of the leader: it runs one task (`run`) for each feed that is to deliver, and writes down what becomes of it. A sink has what
+//! a checkpoint says and maybe more: whoever goes on from there delivers that again.
+//!
+//! **Invariant.** A checkpoint is told after the sink has acknowledged everything before it, never before.
+
+mod check;
+mod config;
+mod duration;
+mod encode;
+mod failure;
+mod filter;
+mod owner;
+mod progress;
+mod row;
+mod run;
+mod sink;
+mod uri;
+
+pub(crate) use check::check;
+pub(crate) use config::ReplicaConfig;
+pub(crate) use failure::{Code, Failure};
+pub(crate) use filter::Filter;
+pub(crate) use owner::{Feeds, run};
+pub(crate) use progress::{Kept, Progress};
+pub(crate) use row::{Rows, Table};
+pub(crate) use sink::{Place, open};
+pub(crate) use uri::SinkUri;
+
+use crate::engine::Engine;
+use perilune_protocol::Tso;
+use perilune_state::directory::{FeedId, FeedRecord};
+
+/// What a config says of rows.
+///
+/// # Errors
+/// Why it says nothing.
+pub(crate) fn filter_of(config: &ReplicaConfig) -> Result<Filter, Failure> {
+    Filter::new(config)
+}
+
+/// Where a feed delivers, unmasked.
+///
+/// # Errors
+/// When what is sealed of it cannot be opened here.
+pub(crate) fn sink_of(engine: &Engine, feed: &FeedRecord) -> Result<String, Failure> {
+    let Some(sealed) = &feed.sealed else { return Ok(feed.sink.clone()) };
+    let opened = engine.safe().and_then(|safe| safe.open_sink(feed.tenant, &feed.name, sealed));
+    opened.map_err(|fault| Code::Unknown.with(fault.message))
+}
+
+/// Whether everything after this stamp can still be read.
+///
+/// # Errors
+/// [`Code::StartTsBeforeGc`].
+pub(crate) fn not_before_gc(engine: &Engine, start: Tso) -> Result<(), Failure> {
+    let (safe, _) = engine.events().oldest().map_err(|e| Code::Unknown.with(e.to_string()))?;
+    if start > safe {
+        return Ok(());
+    }
+    let why = "fail to create or maintain changefeed because start-ts";
+    Err(Code::StartTsBeforeGc.with(format!("{why} {} is earlier than or equal to GC safepoint at {}", start.0, safe.0)))
+}
+
+/// A feed is gone, and how far it was with it.
+pub(crate) async fn forget(engine: &Engine, feed: FeedId) {
+    if let Err(fault) = engine.keep_progress(FeedRecord::progress_key_of(feed), None).await {
+        tracing::warn!(feed = feed.0, "how far a changefeed was that is gone stays written down: {fault}");
+    }
+}

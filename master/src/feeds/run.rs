@@ -1,0 +1,211 @@
+//! One feed as it delivers: reads a page of events, makes rows, hands them to the sink, flushes now and then, and says how far it is.
+
+use super::check::check;
+use super::config::ReplicaConfig;
+use super::failure::{Code, Failure};
+use super::progress::{Kept, Progress};
+use super::row::{Row, Rows};
+use super::sink::{self, Sink};
+use super::sink_of;
+use crate::engine::Engine;
+use crate::events::{Page, ReadError};
+use perilune_protocol::Tso;
+use perilune_protocol::event::Cursor;
+use perilune_state::directory::FeedRecord;
+use std::time::{Duration, Instant};
+
+/// Bytes of the log that are read at once, where the quota of the feed is not below.
+const PAGE_BYTES: u64 = 1 << 20;
+/// What is in flight may be so many pages, in rows, which take more room than what they are made of.
+const PAGES_IN_QUOTA: u64 = 8;
+/// How far it is is written down so often while rows come, and while none do.
+const KEEP_EVERY: Duration = Duration::from_secs(1);
+const KEEP_IDLE_EVERY: Duration = Duration::from_secs(30);
+/// While none come, its readers are told so often that there were none.
+const TELL_IDLE_EVERY: Duration = Duration::from_secs(5);
+/// How far all is known is looked at so often while nothing happens.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// How a feed ended that was not told to.
+pub(super) enum Ended {
+    /// It has delivered everything up to its target.
+    Reached,
+    /// It cannot go on.
+    Failed(Failure),
+}
+
+/// Delivers until it is told to end, which may be at any moment.
+pub(super) async fn deliver(engine: Engine, feed: FeedRecord, namespace: String) -> Ended {
+    let label = format!("{namespace}/{}", feed.name);
+    let run = async {
+        let mut run = Run::begin(&engine, &feed, &label, &namespace).await?;
+        run.go().await
+    };
+    run.await.map_or_else(Ended::Failed, |()| Ended::Reached)
+}
+
+struct Run<'a> {
+    engine: &'a Engine,
+    feed: &'a FeedRecord,
+    sink: Box<dyn Sink>,
+    rows: Option<Rows>,
+    quota: u64,
+    next: Cursor,
+    progress: Progress,
+    /// Bytes that the sink took and has not flushed, and since when.
+    kept: u64,
+    kept_since: Option<Instant>,
+    /// The last row that it took.
+    last_row: Tso,
+    /// What was written down last, and when.
+    written: (Kept, Instant),
+    told: Instant,
+    clock: Instant,
+}
+
+impl<'a> Run<'a> {
+    async fn begin(engine: &'a Engine, feed: &'a FeedRecord, label: &str, namespace: &str) -> Result<Self, Failure> {
+        let config = ReplicaConfig::stored(&feed.config);
+        let config = config.map_err(|e| Code::InvalidReplicaConfig.with(format!("invalid replica config, as it is stored: {e}")))?;
+        let checked = check(&sink_of(engine, feed)?, &config)?;
+        let sink = sink::open(label, &checked, &config, &engine.feed_place()).await?;
+        let kept = engine.kept_progress(feed);
+        let (events, from) = (engine.events().clone(), kept.checkpoint);
+        let next = aside(move || events.at(from)).await?.map_err(|error| unread(error, from))?;
+        let now = Instant::now();
+        Ok(Self {
+            engine,
+            feed,
+            sink,
+            rows: Some(Rows::new(feed.tenant, namespace, checked.filter)),
+            quota: config.memory_quota,
+            next,
+            progress: kept.progress(),
+            kept: 0,
+            kept_since: None,
+            last_row: kept.last_synced,
+            written: (kept, now),
+            told: now,
+            clock: now,
+        })
+    }
+
+    async fn go(&mut self) -> Result<(), Failure> {
+        loop {
+            let (page, rows) = self.read().await?;
+            let idle = page.next == self.next && rows.is_empty();
+            if !rows.is_empty() {
+                self.sink.write(&rows).await?;
+                self.kept += rows.iter().map(bytes).sum::<u64>();
+                self.kept_since.get_or_insert_with(Instant::now);
+                self.last_row = rows.last().map_or(self.last_row, |row| row.commit_ts);
+            }
+            self.next = page.next;
+            self.progress.resolved = self.progress.resolved.max(page.resolved);
+            let reached = self.feed.target.is_some_and(|target| self.progress.resolved >= target);
+            if reached {
+                self.progress.resolved = self.feed.target.unwrap_or(self.progress.resolved);
+            }
+            self.settle(reached).await?;
+            if reached {
+                self.keep().await;
+                return Ok(());
+            }
+            if idle {
+                self.rest().await;
+            }
+        }
+    }
+
+    /// The next events, as rows.
+    async fn read(&mut self) -> Result<(Page, Vec<Row>), Failure> {
+        let (events, from, known) = (self.engine.events().clone(), self.next, self.engine.directory());
+        let most = (self.quota / PAGES_IN_QUOTA).clamp(4096, PAGE_BYTES) as usize;
+        let Some(mut maker) = self.rows.take() else { return Err(Code::Unknown.with("it was stopped")) };
+        let target = self.feed.target;
+        let read = aside(move || {
+            let page = events.read(from, most);
+            let of = |page: &Page, maker: &mut Rows| {
+                let within = page.events.iter().take_while(|event| target.is_none_or(|target| event.commit_ts <= target));
+                within.filter_map(|event| maker.of(&known, event)).collect::<Vec<_>>()
+            };
+            let rows = page.as_ref().map_or_else(|_| Vec::new(), |page| of(page, &mut maker));
+            (page, rows, maker)
+        });
+        let (page, rows, maker) = read.await?;
+        self.rows = Some(maker);
+        Ok((page.map_err(|error| unread(error, self.progress.checkpoint))?, rows))
+    }
+
+    /// Flushes if it is time, and says how far it is.
+    async fn settle(&mut self, now: bool) -> Result<(), Failure> {
+        let keeps = Duration::from_millis(self.sink.keeps_ms());
+        let due = self.kept_since.is_some_and(|since| since.elapsed() >= keeps || self.kept > self.quota / 2);
+        let silent = self.kept_since.is_none() && self.told.elapsed() >= TELL_IDLE_EVERY.max(keeps);
+        if now || due || silent {
+            let checkpoint = self.progress.resolved;
+            self.sink.flush(checkpoint).await?;
+            (self.kept, self.kept_since, self.told) = (0, None, Instant::now());
+            self.progress.last_synced = self.last_row;
+        }
+        if self.kept_since.is_none() {
+            self.progress.checkpoint = self.progress.resolved;
+        }
+        self.engine.reign.feeds.tell(self.feed.id, self.feed.run, self.progress);
+        let news = self.progress.last_synced > self.written.0.last_synced;
+        if self.written.1.elapsed() >= if news { KEEP_EVERY } else { KEEP_IDLE_EVERY } {
+            self.keep().await;
+        }
+        Ok(())
+    }
+
+    /// Writes down how far it is.
+    async fn keep(&mut self) {
+        let Progress { checkpoint, last_synced, .. } = self.progress;
+        let kept = Kept { run: self.feed.run, checkpoint, last_synced };
+        match self.engine.keep_progress(self.feed.progress_key(), Some(&kept)).await {
+            Ok(()) => self.written = (kept, Instant::now()),
+            // Then more is delivered again.
+            Err(fault) => tracing::warn!(feed = self.feed.name, "how far a changefeed is is not written down: {fault}"),
+        }
+    }
+
+    /// Until there is something to do.
+    async fn rest(&mut self) {
+        if self.clock.elapsed() >= LOOK_EVERY {
+            // So that the stamps go on while nothing happens. Without them it is only not known how late it is.
+            let _ = self.engine.feed_clock().await;
+            self.clock = Instant::now();
+        }
+        let events = self.engine.events().clone();
+        tokio::select! {
+            () = events.changed(self.next) => {}
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+    }
+}
+
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
+    tokio::task::spawn_blocking(work).await.map_err(|e| Code::Unknown.with(format!("it stopped: {e}")))
+}
+
+fn unread(error: ReadError, checkpoint: Tso) -> Failure {
+    match error {
+        ReadError::OutOfRange { .. } => {
+            let why = "fail to create or maintain changefeed due to snapshot loss caused by GC. checkpoint-ts";
+            Code::SnapshotLostByGc.with(format!("{why} {} is earlier than or equal to GC safepoint", checkpoint.0))
+        }
+        other => Code::Unknown.with(other.to_string()),
+    }
+}
+
+/// About what a row takes.
+fn bytes(row: &Row) -> u64 {
+    use super::row::Value;
+    let of = |value: &Value| match value {
+        Value::Null | Value::Number(_) => 16,
+        Value::Text(text) => 32 + text.len(),
+        Value::Binary(bytes) => 32 + bytes.len(),
+    };
+    row.values.iter().map(of).sum::<usize>() as u64 + 96
+}

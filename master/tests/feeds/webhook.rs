@@ -1,0 +1,181 @@
+//! A listener of HTTP as a sink, and what it refuses.
+
+use super::*;
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex};
+
+/// Takes everything, unless it is told to answer otherwise.
+pub(crate) struct Listener {
+    pub(crate) addr: SocketAddr,
+    seen: Arc<Mutex<Vec<Seen>>>,
+    answers: Arc<Mutex<Answers>>,
+}
+
+#[derive(Clone, Debug)]
+struct Seen {
+    headers: Vec<(String, String)>,
+    body: String,
+    status: u16,
+}
+
+#[derive(Default)]
+struct Answers {
+    /// The next ones, in turn.
+    next: VecDeque<u16>,
+    /// To bodies with this text in it.
+    to: Option<(String, u16)>,
+}
+
+impl Seen {
+    fn header(&self, name: &str) -> &str {
+        self.headers.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value)
+    }
+}
+
+impl Listener {
+    pub(crate) fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (addr, seen, answers) = (listener.local_addr().unwrap(), Arc::<Mutex<Vec<Seen>>>::default(), Arc::<Mutex<Answers>>::default());
+        let told = (seen.clone(), answers.clone());
+        // Ends with the process.
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (seen, answers) = told.clone();
+                std::thread::spawn(move || {
+                    let mut stream = BufReader::new(stream);
+                    while let Some((headers, body)) = request(&mut stream) {
+                        let mut answers = answers.lock().unwrap();
+                        let about = answers.to.as_ref().filter(|(text, _)| body.contains(text)).map(|(_, status)| *status);
+                        let status = about.or_else(|| answers.next.pop_front()).unwrap_or(200);
+                        drop(answers);
+                        seen.lock().unwrap().push(Seen { headers, body, status });
+                        write!(stream.get_mut(), "HTTP/1.1 {status} Said\r\nContent-Length: 0\r\n\r\n").unwrap();
+                    }
+                });
+            }
+        });
+        Self { addr, seen, answers }
+    }
+
+    fn of(&self, event: &str) -> Vec<Seen> {
+        self.seen.lock().unwrap().iter().filter(|seen| seen.header("x-perilune-event") == event).cloned().collect()
+    }
+
+    /// Of what it took.
+    pub(crate) fn bodies(&self, event: &str) -> Vec<String> {
+        self.of(event).into_iter().filter(|seen| seen.status == 200).map(|seen| seen.body).collect()
+    }
+
+    /// Whether there is a signature on everything, as openssl makes it.
+    pub(crate) fn signed_with(&self, secret: &str) -> bool {
+        let seen = self.seen.lock().unwrap().clone();
+        !seen.is_empty()
+            && seen.iter().all(|seen| {
+                let (time, signature) = seen.header("x-perilune-signature").split_once(",v1=").expect("a signature");
+                let signed = format!("{}.{}", time.strip_prefix("t=").unwrap(), seen.body);
+                let mut openssl = std::process::Command::new("openssl")
+                    .args(["dgst", "-sha256", "-hmac", secret])
+                    .stdin(std::process::Stdio::piped())
+                    .stdout(std::process::Stdio::piped())
+                    .spawn()
+                    .expect("openssl");
+                openssl.stdin.take().unwrap().write_all(signed.as_bytes()).unwrap();
+                let said = String::from_utf8(openssl.wait_with_output().unwrap().stdout).unwrap();
+                said.trim_end().ends_with(&format!("= {signature}"))
+            })
+    }
+
+    fn answer_next(&self, statuses: &[u16]) {
+        self.answers.lock().unwrap().next.extend(statuses);
+    }
+
+    fn answer_to(&self, to: Option<(&str, u16)>) {
+        self.answers.lock().unwrap().to = to.map(|(text, status)| (text.into(), status));
+    }
+}
+
+fn request(stream: &mut impl BufRead) -> Option<(Vec<(String, String)>, String)> {
+    let mut line = String::new();
+    stream.read_line(&mut line).ok().filter(|read| *read > 0)?;
+    let mut headers = Vec::new();
+    loop {
+        let mut line = String::new();
+        stream.read_line(&mut line).ok()?;
+        let Some((name, value)) = line.trim_end().split_once(": ") else { break };
+        headers.push((name.to_ascii_lowercase(), value.to_owned()));
+    }
+    let length = headers.iter().find(|(name, _)| name == "content-length").map_or(0, |(_, value)| value.parse().unwrap());
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).ok()?;
+    Some((headers, String::from_utf8(body).unwrap()))
+}
+
+/// The keys of the rows that it took, in their order, each once.
+fn keys(listener: &Listener) -> Vec<String> {
+    let mut keys = Vec::new();
+    for line in listener.bodies("rows").iter().flat_map(|body| body.lines()) {
+        let row: Value = serde_json::from_str(line).unwrap();
+        if row["table"] == "default" {
+            let key = row["data"][0]["key"].as_str().unwrap().to_owned();
+            if !keys.contains(&key) {
+                keys.push(key);
+            }
+        }
+    }
+    keys
+}
+
+#[test]
+fn rows_are_posted_in_order_and_again_until_they_are_taken() {
+    let (listener, served) = (Listener::start(), Served::start());
+    served.create(json!({"changefeed_id": "f", "sink_uri": format!("http://{}/hook", listener.addr)}));
+    assert_eq!(listener.of("ping").first().map(|seen| seen.header("x-perilune-feed").to_owned()).as_deref(), Some("default/f"));
+    served.lend();
+    served.put(&["a"]);
+    served.until_delivered("f");
+    // It is overloaded, loses our credentials, and is well again.
+    listener.answer_next(&[503, 200, 401, 429]);
+    served.put(&["b", "c"]);
+    served.until_state("f", "pending");
+    let found = served.get("changefeeds/f/status");
+    assert_eq!(found["last_error"]["code"], "CDC:ErrWebhookSink", "{found}");
+    assert!(found["last_error"]["message"].as_str().unwrap().contains("503"), "{found}");
+    served.until_state("f", "normal");
+    served.put(&["d"]);
+    served.until_delivered("f");
+    assert_eq!(keys(&listener), ["a", "b", "c", "d"]);
+    assert!(listener.bodies("watermark").iter().all(|body| body.contains("TIDB_WATERMARK")) && !listener.bodies("watermark").is_empty());
+    // What was sent again is known by its key.
+    let sent = listener.of("rows");
+    let refused = sent.iter().find(|seen| seen.status == 503).unwrap();
+    assert!(sent.iter().any(|seen| seen.status == 200 && seen.header("idempotency-key") == refused.header("idempotency-key")));
+}
+
+#[test]
+fn one_row_that_is_not_taken_holds_up_the_feed_and_is_named() {
+    let (listener, served) = (Listener::start(), Served::start());
+    served.create(json!({"changefeed_id": "f", "sink_uri": format!("http://{}", listener.addr)}));
+    served.lend();
+    listener.answer_to(Some(("\"poison\"", 422)));
+    served.put(&["a", "poison", "z"]);
+    let found = served.until_state("f", "pending");
+    let why = served.get("changefeeds")["items"][0]["error"].clone();
+    assert!(why["code"] == "CDC:ErrSinkRejectedRow" && why["message"].as_str().unwrap().contains("default.default"), "{why} {found}");
+    assert_eq!(served.get("changefeeds")["items"][0]["state"], "warning", "as lists show what waits");
+    assert_eq!(keys(&listener), ["a"]);
+    listener.answer_to(None);
+    served.until_state("f", "normal");
+    served.until_delivered("f");
+    assert_eq!(keys(&listener), ["a", "poison", "z"]);
+}
+
+#[test]
+fn a_listener_that_is_not_there_is_found_out_when_the_feed_is_created() {
+    let served = Served::start();
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let said = served.refused("POST", "changefeeds", &body(json!({"sink_uri": format!("http://{closed}/?token=hidden")})));
+    assert!(said.starts_with("500 [CDC:ErrWebhookSink]") && !said.contains("hidden"), "{said}");
+    assert_eq!(served.get("changefeeds")["total"], 0);
+}
