@@ -9,7 +9,7 @@ use crate::memory::{Memory, Region};
 use crate::notice::Notices;
 use crate::observe::{Counted, Counters, Meter};
 use crate::registered::Registered;
-use crate::request::{Job, Op, Outcome, Request, plan};
+use crate::request::{Job, Op, Outcome, Request, Single, plan};
 use crate::segment::{Exports, Segment, check_bounds};
 #[cfg(feature = "rdma")]
 use crate::transport::rdma;
@@ -129,6 +129,25 @@ impl Engine {
 
     /// Runs jobs on the calling thread's time until each is done or `deadline` has passed; one outcome per job, in their order.
     pub fn run(&self, jobs: &mut [Job<'_>], deadline: Duration) -> Vec<Outcome> {
+        match jobs {
+            [job] => vec![self.run_one(job, deadline)],
+            _ => self.run_planned(jobs, deadline),
+        }
+    }
+
+    /// Runs one job as [`Engine::run`] does; its outcome needs no memory.
+    ///
+    /// # Errors
+    /// Why the bytes did not move, or not all of them.
+    pub fn run_one(&self, job: &mut Job<'_>, deadline: Duration) -> Outcome {
+        // The job's borrow lasts until this returns, and it returns only when no one touches its memory any more.
+        match Single::of(&job.request, deadline.min(self.inner.deadline)) {
+            Some(single) => self.with_free_lane(|lane| lane.run_one(&single)),
+            None => self.run_planned(std::slice::from_mut(job), deadline).into_iter().collect(),
+        }
+    }
+
+    fn run_planned(&self, jobs: &mut [Job<'_>], deadline: Duration) -> Vec<Outcome> {
         // The jobs' borrows last until this returns, and it returns only when every piece of work came back.
         let (work, tally, now) = self.plan(&mut jobs.iter().map(|job| &job.request), deadline);
         if !work.is_empty() {
@@ -147,7 +166,7 @@ impl Engine {
     /// # Errors
     /// As for a write. `Timeout` when the peer had no place until `deadline`: nobody takes its notices.
     pub fn notify(&self, segment: &Segment, number: u32, deadline: Duration) -> Result<(), TransferError> {
-        self.run(&mut [Job::notify(segment, number)], deadline).into_iter().collect()
+        self.run_one(&mut Job::notify(segment, number), deadline)
     }
 
     /// The receiving end of what peers tell this process by [`Engine::notify`], of all segments and paths together. Only peers that show the

@@ -2,7 +2,8 @@
 //!
 //! A transfer flows in one direction: a caller's request ([`Job`] or [`Request`]) becomes work on a lane ([`lane`]),
 //! the lane hands it to a transport ([`transport`]), the transport's completions come back to the lane,
-//! and the lane resolves the caller's ticket ([`completion`]).
+//! and the lane resolves the caller's ticket ([`completion`]). One operation alone takes the same way without being written down
+//! ([`Engine::run_one`]; "The short way" in `lane/mod.rs`).
 //! In the other direction stand the exports ([`segment`]): memory this process lends, which each transport's server reads and writes.
 
 mod builder;

@@ -125,7 +125,7 @@ fn one_by_one(engine: &Engine, segment: &Segment, buffer: &mut [u8], how: How, o
 fn some(engine: &Engine, segment: &Segment, buffer: &mut [u8], how: How, operations: u64) -> Result<(), Trouble> {
     for _ in 0..operations {
         let whole = || vec![Extent { offset: 0, len: buffer.len() as u64 }];
-        let job = match how {
+        let mut job = match how {
             How::Write => Job::write(segment, whole(), buffer),
             How::Read => Job::read(segment, whole(), buffer),
             How::Ticket => {
@@ -133,7 +133,7 @@ fn some(engine: &Engine, segment: &Segment, buffer: &mut [u8], how: How, operati
                 continue;
             }
         };
-        engine.run(&mut [job], DEADLINE).into_iter().collect::<Result<(), _>>()?;
+        engine.run_one(&mut job, DEADLINE)?;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use crate::fault::{Failure, TransferErrorKind};
 use crate::lane::wake::Wake;
 use crate::lane::work::Work;
 use crate::observe::Meter;
-use crate::transport::{Completion, Region, Transport};
+use crate::transport::{Completion, Dash, Region, Single, Transport};
 use std::collections::VecDeque;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
@@ -71,6 +71,29 @@ impl Driver {
                 let _ = reply.send(());
             }
         }
+    }
+
+    /// The short way of a single operation: no queue, no list of what is done, and most often no work either. Only while nothing else is under
+    /// way, so that nobody waits for it. `work` is asked for when the operation is under way and this is to go on with it.
+    pub(crate) fn dash(&mut self, single: &Single<'_>, work: &mut dyn FnMut(Instant) -> Box<Work>) -> Dash {
+        if !self.idle() {
+            return Dash::Refused;
+        }
+        let Some(&(port, ref address)) = single.segment.inner.paths.first() else { return Dash::Refused };
+        let Port { transport, meter, held, .. } = &mut self.ports[port];
+        let dash = transport.dash(address, single, &mut |begun| {
+            let mut work = work(begun);
+            work.id = self.next_id;
+            self.next_id += 1;
+            self.under_way += 1;
+            self.nearest = Some(work.deadline);
+            *held += 1;
+            work
+        });
+        if dash == Dash::Done {
+            meter.done(single.op, single.extent.len);
+        }
+        dash
     }
 
     /// Takes work in.

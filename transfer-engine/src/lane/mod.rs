@@ -33,6 +33,14 @@
 //! A caller that finds the baton free does all of this itself, and most often its work is posted before anybody else hears of it. The clock
 //! is read once for that: by the plan. Who polls reads it again with every round, and only there a deadline is looked at: the nearest one
 //! is known, as far as no work has an earlier one, and when it has come all work is gone through, wherever it lies.
+//!
+//! # The short way
+//!
+//! One operation of one stretch, asked for by a thread that waits for it and finds the baton free, the inbox empty and nothing under way,
+//! needs none of this: no one could ask where it is before it is done. So the holder first offers it to its transport as it stands
+//! ([`Transport::dash`](crate::transport::Transport::dash)), which most often posts it and sees its end at once: without work, tally, queue or
+//! clock. What takes longer than it pays to stay awake becomes work where it is, and is under way like any other; what cannot go this way, or
+//! failed on it, is started as work from the beginning. Who asks meanwhile finds the baton taken, and is seen when it is dropped: rule 2.
 
 mod driver;
 mod wake;
@@ -44,7 +52,8 @@ pub(crate) use wake::milliseconds;
 
 use crate::completion::{Listener, Tally};
 use crate::fault::Failure;
-use crate::transport::Region;
+use crate::request::Outcome;
+use crate::transport::{Dash, Region, Single};
 use crossbeam::queue::SegQueue;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
@@ -162,6 +171,35 @@ impl Lane {
             }
             self.wait(tally);
         });
+    }
+
+    /// The same for a single operation, which goes the short way where it can.
+    pub(crate) fn run_one(&self, single: &Single<'_>) -> Outcome {
+        never_unwind(|| {
+            let mut tally = None;
+            let mut work = |started| {
+                let fresh = Arc::new(Tally::new(1, 1));
+                single.work(Arc::clone(tally.insert(fresh)), started)
+            };
+            let mut baton = self.try_baton();
+            match &mut baton {
+                Some(baton) => match baton.dash(single, &mut work) {
+                    Dash::Done => return Ok(()),
+                    Dash::UnderWay => {}
+                    Dash::Refused => baton.start(work(Instant::now())),
+                },
+                None => {
+                    self.inbox.push(Message::Start(work(Instant::now())));
+                    fence(Ordering::SeqCst);
+                }
+            }
+            let Some(tally) = tally else { return Ok(()) };
+            if let Some(mut baton) = baton {
+                baton.drive(Instant::now(), || tally.done());
+            }
+            self.wait(&tally);
+            tally.take().into_iter().collect()
+        })
     }
 
     /// Drives the lane, or sleeps while another thread does, until the tally is done.
@@ -355,6 +393,14 @@ impl Baton<'_> {
     pub(crate) fn start(&mut self, work: Box<Work>) {
         if let Some(driver) = &mut self.driver {
             never_unwind(|| driver.start(work));
+        }
+    }
+
+    /// [`Driver::dash`], unless somebody asked for something: that goes first.
+    fn dash(&mut self, single: &Single<'_>, work: &mut dyn FnMut(Instant) -> Box<Work>) -> Dash {
+        match &mut self.driver {
+            Some(driver) if self.lane.inbox.is_empty() && !self.lane.closed.load(Ordering::SeqCst) => driver.dash(single, work),
+            _ => Dash::Refused,
         }
     }
 

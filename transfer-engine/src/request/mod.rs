@@ -1,6 +1,9 @@
 //! What a caller asks: read, write or notify, which bytes of a segment, from or into which local memory.
 
 pub(crate) mod plan;
+mod single;
+
+pub use single::Single;
 
 use crate::fault::TransferError;
 use crate::segment::Segment;

@@ -16,6 +16,7 @@ pub use crate::fault::Failure;
 pub use crate::lane::Wake;
 pub use crate::lane::work::Work;
 pub use crate::memory::{Region, copy};
+pub use crate::request::Single;
 pub(crate) use registry::families;
 
 use crate::fault::EngineError;
@@ -65,6 +66,17 @@ pub struct Completion {
     pub outcome: Result<(), Failure>,
 }
 
+/// What became of a [`Transport::dash`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dash {
+    /// The bytes are visible, as after a [`Completion`].
+    Done,
+    /// The transport has the work.
+    UnderWay,
+    /// It did not move, or not all of it, and nothing of it does any more.
+    Refused,
+}
+
 /// One lane's way of moving bytes. Only the thread that drives the lane calls it, so it needs no locks.
 pub trait Transport: Send {
     /// What it can do.
@@ -90,6 +102,13 @@ pub trait Transport: Send {
     /// One that leaves work for any other reason than that is full must have added to `done`: else the lane may sleep. `now` was read just
     /// before: nothing whose deadline it has reached is here.
     fn submit(&mut self, queue: &mut VecDeque<Box<Work>>, now: Instant, done: &mut Vec<Completion>) -> usize;
+
+    /// The short way of one operation, tried while this transport has nothing else under way. Begins it if that can be done at once, and waits
+    /// for its end no longer than it pays to stay awake. Only when it goes on after that the transport asks for its `work`, saying since when it
+    /// waits, and keeps it as if it had been submitted. From what fails here nothing is left under way: it is refused, and tried again the long way.
+    fn dash(&mut self, _address: &Address, _single: &Single<'_>, _work: &mut dyn FnMut(Instant) -> Box<Work>) -> Dash {
+        Dash::Refused
+    }
 
     /// Moves bytes and adds what is done. With nothing to report it sleeps until there is, [`Wake`] fires, or `wait` is over; it may return early.
     fn poll(&mut self, done: &mut Vec<Completion>, wait: Duration);

@@ -30,7 +30,7 @@ pub(super) struct Side<'a> {
     /// Ours, which the other side writes to.
     here: &'a Memory,
     /// What it is hit with in turn, and the same as a job: made once, as perftest makes its work request.
-    balls: [(&'a [u8], [Job<'a>; 1]); 2],
+    balls: [(&'a [u8], Job<'a>); 2],
     size: usize,
 }
 
@@ -56,15 +56,15 @@ impl<'a> Side<'a> {
             Payload::new(7, size).fill(0, bytes);
             marks(size).for_each(|at| bytes[at] = mark(round));
             let bytes: &'a [u8] = bytes;
-            (bytes, [Job::write(&over_there, vec![Extent { offset: 0, len: size as u64 }], bytes)])
+            (bytes, Job::write(&over_there, vec![Extent { offset: 0, len: size as u64 }], bytes))
         };
         let balls = [ball(0, even), ball(1, odd)];
         Ok(Self { engine, over_there, here, balls, size })
     }
 
     pub(super) fn hit(&mut self, round: u64) -> Result<(), Trouble> {
-        let (_, jobs) = &mut self.balls[(round % 2) as usize];
-        Ok(self.engine.run(jobs, PATIENCE).into_iter().collect::<Result<(), _>>()?)
+        let (_, job) = &mut self.balls[(round % 2) as usize];
+        Ok(self.engine.run_one(job, PATIENCE)?)
     }
 
     pub(super) fn catch(&self, round: u64) -> Result<(), Trouble> {
@@ -88,9 +88,9 @@ impl<'a> Side<'a> {
         let (mut got, mut sent) = (vec![0; self.size], vec![0; self.size]);
         let whole = vec![Extent { offset: 0, len: self.size as u64 }];
         let read = self.here.read_at(0, &mut got);
-        self.engine.run(&mut [Job::read(&self.over_there, whole, &mut sent)], PATIENCE).into_iter().collect::<Result<(), _>>()?;
-        let (bytes, _) = self.balls[(round % 2) as usize];
-        if read && got == bytes && sent == bytes { Ok(()) } else { Err("what arrived is not what was written".into()) }
+        self.engine.run_one(&mut Job::read(&self.over_there, whole, &mut sent), PATIENCE)?;
+        let (bytes, _) = &self.balls[(round % 2) as usize];
+        if read && got == *bytes && sent == *bytes { Ok(()) } else { Err("what arrived is not what was written".into()) }
     }
 }
 

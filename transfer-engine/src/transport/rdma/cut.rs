@@ -2,7 +2,7 @@
 
 use super::registry::{Buffers, LARGE};
 use crate::request::LocalSlice;
-use crate::transport::Work;
+use crate::transport::{Single, Work};
 
 /// The most local stretches of one work request.
 pub(super) const PARTS: usize = 4;
@@ -21,8 +21,6 @@ pub(super) enum Way {
 pub(super) struct Slice {
     /// The first byte in the segment.
     pub(super) offset: u64,
-    /// The first byte among the bytes of the work.
-    pub(super) from: u64,
     /// Bytes.
     pub(super) len: u64,
     pub(super) way: Way,
@@ -31,9 +29,14 @@ pub(super) struct Slice {
 }
 
 impl Slice {
+    /// All of an operation of one extent and one local stretch.
+    pub(super) fn of_single(single: &Single<'_>) -> Self {
+        Self { offset: single.extent.offset, len: single.extent.len, way: Way::Direct, local: (0, 0) }
+    }
+
     /// That of a notice: no bytes.
     pub(super) fn of_notice() -> Self {
-        Self { offset: 0, from: 0, len: 0, way: Way::Direct, local: (0, 0) }
+        Self { offset: 0, len: 0, way: Way::Direct, local: (0, 0) }
     }
 
     /// Its local bytes, in order.
@@ -71,6 +74,11 @@ pub(super) struct Todo {
 }
 
 impl Todo {
+    /// All of an operation of one extent and one local stretch is posted.
+    pub(super) fn posted(single: &Single<'_>) -> Self {
+        Self { back: Vec::new(), extent: (1, 0), local: (1, 0), from: single.extent.len }
+    }
+
     /// Takes a slice that was not posted, or lost, back.
     pub(super) fn give_back(&mut self, slice: Slice) {
         self.back.push(slice);
@@ -106,7 +114,7 @@ impl Todo {
             let most = if way == Way::Direct { limits.slice } else { limits.slice.min(LARGE) };
             let to_border = limits.piece - at % limits.piece;
             let open = match &mut slice {
-                None => slice.insert(Slice { offset: at, from: self.from, len: 0, way, local: self.local }),
+                None => slice.insert(Slice { offset: at, len: 0, way, local: self.local }),
                 Some(open) if open.way == way && parts < limits.parts && open.len < most && to_border < limits.piece => open,
                 Some(_) => break,
             };

@@ -7,7 +7,7 @@ use super::ports::{Port, no_notices, parts_for};
 use super::rail::Rail;
 use super::registry::{Buffers, Staging};
 use super::sending::{Number, Sending};
-use super::sys::{Local, Verb, WorkRequest};
+use super::sys::{Local, Refused, Verb, WorkRequest};
 use super::transport::{Advance, Flight, RdmaTransport};
 use super::wire::{Ask, Grant};
 use crate::fault::{Failure, TransferErrorKind};
@@ -18,7 +18,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 /// A queue pair gets so many bytes before the next one has its turn: few enough to spread large work, enough for one doorbell to move much.
-const TURN_MIN: u64 = 1 << 20;
+pub(super) const TURN_MIN: u64 = 1 << 20;
 const TURN_MAX: u64 = 4 << 20;
 
 /// The least is the rail to take: the one that is being filled, for one doorbell; else the nearest, unless more waits there already.
@@ -27,7 +27,7 @@ fn rank(filled: bool, backlog: u64, len: u64, distance: u32) -> (bool, u64) {
 }
 
 /// Which rail takes the next `len` bytes. Ranks are found only where there is a choice.
-fn best<'a>(slots: &'a mut [Slot], ports: &[Port], len: u64) -> Option<&'a mut Rail> {
+pub(super) fn best<'a>(slots: &'a mut [Slot], ports: &[Port], len: u64) -> Option<&'a mut Rail> {
     let with_room = slots.iter_mut().filter_map(|slot| match slot {
         Slot::Up(rail) if ports[rail.device].has_room() && rail.sendings.iter().any(Sending::has_room) => Some(&mut **rail),
         _ => None,
@@ -108,7 +108,7 @@ fn post_slices(id: u64, flight: &mut Flight, slots: &mut [Slot], grant: &Grant, 
             signaled,
         };
         if inline {
-            sending.chain.push_inline_work(request, work, slice.from, slice.len as u32);
+            sending.chain.push_inline_work(request, slice.local(work));
         } else {
             sending.chain.push(request, &local[..used]);
         }
@@ -116,6 +116,19 @@ fn post_slices(id: u64, flight: &mut Flight, slots: &mut [Slot], grant: &Grant, 
         *outstanding += 1;
     }
     Advance::Done
+}
+
+/// Hands the chain of a queue pair to the device, with a proof where it owes one; the last request reports its success.
+// This and the other small steps that `dash` shares are inlined on demand: with a call for each, the calls would cost it as much as the steps.
+#[inline(always)]
+pub(super) fn post_chain(rail: &mut Rail, place: usize, ports: &mut [Port], staging: Option<&Staging>) -> Result<(), Failure> {
+    let Rail { generation, device, ref mut sendings, .. } = *rail;
+    let sending = &mut sendings[place];
+    let proof = sending.prove(staging, device, |sequence| Number { generation, place, sequence }.id());
+    ports[device].outstanding += usize::from(proof);
+    sending.speak();
+    let refused = |e: Refused| Failure::new(TransferErrorKind::PeerUnreachable, format!("the device took no more work: {}", e.cause));
+    sending.queue.post(&mut sending.chain).map_err(refused)
 }
 
 impl RdmaTransport {
@@ -217,14 +230,8 @@ impl RdmaTransport {
             let generation = rail.generation;
             broken.extend(rail.broken.iter().map(|failure| (generation, failure.clone())));
             while let Some(place) = rail.unload() {
-                let sending = &mut rail.sendings[place];
-                let proof = sending.prove(self.staging.as_ref(), rail.device, |sequence| Number { generation, place, sequence }.id());
-                self.ports[rail.device].outstanding += usize::from(proof);
-                sending.speak();
-                if let Err(refused) = sending.queue.post(&mut sending.chain) {
-                    let cause = format!("the device took no more work: {}", refused.cause);
-                    broken.push((generation, Failure::new(TransferErrorKind::PeerUnreachable, cause)));
-                }
+                let posted = post_chain(rail, place, &mut self.ports, self.staging.as_ref());
+                broken.extend(posted.err().map(|failure| (generation, failure)));
             }
         }
         for (generation, failure) in broken {

@@ -9,6 +9,7 @@
 //! - [`link`]: a peer: its rails, those that are being connected, and the keys of its segments.
 //! - [`flow`]: posts slices. [`settle`]: takes completions, and moves what a broken rail leaves to another. [`revive`]: connects rails, and
 //!   hears what the peer says.
+//! - [`dash`]: one operation alone, posted at once and waited for here.
 //! - [`notify`]: notices, each a write of no bytes that takes a receive of the peer, and the credits that say when there is one.
 //! - [`slots`]: where the work lies that came in. What waits and what devices have names it by a number that finds it without a table, and
 //!   finds nothing once it is gone.
@@ -54,6 +55,7 @@
 //! concerns.
 
 mod cut;
+mod dash;
 mod device;
 mod flow;
 mod gid;

@@ -131,6 +131,7 @@ impl Rail {
     }
 
     /// Which queue pair takes the next `len` bytes: the one whose turn it is, else the one with the least under way.
+    #[inline(always)]
     pub(super) fn take_turn(&mut self, len: u64, turn: u64) -> usize {
         let (place, left) = self.turn;
         let place = if left > 0 && self.sendings[place].has_room() {

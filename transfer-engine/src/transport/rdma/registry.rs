@@ -150,6 +150,17 @@ impl Buffers {
         }
     }
 
+    /// Registered memory as a device knows it, if it lies in one memory region.
+    #[inline(always)]
+    pub(super) fn whole(&self, device: usize, local: LocalSlice) -> Option<Local> {
+        let LocalSlice { base, len } = local;
+        let registered = self.find(base)?;
+        let at = base - registered.base;
+        let piece = at / registered.piece;
+        let key = registered.regions.get(device)?.get(piece as usize)?.lkey();
+        (at + len <= ((piece + 1) * registered.piece).min(registered.len)).then_some(Local { base, len: len as u32, key })
+    }
+
     /// How many buffers begin at `at` or before.
     fn after(&self, at: u64) -> usize {
         self.by_base.partition_point(|registered| registered.base <= at)

@@ -105,6 +105,7 @@ impl Sending {
 
     /// Counts a request in, and answers its sequence number and whether it must report its success.
     /// In a chain that owes a proof none does but that.
+    #[inline(always)]
     pub(super) fn record(
         &mut self,
         op: Verb,
@@ -141,6 +142,11 @@ impl Sending {
         let sink = staging.map_or(Local { base: 0, len: 0, key: 0 }, |staging| staging.spare(device));
         self.chain.push(WorkRequest { id: id(sequence), op: Verb::Read, remote, key, signaled }, &[sink]);
         true
+    }
+
+    /// What was posted without work has some from here on.
+    pub(super) fn adopt(&mut self, sequence: u32, work: u64) {
+        self.sent.iter_mut().filter(|sent| sent.sequence == sequence).for_each(|sent| sent.work = Some(work));
     }
 
     /// The work that the request of this number belongs to.

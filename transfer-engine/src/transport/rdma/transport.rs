@@ -13,7 +13,7 @@ use crate::fault::{Failure, TransferErrorKind};
 use crate::lane::Wake;
 use crate::memory::Region;
 use crate::request::Op;
-use crate::transport::{Address, Capabilities, Completion, Peer, Transport, Work};
+use crate::transport::{Address, Capabilities, Completion, Dash, Peer, Single, Transport, Work};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use rustc_hash::FxHashMap;
 use std::collections::{BTreeSet, VecDeque};
@@ -162,6 +162,41 @@ impl RdmaTransport {
         Ok(())
     }
 
+    /// Takes completions until it is `enough`, for as long as the next one is expected to take. Whether it was.
+    pub(super) fn spin(
+        &mut self,
+        begun: Instant,
+        most: Duration,
+        done: &mut Vec<Completion>,
+        enough: impl Fn(&Self, &[Completion]) -> bool,
+    ) -> bool {
+        let spin = self.patience.spin().min(most);
+        let mut waited = Duration::ZERO;
+        while waited < spin {
+            self.take_completions(done);
+            waited = begun.elapsed();
+            if enough(self, done) {
+                self.patience.waited(waited);
+                return true;
+            }
+            if waited < ALONE {
+                std::hint::spin_loop();
+            } else {
+                // Others may need this processor: a software device moves the very bytes on it.
+                std::thread::yield_now();
+            }
+        }
+        false
+    }
+
+    /// Before a choice among rails: how far each device is from this thread.
+    pub(super) fn take_bearings(&mut self) {
+        let here = self.devices.topology().node_of_this_thread();
+        for port in &mut self.ports {
+            port.distance = self.devices.topology().distance(port.device.numa_node, here);
+        }
+    }
+
     /// Takes all completions that are there.
     pub(super) fn take_completions(&mut self, done: &mut Vec<Completion>) {
         let mut completed = std::mem::take(&mut self.completed);
@@ -214,10 +249,7 @@ impl Transport for RdmaTransport {
     fn submit(&mut self, queue: &mut VecDeque<Box<Work>>, now: Instant, done: &mut Vec<Completion>) -> usize {
         self.look_sometimes(done);
         if self.ports.len() > 1 {
-            let here = self.devices.topology().node_of_this_thread();
-            for port in &mut self.ports {
-                port.distance = self.devices.topology().distance(port.device.numa_node, here);
-            }
+            self.take_bearings();
         }
         let take = queue.len().min(DEPTH.saturating_sub(self.flights.len()));
         let mut peers = std::mem::take(&mut self.asked);
@@ -236,6 +268,13 @@ impl Transport for RdmaTransport {
         take
     }
 
+    fn dash(&mut self, address: &Address, single: &Single<'_>, work: &mut dyn FnMut(Instant) -> Box<Work>) -> Dash {
+        match self.connect(address) {
+            Ok(peer) => self.try_dash(peer, single, work),
+            Err(_) => Dash::Refused,
+        }
+    }
+
     fn poll(&mut self, done: &mut Vec<Completion>, wait: Duration) {
         done.append(&mut self.late);
         if !self.stranded.is_empty() {
@@ -248,20 +287,8 @@ impl Transport for RdmaTransport {
             return;
         }
         let begun = Instant::now();
-        let spin = self.patience.spin().min(wait);
-        let mut waited = Duration::ZERO;
-        while waited < spin {
-            self.take_completions(done);
-            waited = begun.elapsed();
-            if !done.is_empty() {
-                return self.patience.waited(waited);
-            }
-            if waited < ALONE {
-                std::hint::spin_loop();
-            } else {
-                // Others may need this processor: a software device moves the very bytes on it.
-                std::thread::yield_now();
-            }
+        if self.spin(begun, wait, done, |_, done| !done.is_empty()) {
+            return;
         }
         // Armed first and looked at once more: a completion in between would raise no event.
         let armed = self.arm();

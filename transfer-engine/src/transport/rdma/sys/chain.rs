@@ -2,8 +2,7 @@
 
 use super::types::{Local, Verb, WorkRequest};
 use crate::memory::copy;
-use crate::request::{LocalSlice, Op};
-use crate::transport::Work;
+use crate::request::LocalSlice;
 use rdma_mummy_sys as ib;
 use std::ptr::null_mut;
 
@@ -55,7 +54,9 @@ impl Chain {
 
     /// Adds a request whose local bytes the device reads or writes later, by their keys.
     pub(crate) fn push(&mut self, request: WorkRequest, local: &[Local]) {
-        self.sges.extend(local.iter().map(|&Local { base, len, key }| ib::ibv_sge { addr: base, length: len, lkey: key }));
+        for &Local { base, len, key } in local {
+            self.sges.push(ib::ibv_sge { addr: base, length: len, lkey: key });
+        }
         self.add(request, local.len(), ib::ibv_send_flags(0));
     }
 
@@ -67,28 +68,17 @@ impl Chain {
         self.add(request, 1, ib::ibv_send_flags::IBV_SEND_INLINE);
     }
 
-    /// Adds a write of `len` bytes of a write's local memory from its byte `from` on. They are copied now: their submitter keeps them valid
-    /// as long as the work exists, and it is borrowed.
-    pub(crate) fn push_inline_work(&mut self, request: WorkRequest, work: &Work, from: u64, len: u32) {
-        debug_assert!(work.op == Op::Write, "only writes carry bytes");
-        let at = self.inline.len();
-        self.inline.resize(at + len as usize, 0);
-        let (mut rest, mut skip) = (&mut self.inline[at..], from);
-        for &LocalSlice { base, len } in &work.local {
-            if skip >= len {
-                skip -= len;
-                continue;
-            }
-            if rest.is_empty() {
-                break;
-            }
-            let now = rest.len().min(usize::try_from(len - skip).unwrap_or(usize::MAX));
-            let (target, later) = rest.split_at_mut(now);
-            // SAFETY: readable memory for the reason above, and `now` bytes of it; the target is ours.
-            unsafe { copy(base + skip, target.as_mut_ptr().expose_provenance() as u64, now as u64) };
-            (rest, skip) = (later, 0);
+    /// Adds a write of these bytes, the local ones of a write that has not gone back to its submitter, who keeps them valid until then.
+    /// They are copied now.
+    pub(crate) fn push_inline_work(&mut self, request: WorkRequest, local: impl Iterator<Item = LocalSlice>) {
+        let from = self.inline.len();
+        for LocalSlice { base, len } in local {
+            let at = self.inline.len();
+            self.inline.resize(at + len as usize, 0);
+            // SAFETY: readable memory for the reason above; the target is ours, and as long.
+            unsafe { copy(base, self.inline[at..].as_mut_ptr().expose_provenance() as u64, len) };
         }
-        self.inlined(request, at);
+        self.inlined(request, from);
     }
 
     fn add(&mut self, request: WorkRequest, sges: usize, flags: ib::ibv_send_flags) {
