@@ -22,13 +22,22 @@ pub(crate) struct SecretKeys {
     /// What is in `own`, once it was needed.
     found: Mutex<Option<Sealer>>,
     vault_root: Option<PathBuf>,
+    /// Opens vaults that are in this process.
+    #[cfg(feature = "simulation")]
+    within: Option<Within>,
 }
+
+/// Gives the vault that is recorded so, to one who has its secrets.
+#[cfg(feature = "simulation")]
+pub(crate) type Within = std::sync::Arc<dyn Fn(&VaultRecord, &Secrets) -> Vault + Send + Sync>;
 
 /// Seals secrets, opens them, and opens vaults with them.
 #[derive(Clone)]
 pub struct Safe {
     sealer: Sealer,
     vault_root: Option<PathBuf>,
+    #[cfg(feature = "simulation")]
+    within: Option<Within>,
 }
 
 impl SecretKeys {
@@ -44,7 +53,21 @@ impl SecretKeys {
             [newest, older] => Some(Sealer::new(read(newest)?, Some(read(older)?))),
             _ => return Err("--secret-key-file takes the newest key and at most the one before it".into()),
         };
-        Ok(Self { given, own: data_dir.join(OWN), found: Mutex::default(), vault_root })
+        Ok(Self {
+            given,
+            own: data_dir.join(OWN),
+            found: Mutex::default(),
+            vault_root,
+            #[cfg(feature = "simulation")]
+            within: None,
+        })
+    }
+
+    /// With this key, and vaults that are in this process.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn within(key: [u8; 32], within: Within) -> Self {
+        let given = Some(Sealer::new(Key::new(key), None));
+        Self { given, own: PathBuf::new(), found: Mutex::default(), vault_root: None, within: Some(within) }
     }
 
     /// What seals and opens; `alone`: no other master would have to know the key that is made here.
@@ -61,7 +84,12 @@ impl SecretKeys {
             }
             None => self.own()?,
         };
-        Ok(Safe { sealer, vault_root: self.vault_root.clone() })
+        Ok(Safe {
+            sealer,
+            vault_root: self.vault_root.clone(),
+            #[cfg(feature = "simulation")]
+            within: self.within.clone(),
+        })
     }
 
     fn own(&self) -> Outcome<Sealer> {
@@ -109,7 +137,12 @@ impl Safe {
     /// # Errors
     /// As [`Vault::of`], and when its secrets cannot be opened.
     pub(crate) fn vault(&self, all: &VaultsRecord, vault: &VaultRecord, limits: Limits) -> Vaulted<Vault> {
-        Vault::of(&vault.target, self.secrets(all, vault)?, all.sse, self.vault_root.as_deref(), limits)
+        let secrets = self.secrets(all, vault)?;
+        #[cfg(feature = "simulation")]
+        if let Some(within) = &self.within {
+            return Ok(within(vault, &secrets));
+        }
+        Vault::of(&vault.target, secrets, all.sse, self.vault_root.as_deref(), limits)
     }
 
     /// What a vault is opened with.

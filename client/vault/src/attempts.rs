@@ -4,7 +4,9 @@ use crate::fault::{Class, VaultFault, Vaulted};
 use crate::gate::{Gate, Limits};
 use crate::place::Place;
 use crate::runtime::{Pending, begin};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 /// What all operations of one vault share.
@@ -34,6 +36,11 @@ where
     T: Send + 'static,
     F: Future<Output = Vaulted<T>> + Send + 'static,
 {
+    if let Place::Shelf(_) = &shared.place {
+        let answer = pin!(once(shared.place.clone(), Turn::First)).poll(&mut Context::from_waker(Waker::noop()));
+        let Poll::Ready(answer) = answer else { unreachable!("a shelf answers at once") };
+        return Ok(Pending::done(answer.map_err(|fault| fault.at(format_args!("{}: {what}", shared.shown)))));
+    }
     let shared = Arc::clone(shared);
     begin(async move { repeat(&shared, deadline, once).await.map_err(|fault| fault.at(format_args!("{}: {what}", shared.shown))) })
 }

@@ -1,8 +1,9 @@
 //! What S3 and directories have in common: one request each, neither repeated nor timed.
 
 use crate::dir::Dir;
-use crate::fault::{Class, Vaulted};
+use crate::fault::{Class, VaultFault, Vaulted};
 use crate::s3::S3;
+use crate::shelf::Shelf;
 use bytes::Bytes;
 use std::ops::Range;
 use std::sync::Arc;
@@ -46,12 +47,14 @@ pub(crate) struct Part {
 pub(crate) enum Place {
     S3(Arc<S3>),
     Dir(Arc<Dir>),
+    Shelf(Arc<dyn Shelf>),
 }
 
 impl Place {
     pub(crate) async fn put(&self, name: &str, bytes: Payload, create: bool) -> Vaulted<()> {
         match self {
             Self::S3(s3) => s3.put(name, bytes, create).await,
+            Self::Shelf(shelf) => shelf.put(name, bytes.concat().into(), create),
             Self::Dir(_) => self.on_disk(name, move |dir, name| dir.put(name, &bytes, create)).await,
         }
     }
@@ -59,6 +62,7 @@ impl Place {
     pub(crate) async fn get(&self, name: &str, range: Option<Range<u64>>) -> Vaulted<Got> {
         match self {
             Self::S3(s3) => s3.get(name, range).await,
+            Self::Shelf(shelf) => shelf.get(name, range),
             Self::Dir(_) => self.on_disk(name, |dir, name| dir.get(name, range)).await,
         }
     }
@@ -67,6 +71,7 @@ impl Place {
     pub(crate) async fn head(&self, name: &str) -> Vaulted<u64> {
         match self {
             Self::S3(s3) => s3.head(name).await,
+            Self::Shelf(shelf) => shelf.get(name, None).map(|got| got.size),
             Self::Dir(_) => self.on_disk(name, Dir::head).await,
         }
     }
@@ -74,6 +79,7 @@ impl Place {
     pub(crate) async fn list(&self, folder: &str, after: Option<String>, max: usize) -> Vaulted<Vec<Listed>> {
         match self {
             Self::S3(s3) => s3.list(folder, after.as_deref(), max).await,
+            Self::Shelf(shelf) => shelf.list(folder, after.as_deref(), max),
             Self::Dir(_) => self.on_disk(folder, move |dir, folder| dir.list(folder, after.as_deref(), max)).await,
         }
     }
@@ -82,6 +88,7 @@ impl Place {
     pub(crate) async fn delete(&self, name: &str) -> Vaulted<()> {
         let done = match self {
             Self::S3(s3) => s3.delete(name).await,
+            Self::Shelf(shelf) => shelf.delete(name),
             Self::Dir(_) => self.on_disk(name, Dir::delete).await,
         };
         done.or_else(|fault| if fault.class == Class::NoObject { Ok(()) } else { Err(fault) })
@@ -91,6 +98,7 @@ impl Place {
     pub(crate) async fn begin(&self, name: &str) -> Vaulted<String> {
         match self {
             Self::S3(s3) => s3.begin(name).await,
+            Self::Shelf(_) => Err(no_parts()),
             Self::Dir(_) => self.on_disk(name, |dir, _| dir.begin()).await,
         }
     }
@@ -99,6 +107,7 @@ impl Place {
     pub(crate) async fn part(&self, name: &str, id: &str, part: Part) -> Vaulted<String> {
         match self {
             Self::S3(s3) => s3.part(name, id, part).await,
+            Self::Shelf(_) => Err(no_parts()),
             Self::Dir(_) => {
                 let id = id.to_owned();
                 self.on_disk(name, move |dir, _| dir.part(&id, &part).map(|()| String::new())).await
@@ -110,6 +119,7 @@ impl Place {
     pub(crate) async fn complete(&self, name: &str, id: &str, parts: Vec<String>, size: u64) -> Vaulted<()> {
         match self {
             Self::S3(s3) => s3.complete(name, id, parts).await,
+            Self::Shelf(_) => Err(no_parts()),
             Self::Dir(_) => {
                 let id = id.to_owned();
                 self.on_disk(name, move |dir, name| dir.complete(name, &id, size)).await
@@ -121,6 +131,7 @@ impl Place {
     pub(crate) async fn abort(&self, name: &str, id: &str) -> Vaulted<()> {
         match self {
             Self::S3(s3) => s3.abort(name, id).await,
+            Self::Shelf(_) => Err(no_parts()),
             Self::Dir(_) => {
                 let id = id.to_owned();
                 self.on_disk(name, move |dir, _| dir.abort(&id)).await
@@ -135,4 +146,8 @@ impl Place {
         let done = tokio::task::spawn_blocking(move || call(&dir, &name)).await;
         done.unwrap_or_else(|e| Err(Class::Invalid.with(format!("a call into a directory panicked, please report it: {e}"))))
     }
+}
+
+fn no_parts() -> VaultFault {
+    Class::Invalid.with("a shelf takes nothing in parts")
 }

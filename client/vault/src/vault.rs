@@ -8,6 +8,7 @@ use crate::key::Key;
 use crate::place::{Got, Listed, Place};
 use crate::runtime::Pending;
 use crate::s3::S3;
+use crate::shelf::Shelf;
 use crate::target::{Keys, Target};
 use crate::upload::Upload;
 use bytes::Bytes;
@@ -63,6 +64,13 @@ impl Vault {
         };
         let shared = Shared { place, gate: Gate::new(options.limits), limits: options.limits, shown: target.to_string() };
         Ok(Self { shared: Arc::new(shared), seals, key: options.key.clone() })
+    }
+
+    /// Opens what is no vault outside of this process.
+    pub fn over(shelf: Arc<dyn Shelf>) -> Self {
+        let (limits, shown) = (Limits::default(), format!("{shelf:?}"));
+        let shared = Shared { place: Place::Shelf(shelf), gate: Gate::new(limits), limits, shown };
+        Self { shared: Arc::new(shared), seals: false, key: None }
     }
 
     /// Whether the vault is away: then requests are answered at once, but for one now and then that tries.

@@ -1,7 +1,7 @@
 //! Requests about keys: batches in, one answer per key, in order.
 
 use super::Engine;
-use crate::work::{cold, evict};
+use crate::work::{aside, cold, evict};
 use perilune_protocol::rpc::object::{KeyList, PutEnd, PutGrant, PutRevoke, PutStart};
 use perilune_protocol::{FaultCode, ObjectKey, ObjectPlace, Outcome, PutConfig, TenantId, Tso};
 use perilune_state::directory::PoolId;
@@ -208,17 +208,29 @@ impl Engine {
         removed
     }
 
-    /// Removes all that a tenant has, whoever reads it and whether it can be read or not; what was promised to readers is kept. Blocks; works
-    /// in steps.
-    pub(crate) fn recycle(&self, tenant: TenantId) -> Outcome<u64> {
-        let mut found = Vec::new();
-        self.state().index.for_each(&mut |object| {
-            if object.key.as_ref().tenant == tenant {
-                found.push(object.clone());
-            }
-            ControlFlow::Continue(())
+    /// Removes all that a tenant has, whoever reads it and whether it can be read or not; what was promised to readers is kept. Works in steps.
+    pub(crate) async fn recycle(&self, tenant: TenantId) -> Outcome<()> {
+        let walker = self.clone();
+        let found = aside(move || {
+            let mut found = Vec::new();
+            walker.state().index.for_each(&mut |object| {
+                if object.key.as_ref().tenant == tenant {
+                    found.push(object.clone());
+                }
+                ControlFlow::Continue(())
+            });
+            found
         });
-        self.remove_all_of(&found, |object| object.condemn(self.now(), true).ok().map(|()| State::removal(object, RemoveReason::Recycled)))
+        for step in found.await?.chunks(REMOVE_STEP) {
+            self.writable()?;
+            let going = step.iter().filter(|object| object.condemn(self.now(), true).is_ok());
+            let effects = going.map(|object| State::removal(object, RemoveReason::Recycled));
+            let proposals: Vec<_> = effects.map(|effect| (self.propose(&effect), effect)).collect();
+            for (proposal, effect) in proposals {
+                self.stored(&effect, proposal).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes those of `objects` for which `condemn` gives the effect.

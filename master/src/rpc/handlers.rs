@@ -2,6 +2,7 @@
 
 use super::may;
 use crate::engine::{Engine, Speaker};
+use crate::work::aside;
 use perilune_protocol::access::{Access, Token};
 use perilune_protocol::principal::Principal;
 use perilune_protocol::rpc::{self, Call, cluster, cold, job, member, object, segment, session, vault, work};
@@ -191,11 +192,11 @@ pub(crate) fn answer(engine: &Engine, session: &Arc<Session>, op: u16, id: u64, 
         }
         object::RemoveMatching::OP => with(engine, id, body, move |q: object::RemoveMatching| async move {
             let tenant = s.tenant(&e)?;
-            aside(move || e.remove_matching(tenant, &q.pattern, q.force)).await
+            aside(move || e.remove_matching(tenant, &q.pattern, q.force)).await?
         }),
         object::ListKeys::OP => with(engine, id, body, move |q: object::ListKeys| async move {
             let tenant = s.tenant(&e)?;
-            aside(move || e.list_keys(tenant, &q.pattern, q.limit)).await
+            aside(move || e.list_keys(tenant, &q.pattern, q.limit)).await?
         }),
         cluster::Stat::OP => with(engine, id, body, move |_: cluster::Stat| async move {
             s.is_current(&e)?;
@@ -284,11 +285,6 @@ fn framed<R: serde::Serialize>(op: u16, id: u64, outcome: &Outcome<R>) -> Vec<u8
         let _ = rpc::encode_answer::<()>(&mut frame, op, id, &Err(fault));
     }
     frame
-}
-
-/// Runs what blocks or walks the index off the threads that serve connections.
-async fn aside<T: Send + 'static>(work: impl FnOnce() -> Outcome<T> + Send + 'static) -> Outcome<T> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| Err(FaultCode::Internal.with(format!("the work stopped: {e}"))))
 }
 
 fn greet(engine: &Engine, session: &Session, question: session::Greet) -> Outcome<session::Welcome> {

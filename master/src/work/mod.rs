@@ -1,5 +1,6 @@
 //! Background work: each piece is short, and may be stopped between two.
 
+mod aside;
 pub(crate) mod board;
 pub(crate) mod cold;
 pub(crate) mod evict;
@@ -9,6 +10,8 @@ pub(crate) mod pools;
 pub(crate) mod recycle;
 #[cfg(test)]
 mod sample;
+
+pub(crate) use aside::aside;
 
 use crate::engine::Engine;
 use crate::feeds;

@@ -4,7 +4,7 @@
 //! Every step is an effect of its own and looks at what there is, so it is taken up where it was left, by whoever leads.
 
 use crate::engine::Engine;
-use perilune_protocol::{FaultCode, Outcome, TenantId};
+use perilune_protocol::{Outcome, TenantId};
 use perilune_state::directory::{TenantRecord, TenantStatus};
 use perilune_state::segments::Segment;
 use std::collections::BTreeMap;
@@ -79,10 +79,7 @@ pub(crate) async fn round(engine: &Engine) {
 async fn step(engine: &Engine, tenant: &TenantRecord) -> Outcome<()> {
     let meter = engine.state().meters.of(tenant.id);
     if meter.objects() > 0 {
-        let (walker, id) = (engine.clone(), tenant.id);
-        // Off the threads that serve connections: it looks at every object.
-        let walked = tokio::task::spawn_blocking(move || walker.recycle(id)).await;
-        walked.unwrap_or_else(|e| Err(FaultCode::Internal.with(format!("the walk stopped: {e}"))))?;
+        engine.recycle(tenant.id).await?;
     }
     // A put in progress ends as any other whose writer has gone.
     if meter.objects() > 0 {

@@ -3,12 +3,14 @@
 
 use super::{Claim, lock};
 use crate::engine::Engine;
+use crate::work;
 use perilune_protocol::{ColdName, VaultId};
 use perilune_state::effect::ColdCopy;
 use perilune_vault::{CLAIM, Class, ColdObject, Limits, Vault, Vaulted};
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
 
 /// How often is looked for some.
 const EVERY: Duration = Duration::from_millis(250);
@@ -30,32 +32,51 @@ type Opened = HashMap<VaultId, (u64, Vault)>;
 
 /// Until the reign is over.
 pub(super) async fn run(engine: Engine) {
-    let mut opened = Opened::new();
-    let mut sweep = Instant::now() + FIRST_SWEEP;
-    let mut look = Instant::now();
+    let mut collector = Collector::begin();
     loop {
-        tokio::time::sleep(EVERY).await;
+        sleep(EVERY).await;
+        collector.round(&engine).await;
+    }
+}
+
+/// Knows what it opened, and when it looks next.
+pub(crate) struct Collector {
+    opened: Opened,
+    look: Instant,
+    sweep: Instant,
+}
+
+impl Collector {
+    /// A reign begins.
+    pub(crate) fn begin() -> Self {
+        Self { opened: Opened::new(), look: Instant::now(), sweep: Instant::now() + FIRST_SWEEP }
+    }
+
+    /// Does once all that is due.
+    pub(crate) async fn round(&mut self, engine: &Engine) {
         if !engine.leads() {
-            continue;
+            return;
         }
-        if Instant::now() >= look {
+        let mut opened = std::mem::take(&mut self.opened);
+        if Instant::now() >= self.look {
             let missing;
-            (missing, opened) = claim_all(&engine, opened).await;
-            look = Instant::now() + if missing { CLAIM_AGAIN } else { EVERY };
+            (missing, opened) = claim_all(engine, opened).await;
+            self.look = Instant::now() + if missing { CLAIM_AGAIN } else { EVERY };
         }
-        if Instant::now() >= sweep {
-            sweep = Instant::now() + SWEEP_EVERY;
-            opened = sweep_all(&engine, opened).await;
+        if Instant::now() >= self.sweep {
+            self.sweep = Instant::now() + SWEEP_EVERY;
+            opened = sweep_all(engine, opened).await;
         }
         if !engine.state().garbage.is_empty() {
             let worker = engine.clone();
             opened = aside(opened, move |opened| collect(&worker, opened)).await.1;
         }
+        self.opened = opened;
     }
 }
 
 async fn aside<T: Send + Default + 'static>(mut opened: Opened, work: impl FnOnce(&mut Opened) -> T + Send + 'static) -> (T, Opened) {
-    let done = tokio::task::spawn_blocking(move || {
+    let done = work::aside(move || {
         let done = work(&mut opened);
         (done, opened)
     });
@@ -219,6 +240,6 @@ pub(super) fn orphans(engine: &Engine, listed: Vec<ColdName>) -> Vec<ColdName> {
     listed.into_iter().filter(|name| !known.contains(name)).collect()
 }
 
-pub(super) fn soon() -> Instant {
-    Instant::now() + PATIENCE
+pub(super) fn soon() -> std::time::Instant {
+    std::time::Instant::now() + PATIENCE
 }

@@ -42,7 +42,8 @@ enum Landed {
     Down { key: Key, outcome: Outcome<()> },
 }
 
-struct Crew {
+/// What has uploads and fetches done, turn by turn.
+pub(crate) struct Crew {
     engine: Engine,
     flights: FuturesUnordered<Flight>,
     /// Objects that are being uploaded, and uploads by node.
@@ -67,7 +68,7 @@ pub(crate) fn run(engine: &Engine, handle: &Handle) {
 }
 
 impl Crew {
-    fn begin(engine: &Engine) -> Self {
+    pub(crate) fn begin(engine: &Engine) -> Self {
         Self {
             engine: engine.clone(),
             flights: FuturesUnordered::new(),
@@ -94,19 +95,25 @@ impl Crew {
             if cold.is_stopped() {
                 return;
             }
-            while let Some(Some(landed)) = self.flights.next().now_or_never() {
-                self.landed(landed);
-            }
-            let table = engine.state().segments.table();
-            let lost: HashSet<NodeId> = table.iter().filter(|s| s.reach() == Reach::Lost).map(|s| s.node()).collect();
-            drop(table);
-            cold.hear(engine.now(), |node| lost.contains(&node));
-            self.take_wishes();
-            // What cannot be logged is not begun.
-            if engine.writable().is_ok() && engine.leads() {
-                self.fetch_more();
-                self.upload_more();
-            }
+            self.turn();
+        }
+    }
+
+    /// Hears what has ended, and begins what there is room for.
+    pub(crate) fn turn(&mut self) {
+        while let Some(Some(landed)) = self.flights.next().now_or_never() {
+            self.landed(landed);
+        }
+        let engine = &self.engine;
+        let table = engine.state().segments.table();
+        let lost: HashSet<NodeId> = table.iter().filter(|s| s.reach() == Reach::Lost).map(|s| s.node()).collect();
+        drop(table);
+        engine.reign.cold.hear(engine.now(), |node| lost.contains(&node));
+        self.take_wishes();
+        // What cannot be logged is not begun.
+        if self.engine.writable().is_ok() && self.engine.leads() {
+            self.fetch_more();
+            self.upload_more();
         }
     }
 

@@ -3,11 +3,13 @@
 use super::collect::{look, orphans, soon};
 use super::lock;
 use crate::engine::Engine;
+use crate::work::aside;
 use perilune_protocol::vault::VaultTarget;
 use perilune_protocol::{ColdName, FaultCode, Outcome, TenantId, VaultId};
 use perilune_state::directory::VaultsRecord;
 use perilune_vault::{CLAIM, Class, ColdObject, Limits, Vault, Vaulted};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// One request takes no longer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -40,15 +42,12 @@ impl Engine {
         let mut whole = true;
         for vault in all.vaults.iter().filter(|vault| vault.target.is_usable()) {
             let (engine, all, id, shared) = (self.clone(), all.clone(), vault.id, shared(vault.id));
-            let looked = tokio::task::spawn_blocking(move || engine.left_in(&all, id)).await;
-            let looked = looked.map_err(|e| failed(format!("the look at vault {id} stopped: {e}")))?;
+            let looked = aside(move || engine.left_in(&all, id)).await?;
             // What another leader has named meanwhile, this one does not know.
             self.vouch().await?;
             let emptied = match looked {
                 Ok(None) => continue,
-                Ok(Some((vault, left))) => tokio::task::spawn_blocking(move || empty(&vault, left, shared))
-                    .await
-                    .map_err(|e| failed(format!("emptying vault {id} stopped: {e}")))?,
+                Ok(Some((vault, left))) => aside(move || empty(&vault, left, shared)).await?,
                 Err(fault) => Err(fault),
             };
             match emptied {

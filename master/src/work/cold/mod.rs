@@ -17,8 +17,13 @@ mod empty;
 mod offers;
 mod up;
 
+#[cfg(feature = "simulation")]
+pub(crate) use collect::Collector;
+#[cfg(feature = "simulation")]
+pub(crate) use crew::Crew;
 pub(crate) use crew::run;
 
+use super::aside;
 use super::board::{Board, Ended, Order};
 use crate::engine::Engine;
 use offers::Offers;
@@ -54,7 +59,7 @@ pub(crate) struct Cold {
     /// Uploads that may be named yet, and where they go.
     naming: Mutex<HashMap<ColdName, VaultId>>,
     /// Dropped tenants whose vaults could not be emptied: when they are tried again.
-    emptied_later: Mutex<HashMap<TenantId, std::time::Instant>>,
+    emptied_later: Mutex<HashMap<TenantId, Instant>>,
     /// What went wrong last.
     last_error: Mutex<String>,
     news: Notify,
@@ -251,8 +256,7 @@ impl Engine {
         let until = Instant::now() + Duration::from_millis(wait_ms).min(WAIT_MAX);
         loop {
             let engine = self.clone();
-            let look = tokio::task::spawn_blocking(move || engine.look_and_offer(tenant)).await;
-            let look = look.map_err(|e| FaultCode::Internal.with(format!("the look at all objects stopped: {e}")))?;
+            let look = aside(move || engine.look_and_offer(tenant)).await?;
             if look.left == 0 || Instant::now() >= until || !self.leads() {
                 return Ok(look);
             }
