@@ -5,23 +5,32 @@
 pub enum Defect {
     /// A put is acknowledged before its effect is committed.
     EarlyAnswer,
+    /// A dropped tenant is gone as soon as its memory is.
+    EarlyEnd,
     /// A copy that is to move goes from where it was before it is elsewhere.
     EarlyDrop,
     /// Extents are free before the last lease on them has lapsed.
     HastyReuse,
     /// A leader counts on its lease for longer than the others promised.
     LongLease,
+    /// Who looks for what nothing refers to in a vault forgets what objects refer to.
+    CarelessSweep,
+    /// An upload whose node is silent counts as done.
+    TrustedSilence,
     /// Entries and votes are answered for before they are on disk.
     Unsynced,
 }
 
 impl Defect {
     /// All of them, by name.
-    pub const ALL: [(&str, Self); 5] = [
+    pub const ALL: [(&str, Self); 8] = [
+        ("careless-sweep", Self::CarelessSweep),
         ("early-answer", Self::EarlyAnswer),
         ("early-drop", Self::EarlyDrop),
+        ("early-end", Self::EarlyEnd),
         ("hasty-reuse", Self::HastyReuse),
         ("long-lease", Self::LongLease),
+        ("trusted-silence", Self::TrustedSilence),
         ("unsynced", Self::Unsynced),
     ];
 }

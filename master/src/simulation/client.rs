@@ -2,10 +2,13 @@
 
 use super::memory::{Condition, Owner, sum_of};
 use super::node::NODES;
+use super::oracle::Key;
 use super::rpc::{Answer, ask, is_elsewhere};
+use super::steward;
 use super::world::World;
 use crate::engine::Engine;
 use perilune_protocol::rpc::Call;
+use perilune_protocol::rpc::cold::Recall;
 use perilune_protocol::rpc::object::{Locate, PutEnd, PutGrant, PutRevoke, PutStart, Remove};
 use perilune_protocol::{FaultCode, ObjectKey, ObjectPlace, PutConfig, SegmentId, Tso, WriterId};
 use perilune_state::objects::KeyRef;
@@ -21,20 +24,40 @@ const DEADLINE_MS: u64 = 8000;
 
 pub(super) struct Client {
     world: Rc<World>,
-    caller: u64,
-    leader: Cell<u64>,
+    pub(super) caller: u64,
+    /// Whose: that of the tenant which has this place when something is begun.
+    place: usize,
+    pub(super) leader: Cell<u64>,
     /// Puts so far: each is a writer of its own, as those of the client library are, and keeps its room only for its own bytes.
     puts: Cell<u64>,
 }
 
+/// What is said of where an object is.
+pub(super) enum Found {
+    /// There, and when that was asked.
+    There(ObjectPlace, u64),
+    /// In a vault, or on nodes that are away.
+    Away,
+    Nowhere,
+}
+
 impl Client {
-    pub(super) fn new(world: &Rc<World>, number: u64) -> Rc<Self> {
+    pub(super) fn new(world: &Rc<World>, number: u64, place: usize) -> Rc<Self> {
         Rc::new(Self {
             world: Rc::clone(world),
             caller: NODES * 2 + number,
+            place,
             leader: Cell::new(world.range(1, world.options.masters)),
             puts: Cell::new(0),
         })
+    }
+
+    /// Begins something, for the tenant that there is at the moment.
+    fn begin(&self, number: u64) -> Option<Key> {
+        let name = self.world.name_at(self.place)?;
+        let tenant = self.world.oracle.borrow().owners.named(&name)?;
+        self.world.speak(self.caller, &name, String::new());
+        Some(Key { tenant, key: key(number) })
     }
 
     /// Works until no more is begun.
@@ -67,7 +90,7 @@ impl Client {
 
     /// The version, if it was acknowledged.
     pub(super) async fn put(&self, number: u64) -> Option<Tso> {
-        let (world, key) = (&self.world, key(number));
+        let (world, key) = (&self.world, self.begin(number)?);
         // The master counts from when it gives room, which is later.
         let asked = world.now();
         let config =
@@ -75,20 +98,24 @@ impl Client {
         let size = if world.per_mille(500) { world.range(1, 1500) << 10 } else { world.range(1, 5000) };
         self.puts.set(self.puts.get() + 1);
         let writer = WriterId(Uuid::from_u64_pair(self.caller, self.puts.get()));
-        let question = PutStart { puts: vec![(key.clone(), size)], config, writer };
+        let question = PutStart { puts: vec![(key.key.clone(), size)], config, writer };
         let answer = self.ask(&question, asked + DEADLINE_MS).await?;
         let grant = answer.outcome.ok()?.pop()?.ok()?;
         let granted = world.oracle.borrow_mut().granted(asked, world.now(), self.caller, grant.version);
         world.check(granted);
+        let granted = world.oracle.borrow().owners.granted(asked, &key, &grant.replicas);
+        world.check(granted);
+        world.remember_grant(key.tenant, grant.version);
         world.note("granted", || format!("{key} {} of {size} bytes to client {}: {:?}", grant.version.0, self.caller, grant.replicas));
         if !self.write(&key, number, &grant, asked).await {
-            if world.per_mille(500) {
-                let revoke = PutRevoke { puts: vec![(key, grant.version)] };
-                self.ask(&revoke, world.now() + 500).await;
+            match world.below(10) {
+                0..5 => drop(self.ask(&PutRevoke { puts: vec![(key.key, grant.version)] }, world.now() + 500).await),
+                5..8 => steward::abort(world, self, key.tenant, grant.version, true).await,
+                _ => {}
             }
             return None;
         }
-        let question = PutEnd { puts: vec![(key.clone(), grant.version, sum_of((number, grant.version.0)))] };
+        let question = PutEnd { puts: vec![(key.key.clone(), grant.version, sum_of((number, grant.version.0)))] };
         let answer = self.ask(&question, asked + DEADLINE_MS).await?;
         answer.outcome.ok()?.pop()?.ok()?;
         world.note("stored", || format!("{key} {}", grant.version.0));
@@ -98,7 +125,7 @@ impl Client {
     }
 
     /// Every copy, piece by piece; not a byte after the deadline. False when something was not written.
-    async fn write(&self, key: &ObjectKey, number: u64, grant: &PutGrant, asked: u64) -> bool {
+    async fn write(&self, key: &Key, number: u64, grant: &PutGrant, asked: u64) -> bool {
         let world = &self.world;
         let mut writes = Vec::new();
         for replica in &grant.replicas {
@@ -119,7 +146,7 @@ impl Client {
         written
     }
 
-    async fn write_all(&self, key: &ObjectKey, number: u64, grant: &PutGrant, asked: u64) -> bool {
+    async fn write_all(&self, key: &Key, number: u64, grant: &PutGrant, asked: u64) -> bool {
         let world = &self.world;
         let slow = world.per_mille(100);
         let owner: Owner = (number, grant.version.0);
@@ -159,25 +186,44 @@ impl Client {
     }
 
     async fn get(self: Rc<Self>, number: u64) {
-        if let Some((place, asked)) = self.locate(number).await {
-            tokio::task::spawn_local(async move { self.remember(number, &place, asked).await });
+        let found = match self.locate(number).await {
+            Found::Away if self.recall(number).await => self.locate(number).await,
+            found => found,
+        };
+        if let (Found::There(place, asked), Some(key)) = (found, self.begin(number)) {
+            tokio::task::spawn_local(async move { self.remember(&key, number, &place, asked).await });
         }
     }
 
+    /// Has it fetched from its vault. Whether it was.
+    pub(super) async fn recall(&self, number: u64) -> bool {
+        let Some(key) = self.begin(number) else { return false };
+        let question = Recall { keys: vec![key.key], wait_ms: 1000 };
+        let answer = self.ask(&question, self.world.now() + DEADLINE_MS).await;
+        let outcomes = answer.and_then(|answer| answer.outcome.ok());
+        let outcome = outcomes.and_then(|mut outcomes| outcomes.pop());
+        self.world.note("recalled", || format!("key{number} by client {}: {outcome:?}", self.caller));
+        outcome.is_some_and(|outcome| outcome.is_ok())
+    }
+
     /// Reads at once, and again while the lease runs; a quarter of it is left for the read.
-    async fn remember(&self, number: u64, place: &ObjectPlace, asked: u64) {
+    async fn remember(&self, key: &Key, number: u64, place: &ObjectPlace, asked: u64) {
         let world = &self.world;
         while world.now() < asked + place.lease_ms * 3 / 4 && !world.is_over() {
-            self.read(number, place);
+            self.read(key, number, place);
             let next = world.range(1, 1500);
             tokio::time::sleep(Duration::from_millis(next)).await;
         }
     }
 
     /// Where it is, and when that was asked.
-    pub(super) async fn locate(&self, number: u64) -> Option<(ObjectPlace, u64)> {
-        let (world, key) = (&self.world, key(number));
-        let question = Locate { keys: vec![key.clone()] };
+    pub(super) async fn locate(&self, number: u64) -> Found {
+        self.try_locate(number).await.unwrap_or(Found::Nowhere)
+    }
+
+    async fn try_locate(&self, number: u64) -> Option<Found> {
+        let (world, key) = (&self.world, self.begin(number)?);
+        let question = Locate { keys: vec![key.key.clone()] };
         let until = world.now() + DEADLINE_MS;
         loop {
             // Each question counts from when it is asked itself.
@@ -197,11 +243,12 @@ impl Client {
                     world.note("found", || format!("{key} {} by client {}", place.version.0, self.caller));
                     let found = world.oracle.borrow_mut().found(asked, &key, place.version);
                     world.check(found);
-                    Some((place, asked))
+                    Some(if place.replicas.is_empty() { Found::Away } else { Found::There(place, asked) })
                 }
+                Err(fault) if fault.code == FaultCode::NoReadableReplica => Some(Found::Away),
                 Err(fault) => {
                     if fault.code == FaultCode::ObjectNotFound {
-                        let there = engine.state().index.get(KeyRef::new(perilune_protocol::TenantId::default(), &key));
+                        let there = engine.state().index.get(KeyRef::new(key.tenant, &key.key));
                         let leaving = there.is_some_and(|object| object.is_condemned());
                         world.note("not found", || format!("{key} by client {}: {}", self.caller, fault.message));
                         let missed = world.oracle.borrow_mut().missed(asked, &key, leaving);
@@ -214,13 +261,13 @@ impl Client {
     }
 
     /// One copy whose node is there; another where its bytes changed by themselves, which the checksum tells.
-    pub(super) fn read(&self, number: u64, place: &ObjectPlace) -> bool {
+    pub(super) fn read(&self, key: &Key, number: u64, place: &ObjectPlace) -> bool {
         let world = &self.world;
         let mut reachable: Vec<_> = place.replicas.iter().filter(|replica| self.reaches(replica.segment)).collect();
         while !reachable.is_empty() {
             let replica = reachable.swap_remove(world.below(reachable.len() as u64) as usize);
             let found = world.memory.borrow().look(replica, (number, place.version.0));
-            let read = world.oracle.borrow().read(&key(number), place.version, replica, found);
+            let read = world.oracle.borrow().read(key, place.version, replica, found);
             world.check(read);
             if found == Condition::Right {
                 return true;
@@ -230,8 +277,9 @@ impl Client {
     }
 
     async fn remove(&self, number: u64) {
-        let (world, key) = (&self.world, key(number));
-        let question = Remove { keys: vec![key.clone()], force: world.per_mille(500) };
+        let world = &self.world;
+        let Some(key) = self.begin(number) else { return };
+        let question = Remove { keys: vec![key.key.clone()], force: world.per_mille(500) };
         let answer = self.ask(&question, world.now() + DEADLINE_MS).await;
         let removed = answer.and_then(|answer| answer.outcome.ok()).and_then(|mut outcomes| outcomes.pop());
         if matches!(removed, Some(Ok(()))) {

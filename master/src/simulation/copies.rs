@@ -1,15 +1,15 @@
 //! The rules about copies of objects, which jobs make and give up.
 
 use super::memory::{Condition, Memory, Owner};
-use super::oracle::Check;
-use perilune_protocol::{ObjectKey, ReplicaPlace};
+use super::oracle::{Check, Key};
+use perilune_protocol::ReplicaPlace;
 
 /// So long after a node lost its memory nobody may know it: as long as a master may be stopped between a decision and its commit.
 const UNNOTICED_MS: u64 = 20_000;
 
 /// One object, looked at when its copies change.
 pub(super) struct Copies<'a> {
-    pub(super) key: &'a ObjectKey,
+    pub(super) key: &'a Key,
     pub(super) owner: Owner,
     pub(super) now: u64,
     pub(super) memory: &'a Memory,

@@ -4,6 +4,8 @@ use super::disk::Moods;
 use super::master::{Master, start};
 use super::node::Node;
 use super::operator;
+use super::steward;
+use super::vaults::{self, Mood};
 use super::world::{Ways, World};
 use crate::log::Durability;
 use perilune_protocol::{Extent, ReplicaPlace};
@@ -11,7 +13,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 /// A kind of fault, and its name.
-pub const FAULTS: [(&str, &str); 23] = [
+pub const FAULTS: [(&str, &str); 32] = [
     ("crash", "a master's process ends and begins again"),
     ("power", "a master loses power: what was not synced is gone or torn; with fsync before every answer only"),
     ("pause", "a master's process is stopped for a while"),
@@ -34,6 +36,15 @@ pub const FAULTS: [(&str, &str); 23] = [
     ("join", "a master is added, and votes when it keeps up"),
     ("remove", "a master is removed; one that leads hands the lead over first"),
     ("transfer", "the lead is handed to a certain master"),
+    ("tenant", "a tenant is limited, or is over its budget for a while"),
+    ("drop", "a tenant is dropped, and another takes its place"),
+    ("pool", "a pool falls asleep and is woken"),
+    ("table", "a table is declared or dropped"),
+    ("abort", "a put of somebody is ended by somebody else"),
+    ("offload", "all of a tenant is to be brought to its vault"),
+    ("vault", "a vault is slow, away, refuses everything, or answers some requests only"),
+    ("vault-cut", "a store node reaches no vault"),
+    ("vault-loss", "a vault loses one of its uploads"),
     ("all-down", "every master's process ends at once"),
 ];
 
@@ -109,6 +120,23 @@ fn one(world: &Rc<World>, nodes: &[Rc<Node>], kind: &'static str) {
                 world.memory.borrow_mut().rot(segment, offset + world.below(len));
             }
         }
+        "tenant" | "drop" | "pool" | "table" | "abort" | "offload" => steward::acts(world, kind, lasts),
+        "vault" => {
+            let mood = world.draw.borrow_mut().pick(&[Mood::Slow, Mood::Away, Mood::Refusing, Mood::Failing]);
+            let place = world.below(world.options.tenants) as usize;
+            if let Some(bucket) = world.name_at(place) {
+                vaults::lock(&world.buckets).set(&bucket, mood);
+                world.after(lasts, move |world| vaults::lock(&world.buckets).set(&bucket, Mood::Well));
+            }
+        }
+        "vault-cut" => {
+            let node = nodes[world.below(nodes.len() as u64) as usize].id;
+            world.cut_off.borrow_mut().insert(node);
+            world.after(lasts, move |world| {
+                world.cut_off.borrow_mut().remove(&node);
+            });
+        }
+        "vault-loss" => drop(vaults::lock(&world.buckets).lose_one(world.number())),
         "drain" | "unmount" | "switch" | "join" | "remove" | "transfer" => operator::acts(world, kind, id),
         _ => {
             let node = &nodes[world.below(nodes.len() as u64) as usize];
@@ -148,6 +176,8 @@ fn mood(world: &Rc<World>, id: u64, for_ms: u64, set: impl FnOnce(&mut Moods)) {
 pub(super) fn heal(world: &Rc<World>, nodes: &[Rc<Node>]) {
     world.note("healed", String::new);
     world.cut.borrow_mut().clear();
+    world.cut_off.borrow_mut().clear();
+    vaults::lock(&world.buckets).heal();
     world.ways.set(Ways::default());
     for id in world.members() {
         with(world, id, |master| {

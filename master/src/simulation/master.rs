@@ -3,17 +3,17 @@
 use super::clock::MemberTime;
 use super::disk::SimDisk;
 use super::rpc::Connection;
+use super::vaults;
 use super::ways;
+use super::workers;
 use super::world::World;
 use crate::config::MasterConfig;
-use crate::engine::{Brain, Clock, Inner, Reign, Throne, Time};
+use crate::engine::{Brain, Clock, Inner, Throne, Time};
 use crate::log::loose::Loose;
 use crate::log::{Disk, Log, LogConfig, LogError, Machine, Member, Members, Role, SnapshotWriter, Standing};
 use crate::secrets::SecretKeys;
-use crate::work::{evict, housekeeping, jobs::Crew};
 use perilune_protocol::Tso;
 use perilune_state::Applied;
-use perilune_state::objects::recency::Orders;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -27,7 +27,6 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 use tokio::runtime::Handle;
-use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -122,7 +121,7 @@ pub(super) struct Master {
 
 impl Up {
     /// A worker, which ends with the process.
-    fn hire(&mut self, work: impl Future<Output = ()> + 'static) {
+    pub(super) fn hire(&mut self, work: impl Future<Output = ()> + 'static) {
         self.tasks.push(tokio::task::spawn_local(work).abort_handle());
     }
 }
@@ -253,7 +252,8 @@ fn open(world: &World, master: &Master) -> Result<Up, LogError> {
         Arc::clone(&world.scratch),
         Box::new(move || elapsed.elapsed()),
     )?;
-    let secrets = SecretKeys::find(&[], &config.data_dir, None).unwrap_or_else(|_| unreachable!("no file is read"));
+    let buckets = Arc::clone(&world.buckets);
+    let secrets = SecretKeys::within([7; 32], Arc::new(move |record, secrets| vaults::open(&buckets, record, secrets)));
     let inner = Arc::new(Inner::new(seat, log.clone(), clock, config, member(id), secrets));
     let throne = Arc::new(Throne::new(inner, Handle::current(), |_, _, _| Ok(())));
     Ok(Up {
@@ -413,7 +413,11 @@ fn hear(world: &Rc<World>, id: u64, up: &mut Up) {
                 up.place = if up.place.0 == index { (index, up.place.1 + 1) } else { (index, 0) };
                 world.mix(index);
                 let memory = world.memory.borrow();
-                world.oracle.borrow_mut().applied(world.now(), id, index, up.place.1, &bytes, &memory)
+                let applied = world.oracle.borrow_mut().applied(world.now(), id, index, up.place.1, &bytes, &memory);
+                if let Some(what) = world.oracle.borrow_mut().newest.take() {
+                    world.note("applied", || what);
+                }
+                applied
             }
             Told::Leads(term) => {
                 world.note("leads", || format!("master {id} in term {term}"));
@@ -442,36 +446,8 @@ fn reign(world: &Rc<World>, id: u64, life: u64) {
             return;
         }
         again.note("reigns", || format!("master {id} in term {term}"));
-        let (keeper, evictor, mut crew) = (engine.clone(), engine.clone(), Crew::begin(&engine));
-        let (mut order, [first, second, third]) =
-            (Orders::begin(&engine.state().recency, &*engine.state().index), [(); 3].map(|()| (Rc::clone(&again), present.clone())));
-        up.hire(async move {
-            let mut windows = housekeeping::Windows::begin(&keeper);
-            while works(&first, id, 100).await {
-                polled(&first.0, housekeeping::round(&keeper)).await;
-                polled(&first.0, windows.round(&keeper)).await;
-            }
-        });
-        up.hire(async move {
-            while works(&second, id, 20).await {
-                polled(&second.0, evict::round(&evictor, &mut order)).await;
-            }
-        });
-        up.hire(async move {
-            while works(&third, id, 50).await {
-                polled(&third.0, crew.turn()).await;
-            }
-        });
+        workers::hire(&again, id, up, &engine, &present);
     });
-}
-
-/// After a time, and once the member is not stopped: whether the reign goes on.
-async fn works((world, present): &(Rc<World>, watch::Receiver<Arc<Reign>>), id: u64, ms: u64) -> bool {
-    let over = || present.has_changed().unwrap_or(true);
-    if !over() {
-        awake(world, id, ms).await;
-    }
-    !over()
 }
 
 /// After a time, and once the member is not stopped.

@@ -4,15 +4,18 @@
 //! | file | what |
 //! |---|---|
 //! | `world`, `ways` | time, what is to happen when, what passes between members, the record |
-//! | `master`, `rpc` | a master on its edges; questions to it |
-//! | `node`, `worker`, `client`, `memory` | who asks and carries out orders, and whose bytes lie where |
+//! | `master`, `workers`, `rpc` | a master on its edges, what is done in it, questions to it |
+//! | `node`, `worker`, `cold`, `client`, `memory`, `vaults` | who asks and carries out orders, and whose bytes lie where |
 //! | `disk`, `clock`, `draw` | the edges |
-//! | `faults`, `operator` | what goes wrong, and what people have done meanwhile |
-//! | `oracle`, `copies`, `end` | what must never happen, and what must be in the end |
+//! | `faults`, `operator`, `steward` | what goes wrong, and what people have done meanwhile |
+//! | `oracle`, `tenancy`, `owners`, `copies`, `chilled`, `end` | what must never happen, and what must be in the end |
 
+mod chilled;
 mod client;
 mod clock;
+mod cold;
 mod copies;
+mod counts;
 mod disk;
 mod draw;
 mod end;
@@ -22,9 +25,14 @@ mod memory;
 mod node;
 mod operator;
 mod oracle;
+mod owners;
 mod rpc;
+mod steward;
+mod tenancy;
+mod vaults;
 mod ways;
 mod worker;
+mod workers;
 mod world;
 
 pub use faults::FAULTS;
@@ -58,6 +66,9 @@ pub struct Options {
     keys: u64,
     durability: Durability,
     snapshot_entries: u64,
+    tenants: u64,
+    /// Tenants have vaults.
+    cold: bool,
 }
 
 impl Options {
@@ -65,17 +76,20 @@ impl Options {
     pub fn of(seed: u64) -> Self {
         let mut draw = Draw::new(seed ^ 0x5eed);
         let durability = draw.pick(&[Durability::QuorumFsync, Durability::QuorumFsync, Durability::Quorum, Durability::Leader]);
+        let tenants = draw.pick(&[1, 1, 2, 2, 3]);
         Self {
             seed,
             trace: false,
             without: Vec::new(),
             length_ms: draw.range(20_000, 60_000),
             masters: draw.pick(&[1, 3, 3, 3, 3, 3, 5]),
-            nodes: draw.range(1, 4),
-            clients: draw.range(2, 5),
+            nodes: draw.range(1, 4) + tenants - 1,
+            clients: draw.range(2, 4) + tenants - 1,
             keys: draw.range(3, 40),
             durability,
             snapshot_entries: draw.range(3, 150),
+            tenants,
+            cold: draw.per_mille(600),
         }
     }
 
@@ -84,7 +98,7 @@ impl Options {
     }
 
     fn callers(&self) -> impl Iterator<Item = u64> + use<> {
-        let nodes = (0..self.nodes).flat_map(|n| [NODES + n, NODES + n + worker::WORK]);
+        let nodes = (0..self.nodes).flat_map(|n| [NODES + n, NODES + n + worker::WORK, NODES + n + cold::COLD]);
         nodes.chain((0..self.clients).map(|n| NODES * 2 + n))
     }
 }
@@ -165,8 +179,11 @@ async fn direct(world: Rc<World>) {
         master::start(&world, id);
     }
     let nodes: Vec<Rc<Node>> = (0..world.options.nodes).map(|n| Node::new(&world, n)).collect();
+    world.nodes.borrow_mut().extend(nodes.iter().cloned());
+    steward::begin(&world);
     nodes.iter().for_each(|node| node.start(&world));
-    let clients: Vec<_> = (0..world.options.clients).map(|n| tokio::task::spawn_local(Client::new(&world, n).live())).collect();
+    let begin = |n| tokio::task::spawn_local(Client::new(&world, n, (n % world.options.tenants) as usize).live());
+    let clients: Vec<_> = (0..world.options.clients).map(begin).collect();
     operator::begin(&world);
     faults::run(&world, &nodes).await;
     world.closing.set(true);
@@ -175,6 +192,7 @@ async fn direct(world: Rc<World>) {
         let _ = client.await;
     }
     tokio::time::sleep(Duration::from_secs(5)).await;
+    steward::heal(&world).await;
     let outcome = end::look(&world).await;
     world.check(outcome);
     world.done.set(true);

@@ -1,5 +1,6 @@
 //! A store node: lends segments, says that it lives, works for the master, dies with its memory or without.
 
+use super::cold::{self, COLD};
 use super::rpc::{ask, hang_up, is_elsewhere};
 use super::worker::{self, WORK};
 use super::world::World;
@@ -25,6 +26,8 @@ struct Lent {
 pub(super) struct Node {
     pub(super) id: NodeId,
     pub(super) caller: u64,
+    /// Whose it is: that of the tenant that has this place when its process begins.
+    pub(super) place: usize,
     segments: RefCell<Vec<Lent>>,
     /// Counts processes; what an earlier one was about to do is not done.
     pub(super) life: Cell<u64>,
@@ -36,9 +39,11 @@ impl Node {
         let node = Self {
             id: NodeId(Uuid::from_u128(u128::from(NODES + number))),
             caller: NODES + number,
+            place: (number % world.options.tenants) as usize,
             segments: RefCell::default(),
             life: Cell::new(0),
-            bytes: world.range(2, 8) << 20,
+            // What does not fit goes to vaults.
+            bytes: if world.options.cold { world.range(4, 12) << 18 } else { world.range(2, 8) << 20 },
         };
         Rc::new(node)
     }
@@ -50,6 +55,27 @@ impl Node {
         let (node, its) = (Rc::clone(self), Rc::clone(world));
         tokio::task::spawn_local(async move { node.live(&its).await });
         tokio::task::spawn_local(worker::work(Rc::clone(self), Rc::clone(world)));
+        tokio::task::spawn_local(cold::work(Rc::clone(self), Rc::clone(world)));
+    }
+
+    /// What it presents where it is registered.
+    pub(super) fn unique_id(&self, tenant: &str) -> String {
+        format!("1:{tenant}:n{}", self.caller)
+    }
+
+    /// Waits for a tenant, and speaks for it from then on.
+    async fn find_tenant(&self, world: &World, life: u64) {
+        loop {
+            let place = world.tenants.borrow()[self.place].clone();
+            if let Some(name) = place.name {
+                let unique_id = if place.pooled { self.unique_id(&name) } else { String::new() };
+                return [0, WORK, COLD].into_iter().for_each(|more| world.speak(self.caller + more, &name, unique_id.clone()));
+            }
+            if self.life.get() != life || world.done.get() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 
     /// Its process ends, and its memory with it unless that is kept.
@@ -60,7 +86,7 @@ impl Node {
         if !keeps {
             self.drop_segments(world, |_| true);
         }
-        for caller in [self.caller, self.caller + WORK] {
+        for caller in [self.caller, self.caller + WORK, self.caller + COLD] {
             world.members().into_iter().for_each(|master| hang_up(world, caller, master));
         }
     }
@@ -103,6 +129,7 @@ impl Node {
 
     async fn live(&self, world: &Rc<World>) {
         let (life, mut leader, mut registered) = (self.life.get(), world.range(1, world.options.masters), false);
+        self.find_tenant(world, life).await;
         while self.life.get() == life && !world.done.get() {
             if !registered {
                 registered = self.register(world, leader, life).await;

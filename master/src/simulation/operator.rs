@@ -17,7 +17,7 @@ const MASTERS_MAX: usize = 6;
 const REMAINS_MS: u64 = 5000;
 
 fn operator(world: &Rc<World>) -> Rc<Client> {
-    Client::new(world, world.options.clients + 1)
+    Client::new(world, world.options.clients + 1, 0)
 }
 
 /// Most jobs are switched on from the beginning.

@@ -2,12 +2,18 @@
 //!
 //! The reference is the log as it was first applied by anybody: from it, and from what clients asked and were told, everything else follows.
 
+use super::chilled::Chilled;
 use super::client::number;
 use super::copies::Copies;
+use super::counts::Counts;
 use super::memory::{Condition, Memory};
-use perilune_protocol::{Extent, ObjectKey, ReplicaPlace, SegmentId, Tso};
-use perilune_state::effect::{Effect, ObjectRecord, RemoveReason};
+use super::owners::Owners;
+use super::vaults::{self, Shared};
+use perilune_protocol::{Extent, ObjectKey, ReplicaPlace, SegmentId, TenantId, Tso};
+use perilune_state::directory::VaultsRecord;
+use perilune_state::effect::{ColdCopy, Effect, ObjectRecord, RemoveReason};
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 /// So long after its removal a master may lead on: the one that takes over may be stopped, or cut off, for a while.
 const TAKEN_OVER_MS: u64 = 4000;
@@ -16,20 +22,35 @@ const TAKEN_OVER_MS: u64 = 4000;
 pub(super) type Broken = (&'static str, String);
 pub(super) type Check = Result<(), Broken>;
 
+/// A key, and whose it is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Key {
+    pub(super) tenant: TenantId,
+    pub(super) key: ObjectKey,
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of tenant {}", self.key, self.tenant.0)
+    }
+}
+
 /// One version of a key, as the log tells.
-struct Version {
+pub(super) struct Version {
     published: u64,
     /// Replaced or removed.
     gone: Option<u64>,
     /// Its writer was told that it is stored.
-    acknowledged: Option<u64>,
+    pub(super) acknowledged: Option<u64>,
     /// Whoever replaced or removed it was told so.
     gone_acknowledged: Option<u64>,
-    record: ObjectRecord,
+    pub(super) record: ObjectRecord,
+    /// Its copy in a vault.
+    pub(super) cold: Option<ColdCopy>,
 }
 
 /// Where live objects lie: begin -> end and who.
-type Occupied = BTreeMap<u64, (u64, ObjectKey, Tso)>;
+type Occupied = BTreeMap<u64, (u64, Key, Tso)>;
 
 #[derive(Default)]
 pub(super) struct Oracle {
@@ -37,8 +58,8 @@ pub(super) struct Oracle {
     log: BTreeMap<(u64, u64), Vec<u8>>,
     /// How far the reference has come.
     head: (u64, u64),
-    keys: BTreeMap<ObjectKey, BTreeMap<Tso, Version>>,
-    live: BTreeMap<ObjectKey, Tso>,
+    pub(super) keys: BTreeMap<Key, BTreeMap<Tso, Version>>,
+    pub(super) live: BTreeMap<Key, Tso>,
     pub(super) mounted: BTreeSet<SegmentId>,
     /// Until when segments that drain are to be there at least.
     draining: BTreeMap<SegmentId, u64>,
@@ -53,6 +74,12 @@ pub(super) struct Oracle {
     removed: BTreeMap<u64, u64>,
     /// When a version had been received, and the newest by then.
     granted: BTreeMap<u64, Tso>,
+    pub(super) owners: Owners,
+    /// The vaults of tenants, and what is in them.
+    pub(super) vaults: BTreeMap<TenantId, VaultsRecord>,
+    pub(super) buckets: Shared,
+    /// What was entered last, for the trace.
+    pub(super) newest: Option<String>,
     /// To whom each version was given.
     writers: BTreeMap<Tso, u64>,
     /// After a disk lied, what was stored may be gone: only what never depends on it is checked.
@@ -60,26 +87,11 @@ pub(super) struct Oracle {
     pub(super) counts: Counts,
 }
 
-/// How much happened, so that a run that tests nothing is noticed.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Counts {
-    pub(super) puts: u64,
-    pub(super) reads: u64,
-    pub(super) misses: u64,
-    pub(super) removes: u64,
-    pub(super) evictions: u64,
-    pub(super) copied: u64,
-    pub(super) given_up: u64,
-    pub(super) rotten: u64,
-    pub(super) damaged: u64,
-    pub(super) emptied: u64,
-    pub(super) leaders: u64,
-    pub(super) snapshots: u64,
-    pub(super) joined: u64,
-    pub(super) removed: u64,
-}
-
 impl Oracle {
+    pub(super) fn new(buckets: Shared) -> Self {
+        Self { buckets, ..Self::default() }
+    }
+
     /// A member applied one effect. "log order": everybody applies the same, whatever happened in between.
     pub(super) fn applied(&mut self, now: u64, member: u64, index: u64, nth: u64, bytes: &[u8], memory: &Memory) -> Check {
         if let Some(known) = self.log.get(&(index, nth)) {
@@ -100,7 +112,12 @@ impl Oracle {
         self.head = self.head.max((index, nth));
         self.log.insert((index, nth), bytes.to_vec());
         match Effect::decode(bytes) {
-            Ok(effect) => self.enter(now, effect, memory),
+            Ok(effect) => {
+                self.newest =
+                    matches!(effect, Effect::Replicas { .. } | Effect::Cold { .. } | Effect::Demote { .. } | Effect::Remove { .. })
+                        .then(|| format!("{effect:?}"));
+                self.enter(now, effect, memory)
+            }
             Err(e) => Err(("defect", format!("entry {index} holds what is no effect: {e}"))),
         }
     }
@@ -108,15 +125,26 @@ impl Oracle {
     fn enter(&mut self, now: u64, effect: Effect, memory: &Memory) -> Check {
         match effect {
             Effect::Commit(record) => return self.publish(now, record),
-            Effect::Remove { key, version, reason, .. } if self.live.get(&key) == Some(&version) => {
+            Effect::Remove { tenant, key, version, reason } => {
+                let key = Key { tenant, key };
+                if self.live.get(&key) != Some(&version) {
+                    return Ok(());
+                }
                 self.counts.evictions += u64::from(reason == RemoveReason::Evicted);
                 self.counts.damaged += u64::from(reason == RemoveReason::Damaged);
                 let removed = self.given_up(&key, version, reason, memory);
                 self.leave(now, &key);
                 return removed;
             }
-            Effect::Replicas { key, version, add, drop, .. } => return self.rearrange(now, &key, version, add, drop, memory),
-            Effect::Mount(desc) | Effect::Lend { desc, .. } | Effect::LendAs { desc, .. } => drop(self.mounted.insert(desc.id)),
+            Effect::Replicas { tenant, key, version, add, drop } => {
+                return self.rearrange(now, &Key { tenant, key }, version, add, drop, memory);
+            }
+            Effect::Mount(desc) => self.lent(desc.id, TenantId::default(), ""),
+            Effect::Lend { tenant, desc } => self.lent(desc.id, tenant, ""),
+            Effect::LendAs { tenant, unique_id, desc } => self.lent(desc.id, tenant, &unique_id),
+            Effect::Cold { tenant, key, version, copy, there } => return self.chill(&Key { tenant, key }, version, copy, there),
+            Effect::Demote { tenant, key, version } => return self.demote(&Key { tenant, key }, version),
+            Effect::Directory { change, .. } => return self.directory(now, *change),
             Effect::Drain { segment, grace_ms } if self.mounted.contains(&segment) => {
                 // A new leader counts anew, so it is never shorter; a clock may be fast.
                 self.draining.insert(segment, now + grace_ms * 19 / 20);
@@ -126,6 +154,7 @@ impl Oracle {
                 self.mounted.remove(&segment);
                 self.draining.remove(&segment);
                 self.occupied.remove(&segment);
+                self.owners.left(segment);
                 for version in self.keys.values_mut().flat_map(BTreeMap::values_mut) {
                     version.record.replicas.retain(|replica| replica.segment != segment);
                 }
@@ -137,7 +166,8 @@ impl Oracle {
     }
 
     fn publish(&mut self, now: u64, record: ObjectRecord) -> Check {
-        let (key, version) = (record.key.clone(), record.version);
+        let (key, version) = (Key { tenant: record.tenant, key: record.key.clone() }, record.version);
+        self.owners.publishes(&key, version)?;
         let replicas: Vec<_> = record.replicas.iter().filter(|r| self.mounted.contains(&r.segment)).cloned().collect();
         if replicas.is_empty() || self.live.get(&key).is_some_and(|newer| *newer >= version) {
             return Ok(());
@@ -146,12 +176,13 @@ impl Oracle {
         replicas.iter().try_for_each(|replica| self.occupy(&key, version, replica))?;
         self.live.insert(key.clone(), version);
         let record = ObjectRecord { replicas, ..record };
-        let fresh = Version { published: now, gone: None, acknowledged: None, gone_acknowledged: None, record };
-        self.keys.entry(key).or_default().insert(version, fresh);
-        Ok(())
+        self.owners.lies(&key, &record.replicas)?;
+        let fresh = Version { published: now, gone: None, acknowledged: None, gone_acknowledged: None, record, cold: None };
+        self.keys.entry(key.clone()).or_default().insert(version, fresh);
+        self.within_quota(now, key.tenant)
     }
 
-    fn occupy(&mut self, key: &ObjectKey, version: Tso, ReplicaPlace { segment, extents }: &ReplicaPlace) -> Check {
+    fn occupy(&mut self, key: &Key, version: Tso, ReplicaPlace { segment, extents }: &ReplicaPlace) -> Check {
         let occupied = self.occupied.entry(*segment).or_default();
         for extent in extents {
             if let Some((_, other, theirs)) = overlap(occupied, *extent)
@@ -165,7 +196,7 @@ impl Oracle {
         Ok(())
     }
 
-    fn free(&mut self, replicas: &[ReplicaPlace]) {
+    pub(super) fn free(&mut self, replicas: &[ReplicaPlace]) {
         for ReplicaPlace { segment, extents } in replicas {
             if let Some(occupied) = self.occupied.get_mut(segment) {
                 extents.iter().for_each(|extent| drop(occupied.remove(&extent.offset)));
@@ -173,10 +204,13 @@ impl Oracle {
         }
     }
 
-    fn leave(&mut self, now: u64, key: &ObjectKey) {
+    fn leave(&mut self, now: u64, key: &Key) {
         let Some(version) = self.live.remove(key) else { return };
         let Some(old) = self.keys.get_mut(key).and_then(|versions| versions.get_mut(&version)) else { return };
         old.gone = Some(now);
+        if let Some(copy) = &old.cold {
+            vaults::lock(&self.buckets).named.remove(&copy.name);
+        }
         let replicas = old.record.replicas.clone();
         self.free(&replicas);
     }
@@ -185,7 +219,7 @@ impl Oracle {
     fn rearrange(
         &mut self,
         now: u64,
-        key: &ObjectKey,
+        key: &Key,
         version: Tso,
         add: Option<ReplicaPlace>,
         drop: Option<SegmentId>,
@@ -205,25 +239,36 @@ impl Oracle {
             return Ok(());
         }
         known.record.replicas = stay.into_iter().chain(fresh.clone()).collect();
-        let (after, wanted) = (known.record.replicas.clone(), known.record.wanted);
+        let (after, wanted, cold) = (known.record.replicas.clone(), known.record.wanted, known.cold.as_ref().map(|copy| copy.name));
         self.counts.copied += u64::from(fresh.is_some());
         self.counts.given_up += gone.len() as u64;
         self.free(&gone);
         fresh.iter().try_for_each(|place| self.occupy(key, version, place))?;
-        let copies = Copies { key, owner: (number(key), version.0), now, memory };
+        self.owners.lies(key, &after)?;
+        if before.is_empty() && fresh.is_some() {
+            self.counts.fetched += 1;
+        }
+        let owner = (number(&key.key), version.0);
+        let copies = Copies { key, owner, now, memory };
+        // What is in a vault as well is not lost.
+        let saved = cold.is_some_and(|name| Chilled { key, owner, buckets: &self.buckets }.is_there(name));
         if self.lenient {
             Ok(())
         } else {
-            fresh.iter().try_for_each(|place| copies.came(place)).and_then(|()| copies.changed(&before, &after, &gone, wanted))
+            fresh.iter().try_for_each(|place| copies.came(place))?;
+            if saved { Ok(()) } else { copies.changed(&before, &after, &gone, wanted) }
         }
     }
 
     /// A job removed an object.
-    fn given_up(&self, key: &ObjectKey, version: Tso, reason: RemoveReason, memory: &Memory) -> Check {
+    fn given_up(&self, key: &Key, version: Tso, reason: RemoveReason, memory: &Memory) -> Check {
         let known = self.keys.get(key).and_then(|versions| versions.get(&version));
         match (reason, known) {
             (RemoveReason::Damaged | RemoveReason::Orphaned, Some(known)) if !self.lenient => {
-                Copies { key, owner: (number(key), version.0), now: 0, memory }.removed(&known.record.replicas)
+                let owner = (number(&key.key), version.0);
+                let cold = Chilled { key, owner, buckets: &self.buckets };
+                known.cold.as_ref().map_or(Ok(()), |copy| cold.given_up(copy.name))?;
+                Copies { key, owner, now: 0, memory }.removed(&known.record.replicas)
             }
             _ => Ok(()),
         }
@@ -320,7 +365,7 @@ impl Oracle {
     }
 
     /// "acknowledged is committed": a writer was told that its put is stored.
-    pub(super) fn stored(&mut self, now: u64, key: &ObjectKey, version: Tso) -> Check {
+    pub(super) fn stored(&mut self, now: u64, key: &Key, version: Tso) -> Check {
         self.counts.puts += 1;
         let versions = self.keys.entry(key.clone()).or_default();
         match versions.get_mut(&version) {
@@ -333,14 +378,14 @@ impl Oracle {
     }
 
     /// Whoever removed a key was told that it is gone.
-    pub(super) fn removed(&mut self, now: u64, key: &ObjectKey) {
+    pub(super) fn removed(&mut self, now: u64, key: &Key) {
         self.counts.removes += 1;
         let versions = self.keys.get_mut(key).into_iter().flat_map(BTreeMap::values_mut);
         versions.filter(|v| v.gone.is_some()).for_each(|old| old.gone_acknowledged = old.gone_acknowledged.or(Some(now)));
     }
 
     /// "no stale read": what was found was current at some moment between question and answer.
-    pub(super) fn found(&mut self, asked: u64, key: &ObjectKey, version: Tso) -> Check {
+    pub(super) fn found(&mut self, asked: u64, key: &Key, version: Tso) -> Check {
         self.counts.reads += 1;
         match self.keys.get(key).and_then(|versions| versions.get(&version)) {
             _ if self.lenient => Ok(()),
@@ -357,12 +402,12 @@ impl Oracle {
     }
 
     /// "acknowledged means readable or removed": nothing was found. `leaving` says which versions were being removed.
-    pub(super) fn missed(&mut self, asked: u64, key: &ObjectKey, leaving: bool) -> Check {
+    pub(super) fn missed(&mut self, asked: u64, key: &Key, leaving: bool) -> Check {
         self.counts.misses += 1;
         let Some(version) = self.live.get(key).filter(|_| !leaving && !self.lenient) else { return Ok(()) };
         let known = self.keys.get(key).and_then(|versions| versions.get(version));
         let acknowledged =
-            known.filter(|k| !k.record.replicas.is_empty() && k.published < asked && k.acknowledged.is_some_and(|at| at < asked));
+            known.filter(|k| self.is_somewhere(key, *version, k) && k.published < asked && k.acknowledged.is_some_and(|at| at < asked));
         match acknowledged {
             None => Ok(()),
             Some(k) => {
@@ -373,7 +418,7 @@ impl Oracle {
     }
 
     /// "no live byte is overwritten": a client writes there for its put, or a node for its order, and then nothing lives there yet.
-    pub(super) fn writes(&self, put: Option<(&ObjectKey, Tso)>, segment: SegmentId, extent: Extent) -> Check {
+    pub(super) fn writes(&self, put: Option<(&Key, Tso)>, segment: SegmentId, extent: Extent) -> Check {
         let other = self.occupied.get(&segment).and_then(|occupied| overlap(occupied, extent));
         match other.filter(|(_, theirs, v)| put != Some((theirs, *v)) && !self.lenient) {
             None => Ok(()),
@@ -385,7 +430,7 @@ impl Oracle {
     }
 
     /// "a lease is honoured": what a reader found where it was told to read, before the time it was told.
-    pub(super) fn read(&self, key: &ObjectKey, version: Tso, place: &ReplicaPlace, found: Condition) -> Check {
+    pub(super) fn read(&self, key: &Key, version: Tso, place: &ReplicaPlace, found: Condition) -> Check {
         match found {
             Condition::Wrong(whose) if !self.lenient => {
                 let what = format!("{key} {} was read at {place:?} within its lease and found {whose:?}", version.0);
@@ -403,15 +448,6 @@ impl Oracle {
         some
     }
 
-    /// What there should be at the end: the newest version of each key, and whether its writer was told.
-    pub(super) fn remaining(&self) -> Vec<(ObjectRecord, bool)> {
-        let version = |(key, version): (&ObjectKey, &Tso)| {
-            let known = &self.keys[key][version];
-            (known.record.clone(), known.acknowledged.is_some())
-        };
-        self.live.iter().map(version).collect()
-    }
-
     /// The entry that was applied last by anybody.
     pub(super) fn head(&self) -> u64 {
         self.head.0
@@ -423,7 +459,7 @@ fn shares(one: &ReplicaPlace, other: &ReplicaPlace) -> bool {
     one.segment == other.segment && one.extents.iter().any(meets)
 }
 
-fn overlap(occupied: &Occupied, Extent { offset, len }: Extent) -> Option<(u64, ObjectKey, Tso)> {
+fn overlap(occupied: &Occupied, Extent { offset, len }: Extent) -> Option<(u64, Key, Tso)> {
     let (_, (end, key, version)) = occupied.range(..offset + len).next_back()?;
     (*end > offset).then(|| (*end, key.clone(), *version))
 }

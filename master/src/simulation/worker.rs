@@ -86,12 +86,12 @@ fn told(place: &ReplicaPlace) -> String {
 }
 
 /// Whoever is at one order.
-struct Hand<'a> {
-    node: &'a Node,
-    world: &'a Rc<World>,
-    life: u64,
-    until: u64,
-    slow: bool,
+pub(super) struct Hand<'a> {
+    pub(super) node: &'a Node,
+    pub(super) world: &'a Rc<World>,
+    pub(super) life: u64,
+    pub(super) until: u64,
+    pub(super) slow: bool,
 }
 
 impl Hand<'_> {
@@ -111,7 +111,7 @@ impl Hand<'_> {
     }
 
     /// A piece takes its time; none is begun after the end of the order, or of the process.
-    async fn piece(&self) -> Result<(), String> {
+    pub(super) async fn piece(&self) -> Result<(), String> {
         let takes = if self.slow { self.world.range(0, 3000) } else { self.world.range(0, 15) };
         tokio::time::sleep(Duration::from_millis(takes)).await;
         if self.world.now() >= self.until || self.node.life.get() != self.life {
@@ -120,7 +120,7 @@ impl Hand<'_> {
         Ok(())
     }
 
-    async fn read(&self, place: &ReplicaPlace, lends: NodeId) -> Result<Vec<Run>, String> {
+    pub(super) async fn read(&self, place: &ReplicaPlace, lends: NodeId) -> Result<Vec<Run>, String> {
         let mut found = Vec::new();
         for extent in &place.extents {
             self.piece().await?;
@@ -131,7 +131,7 @@ impl Hand<'_> {
         Ok(found)
     }
 
-    async fn write(&self, place: &ReplicaPlace, mut value: Vec<Run>) -> Result<(), String> {
+    pub(super) async fn write(&self, place: &ReplicaPlace, mut value: Vec<Run>) -> Result<(), String> {
         for extent in &place.extents {
             self.piece().await?;
             let allowed = self.world.oracle.borrow().writes(None, place.segment, *extent);

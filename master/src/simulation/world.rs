@@ -1,15 +1,19 @@
 //! What everybody shares: the time, what is to happen when, the ways between members, and the record of what happened.
 
 use super::Options;
+use super::client::Client;
 use super::disk::SimDisk;
 use super::draw::Draw;
 use super::master::Master;
 use super::memory::Memory;
+use super::node::Node;
 use super::oracle::{Check, Oracle};
+use super::steward::Place;
+use super::vaults::{self, Shared, bucket_of};
 use crate::log::loose::Scratch;
-use perilune_protocol::NodeId;
+use perilune_protocol::{NodeId, TenantId, Tso, VaultId};
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -32,6 +36,13 @@ pub(super) struct Ways {
     pub(super) delayed: u64,
 }
 
+/// What a caller says of itself at the beginning of a connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Speaks {
+    pub(super) tenant: String,
+    pub(super) unique_id: String,
+}
+
 pub(super) struct World {
     pub(super) options: Options,
     pub(super) draw: RefCell<Draw>,
@@ -44,6 +55,19 @@ pub(super) struct World {
     pub(super) masters: RefCell<BTreeMap<u64, Master>>,
     pub(super) oracle: RefCell<Oracle>,
     pub(super) memory: RefCell<Memory>,
+    pub(super) buckets: Shared,
+    /// Nodes that reach no vault.
+    pub(super) cut_off: RefCell<BTreeSet<NodeId>>,
+    /// Orders about vaults that nodes are at.
+    pub(super) hauls: Cell<u64>,
+    pub(super) tenants: RefCell<Vec<Place>>,
+    /// Stewards that are at something.
+    pub(super) stewards: Cell<u64>,
+    /// For whom callers speak.
+    pub(super) speaks: RefCell<BTreeMap<u64, Speaks>>,
+    /// Puts that were given room lately.
+    pub(super) granted: RefCell<VecDeque<(TenantId, Tso)>>,
+    pub(super) nodes: RefCell<Vec<Rc<Node>>>,
     /// Store nodes whose process is there.
     pub(super) nodes_up: RefCell<BTreeSet<NodeId>>,
     pub(super) ways: Cell<Ways>,
@@ -66,9 +90,10 @@ impl World {
     pub(super) fn new(options: Options, root: PathBuf) -> Result<Rc<Self>, String> {
         let mut draw = Draw::new(options.seed);
         let scratch = Scratch::open(Arc::new(SimDisk::new(0)), &root.join("scratch/raft")).map_err(|e| e.to_string())?;
-        let ways = Ways::default();
+        let (ways, buckets) = (Ways::default(), Shared::default());
         draw.number();
         Ok(Rc::new(Self {
+            tenants: RefCell::new(vec![Place::default(); options.tenants as usize]),
             options,
             draw: RefCell::new(draw),
             began: Instant::now(),
@@ -77,7 +102,14 @@ impl World {
             nudged: Notify::new(),
             waiting: RefCell::default(),
             masters: RefCell::default(),
-            oracle: RefCell::default(),
+            oracle: RefCell::new(Oracle::new(Shared::clone(&buckets))),
+            buckets,
+            cut_off: RefCell::default(),
+            hauls: Cell::new(0),
+            stewards: Cell::new(0),
+            speaks: RefCell::default(),
+            granted: RefCell::default(),
+            nodes: RefCell::default(),
             memory: RefCell::default(),
             nodes_up: RefCell::default(),
             ways: Cell::new(ways),
@@ -120,6 +152,41 @@ impl World {
         let order = self.next();
         self.queue.borrow_mut().insert((self.now() + ms, order), Box::new(event));
         self.nudge();
+    }
+
+    /// The tenant at a place, if there is one.
+    pub(super) fn name_at(&self, place: usize) -> Option<String> {
+        self.tenants.borrow()[place].name.clone()
+    }
+
+    /// From here on this caller says so.
+    pub(super) fn speak(&self, caller: u64, tenant: &str, unique_id: String) {
+        self.speaks.borrow_mut().insert(caller, Speaks { tenant: tenant.into(), unique_id });
+    }
+
+    /// A put was given room.
+    pub(super) fn remember_grant(&self, tenant: TenantId, version: Tso) {
+        let mut granted = self.granted.borrow_mut();
+        granted.push_back((tenant, version));
+        if granted.len() > 8 {
+            granted.pop_front();
+        }
+    }
+
+    /// Somebody who looks after the tenant at a place.
+    pub(super) fn steward(self: &Rc<Self>, place: usize) -> Rc<Client> {
+        let steward = Client::new(self, self.options.clients + 2 + place as u64, place);
+        if let Some(name) = self.name_at(place) {
+            self.speak(steward.caller, &name, String::new());
+        }
+        steward
+    }
+
+    /// The bucket of a vault that was added.
+    pub(super) fn bucket(&self, id: VaultId) -> Option<String> {
+        let oracle = self.oracle.borrow();
+        let mut vaults = oracle.vaults.values().flat_map(|all| &all.vaults);
+        vaults.find(|vault| vault.id == id).map(|vault| bucket_of(&vault.target))
     }
 
     /// The masters there are.
@@ -212,6 +279,11 @@ impl World {
         while !self.is_over() {
             if let Some(what) = super::panicked() {
                 return self.check(Err(("defect", what)));
+            }
+            if let Some(broken) = vaults::lock(&self.buckets).broken.take()
+                && !self.oracle.borrow().lenient
+            {
+                return self.check(Err(broken));
             }
             // Whoever was told something says what it makes of it.
             tokio::task::yield_now().await;

@@ -75,6 +75,14 @@ impl<O: Order> Board<O> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A number that no order has, nor will.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn fresh(&self) -> u64 {
+        let mut inner = self.lock();
+        inner.next += 1;
+        inner.next
+    }
+
     /// Puts an order up for `node`, to be taken until `until`; gives its number.
     pub(crate) fn put(&self, node: NodeId, mut order: O, until: u64) -> u64 {
         let mut inner = self.lock();

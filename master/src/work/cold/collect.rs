@@ -3,6 +3,7 @@
 
 use super::{Claim, lock};
 use crate::engine::Engine;
+use crate::planted::{self, Defect};
 use crate::work;
 use perilune_protocol::{ColdName, VaultId};
 use perilune_state::effect::ColdCopy;
@@ -234,7 +235,7 @@ fn claim(vault: &Vault, cluster: &str) -> Vaulted<()> {
 pub(super) fn orphans(engine: &Engine, listed: Vec<ColdName>) -> Vec<ColdName> {
     let mut known: HashSet<ColdName> = lock(&engine.reign.cold.naming).keys().copied().collect();
     engine.state().index.for_each(&mut |object| {
-        known.extend(object.cold.as_ref().map(|copy| copy.name));
+        known.extend(object.cold.as_ref().filter(|_| !planted::is(Defect::CarelessSweep)).map(|copy| copy.name));
         ControlFlow::Continue(())
     });
     listed.into_iter().filter(|name| !known.contains(name)).collect()

@@ -139,6 +139,15 @@ impl Cold {
         }
     }
 
+    /// A name that no upload had. In a simulation it follows from the term.
+    fn fresh_name(&self) -> ColdName {
+        #[cfg(feature = "simulation")]
+        if tokio::runtime::Handle::current().runtime_flavor() == tokio::runtime::RuntimeFlavor::CurrentThread {
+            return ColdName(uuid::Uuid::from_u128(u128::from(self.board.fresh())));
+        }
+        ColdName::random()
+    }
+
     fn claim(&self, vault: VaultId) -> Option<Claim> {
         lock(&self.claims).get(&vault).copied()
     }

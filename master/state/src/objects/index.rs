@@ -40,10 +40,16 @@ pub enum Published {
     Known(Arc<Object>),
 }
 
+/// Nobody chooses keys so that they meet in one place; but the walks of a simulated run go as those of the run before.
+#[cfg(not(feature = "simulation"))]
+type Hashing = std::hash::RandomState;
+#[cfg(feature = "simulation")]
+type Hashing = std::hash::BuildHasherDefault<std::hash::DefaultHasher>;
+
 /// Over `papaya`: lock-free reads and writes, and iteration that does not stop either (DESIGN D2).
 #[derive(Default)]
 pub struct PapayaIndex {
-    map: papaya::HashMap<Key, Arc<Object>>,
+    map: papaya::HashMap<Key, Arc<Object>, Hashing>,
 }
 
 impl ObjectIndex for PapayaIndex {

@@ -1,0 +1,26 @@
+//! What a run has seen.
+
+/// How much happened, so that a run that tests nothing is noticed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counts {
+    pub(super) puts: u64,
+    pub(super) reads: u64,
+    pub(super) misses: u64,
+    pub(super) removes: u64,
+    pub(super) evictions: u64,
+    pub(super) copied: u64,
+    pub(super) given_up: u64,
+    pub(super) rotten: u64,
+    pub(super) saved: u64,
+    pub(super) demoted: u64,
+    pub(super) fetched: u64,
+    pub(super) lost: u64,
+    pub(super) gone: u64,
+    pub(super) aborted: u64,
+    pub(super) damaged: u64,
+    pub(super) emptied: u64,
+    pub(super) leaders: u64,
+    pub(super) snapshots: u64,
+    pub(super) joined: u64,
+    pub(super) removed: u64,
+}

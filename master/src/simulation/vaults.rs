@@ -1,0 +1,239 @@
+//! The vaults of a run: buckets that remember which value each upload is of, and that are slow, away, refusing, or lose something.
+
+use super::memory::{Owner, Run, sum_found, sum_of};
+use super::oracle::Broken;
+use bytes::Bytes;
+use perilune_protocol::ColdName;
+use perilune_protocol::vault::VaultTarget;
+use perilune_state::directory::VaultRecord;
+use perilune_vault::{Class, ColdObject, Got, Listed, Secrets, Shelf, Vault, Vaulted};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// What a bucket answers at the moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Mood {
+    #[default]
+    Well,
+    /// Requests take long.
+    Slow,
+    /// None is answered.
+    Away,
+    /// All are refused.
+    Refusing,
+    /// Every third request is not answered, and may have been carried out.
+    Failing,
+}
+
+/// One upload.
+pub(super) struct Upload {
+    pub(super) runs: Vec<Run>,
+    /// Counts uploads; names are drawn by the system, so nothing may depend on them.
+    nth: u64,
+}
+
+/// What one tenant has.
+#[derive(Default)]
+struct Bucket {
+    mood: Mood,
+    /// Of all uploads together.
+    requests: u64,
+    plain: BTreeMap<String, Bytes>,
+    uploads: BTreeMap<ColdName, Upload>,
+}
+
+#[derive(Default)]
+pub(super) struct Buckets {
+    by_name: BTreeMap<String, Bucket>,
+    /// Uploads that some object which lives has as its copy, as the log was first applied by anybody.
+    pub(super) named: BTreeSet<ColdName>,
+    /// Those that a bucket lost.
+    lost: BTreeSet<ColdName>,
+    nth: u64,
+    /// A rule that was broken by a request.
+    pub(super) broken: Option<Broken>,
+}
+
+/// Touched by this thread alone; vaults want to be passed around.
+pub(super) type Shared = Arc<Mutex<Buckets>>;
+
+pub(super) fn lock(shared: &Shared) -> MutexGuard<'_, Buckets> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Opens vaults of the run, for masters.
+pub(super) fn open(shared: &Shared, record: &VaultRecord, _: &Secrets) -> Vault {
+    Vault::over(Arc::new(Door { shared: Arc::clone(shared), bucket: bucket_of(&record.target) }))
+}
+
+/// The bucket that is meant.
+pub(super) fn bucket_of(target: &VaultTarget) -> String {
+    match target {
+        VaultTarget::S3(s3) => s3.prefix.clone(),
+        VaultTarget::Hdfs(hdfs) => hdfs.prefix.clone(),
+    }
+}
+
+impl Buckets {
+    pub(super) fn set(&mut self, bucket: &str, mood: Mood) {
+        self.by_name.entry(bucket.into()).or_default().mood = mood;
+    }
+
+    pub(super) fn mood(&self, bucket: &str) -> Mood {
+        self.by_name.get(bucket).map_or(Mood::Well, |bucket| bucket.mood)
+    }
+
+    pub(super) fn heal(&mut self) {
+        self.by_name.values_mut().for_each(|bucket| bucket.mood = Mood::Well);
+    }
+
+    /// A request arrives. False: it is carried out, but nobody hears of it.
+    fn arrive(&mut self, bucket: &str) -> Vaulted<bool> {
+        let bucket = self.by_name.entry(bucket.into()).or_default();
+        bucket.requests += 1;
+        match bucket.mood {
+            Mood::Well | Mood::Slow => Ok(true),
+            Mood::Away => Err(Class::Away.with("no answer")),
+            Mood::Refusing => Err(Class::Refused.with("403")),
+            Mood::Failing if bucket.requests.is_multiple_of(3) => Err(Class::Away.with("503")),
+            Mood::Failing => Ok(!bucket.requests.is_multiple_of(4)),
+        }
+    }
+
+    /// Brings a value there, if the bucket is that of the cluster. An upload of a name takes the place of what there was.
+    pub(super) fn upload(&mut self, bucket: &str, name: ColdName, runs: Vec<Run>) -> Vaulted<()> {
+        let heard = self.arrive(bucket)?;
+        let nth = self.nth;
+        self.nth += 1;
+        let there = self.by_name.entry(bucket.into()).or_default();
+        if there.plain.is_empty() {
+            return Err(Class::Invalid.with("nobody has claimed it"));
+        }
+        there.uploads.insert(name, Upload { runs, nth });
+        if heard { Ok(()) } else { Err(Class::Away.with("no answer")) }
+    }
+
+    /// What an upload is of.
+    pub(super) fn fetch(&mut self, bucket: &str, name: ColdName) -> Vaulted<Vec<Run>> {
+        if !self.arrive(bucket)? {
+            return Err(Class::Away.with("no answer"));
+        }
+        let there = self.by_name.entry(bucket.into()).or_default();
+        match there.uploads.get(&name) {
+            Some(upload) => Ok(upload.runs.clone()),
+            None if there.plain.is_empty() => Err(Class::Invalid.with("nobody has claimed it")),
+            None => Err(Class::NoObject.with("404")),
+        }
+    }
+
+    /// The bucket loses one of its uploads that are named, by a number.
+    pub(super) fn lose_one(&mut self, number: u64) -> bool {
+        let named = |(name, _): &(&ColdName, &Upload)| self.named.contains(name);
+        let all = self.by_name.values().flat_map(|bucket| bucket.uploads.iter().filter(named));
+        let mut all: Vec<(u64, ColdName)> = all.map(|(name, upload)| (upload.nth, *name)).collect();
+        all.sort_unstable();
+        let Some((_, name)) = all.get(number as usize % all.len().max(1)).copied() else { return false };
+        self.by_name.values_mut().for_each(|bucket| drop(bucket.uploads.remove(&name)));
+        self.lost.insert(name);
+        true
+    }
+
+    /// Whether a whole value of this owner is there.
+    pub(super) fn has(&self, name: ColdName, owner: Owner) -> bool {
+        self.by_name.values().any(|bucket| bucket.uploads.get(&name).is_some_and(|upload| sum_found(&upload.runs) == sum_of(owner)))
+    }
+
+    pub(super) fn is_lost(&self, name: ColdName) -> bool {
+        self.lost.contains(&name)
+    }
+
+    /// Uploads that nothing names, and their bucket.
+    pub(super) fn orphan(&self) -> Option<(String, ColdName)> {
+        let mut all = self.by_name.iter().flat_map(|(bucket, there)| there.uploads.keys().map(move |name| (bucket, name)));
+        all.find(|(_, name)| !self.named.contains(name)).map(|(bucket, name)| (bucket.clone(), *name))
+    }
+
+    /// Whether anything is in a bucket.
+    pub(super) fn holds(&self, bucket: &str) -> Option<String> {
+        let there = self.by_name.get(bucket)?;
+        there.uploads.keys().next().map(|name| format!("upload {name}")).or_else(|| there.plain.keys().next().cloned())
+    }
+}
+
+/// A vault as masters ask it.
+struct Door {
+    shared: Shared,
+    bucket: String,
+}
+
+impl std::fmt::Debug for Door {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "bucket {}", self.bucket)
+    }
+}
+
+/// The upload that a file is, if it is one.
+fn upload_in(path: &str) -> Option<ColdName> {
+    path.strip_prefix("objects/")?.rsplit('/').next()?.parse().ok()
+}
+
+impl Door {
+    /// Carries a request out, and answers if the bucket is one that answers.
+    fn ask<T>(&self, act: impl FnOnce(&mut Buckets) -> Vaulted<T>) -> Vaulted<T> {
+        let mut buckets = lock(&self.shared);
+        let heard = buckets.arrive(&self.bucket)?;
+        let done = act(&mut buckets)?;
+        if heard { Ok(done) } else { Err(Class::Away.with("no answer")) }
+    }
+}
+
+impl Shelf for Door {
+    fn put(&self, name: &str, bytes: Bytes, create: bool) -> Vaulted<()> {
+        self.ask(|buckets| {
+            let there = buckets.by_name.entry(self.bucket.clone()).or_default();
+            if create && there.plain.contains_key(name) {
+                return Err(Class::Exists.with("412"));
+            }
+            there.plain.insert(name.into(), bytes);
+            Ok(())
+        })
+    }
+
+    fn get(&self, name: &str, range: Option<Range<u64>>) -> Vaulted<Got> {
+        self.ask(|buckets| {
+            let found = buckets.by_name.get(&self.bucket).and_then(|there| there.plain.get(name));
+            let bytes = found.cloned().ok_or_else(|| Class::NoObject.with("404"))?;
+            let size = bytes.len() as u64;
+            let part = range.map_or(0..size, |range| range.start.min(size)..range.end.min(size));
+            Ok(Got { bytes: bytes.slice(part.start as usize..part.end as usize), size })
+        })
+    }
+
+    fn list(&self, folder: &str, after: Option<&str>, max: usize) -> Vaulted<Vec<Listed>> {
+        self.ask(|buckets| {
+            let Some(there) = buckets.by_name.get(&self.bucket) else { return Ok(Vec::new()) };
+            let within = |name: &String| folder.is_empty() || name.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'));
+            let uploads = there.uploads.keys().map(|name| ColdObject::path(name.0));
+            let mut names: Vec<String> = there.plain.keys().cloned().chain(uploads).filter(within).collect();
+            names.sort_unstable();
+            let behind = names.into_iter().filter(|name| after.is_none_or(|after| name.as_str() > after));
+            Ok(behind.take(max).map(|name| Listed { name, size: 1 }).collect())
+        })
+    }
+
+    fn delete(&self, name: &str) -> Vaulted<()> {
+        self.ask(|buckets| {
+            let upload = upload_in(name);
+            let named = upload.filter(|upload| buckets.named.contains(upload));
+            if let Some(named) = named {
+                let what = format!("{named} was deleted in bucket {}, and an object that lives has it as its copy", self.bucket);
+                buckets.broken.get_or_insert(("what is named stays in its vault", what));
+            }
+            let Some(there) = buckets.by_name.get_mut(&self.bucket) else { return Ok(()) };
+            let _ = there.plain.remove(name);
+            let _ = upload.and_then(|upload| there.uploads.remove(&upload));
+            Ok(())
+        })
+    }
+}

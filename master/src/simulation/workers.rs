@@ -1,0 +1,70 @@
+//! What a member has done while it reigns: the rounds of its workers, at a pace of their own.
+
+use super::master::{Up, awake, polled};
+use super::world::World;
+use crate::engine::{Engine, Reign};
+use crate::work::{cold, evict, housekeeping, jobs, pools, recycle};
+use perilune_state::objects::recency::Orders;
+use std::rc::Rc;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// Everybody's, in this reign.
+pub(super) fn hire(world: &Rc<World>, id: u64, up: &mut Up, engine: &Engine, present: &watch::Receiver<Arc<Reign>>) {
+    let shift = || (Rc::clone(world), present.clone());
+    let (keeper, shifts) = (engine.clone(), shift());
+    up.hire(async move {
+        let mut windows = housekeeping::Windows::begin(&keeper);
+        while works(&shifts, id, 100).await {
+            polled(&shifts.0, housekeeping::round(&keeper)).await;
+            polled(&shifts.0, windows.round(&keeper)).await;
+        }
+    });
+    let (evictor, shifts) = (engine.clone(), shift());
+    let mut order = Orders::begin(&engine.state().recency, &*engine.state().index);
+    up.hire(async move {
+        while works(&shifts, id, 20).await {
+            polled(&shifts.0, evict::round(&evictor, &mut order)).await;
+        }
+    });
+    let (mut crew, shifts) = (jobs::Crew::begin(engine), shift());
+    up.hire(async move {
+        while works(&shifts, id, 50).await {
+            polled(&shifts.0, crew.turn()).await;
+        }
+    });
+    let (mut crew, shifts) = (cold::Crew::begin(engine), shift());
+    up.hire(async move {
+        while works(&shifts, id, 20).await {
+            polled(&shifts.0, async { crew.turn() }).await;
+        }
+    });
+    let (mut collector, worker, shifts) = (cold::Collector::begin(), engine.clone(), shift());
+    up.hire(async move {
+        while works(&shifts, id, 250).await {
+            polled(&shifts.0, collector.round(&worker)).await;
+        }
+    });
+    let (recycler, shifts) = (engine.clone(), shift());
+    up.hire(async move {
+        while works(&shifts, id, 1000).await {
+            polled(&shifts.0, recycle::round(&recycler)).await;
+        }
+    });
+    let (tender, shifts) = (engine.clone(), shift());
+    up.hire(async move {
+        while works(&shifts, id, 1000).await {
+            polled(&shifts.0, pools::round(&tender)).await;
+            polled(&shifts.0, tender.tend_gc()).await;
+        }
+    });
+}
+
+/// After a time, and once the member is not stopped: whether the reign goes on.
+async fn works((world, present): &(Rc<World>, watch::Receiver<Arc<Reign>>), id: u64, ms: u64) -> bool {
+    let over = || present.has_changed().unwrap_or(true);
+    if !over() {
+        awake(world, id, ms).await;
+    }
+    !over()
+}
