@@ -177,19 +177,23 @@ fn ahead(engine: &Engine, orders: &mut Orders) {
     let state = engine.state();
     let mark = state.settings.offload_above();
     for (tenant, (used, capacity)) in in_use(state) {
-        let mut excess = used.saturating_sub((mark * capacity as f64) as u64);
-        if excess == 0 || !cold::has_vault(state, tenant) {
-            continue;
+        let excess = used.saturating_sub((mark * capacity as f64) as u64);
+        if excess > 0 && cold::has_vault(state, tenant) {
+            offer(engine, orders.of(tenant), excess);
         }
-        for object in orders.of(tenant).oldest().take(AHEAD_MAX) {
-            let fits = object.cold.is_some() || engine.reign.cold.offers.offer(object);
-            excess = excess.saturating_sub(object.frees());
-            if excess == 0 || !fits {
-                break;
-            }
-        }
-        engine.reign.cold.ring();
     }
+}
+
+/// So many bytes of what would leave next are to be in a vault.
+fn offer(engine: &Engine, order: &Order, mut bytes: u64) {
+    for object in order.oldest().take(AHEAD_MAX) {
+        let fits = object.cold.is_some() || engine.reign.cold.offers.offer(object);
+        bytes = bytes.saturating_sub(object.frees());
+        if bytes == 0 || !fits {
+            break;
+        }
+    }
+    engine.reign.cold.ring();
 }
 
 /// Evicts a tenant's objects until about so many bytes are free or nothing more can leave. Returns bytes freed.
@@ -206,6 +210,10 @@ async fn evict(engine: &Engine, tenant: TenantId, order: &mut Order, wanted: Dem
         true => wanted.at_need,
     };
     take_out(engine, order, may_lose, |_| true, &mut left).await;
+    if has_vault && left.freed < wanted.bytes {
+        // What somebody waits for may be in pieces where less is in use than is brought there ahead.
+        offer(engine, order, wanted.bytes - left.freed);
+    }
     let Left { freed, objects, demoted } = left;
     engine.reign.evictor.evicted.fetch_add(objects, Ordering::Relaxed);
     engine.metrics().evicted(objects, freed);
