@@ -5,6 +5,7 @@ mod client;
 mod completions;
 mod dev;
 mod exists;
+mod feeds;
 mod get;
 mod jobs;
 mod ls;
@@ -53,6 +54,7 @@ pub(crate) enum Command {
     Pools(pools::Pools),
     Tables(tables::Tables),
     Vaults(vaults::Vaults),
+    Feeds(feeds::Feeds),
     Offload(offload::Offload),
     Replay(Box<replay::Replay>),
     Bench(bench::Bench),
@@ -82,6 +84,7 @@ impl Command {
             Self::Pools(c) => c.run(global),
             Self::Tables(c) => c.run(global),
             Self::Vaults(c) => c.run(global),
+            Self::Feeds(c) => c.run(global),
             Self::Offload(c) => c.run(global),
             Self::Replay(c) => c.run(global),
             Self::Bench(c) => c.run(global),

@@ -9,6 +9,7 @@ mod cold;
 mod coldkeys;
 mod commands;
 mod crash;
+mod feeds;
 mod full;
 mod group;
 #[path = "../harness/mod.rs"]
