@@ -1,6 +1,7 @@
 //! The settings of a master.
 
 use crate::log::{Durability, Member, Members};
+use crate::retrieve::Restore;
 use perilune_protocol::access::{Access, Token};
 use perilune_state::Rules;
 use perilune_state::place::Placement;
@@ -52,9 +53,9 @@ pub struct MasterConfig {
     pub cluster: Option<Uuid>,
     /// HTTP addresses of masters of a running group that takes this one in. Counts only for a new data directory.
     pub join: Vec<String>,
-    /// A file of `/snapshot/dump`: begins a new group of one with what it holds, in a new data directory. `cluster`, if given, must not be
-    /// that of the group that was dumped.
-    pub restore: Option<PathBuf>,
+    /// Begins a new group of one with what a file or a vault holds, in a new data directory. `cluster`, if given, must not be that of the group
+    /// this is of.
+    pub restore: Option<Restore>,
     /// Join without a vote, until somebody promotes this master.
     pub learner: bool,
     /// A leader is heard by the other masters this often.
@@ -197,11 +198,14 @@ impl MasterConfig {
     /// The part the brain decides by.
     pub fn rules(&self) -> Rules {
         let ms = |d: Duration| perilune_protocol::Millis::from(d).0;
+        // Where memory is gone, nobody is waited for.
+        let unheard = if matches!(self.restore, Some(Restore::Vault(_))) { Duration::ZERO } else { self.lost_after };
+        let silence = Silence { suspect_ms: ms(self.suspect_after), lost_ms: ms(self.lost_after), unheard_ms: ms(unheard) };
         Rules {
             lease_ms: ms(self.lease),
             put_discard_ms: ms(self.put_discard),
             put_release_ms: ms(self.put_release),
-            silence: Silence { suspect_ms: ms(self.suspect_after), lost_ms: ms(self.lost_after) },
+            silence,
             placement: self.placement,
         }
     }

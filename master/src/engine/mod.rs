@@ -80,6 +80,8 @@ pub(crate) struct Inner {
     /// Where the others, clients and people find this master; what is not known is empty.
     pub(crate) card: Member,
     pub(crate) secrets: SecretKeys,
+    /// Rung when somebody asks the collector of the cold tier to look at once.
+    pub(crate) collector: tokio::sync::Notify,
     /// Held while the members change.
     pub(crate) changes: tokio::sync::Mutex<()>,
     /// Held while a change of the directory is decided and logged, so that the next is decided upon it.
@@ -94,6 +96,7 @@ impl Inner {
         let draws = AtomicU64::new(clock.wall_ms());
         let (changes, directory) = (tokio::sync::Mutex::new(()), tokio::sync::Mutex::new(()));
         let events = Arc::new(EventLog::new(log.cluster_id(), log.history(), Arc::clone(&seat), clock.clone()));
+        let collector = tokio::sync::Notify::new();
         Self {
             seat,
             log,
@@ -103,6 +106,7 @@ impl Inner {
             config,
             card,
             secrets,
+            collector,
             changes,
             directory,
             heard: watch::channel(0).0,

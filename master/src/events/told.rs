@@ -30,7 +30,8 @@ pub(super) fn event(effect: &[u8]) -> Result<Option<(Option<TenantId>, What)>, E
         | Effect::Setting { .. }
         | Effect::Frames { .. }
         | Effect::Passed { .. }
-        | Effect::Directory { .. } => return Ok(None),
+        | Effect::Directory { .. }
+        | Effect::Checkpoint(_) => return Ok(None),
     };
     Ok(Some((tenant, what)))
 }

@@ -133,6 +133,7 @@ impl Counted for Vec<job::JobState> {}
 impl Counted for Vec<work::WorkOrder> {}
 impl Counted for Vec<cold::ColdOrder> {}
 impl Counted for cold::Offloaded {}
+impl Counted for cold::RemoteAnswer {}
 impl Counted for vault::VaultAccess {}
 
 /// Decodes a question, has it answered, and frames the answer. Unknown numbers get a fault, not a closed connection.
@@ -228,6 +229,7 @@ pub(crate) fn answer(engine: &Engine, session: &Arc<Session>, op: u16, id: u64, 
         }),
         cold::Recall::OP => with(engine, id, body, move |q: cold::Recall| async move { Ok(e.recall(s.tenant(&e)?, q).await) }),
         cold::Offload::OP => with(engine, id, body, move |q: cold::Offload| async move { e.offload(s.tenant(&e)?, q.wait_ms).await }),
+        cold::Remote::OP => with(engine, id, body, move |q: cold::Remote| async move { e.remote(q).await }),
         vault::VaultKeys::OP => {
             with(engine, id, body, move |q: vault::VaultKeys| async move { e.vault_keys(s.tenant(&e)?, &q, s.token.get()) })
         }

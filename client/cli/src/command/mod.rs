@@ -27,6 +27,7 @@ mod store;
 mod tables;
 mod tenants;
 mod transports;
+mod vaultfile;
 mod vaults;
 
 use crate::failure::Failure;

@@ -4,6 +4,7 @@ mod access;
 mod backends;
 mod bad;
 mod bench;
+mod checkpoint;
 mod clusters;
 mod cold;
 mod coldkeys;

@@ -3,7 +3,7 @@
 use super::down::fetch;
 use super::offers::Fit;
 use super::up::{Uploaded, upload};
-use super::{Claim, Cold, Target, Wish, collect, is_dirty, lock, vault_of};
+use super::{Claim, Cold, Target, Wish, checkpoint, claim, is_dirty, lock, vault_of};
 use crate::engine::Engine;
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -61,9 +61,9 @@ struct Crew {
 
 /// The worker's thread. `handle` runs it.
 pub(crate) fn run(engine: &Engine, handle: &Handle) {
-    let collector = handle.spawn(collect::run(engine.clone()));
+    let others = [handle.spawn(claim::run(engine.clone())), handle.spawn(checkpoint::run(engine.clone()))];
     handle.block_on(Crew::begin(engine).run());
-    collector.abort();
+    others.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
 impl Crew {

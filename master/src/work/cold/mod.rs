@@ -10,14 +10,25 @@
 //! A thread and a board of its own: no put, no lookup and no job waits for a vault, nor for anybody who does. All of it is soft: an upload that
 //! no effect names is garbage, a room that nothing was fetched into dies with the reign.
 
+mod checkpoint;
+mod claim;
 mod collect;
 mod crew;
 mod down;
 mod empty;
+mod info;
+mod kept;
+mod manifest;
 mod offers;
+mod opened;
 mod up;
 
+pub(crate) use checkpoint::vault_for;
+pub(crate) use claim::take_over;
+pub(crate) use collect::{Answer as Garbage, Question as Listed, run as collect};
 pub(crate) use crew::run;
+pub(crate) use info::StoreInfo;
+pub(crate) use manifest::{Manifest, list as list_checkpoints};
 
 use super::board::{Board, Ended, Order};
 use crate::engine::Engine;
@@ -27,7 +38,7 @@ use perilune_protocol::{ColdName, FaultCode, NodeId, Outcome, ReplicaPlace, Tena
 use perilune_state::State;
 use perilune_state::directory::VaultRecord;
 use perilune_state::objects::{KeyRef, Object};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -37,6 +48,10 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 /// The longest that a caller is let wait.
 const WAIT_MAX: Duration = Duration::from_secs(60);
+/// How often is looked for something to be done about vaults.
+const EVERY: Duration = Duration::from_millis(250);
+/// One request to a vault takes no longer.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// An order waits so long for its node to take it, in milliseconds.
 const TAKEN_WITHIN_MS: u64 = 10_000;
 /// Between two looks at what is left of an offload.
@@ -49,10 +64,12 @@ pub(crate) struct Cold {
     orders: Mutex<HashMap<u64, oneshot::Sender<Ended<ColdOutcome>>>>,
     pub(crate) offers: Offers,
     wishes: Mutex<Vec<Wish>>,
-    /// Vaults that were looked at in this reign, by the collector: ours, or those of another cluster. Others are neither written to nor cleaned.
+    /// Vaults that were looked at in this reign: ours, or those of another cluster. Others are neither written to nor cleaned.
     claims: Mutex<HashMap<VaultId, Claim>>,
     /// Uploads that may be named yet, and where they go.
     naming: Mutex<HashMap<ColdName, VaultId>>,
+    /// What the checkpoints name, by their number. Written by whoever keeps them.
+    kept: Mutex<BTreeMap<u64, kept::Named>>,
     /// Dropped tenants whose vaults could not be emptied: when they are tried again.
     emptied_later: Mutex<HashMap<TenantId, std::time::Instant>>,
     /// What went wrong last.
@@ -92,6 +109,7 @@ impl Cold {
             wishes: Mutex::default(),
             claims: Mutex::default(),
             naming: Mutex::default(),
+            kept: Mutex::default(),
             emptied_later: Mutex::default(),
             last_error: Mutex::default(),
             news: Notify::new(),
@@ -141,6 +159,10 @@ impl Cold {
     fn failed(&self, why: &str) {
         why.clone_into(&mut lock(&self.last_error));
     }
+
+    pub(crate) fn last_error(&self) -> String {
+        lock(&self.last_error).clone()
+    }
 }
 
 /// Whose a vault is, as is written in it.
@@ -166,6 +188,16 @@ impl From<&VaultRecord> for Target {
 /// Where uploads of a tenant go, if it has a vault.
 fn vault_of(state: &State, tenant: TenantId) -> Option<Target> {
     state.directory.known().vault_of(tenant).filter(|vault| vault.target.is_usable()).map(Target::from)
+}
+
+/// Vaults that this release can use, of all tenants.
+fn usable(engine: &Engine) -> Vec<VaultId> {
+    let known = engine.state().directory.known();
+    known.all_vaults().filter(|vault| vault.target.is_usable()).map(|vault| vault.id).collect()
+}
+
+fn soon() -> std::time::Instant {
+    std::time::Instant::now() + PATIENCE
 }
 
 /// A vault that objects refer to.
@@ -278,9 +310,10 @@ impl Engine {
         look
     }
 
-    /// Objects that have a copy in a vault, or may have one soon. Walks the index.
+    /// Objects that have a copy in a vault, or may have one soon, and checkpoints that lie there. Walks the index.
     pub(crate) fn objects_in(&self, vault: VaultId) -> u64 {
         let mut found = lock(&self.reign.cold.naming).values().filter(|to| **to == vault).count() as u64;
+        found += self.state().checkpoints.recorded().iter().filter(|checkpoint| checkpoint.vault == vault).count() as u64;
         self.state().index.for_each(&mut |object| {
             found += u64::from(object.cold.as_ref().is_some_and(|copy| copy.vault == vault));
             ControlFlow::Continue(())
