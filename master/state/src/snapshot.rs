@@ -13,6 +13,7 @@ use crate::effect::{ColdCopy, Effect, ObjectRecord, ObjectRecordV2};
 use crate::moot::Noted;
 use crate::objects::Replica;
 use crate::reign::Overlap;
+use crate::segments::nodes::Told;
 use crate::settings::SettingMap;
 use perilune_protocol::{ReplicaPlace, SegmentDesc, SegmentId, TenantId, Tso};
 use serde::{Deserialize, Serialize};
@@ -61,6 +62,8 @@ enum Chunk {
     Moot(Noted),
     /// Follows the directory it is a part of.
     Feeds(StoredFeeds),
+    /// As well: who is heard.
+    Up(Told),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -160,7 +163,8 @@ pub fn writer(state: Arc<State>) -> impl FnOnce(&mut dyn Write) -> io::Result<()
         }
         departed(&state).try_for_each(|chunk| put(out, &chunk))?;
         put(out, &Chunk::End)?;
-        put(out, &Chunk::Moot(state.moot.noted()))
+        put(out, &Chunk::Moot(state.moot.noted()))?;
+        put(out, &Chunk::Up(state.nodes.told_up()))
     }
 }
 
@@ -173,12 +177,13 @@ pub fn read(from: &mut dyn Read, rules: Rules, now: MonotonicMs) -> io::Result<S
             chunk => enter(&state, chunk, now),
         }
     }
-    match take(from) {
-        Ok(chunk) => enter(&state, chunk, now),
-        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {}
-        Err(e) => return Err(e),
+    loop {
+        match take(from) {
+            Ok(chunk) => enter(&state, chunk, now),
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(state),
+            Err(e) => return Err(e),
+        }
     }
-    Ok(state)
 }
 
 /// What `state` knows, in a state of its own that can lead, with those of its objects that could not be given the space they claim.
@@ -196,6 +201,7 @@ pub fn copier(state: Arc<State>) -> impl FnOnce() -> State {
 
 fn fill(mut fresh: State, state: Arc<State>) -> impl FnOnce() -> State {
     fresh.moot = Arc::clone(&state.moot);
+    fresh.nodes.replace_told(state.nodes.told_up());
     let first = whole(&state);
     move || {
         first.into_iter().for_each(|chunk| enter(&fresh, chunk, 0));
@@ -248,6 +254,7 @@ fn enter(state: &State, chunk: Chunk, now: MonotonicMs) {
             state.tso.raise_limit(noted.stamp());
             state.moot.replace(noted);
         }
+        Chunk::Up(told) => state.nodes.replace_told(told),
         Chunk::End => {}
     }
 }

@@ -27,6 +27,7 @@ mod tables;
 mod tenants;
 mod transports;
 mod vaults;
+mod watch;
 
 use crate::failure::Failure;
 use crate::settings::Global;
@@ -54,6 +55,7 @@ pub(crate) enum Command {
     Tables(tables::Tables),
     Vaults(vaults::Vaults),
     Offload(offload::Offload),
+    Watch(watch::Watch),
     Replay(Box<replay::Replay>),
     Bench(bench::Bench),
     Completions(completions::Completions),
@@ -83,6 +85,7 @@ impl Command {
             Self::Tables(c) => c.run(global),
             Self::Vaults(c) => c.run(global),
             Self::Offload(c) => c.run(global),
+            Self::Watch(c) => c.run(global),
             Self::Replay(c) => c.run(global),
             Self::Bench(c) => c.run(global),
             Self::Completions(c) => c.run(),

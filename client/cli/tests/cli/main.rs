@@ -29,3 +29,4 @@ mod tables;
 mod tenants;
 mod vaultpage;
 mod vaults;
+mod watch;
