@@ -141,8 +141,9 @@ impl EventLog {
     pub fn resolved(&self) -> (Tso, Cursor) {
         self.asked.store(self.clock.now(), Ordering::Relaxed);
         let fresh = || {
+            // It began to lead with all applied that leaders before have stamped, and above all that they may have told.
             let state = self.seat.state();
-            if self.seat.term() == 0 { None } else { state.tso.next(self.clock.wall_ms(), 1).ok() }
+            if state.is_leading() { state.tso.next(self.clock.wall_ms(), 1).ok() } else { None }
         };
         let reached = self.history.reached(fresh);
         (reached.stamp, self.cursor(reached.index + 1, 0))

@@ -147,8 +147,3 @@ impl Index {
         there.map(|(key, (version, places))| (key.clone(), (*version, places.values().cloned().collect()))).collect()
     }
 }
-
-/// Says what is told, in the oracle's words: key and version, or the kind.
-pub(super) fn brief(what: &What) -> String {
-    what.object().map_or_else(|| what.kind().as_str().into(), |(key, version)| format!("{} {key} {}", what.kind().as_str(), version.0))
-}

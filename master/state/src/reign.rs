@@ -116,7 +116,7 @@ impl Overlap {
 }
 
 impl State {
-    pub(crate) fn is_leading(&self) -> bool {
+    pub fn is_leading(&self) -> bool {
         self.footing.kind() == LEADS
     }
 
