@@ -116,6 +116,7 @@ impl Overlap {
 }
 
 impl State {
+    /// Whether its reign has begun, and the lead is not lost.
     pub fn is_leading(&self) -> bool {
         self.footing.kind() == LEADS
     }
