@@ -7,11 +7,14 @@ use super::ways;
 use super::world::World;
 use crate::config::MasterConfig;
 use crate::engine::{Brain, Clock, Inner, Reign, Throne, Time};
+use crate::events::EventLog;
 use crate::log::loose::Loose;
 use crate::log::{Disk, Log, LogConfig, LogError, Machine, Member, Members, Role, SnapshotWriter, Standing};
 use crate::secrets::SecretKeys;
 use crate::work::{evict, housekeeping, jobs::Crew};
-use perilune_protocol::Tso;
+use perilune_protocol::event::EventFilter;
+use perilune_protocol::rpc::watch::Listed;
+use perilune_protocol::{FaultCode, Outcome, Tso};
 use perilune_state::Applied;
 use perilune_state::objects::recency::Orders;
 use std::cell::Cell;
@@ -188,6 +191,22 @@ impl Master {
     }
 }
 
+/// What a master tells of what happened; `None`: it is down, or stopped.
+pub(super) fn events(world: &World, id: u64) -> Option<Arc<EventLog>> {
+    let masters = world.masters.borrow();
+    let master = masters.get(&id).filter(|master| master.blocked(world.now()).is_none())?;
+    let up = master.up.as_ref().filter(|up| up.loose.poison().is_none())?;
+    Some(Arc::clone(up.throne.served().0.events()))
+}
+
+/// A part of all that a master knows.
+pub(super) fn list(world: &World, id: u64, part: u32, parts: u32) -> Outcome<Listed> {
+    let masters = world.masters.borrow();
+    let up = masters.get(&id).and_then(|master| master.up.as_ref()).ok_or_else(|| FaultCode::Unreachable.with("it is down"))?;
+    let engine = up.throne.served().0;
+    engine.events().list(&engine.inner.seat.state(), &EventFilter::default(), part, parts)
+}
+
 /// Every group needs a listener; nobody calls this one.
 fn listener() -> io::Result<Arc<TcpListener>> {
     static ONE: OnceLock<Arc<TcpListener>> = OnceLock::new();
@@ -208,6 +227,7 @@ fn config_of(world: &World, id: u64, dir: PathBuf) -> MasterConfig {
         data_dir: dir,
         durability: world.options.durability,
         snapshot_entries: world.options.snapshot_entries,
+        event_log_max_bytes: world.options.event_log_bytes,
         lease: ms(2000),
         put_discard: ms(4000),
         put_release: ms(10_000),
@@ -237,6 +257,7 @@ fn open(world: &World, master: &Master) -> Result<Up, LogError> {
         listen,
         durability: config.durability,
         snapshot_entries: config.snapshot_entries,
+        keep_bytes: config.event_log_max_bytes,
         seed: world.number(),
         ..LogConfig::default()
     };

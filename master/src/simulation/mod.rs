@@ -8,6 +8,7 @@
 //! | `node`, `worker`, `client`, `memory` | who asks and carries out orders, and whose bytes lie where |
 //! | `disk`, `clock`, `draw` | the edges |
 //! | `faults`, `operator` | what goes wrong, and what people have done meanwhile |
+//! | `watch` | who reads what happened |
 //! | `oracle`, `copies`, `end` | what must never happen, and what must be in the end |
 
 mod client;
@@ -23,6 +24,7 @@ mod node;
 mod operator;
 mod oracle;
 mod rpc;
+mod watch;
 mod ways;
 mod worker;
 mod world;
@@ -58,6 +60,7 @@ pub struct Options {
     keys: u64,
     durability: Durability,
     snapshot_entries: u64,
+    event_log_bytes: u64,
 }
 
 impl Options {
@@ -76,6 +79,7 @@ impl Options {
             keys: draw.range(3, 40),
             durability,
             snapshot_entries: draw.range(3, 150),
+            event_log_bytes: draw.pick(&[0, 4 << 10, 64 << 10, 1 << 30]),
         }
     }
 
@@ -168,6 +172,7 @@ async fn direct(world: Rc<World>) {
     nodes.iter().for_each(|node| node.start(&world));
     let clients: Vec<_> = (0..world.options.clients).map(|n| tokio::task::spawn_local(Client::new(&world, n).live())).collect();
     operator::begin(&world);
+    (0..3).for_each(|_| drop(tokio::task::spawn_local(watch::live(Rc::clone(&world)))));
     faults::run(&world, &nodes).await;
     world.closing.set(true);
     faults::heal(&world, &nodes);

@@ -5,6 +5,9 @@
 use super::client::number;
 use super::copies::Copies;
 use super::memory::{Condition, Memory};
+use super::watch::Known;
+use crate::events::told;
+use perilune_protocol::event::Event;
 use perilune_protocol::{Extent, ObjectKey, ReplicaPlace, SegmentId, Tso};
 use perilune_state::effect::{Effect, ObjectRecord, RemoveReason};
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,6 +61,10 @@ pub(super) struct Oracle {
     /// After a disk lied, what was stored may be gone: only what never depends on it is checked.
     pub(super) lenient: bool,
     pub(super) counts: Counts,
+    /// Effects that came to nothing, by entry and place in it.
+    moot: BTreeSet<(u64, u64)>,
+    /// What was said to be complete: up to which stamp, behind which entry.
+    resolved: BTreeMap<u64, Tso>,
 }
 
 /// How much happened, so that a run that tests nothing is noticed.
@@ -77,6 +84,8 @@ pub(super) struct Counts {
     pub(super) snapshots: u64,
     pub(super) joined: u64,
     pub(super) removed: u64,
+    pub(super) told: u64,
+    pub(super) compared: u64,
 }
 
 impl Oracle {
@@ -108,7 +117,8 @@ impl Oracle {
     fn enter(&mut self, now: u64, effect: Effect, memory: &Memory) -> Check {
         match effect {
             Effect::Commit(record) => return self.publish(now, record),
-            Effect::Remove { key, version, reason, .. } if self.live.get(&key) == Some(&version) => {
+            Effect::Remove { key, version, .. } if self.live.get(&key) != Some(&version) => self.nothing(),
+            Effect::Remove { key, version, reason, .. } => {
                 self.counts.evictions += u64::from(reason == RemoveReason::Evicted);
                 self.counts.damaged += u64::from(reason == RemoveReason::Damaged);
                 let removed = self.given_up(&key, version, reason, memory);
@@ -121,6 +131,7 @@ impl Oracle {
                 // A new leader counts anew, so it is never shorter; a clock may be fast.
                 self.draining.insert(segment, now + grace_ms * 19 / 20);
             }
+            Effect::Drain { segment, .. } | Effect::Unmount { segment } if !self.mounted.contains(&segment) => self.nothing(),
             Effect::Unmount { segment } => {
                 let emptied = self.emptied(now, segment, memory);
                 self.mounted.remove(&segment);
@@ -140,6 +151,7 @@ impl Oracle {
         let (key, version) = (record.key.clone(), record.version);
         let replicas: Vec<_> = record.replicas.iter().filter(|r| self.mounted.contains(&r.segment)).cloned().collect();
         if replicas.is_empty() || self.live.get(&key).is_some_and(|newer| *newer >= version) {
+            self.nothing();
             return Ok(());
         }
         self.leave(now, &key);
@@ -149,6 +161,69 @@ impl Oracle {
         let fresh = Version { published: now, gone: None, acknowledged: None, gone_acknowledged: None, record };
         self.keys.entry(key).or_default().insert(version, fresh);
         Ok(())
+    }
+
+    /// The effect at hand came to nothing.
+    fn nothing(&mut self) {
+        self.moot.insert(self.head);
+    }
+
+    /// "told once, in order" and "resolved is resolved": a reader was told this from one place to another.
+    pub(super) fn told(&mut self, member: u64, from: (u64, u64), events: &[Event], next: (u64, u64), resolved: Tso) -> Check {
+        if self.lenient {
+            return Ok(());
+        }
+        let tells = |(place, bytes): (&(u64, u64), &Vec<u8>)| {
+            let told = (!self.moot.contains(place)).then(|| told::event(bytes).ok().flatten()).flatten();
+            told.map(|(_, what)| (place.0, place.1 + 1, what))
+        };
+        let expected: Vec<_> = self.log.range(from..next).filter_map(tells).collect();
+        let found: Vec<_> = events.iter().map(|event| (event.cursor.index, u64::from(event.cursor.place), event.what.clone())).collect();
+        if let Some(nodes) = found.iter().zip(&expected).find(|(found, expected)| found != expected) {
+            return Err((
+                "told once, in order",
+                format!("member {member} told from {from:?} to {next:?} {:?}, and it was {:?}", nodes.0, nodes.1),
+            ));
+        }
+        if found.len() != expected.len() {
+            let (found, expected) = (found.len(), expected.len());
+            return Err(("told once, in order", format!("member {member} told from {from:?} to {next:?} {found} of {expected} events")));
+        }
+        for event in events {
+            let promised = self.resolved.range(..=event.cursor.index).next_back().map(|(_, stamp)| *stamp);
+            if promised.is_some_and(|promised| event.commit_ts <= promised) {
+                return Err((
+                    "resolved is resolved",
+                    format!("member {member} told {event:?}, and all up to {promised:?} was said to lie before"),
+                ));
+            }
+        }
+        if !events.is_sorted_by(|a, b| a.cursor < b.cursor && a.commit_ts <= b.commit_ts) {
+            return Err(("told once, in order", format!("member {member} told {events:?}")));
+        }
+        let before = self.resolved.range(..=next.0).next_back().map_or(Tso(0), |(_, stamp)| *stamp);
+        self.resolved.insert(next.0, resolved.max(before));
+        self.resolved.range_mut(next.0..).for_each(|(_, stamp)| *stamp = resolved.max(*stamp));
+        self.counts.told += events.len() as u64;
+        Ok(())
+    }
+
+    /// "a list and what follows it": what somebody who applied both up to the newest entry knows.
+    pub(super) fn equals(&mut self, index: u64, known: &Known) -> Check {
+        if self.lenient || index <= self.head.0 {
+            return Ok(());
+        }
+        self.counts.compared += 1;
+        let mut right = Known::new();
+        for (record, _) in self.remaining().into_iter().filter(|(record, _)| !record.replicas.is_empty()) {
+            let places: BTreeMap<_, _> = record.replicas.into_iter().map(|place| (place.segment, place)).collect();
+            right.insert(record.key, (record.version, places.into_values().collect()));
+        }
+        if *known == right {
+            return Ok(());
+        }
+        let (more, less) = (known.iter().find(|k| right.get(k.0) != Some(k.1)), right.iter().find(|k| known.get(k.0) != Some(k.1)));
+        Err(("a list and what follows it", format!("before entry {index} a reader has {more:?} and should have {less:?}")))
     }
 
     fn occupy(&mut self, key: &ObjectKey, version: Tso, ReplicaPlace { segment, extents }: &ReplicaPlace) -> Check {
@@ -192,6 +267,7 @@ impl Oracle {
         memory: &Memory,
     ) -> Check {
         if add.as_ref().is_some_and(|place| !self.mounted.contains(&place.segment)) || self.live.get(key) != Some(&version) {
+            self.nothing();
             return Ok(());
         }
         let Some(known) = self.keys.get_mut(key).and_then(|versions| versions.get_mut(&version)) else { return Ok(()) };
@@ -202,6 +278,7 @@ impl Oracle {
         let fresh = add.filter(|place| !stay.contains(place));
         // Whoever empties it may have looked already.
         if (gone.is_empty() && fresh.is_none()) || fresh.as_ref().is_some_and(|place| self.draining.contains_key(&place.segment)) {
+            self.nothing();
             return Ok(());
         }
         known.record.replicas = stay.into_iter().chain(fresh.clone()).collect();

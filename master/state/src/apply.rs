@@ -182,6 +182,12 @@ impl State {
             Effect::Cold { tenant, key, version, copy, there } => return self.chill(tenant, &key, version, copy, there, now),
             Effect::Demote { tenant, key, version } => return self.demote(tenant, &key, version, now),
             Effect::Checkpoint(checkpoint) => return self.checkpoints.apply(checkpoint),
+            Effect::Node { node, tenant, up } => {
+                if !self.nodes.tell(node, tenant, up) {
+                    return Applied::Nothing;
+                }
+            }
+            Effect::Cleared { .. } => {}
         }
         Applied::Done
     }
@@ -354,7 +360,7 @@ impl State {
     }
 
     /// The record that describes a published object; without the replicas that went with their segments.
-    pub(crate) fn record_of(object: &Object) -> ObjectRecord {
+    pub fn record_of(object: &Object) -> ObjectRecord {
         let KeyRef { tenant, bytes } = object.key.as_ref();
         let here: Vec<_> = object.replicas.iter().filter(|r| r.segment.phase() != Phase::Gone).cloned().collect();
         ObjectRecord {

@@ -5,14 +5,14 @@ use crate::alloc::FrameRun;
 use crate::checkpoints::Checkpoint;
 use crate::directory::Change;
 pub use perilune_protocol::event::RemoveReason;
-use perilune_protocol::{ColdName, ObjectKey, Pin, ReplicaPlace, SegmentDesc, SegmentId, TenantId, Tso, VaultId};
+use perilune_protocol::{ColdName, NodeId, ObjectKey, Pin, ReplicaPlace, SegmentDesc, SegmentId, TenantId, Tso, VaultId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// The first byte of every stored effect. A reader of a newer release still knows all older ones.
 ///
 /// 2: settings. 3: an object remembers how many copies were wanted, and its copies change. 4: windows of frames.
-/// 5: tenants. 6: pools. 7: vaults and tables. 8: changefeeds and checkpoints.
+/// 5: tenants. 6: pools. 7: vaults and tables. 8: changefeeds, checkpoints, and nodes that come and go.
 const VERSION: u8 = 8;
 
 /// One change of what must outlive the leader.
@@ -141,6 +141,21 @@ pub enum Effect {
     },
     /// A checkpoint is begun, kept or gone; nothing when it has come so far already.
     Checkpoint(Checkpoint),
+    /// A store node is heard, or was silent for too long; nothing when that was said before. Only those who watch go by it: who leads judges for
+    /// itself.
+    Node {
+        /// Which.
+        node: NodeId,
+        /// Whose.
+        tenant: TenantId,
+        /// Its name while it is heard.
+        up: Option<String>,
+    },
+    /// All that a tenant had when somebody asked for it was removed.
+    Cleared {
+        /// Whose.
+        tenant: TenantId,
+    },
 }
 
 /// A copy in a vault.
@@ -220,7 +235,7 @@ impl Effect {
     pub fn encode(&self) -> Vec<u8> {
         // The release before reads what it could have written itself.
         let version = match self {
-            Self::Checkpoint(_) => VERSION,
+            Self::Node { .. } | Self::Cleared { .. } | Self::Checkpoint(_) => VERSION,
             Self::Cold { .. } | Self::Demote { .. } => 7,
             Self::LendAs { .. } => 6,
             Self::Directory { change, .. } => match **change {

@@ -14,6 +14,7 @@ use crate::effect::{ColdCopy, Effect, ObjectRecord, ObjectRecordV2};
 use crate::moot::Noted;
 use crate::objects::Replica;
 use crate::reign::Overlap;
+use crate::segments::nodes::Told;
 use crate::settings::SettingMap;
 use perilune_protocol::{ColdName, ReplicaPlace, SegmentDesc, SegmentId, TenantId, Tso, VaultId};
 use serde::{Deserialize, Serialize};
@@ -64,6 +65,8 @@ enum Chunk {
     Feeds(StoredFeeds),
     /// Follows the directory.
     Checkpoints(Recorded),
+    /// As well: who is heard.
+    Up(Told),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -165,7 +168,8 @@ pub fn writer(state: Arc<State>) -> impl FnOnce(&mut dyn Write) -> io::Result<()
         }
         departed(&state).try_for_each(|chunk| put(out, &chunk))?;
         put(out, &Chunk::End)?;
-        put(out, &Chunk::Moot(state.moot.noted()))
+        put(out, &Chunk::Moot(state.moot.noted()))?;
+        put(out, &Chunk::Up(state.nodes.told_up()))
     }
 }
 
@@ -178,12 +182,13 @@ pub fn read(from: &mut dyn Read, rules: Rules, now: MonotonicMs) -> io::Result<S
             chunk => enter(&state, chunk, now),
         }
     }
-    match take(from) {
-        Ok(chunk) => enter(&state, chunk, now),
-        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {}
-        Err(e) => return Err(e),
+    loop {
+        match take(from) {
+            Ok(chunk) => enter(&state, chunk, now),
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(state),
+            Err(e) => return Err(e),
+        }
     }
-    Ok(state)
 }
 
 /// What a snapshot has of the cold tier.
@@ -230,6 +235,7 @@ pub fn copier(state: Arc<State>) -> impl FnOnce() -> State {
 
 fn fill(mut fresh: State, state: Arc<State>) -> impl FnOnce() -> State {
     fresh.moot = Arc::clone(&state.moot);
+    fresh.nodes.replace_told(state.nodes.told_up());
     let first = whole(&state);
     move || {
         first.into_iter().for_each(|chunk| enter(&fresh, chunk, 0));
@@ -283,6 +289,7 @@ fn enter(state: &State, chunk: Chunk, now: MonotonicMs) {
             state.moot.replace(noted);
         }
         Chunk::Checkpoints(recorded) => state.checkpoints.replace(recorded),
+        Chunk::Up(told) => state.nodes.replace_told(told),
         Chunk::End => {}
     }
 }

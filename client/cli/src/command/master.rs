@@ -119,6 +119,9 @@ pub(crate) struct MasterArgs {
     /// Refuse puts while less than this is free on the disk of the log, so that it never fills up; 0: until it is full
     #[arg(long, value_name = "SIZE", default_value = "64MiB")]
     log_reserve: ByteSize,
+    /// What happened can be read back (`perilune watch`, changefeeds) as far as so much of the log goes; 0: no further than the log needs it
+    #[arg(long, value_name = "SIZE", default_value = "1GiB")]
+    event_log_max_bytes: ByteSize,
     /// A file that holds the token of the meta service (/MetaService/http/...?token=), 16 to 1024 characters; without it
     /// PERILUNE_META_TOKEN holds the token itself, and without both only the admin's opens it
     #[arg(long, value_name = "FILE")]
@@ -163,6 +166,7 @@ impl MasterArgs {
             placement: self.placement,
             snapshot_entries: self.snapshot_entries,
             log_reserve: self.log_reserve.0,
+            event_log_max_bytes: self.event_log_max_bytes.0,
             meta_token: token::find_meta(self.meta_token_file.as_deref()).map_err(Failure::Usage)?,
             secret_key_files: self.secret_key_file.clone(),
             token,

@@ -29,6 +29,7 @@ mod tenants;
 mod transports;
 mod vaultfile;
 mod vaults;
+mod watch;
 
 use crate::failure::Failure;
 use crate::settings::Global;
@@ -57,6 +58,7 @@ pub(crate) enum Command {
     Vaults(vaults::Vaults),
     Feeds(feeds::Feeds),
     Offload(offload::Offload),
+    Watch(watch::Watch),
     Replay(Box<replay::Replay>),
     Bench(bench::Bench),
     Completions(completions::Completions),
@@ -87,6 +89,7 @@ impl Command {
             Self::Vaults(c) => c.run(global),
             Self::Feeds(c) => c.run(global),
             Self::Offload(c) => c.run(global),
+            Self::Watch(c) => c.run(global),
             Self::Replay(c) => c.run(global),
             Self::Bench(c) => c.run(global),
             Self::Completions(c) => c.run(),

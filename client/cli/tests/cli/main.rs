@@ -31,3 +31,4 @@ mod tables;
 mod tenants;
 mod vaultpage;
 mod vaults;
+mod watch;
