@@ -6,6 +6,7 @@ mod bad;
 mod bench;
 mod clusters;
 mod cold;
+mod coldjobs;
 mod coldkeys;
 mod commands;
 mod crash;
