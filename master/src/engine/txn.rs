@@ -1,7 +1,7 @@
 //! Requests about shards and about puts of others: what there is, and what is to stop.
 
 use super::Engine;
-use perilune_protocol::{FaultCode, Outcome, TenantId};
+use perilune_protocol::{Outcome, TenantId};
 use perilune_state::directory::ShardId;
 use perilune_state::shards::ShardCount;
 use perilune_state::txn::Txn;
@@ -51,12 +51,7 @@ impl Engine {
     /// What there is of these shards of a tenant.
     pub(crate) async fn count_shards(&self, tenant: TenantId, shards: BTreeSet<ShardId>) -> Outcome<BTreeMap<ShardId, ShardCount>> {
         let engine = self.clone();
-        self.aside(move || engine.state().count_shards(tenant, &|shard| shards.contains(&shard))).await
-    }
-
-    /// Runs what looks at every object off the threads that serve connections.
-    async fn aside<T: Send + 'static>(&self, walk: impl FnOnce() -> T + Send + 'static) -> Outcome<T> {
-        tokio::task::spawn_blocking(walk).await.map_err(|e| FaultCode::Internal.with(format!("the walk stopped: {e}")))
+        self.inner.walks.run(move || engine.state().count_shards(tenant, &|shard| shards.contains(&shard))).await
     }
 
     /// The puts of a tenant that are in progress, the oldest first.
@@ -106,7 +101,8 @@ impl Engine {
             (Txn::Version(_), Some(gone)) => Err(NotAborted::Aborted { db_id: db_id(gone.key.as_ref().bytes) }),
             (Txn::Version(version), None) => {
                 let engine = self.clone();
-                let found = self.aside(move || engine.state().published(tenant, version)).await.map_err(NotAborted::Fault)?;
+                let walk = move || engine.state().published(tenant, version);
+                let found = self.inner.walks.run(walk).await.map_err(NotAborted::Fault)?;
                 let visible = found.map(|object| NotAborted::Visible { db_id: db_id(object.key.as_ref().bytes) });
                 Err(visible.unwrap_or(NotAborted::NoVersion))
             }

@@ -7,6 +7,7 @@ mod bench;
 mod checkpoint;
 mod clusters;
 mod cold;
+mod coldjobs;
 mod coldkeys;
 mod commands;
 mod crash;

@@ -341,7 +341,7 @@ impl Engine {
                 && let Some(object) = state.standing(object.key.as_ref()).filter(|object| object.version <= through && is_dirty(object))
             {
                 left += 1;
-                cold.offers.offer(&object);
+                cold.offers.offer(&object, state.shard_of(object.key.as_ref()), &self.reign.shard_jobs);
             }
             ControlFlow::Continue(())
         });

@@ -12,6 +12,7 @@
 
 mod checkpoint;
 mod claim;
+mod closing;
 mod collect;
 mod crew;
 mod down;
@@ -21,6 +22,7 @@ mod kept;
 mod manifest;
 mod offers;
 mod opened;
+mod offload;
 mod up;
 
 pub(crate) use checkpoint::vault_for;
@@ -29,22 +31,22 @@ pub(crate) use collect::{Answer as Garbage, Question as Listed, run as collect};
 pub(crate) use crew::run;
 pub(crate) use info::StoreInfo;
 pub(crate) use manifest::{Manifest, list as list_checkpoints};
+pub(crate) use offers::Offer;
 
 use super::board::{Board, Ended, Order};
 use crate::engine::Engine;
 use offers::Offers;
-use perilune_protocol::rpc::cold::{ColdOrder, ColdOutcome, ColdWay, Offloaded, Recall, TakeCold};
+use perilune_protocol::rpc::cold::{ColdOrder, ColdOutcome, ColdWay, Recall, TakeCold};
 use perilune_protocol::{ColdName, FaultCode, NodeId, Outcome, ReplicaPlace, TenantId, VaultId};
 use perilune_state::State;
 use perilune_state::directory::VaultRecord;
 use perilune_state::objects::{KeyRef, Object};
 use std::collections::{BTreeMap, HashMap};
-use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 /// The longest that a caller is let wait.
 const WAIT_MAX: Duration = Duration::from_secs(60);
@@ -54,8 +56,6 @@ const EVERY: Duration = Duration::from_millis(250);
 const PATIENCE: Duration = Duration::from_secs(5);
 /// An order waits so long for its node to take it, in milliseconds.
 const TAKEN_WITHIN_MS: u64 = 10_000;
-/// Between two looks at what is left of an offload.
-const LOOK: Duration = Duration::from_millis(100);
 
 /// The cold tier of a reign as others see it.
 pub(crate) struct Cold {
@@ -70,11 +70,15 @@ pub(crate) struct Cold {
     naming: Mutex<HashMap<ColdName, VaultId>>,
     /// What the checkpoints name, by their number. Written by whoever keeps them.
     kept: Mutex<BTreeMap<u64, kept::Named>>,
+    /// Vaults that may be dropped any moment: nothing more is brought there.
+    closing: Mutex<Vec<VaultId>>,
     /// Dropped tenants whose vaults could not be emptied: when they are tried again.
     emptied_later: Mutex<HashMap<TenantId, std::time::Instant>>,
     /// What went wrong last.
     last_error: Mutex<String>,
     news: Notify,
+    /// An upload has ended, and nothing of its tenant waits.
+    settled: Notify,
     stopped: AtomicBool,
 }
 
@@ -110,9 +114,11 @@ impl Cold {
             claims: Mutex::default(),
             naming: Mutex::default(),
             kept: Mutex::default(),
+            closing: Mutex::default(),
             emptied_later: Mutex::default(),
             last_error: Mutex::default(),
             news: Notify::new(),
+            settled: Notify::new(),
             stopped: AtomicBool::new(false),
         }
     }
@@ -240,6 +246,10 @@ impl Engine {
             cold.board.say(question.node, question.done.into_iter().map(|done| (done.id, done.outcome)));
             cold.ring();
         }
+        if question.room == 0 {
+            // It only tells: it is to be answered, and to keep no news from who waits for some.
+            return Vec::new();
+        }
         cold.board.take_waiting(question.node, question.room as usize, question.wait_ms, || self.now()).await
     }
 
@@ -273,51 +283,5 @@ impl Engine {
             });
         }
         outcomes
-    }
-
-    /// Has all of a tenant's brought to its vault that is not there yet, and waits a while.
-    pub(crate) async fn offload(&self, tenant: TenantId, wait_ms: u64) -> Outcome<Offloaded> {
-        if !has_vault(self.state(), tenant) {
-            return Err(FaultCode::WrongState.with("the tenant has no vault that objects can be brought to: add one"));
-        }
-        let until = Instant::now() + Duration::from_millis(wait_ms).min(WAIT_MAX);
-        loop {
-            let engine = self.clone();
-            let look = tokio::task::spawn_blocking(move || engine.look_and_offer(tenant)).await;
-            let look = look.map_err(|e| FaultCode::Internal.with(format!("the look at all objects stopped: {e}")))?;
-            if look.left == 0 || Instant::now() >= until || !self.leads() {
-                return Ok(look);
-            }
-            sleep(LOOK).await;
-        }
-    }
-
-    /// Counts what is where, and offers what is in memory only. Walks the index.
-    fn look_and_offer(&self, tenant: TenantId) -> Offloaded {
-        let cold = &self.reign.cold;
-        let mut look = Offloaded { last_error: lock(&cold.last_error).clone(), ..Offloaded::default() };
-        self.state().for_each(tenant, &mut |object| {
-            if is_dirty(object) {
-                look.left += 1;
-                look.left_bytes += object.size;
-                cold.offers.offer(object);
-            }
-            look.saved += u64::from(object.cold.is_some());
-            look.cold += u64::from(!object.readable());
-            ControlFlow::Continue(())
-        });
-        cold.ring();
-        look
-    }
-
-    /// Objects that have a copy in a vault, or may have one soon, and checkpoints that lie there. Walks the index.
-    pub(crate) fn objects_in(&self, vault: VaultId) -> u64 {
-        let mut found = lock(&self.reign.cold.naming).values().filter(|to| **to == vault).count() as u64;
-        found += self.state().checkpoints.recorded().iter().filter(|checkpoint| checkpoint.vault == vault).count() as u64;
-        self.state().index.for_each(&mut |object| {
-            found += u64::from(object.cold.as_ref().is_some_and(|copy| copy.vault == vault));
-            ControlFlow::Continue(())
-        });
-        found
     }
 }
