@@ -415,7 +415,7 @@ mod tests {
         assert_eq!(gone.encode(), [8, 11, 8, 7, 3]);
     }
 
-    /// The same for checkpoints.
+    /// The same for checkpoints, and for nodes that come and go.
     #[test]
     fn bytes_of_version_8_are_still_read() {
         use crate::checkpoints::Stage;
@@ -424,6 +424,12 @@ mod tests {
         let kept = Effect::Checkpoint(kept);
         assert_eq!(kept.encode(), include_bytes!("../tests/old/checkpoint_v8.bin"));
         assert_eq!(Effect::decode(include_bytes!("../tests/old/checkpoint_v8.bin")), Ok(kept));
+
+        let node = NodeId("67e55044-10b1-426f-9247-bb680e5fe0c8".parse().unwrap());
+        let heard = Effect::Node { node, tenant: TenantId(5), up: Some("one".into()) };
+        assert_eq!(heard.encode(), include_bytes!("../tests/old/node_v8.bin"));
+        assert_eq!(Effect::decode(include_bytes!("../tests/old/node_v8.bin")), Ok(heard));
+        assert_eq!(Effect::Cleared { tenant: TenantId(5) }.encode(), [8, 18, 5]);
     }
 
     /// Bytes that the release before wrote for a commit of two copies.

@@ -21,8 +21,10 @@ fn a_cursor_goes_on_where_it_was_after_the_master_was_killed() {
     let dir = tempfile::tempdir().unwrap();
     let mut dev = Dev::start(dir.path());
     let store = connect(&dev, Duration::from_secs(10));
-    let put = |store: &Store, key: &str| store.put(&key.into(), b"value", &PutConfig::default()).unwrap();
-    ["a/1", "b/1", "a/2"].iter().for_each(|key| drop(put(&store, key)));
+    let put = |store: &Store, key: &str| {
+        store.put(&key.into(), b"value", &PutConfig::default()).unwrap();
+    };
+    ["a/1", "b/1", "a/2"].iter().for_each(|key| put(&store, key));
     let shown = dev.json(&["watch", "--from", "oldest", "--kind", "put", "--prefix", "a/", "--count", "2"]);
     let keys: Vec<&str> = shown.iter().map(|event| event["key"].as_str().unwrap()).collect();
     assert_eq!(keys, ["a/1", "a/2"]);
@@ -60,21 +62,17 @@ impl Router {
         match event.what {
             What::Mounted { segment, node, .. } => drop(self.segments.insert(segment, node)),
             What::Unmounted { segment } => drop(self.segments.remove(&segment)),
-            What::Put { key, version, replicas, .. } => {
-                if self.objects.get(&key).is_none_or(|(known, _)| *known <= version) {
-                    self.objects.insert(key, (version, replicas.into_iter().map(|place| place.segment).collect()));
-                }
+            What::Put { key, version, replicas, .. } if self.objects.get(&key).is_none_or(|(known, _)| *known <= version) => {
+                self.objects.insert(key, (version, replicas.into_iter().map(|place| place.segment).collect()));
             }
             What::Replicas { key, version, add, drop } => {
                 if let Some((_, places)) = self.objects.get_mut(&key).filter(|(known, _)| *known == version) {
-                    drop.iter().for_each(|segment| std::mem::drop(places.remove(segment)));
+                    places.retain(|segment| drop != Some(*segment));
                     places.extend(add.map(|place| place.segment));
                 }
             }
-            What::Removed { key, version, .. } => {
-                if self.objects.get(&key).is_some_and(|(known, _)| *known == version) {
-                    self.objects.remove(&key);
-                }
+            What::Removed { key, version, .. } if self.objects.get(&key).is_some_and(|(known, _)| *known == version) => {
+                self.objects.remove(&key);
             }
             _ => {}
         }

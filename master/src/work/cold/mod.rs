@@ -21,8 +21,8 @@ mod info;
 mod kept;
 mod manifest;
 mod offers;
-mod opened;
 mod offload;
+mod opened;
 mod up;
 
 pub(crate) use checkpoint::vault_for;
