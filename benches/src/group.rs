@@ -149,10 +149,15 @@ impl Group {
 
 /// What is answered to a GET, whatever its status, if soon.
 fn ask(http: SocketAddr, path: &str) -> Option<String> {
-    let soon = Duration::from_millis(300);
-    let mut stream = TcpStream::connect_timeout(&http, soon).ok()?;
-    stream.set_read_timeout(Some(soon)).ok()?;
-    stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n").as_bytes()).ok()?;
+    request(http, "GET", path, "", Duration::from_millis(300))
+}
+
+/// What is answered, whatever its status, if it comes by then.
+pub(crate) fn request(http: SocketAddr, method: &str, path: &str, body: &str, patience: Duration) -> Option<String> {
+    let mut stream = TcpStream::connect_timeout(&http, patience).ok()?;
+    stream.set_read_timeout(Some(patience)).ok()?;
+    let head = format!("{method} {path} HTTP/1.1\r\nHost: bench\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+    stream.write_all(format!("{head}{body}").as_bytes()).ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned())

@@ -8,6 +8,7 @@
 //! master    what questions cost a master
 //! commits   what masters can acknowledge, beside etcd                group  masters and nodes as processes
 //! outage    masters and nodes killed and stopped under load, every acknowledged value checked
+//! vault     memory to a vault and back, beside object_store used bare
 //! alloc     the space of a segment, in this process
 //! pinned    processes on chosen cores, and the processor time they used
 //! report    tables for people; latencies; the machine and the commit beside every figure
@@ -27,3 +28,4 @@ pub mod rivals;
 pub mod store;
 pub mod trace;
 pub mod transfer;
+pub mod vault;

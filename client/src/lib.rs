@@ -21,6 +21,7 @@ mod segments;
 mod store;
 pub mod token;
 mod transports;
+mod watch;
 
 pub use config::StoreConfig;
 pub use node::{NodeConfig, StoreNode};
@@ -28,3 +29,4 @@ pub use perilune_protocol as protocol;
 pub use perilune_transfer_engine as transfer_engine;
 pub use store::{Put, Store};
 pub use transports::Transports;
+pub use watch::{Since, Watch};

@@ -159,6 +159,11 @@
 #define PERILUNE_TENANT_NOT_FOUND -1495
 
 /**
+ * What followed a cursor is not kept any more.
+ */
+#define PERILUNE_OUT_OF_RANGE -1496
+
+/**
  * The log or the data directory of a master failed.
  */
 #define PERILUNE_PERSISTENT_FAIL -1503

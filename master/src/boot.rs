@@ -6,6 +6,7 @@ use crate::config::MasterConfig;
 use crate::engine::{Brain, Clock, Engine, Group, Inner, Throne};
 use crate::join;
 use crate::log::{self, Log, LogConfig, LogError, Member, Members};
+use crate::retrieve::{Restore, RetrieveError, retrieve};
 use crate::secrets::SecretKeys;
 use crate::{rpc, work};
 use perilune_probe::{Front, Life, Probe, Stage};
@@ -34,6 +35,9 @@ pub enum StartError {
     /// The data directory cannot be used.
     #[error(transparent)]
     Log(#[from] LogError),
+    /// There is nothing to begin again from in a vault.
+    #[error(transparent)]
+    Vault(#[from] RetrieveError),
     /// The data directory holds what this release cannot read.
     #[error("{} holds what this release cannot read ({what}): start the newer release that wrote it, or choose another --data-dir", dir.display())]
     Newer {
@@ -128,13 +132,19 @@ impl Master {
             durability: config.durability,
             snapshot_entries: config.snapshot_entries,
             reserve: config.log_reserve,
+            keep_bytes: config.event_log_max_bytes,
             ..LogConfig::default()
         };
-        if let Some(file) = &config.restore {
-            let log::Revived { cluster, from, index } = log::revive(&log_config, file, Brain::new(config.rules(), clock.clone()))?;
-            tracing::warn!(%cluster, "a new group begins with what the cluster {from} knew at entry {index}");
+        let brain = || Brain::new(config.rules(), clock.clone());
+        match &config.restore {
+            Some(Restore::File(file)) => {
+                let log::Revived { cluster, from, index } = log::revive(&log_config, file, brain())?;
+                tracing::warn!(%cluster, "a new group begins with what the cluster {from} knew at entry {index}");
+            }
+            Some(Restore::Vault(from)) => drop(retrieve(from, &config, &log_config, &secrets, clock.wall_ms(), brain)?),
+            None => {}
         }
-        let brain = Brain::new(config.rules(), clock.clone());
+        let brain = brain();
         let seat = brain.seat();
         let log = Log::open(log_config, brain)?;
         if let Some(what) = seat.unreadable() {
@@ -142,6 +152,7 @@ impl Master {
             return Err(StartError::Newer { dir: config.data_dir, what: what.into() });
         }
         life.reach(Stage::Ready);
+        let collecting = config.token.clone();
         let inner = Arc::new(Inner::new(seat, log, clock, config, card, secrets));
         let throne = Arc::new(Throne::new(inner, runtime.handle().clone(), work::hire));
         let (stop, stopped) = watch::channel(false);
@@ -157,6 +168,8 @@ impl Master {
         } else {
             runtime.spawn(alive::run_when_current(group, master.life.clone()));
         }
+        let (collector, stops) = (Group::new(master.throne.clone()), master.stop.subscribe());
+        runtime.spawn(work::cold::collect(collector, collecting, stops));
         let throne = master.throne.clone();
         let keeper = thread::Builder::new().name("throne".into()).spawn(move || throne.run(stopped));
         master.keeper = Some(keeper.map_err(StartError::Thread)?);

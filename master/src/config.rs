@@ -1,6 +1,7 @@
 //! The settings of a master.
 
 use crate::log::{Durability, Member, Members};
+use crate::retrieve::Restore;
 use perilune_protocol::access::{Access, Token};
 use perilune_state::Rules;
 use perilune_state::place::Placement;
@@ -25,6 +26,8 @@ pub struct MasterConfig {
     pub snapshot_entries: u64,
     /// Bytes that should stay free where the log lives: with less, puts are refused. 0: any will do.
     pub log_reserve: u64,
+    /// What happened can be read back as far as so many bytes of the log go; 0: as far as the log itself needs it.
+    pub event_log_max_bytes: u64,
     /// How long a lookup keeps an object readable.
     pub lease: Duration,
     /// After this a put that was not ended may be discarded.
@@ -52,9 +55,9 @@ pub struct MasterConfig {
     pub cluster: Option<Uuid>,
     /// HTTP addresses of masters of a running group that takes this one in. Counts only for a new data directory.
     pub join: Vec<String>,
-    /// A file of `/snapshot/dump`: begins a new group of one with what it holds, in a new data directory. `cluster`, if given, must not be
-    /// that of the group that was dumped.
-    pub restore: Option<PathBuf>,
+    /// Begins a new group of one with what a file or a vault holds, in a new data directory. `cluster`, if given, must not be that of the group
+    /// this is of.
+    pub restore: Option<Restore>,
     /// Join without a vote, until somebody promotes this master.
     pub learner: bool,
     /// A leader is heard by the other masters this often.
@@ -86,6 +89,7 @@ impl Default for MasterConfig {
             durability: Durability::Quorum,
             snapshot_entries: 100_000,
             log_reserve: 64 << 20,
+            event_log_max_bytes: 1 << 30,
             lease: Duration::from_secs(10),
             put_discard: Duration::from_secs(30),
             put_release: Duration::from_secs(600),
@@ -197,11 +201,14 @@ impl MasterConfig {
     /// The part the brain decides by.
     pub fn rules(&self) -> Rules {
         let ms = |d: Duration| perilune_protocol::Millis::from(d).0;
+        // Where memory is gone, nobody is waited for.
+        let unheard = if matches!(self.restore, Some(Restore::Vault(_))) { Duration::ZERO } else { self.lost_after };
+        let silence = Silence { suspect_ms: ms(self.suspect_after), lost_ms: ms(self.lost_after), unheard_ms: ms(unheard) };
         Rules {
             lease_ms: ms(self.lease),
             put_discard_ms: ms(self.put_discard),
             put_release_ms: ms(self.put_release),
-            silence: Silence { suspect_ms: ms(self.suspect_after), lost_ms: ms(self.lost_after) },
+            silence,
             placement: self.placement,
         }
     }

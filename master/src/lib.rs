@@ -20,6 +20,7 @@ mod join;
 pub mod log;
 pub mod observe;
 pub mod planted;
+mod retrieve;
 mod rpc;
 mod secrets;
 #[cfg(feature = "simulation")]
@@ -30,3 +31,5 @@ pub use boot::{Master, StartError};
 pub use config::MasterConfig;
 pub use engine::Engine;
 pub use perilune_state::place::Placement;
+pub use perilune_vault::Keys;
+pub use retrieve::{FromVault, NotRetrieved, Restore, RetrieveError};

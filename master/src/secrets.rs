@@ -150,10 +150,18 @@ impl Safe {
     /// # Errors
     /// [`Class::Invalid`] when the key is not here; [`Class::Damaged`] when they were altered.
     pub(crate) fn secrets(&self, all: &VaultsRecord, vault: &VaultRecord) -> Vaulted<Secrets> {
-        let key = self.sealer.open(of_tenant(all.tenant), &all.key)?;
-        let key = <[u8; 32]>::try_from(key.bytes()).map_err(|_| Class::Damaged.with("the tenant's key is no key"))?;
         let keys = vault.secret.as_ref().map(|secret| self.pair(vault.tenant, vault.id, secret)).transpose()?;
-        Ok(Secrets { keys: keys.map(|pair| Keys::new(pair.ak, pair.sk)), key: Key::new(key) })
+        Ok(Secrets { keys: keys.map(|pair| Keys::new(pair.ak, pair.sk)), key: self.tenant_key_of(all.tenant, &all.key)? })
+    }
+
+    /// The key of a tenant.
+    ///
+    /// # Errors
+    /// As [`Safe::secrets`].
+    pub(crate) fn tenant_key_of(&self, tenant: TenantId, sealed: &Sealed) -> Vaulted<Key> {
+        let key = self.sealer.open(of_tenant(tenant), sealed)?;
+        let key = <[u8; 32]>::try_from(key.bytes()).map_err(|_| Class::Damaged.with("the tenant's key is no key"))?;
+        Ok(Key::new(key))
     }
 
     /// Seals where the sink of a feed is, with what opens it.

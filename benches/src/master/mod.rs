@@ -5,6 +5,7 @@
 
 mod asker;
 mod cluster;
+mod watcher;
 
 use crate::pinned::{self, CLIENT_CORE, SERVER_CORE};
 use crate::report::{Origin, Percentiles, Table, median, range};
@@ -16,6 +17,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
+use watcher::{Watched, Watcher};
 
 /// What to measure.
 #[derive(Clone, Debug)]
@@ -30,6 +32,8 @@ pub struct Options {
     pub batches: Vec<usize>,
     /// How long one measurement takes.
     pub time: Duration,
+    /// How many watch all that happens meanwhile.
+    pub watchers: usize,
     /// A directory for the master's log.
     pub dir: PathBuf,
 }
@@ -81,6 +85,8 @@ pub struct Figures {
     pub pinned: bool,
     /// What the table costs.
     pub memory: Memory,
+    /// What was told of what happened.
+    pub watched: Watched,
     /// Medians.
     pub figures: Vec<Figure>,
 }
@@ -103,6 +109,7 @@ pub fn run(options: &Options) -> Result<Figures, Trouble> {
     let bytes_per_object = (after as f64 - before as f64) / options.objects as f64;
     let memory = Memory { objects: options.objects, key_bytes: asker::KEY_BYTES, before, after, bytes_per_object };
 
+    let watchers: Vec<Watcher> = (0..options.watchers).map(|_| Watcher::begin(&cluster.store)).collect();
     let bar = ProgressBar::new(((options.rounds + 1) * options.batches.len() * Question::ALL.len()) as u64);
     let mut samples: BTreeMap<(Question, usize), Vec<Sample>> = BTreeMap::new();
     for round in 0..=options.rounds {
@@ -120,7 +127,8 @@ pub fn run(options: &Options) -> Result<Figures, Trouble> {
     }
     bar.finish_and_clear();
     let figures = samples.iter().map(|((question, batch), samples)| Figure::of(*question, *batch, samples)).collect();
-    Ok(Figures { origin, pinned, memory, figures })
+    let watched = watcher::look_back(&cluster.store, watchers)?;
+    Ok(Figures { origin, pinned, memory, watched, figures })
 }
 
 impl Figure {
@@ -156,6 +164,9 @@ impl std::fmt::Display for Figures {
             m.before as f64 / 1e6,
             m.after as f64 / 1e6
         )?;
+        let Watched { watchers, told, lag_ms, events, events_per_s } = &self.watched;
+        writeln!(f, "{watchers} watched and were told {told} events, the last ones {lag_ms:.0} ms after all was done.")?;
+        writeln!(f, "Afterwards {events} events were read back, {events_per_s:.0} a second.\n")?;
         let mut table = Table::new(["question", "keys a call", "keys/s", "p50", "p99", "master CPU", "client CPU"]).left(0);
         for figure in &self.figures {
             table.row([

@@ -1,4 +1,4 @@
-//! The threads of a node that work for the master: one asks for orders and tells what came of them, the others carry them out.
+//! The threads of a node that work for the master: one asks for orders, one tells what came of them, the others carry them out.
 
 use super::lending::Lending;
 use crate::master::Master;
@@ -50,27 +50,31 @@ impl Hands {
     pub(super) fn begin<H: Hand>(master: Master, lending: &Arc<Lending>, hand: impl Fn(&Arc<AtomicBool>) -> H) -> Outcome<Self> {
         let failed = |e: std::io::Error| FaultCode::Internal.with(format!("cannot start a thread that works for the master: {e}"));
         let (give, given) = channel::<(H::Order, Instant)>();
-        let (tell, told) = channel();
+        let (done, told) = channel();
+        let (free, freed) = channel();
         let given = Arc::new(Mutex::new(given));
         let stopping = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::new();
         for _ in 0..H::HANDS {
-            let (mut hand, given, tell) = (hand(&stopping), Arc::clone(&given), tell.clone());
+            let (mut hand, given, done, free) = (hand(&stopping), Arc::clone(&given), done.clone(), free.clone());
             let run = move || {
                 loop {
                     let next = given.lock().unwrap_or_else(PoisonError::into_inner).recv();
                     let Ok((order, until)) = next else { return };
-                    if tell.send(hand.carry_out(order, until)).is_err() {
-                        return;
-                    }
+                    // Those who take and tell may have stopped.
+                    let _ = done.send(hand.carry_out(order, until));
+                    let _ = free.send(());
                 }
             };
             threads.push(Builder::new().name(H::NAME.into()).spawn(run).map_err(failed)?);
         }
         let (stop, stopped) = channel();
-        let lending = Arc::clone(lending);
-        let ask = move || Asker::<H> { master, lending, give, told, stopped, under_way: 0 }.run();
-        threads.push(Builder::new().name(format!("take-{}", H::NAME)).spawn(ask).map_err(failed)?);
+        let master = Arc::new(master);
+        let taker = Taker::<H> { master: Arc::clone(&master), lending: Arc::clone(lending), give, freed, stopped };
+        threads.push(Builder::new().name(format!("take-{}", H::NAME)).spawn(move || taker.run()).map_err(failed)?);
+        let (lending, ending) = (Arc::clone(lending), Arc::clone(&stopping));
+        let tell = move || tell::<H>(&master, &lending, &told, &ending);
+        threads.push(Builder::new().name(format!("tell-{}", H::NAME)).spawn(tell).map_err(failed)?);
         Ok(Self { stop: Some(stop), stopping, threads })
     }
 
@@ -91,59 +95,71 @@ impl Drop for Hands {
     }
 }
 
-/// Asks for work, hands it out, and tells what came of it.
-struct Asker<H: Hand> {
-    master: Master,
+/// Asks for work and hands it out: a question waits at the master as long as a hand is free, whatever the others are at.
+struct Taker<H: Hand> {
+    master: Arc<Master>,
     lending: Arc<Lending>,
     give: Sender<(H::Order, Instant)>,
-    told: Receiver<H::Done>,
+    /// A hand is free again.
+    freed: Receiver<()>,
     stopped: Receiver<()>,
-    under_way: usize,
 }
 
-impl<H: Hand> Asker<H> {
-    fn run(mut self) {
-        let mut done = Vec::new();
-        let mut unheard = false;
+impl<H: Hand> Taker<H> {
+    fn run(self) {
+        let (mut room, mut unheard) = (H::HANDS, false);
         loop {
-            // While there is work, the next question waits for some of it to be done; the master need not hold it then.
-            let wait = if self.under_way == 0 { WAIT } else { Duration::ZERO };
-            if self.under_way > 0
-                && done.is_empty()
-                && let Ok(first) = self.told.recv_timeout(WAIT)
-            {
-                done.push(first);
+            room += self.freed.try_iter().count();
+            if room == 0 {
+                room += usize::from(self.freed.recv_timeout(WAIT).is_ok());
             }
-            done.extend(self.told.try_iter());
-            self.under_way -= done.len().min(self.under_way);
-            let asked = Instant::now();
-            let room = u32::try_from(H::HANDS - self.under_way.min(H::HANDS)).unwrap_or(0);
-            let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(0);
-            let question = H::ask(self.lending.node(), std::mem::take(&mut done), room, wait_ms);
-            let pause = match self.master.call(&question, asked + ASK) {
-                Ok(orders) => {
-                    unheard = false;
-                    self.under_way += orders.len();
-                    for order in orders {
-                        let until = asked + Duration::from_millis(H::limit_ms(&order));
-                        // The hands end after this does.
-                        let _ = self.give.send((order, until));
-                    }
-                    Duration::ZERO
-                }
-                Err(fault) => {
-                    // Told again; what another leader ordered, this one ignores.
-                    done = H::untold(question);
-                    if !unheard {
-                        debug!("no work can be asked for: {fault}");
-                    }
-                    unheard = true;
-                    if fault.code == FaultCode::NotSupported { PAUSE_UNKNOWN } else { PAUSE }
-                }
-            };
+            let pause = if room == 0 { Duration::ZERO } else { self.take(&mut room, &mut unheard) };
             if self.stopped.recv_timeout(pause) != Err(RecvTimeoutError::Timeout) {
                 return;
             }
+        }
+    }
+
+    /// Gives the pause before the next question.
+    fn take(&self, room: &mut usize, unheard: &mut bool) -> Duration {
+        let asked = Instant::now();
+        let wait_ms = u64::try_from(WAIT.as_millis()).unwrap_or(0);
+        let question = H::ask(self.lending.node(), Vec::new(), u32::try_from(*room).unwrap_or(u32::MAX), wait_ms);
+        match self.master.call(&question, asked + ASK) {
+            Ok(orders) => {
+                *unheard = false;
+                *room -= orders.len().min(*room);
+                for order in orders {
+                    let until = asked + Duration::from_millis(H::limit_ms(&order));
+                    // The hands end after this does.
+                    let _ = self.give.send((order, until));
+                }
+                Duration::ZERO
+            }
+            Err(fault) => {
+                if !std::mem::replace(unheard, true) {
+                    debug!("no work can be asked for: {fault}");
+                }
+                if fault.code == FaultCode::NotSupported { PAUSE_UNKNOWN } else { PAUSE }
+            }
+        }
+    }
+}
+
+/// Tells what came of work, as soon as it is done, until there are no hands any more.
+fn tell<H: Hand>(master: &Master, lending: &Lending, told: &Receiver<H::Done>, stopping: &AtomicBool) {
+    while let Ok(first) = told.recv() {
+        let mut done: Vec<_> = std::iter::once(first).chain(told.try_iter()).collect();
+        while !stopping.load(Ordering::Relaxed) {
+            // It asks for nothing, so it is answered at once.
+            let question = H::ask(lending.node(), done, 0, 0);
+            if master.call(&question, Instant::now() + ASK).is_ok() {
+                break;
+            }
+            // Told again; what another leader ordered, this one ignores.
+            done = H::untold(question);
+            std::thread::sleep(PAUSE);
+            done.extend(told.try_iter());
         }
     }
 }

@@ -4,6 +4,7 @@ mod json;
 mod memory;
 mod objects;
 mod refuse;
+mod remote;
 mod server;
 
 pub(crate) use server::{Server, routes, serve};

@@ -1,6 +1,6 @@
 //! The node's own listener: the routes of the store, and what an operator wants to see of this process.
 
-use super::{access, admitted, blocking, plain, router};
+use super::{access, admitted, blocking, plain, remote, router};
 use crate::node::Node;
 use axum::Router;
 use axum::extract::{Path, State};
@@ -87,6 +87,7 @@ fn own(node: Arc<Node>) -> OpenApiRouter {
     // Whoever watches over processes has no token, and learns nothing but that.
     let sync = |spelled| respelled(routes!(sync_status), spelled);
     let routes = OpenApiRouter::default().routes(routes!(own_metrics)).routes(sync("/tiflash/")).routes(sync("/tifash/"));
+    let routes = routes.merge(remote::routes("/tiflash/")).merge(remote::routes("/tifash/"));
     routes.route_layer(asked).routes(routes!(health)).with_state(node)
 }
 

@@ -5,6 +5,7 @@ use crate::key::{Cipher, FOOTER};
 use crate::layout::{Footer, HEADER_BYTES, Header, PIECE_BYTES, combined, tail, without_tail};
 use crate::place::Got;
 use crate::runtime::Pending;
+use crate::upload::WHOLE_BYTES;
 use crate::vault::Vault;
 use bytes::{Bytes, BytesMut};
 use perilune_protocol::{ObjectKey, TenantId, Tso, checksum};
@@ -70,7 +71,7 @@ impl Vault {
         Header::decode(&bytes).map_err(|why| Class::Invalid.with(format!("the object {why}")))?;
         let cipher = if self.seals { self.key.as_ref().map(|key| Cipher::of(key, object.name)) } else { None };
 
-        let mut upload = self.upload(&ColdObject::path(object.name), deadline)?;
+        let mut upload = self.upload_of(&ColdObject::path(object.name), header.total(&object.key), deadline)?;
         upload.push(Bytes::copy_from_slice(&bytes))?;
         let mut footer = Footer { pieces: Vec::new(), checksum: 0, key: object.key.clone() };
         for number in 0..header.pieces() {
@@ -111,7 +112,7 @@ impl Vault {
             let Range { start, end } = range;
             return Err(Class::Invalid.with(format!("{start}..{end} is no range of {}, which has {} bytes", object.key, object.size)));
         }
-        Reading::open(self, object, deadline)?.read(range, sink)
+        Reading::open(self, object, &range, deadline)?.read(range, sink)
     }
 }
 
@@ -129,12 +130,17 @@ struct Reading<'a> {
 }
 
 impl<'a> Reading<'a> {
-    fn open(vault: &'a Vault, object: &ColdObject, deadline: Instant) -> Vaulted<Self> {
+    /// For the bytes in `range`.
+    fn open(vault: &'a Vault, object: &ColdObject, range: &Range<u64>, deadline: Instant) -> Vaulted<Self> {
         let path = ColdObject::path(object.name);
         let damaged = |why: String| damaged(vault, &path, &why);
-        // Of a small object the first request brings all, sealed or not; of others the header.
-        let first = if object.size <= PIECE_BYTES { object.header(true).total(&object.key) } else { HEADER_BYTES };
-        let Got { bytes: first, size } = vault.get(&path, Some(0..first), deadline)?;
+        let (plain, sealed) = (object.header(false), object.header(true));
+        let most = sealed.total(&object.key);
+        // One request brings all that is asked of a small object, sealed or not; of others the header, while another brings the end.
+        let is_small = object.size <= PIECE_BYTES || (most <= WHOLE_BYTES && range.end - range.start == object.size);
+        let tail = plain.piece_at(plain.pieces())..most;
+        let ending = if is_small { None } else { Some(vault.begin_get(&path, Some(tail.clone()), deadline)?) };
+        let Got { bytes: first, size } = vault.get(&path, Some(0..if is_small { most } else { HEADER_BYTES }), deadline)?;
         if let Some(version) = Header::newer(&first) {
             let why = format!("{path} has version {version} of the layout, which a later release writes: let one of that read it");
             return Err(Class::Invalid.with(format!("{}: {why}", vault.shared.shown)));
@@ -157,7 +163,11 @@ impl<'a> Reading<'a> {
         };
         let header_bytes = header.encode();
         let end = header.piece_at(header.pieces())..total;
-        let end = match slice(&first, &end) {
+        let there = match ending {
+            None => slice(&first, &end),
+            Some(ending) => slice(&ending.wait()?.bytes, &(end.start - tail.start..end.end - tail.start)),
+        };
+        let end = match there {
             Some(end) => end,
             None => vault.get(&path, Some(end), deadline)?.bytes,
         };
@@ -193,13 +203,16 @@ impl<'a> Reading<'a> {
             };
             let begin = self.header.piece_at(numbers.start);
             // A `Bytes` that nobody else holds is opened where it is.
-            let mut bytes = BytesMut::from(bytes);
+            let (bytes, mut sealed) = if self.cipher.is_some() { (Bytes::new(), BytesMut::from(bytes)) } else { (bytes, BytesMut::new()) };
             for number in numbers {
                 let stored = (self.header.piece_at(number) - begin) as usize..(self.header.piece_at(number + 1) - begin) as usize;
-                let stored = bytes.get_mut(stored).ok_or_else(|| self.damaged(number, "was cut"))?;
+                let cut = || self.damaged(number, "was cut");
                 let plain = match &self.cipher {
-                    Some(cipher) => cipher.open(number as u32, &self.header_bytes, stored).map_err(|why| self.damaged(number, &why))?,
-                    None => stored,
+                    Some(cipher) => {
+                        let stored = sealed.get_mut(stored).ok_or_else(cut)?;
+                        cipher.open(number as u32, &self.header_bytes, stored).map_err(|why| self.damaged(number, &why))?
+                    }
+                    None => bytes.get(stored).ok_or_else(cut)?,
                 };
                 if self.footer.pieces.get(number as usize) != Some(&checksum(&[plain])) {
                     return Err(self.damaged(number, "was altered"));
@@ -235,8 +248,8 @@ fn damaged(vault: &Vault, path: &str, why: &str) -> VaultFault {
     Class::Damaged.with(format!("{}: {path} {why}", vault.shared.shown))
 }
 
-/// `range` of the first bytes, if all of it is there.
-fn slice(first: &Bytes, range: &Range<u64>) -> Option<Bytes> {
+/// `range` of some bytes, if all of it is there.
+fn slice(bytes: &Bytes, range: &Range<u64>) -> Option<Bytes> {
     let range = usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?;
-    (range.end <= first.len()).then(|| first.slice(range))
+    (range.end <= bytes.len()).then(|| bytes.slice(range))
 }

@@ -1,4 +1,4 @@
-//! An object whose bytes come one after another: in one request where they are few, in parts where they are many.
+//! An object whose bytes come one after another: in one request where they are known to be few, in parts where they are many.
 
 use crate::attempts::{Shared, Turn, operation};
 use crate::fault::{Class, Vaulted};
@@ -11,6 +11,9 @@ use std::time::Instant;
 
 /// Bytes at which a part is full. S3 wants 5 MiB at least.
 const PART_BYTES: u64 = 8 << 20;
+/// So many go in one request where it is known that there are no more: parts would cost three requests for every one, and a bucket has the
+/// object put together.
+pub(crate) const WHOLE_BYTES: u64 = 3 * PART_BYTES;
 /// Parts on their way at a time.
 const FLYING_MAX: usize = 4;
 /// What S3 allows.
@@ -23,6 +26,8 @@ pub struct Upload {
     deadline: Instant,
     /// What the service calls it, once there are parts.
     id: Option<Arc<str>>,
+    /// Bytes at which what was gathered is sent as a part.
+    full: u64,
     /// Not on its way yet.
     gathered: Payload,
     gathered_len: u64,
@@ -32,9 +37,11 @@ pub struct Upload {
 }
 
 impl Upload {
-    pub(crate) fn new(shared: Arc<Shared>, name: &str, deadline: Instant) -> Self {
+    /// Of at most `size` bytes.
+    pub(crate) fn new(shared: Arc<Shared>, name: &str, size: u64, deadline: Instant) -> Self {
+        let full = if size <= WHOLE_BYTES { u64::MAX } else { PART_BYTES };
         let (gathered, flying, parts) = (Payload::new(), VecDeque::new(), Vec::new());
-        Self { shared, name: name.into(), deadline, id: None, gathered, gathered_len: 0, sent: 0, flying, parts }
+        Self { shared, name: name.into(), deadline, id: None, full, gathered, gathered_len: 0, sent: 0, flying, parts }
     }
 
     /// The next bytes. Waits while enough are on their way.
@@ -44,7 +51,7 @@ impl Upload {
     pub fn push(&mut self, bytes: Bytes) -> Vaulted<()> {
         self.gathered_len += bytes.len() as u64;
         self.gathered.push(bytes);
-        if self.gathered_len < PART_BYTES { Ok(()) } else { self.send() }
+        if self.gathered_len < self.full { Ok(()) } else { self.send() }
     }
 
     /// Makes the object of all bytes; gives how many there are.

@@ -177,8 +177,13 @@ impl Vault {
     /// # Errors
     /// [`Class::Invalid`] for a name that is none.
     pub fn upload(&self, name: &str, deadline: Instant) -> Vaulted<Upload> {
+        self.upload_of(name, u64::MAX, deadline)
+    }
+
+    /// As [`Vault::upload`], of at most `size` bytes.
+    pub(crate) fn upload_of(&self, name: &str, size: u64, deadline: Instant) -> Vaulted<Upload> {
         check_name(name)?;
-        Ok(Upload::new(Arc::clone(&self.shared), name, deadline))
+        Ok(Upload::new(Arc::clone(&self.shared), name, size, deadline))
     }
 
     fn ask<T, F>(

@@ -11,7 +11,7 @@ use perilune_state::directory::{Decision, Known, ShardId};
 use perilune_state::effect::ObjectRecord;
 use perilune_state::gc::GcOwner;
 use perilune_state::segments::nodes::Seen;
-use perilune_state::shards::{NoJob, ShardCount};
+use perilune_state::shards::{NoJob, Passes, ShardCount};
 use perilune_state::txn::Txn;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -47,6 +47,10 @@ pub trait Facade: Observed + 'static {
     fn recycled(&self, tenant: TenantId) -> Recycled;
     /// What there is of these shards of a tenant; of those that have nothing, nothing is said.
     fn count_shards(&self, tenant: TenantId, shards: BTreeSet<ShardId>) -> Boxed<'_, Outcome<BTreeMap<ShardId, ShardCount>>>;
+    /// What was finished of a shard.
+    fn shard_passes(&self, shard: ShardId) -> Passes;
+    /// The jobs that are done on shards, and their ids.
+    fn shard_jobs(&self) -> Vec<(ShardId, String)>;
     /// Tells the job on a shard to stop.
     fn stop_shard_job(&self, shard: ShardId, id: &str) -> Result<(), NoJob>;
     /// The puts of a tenant that are in progress.
@@ -73,6 +77,11 @@ pub trait Facade: Observed + 'static {
     /// When there is no key for it.
     fn safe(&self) -> Outcome<Safe> {
         Err(FaultCode::NotSupported.with("there is no cold tier here"))
+    }
+    /// Has nothing more brought to these vaults as long as what is given is kept.
+    fn close_vaults(&self, vaults: Vec<VaultId>) -> Box<dyn Send + Sync> {
+        let _ = vaults;
+        Box::new(())
     }
     /// Objects that lie in this vault. Walks the index.
     fn objects_in(&self, vault: VaultId) -> u64 {

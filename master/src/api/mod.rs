@@ -2,6 +2,7 @@
 
 mod app;
 mod clustermgr;
+mod events;
 mod extract;
 mod face;
 pub(crate) mod forward;
@@ -34,7 +35,8 @@ pub fn router(app: App) -> OpenApiRouter {
         .merge(faces::<clustermgr::Clustermgr>(&app))
         .merge(faces::<metaservice::MetaService>(&app))
         .merge(faces::<ticdc::Ticdc>(&app))
-        .merge(faces::<tiflash::Tiflash>(&app));
+        .merge(faces::<tiflash::Tiflash>(&app))
+        .merge(faces::<events::Events>(&app));
     let faces = within(faces, |faces| {
         faces
             .fallback(|method: Method, uri: Uri| async move { unknown(StatusCode::NOT_FOUND, &method, &uri) })

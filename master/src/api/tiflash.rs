@@ -1,6 +1,8 @@
 //! TiFlash's page, as far as it is about the group: whose second copies are in step, and who collects garbage in the cold tier. What it says of
 //! the process itself is `perilune-probe`'s. Both spellings of the page are known.
 
+mod remote;
+
 use super::App;
 use super::face::{Face, status};
 use super::forward;
@@ -9,11 +11,11 @@ use axum::body::{Body, to_bytes};
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use perilune_probe::remote::Owner;
 use perilune_probe::sync::{self, OfTable};
 use perilune_probe::{Refusing, respelled};
 use perilune_protocol::{Fault, FaultCode, Outcome};
 use perilune_state::gc::GcOwner;
-use serde_json::json;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -30,7 +32,10 @@ const ANSWER_BYTES_MAX: usize = 4096;
 impl Face for Tiflash {
     fn routes() -> OpenApiRouter<App> {
         SPELLED.iter().fold(OpenApiRouter::default(), |routes, spelled| {
-            routes.routes(respelled(routes!(owner), spelled)).routes(respelled(routes!(resign, resign_by_post), spelled))
+            routes
+                .routes(respelled(routes!(owner), spelled))
+                .routes(respelled(routes!(resign, resign_by_post), spelled))
+                .merge(remote::routes(spelled))
         })
     }
 
@@ -46,9 +51,10 @@ impl Face for Tiflash {
         (status(fault.code), format!("{fault}\n")).into_response()
     }
 
-    /// What is in step is the leader's to say.
+    /// What is in step, and what there is in vaults, is the leader's to say.
     fn acts(request: &Request) -> bool {
-        request.uri().path().contains("/sync-status/")
+        let path = request.uri().path();
+        path.contains("/sync-status/") || remote::OF_THE_LEADER.iter().any(|of| path.contains(of))
     }
 }
 
@@ -72,16 +78,17 @@ async fn sync_status(State(app): State<App>, Path(table): Path<String>) -> Respo
     responses((status = 200, description = "Whether it is this master, and who it is.", body = serde_json::Value))
 )]
 async fn owner(State(app): State<App>) -> Response {
-    if !app.engine.has_vaults() {
-        return told("can not get gc owner, disagg_mode=None");
+    whose(&app).info()
+}
+
+/// Who collects.
+fn whose(app: &App) -> Owner {
+    match (app.engine.gc_owner(), &app.group) {
+        _ if !app.engine.has_vaults() => Owner::None,
+        (None, _) => Owner::Nobody,
+        (Some(owner), Some(group)) if owner.member == group.me() => Owner::This(group.service_of(owner.member)),
+        (Some(owner), group) => Owner::Other(group.as_ref().map_or_else(String::new, |group| group.service_of(owner.member))),
     }
-    let found = app.engine.gc_owner();
-    let (status, owner_id) = match (&found, &app.group) {
-        (None, _) => ("NoLeader", String::new()),
-        (Some(owner), Some(group)) if owner.member == group.me() => ("IsOwner", group.service_of(owner.member)),
-        (Some(owner), group) => ("NotOwner", group.as_ref().map_or_else(String::new, |group| group.service_of(owner.member))),
-    };
-    axum::Json(json!({"status": status, "owner_id": owner_id})).into_response()
 }
 
 /// This master no longer collects garbage: another has a go, where there is another.
@@ -99,8 +106,9 @@ async fn resign(state: State<App>, headers: HeaderMap, request: Request) -> Resp
     responses((status = 200, description = "`Done`, or that it is not this master's to give up.", body = serde_json::Value))
 )]
 async fn resign_by_post(State(app): State<App>, headers: HeaderMap, request: Request) -> Response {
-    if !app.engine.has_vaults() {
-        return told("can not resign gc owner, disagg_mode=None");
+    let whose = whose(&app);
+    if whose == Owner::None {
+        return whose.resigned(false);
     }
     let Some(group) = &app.group else {
         return Tiflash::refuse(&FaultCode::NotSupported.with("this engine is served without a group of masters"));
@@ -109,7 +117,7 @@ async fn resign_by_post(State(app): State<App>, headers: HeaderMap, request: Req
     let of = asked_by.unwrap_or_else(|| group.me());
     let is_its = |owner: GcOwner| owner.member == of;
     if !app.engine.gc_owner().is_some_and(is_its) {
-        return told("This node is not the remote gc owner, can't be resigned.");
+        return whose.resigned(false);
     }
     let resigned = match group.settled().await {
         Ok(Leader::Here) => app.engine.resign_gc(of).await,
@@ -118,8 +126,7 @@ async fn resign_by_post(State(app): State<App>, headers: HeaderMap, request: Req
         Err(fault) => Err(fault),
     };
     match resigned {
-        Ok(true) => told("Done"),
-        Ok(false) => told("This node is not the remote gc owner, can't be resigned."),
+        Ok(done) => whose.resigned(done),
         Err(fault) => Tiflash::refuse(&fault),
     }
 }
@@ -138,8 +145,4 @@ async fn ask_leader(at: &str, path: &str, of: u64, headers: &HeaderMap) -> Outco
         StatusCode::OK => Ok(body.windows(6).any(|bytes| bytes == b"\"Done\"")),
         _ => Err(FaultCode::NotLeader.with(String::from_utf8_lossy(&body).into_owned())),
     }
-}
-
-fn told(message: &str) -> Response {
-    axum::Json(json!({ "message": message })).into_response()
 }

@@ -58,7 +58,7 @@ impl Engine {
             tracing::warn!(%node, segment = %gone.id(), "the node came back without this segment; its replicas are gone");
             self.commit(&Effect::Unmount { segment: gone.id() }).await?;
         }
-        self.state().nodes.register(node, Said { name, rest, unique_id: unique_id.clone() }, session, self.now());
+        self.state().nodes.register(node, Said { name, rest, unique_id: unique_id.clone(), tenant: *tenant }, session, self.now());
         self.judge();
         self.inner.heard.send_modify(|count| *count += 1);
         let objects_returned = if returning { self.objects_on(node) } else { 0 };

@@ -16,7 +16,7 @@ use perilune_state::directory::{Known, ShardId};
 use perilune_state::effect::ObjectRecord;
 use perilune_state::gc::GcOwner;
 use perilune_state::segments::nodes::Seen;
-use perilune_state::shards::{NoJob, ShardCount};
+use perilune_state::shards::{NoJob, Passes, ShardCount};
 use perilune_state::txn::Txn;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -90,6 +90,10 @@ impl Facade for Throne {
         Box::pin(async move { engine.recall(tenant, question).await.into_iter().collect() })
     }
 
+    fn close_vaults(&self, vaults: Vec<VaultId>) -> Box<dyn Send + Sync> {
+        Box::new(self.engine().close_vaults(vaults))
+    }
+
     fn objects_in(&self, vault: VaultId) -> u64 {
         self.engine().objects_in(vault)
     }
@@ -105,6 +109,14 @@ impl Facade for Throne {
     fn count_shards(&self, tenant: TenantId, shards: BTreeSet<ShardId>) -> Boxed<'_, Outcome<BTreeMap<ShardId, ShardCount>>> {
         let engine = self.engine();
         Box::pin(async move { engine.count_shards(tenant, shards).await })
+    }
+
+    fn shard_passes(&self, shard: ShardId) -> Passes {
+        self.engine().reign.shard_jobs.passes(shard)
+    }
+
+    fn shard_jobs(&self) -> Vec<(ShardId, String)> {
+        self.engine().reign.shard_jobs.running()
     }
 
     fn stop_shard_job(&self, shard: ShardId, id: &str) -> Result<(), NoJob> {

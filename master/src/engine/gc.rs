@@ -1,7 +1,9 @@
-//! Who collects garbage in the cold tier, and what has second copies.
+//! Who collects garbage in the cold tier, whether everything is to be brought there, and what has second copies.
 
 use super::Engine;
-use perilune_protocol::{Outcome, TenantId, Tso};
+use crate::work::cold::vault_for;
+use perilune_protocol::rpc::cold::{Remote, RemoteAnswer};
+use perilune_protocol::{FaultCode, Outcome, TenantId, Tso};
 use perilune_state::directory::{Known, TableId};
 use perilune_state::gc::GcOwner;
 use perilune_state::settings::JOB_RECORD;
@@ -10,6 +12,11 @@ use perilune_state::{Effect, State};
 /// Under which name it is kept who has the lease.
 fn key() -> String {
     format!("{JOB_RECORD}gc_owner")
+}
+
+/// Under which name it is kept that a checkpoint of everything is asked for: a number, another one each time.
+fn flag() -> String {
+    format!("{JOB_RECORD}upload")
 }
 
 /// Whether anything is to be collected: some tenant has a vault.
@@ -46,6 +53,49 @@ impl Engine {
         let next = present.resigned(&self.heard().await, self.wall_ms());
         tracing::info!(from = member, to = next.member, "the collecting of garbage in the cold tier was given up");
         self.commit(&Effect::Setting { key: key(), value: Some(next.record()) }).await.map(|()| true)
+    }
+
+    /// What a store node is told for its page.
+    pub(crate) async fn remote(&self, question: Remote) -> Outcome<RemoteAnswer> {
+        if !has_vaults(&self.directory()) {
+            return Ok(RemoteAnswer::None);
+        }
+        match question {
+            Remote::Owner => {
+                let owner = owner(self.state()).filter(|owner| owner.holds(self.wall_ms()));
+                let service = owner.map(|owner| self.inner.service_of(owner.member)).unwrap_or_default();
+                self.vouch().await.map(|()| RemoteAnswer::Owner(service))
+            }
+            Remote::Upload => self.set_upload_flag().await.map(RemoteAnswer::Upload),
+            Remote::Info(ids) => {
+                let stores = serde_json::to_string(&serde_json::json!({ "stores": self.store_info(ids).await? }));
+                stores.map(RemoteAnswer::Info).map_err(|e| FaultCode::Internal.with(e.to_string()))
+            }
+        }
+    }
+
+    /// Asks for a checkpoint of all that there is now. False: there is no vault for it.
+    pub(crate) async fn set_upload_flag(&self) -> Outcome<bool> {
+        if vault_for(self.state()).is_none() {
+            return Ok(false);
+        }
+        let _one = self.inner.directory.lock().await;
+        let next = self.upload_flag().unwrap_or(0) + 1;
+        self.commit(&Effect::Setting { key: flag(), value: Some(next.to_string()) }).await.map(|()| true)
+    }
+
+    /// Whether one was asked for, and which.
+    pub(crate) fn upload_flag(&self) -> Option<u64> {
+        self.state().settings.get(&flag())?.parse().ok()
+    }
+
+    /// That one is made. Who asked since then is not answered yet.
+    pub(crate) async fn drop_upload_flag(&self, answered: u64) -> Outcome<()> {
+        let _one = self.inner.directory.lock().await;
+        if self.upload_flag() != Some(answered) {
+            return Ok(());
+        }
+        self.commit(&Effect::Setting { key: flag(), value: None }).await
     }
 
     /// The masters that vote and are there.

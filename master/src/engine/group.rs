@@ -1,6 +1,7 @@
 //! The group of masters, for whoever looks at it or steers it.
 
 use super::{Engine, Inner, Throne};
+use crate::api::Facade;
 use crate::log::{Change, Dump, GroupProgress, Log, LogStatus, Member, Members, Progress, Role, Seat, is_address};
 use perilune_protocol::rpc::member::{MemberChange, MemberState};
 use perilune_protocol::{FaultCode, Outcome};
@@ -66,6 +67,26 @@ impl Group {
         self.throne.engine()
     }
 
+    /// Whether this master collects garbage in the cold tier.
+    pub(crate) fn collects(&self) -> bool {
+        self.throne.gc_owner().is_some_and(|owner| owner.member == self.me())
+    }
+
+    /// Has the collector look at all there is, at once.
+    pub(crate) fn collect_now(&self) {
+        self.inner().collector.notify_one();
+    }
+
+    /// Resolves when somebody has asked for that.
+    pub(crate) async fn asked_to_collect(&self) {
+        self.inner().collector.notified().await;
+    }
+
+    /// The term that this member has heard of last.
+    pub(crate) fn term(&self) -> u64 {
+        self.log().watch().borrow().term
+    }
+
     /// This master's id.
     pub(crate) fn me(&self) -> u64 {
         self.inner().config.member
@@ -73,8 +94,7 @@ impl Group {
 
     /// Where a master's service is, as far as it is known; empty where it is not.
     pub(crate) fn service_of(&self, member: u64) -> String {
-        let known = || self.members().get(member).map(|known| known.service.clone()).unwrap_or_default();
-        if member == self.me() { self.inner().card.service.clone() } else { known() }
+        self.inner().service_of(member)
     }
 
     /// The group's id.
@@ -198,6 +218,11 @@ async fn aside<T: Send + 'static>(look: impl FnOnce() -> T + Send + 'static) -> 
 }
 
 impl Inner {
+    pub(super) fn service_of(&self, member: u64) -> String {
+        let known = || self.log.members().get(member).map(|known| known.service.clone()).unwrap_or_default();
+        if member == self.config.member { self.card.service.clone() } else { known() }
+    }
+
     /// One change at a time, so that none is refused because of another of ours.
     pub(crate) async fn change(&self, change: Change) -> Outcome<Members> {
         let _turn = self.changes.lock().await;

@@ -12,6 +12,7 @@ mod tenants;
 mod throne;
 mod txn;
 mod vaults;
+mod walks;
 
 pub use brain::Brain;
 pub use clock::Clock;
@@ -22,6 +23,7 @@ pub(crate) use group::{Group, Leader};
 pub use tenants::{Speaker, Unchanged};
 pub(crate) use throne::Throne;
 pub use txn::{NotAborted, OpenPut};
+use walks::Walks;
 
 use crate::config::MasterConfig;
 use crate::events::EventLog;
@@ -80,10 +82,13 @@ pub(crate) struct Inner {
     /// Where the others, clients and people find this master; what is not known is empty.
     pub(crate) card: Member,
     pub(crate) secrets: SecretKeys,
+    /// Rung when somebody asks the collector of the cold tier to look at once.
+    pub(crate) collector: tokio::sync::Notify,
     /// Held while the members change.
     pub(crate) changes: tokio::sync::Mutex<()>,
     /// Held while a change of the directory is decided and logged, so that the next is decided upon it.
     directory: tokio::sync::Mutex<()>,
+    pub(crate) walks: Walks,
     /// Counts the moments at which a node was heard (again); puts that found no node wait on it.
     pub(crate) heard: watch::Sender<u64>,
     draws: AtomicU64,
@@ -94,20 +99,9 @@ impl Inner {
         let draws = AtomicU64::new(clock.wall_ms());
         let (changes, directory) = (tokio::sync::Mutex::new(()), tokio::sync::Mutex::new(()));
         let events = Arc::new(EventLog::new(log.cluster_id(), log.history(), Arc::clone(&seat), clock.clone()));
-        Self {
-            seat,
-            log,
-            events,
-            clock,
-            metrics: Metrics::new(),
-            config,
-            card,
-            secrets,
-            changes,
-            directory,
-            heard: watch::channel(0).0,
-            draws,
-        }
+        let (collector, walks, heard) = (tokio::sync::Notify::new(), Walks::default(), watch::channel(0).0);
+        let metrics = Metrics::new();
+        Self { seat, log, events, clock, metrics, config, card, secrets, collector, changes, directory, walks, heard, draws }
     }
 
     /// Whether there is another member that could lead.

@@ -205,7 +205,12 @@ impl Engine {
             self.remove_all_of(&found, |object| self.state().condemn(object, force, self.now()).ok())
         });
         self.metrics().removed_matching(pattern, removed.is_ok());
-        removed
+        let removed = removed?;
+        if pattern.is_empty() {
+            let cleared = Effect::Cleared { tenant };
+            self.wait_stored(&cleared, self.propose(&cleared))?;
+        }
+        Ok(removed)
     }
 
     /// Removes all that a tenant has, whoever reads it and whether it can be read or not; what was promised to readers is kept. Works in steps.

@@ -1,7 +1,6 @@
 //! Requests about shards and about puts of others: what there is, and what is to stop.
 
 use super::Engine;
-use crate::work::aside;
 use perilune_protocol::{Outcome, TenantId};
 use perilune_state::directory::ShardId;
 use perilune_state::shards::ShardCount;
@@ -52,7 +51,7 @@ impl Engine {
     /// What there is of these shards of a tenant.
     pub(crate) async fn count_shards(&self, tenant: TenantId, shards: BTreeSet<ShardId>) -> Outcome<BTreeMap<ShardId, ShardCount>> {
         let engine = self.clone();
-        aside(move || engine.state().count_shards(tenant, &|shard| shards.contains(&shard))).await
+        self.inner.walks.run(move || engine.state().count_shards(tenant, &|shard| shards.contains(&shard))).await
     }
 
     /// The puts of a tenant that are in progress, the oldest first.
@@ -102,7 +101,8 @@ impl Engine {
             (Txn::Version(_), Some(gone)) => Err(NotAborted::Aborted { db_id: db_id(gone.key.as_ref().bytes) }),
             (Txn::Version(version), None) => {
                 let engine = self.clone();
-                let found = aside(move || engine.state().published(tenant, version)).await.map_err(NotAborted::Fault)?;
+                let walk = move || engine.state().published(tenant, version);
+                let found = self.inner.walks.run(walk).await.map_err(NotAborted::Fault)?;
                 let visible = found.map(|object| NotAborted::Visible { db_id: db_id(object.key.as_ref().bytes) });
                 Err(visible.unwrap_or(NotAborted::NoVersion))
             }

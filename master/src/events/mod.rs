@@ -4,15 +4,25 @@
 //! |---|---|
 //! | `mod` | [`EventLog`]: reading from a place, waiting for more, how far all is known |
 //! | `told` | from an effect to an event |
+//! | `watch`, `listing` | what is asked for over the network: pages, and all that there is |
+//! | `holds` | who still needs what |
+//! | `tend` | what the leader does so that there is something to tell |
 //!
 //! Every member can be asked, also one that follows: what it has applied is committed, and no member tells it otherwise.
 
-mod told;
+mod holds;
+mod listing;
+mod tend;
+pub(crate) mod told;
+mod watch;
+
+pub use holds::Hold;
 
 use crate::engine::{Clock, Seat};
 use crate::log::{self, History, Past, Unread};
 use perilune_protocol::event::{Cursor, Event};
 use perilune_protocol::{Fault, FaultCode, Tso};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use uuid::Uuid;
@@ -25,6 +35,8 @@ pub struct EventLog {
     clock: Clock,
     /// The first entry that can be read, and the first stamp there; found when first asked for.
     begins: Mutex<Option<(u64, Tso)>>,
+    /// When somebody last asked how far all is known, in milliseconds of the clock. A hint: relaxed.
+    asked: AtomicU64,
 }
 
 /// Events that follow each other.
@@ -74,7 +86,7 @@ impl From<ReadError> for Fault {
 
 impl EventLog {
     pub(crate) fn new(cluster: Uuid, history: Arc<History>, seat: Arc<Seat>, clock: Clock) -> Self {
-        Self { cluster, history, seat, clock, begins: Mutex::default() }
+        Self { cluster, history, seat, clock, begins: Mutex::default(), asked: AtomicU64::new(0) }
     }
 
     fn cursor(&self, index: u64, place: u32) -> Cursor {
@@ -127,9 +139,11 @@ impl EventLog {
     /// A stamp that no event to come has or is below, and the place behind all events until then. Where this member leads it is as of now, also
     /// while nothing happens, as far as the log allows.
     pub fn resolved(&self) -> (Tso, Cursor) {
+        self.asked.store(self.clock.now(), Ordering::Relaxed);
         let fresh = || {
+            // It began to lead with all applied that leaders before have stamped, and above all that they may have told.
             let state = self.seat.state();
-            if self.seat.term() == 0 { None } else { state.tso.next(self.clock.wall_ms(), 1).ok() }
+            if state.is_leading() { state.tso.next(self.clock.wall_ms(), 1).ok() } else { None }
         };
         let reached = self.history.reached(fresh);
         (reached.stamp, self.cursor(reached.index + 1, 0))

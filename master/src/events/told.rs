@@ -6,7 +6,7 @@ use perilune_state::Effect;
 use perilune_state::effect::{EffectError, ObjectRecord};
 
 /// What an effect that took effect means to those outside, and whose it is; `None` where it means nothing to them.
-pub(super) fn event(effect: &[u8]) -> Result<Option<(Option<TenantId>, What)>, EffectError> {
+pub(crate) fn event(effect: &[u8]) -> Result<Option<(Option<TenantId>, What)>, EffectError> {
     let (tenant, what) = match Effect::decode(effect)? {
         Effect::Commit(record) => {
             let ObjectRecord { tenant, key, version, size, checksum, pin, replicas, wanted: _ } = record;
@@ -25,12 +25,16 @@ pub(super) fn event(effect: &[u8]) -> Result<Option<(Option<TenantId>, What)>, E
         Effect::Lend { tenant, desc } | Effect::LendAs { tenant, desc, .. } => (Some(tenant), What::mounted(&desc)),
         Effect::Drain { segment, grace_ms } => (None, What::Draining { segment, grace_ms }),
         Effect::Unmount { segment } => (None, What::Unmounted { segment }),
+        Effect::Node { node, tenant, up: Some(name) } => (Some(tenant), What::NodeUp { node, name }),
+        Effect::Node { node, tenant, up: None } => (Some(tenant), What::NodeDown { node }),
+        Effect::Cleared { tenant } => (Some(tenant), What::Cleared),
         Effect::Window { .. }
         | Effect::TsoLimit(_)
         | Effect::Setting { .. }
         | Effect::Frames { .. }
         | Effect::Passed { .. }
-        | Effect::Directory { .. } => return Ok(None),
+        | Effect::Directory { .. }
+        | Effect::Checkpoint(_) => return Ok(None),
     };
     Ok(Some((tenant, what)))
 }

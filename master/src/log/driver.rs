@@ -28,6 +28,7 @@ use super::peers::{Peers, Post};
 use super::reads::Reads;
 use super::request::{Answer, Known, Proposed};
 use super::restore::restore;
+use super::retain::Retention;
 use super::room::Gauge;
 use super::snapshot::SnapshotId;
 use super::stall::Stall;
@@ -59,6 +60,7 @@ pub(super) struct Driver<M: Machine> {
     pub(super) peers: Box<dyn Peers>,
     pub(super) files: Arc<Files>,
     pub(super) history: Arc<History>,
+    pub(super) retention: Retention,
     pub(super) board: Arc<Board>,
     /// Entries appended and not yet applied, by index.
     pub(super) proposed: VecDeque<Proposed<M::Output>>,
@@ -178,6 +180,8 @@ impl<M: Machine> Driver<M> {
         store.check(applied + 1).map_err(|what| corrupt(&raft_dir, what))?;
         store.committed(applied);
         let reached = Reached { index: applied, stamp: store.stamp_at(applied).map_err(|what| corrupt(&raft_dir, what))? };
+        let used = store.engine.get_used_size() as u64;
+        let retention = Retention::new(config.keep_bytes, store.cut_index(), applied, used);
         let history = Arc::new(History::new(store.engine(), store.cut_index() + 1, reached));
         store.set_newest_snapshot(snapshots.last().copied());
         settle_address(&config, &mut store).map_err(|what| LogError::Start { path: config.dir.clone(), what })?;
@@ -216,6 +220,7 @@ impl<M: Machine> Driver<M> {
             peers,
             files,
             history,
+            retention,
             board,
             proposed: VecDeque::new(),
             answers: Vec::new(),

@@ -5,8 +5,11 @@ use super::driver::Driver;
 use super::group::tell;
 use super::machine::Machine;
 use super::request::Answer;
+use super::snapshot::{self, SnapshotId};
 use perilune_protocol::{Fault, FaultCode};
 use std::fs::File;
+use std::io::{self, BufReader, Read};
+use uuid::Uuid;
 
 /// A whole snapshot file, open for reading. It stays readable whatever becomes of its name.
 #[derive(Debug)]
@@ -19,6 +22,14 @@ pub struct Dump {
     pub index: u64,
     /// The term of that entry.
     pub term: u64,
+}
+
+impl Dump {
+    /// What the machine wrote, from the beginning of the file on; every byte it gives has passed its checksum. `cluster`: whose dump it is.
+    pub(crate) fn body(&self, cluster: Uuid) -> io::Result<impl Read + use<'_>> {
+        io::Seek::rewind(&mut &self.file)?;
+        snapshot::Reader::new(BufReader::new(&self.file), SnapshotId { index: self.index, term: self.term }, cluster)
+    }
 }
 
 /// Dumps that wait: for a snapshot behind this entry at least.

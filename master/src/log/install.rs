@@ -148,6 +148,7 @@ impl<M: Machine> Driver<M> {
         tell_members(&self.board, self.peers.as_mut(), &members, self.config.member);
         (self.applied, self.since) = (id.index, Since::default());
         self.history.replaced(id.index);
+        self.retention.cut(id.index);
         for lost in std::mem::take(&mut self.proposed) {
             self.refuse(lost.answers, unknown(self.config.member));
         }

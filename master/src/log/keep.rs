@@ -11,7 +11,7 @@ use super::restore::{prune, remove};
 use super::room::Room;
 use super::snapshot::SnapshotId;
 use super::status::Role;
-use perilune_protocol::FaultCode;
+use perilune_protocol::{FaultCode, Tso};
 use raft::{StateRole, Storage};
 use std::time::Duration;
 
@@ -69,16 +69,22 @@ impl<M: Machine> Driver<M> {
         }
     }
 
-    /// A snapshot is on disk: the log is needed only behind the one before it, which stays as a second chance.
+    /// A snapshot is on disk: the log is needed only behind the one before it, which stays as a second chance. What came before is kept as far as
+    /// is set, while there is room for it.
     fn cut_behind(&mut self, id: SnapshotId) {
         count(&self.board.counters.snapshots, 1);
         self.snapshots.push(id);
         prune(&self.directory, &mut self.snapshots, 2);
         self.node.mut_store().set_newest_snapshot(Some(id));
         if let [older, _] = self.snapshots[..] {
-            match self.guarded(|d| d.node.mut_store().cut_behind(older.index, older.term)) {
-                Ok(()) => {
-                    self.history.begins_with(self.node.store().cut_index() + 1);
+            let room = self.gauge.room == Room::Enough;
+            let until = if room { older.index.min(self.retention.floor()) } else { older.index };
+            match self.guarded(|d| d.node.mut_store().cut_behind(until)) {
+                Ok(None) => {}
+                Ok(Some(stamp)) => {
+                    self.retention.cut(until);
+                    self.history.begins_with(until + 1);
+                    self.machine.forget(Tso(stamp.0 + 1));
                     self.background.give(Job::Purge);
                 }
                 Err(what) => self.fail(what),

@@ -88,6 +88,7 @@ impl<M: Machine> Driver<M> {
             self.applied = entry.index;
             self.since.entries += 1;
             self.since.bytes += entry.data.len() as u64;
+            self.retention.applied(entry.index, entry.data.len() as u64);
             self.history.applied(Past::of(entry)?);
         }
         self.node.mut_store().applied(self.applied);

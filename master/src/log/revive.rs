@@ -27,18 +27,32 @@ pub struct Revived {
     pub index: u64,
 }
 
+/// Feeds what `file` holds to `machine`.
+///
+/// # Errors
+/// When the file is not a whole snapshot.
+pub(crate) fn inspect<M: Machine>(file: &Path, machine: &mut M) -> Result<(), LogError> {
+    feed(file, machine).map(drop)
+}
+
+/// The same; gives the entry it stands behind, and the group it is of.
+fn feed<M: Machine>(file: &Path, machine: &mut M) -> Result<(snapshot::SnapshotId, Uuid), LogError> {
+    let unusable = |e: io::Error| LogError::NotASnapshot { path: file.into(), what: e.to_string() };
+    let (id, from) = snapshot::head(&System, file).map_err(unusable)?;
+    let mut body = snapshot::open(&System, file, id, from).map_err(unusable)?;
+    machine.restore(&mut body).map_err(unusable)?;
+    Ok((id, from))
+}
+
 /// Makes `config.dir` the directory of a group that begins with what `file` holds, with `config.members` and `config.cluster` (or a new id).
 /// `machine` is only there to find out whether it can read it.
 ///
 /// # Errors
 /// When the directory holds anything, when the file is not a whole snapshot or is of the very cluster that is to begin, or when something cannot be written. Nothing is left behind.
 pub fn revive<M: Machine>(config: &LogConfig, file: &Path, mut machine: M) -> Result<Revived, LogError> {
-    let unusable = |what: String| LogError::NotASnapshot { path: file.into(), what };
     check_empty(&config.dir)?;
     let mut members = config.first_members().map_err(LogError::Config)?;
-    let (id, from) = snapshot::head(&System, file).map_err(|e| unusable(e.to_string()))?;
-    let mut body = snapshot::open(&System, file, id, from).map_err(|e| unusable(e.to_string()))?;
-    machine.restore(&mut body).map_err(|e| unusable(e.to_string()))?;
+    let (id, from) = feed(file, &mut machine)?;
     members.index = id.index;
     if config.cluster == Some(from) {
         let why = format!(
@@ -53,7 +67,8 @@ pub fn revive<M: Machine>(config: &LogConfig, file: &Path, mut machine: M) -> Re
     let built = (|| {
         clear(&unfinished)?;
         let made = Directory::open(Arc::new(System), &unfinished, Some(cluster))?;
-        let mut body = snapshot::open(&System, file, id, from).map_err(|e| unusable(e.to_string()))?;
+        let mut body =
+            snapshot::open(&System, file, id, from).map_err(|e| LogError::NotASnapshot { path: file.into(), what: e.to_string() })?;
         let copy = Box::new(move |out: &mut dyn io::Write| io::copy(&mut body, out).map(drop));
         let dir = directory::snapshots(&unfinished);
         snapshot::write(&System, &dir, id, cluster, copy).map_err(|e| io_error(&dir, "the snapshot cannot be written", e))?;
@@ -78,7 +93,8 @@ fn begin_log(dir: &Path, me: u64, members: Members, id: snapshot::SnapshotId) ->
     begun.map_err(|what| io_error(&raft, "the log cannot be begun", io::Error::other(what)))
 }
 
-fn check_empty(dir: &Path) -> Result<(), LogError> {
+/// Whether a group may begin in a directory: there is nothing in it.
+pub(crate) fn check_empty(dir: &Path) -> Result<(), LogError> {
     match fs::read_dir(dir).map(|mut entries| entries.next().is_none()) {
         Ok(true) => Ok(()),
         Ok(false) => Err(LogError::Occupied(dir.into())),

@@ -181,7 +181,7 @@ fn damaged(what: impl Into<String>) -> io::Error {
 }
 
 impl<R: Read> Reader<R> {
-    fn new(mut from: R, id: SnapshotId, cluster: Uuid) -> io::Result<Self> {
+    pub(super) fn new(mut from: R, id: SnapshotId, cluster: Uuid) -> io::Result<Self> {
         let mut head = [0; HEAD + 4];
         from.read_exact(&mut head)?;
         check_head(&head)?;

@@ -11,6 +11,7 @@ use super::snapshot::SnapshotId;
 use super::stored::{Entries, Stored};
 use super::write::{Append, Owed, Unwritten};
 use perilune_protocol::Tso;
+use raft::Storage;
 use raft::eraftpb::{Entry, EntryType};
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -197,18 +198,22 @@ impl Store {
         self.record.commit = self.record.commit.max(index);
     }
 
-    /// Forgets the entries up to `index`, which the older of two snapshots covers.
-    pub(super) fn cut_behind(&mut self, index: u64, term: u64) -> Result<(), String> {
+    /// Forgets the entries up to `index`, which the older of two snapshots covers, and gives the highest stamp among them; `None` where they were
+    /// forgotten before.
+    pub(super) fn cut_behind(&mut self, index: u64) -> Result<Option<Tso>, String> {
         if index <= self.record.cut_index {
-            return Ok(());
+            return Ok(None);
         }
+        let stamp = self.stamp_at(index)?;
+        let term = self.term(index).map_err(|e| format!("the entry {index}: {e}"))?;
         (self.record.cut_index, self.record.cut_term) = (index, term);
-        self.owed.cut = true;
+        // Written anew with every cut, so that it keeps no old file.
+        (self.owed.cut, self.owed.members) = (true, true);
         self.write_owed()?;
         while self.cache.front().is_some_and(|e| e.index <= index) {
             self.evict();
         }
-        Ok(())
+        Ok(Some(stamp))
     }
 
     /// Lets go of applied entries beyond what the cache may hold.

@@ -5,7 +5,7 @@ use crate::engine::{Engine, Speaker};
 use crate::work::aside;
 use perilune_protocol::access::{Access, Token};
 use perilune_protocol::principal::Principal;
-use perilune_protocol::rpc::{self, Call, cluster, cold, job, member, object, segment, session, vault, work};
+use perilune_protocol::rpc::{self, Call, cluster, cold, job, member, object, segment, session, vault, watch, work};
 use perilune_protocol::{Fault, FaultCode, Outcome, TenantId};
 use perilune_state::segments::WORD_BYTES_MAX;
 use perilune_state::settings::JOB_BYTES_PER_SECOND;
@@ -75,6 +75,17 @@ impl Session {
         self.principal().map(|_| self.tenant(engine)).transpose()
     }
 
+    /// Of whom it may be told: of its tenant; the admin, if it asks so, of everybody or of anyone.
+    fn watches(&self, engine: &Engine, everybody: bool, named: Option<TenantId>) -> Outcome<Option<TenantId>> {
+        match self.principal() {
+            Some(principal) if everybody => {
+                Err(FaultCode::Forbidden.with(format!("the token is one of tenant {}, and tells of no other", principal.tenant)))
+            }
+            None if everybody => Ok(named),
+            _ => self.tenant(engine).map(Some),
+        }
+    }
+
     /// Whether its token is still good.
     fn is_current(&self, engine: &Engine) -> Outcome<()> {
         self.principal().map_or(Ok(()), |principal| engine.is_current(principal))
@@ -134,7 +145,18 @@ impl Counted for Vec<job::JobState> {}
 impl Counted for Vec<work::WorkOrder> {}
 impl Counted for Vec<cold::ColdOrder> {}
 impl Counted for cold::Offloaded {}
+impl Counted for cold::RemoteAnswer {}
 impl Counted for vault::VaultAccess {}
+impl Counted for watch::Watched {
+    fn failed(&self) -> (u64, u64) {
+        (self.events.len() as u64, 0)
+    }
+}
+impl Counted for watch::Listed {
+    fn failed(&self) -> (u64, u64) {
+        (self.events.len() as u64, 0)
+    }
+}
 
 /// Decodes a question, has it answered, and frames the answer. Unknown numbers get a fault, not a closed connection.
 pub(crate) fn answer(engine: &Engine, session: &Arc<Session>, op: u16, id: u64, body: &[u8]) -> Answering {
@@ -229,9 +251,18 @@ pub(crate) fn answer(engine: &Engine, session: &Arc<Session>, op: u16, id: u64, 
         }),
         cold::Recall::OP => with(engine, id, body, move |q: cold::Recall| async move { Ok(e.recall(s.tenant(&e)?, q).await) }),
         cold::Offload::OP => with(engine, id, body, move |q: cold::Offload| async move { e.offload(s.tenant(&e)?, q.wait_ms).await }),
+        cold::Remote::OP => with(engine, id, body, move |q: cold::Remote| async move { e.remote(q).await }),
         vault::VaultKeys::OP => {
             with(engine, id, body, move |q: vault::VaultKeys| async move { e.vault_keys(s.tenant(&e)?, &q, s.token.get()) })
         }
+        watch::Watch::OP => with(engine, id, body, move |mut q: watch::Watch| async move {
+            q.filter.tenant = s.watches(&e, q.everybody, q.filter.tenant)?;
+            e.watch(q).await
+        }),
+        watch::ListAll::OP => with(engine, id, body, move |mut q: watch::ListAll| async move {
+            q.filter.tenant = s.watches(&e, q.everybody, q.filter.tenant)?;
+            aside(move || e.list_all(&q)).await?
+        }),
         job::ListJobs::OP => with(engine, id, body, move |_: job::ListJobs| async move { Ok(e.jobs()) }),
         job::SwitchJob::OP => with(engine, id, body, move |q: job::SwitchJob| async move { e.switch_job(&q).await }),
         job::PaceJobs::OP => with(engine, id, body, move |q: job::PaceJobs| async move {

@@ -1,7 +1,7 @@
 //! What callers may ask who speak for one tenant.
 
 use perilune_protocol::principal::{Principal, Role};
-use perilune_protocol::rpc::{Call, cluster, cold, object, segment, session, vault, work};
+use perilune_protocol::rpc::{Call, cluster, cold, object, segment, session, vault, watch, work};
 use perilune_protocol::{FaultCode, Outcome};
 
 /// What whoever looks and reads may ask.
@@ -15,6 +15,8 @@ const READS: &[u16] = &[
     object::ListKeys::OP,
     cold::Recall::OP,
     cluster::Stat::OP,
+    watch::Watch::OP,
+    watch::ListAll::OP,
 ];
 const WRITES: &[u16] =
     &[object::PutStart::OP, object::PutEnd::OP, object::PutRevoke::OP, object::Remove::OP, object::RemoveMatching::OP, cold::Offload::OP];

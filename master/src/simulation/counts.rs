@@ -23,4 +23,6 @@ pub(super) struct Counts {
     pub(super) snapshots: u64,
     pub(super) joined: u64,
     pub(super) removed: u64,
+    pub(super) told: u64,
+    pub(super) compared: u64,
 }

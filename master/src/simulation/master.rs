@@ -138,7 +138,7 @@ impl Master {
     }
 
     /// Until when nothing happens in it.
-    fn blocked(&self, now: u64) -> Option<u64> {
+    pub(super) fn blocked(&self, now: u64) -> Option<u64> {
         Some(self.paused_until.max(self.busy_until)).filter(|until| *until > now)
     }
 
@@ -207,6 +207,7 @@ fn config_of(world: &World, id: u64, dir: PathBuf) -> MasterConfig {
         data_dir: dir,
         durability: world.options.durability,
         snapshot_entries: world.options.snapshot_entries,
+        event_log_max_bytes: world.options.event_log_bytes,
         lease: ms(2000),
         put_discard: ms(4000),
         put_release: ms(10_000),
@@ -236,6 +237,7 @@ fn open(world: &World, master: &Master) -> Result<Up, LogError> {
         listen,
         durability: config.durability,
         snapshot_entries: config.snapshot_entries,
+        keep_bytes: config.event_log_max_bytes,
         seed: world.number(),
         ..LogConfig::default()
     };
@@ -291,7 +293,8 @@ pub(super) fn start(world: &Rc<World>, id: u64) {
         Ok(life) => {
             world.note("started", || format!("master {id}"));
             tick(world, id, life);
-            act(world, id, life, |_, _| ());
+            let again = Rc::clone(world);
+            act(world, id, life, move |up, _| workers::keep(&again, id, up));
         }
         Err(e) if world.masters.borrow().get(&id).is_some_and(|m| m.disk.is_ill()) => {
             world.note("not started", || format!("master {id}: {e}"));

@@ -8,7 +8,8 @@
 //! | `node`, `worker`, `cold`, `client`, `memory`, `vaults` | who asks and carries out orders, and whose bytes lie where |
 //! | `disk`, `clock`, `draw` | the edges |
 //! | `faults`, `operator`, `steward` | what goes wrong, and what people have done meanwhile |
-//! | `oracle`, `tenancy`, `owners`, `copies`, `chilled`, `end` | what must never happen, and what must be in the end |
+//! | `watch` | who reads what happened |
+//! | `oracle`, `tenancy`, `owners`, `copies`, `chilled`, `told`, `end` | what must never happen, and what must be in the end |
 
 mod chilled;
 mod client;
@@ -29,7 +30,9 @@ mod owners;
 mod rpc;
 mod steward;
 mod tenancy;
+mod told;
 mod vaults;
+mod watch;
 mod ways;
 mod worker;
 mod workers;
@@ -66,6 +69,7 @@ pub struct Options {
     keys: u64,
     durability: Durability,
     snapshot_entries: u64,
+    event_log_bytes: u64,
     tenants: u64,
     /// Tenants have vaults.
     cold: bool,
@@ -88,6 +92,7 @@ impl Options {
             keys: draw.range(3, 40),
             durability,
             snapshot_entries: draw.range(3, 150),
+            event_log_bytes: draw.pick(&[0, 4 << 10, 64 << 10, 1 << 30]),
             tenants,
             cold: draw.per_mille(600),
         }
@@ -185,6 +190,7 @@ async fn direct(world: Rc<World>) {
     let begin = |n| tokio::task::spawn_local(Client::new(&world, n, (n % world.options.tenants) as usize).live());
     let clients: Vec<_> = (0..world.options.clients).map(begin).collect();
     operator::begin(&world);
+    (0..3).for_each(|_| drop(tokio::task::spawn_local(watch::live(Rc::clone(&world)))));
     faults::run(&world, &nodes).await;
     world.closing.set(true);
     faults::heal(&world, &nodes);

@@ -9,7 +9,7 @@ use super::counts::Counts;
 use super::memory::{Condition, Memory};
 use super::owners::Owners;
 use super::vaults::{self, Shared};
-use perilune_protocol::{Extent, ObjectKey, ReplicaPlace, SegmentId, TenantId, Tso};
+use perilune_protocol::{Extent, NodeId, ObjectKey, ReplicaPlace, SegmentId, TenantId, Tso};
 use perilune_state::directory::VaultsRecord;
 use perilune_state::effect::{ColdCopy, Effect, ObjectRecord, RemoveReason};
 use std::collections::{BTreeMap, BTreeSet};
@@ -55,9 +55,9 @@ type Occupied = BTreeMap<u64, (u64, Key, Tso)>;
 #[derive(Default)]
 pub(super) struct Oracle {
     /// Effects by entry and place in it.
-    log: BTreeMap<(u64, u64), Vec<u8>>,
+    pub(super) log: BTreeMap<(u64, u64), Vec<u8>>,
     /// How far the reference has come.
-    head: (u64, u64),
+    pub(super) head: (u64, u64),
     pub(super) keys: BTreeMap<Key, BTreeMap<Tso, Version>>,
     pub(super) live: BTreeMap<Key, Tso>,
     pub(super) mounted: BTreeSet<SegmentId>,
@@ -85,6 +85,12 @@ pub(super) struct Oracle {
     /// After a disk lied, what was stored may be gone: only what never depends on it is checked.
     pub(super) lenient: bool,
     pub(super) counts: Counts,
+    /// Effects that came to nothing, by entry and place in it.
+    pub(super) moot: BTreeSet<(u64, u64)>,
+    /// What was said to be complete: up to which stamp, behind which entry.
+    pub(super) resolved: BTreeMap<u64, Tso>,
+    /// Store nodes that are heard, as the log has it.
+    heard: BTreeMap<NodeId, (TenantId, String)>,
 }
 
 impl Oracle {
@@ -128,6 +134,7 @@ impl Oracle {
             Effect::Remove { tenant, key, version, reason } => {
                 let key = Key { tenant, key };
                 if self.live.get(&key) != Some(&version) {
+                    self.nothing();
                     return Ok(());
                 }
                 self.counts.evictions += u64::from(reason == RemoveReason::Evicted);
@@ -148,6 +155,17 @@ impl Oracle {
             Effect::Drain { segment, grace_ms } if self.mounted.contains(&segment) => {
                 // A new leader counts anew, so it is never shorter; a clock may be fast.
                 self.draining.insert(segment, now + grace_ms * 19 / 20);
+            }
+            Effect::Drain { segment, .. } | Effect::Unmount { segment } if !self.mounted.contains(&segment) => self.nothing(),
+            Effect::Node { node, tenant, up } => {
+                let known = self.heard.remove(&node);
+                let is_news = up.is_some() || known.is_some();
+                if let Some(name) = up {
+                    self.heard.insert(node, (tenant, name));
+                }
+                if !is_news || known.is_some() && known == self.heard.get(&node).cloned() {
+                    self.nothing();
+                }
             }
             Effect::Unmount { segment } => {
                 let emptied = self.emptied(now, segment, memory);
@@ -170,6 +188,7 @@ impl Oracle {
         self.owners.publishes(&key, version)?;
         let replicas: Vec<_> = record.replicas.iter().filter(|r| self.mounted.contains(&r.segment)).cloned().collect();
         if replicas.is_empty() || self.live.get(&key).is_some_and(|newer| *newer >= version) {
+            self.nothing();
             return Ok(());
         }
         self.leave(now, &key);
@@ -226,6 +245,7 @@ impl Oracle {
         memory: &Memory,
     ) -> Check {
         if add.as_ref().is_some_and(|place| !self.mounted.contains(&place.segment)) || self.live.get(key) != Some(&version) {
+            self.nothing();
             return Ok(());
         }
         let Some(known) = self.keys.get_mut(key).and_then(|versions| versions.get_mut(&version)) else { return Ok(()) };
@@ -236,6 +256,7 @@ impl Oracle {
         let fresh = add.filter(|place| !stay.contains(place));
         // Whoever empties it may have looked already.
         if (gone.is_empty() && fresh.is_none()) || fresh.as_ref().is_some_and(|place| self.draining.contains_key(&place.segment)) {
+            self.nothing();
             return Ok(());
         }
         known.record.replicas = stay.into_iter().chain(fresh.clone()).collect();

@@ -46,6 +46,7 @@ impl Oracle {
     pub(super) fn chill(&mut self, key: &Key, version: Tso, copy: ColdCopy, there: bool) -> Check {
         let has_vault = self.vaults.values().flat_map(|all| &all.vaults).any(|vault| vault.id == copy.vault);
         if self.live.get(key) != Some(&version) || there && !has_vault {
+            self.nothing();
             return Ok(());
         }
         let Some(known) = self.keys.get_mut(key).and_then(|versions| versions.get_mut(&version)) else { return Ok(()) };
@@ -62,7 +63,10 @@ impl Oracle {
                 self.counts.lost += 1;
                 chilled.given_up(name)
             }
-            _ => Ok(()),
+            _ => {
+                self.nothing();
+                return Ok(());
+            }
         };
         if lenient { Ok(()) } else { check }
     }
@@ -70,13 +74,18 @@ impl Oracle {
     /// An object leaves memory: as the state does it.
     pub(super) fn demote(&mut self, key: &Key, version: Tso) -> Check {
         if self.live.get(key) != Some(&version) {
+            self.nothing();
             return Ok(());
         }
         let known = self.keys.get_mut(key).and_then(|versions| versions.get_mut(&version));
         let Some((known, name)) = known.and_then(|known| known.cold.as_ref().map(|copy| copy.name).map(|name| (known, name))) else {
+            self.nothing();
             return Ok(());
         };
         let freed = std::mem::take(&mut known.record.replicas);
+        if freed.is_empty() {
+            self.nothing();
+        }
         self.free(&freed);
         self.counts.demoted += 1;
         let chilled = Chilled { key, owner: (number(&key.key), version.0), buckets: &self.buckets };

@@ -1,13 +1,41 @@
 //! What a member has done while it reigns: the rounds of its workers, at a pace of their own.
 
 use super::master::{Up, awake, polled};
+use super::rpc;
 use super::world::World;
-use crate::engine::{Engine, Reign};
+use crate::engine::{Engine, Group, Reign};
+use crate::log::Member;
 use crate::work::{cold, evict, housekeeping, jobs, pools, recycle};
+use perilune_protocol::{FaultCode, Outcome};
 use perilune_state::objects::recency::Orders;
 use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::watch;
+
+/// Who asks a leader what may be deleted, as one master does another.
+struct Asked {
+    world: Rc<World>,
+    id: u64,
+}
+
+impl cold::Asks for Asked {
+    async fn ask(&self, leader: Member, question: cold::Listed) -> Outcome<cold::Garbage> {
+        let answer = rpc::call(&self.world, self.id, leader.id, |engine| async move { Some(engine.garbage(question).await) }).await;
+        answer.unwrap_or_else(|| Err(FaultCode::NotLeader.with("no answer")))
+    }
+}
+
+/// What is done whoever leads: it ends with the process.
+pub(super) fn keep(world: &Rc<World>, id: u64, up: &mut Up) {
+    let (world, group) = (Rc::clone(world), Group::new(Arc::clone(&up.throne)));
+    let mut collector = cold::Collector::begin(group, Asked { world: Rc::clone(&world), id });
+    up.hire(async move {
+        loop {
+            awake(&world, id, 250).await;
+            polled(&world, collector.round(false)).await;
+        }
+    });
+}
 
 /// Everybody's, in this reign.
 pub(super) fn hire(world: &Rc<World>, id: u64, up: &mut Up, engine: &Engine, present: &watch::Receiver<Arc<Reign>>) {
@@ -39,10 +67,10 @@ pub(super) fn hire(world: &Rc<World>, id: u64, up: &mut Up, engine: &Engine, pre
             polled(&shifts.0, async { crew.turn() }).await;
         }
     });
-    let (mut collector, worker, shifts) = (cold::Collector::begin(), engine.clone(), shift());
+    let (mut claims, worker, shifts) = (cold::Claims::begin(), engine.clone(), shift());
     up.hire(async move {
         while works(&shifts, id, 250).await {
-            polled(&shifts.0, collector.round(&worker)).await;
+            polled(&shifts.0, claims.round(&worker)).await;
         }
     });
     let (recycler, shifts) = (engine.clone(), shift());

@@ -4,14 +4,16 @@
 //! reads, put their removal into the log, and look again whether more is needed. What is in a vault just leaves memory; what could be brought
 //! to one is offered before it has to leave, and then leaves without only for a put that finds no room.
 
+use super::cold::Offer;
 use super::{Bell, cold};
 use crate::engine::Engine;
 use perilune_protocol::{FaultCode, TenantId};
 use perilune_state::State;
+use perilune_state::directory::ShardId;
 use perilune_state::effect::RemoveReason;
 use perilune_state::objects::Object;
 use perilune_state::objects::recency::{LOOKED_AT, Order, Orders};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -22,6 +24,9 @@ use tokio::sync::watch;
 const STEP: usize = 64;
 /// Objects that are looked at for what is to be brought to a vault: more do not leave at a time.
 const AHEAD_MAX: usize = 1 << 14;
+/// Between two looks at all of a tenant's objects for what lies where nothing more is placed: in milliseconds, and as so many times what it took.
+const RESCUE_EVERY_MS: u64 = 1000;
+const RESCUE_REST: u64 = 10;
 /// How often usage is looked at when nobody rings: leases lapse and segments leave without anybody telling.
 const EVERY: Duration = Duration::from_secs(1);
 /// Pause after a round that found nothing.
@@ -37,6 +42,8 @@ pub(crate) struct Evictor {
     demand: Mutex<BTreeMap<TenantId, Demand>>,
     evicted: AtomicU64,
     rounds: watch::Sender<Round>,
+    /// When is looked next for what lies where nothing more is placed. The worker's alone.
+    rescue: Mutex<u64>,
 }
 
 /// What is asked of a tenant.
@@ -68,7 +75,8 @@ struct Round {
 
 impl Default for Evictor {
     fn default() -> Self {
-        Self { bell: Bell::default(), demand: Mutex::default(), evicted: AtomicU64::new(0), rounds: watch::channel(Round::default()).0 }
+        let (evicted, rounds) = (AtomicU64::new(0), watch::channel(Round::default()).0);
+        Self { bell: Bell::default(), demand: Mutex::default(), evicted, rounds, rescue: Mutex::default() }
     }
 }
 
@@ -182,14 +190,43 @@ fn ahead(engine: &Engine, orders: &mut Orders) {
             offer(engine, orders.of(tenant), excess);
         }
     }
+    rescue(engine, orders);
+}
+
+/// Has brought to vaults what lies only where nothing more is placed: where a pool sleeps, its memory may go any time.
+fn rescue(engine: &Engine, orders: &mut Orders) {
+    let (state, cold, now) = (engine.state(), &engine.reign.cold, engine.now());
+    let mut next = engine.reign.evictor.rescue.lock().unwrap_or_else(PoisonError::into_inner);
+    if now < *next {
+        return;
+    }
+    let table = state.segments.table();
+    let tenants: BTreeSet<_> = table.iter().filter(|s| s.closed() && s.space().used() > 0).map(|s| s.tenant()).collect();
+    drop(table);
+    for tenant in tenants.into_iter().filter(|tenant| cold::has_vault(state, *tenant)) {
+        let is_there = |object: &&Arc<Object>| {
+            object.cold.is_none() && object.readable() && object.replicas.iter().all(|replica| replica.segment.closed())
+        };
+        for object in orders.of(tenant).oldest().filter(is_there) {
+            let shard = state.shard_of(object.key.as_ref());
+            if matches!(cold.offers.offer(object, shard, &engine.reign.shard_jobs), Offer::Full) {
+                break;
+            }
+        }
+        cold.ring();
+    }
+    *next = engine.now() + (engine.now() - now) * RESCUE_REST + RESCUE_EVERY_MS;
 }
 
 /// So many bytes of what would leave next are to be in a vault.
 fn offer(engine: &Engine, order: &Order, mut bytes: u64) {
     for object in order.oldest().take(AHEAD_MAX) {
-        let fits = object.cold.is_some() || engine.reign.cold.offers.offer(object);
+        let is_full = object.cold.is_none() && {
+            let shard = engine.state().shard_of(object.key.as_ref());
+            matches!(engine.reign.cold.offers.offer(object, shard, &engine.reign.shard_jobs), Offer::Full)
+        };
         bytes = bytes.saturating_sub(object.frees());
-        if bytes == 0 || !fits {
+        if bytes == 0 || is_full {
             break;
         }
     }
@@ -214,7 +251,8 @@ async fn evict(engine: &Engine, tenant: TenantId, order: &mut Order, wanted: Dem
         // What somebody waits for may be in pieces where less is in use than is brought there ahead.
         offer(engine, order, wanted.bytes - left.freed);
     }
-    let Left { freed, objects, demoted } = left;
+    left.shards.iter().for_each(|shard| engine.reign.shard_jobs.passed(*shard, |passes| passes.evictions += 1));
+    let Left { freed, objects, demoted, .. } = left;
     engine.reign.evictor.evicted.fetch_add(objects, Ordering::Relaxed);
     engine.metrics().evicted(objects, freed);
     engine.metrics().left_memory(demoted, if has_vault { objects - demoted } else { 0 });
@@ -231,6 +269,8 @@ struct Left {
     objects: u64,
     /// Of those, what is in a vault.
     demoted: u64,
+    /// The shards they are of.
+    shards: BTreeSet<ShardId>,
 }
 
 async fn take_out(engine: &Engine, order: &mut Order, wanted: u64, may_go: impl Fn(&Object) -> bool, left: &mut Left) {
@@ -253,6 +293,7 @@ async fn take_out(engine: &Engine, order: &mut Order, wanted: u64, may_go: impl 
                     left.freed += object.frees();
                     left.objects += 1;
                     left.demoted += u64::from(object.cold.is_some());
+                    left.shards.insert(state.shard_of(object.key.as_ref()));
                 }
                 // Its copy in the vault was lost just now, or it was removed: it stays as it is, or is gone.
                 Err(fault) if matches!(fault.code, FaultCode::WrongState | FaultCode::ObjectNotFound) && object.cold.is_some() => {}

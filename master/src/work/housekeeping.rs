@@ -69,6 +69,7 @@ pub(crate) async fn round(engine: &Engine) {
     }
     end_grace_periods(engine).await;
     engine.tend_group().await;
+    engine.tend_events().await;
 }
 
 /// Tends the windows of segments.

@@ -1,6 +1,7 @@
 //! The state as a whole, and the one way its lasting part changes: committed effects, in order, by one thread.
 
 use crate::MonotonicMs;
+use crate::checkpoints::Checkpoints;
 use crate::cold::Garbage;
 use crate::directory::Directory;
 use crate::effect::{ColdCopy, Effect, ObjectRecord, RemoveReason};
@@ -58,6 +59,8 @@ pub struct State {
     pub(crate) departed: Departed,
     /// Uploads that nothing refers to any more, as far as this leader saw it happen.
     pub garbage: Garbage,
+    /// What is kept of the whole in vaults.
+    pub checkpoints: Checkpoints,
     /// Uses, for eviction.
     pub recency: Recency,
     /// Stamps.
@@ -113,6 +116,7 @@ impl State {
             limbo: Limbo::default(),
             departed: Departed::new(rules.lease_ms),
             garbage: Garbage::default(),
+            checkpoints: Checkpoints::default(),
             recency: Recency::default(),
             tso: TsoSource::default(),
             settings: Settings::default(),
@@ -177,6 +181,13 @@ impl State {
             Effect::Replicas { tenant, key, version, add, drop } => return self.rearrange(tenant, &key, version, add.as_ref(), drop, now),
             Effect::Cold { tenant, key, version, copy, there } => return self.chill(tenant, &key, version, copy, there, now),
             Effect::Demote { tenant, key, version } => return self.demote(tenant, &key, version, now),
+            Effect::Checkpoint(checkpoint) => return self.checkpoints.apply(checkpoint),
+            Effect::Node { node, tenant, up } => {
+                if !self.nodes.tell(node, tenant, up) {
+                    return Applied::Nothing;
+                }
+            }
+            Effect::Cleared { .. } => {}
         }
         Applied::Done
     }
@@ -349,7 +360,7 @@ impl State {
     }
 
     /// The record that describes a published object; without the replicas that went with their segments.
-    pub(crate) fn record_of(object: &Object) -> ObjectRecord {
+    pub fn record_of(object: &Object) -> ObjectRecord {
         let KeyRef { tenant, bytes } = object.key.as_ref();
         let here: Vec<_> = object.replicas.iter().filter(|r| r.segment.phase() != Phase::Gone).cloned().collect();
         ObjectRecord {

@@ -2,16 +2,17 @@
 //! it can only find that the world moved on and do nothing.
 
 use crate::alloc::FrameRun;
+use crate::checkpoints::Checkpoint;
 use crate::directory::Change;
 pub use perilune_protocol::event::RemoveReason;
-use perilune_protocol::{ColdName, ObjectKey, Pin, ReplicaPlace, SegmentDesc, SegmentId, TenantId, Tso, VaultId};
+use perilune_protocol::{ColdName, NodeId, ObjectKey, Pin, ReplicaPlace, SegmentDesc, SegmentId, TenantId, Tso, VaultId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// The first byte of every stored effect. A reader of a newer release still knows all older ones.
 ///
 /// 2: settings. 3: an object remembers how many copies were wanted, and its copies change. 4: windows of frames.
-/// 5: tenants. 6: pools. 7: vaults and tables. 8: changefeeds.
+/// 5: tenants. 6: pools. 7: vaults and tables. 8: changefeeds, checkpoints, and nodes that come and go.
 const VERSION: u8 = 8;
 
 /// One change of what must outlive the leader.
@@ -138,6 +139,23 @@ pub enum Effect {
         /// Which version of it.
         version: Tso,
     },
+    /// A checkpoint is begun, kept or gone; nothing when it has come so far already.
+    Checkpoint(Checkpoint),
+    /// A store node is heard, or was silent for too long; nothing when that was said before. Only those who watch go by it: who leads judges for
+    /// itself.
+    Node {
+        /// Which.
+        node: NodeId,
+        /// Whose.
+        tenant: TenantId,
+        /// Its name while it is heard.
+        up: Option<String>,
+    },
+    /// All that a tenant had when somebody asked for it was removed.
+    Cleared {
+        /// Whose.
+        tenant: TenantId,
+    },
 }
 
 /// A copy in a vault.
@@ -217,6 +235,7 @@ impl Effect {
     pub fn encode(&self) -> Vec<u8> {
         // The release before reads what it could have written itself.
         let version = match self {
+            Self::Node { .. } | Self::Cleared { .. } | Self::Checkpoint(_) => VERSION,
             Self::Cold { .. } | Self::Demote { .. } => 7,
             Self::LendAs { .. } => 6,
             Self::Directory { change, .. } => match **change {
@@ -394,6 +413,23 @@ mod tests {
         assert_eq!(Effect::decode(include_bytes!("../tests/old/feed_v8.bin")), Ok(feed));
         let gone = Effect::Directory { revision: 8, change: Box::new(Change::FeedGone(FeedId(3))) };
         assert_eq!(gone.encode(), [8, 11, 8, 7, 3]);
+    }
+
+    /// The same for checkpoints, and for nodes that come and go.
+    #[test]
+    fn bytes_of_version_8_are_still_read() {
+        use crate::checkpoints::Stage;
+        let name = ColdName("67e55044-10b1-426f-9247-bb680e5fe0c8".parse().unwrap());
+        let kept = Checkpoint { number: 300, name, vault: VaultId(2), stage: Stage::Kept, at_ms: 7000, objects: 200, saved: 190 };
+        let kept = Effect::Checkpoint(kept);
+        assert_eq!(kept.encode(), include_bytes!("../tests/old/checkpoint_v8.bin"));
+        assert_eq!(Effect::decode(include_bytes!("../tests/old/checkpoint_v8.bin")), Ok(kept));
+
+        let node = NodeId("67e55044-10b1-426f-9247-bb680e5fe0c8".parse().unwrap());
+        let heard = Effect::Node { node, tenant: TenantId(5), up: Some("one".into()) };
+        assert_eq!(heard.encode(), include_bytes!("../tests/old/node_v8.bin"));
+        assert_eq!(Effect::decode(include_bytes!("../tests/old/node_v8.bin")), Ok(heard));
+        assert_eq!(Effect::Cleared { tenant: TenantId(5) }.encode(), [8, 18, 5]);
     }
 
     /// Bytes that the release before wrote for a commit of two copies.

@@ -1,5 +1,5 @@
 //! Who is to collect what nobody refers to any more in the cold tier: one master at a time, by a lease that is kept as a record of the group.
-//! It need not be the leader, who only writes down who it is. What is collected today the leader deletes, whoever has the lease.
+//! It need not be the leader, who only writes down who it is.
 
 /// How long it is held without being renewed, in milliseconds.
 pub const LEASE_MS: u64 = 60_000;

@@ -20,6 +20,7 @@
 pub mod alloc;
 pub mod apply;
 mod belonging;
+pub mod checkpoints;
 pub mod cold;
 pub mod directory;
 pub mod effect;

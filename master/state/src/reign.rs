@@ -116,7 +116,8 @@ impl Overlap {
 }
 
 impl State {
-    pub(crate) fn is_leading(&self) -> bool {
+    /// Whether its reign has begun, and the lead is not lost.
+    pub fn is_leading(&self) -> bool {
         self.footing.kind() == LEADS
     }
 

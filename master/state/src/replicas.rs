@@ -125,7 +125,9 @@ impl State {
         stay.extend(come.iter().cloned());
         self.occupy(&come);
         self.reform(&old, old.with_replicas(stay.into()), &gone, now);
-        Applied::Done
+        // As in `demote`.
+        let lost = gone.iter().any(|r| r.segment.phase() != Phase::Gone);
+        if lost || !come.is_empty() { Applied::Done } else { Applied::Nothing }
     }
 
     /// Apply: another form takes the place of `old`, without the copies that are `gone`.

@@ -35,6 +35,16 @@ pub const OFFLOAD_ABOVE_PERCENT_DEFAULT: u64 = 50;
 /// Whether what is in memory only may leave for a put that finds no room (`lenient`), where it could be brought to a vault first (`strict`).
 pub const WRITE_BACK: &str = "write_back";
 
+/// The vault of `default` that checkpoints are brought to, by its name or number; without it the newest.
+pub const CHECKPOINT_VAULT: &str = "checkpoint_vault";
+
+/// How many checkpoints are kept.
+pub const CHECKPOINTS_KEPT: &str = "checkpoints_kept";
+/// One that cannot be read any more is not the end.
+pub const CHECKPOINTS_KEPT_DEFAULT: usize = 2;
+/// The uploads that a checkpoint names are held in memory, 16 bytes each.
+const CHECKPOINTS_KEPT_MAX: usize = 100;
+
 /// How long frontends are kept after they were registered, in seconds.
 pub const FRONTEND_SAFE_SECONDS: &str = "frontend_safe_seconds";
 /// As the page's server has it.
@@ -103,6 +113,11 @@ impl Settings {
         self.map.load().get(WRITE_BACK).is_some_and(|value| value == "strict")
     }
 
+    /// How many checkpoints are kept.
+    pub fn checkpoints_kept(&self) -> usize {
+        self.map.load().get(CHECKPOINTS_KEPT).and_then(|value| kept(value)).unwrap_or(CHECKPOINTS_KEPT_DEFAULT)
+    }
+
     /// From which generation on the tokens of a tenant are good.
     pub fn token_generation(&self, tenant: &str) -> u32 {
         self.map.load().get(&format!("{TOKEN_GENERATION}{tenant}")).and_then(|value| value.parse().ok()).unwrap_or(0)
@@ -158,6 +173,9 @@ impl Settings {
         }
         if key == WRITE_BACK && !["strict", "lenient"].contains(&value) {
             return wrong(format!("{key} is strict or lenient, not {value:?}"));
+        }
+        if key == CHECKPOINTS_KEPT && kept(value).is_none() {
+            return wrong(format!("{key} is a number from 1 to {CHECKPOINTS_KEPT_MAX}, not {value:?}"));
         }
         if key == META_COMPAT && !["doc", "plain"].contains(&value) {
             return wrong(format!("{key} is doc or plain, not {value:?}"));
@@ -233,6 +251,10 @@ fn percent(value: &str) -> Option<u64> {
     value.parse().ok().filter(|percent| *percent <= 100)
 }
 
+fn kept(value: &str) -> Option<usize> {
+    value.parse().ok().filter(|kept| (1..=CHECKPOINTS_KEPT_MAX).contains(kept))
+}
+
 fn is_on(value: &str) -> Option<bool> {
     let any = |words: [&str; 2]| words.iter().any(|w| value.eq_ignore_ascii_case(w));
     if any(["enable", "true"]) { Some(true) } else { any(["disable", "false"]).then_some(false) }
@@ -268,7 +290,7 @@ mod tests {
         settings.set(JOB_BYTES_PER_SECOND.into(), Some("64KiB".into()));
         assert_eq!(settings.job_bytes_per_second(), 65_536);
         settings.set(JOB_BYTES_PER_SECOND.into(), None);
-        for key in [STRICT_MEMBERSHIP, FRONTEND_SAFE_SECONDS, META_COMPAT, "token_generation.acme"] {
+        for key in [STRICT_MEMBERSHIP, FRONTEND_SAFE_SECONDS, META_COMPAT, CHECKPOINTS_KEPT, "token_generation.acme"] {
             assert!(settings.check(key, Some("perhaps")).is_err(), "{key}");
         }
         settings.set(STRICT_MEMBERSHIP.into(), Some("true".into()));

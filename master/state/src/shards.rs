@@ -3,7 +3,7 @@
 
 use crate::apply::State;
 use crate::directory::{ShardId, TableRecord};
-use crate::objects::Object;
+use crate::objects::{KeyRef, Object};
 use perilune_protocol::{SegmentId, TenantId, Tso};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -28,6 +28,12 @@ pub struct ShardCount {
     pub doubled: u64,
     /// The oldest object that has none.
     pub lacks_since: Option<Tso>,
+    /// Objects that are in a vault.
+    pub saved: u64,
+    /// The newest object.
+    pub newest: Tso,
+    /// The oldest object that is in no vault.
+    pub unsaved_since: Option<Tso>,
 }
 
 impl ShardCount {
@@ -36,13 +42,25 @@ impl ShardCount {
         self.bytes += object.size;
         self.copies += object.replicas.len() as u64;
         self.segments.extend(object.replicas.iter().map(|r| r.segment.id()));
+        self.newest = self.newest.max(object.version);
+        if object.cold.is_some() {
+            self.saved += 1;
+        } else {
+            self.unsaved_since = Some(oldest(self.unsaved_since, object.version));
+        }
         let mut nodes = object.replicas.iter().filter(|r| r.segment.readable()).map(|r| r.segment.node());
         let first = nodes.next();
         if object.cold.is_some() || nodes.any(|node| Some(node) != first) {
             self.doubled += 1;
         } else {
-            self.lacks_since = Some(self.lacks_since.map_or(object.version, |since| since.min(object.version)));
+            self.lacks_since = Some(oldest(self.lacks_since, object.version));
         }
+    }
+
+    /// The version up to which all of it is in a vault; 0 where nothing is.
+    pub fn saved_to(&self) -> Tso {
+        let to = self.unsaved_since.map_or(self.newest, |since| Tso(since.0.saturating_sub(1)));
+        if self.saved == 0 { Tso(0) } else { to }
     }
 
     /// Whether its second copy is in step `now`: there is one, and what it lacks is younger than two minutes.
@@ -50,6 +68,10 @@ impl ShardCount {
         let has = self.lacks_since.map_or(now, |since| Tso(since.0.saturating_sub(1)));
         self.doubled > 0 && !is_lagging(now, has)
     }
+}
+
+fn oldest(known: Option<Tso>, version: Tso) -> Tso {
+    known.map_or(version, |known| known.min(version))
 }
 
 /// Whether what has everything up to `has` is too far behind what is at `leader`.
@@ -75,6 +97,11 @@ impl State {
         counts
     }
 
+    /// The shard that a key of a tenant is in.
+    pub fn shard_of(&self, key: KeyRef<'_>) -> ShardId {
+        self.directory.known().shard_of(&TableRecord::default_of(key.tenant), key.bytes)
+    }
+
     /// Whether this version of some object of a tenant is published. Looks at every object.
     pub fn published(&self, tenant: TenantId, version: Tso) -> Option<Arc<Object>> {
         let mut found = None;
@@ -89,10 +116,20 @@ impl State {
     }
 }
 
-/// The jobs that are done shard by shard: whoever does one says so here, and looks between two objects whether it is to go on.
+/// The jobs that are done shard by shard: whoever does one says so here, and looks between two objects whether it is to go on. Soft, as jobs are.
 #[derive(Default)]
 pub struct ShardJobs {
     running: Arc<Mutex<BTreeMap<ShardId, Named>>>,
+    passes: Mutex<BTreeMap<ShardId, Passes>>,
+}
+
+/// How often a shard was done with, in this reign.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Passes {
+    /// Offloads that ended with all of it in a vault.
+    pub offloads: u64,
+    /// Rounds of the evictor that took something of it out of memory.
+    pub evictions: u64,
 }
 
 #[derive(Clone)]
@@ -119,7 +156,22 @@ impl ShardJobs {
             return None;
         }
         running.insert(shard, named.clone());
-        Some(ShardJob { shard, stop: named.stop, running: Arc::clone(&self.running) })
+        Some(ShardJob { shard, id: named.id, stop: named.stop, running: Arc::clone(&self.running) })
+    }
+
+    /// The jobs that are done now, and their ids.
+    pub fn running(&self) -> Vec<(ShardId, String)> {
+        lock(&self.running).iter().map(|(shard, named)| (*shard, named.id.clone())).collect()
+    }
+
+    /// Something was finished that is counted.
+    pub fn passed(&self, shard: ShardId, count: impl FnOnce(&mut Passes)) {
+        count(lock(&self.passes).entry(shard).or_default());
+    }
+
+    /// What was finished of a shard.
+    pub fn passes(&self, shard: ShardId) -> Passes {
+        lock(&self.passes).get(&shard).copied().unwrap_or_default()
     }
 
     /// The job of this id is to stop before its next object.
@@ -138,19 +190,30 @@ impl ShardJobs {
     }
 }
 
-fn lock(running: &Mutex<BTreeMap<ShardId, Named>>) -> MutexGuard<'_, BTreeMap<ShardId, Named>> {
-    running.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A job on a shard, as long as it is done.
 pub struct ShardJob {
     shard: ShardId,
+    id: String,
     /// Guards nothing, so relaxed.
     stop: Arc<AtomicBool>,
     running: Arc<Mutex<BTreeMap<ShardId, Named>>>,
 }
 
 impl ShardJob {
+    /// Its shard.
+    pub fn shard(&self) -> ShardId {
+        self.shard
+    }
+
+    /// What it is called.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
     /// Whether it is to stop.
     pub fn is_stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
@@ -184,6 +247,7 @@ mod tests {
         let (jobs, shard) = (ShardJobs::default(), ShardId(7));
         assert_eq!(jobs.stop(shard, "a"), Err(NoJob::None));
         let job = jobs.begin(shard, "a").unwrap();
+        assert_eq!((jobs.running(), job.shard(), job.id()), (vec![(shard, "a".to_owned())], shard, "a"));
         assert!(jobs.begin(shard, "b").is_none() && jobs.begin(ShardId(8), "b").is_some());
         assert_eq!(jobs.stop(shard, "b"), Err(NoJob::Other("a".into())));
         assert!(!job.is_stopped());
@@ -192,5 +256,15 @@ mod tests {
         drop(job);
         assert_eq!(jobs.stop(shard, "a"), Err(NoJob::None));
         assert!(jobs.begin(shard, "a").is_some_and(|job| !job.is_stopped()));
+        jobs.passed(shard, |passes| passes.offloads += 1);
+        jobs.passed(shard, |passes| passes.offloads += 1);
+        assert_eq!((jobs.passes(shard).offloads, jobs.passes(ShardId(8))), (2, Passes::default()));
+    }
+
+    #[test]
+    fn a_shard_is_saved_up_to_its_oldest_object_that_is_not() {
+        let count = |saved, unsaved_since| ShardCount { saved, newest: Tso(9), unsaved_since, ..ShardCount::default() };
+        let to = [count(2, None), count(2, Some(Tso(5))), count(0, Some(Tso(5)))].map(|count| count.saved_to());
+        assert_eq!(to, [Tso(9), Tso(4), Tso(0)]);
     }
 }

@@ -8,13 +8,15 @@
 use crate::MonotonicMs;
 use crate::alloc::Opened;
 use crate::apply::{Rules, State, places};
+use crate::checkpoints::Recorded;
 use crate::directory::{Known, StoredFeeds, StoredPools, StoredTables, StoredVaults};
 use crate::effect::{ColdCopy, Effect, ObjectRecord, ObjectRecordV2};
 use crate::moot::Noted;
 use crate::objects::Replica;
 use crate::reign::Overlap;
+use crate::segments::nodes::Told;
 use crate::settings::SettingMap;
-use perilune_protocol::{ReplicaPlace, SegmentDesc, SegmentId, TenantId, Tso};
+use perilune_protocol::{ColdName, ReplicaPlace, SegmentDesc, SegmentId, TenantId, Tso, VaultId};
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read, Write};
 use std::ops::ControlFlow;
@@ -61,6 +63,10 @@ enum Chunk {
     Moot(Noted),
     /// Follows the directory it is a part of.
     Feeds(StoredFeeds),
+    /// Follows the directory.
+    Checkpoints(Recorded),
+    /// As well: who is heard.
+    Up(Told),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -112,19 +118,21 @@ fn settings(state: &State) -> Chunk {
     Chunk::Settings(SettingMap::clone(&state.settings.map()))
 }
 
-/// All but objects and what left. Where nobody has tenants, pools, vaults or tables, releases that know none read it.
+/// All but objects and what left. Where nobody has tenants, pools, vaults, tables or checkpoints, releases that know none read it.
 fn whole(state: &State) -> Vec<Chunk> {
     let known = Known::clone(&state.directory.known());
     let [pools, vaults, tables] =
         [known.stored_pools().map(Chunk::Pools), known.stored_vaults().map(Chunk::Vaults), known.stored_tables().map(Chunk::Tables)];
     let feeds = known.stored_feeds().map(Chunk::Feeds);
     let directory = (known.revision > 0).then(|| Chunk::Directory(Box::new(known)));
+    let checkpoints = state.checkpoints.stored().map(Chunk::Checkpoints);
     directory
         .into_iter()
         .chain(pools)
         .chain(vaults)
         .chain(tables)
         .chain(feeds)
+        .chain(checkpoints)
         .chain(lent(state))
         .chain([windows(state), settings(state)])
         .collect()
@@ -160,7 +168,8 @@ pub fn writer(state: Arc<State>) -> impl FnOnce(&mut dyn Write) -> io::Result<()
         }
         departed(&state).try_for_each(|chunk| put(out, &chunk))?;
         put(out, &Chunk::End)?;
-        put(out, &Chunk::Moot(state.moot.noted()))
+        put(out, &Chunk::Moot(state.moot.noted()))?;
+        put(out, &Chunk::Up(state.nodes.told_up()))
     }
 }
 
@@ -173,12 +182,42 @@ pub fn read(from: &mut dyn Read, rules: Rules, now: MonotonicMs) -> io::Result<S
             chunk => enter(&state, chunk, now),
         }
     }
-    match take(from) {
-        Ok(chunk) => enter(&state, chunk, now),
-        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {}
-        Err(e) => return Err(e),
+    loop {
+        match take(from) {
+            Ok(chunk) => enter(&state, chunk, now),
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(state),
+            Err(e) => return Err(e),
+        }
     }
-    Ok(state)
+}
+
+/// What a snapshot has of the cold tier.
+#[derive(Default)]
+pub struct Saved {
+    /// Objects in it.
+    pub objects: u64,
+    /// The uploads that are copies of them, in their order, and where each lies.
+    pub names: Vec<(ColdName, VaultId)>,
+}
+
+/// Which uploads a snapshot names, as whoever reads it would.
+pub fn saved(from: &mut dyn Read) -> io::Result<Saved> {
+    let mut saved = Saved::default();
+    loop {
+        match take(from)? {
+            Chunk::End => break,
+            Chunk::ObjectsV2(records) => saved.objects += records.len() as u64,
+            Chunk::Objects(records) => saved.objects += records.len() as u64,
+            Chunk::Cold(records) => {
+                saved.objects += records.len() as u64;
+                saved.names.extend(records.into_iter().map(|(_, copy)| (copy.name, copy.vault)));
+            }
+            _ => {}
+        }
+    }
+    saved.names.sort_unstable();
+    saved.names.dedup();
+    Ok(saved)
 }
 
 /// What `state` knows, in a state of its own that can lead, with those of its objects that could not be given the space they claim.
@@ -196,6 +235,7 @@ pub fn copier(state: Arc<State>) -> impl FnOnce() -> State {
 
 fn fill(mut fresh: State, state: Arc<State>) -> impl FnOnce() -> State {
     fresh.moot = Arc::clone(&state.moot);
+    fresh.nodes.replace_told(state.nodes.told_up());
     let first = whole(&state);
     move || {
         first.into_iter().for_each(|chunk| enter(&fresh, chunk, 0));
@@ -248,6 +288,8 @@ fn enter(state: &State, chunk: Chunk, now: MonotonicMs) {
             state.tso.raise_limit(noted.stamp());
             state.moot.replace(noted);
         }
+        Chunk::Checkpoints(recorded) => state.checkpoints.replace(recorded),
+        Chunk::Up(told) => state.nodes.replace_told(told),
         Chunk::End => {}
     }
 }

@@ -1,7 +1,7 @@
 //! What was dumped is restored, whole or not at all.
 
 use crate::group::{Group, said};
-use perilune_master::{Master, MasterConfig};
+use perilune_master::{Master, MasterConfig, Restore};
 use serde_json::json;
 use std::fs;
 use std::path::Path;
@@ -27,7 +27,7 @@ fn restore(group: &mut Group, dir: &Path, file: &Path) -> Result<Master, String>
 fn restore_as(group: &mut Group, dir: &Path, file: &Path, cluster: Option<Uuid>) -> Result<Master, String> {
     let any = "127.0.0.1:0".parse().unwrap();
     let config = MasterConfig { rpc: any, http: vec![any], peer_listen: None, ..group.config(9) };
-    Master::start(MasterConfig { member: 1, cluster, data_dir: dir.into(), restore: Some(file.into()), ..config })
+    Master::start(MasterConfig { member: 1, cluster, data_dir: dir.into(), restore: Some(Restore::File(file.into())), ..config })
         .map_err(|e| e.to_string())
 }
 

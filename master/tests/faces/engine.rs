@@ -15,7 +15,7 @@ use perilune_state::directory::{Known, ShardId};
 use perilune_state::effect::ObjectRecord;
 use perilune_state::gc::GcOwner;
 use perilune_state::segments::nodes::Seen;
-use perilune_state::shards::{NoJob, ShardCount};
+use perilune_state::shards::{NoJob, Passes, ShardCount};
 use perilune_state::txn::Txn;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -185,6 +185,14 @@ impl Facade for Small {
 
     fn count_shards(&self, _: TenantId, _: BTreeSet<ShardId>) -> Boxed<'_, Outcome<BTreeMap<ShardId, ShardCount>>> {
         Box::pin(async { Ok(BTreeMap::new()) })
+    }
+
+    fn shard_passes(&self, _: ShardId) -> Passes {
+        Passes::default()
+    }
+
+    fn shard_jobs(&self) -> Vec<(ShardId, String)> {
+        Vec::new()
     }
 
     fn stop_shard_job(&self, _: ShardId, _: &str) -> Result<(), NoJob> {

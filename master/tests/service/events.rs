@@ -33,14 +33,14 @@ fn all(master: &Master) -> Vec<Event> {
     told(&log, log.oldest().unwrap().1).0
 }
 
-/// Keys put and removed, in order.
+/// Keys put and removed and what became of segments, in order.
 fn brief(events: &[Event]) -> Vec<String> {
     let word = |event: &Event| match &event.what {
         What::Put { key, .. } => format!("+{key}"),
         What::Removed { key, reason, .. } => format!("-{key} {}", reason.as_str()),
         other => other.kind().as_str().into(),
     };
-    events.iter().map(word).collect()
+    events.iter().filter(|event| !matches!(event.what, What::NodeUp { .. })).map(word).collect()
 }
 
 fn remove(peer: &mut Peer, keys: &[&str]) {
@@ -67,15 +67,18 @@ fn what_took_effect_is_told_once_also_after_a_restart_and_by_the_same_cursors() 
     peer.lend();
     let last = peer.put("last", 100);
 
+    let nodes = |events: &[Event]| events.iter().filter(|event| matches!(event.what, What::NodeUp { .. })).count();
+    until("both nodes are told of", || nodes(&all(&master)) == 2);
     let before = all(&master);
     let mut shown = brief(&before);
     shown[7..10].sort();
     let expected = ["mounted", "+k0", "+k1", "+k2", "+k3", "-k1 removed", "unmounted"];
     assert_eq!(shown[..7], expected);
     assert_eq!(shown[7..], ["-k0 orphaned", "-k2 orphaned", "-k3 orphaned", "mounted", "+last"]);
-    let What::Put { version, size, checksum, replicas, .. } = &before.last().unwrap().what else { panic!("{before:?}") };
+    let put = before.iter().rfind(|event| matches!(event.what, What::Put { .. })).unwrap();
+    let What::Put { version, size, checksum, replicas, .. } = &put.what else { panic!("{put:?}") };
     assert_eq!((*version, *size, *checksum, replicas), (last.version, 100, 7, &last.replicas));
-    assert!(before.last().unwrap().commit_ts > last.version, "it was decided after it began");
+    assert!(put.commit_ts > last.version, "it was decided after it began");
 
     master.stop();
     let master = begin();
@@ -165,4 +168,59 @@ fn every_master_tells_the_same_through_changes_of_leaders() {
     assert_eq!(one, two);
     assert_eq!(one, three);
     assert_eq!(one[..known.len()], known);
+}
+
+#[test]
+fn over_http_pages_follow_each_other_and_a_stream_resumes_by_its_last_id() {
+    let dir = tempfile::tempdir().unwrap();
+    let master = start(dir.path());
+    let mut peer = Peer::hello(&master);
+    peer.lend();
+    (0..5).for_each(|n| drop(peer.put(&format!("k{n}"), 5000)));
+    let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+    let url = |query: &str| format!("http://{}/api/v2/events?{query}", master.http_addrs()[0]);
+    let page = |query: &str| -> (u16, serde_json::Value) {
+        let mut answer = agent.get(url(query)).call().unwrap();
+        (answer.status().as_u16(), answer.body_mut().read_json().unwrap())
+    };
+    let (status, told) = page("from=oldest&kind=put&prefix=k");
+    let keys: Vec<&str> = told["events"].as_array().unwrap().iter().map(|event| event["key"].as_str().unwrap()).collect();
+    assert_eq!((status, keys), (200, vec!["k0", "k1", "k2", "k3", "k4"]));
+    let next = told["next"].as_str().unwrap();
+    let (_, rest) = page(&format!("from={next}&kind=put"));
+    assert_eq!(rest["events"], serde_json::json!([]));
+    assert!(rest["resolved"].as_u64() >= told["events"][4]["commit_ts"].as_u64() && rest["behind"] == 0);
+    for (query, status) in [
+        ("from=yesterday", 400),
+        ("kind=born", 400),
+        ("wait_ms=x", 400),
+        ("tenant_id=nobody", 404),
+        ("from=AWflUEQQsUJvkke7aA5f4MgAAAAAAAAATQAAAAN4aFPP", 400),
+    ] {
+        let (found, body) = page(query);
+        assert!(found == status && body["error"].is_string(), "{query}: {found} {body}");
+    }
+
+    // Each block of the stream, as its id, its event and its data.
+    let stream = |last: &str| {
+        let request = agent.get(url("kind=put")).header("accept", "text/event-stream").header("last-event-id", last);
+        let body = std::io::BufReader::new(request.call().unwrap().into_body().into_reader());
+        let mut lines = std::io::BufRead::lines(body).map(|line| line.unwrap());
+        std::iter::from_fn(move || {
+            let block: Vec<String> = lines.by_ref().take_while(|line| !line.is_empty()).collect();
+            let field = |nth: usize, name: &str| block[nth].strip_prefix(name).unwrap().to_owned();
+            Some((field(0, "id: "), field(1, "event: "), field(2, "data: ")))
+        })
+    };
+    let second = told["events"][1]["cursor"].as_str().unwrap();
+    let mut blocks = stream(second);
+    let shown: Vec<_> =
+        blocks.by_ref().take(3).map(|(id, event, data)| (id, event, serde_json::from_str::<serde_json::Value>(&data).unwrap())).collect();
+    for (nth, (id, event, data)) in shown.iter().enumerate() {
+        assert_eq!((event.as_str(), data, Some(id.as_str())), ("put", &told["events"][nth + 2], data["cursor"].as_str()));
+    }
+    assert_eq!(blocks.next().unwrap().1, "resolved");
+    peer.put("later", 100);
+    let (_, event, data) = blocks.find(|(_, event, _)| event != "resolved").unwrap();
+    assert!(event == "put" && data.contains("\"later\""), "{data}");
 }

@@ -5,7 +5,7 @@ use crate::serve::Server;
 use std::time::Duration;
 
 const HELP: &str = "key add AK SK | key remove AK | fault (slow MS | refuse STATUS | die BYTES | lose) COUNT [TEXT in `METHOD /path?query`] | \
-                    faults off | requests | requests forget";
+                    faults | faults off | requests | requests forget";
 
 /// Does what a line says; answers `ok`, JSON, or `error: ...`.
 pub(crate) fn obey(server: &Server, line: &str) -> String {
@@ -15,6 +15,7 @@ pub(crate) fn obey(server: &Server, line: &str) -> String {
         ["key", "remove", ak] => Some(server.keys.remove(ak)),
         ["faults", "off"] => Some(server.faults.clear()),
         ["requests", "forget"] => Some(server.record.forget()),
+        ["faults"] => return server.faults.left().to_string(),
         ["requests"] => return server.record.json(),
         ["fault", ref fault @ ..] => read(fault).map(|fault| server.faults.add(fault)),
         _ => None,

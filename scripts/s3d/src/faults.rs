@@ -38,6 +38,11 @@ impl Faults {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
+    /// How many requests are to meet one yet.
+    pub(crate) fn left(&self) -> u64 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|fault| u64::from(fault.left)).sum()
+    }
+
     /// What this request meets: the fault ordered first, if any.
     pub(crate) fn take(&self, line: &str) -> Option<Kind> {
         let mut faults = self.0.lock().unwrap_or_else(PoisonError::into_inner);

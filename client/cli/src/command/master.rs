@@ -1,6 +1,7 @@
 //! `perilune master`: keeps the metadata.
 
 use super::client::TokenArgs;
+use super::vaultfile::restored_from;
 use crate::failure::Failure;
 use crate::output;
 use crate::serve::{self, Stop};
@@ -60,10 +61,17 @@ struct GroupArgs {
     /// With --join: do not vote, until `perilune members promote`
     #[arg(long, requires = "join")]
     learner: bool,
-    /// Begin a new group, of this master alone, with what a file of /snapshot/dump holds, in a new data directory; the group has a new id
-    /// unless --cluster gives it one, which must not be that of the group that was dumped
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["peers", "join"])]
+    /// Begin a new group, of this master alone, with what a file of /snapshot/dump holds, or with the newest checkpoint in a vault, in a new
+    /// data directory; the group has a new id unless --cluster gives it one, which must not be that of the group this is of
+    #[arg(long, value_name = "FILE|vault://NAME", conflicts_with_all = ["peers", "join"])]
     restore: Option<PathBuf>,
+    /// With --restore vault://NAME: a file that says where the vault NAME is and what opens it, TOML or JSON
+    #[arg(long, value_name = "FILE", requires = "restore")]
+    vault_file: Option<PathBuf>,
+    /// With --restore vault://NAME: have the vault even if the cluster it belongs to was at work there a moment ago; that one brings nothing
+    /// there any more
+    #[arg(long, requires = "restore")]
+    take_over: bool,
     /// The group's id, the same for all: any UUID, such as `uuidgen` prints
     #[arg(long, value_name = "UUID")]
     cluster: Option<Uuid>,
@@ -111,6 +119,9 @@ pub(crate) struct MasterArgs {
     /// Refuse puts while less than this is free on the disk of the log, so that it never fills up; 0: until it is full
     #[arg(long, value_name = "SIZE", default_value = "64MiB")]
     log_reserve: ByteSize,
+    /// What happened can be read back (`perilune watch`, changefeeds) as far as so much of the log goes; 0: no further than the log needs it
+    #[arg(long, value_name = "SIZE", default_value = "1GiB")]
+    event_log_max_bytes: ByteSize,
     /// A file that holds the token of the meta service (/MetaService/http/...?token=), 16 to 1024 characters; without it
     /// PERILUNE_META_TOKEN holds the token itself, and without both only the admin's opens it
     #[arg(long, value_name = "FILE")]
@@ -155,6 +166,7 @@ impl MasterArgs {
             placement: self.placement,
             snapshot_entries: self.snapshot_entries,
             log_reserve: self.log_reserve.0,
+            event_log_max_bytes: self.event_log_max_bytes.0,
             meta_token: token::find_meta(self.meta_token_file.as_deref()).map_err(Failure::Usage)?,
             secret_key_files: self.secret_key_file.clone(),
             token,
@@ -170,7 +182,8 @@ impl Master {
     pub(crate) fn run(self, global: &Global) -> Result<(), Failure> {
         let runtime = serve::runtime()?;
         let stop = Stop::listen(&runtime)?;
-        let GroupArgs { id, peers, peer_listen, join, learner, restore, cluster, raft_heartbeat, raft_election } = self.group;
+        let GroupArgs { id, peers, peer_listen, join, learner, restore, vault_file, take_over, cluster, raft_heartbeat, raft_election } =
+            self.group;
         let [Span(from), Span(to)] = raft_election[..] else {
             return Err(Failure::Usage("--raft-election takes the shortest and the longest time, such as 250ms,500ms".into()));
         };
@@ -181,7 +194,7 @@ impl Master {
             cluster,
             join,
             learner,
-            restore,
+            restore: restore.map(|from| restored_from(from, vault_file.as_deref(), take_over)).transpose()?,
             vault_root: self.vaults.vault_root,
             raft_heartbeat: raft_heartbeat.0,
             raft_election: (from, to),

@@ -30,6 +30,10 @@ pub(crate) struct Service {
 /// An answer takes as long as the log does.
 const ANSWER: Duration = Duration::from_secs(60);
 
+fn agent() -> ureq::Agent {
+    ureq::Agent::new_with_config(ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(ANSWER)).build())
+}
+
 /// How the caller says who it is.
 enum Proof {
     Meta(Token),
@@ -58,9 +62,7 @@ impl Service {
             output::line(format_args!(r#"curl -X PUT{header} "{url}{query}" -d '{body}'"#))?;
             return Ok(None);
         }
-        let agent =
-            ureq::Agent::new_with_config(ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(ANSWER)).build());
-        let asked = agent.put(&url).header("Accept", "application/json");
+        let asked = agent().put(&url).header("Accept", "application/json");
         let request = match &proof {
             Proof::Meta(token) => asked.query("token", token.secret()),
             Proof::Admin(token) => asked.header("Authorization", format!("Bearer {}", token.secret())),
@@ -76,6 +78,30 @@ impl Service {
         match said["code"].as_str() {
             Some("OK") => Ok(said.get("result").cloned()),
             _ => Err(Failure::Failed(said["msg"].as_str().unwrap_or(text.trim()).to_owned())),
+        }
+    }
+
+    /// What a page of the masters says, asked with the admin's token; nothing where that was only shown.
+    pub(crate) fn page(&self, acts: bool, path: &str) -> Result<Option<Value>, Failure> {
+        let token = self.token.find()?;
+        let url = format!("http://{}{path}", self.http);
+        if self.curl {
+            let header = token.map_or("", |_| r#" -H "Authorization: Bearer $PERILUNE_ADMIN_TOKEN""#);
+            output::line(format_args!(r#"curl -X {}{header} "{url}""#, if acts { "POST" } else { "GET" }))?;
+            return Ok(None);
+        }
+        let bearer = token.map(|token| format!("Bearer {}", token.secret())).unwrap_or_default();
+        let asking = |e: ureq::Error| Failure::of(format_args!("asking {}", self.http), e);
+        let said = if acts {
+            agent().post(&url).header("Authorization", bearer).send_empty()
+        } else {
+            agent().get(&url).header("Authorization", bearer).call()
+        };
+        let mut answer = said.map_err(asking)?;
+        let text = answer.body_mut().read_to_string().map_err(asking)?;
+        match serde_json::from_str(&text) {
+            Ok(said) if answer.status().is_success() => Ok(Some(said)),
+            _ => Err(Failure::of(&self.http, text.trim())),
         }
     }
 

@@ -5,6 +5,7 @@ mod client;
 mod completions;
 mod dev;
 mod exists;
+mod feeds;
 mod get;
 mod jobs;
 mod ls;
@@ -26,7 +27,9 @@ mod store;
 mod tables;
 mod tenants;
 mod transports;
+mod vaultfile;
 mod vaults;
+mod watch;
 
 use crate::failure::Failure;
 use crate::settings::Global;
@@ -53,7 +56,9 @@ pub(crate) enum Command {
     Pools(pools::Pools),
     Tables(tables::Tables),
     Vaults(vaults::Vaults),
+    Feeds(feeds::Feeds),
     Offload(offload::Offload),
+    Watch(watch::Watch),
     Replay(Box<replay::Replay>),
     Bench(bench::Bench),
     Completions(completions::Completions),
@@ -82,7 +87,9 @@ impl Command {
             Self::Pools(c) => c.run(global),
             Self::Tables(c) => c.run(global),
             Self::Vaults(c) => c.run(global),
+            Self::Feeds(c) => c.run(global),
             Self::Offload(c) => c.run(global),
+            Self::Watch(c) => c.run(global),
             Self::Replay(c) => c.run(global),
             Self::Bench(c) => c.run(global),
             Self::Completions(c) => c.run(),

@@ -20,7 +20,7 @@ pub(crate) struct Tables {
 
 #[derive(clap::Subcommand)]
 enum What {
-    /// List the tables, and the numbers of their shards
+    /// List the tables, the numbers of their shards, and what is done on these now
     List(Of),
     /// Declare that keys that begin so are of a table
     Create {
@@ -110,7 +110,7 @@ impl Tables {
             What::List(of) => shown(
                 of.ask("list_tables", json!({}))?.as_ref(),
                 global,
-                ["db_name", "table_name", "prefix", "table_id", "db_id", "index_id", "partition_id", "tablet_ids"],
+                ["db_name", "table_name", "prefix", "table_id", "db_id", "index_id", "partition_id", "tablet_ids", "jobs"],
             ),
             What::Create { table, prefix, shards, service } => {
                 let mut body = table.body()?;
@@ -132,7 +132,20 @@ impl Tables {
                         .collect(),
                     )
                 });
-                shown(flat.as_ref(), global, ["tablet_id", "num_rows", "data_size", "num_rowsets", "num_segments"])
+                shown(
+                    flat.as_ref(),
+                    global,
+                    [
+                        "tablet_id",
+                        "num_rows",
+                        "data_size",
+                        "num_rowsets",
+                        "num_segments",
+                        "base_compaction_cnt",
+                        "cumulative_compaction_cnt",
+                        "cumulative_point",
+                    ],
+                )
             }
             What::Puts(of) => {
                 let found = of.ask("list_txns", json!({}))?;
@@ -161,6 +174,11 @@ fn shown<const N: usize>(found: Option<&Value>, global: &Global, columns: [&str;
             }
             ("size" | "data_size", value) => {
                 value.as_str().and_then(|n| n.parse().ok()).map_or_else(String::new, |n| ByteSize(n).to_string())
+            }
+            ("jobs", jobs) => {
+                let text = |job: &Value, name: &str| job[name].as_str().unwrap_or_default().to_owned();
+                let one = |job| format!("{} on {}", text(job, "id"), text(job, "tablet_id"));
+                jobs.as_array().into_iter().flatten().map(one).collect::<Vec<_>>().join(", ")
             }
             (_, Value::String(text)) => text.clone(),
             (_, other) => other.to_string(),

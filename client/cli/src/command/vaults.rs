@@ -4,9 +4,11 @@ use super::meta::{SECRET, Service};
 use crate::failure::Failure;
 use crate::output;
 use crate::settings::Global;
+use crate::values::Span;
 use perilune_benches::report::Table;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// List the vaults of a tenant, or change what they are and what opens them
 ///
@@ -57,6 +59,22 @@ enum What {
         /// It is a directory
         #[arg(long)]
         dir: bool,
+    },
+    /// Bring everything to its vault, and then what the masters know to that of the tenant default, so that a new cluster can begin from it
+    ///
+    /// Waits until it is done: `perilune master --restore vault://NAME` begins with it then. Tenants that have no vault keep theirs in memory
+    /// only.
+    Checkpoint {
+        #[command(flatten)]
+        service: Service,
+        /// Give up waiting after so long; it goes on all the same
+        #[arg(long, value_name = "DURATION", default_value = "10m")]
+        deadline: Span,
+    },
+    /// List the checkpoints that are kept, and the one that is being made
+    Checkpoints {
+        #[command(flatten)]
+        service: Service,
     },
     /// Encrypt what is written from now on: in buckets by the service (AES256), in directories with a key of the tenant
     Encrypt {
@@ -143,6 +161,8 @@ impl Vaults {
             }
             What::Rename { vault, new_name } => vault.ask("alter_s3_vault", json!({"alter_name": new_name})),
             What::Drop { vault, dir } => vault.ask(if dir { "drop_hdfs_vault" } else { "drop_s3_vault" }, json!({})),
+            What::Checkpoint { service, deadline } => checkpoint(&service, deadline.0, global),
+            What::Checkpoints { service } => checkpoints(&service, global),
             What::Encrypt { tenant, off, service } => {
                 let call = if off { "disable_instance_sse" } else { "enable_instance_sse" };
                 service.ask(call, json!({"instance_id": tenant})).map(drop)
@@ -201,4 +221,60 @@ fn list(service: &Service, tenant: &str, global: &Global) -> Result<(), Failure>
         table.row([text(&vault["id"]), name, place, yes("is_default"), yes("ready"), text(&vault["reason"])]);
     }
     output::bytes(table.to_string().as_bytes())
+}
+
+/// Between two looks at how far a checkpoint is.
+const LOOK: Duration = Duration::from_millis(200);
+const CHECKPOINTS: &str = "/tiflash/remote/checkpoints";
+
+fn checkpoint(service: &Service, deadline: Duration, global: &Global) -> Result<(), Failure> {
+    let until = Instant::now() + deadline;
+    let Some(said) = service.page(true, "/tiflash/remote/upload")? else { return Ok(()) };
+    match said["message"].as_str().unwrap_or_default() {
+        "flag_set=true" => {}
+        "flag_set=false" => {
+            let how = "the tenant default has no vault that can be used, or `checkpoint_vault` names none of its vaults";
+            return Err(Failure::Failed(format!("there is nowhere to bring a checkpoint: {how}")));
+        }
+        other => return Err(Failure::Failed(format!("there is nowhere to bring a checkpoint: {other}"))),
+    }
+    loop {
+        let Some(found) = service.page(false, CHECKPOINTS)? else { return Ok(()) };
+        if found["asked"] == false {
+            return match found["checkpoints"].as_array().and_then(|all| all.iter().rfind(|one| one["whole"] == true)) {
+                Some(newest) if global.json => output::json(newest),
+                Some(newest) => output::line(format_args!(
+                    "checkpoint {} is kept: {} objects, {} of them in a vault",
+                    newest["number"], newest["objects"], newest["saved"]
+                )),
+                None => Err(Failure::Failed("the checkpoint was made, and is not kept any more".into())),
+            };
+        }
+        if Instant::now() >= until {
+            let why = found["last_error"]
+                .as_str()
+                .filter(|why| !why.is_empty())
+                .map_or_else(String::new, |why| format!("; what went wrong last: {why}"));
+            return Err(Failure::Failed(format!("the checkpoint is not made after {deadline:?}, and is still worked on{why}")));
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+fn checkpoints(service: &Service, global: &Global) -> Result<(), Failure> {
+    let Some(found) = service.page(false, CHECKPOINTS)? else { return Ok(()) };
+    let all = found["checkpoints"].as_array().map_or(&[][..], Vec::as_slice);
+    if global.json {
+        return all.iter().try_for_each(output::json);
+    }
+    let mut table = Table::new(["number", "vault", "whole", "begun (ms since 1970)", "objects", "in a vault"]).left(2);
+    for one in all {
+        let number = |name: &str| one[name].to_string();
+        let whole = if one["whole"] == true { "yes" } else { "not yet" }.to_owned();
+        table.row([number("number"), number("vault"), whole, number("at_ms"), number("objects"), number("saved")]);
+    }
+    let error =
+        found["last_error"].as_str().filter(|why| !why.is_empty()).map_or_else(String::new, |why| format!("what went wrong last: {why}\n"));
+    let asked = if found["asked"] == true { "one more is asked for\n" } else { "" };
+    output::bytes(format!("{table}{asked}{error}").as_bytes())
 }

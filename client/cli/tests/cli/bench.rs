@@ -5,7 +5,7 @@ use serde_json::Value;
 
 /// Runs a benchmark of one round and gives its figures; every number named must be finite and above 0 in each.
 fn figures(args: &[&str], positive: &[&str]) -> Vec<Value> {
-    let output = run(["bench"].iter().chain(args).chain(&["--rounds", "1", "--time", "5ms", "--json"]));
+    let output = run(["bench"].iter().chain(args).chain(&["--rounds", "1", "--json"]));
     assert!(output.status.success(), "{args:?}: {}", said(&output));
     let figures: Vec<Value> = String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     for figure in &figures {
@@ -21,7 +21,7 @@ fn figures(args: &[&str], positive: &[&str]) -> Vec<Value> {
 #[test]
 fn transfer_measures_the_engine_and_its_floors() {
     let numbers = ["/bytes_per_s", "/p50_us", "/p99_us", "/client_cpu_s_per_gb"];
-    let figures = figures(&["transfer", "--sizes", "4KiB,64KiB", "--in-flight", "2"], &numbers);
+    let figures = figures(&["transfer", "--sizes", "4KiB,64KiB", "--in-flight", "2", "--time", "5ms"], &numbers);
     for who in ["memcpy", "raw tcp", "engine tcp", "engine shm"] {
         // Two operations, two sizes with one and two in flight, and the scattered one.
         assert_eq!(figures.iter().filter(|figure| figure["who"] == who).count(), 10, "{who}");
@@ -35,7 +35,7 @@ fn transfer_measures_the_engine_and_its_floors() {
 #[test]
 fn master_measures_every_question_with_one_key_and_with_many() {
     let numbers = ["/keys_per_s", "/p50_us", "/p99_us", "/master_cpu_us", "/client_cpu_us", "/memory/bytes_per_object", "/memory/after"];
-    let figures = figures(&["master", "--objects", "20000", "--batches", "1,16"], &numbers);
+    let figures = figures(&["master", "--objects", "20000", "--batches", "1,16", "--time", "5ms"], &numbers);
     let mut questions: Vec<(&str, u64)> =
         figures.iter().map(|figure| (figure["question"].as_str().unwrap(), figure["batch"].as_u64().unwrap())).collect();
     questions.sort_unstable();
@@ -46,11 +46,22 @@ fn master_measures_every_question_with_one_key_and_with_many() {
 #[test]
 fn alloc_measures_sizes_threads_and_the_live_share() {
     let numbers = ["/ns_per_pair", "/p50_ns", "/p99_ns", "/pairs_per_s", "/live"];
-    let figures = figures(&["alloc", "--space", "64MiB", "--sizes", "64KiB"], &numbers);
+    let figures = figures(&["alloc", "--space", "64MiB", "--sizes", "64KiB", "--time", "5ms"], &numbers);
     let measured: Vec<(u64, u64)> =
         figures.iter().map(|figure| (figure["size"].as_u64().unwrap(), figure["threads"].as_u64().unwrap())).collect();
     assert_eq!(measured, [(65536, 1), (65536, 2), (0, 1), (0, 2)]);
     assert!(figures.iter().all(|figure| figure["live"].as_f64() <= Some(1.0)), "{figures:?}");
+}
+
+#[test]
+fn vault_measures_both_ways_beside_the_library_alone() {
+    let below = tempfile::tempdir().unwrap();
+    let dir = below.path().to_str().unwrap();
+    let numbers = ["/bytes_per_s", "/bare_bytes_per_s", "/ratio", "/objects", "/in_flight"];
+    let figures = figures(&["vault", "--sizes", "64KiB,5MiB", "--bytes", "8MiB", "--in-flight", "4", "--dir", dir], &numbers);
+    let measured: Vec<_> = figures.iter().map(|figure| (figure["way"].as_str().unwrap(), figure["size"].as_u64().unwrap())).collect();
+    assert_eq!(measured, [("offload", 65536), ("read_back", 65536), ("offload", 5 << 20), ("read_back", 5 << 20)]);
+    assert_eq!(std::fs::read_dir(below.path()).unwrap().count(), 0, "nothing is left behind");
 }
 
 #[test]
@@ -61,6 +72,7 @@ fn settings_that_make_no_sense_are_refused() {
         ["transfer", "--measure", "latency"],
         ["master", "--batches", "0"],
         ["alloc", "--space", "1MiB"],
+        ["vault", "--in-flight", "0"],
     ] {
         assert_eq!(run(["bench"].iter().chain(&args)).status.code(), Some(2), "{args:?}");
     }

@@ -1,7 +1,9 @@
 //! Pools with real processes and real bytes: who may lend, where puts go, what sleeps, and where the bytes of those go that leave.
 
+use crate::cold::files;
 use crate::group::{Process, Shared, at};
 use crate::harness::{fetch, finish, metric, perilune, said, wait_for};
+use crate::s3d::{AK, BUCKET, S3d, SK};
 use crate::tenants::send;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -243,4 +245,32 @@ fn what_a_node_lends_that_leaves_is_read_elsewhere() {
     let done = finish(std::process::Command::new("sh").args(["-c", &shown]).env("PERILUNE_META_TOKEN", TOKEN));
     assert!(done.status.success() && said(&done).contains("OK"), "{shown}: {}", said(&done));
     assert_eq!(cluster.pools()[1]["cluster_status"], "SUSPENDED");
+}
+
+#[test]
+fn what_a_pool_that_sleeps_has_is_brought_to_the_vault() {
+    let dir = tempfile::tempdir().unwrap();
+    let (cluster, s3) = (Cluster::start(25, dir.path()), S3d::start());
+    cluster.done(&["tenants", "create", "acme"]);
+    let bucket = ["--bucket", BUCKET, "--endpoint", s3.url(), "--prefix", "kv", "--ak", AK];
+    let mut add = perilune();
+    add.args(["vaults", "add", "acme", "main", "--http", &cluster.http()]).args(bucket);
+    let added = finish(add.env("PERILUNE_META_TOKEN", TOKEN).env("PERILUNE_VAULT_SK", SK));
+    assert!(added.status.success(), "{}", said(&added));
+    let _memory = ["p", "d"].map(|name| cluster.shared(name));
+    cluster.done(&["pools", "add", "acme", "prefill", "--default-of", "jack", "--node", "1:acme:p@127.0.0.1:9050"]);
+    cluster.done(&["pools", "add", "acme", "decode", "--default-of", "lx", "--node", "1:acme:d@127.0.0.1:9051"]);
+    let [p, d] = ["p", "d"].map(|name| cluster.node(name, &["--unique-id", &format!("1:acme:{name}"), "--tenant", "acme"]));
+    let (jack, lx) = (["--tenant", "acme", "--user", "jack"], ["--tenant", "acme", "--user", "lx"]);
+    for n in 0..5 {
+        assert_eq!(cluster.put(&format!("jack{n}"), &jack), p.transfer);
+        assert_eq!(cluster.put(&format!("lx{n}"), &lx), d.transfer);
+    }
+    let uploads = || files(&s3.files().join("kv/objects")).len();
+    assert_eq!(uploads(), 0, "there is room enough");
+    cluster.done(&["pools", "suspend", "acme", "prefill"]);
+    wait_for("what is there to be saved", || (uploads() == 5).then_some(()));
+    assert!((0..5).all(|n| cluster.is_right(&format!("jack{n}")) && cluster.is_right(&format!("lx{n}"))));
+    cluster.done(&["pools", "suspend", "acme", "decode"]);
+    wait_for("what is there to be saved, too", || (uploads() == 10).then_some(()));
 }

@@ -120,3 +120,28 @@ pub struct Offloaded {
     /// What went wrong last, of anybody's; empty where nothing did.
     pub last_error: String,
 }
+
+/// What the cold tier as a whole is asked, by a store node on behalf of somebody who looks at its page.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Remote {
+    /// Who collects garbage.
+    Owner,
+    /// Everything is to be brought there.
+    Upload,
+    /// What is in the vaults; all of them, or these.
+    Info(Option<Vec<u64>>),
+}
+call!(Remote = 83 "remote" -> RemoteAnswer, LONG);
+
+/// What is answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RemoteAnswer {
+    /// There is no cold tier.
+    None,
+    /// `host:port` of the master that collects; empty where none does at the moment.
+    Owner(String),
+    /// Whether it will be.
+    Upload(bool),
+    /// As on the masters' page, in JSON.
+    Info(String),
+}

@@ -11,6 +11,7 @@ pub mod object;
 pub mod segment;
 pub mod session;
 pub mod vault;
+pub mod watch;
 pub mod work;
 
 use crate::frame::{self, Kind};

@@ -159,13 +159,14 @@ impl Dir {
     /// Gives a whole file its name.
     fn publish(&self, id: &str, name: &str, create: bool) -> Vaulted<()> {
         let (from, to) = (self.uploads.path(id), self.dir.join(name));
-        let mut moved = Ok(());
+        let go = || if create { fs::hard_link(&from, &to) } else { fs::rename(&from, &to) };
+        let mut moved = go();
         for _ in 0..MOVES {
-            moved = self.make_folders(&to).and_then(|()| if create { fs::hard_link(&from, &to) } else { fs::rename(&from, &to) });
             // Whoever deletes the last file of a folder removes the folder.
             if !matches!(&moved, Err(e) if e.kind() == ErrorKind::NotFound && from.exists() && self.dir.is_dir()) {
                 break;
             }
+            moved = self.make_folders(&to).and_then(|()| go());
         }
         moved.map_err(|e| self.fault(e))?;
         if create {

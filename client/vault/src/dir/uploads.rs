@@ -23,16 +23,19 @@ impl Uploads {
 
     /// A new file; gives what it is called.
     pub(super) fn begin(&self) -> Result<String> {
-        match fs::create_dir(&self.folder) {
-            Err(e) if e.kind() != ErrorKind::AlreadyExists => return Err(e),
-            _ => {}
-        }
         if !self.swept.swap(true, Ordering::Relaxed) {
+            self.make_folder()?;
             self.sweep()?;
         }
         loop {
             let id = Uuid::new_v4().to_string();
-            let file = File::create_new(self.path(&id))?;
+            let file = match File::create_new(self.path(&id)) {
+                Err(e) if e.kind() == ErrorKind::NotFound => {
+                    self.make_folder()?;
+                    File::create_new(self.path(&id))?
+                }
+                file => file?,
+            };
             file.lock()?;
             // Another process may have swept it away before it was locked.
             if self.path(&id).exists() {
@@ -64,6 +67,13 @@ impl Uploads {
 
     fn files(&self) -> MutexGuard<'_, HashMap<String, Arc<File>>> {
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn make_folder(&self) -> Result<()> {
+        match fs::create_dir(&self.folder) {
+            Err(e) if e.kind() != ErrorKind::AlreadyExists => Err(e),
+            _ => Ok(()),
+        }
     }
 
     /// Removes what processes left that are no more.

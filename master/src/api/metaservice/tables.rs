@@ -5,7 +5,7 @@ use super::{instance, said};
 use crate::api::App;
 use perilune_protocol::TenantId;
 use perilune_state::directory::{Known, SHARDS_DEFAULT, ShardId, TableId, TableRecord, TenantRecord};
-use perilune_state::shards::{NoJob, ShardCount};
+use perilune_state::shards::{NoJob, Passes, ShardCount};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
@@ -74,12 +74,24 @@ pub(super) struct Table {
     partition_id: String,
     prefix: String,
     tablet_ids: Vec<String>,
+    /// What is done on its shards now.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    jobs: Vec<Running>,
     keyspace_id: u32,
 }
 
+/// A job on a shard: what `abort_tablet_job` wants to know.
+#[derive(Serialize)]
+struct Running {
+    tablet_id: String,
+    id: String,
+}
+
 impl Table {
-    pub(super) fn of(table: &TableRecord) -> Self {
+    pub(super) fn of(table: &TableRecord, jobs: &[(ShardId, String)]) -> Self {
+        let own = jobs.iter().filter(|(shard, _)| table.has(*shard));
         Self {
+            jobs: own.map(|(shard, id)| Running { tablet_id: shard.0.to_string(), id: id.clone() }).collect(),
             db_name: table.db.clone(),
             db_id: table.db_id.to_string(),
             table_name: table.name.clone(),
@@ -118,17 +130,16 @@ pub(super) struct AllStats {
 }
 
 impl TabletStats {
-    pub(super) fn of(table: &TableRecord, tablet: ShardId, count: &ShardCount) -> Self {
+    fn of(table: &TableRecord, tablet: ShardId, count: &ShardCount, passes: Passes) -> Self {
         let idx = [("table_id", table.id.0), ("index_id", table.index_id), ("partition_id", table.partition_id), ("tablet_id", tablet.0)];
         let counts = [
             ("data_size", count.bytes),
             ("num_rows", count.objects),
             ("num_rowsets", count.copies),
             ("num_segments", count.segments.len() as u64),
-            // Offloads of all of it, passes over it, and up to where it is in a vault: nothing is offloaded shard by shard yet.
-            ("base_compaction_cnt", 0),
-            ("cumulative_compaction_cnt", 0),
-            ("cumulative_point", 0),
+            ("base_compaction_cnt", passes.offloads),
+            ("cumulative_compaction_cnt", passes.evictions),
+            ("cumulative_point", count.saved_to().0),
         ];
         Self { idx: Numbers(idx), counts: Numbers(counts) }
     }
@@ -165,7 +176,8 @@ pub(super) async fn drop_table(app: &App, asked: &Asked) -> Answer {
 pub(super) fn list(app: &App, asked: &Asked) -> Answer {
     let known = app.engine.directory();
     let tables = known.tables_of(asked.tenant(&known)?.id);
-    Ok(Found::Tables(tables.iter().map(Table::of).collect()))
+    let jobs = app.engine.shard_jobs();
+    Ok(Found::Tables(tables.iter().map(|table| Table::of(table, &jobs)).collect()))
 }
 
 pub(super) async fn stats(app: &App, asked: &Asked) -> Answer {
@@ -180,7 +192,9 @@ pub(super) async fn count(app: &App, tenant: TenantId, tablets: &[(TableRecord, 
     let shards: BTreeSet<ShardId> = tablets.iter().map(|(_, shard)| *shard).collect();
     let counts = if shards.is_empty() { Default::default() } else { app.engine.count_shards(tenant, shards).await? };
     let none = ShardCount::default();
-    let stats = tablets.iter().map(|(table, shard)| TabletStats::of(table, *shard, counts.get(shard).unwrap_or(&none)));
+    let stats = tablets
+        .iter()
+        .map(|(table, shard)| TabletStats::of(table, *shard, counts.get(shard).unwrap_or(&none), app.engine.shard_passes(*shard)));
     Ok(AllStats { tablet_stats: stats.collect() })
 }
 
@@ -230,5 +244,5 @@ pub(super) fn abort_job(app: &App, asked: &Asked) -> Answer {
 /// The record of a table, for who asks by its key.
 pub(super) fn record(known: &Known, tenant: TenantId, id: i64) -> Option<Value> {
     let table = known.table(TableId(u64::try_from(id).ok()?)).filter(|table| table.tenant == tenant && !table.dropped)?;
-    serde_json::to_value(Table::of(&table)).ok()
+    serde_json::to_value(Table::of(&table, &[])).ok()
 }

@@ -90,6 +90,10 @@ impl From<Unchanged> for Refusal {
             }
             Unchanged::Refused(Refused::Feed(FeedRefused::Unknown)) => Code::NotExists.with("changefeed not exists").into(),
             Unchanged::Refused(Refused::Feed(FeedRefused::Runs)) => runs(),
+            // The page has no words for these.
+            Unchanged::Refused(refused @ (Refused::Feed(FeedRefused::Full) | Refused::Unknown(_) | Refused::Dropped(_))) => {
+                Code::ApiInvalidParam.with(format!("invalid api parameter: {refused}")).into()
+            }
             Unchanged::Refused(refused) => Fault::from(refused).into(),
             Unchanged::Fault(fault) => fault.into(),
         }

@@ -1,246 +1,303 @@
-//! Deletes uploads that nothing refers to any more, on threads that may wait for vaults: those that are known to be such, soon; those that a
-//! crash left, by looking at all that is in a vault now and then.
+//! Deletes uploads that nothing refers to any more: those that the leader knows to be such, soon; those that a crash left, by looking at all that
+//! is in every vault now and then. One master does so at a time, whoever has the lease for it (`engine/gc.rs`); it need not lead, and asks the
+//! leader what may go.
 
-use super::{Claim, lock};
-use crate::engine::Engine;
-use crate::planted::{self, Defect};
-use crate::work;
-use perilune_protocol::{ColdName, VaultId};
-use perilune_state::effect::ColdCopy;
-use perilune_vault::{CLAIM, Class, ColdObject, Limits, Vault, Vaulted};
-use std::collections::{HashMap, HashSet};
-use std::ops::ControlFlow;
+use super::opened::Opened;
+use super::{claim, soon, usable};
+use crate::api::forward;
+use crate::engine::{Engine, Group, Leader};
+use crate::log::Member;
+use crate::work::aside;
+use axum::body::{Body, to_bytes};
+use axum::extract::Request;
+use axum::http::{StatusCode, header};
+use perilune_protocol::access::Token;
+use perilune_protocol::{ColdName, FaultCode, Outcome, VaultId};
+use perilune_vault::{Class, ColdObject, Vault, Vaulted};
+use serde::{Deserialize, Serialize};
 use std::time::Duration;
-use tokio::time::{Instant, sleep};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use utoipa::ToSchema;
 
-/// How often is looked for some.
-const EVERY: Duration = Duration::from_millis(250);
+/// Where the leader is asked.
+pub(crate) const PATH: &str = "/tiflash/remote/garbage";
+/// How often it is, by another master.
+const ASK_EVERY: Duration = Duration::from_secs(1);
 /// So many are deleted at a look.
 const LOOK: usize = 256;
-/// One request takes no longer.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// A vault that could not be claimed is looked at again so much later.
-const CLAIM_AGAIN: Duration = Duration::from_secs(2);
-/// All of a vault is looked at so long after a reign began, and then so often.
+/// So many are tried again; those beyond are found by looking at the vault.
+const AGAIN_MAX: usize = 1 << 16;
+/// All of a vault is looked at so long after somebody began to collect, or to lead, and then so often.
 const FIRST_SWEEP: Duration = Duration::from_secs(10);
 const SWEEP_EVERY: Duration = Duration::from_secs(3600);
-/// Names of one page, and so many of them are looked at in one sweep.
+/// Where the leader could not say what may go, it is asked again so much later.
+const SWEEP_AGAIN: Duration = Duration::from_secs(5);
+/// Names of one page, and so many the leader is asked about at a time: it walks the index for them.
 const PAGE: usize = 1000;
-const SWEEP_MAX: usize = 1 << 20;
+const ASKED: usize = 16_000;
+/// The leader's answer has up to so many names.
+const ANSWER_BYTES_MAX: usize = 4 << 20;
 
-/// The vaults that were opened, each with what opened it.
-type Opened = HashMap<VaultId, (u64, Vault)>;
+/// What the leader is asked by the master that collects.
+#[derive(Default, Serialize, Deserialize, ToSchema)]
+#[schema(as = GarbageQuestion)]
+pub(crate) struct Question {
+    /// How many uploads that are known to be garbage it takes.
+    #[serde(default)]
+    #[schema(maximum = 4096)]
+    pub(crate) take: usize,
+    /// Uploads that it found in a vault.
+    #[serde(default)]
+    #[schema(value_type = Vec<String>)]
+    pub(crate) listed: Vec<ColdName>,
+}
 
-/// Until the reign is over.
-pub(super) async fn run(engine: Engine) {
-    let mut collector = Collector::begin();
-    loop {
-        sleep(EVERY).await;
-        collector.round(&engine).await;
+/// What it says.
+#[derive(Default, Serialize, Deserialize, ToSchema)]
+#[schema(as = GarbageAnswer)]
+pub(crate) struct Answer {
+    /// What was asked for, and the vault that each lies in.
+    #[schema(value_type = Vec<(u64, String)>)]
+    pub(crate) taken: Vec<(VaultId, ColdName)>,
+    /// Those of what was found that may be deleted.
+    #[schema(value_type = Vec<String>)]
+    pub(crate) may_go: Vec<ColdName>,
+}
+
+impl Engine {
+    /// The leader's answer.
+    pub(crate) async fn garbage(&self, question: Question) -> Outcome<Answer> {
+        let may_go = if question.listed.is_empty() { Vec::new() } else { self.may_go(question.listed).await? };
+        let taken = self.take_garbage(question.take.min(4096));
+        Ok(Answer { taken: taken.into_iter().map(|copy| (copy.vault, copy.name)).collect(), may_go })
     }
+}
+
+/// Until the master stops.
+pub(crate) async fn run(group: Group, token: Option<Token>, mut stop: watch::Receiver<bool>) {
+    let mut collector = Collector::begin(group, Called { token });
+    loop {
+        let at_once = tokio::select! {
+            biased;
+            _ = stop.changed() => return,
+            () = collector.group.asked_to_collect() => true,
+            () = tokio::time::sleep(super::EVERY) => false,
+        };
+        collector.round(at_once).await;
+    }
+}
+
+/// How a leader is asked that is another master.
+pub(crate) trait Asks {
+    /// # Errors
+    /// As the leader says; or there is no answer.
+    async fn ask(&self, leader: Member, question: Question) -> Outcome<Answer>;
+}
+
+/// By what is called over HTTP.
+struct Called {
+    token: Option<Token>,
 }
 
 /// Knows what it opened, and when it looks next.
-pub(crate) struct Collector {
+pub(crate) struct Collector<A> {
+    group: Group,
+    asks: A,
     opened: Opened,
-    look: Instant,
-    sweep: Instant,
+    /// What could not be deleted, to be tried again.
+    again: Vec<(VaultId, ColdName)>,
+    /// When all of every vault is looked at, while this master collects; and the term that was decided in.
+    sweep: Option<Instant>,
+    term: u64,
+    ask: Instant,
 }
 
-impl Collector {
-    /// A reign begins.
-    pub(crate) fn begin() -> Self {
-        Self { opened: Opened::new(), look: Instant::now(), sweep: Instant::now() + FIRST_SWEEP }
+impl<A: Asks> Collector<A> {
+    pub(crate) fn begin(group: Group, asks: A) -> Self {
+        Self { group, asks, opened: Opened::default(), again: Vec::new(), sweep: None, term: 0, ask: Instant::now() }
     }
 
     /// Does once all that is due.
-    pub(crate) async fn round(&mut self, engine: &Engine) {
-        if !engine.leads() {
+    pub(crate) async fn round(&mut self, at_once: bool) {
+        if !self.group.collects() {
+            self.again.clear();
+            self.sweep = None;
             return;
         }
-        let mut opened = std::mem::take(&mut self.opened);
-        if Instant::now() >= self.look {
-            let missing;
-            (missing, opened) = claim_all(engine, opened).await;
-            self.look = Instant::now() + if missing { CLAIM_AGAIN } else { EVERY };
+        let term = self.group.term();
+        if self.sweep.is_none() || term != self.term {
+            // What is left over by whoever did it before.
+            self.sweep = Some(Instant::now() + FIRST_SWEEP);
+            self.term = term;
         }
-        if Instant::now() >= self.sweep {
-            self.sweep = Instant::now() + SWEEP_EVERY;
-            opened = sweep_all(engine, opened).await;
+        if at_once || self.sweep.is_some_and(|due| due <= Instant::now()) {
+            let done = self.sweep_all().await;
+            self.sweep = Some(Instant::now() + if done { SWEEP_EVERY } else { SWEEP_AGAIN });
         }
-        if !engine.state().garbage.is_empty() {
-            let worker = engine.clone();
-            opened = aside(opened, move |opened| collect(&worker, opened)).await.1;
+        if at_once || Instant::now() >= self.ask {
+            self.collect().await;
         }
-        self.opened = opened;
     }
-}
 
-async fn aside<T: Send + Default + 'static>(mut opened: Opened, work: impl FnOnce(&mut Opened) -> T + Send + 'static) -> (T, Opened) {
-    let done = work::aside(move || {
-        let done = work(&mut opened);
-        (done, opened)
-    });
-    done.await.unwrap_or_default()
-}
-
-/// What cannot be deleted now is tried again with the next look.
-fn collect(engine: &Engine, opened: &mut Opened) {
-    let garbage = &engine.state().garbage;
-    let batch: Vec<ColdCopy> = std::iter::from_fn(|| garbage.take()).take(LOOK).collect();
-    for copy in batch {
-        match engine.reign.cold.claim(copy.vault) {
-            Some(Claim::Ours) => {}
-            // It may be named there.
-            Some(Claim::Others) => continue,
-            None if engine.state().directory.known().vault(copy.vault).is_none() => continue,
-            None => {
-                garbage.add(copy);
-                continue;
+    /// What the leader knows to be garbage.
+    async fn collect(&mut self) {
+        let taken = match self.leader(Question { take: LOOK, listed: Vec::new() }).await {
+            Ok(answer) => answer.taken,
+            Err(fault) => {
+                tracing::debug!("the leader does not say what is garbage: {fault}");
+                Vec::new()
             }
-        }
-        let Some(vault) = open(engine, opened, copy.vault) else { continue };
-        let deleted = match vault {
-            Ok(vault) if vault.is_away() => Err(String::new()),
-            Ok(vault) => vault.delete(&ColdObject::path(copy.name.0), soon()).map_err(|fault| fault.message),
-            Err(why) => Err(why),
         };
-        match deleted {
-            Ok(()) => engine.metrics().garbage_deleted(),
-            Err(why) => {
-                tracing::debug!(vault = %copy.vault, "an upload that nothing refers to was not deleted: {why}");
-                garbage.add(copy);
-            }
+        if taken.is_empty() && !self.group.leads() {
+            self.ask = Instant::now() + ASK_EVERY;
         }
+        let mut all = std::mem::take(&mut self.again);
+        all.extend(taken);
+        self.again = self.delete(all).await;
+        self.again.truncate(AGAIN_MAX);
     }
-}
 
-/// The vault, unless it was dropped: then nobody knows what opens it.
-fn open(engine: &Engine, opened: &mut Opened, id: VaultId) -> Option<Result<Vault, String>> {
-    let known = engine.state().directory.known();
-    let record = known.vault(id)?;
-    if let Some((_, vault)) = opened.get(&id).filter(|(revision, _)| *revision == record.revision) {
-        return Some(Ok(vault.clone()));
-    }
-    let all = known.vaults_of(record.tenant)?;
-    let limits = Limits { attempt: PATIENCE, ..Limits::default() };
-    let safe = match engine.safe() {
-        Ok(safe) => safe,
-        Err(fault) => return Some(Err(fault.message)),
-    };
-    let vault = safe.vault(all, record, limits).map_err(|fault| fault.message);
-    if let Ok(vault) = &vault {
-        opened.insert(id, (record.revision, vault.clone()));
-    }
-    Some(vault)
-}
-
-fn usable(engine: &Engine) -> Vec<VaultId> {
-    let known = engine.state().directory.known();
-    let all = known.tenants().filter_map(|tenant| known.vaults_of(tenant.id)).flat_map(|all| &all.vaults);
-    all.filter(|vault| vault.target.is_usable()).map(|vault| vault.id).collect()
-}
-
-/// Nothing is brought to a vault before it is known whose it is: what is in that of another cluster, that one may delete. Says whether it is
-/// not known of one, or is not ours.
-async fn claim_all(engine: &Engine, mut opened: Opened) -> (bool, Opened) {
-    let (cold, mut missing) = (&engine.reign.cold, false);
-    for id in usable(engine).into_iter().filter(|id| cold.claim(*id) != Some(Claim::Ours)) {
-        let (worker, cluster) = (engine.clone(), engine.welcome().cluster);
-        let (claimed, now) = aside(opened, move |opened| {
-            Some(open(&worker, opened, id)?.map_err(|why| Class::Away.with(why)).and_then(|vault| claim(&vault, &cluster)))
-        })
-        .await;
-        opened = now;
-        match claimed {
-            None => {}
-            Some(Ok(())) => {
-                lock(&cold.claims).insert(id, Claim::Ours);
-                cold.ring();
-            }
-            Some(Err(fault)) => {
-                missing = true;
-                let others = fault.class == Class::Invalid;
-                cold.failed(&format!("vault {id}: {}", fault.message));
-                if others && lock(&cold.claims).insert(id, Claim::Others).is_none() {
-                    tracing::warn!(vault = %id, "nothing is brought there: {fault}");
+    /// Everything in every vault that is ours and that nothing refers to. False: not all of it was looked at.
+    async fn sweep_all(&mut self) -> bool {
+        let mut whole = true;
+        for id in usable(&self.group.engine()) {
+            let mut after = None;
+            loop {
+                let listed = match self.at(id, move |vault| list(vault, after)).await {
+                    Ok(listed) => listed,
+                    Err(fault) => {
+                        // Another cluster's is none of ours; what is away is looked at when it is back.
+                        whole &= fault.class == Class::Invalid;
+                        tracing::debug!(vault = %id, "what is in a vault could not be looked at: {fault}");
+                        break;
+                    }
+                };
+                let orphans = match self.leader(Question { take: 0, listed: listed.names }).await {
+                    Ok(answer) => answer.may_go,
+                    Err(fault) => {
+                        tracing::debug!(vault = %id, "the leader does not say what may go: {fault}");
+                        whole = false;
+                        break;
+                    }
+                };
+                if !orphans.is_empty() {
+                    tracing::info!(vault = %id, orphans = orphans.len(), "uploads that nothing refers to are deleted");
+                    let left = self.delete(orphans.into_iter().map(|name| (id, name)).collect()).await;
+                    self.again.extend(left);
+                }
+                match listed.after {
+                    None => break,
+                    next => after = next,
                 }
             }
         }
+        whole
     }
-    (missing, opened)
-}
 
-async fn sweep_all(engine: &Engine, mut opened: Opened) -> Opened {
-    for id in usable(engine) {
-        let (worker, cluster) = (engine.clone(), engine.welcome().cluster);
-        let (left, now) = aside(opened, move |opened| {
-            let listed = open(&worker, opened, id)?.and_then(|vault| look(&vault, &cluster).map_err(|fault| fault.message));
-            Some(listed.map(|listed| orphans(&worker, listed)))
-        })
-        .await;
-        opened = now;
-        let orphans = match left {
-            None => continue,
-            Some(Ok(orphans)) => orphans,
-            Some(Err(why)) => {
-                tracing::debug!(vault = %id, "what is in a vault could not be looked at: {why}");
-                continue;
+    /// Deletes uploads; gives those that could not be.
+    async fn delete(&self, all: Vec<(VaultId, ColdName)>) -> Vec<(VaultId, ColdName)> {
+        let mut vaults: Vec<VaultId> = all.iter().map(|(vault, _)| *vault).collect();
+        vaults.sort_unstable_by_key(|vault| vault.0);
+        vaults.dedup();
+        let mut left = Vec::new();
+        for id in vaults {
+            let names: Vec<ColdName> = all.iter().filter(|(vault, _)| *vault == id).map(|(_, name)| *name).collect();
+            let metrics = self.group.engine();
+            let asked = names.clone();
+            let deleted = self.at(id, move |vault| {
+                let one = |name: ColdName| vault.delete(&ColdObject::path(name.0), soon()).map(|()| metrics.metrics().garbage_deleted());
+                Ok(asked.into_iter().filter_map(|name| one(name).err().map(|fault| (name, fault.message))).collect::<Vec<_>>())
+            });
+            match deleted.await {
+                Ok(failed) => {
+                    if let Some((_, why)) = failed.first() {
+                        tracing::debug!(vault = %id, "an upload that nothing refers to was not deleted: {why}");
+                    }
+                    left.extend(failed.into_iter().map(|(name, _)| (id, name)));
+                }
+                // It was dropped, or another cluster may name what is there.
+                Err(fault) if [Class::NoBucket, Class::Invalid].contains(&fault.class) => {}
+                Err(_) => left.extend(names.into_iter().map(|name| (id, name))),
             }
-        };
-        // What another leader has named meanwhile, this one does not know.
-        if orphans.is_empty() || engine.vouch().await.is_err() {
-            continue;
         }
-        tracing::info!(vault = %id, orphans = orphans.len(), "uploads that nothing refers to are deleted");
-        orphans.into_iter().for_each(|name| engine.state().garbage.add(ColdCopy { vault: id, name, stored: 0 }));
+        left
     }
-    opened
-}
 
-/// Names of all uploads in a vault that is ours.
-pub(super) fn look(vault: &Vault, cluster: &str) -> Vaulted<Vec<ColdName>> {
-    claim(vault, cluster).and_then(|()| {
-        let (mut names, mut after): (Vec<ColdName>, Option<String>) = (Vec::new(), None);
-        loop {
-            let page = vault.list("objects", after.as_deref(), PAGE, soon())?;
-            let whole = page.len() == PAGE;
-            names.extend(page.iter().filter_map(|listed| listed.name.rsplit('/').next()?.parse::<ColdName>().ok()));
-            after = page.into_iter().next_back().map(|listed| listed.name);
-            if !whole || names.len() >= SWEEP_MAX {
-                return Ok(names);
+    /// Asks a vault that is surely this cluster's something, off the threads that serve.
+    async fn at<T: Send + 'static>(&self, id: VaultId, ask: impl FnOnce(&Vault) -> Vaulted<T> + Send + 'static) -> Vaulted<T> {
+        let (engine, opened) = (self.group.engine(), self.opened.clone());
+        let asked = aside(move || {
+            let vault = opened.open(&engine, id).unwrap_or_else(|| Err(Class::NoBucket.with("it was dropped")))?;
+            if vault.is_away() {
+                return Err(Class::Away.with("it is away"));
             }
-        }
-    })
-}
+            claim::check(&vault, &engine.welcome().cluster)?;
+            ask(&vault)
+        });
+        asked.await.unwrap_or_else(|fault| Err(Class::Away.with(fault.message)))
+    }
 
-fn claim(vault: &Vault, cluster: &str) -> Vaulted<()> {
-    let bytes = bytes::Bytes::copy_from_slice(cluster.as_bytes());
-    match vault.create(CLAIM, bytes.clone(), soon()) {
-        Err(fault) if fault.class == Class::Exists => {
-            let owner = vault.get(CLAIM, None, soon())?.bytes;
-            if owner == bytes {
-                return Ok(());
-            }
-            Err(Class::Invalid.with(format!(
-                "it is the vault of cluster {:.100}: give this one another bucket or prefix; if that cluster is gone for good, delete {CLAIM} there",
-                String::from_utf8_lossy(&owner)
-            )))
+    /// Asks the leader.
+    async fn leader(&self, question: Question) -> Outcome<Answer> {
+        match self.group.settled().await? {
+            Leader::Here => self.group.engine().garbage(question).await,
+            Leader::There(leader) => self.asks.ask(leader, question).await,
         }
-        other => other,
     }
 }
 
-/// Those that nothing refers to nor may yet. They were listed before: what was being uploaded then is being named now, or named.
-pub(super) fn orphans(engine: &Engine, listed: Vec<ColdName>) -> Vec<ColdName> {
-    let mut known: HashSet<ColdName> = lock(&engine.reign.cold.naming).keys().copied().collect();
-    engine.state().index.for_each(&mut |object| {
-        known.extend(object.cold.as_ref().filter(|_| !planted::is(Defect::CarelessSweep)).map(|copy| copy.name));
-        ControlFlow::Continue(())
-    });
-    listed.into_iter().filter(|name| !known.contains(name)).collect()
+impl Asks for Called {
+    async fn ask(&self, leader: Member, question: Question) -> Outcome<Answer> {
+        let strange = |e: String| FaultCode::NotLeader.with(format!("{}: {e}", leader.http));
+        let body = serde_json::to_vec(&question).map_err(|e| strange(e.to_string()))?;
+        let mut request = Request::post(PATH).header(header::CONTENT_TYPE, "application/json");
+        if let Some(token) = &self.token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {}", token.secret()));
+        }
+        let answer = forward::send(&leader.http, request.body(Body::from(body)).map_err(|e| strange(e.to_string()))?).await?;
+        let status = answer.status();
+        let body = to_bytes(answer.into_body(), ANSWER_BYTES_MAX).await.map_err(|e| strange(e.to_string()))?;
+        if status != StatusCode::OK {
+            return Err(strange(String::from_utf8_lossy(&body).into_owned()));
+        }
+        serde_json::from_slice(&body).map_err(|e| strange(e.to_string()))
+    }
 }
 
-pub(super) fn soon() -> std::time::Instant {
-    std::time::Instant::now() + PATIENCE
+/// Some of what is in a vault, and behind which name to go on.
+struct Listed {
+    names: Vec<ColdName>,
+    after: Option<String>,
+}
+
+fn list(vault: &Vault, mut after: Option<String>) -> Vaulted<Listed> {
+    let mut names = Vec::new();
+    loop {
+        after = page(vault, after, &mut |name, _| names.push(name))?;
+        if after.is_none() || names.len() + PAGE > ASKED {
+            return Ok(Listed { names, after });
+        }
+    }
+}
+
+/// Shows all uploads in a vault, and the bytes of each.
+pub(super) fn for_each(vault: &Vault, visit: &mut dyn FnMut(ColdName, u64)) -> Vaulted<()> {
+    let mut after = page(vault, None, visit)?;
+    while after.is_some() {
+        after = page(vault, after, visit)?;
+    }
+    Ok(())
+}
+
+/// The next page of them; gives behind which name to go on.
+fn page(vault: &Vault, after: Option<String>, visit: &mut dyn FnMut(ColdName, u64)) -> Vaulted<Option<String>> {
+    let page = vault.list("objects", after.as_deref(), PAGE, soon())?;
+    for listed in &page {
+        if let Some(name) = listed.name.rsplit('/').next().and_then(|name| name.parse().ok()) {
+            visit(name, listed.size);
+        }
+    }
+    let whole = page.len() == PAGE;
+    Ok(page.into_iter().next_back().map(|listed| listed.name).filter(|_| whole))
 }

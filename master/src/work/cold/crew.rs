@@ -1,15 +1,16 @@
 //! Has uploads and fetches done, so many at a time. Each is a future that this thread polls, and ends with the reign.
 
 use super::down::fetch;
-use super::offers::Fit;
+use super::offers::{Fit, Offered};
 use super::up::{Uploaded, upload};
-use super::{Claim, Cold, Target, Wish, collect, is_dirty, lock, vault_of};
+use super::{Claim, Cold, Target, Wish, checkpoint, claim, is_dirty, lock, vault_of};
 use crate::engine::Engine;
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use perilune_protocol::{FaultCode, NodeId, Outcome, VaultId};
+use perilune_protocol::{FaultCode, NodeId, Outcome, TenantId, VaultId};
 use perilune_state::objects::{Key, Object, Replica};
 use perilune_state::segments::Reach;
+use perilune_state::shards::ShardJob;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
@@ -20,11 +21,14 @@ use tokio::sync::oneshot;
 
 /// How often is looked whether there is something to do, when nobody rings.
 const EVERY: Duration = Duration::from_millis(100);
-/// Uploads of one node at a time: less than the hands it has, so that a vault that is slow to take leaves some to fetch with.
-const UPLOADS_MAX: usize = 4;
-/// Fetches at a time, over all nodes.
-const FETCHES_MAX: usize = 32;
-/// Offers that are looked at for one whose node has a hand free.
+/// Uploads of one node at a time, and fetches from one vault over all nodes: a third of the hands that a node has, so that a vault that is slow
+/// leaves some to others.
+const AT_ONCE: usize = 32;
+/// The bytes that these have in hand together.
+const BYTES_MAX: u64 = 256 << 20;
+/// Of one object, no more is in hand than this.
+const IN_HAND_MAX: u64 = 40 << 20;
+/// Offers of a tenant that are looked at for one whose node has a hand free.
 const LOOK: usize = 256;
 /// The pause after a vault did not do something, which doubles up to the longest while it goes on, in milliseconds.
 const PAUSE_MS: u64 = 100;
@@ -38,8 +42,38 @@ type Flight = Pin<Box<dyn Future<Output = Landed> + Send>>;
 
 /// What has ended.
 enum Landed {
-    Up { object: Arc<Object>, node: NodeId, vault: VaultId, how: Uploaded },
-    Down { key: Key, outcome: Outcome<()> },
+    Up { object: Arc<Object>, node: NodeId, vault: VaultId, how: Uploaded, job: Arc<ShardJob> },
+    Down { key: Key, size: u64, vault: VaultId, outcome: Outcome<()> },
+}
+
+/// What is under way.
+#[derive(Clone, Copy, Default)]
+struct Load {
+    objects: usize,
+    bytes: u64,
+}
+
+impl Load {
+    fn is_full(&self) -> bool {
+        self.objects >= AT_ONCE || self.bytes >= BYTES_MAX
+    }
+
+    fn begin(&mut self, size: u64) {
+        self.objects += 1;
+        self.bytes += size.min(IN_HAND_MAX);
+    }
+
+    fn end(&mut self, size: u64) {
+        self.objects -= 1;
+        self.bytes -= size.min(IN_HAND_MAX);
+    }
+}
+
+/// Fetches from a vault.
+#[derive(Default)]
+struct Line {
+    waiting: VecDeque<Arc<Object>>,
+    under_way: Load,
 }
 
 /// What has uploads and fetches done, turn by turn.
@@ -48,11 +82,10 @@ pub(crate) struct Crew {
     flights: FuturesUnordered<Flight>,
     /// Objects that are being uploaded, and uploads by node.
     uploading: HashSet<Key>,
-    uploads: HashMap<NodeId, usize>,
+    uploads: HashMap<NodeId, Load>,
     /// Who wants an object that is being fetched, or is to be.
     wanted: HashMap<Key, Vec<oneshot::Sender<Outcome<()>>>>,
-    to_fetch: VecDeque<Arc<Object>>,
-    fetches: usize,
+    lines: HashMap<VaultId, Line>,
     /// Until when a vault is left alone, and the pause after that.
     paused: HashMap<VaultId, (u64, u64)>,
     /// Until when an object is.
@@ -62,9 +95,9 @@ pub(crate) struct Crew {
 
 /// The worker's thread. `handle` runs it.
 pub(crate) fn run(engine: &Engine, handle: &Handle) {
-    let collector = handle.spawn(collect::run(engine.clone()));
+    let others = [handle.spawn(claim::run(engine.clone())), handle.spawn(checkpoint::run(engine.clone()))];
     handle.block_on(Crew::begin(engine).run());
-    collector.abort();
+    others.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
 impl Crew {
@@ -75,8 +108,7 @@ impl Crew {
             uploading: HashSet::new(),
             uploads: HashMap::new(),
             wanted: HashMap::new(),
-            to_fetch: VecDeque::new(),
-            fetches: 0,
+            lines: HashMap::new(),
             paused: HashMap::new(),
             resting: HashMap::new(),
             complained: 0,
@@ -119,58 +151,75 @@ impl Crew {
 
     fn take_wishes(&mut self) {
         for Wish { object, tell } in std::mem::take(&mut *lock(&self.engine.reign.cold.wishes)) {
+            let Some(vault) = object.cold.as_ref().map(|copy| copy.vault) else {
+                let _ = tell.send(Ok(()));
+                continue;
+            };
             let callers = self.wanted.entry(object.key.clone()).or_default();
             if callers.is_empty() {
-                self.to_fetch.push_back(object);
+                self.lines.entry(vault).or_default().waiting.push_back(object);
             }
             callers.push(tell);
         }
     }
 
     fn fetch_more(&mut self) {
-        while self.fetches < FETCHES_MAX
-            && let Some(object) = self.to_fetch.pop_front()
-        {
-            let key = object.key.clone();
-            // Whoever has given up wants nothing fetched that may push out what others read.
-            if self.wanted.get(&key).is_none_or(|callers| callers.iter().all(oneshot::Sender::is_closed)) {
-                self.wanted.remove(&key);
-                continue;
-            }
-            self.fetches += 1;
-            let engine = self.engine.clone();
-            let flight = async move {
-                let outcome = match engine.state().standing(key.as_ref()) {
-                    Some(object) if object.readable() => Ok(()),
-                    Some(object) if object.cold.is_some() => fetch(&engine, &object).await,
-                    _ => Err(FaultCode::ObjectNotFound.with(format!("{}: it was removed meanwhile", key.to_object_key()))),
+        for (&vault, line) in &mut self.lines {
+            while !line.under_way.is_full()
+                && let Some(object) = line.waiting.pop_front()
+            {
+                let (key, size) = (object.key.clone(), object.size);
+                // Whoever has given up wants nothing fetched that may push out what others read.
+                if self.wanted.get(&key).is_none_or(|callers| callers.iter().all(oneshot::Sender::is_closed)) {
+                    self.wanted.remove(&key);
+                    continue;
+                }
+                line.under_way.begin(size);
+                let engine = self.engine.clone();
+                let flight = async move {
+                    let outcome = match engine.state().standing(key.as_ref()) {
+                        Some(object) if object.readable() => Ok(()),
+                        Some(object) if object.cold.is_some() => fetch(&engine, &object).await,
+                        _ => Err(FaultCode::ObjectNotFound.with(format!("{}: it was removed meanwhile", key.to_object_key()))),
+                    };
+                    Landed::Down { key, size, vault, outcome }
                 };
-                Landed::Down { key, outcome }
-            };
-            self.flights.push(Box::pin(flight));
+                self.flights.push(Box::pin(flight));
+            }
         }
+        self.lines.retain(|_, line| line.under_way.objects > 0 || !line.waiting.is_empty());
     }
 
     fn upload_more(&mut self) {
         let (engine, now) = (self.engine.clone(), self.engine.now());
         self.resting.retain(|_, until| *until > now);
-        while let Some((object, replica, vault)) = engine.reign.cold.offers.take(LOOK, |offered| self.fits(offered, now)) {
+        loop {
+            let free = self.free();
+            let next = engine.reign.cold.offers.take(LOOK, |tenant| free.contains(&tenant), |offered| self.fits(offered, now));
+            let Some((job, (object, replica, vault))) = next else { return };
             let node = replica.segment.node();
             self.uploading.insert(object.key.clone());
-            *self.uploads.entry(node).or_default() += 1;
+            self.uploads.entry(node).or_default().begin(object.size);
             let engine = engine.clone();
             let flight = async move {
                 let how = upload(&engine, &object, &replica, vault).await;
-                Landed::Up { object, node, vault: vault.id, how }
+                Landed::Up { object, node, vault: vault.id, how, job }
             };
             self.flights.push(Box::pin(flight));
         }
     }
 
+    /// Tenants with a node that can take an upload: what is offered of others need not be looked at.
+    fn free(&self) -> HashSet<TenantId> {
+        let table = self.engine.state().segments.table();
+        let free = table.iter().filter(|s| s.reach() == Reach::Alive && self.uploads.get(&s.node()).is_none_or(|load| !load.is_full()));
+        free.map(|s| s.tenant()).collect()
+    }
+
     /// Whether an object that was offered can be uploaded now: what, from where, and where to.
-    fn fits(&self, offered: &Arc<Object>, now: u64) -> Fit<(Arc<Object>, Replica, Target)> {
+    fn fits(&self, offered: &Offered, now: u64) -> Fit<(Arc<Object>, Replica, Target)> {
         let state = self.engine.state();
-        let Some(object) = state.standing(offered.key.as_ref()).filter(|object| is_dirty(object)) else { return Fit::Never };
+        let Some(object) = state.standing(offered.object.key.as_ref()).filter(|object| is_dirty(object)) else { return Fit::Never };
         let Some(vault) = vault_of(state, object.key.as_ref().tenant) else { return Fit::Never };
         if self.engine.reign.cold.claim(vault.id) != Some(Claim::Ours) {
             return Fit::Never;
@@ -181,11 +230,11 @@ impl Crew {
         {
             return Fit::Never;
         }
-        let busy = |r: &&Replica| self.uploads.get(&r.segment.node()).copied().unwrap_or(0);
+        let load = |r: &Replica| self.uploads.get(&r.segment.node()).copied().unwrap_or_default();
         let alive = object.replicas.iter().filter(|r| r.segment.readable() && r.segment.reach() == Reach::Alive);
-        match alive.min_by_key(busy) {
+        match alive.min_by_key(|r| load(r).bytes) {
             None => Fit::Never,
-            Some(replica) if busy(&replica) >= UPLOADS_MAX => Fit::Later,
+            Some(replica) if load(replica).is_full() => Fit::Later,
             Some(replica) => {
                 let replica = replica.clone();
                 Fit::Now((object, replica, vault))
@@ -195,8 +244,10 @@ impl Crew {
 
     fn landed(&mut self, landed: Landed) {
         match landed {
-            Landed::Down { key, outcome } => {
-                self.fetches -= 1;
+            Landed::Down { key, size, vault, outcome } => {
+                if let Some(line) = self.lines.get_mut(&vault) {
+                    line.under_way.end(size);
+                }
                 if let Err(fault) = &outcome {
                     self.engine.metrics().recall_failed();
                     self.complain(&fault.message);
@@ -205,15 +256,21 @@ impl Crew {
                     let _ = caller.send(outcome.clone());
                 }
             }
-            Landed::Up { object, node, vault, how } => {
+            Landed::Up { object, node, vault, how, job } => {
                 self.uploading.remove(&object.key);
-                if let Some(uploads) = self.uploads.get_mut(&node) {
-                    *uploads -= 1;
-                    if *uploads == 0 {
+                if let Some(load) = self.uploads.get_mut(&node) {
+                    load.end(object.size);
+                    if load.objects == 0 {
                         self.uploads.remove(&node);
                     }
                 }
                 self.uploaded(&object, vault, how);
+                drop(job);
+                if self.engine.reign.cold.offers.is_empty(object.key.as_ref().tenant) {
+                    // They know what comes next.
+                    self.engine.reign.cold.settled.notify_waiters();
+                    self.engine.reign.evictor.bell.ring();
+                }
             }
         }
     }
@@ -224,10 +281,6 @@ impl Crew {
             Uploaded::Saved => {
                 self.paused.remove(&vault);
                 self.engine.metrics().offloaded(object.size);
-                if self.engine.reign.cold.offers.is_empty() {
-                    // It knows what comes next.
-                    self.engine.reign.evictor.bell.ring();
-                }
             }
             Uploaded::Moot => {}
             Uploaded::Away(why) => {

@@ -1,13 +1,12 @@
 //! Empties the vaults of a dropped tenant, as the last step before it is forgotten what opens them.
 
-use super::collect::{look, orphans, soon};
-use super::lock;
+use super::{claim, collect, lock, soon};
 use crate::engine::Engine;
 use crate::work::aside;
 use perilune_protocol::vault::VaultTarget;
 use perilune_protocol::{ColdName, FaultCode, Outcome, TenantId, VaultId};
 use perilune_state::directory::VaultsRecord;
-use perilune_vault::{CLAIM, Class, ColdObject, Limits, Vault, Vaulted};
+use perilune_vault::{Class, ColdObject, Limits, Vault, Vaulted};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -42,9 +41,15 @@ impl Engine {
         let mut whole = true;
         for vault in all.vaults.iter().filter(|vault| vault.target.is_usable()) {
             let (engine, all, id, shared) = (self.clone(), all.clone(), vault.id, shared(vault.id));
-            let looked = aside(move || engine.left_in(&all, id)).await?;
+            let mut looked = aside(move || engine.left_in(&all, id)).await?;
             // What another leader has named meanwhile, this one does not know.
             self.vouch().await?;
+            if let Ok(Some((_, left))) = &mut looked
+                && shared
+            {
+                // There it may be another tenant's that a checkpoint names. What was this one's alone goes, whatever checkpoints say.
+                *left = self.may_go(std::mem::take(left)).await?;
+            }
             let emptied = match looked {
                 Ok(None) => continue,
                 Ok(Some((vault, left))) => aside(move || empty(&vault, left, shared)).await?,
@@ -72,7 +77,10 @@ impl Engine {
         safe.secrets(all, record).map_err(|fault| Class::Refused.with(fault.message))?;
         let vault: Vault = safe.vault(all, record, Limits { attempt: PATIENCE, ..Limits::default() })?;
         // Others may use the same folder: what their objects refer to stays.
-        let left = orphans(self, look(&vault, &self.welcome().cluster)?);
+        claim::claim(&vault, &self.welcome().cluster)?;
+        let mut names = Vec::new();
+        collect::for_each(&vault, &mut |name, _| names.push(name))?;
+        let left = self.unreferred(names);
         Ok(Some((vault, left)))
     }
 }
@@ -82,7 +90,7 @@ fn empty(vault: &Vault, left: Vec<ColdName>, shared: bool) -> Vaulted<bool> {
     let is_empty = left.is_empty();
     left.into_iter().take(AT_ONCE).try_for_each(|name| vault.delete(&ColdObject::path(name.0), soon()))?;
     if is_empty && !shared {
-        vault.delete(CLAIM, soon())?;
+        claim::give_up(vault)?;
     }
     Ok(is_empty)
 }

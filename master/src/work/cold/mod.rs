@@ -10,42 +10,58 @@
 //! A thread and a board of its own: no put, no lookup and no job waits for a vault, nor for anybody who does. All of it is soft: an upload that
 //! no effect names is garbage, a room that nothing was fetched into dies with the reign.
 
+mod checkpoint;
+mod claim;
+mod closing;
 mod collect;
 mod crew;
 mod down;
 mod empty;
+mod info;
+mod kept;
+mod manifest;
 mod offers;
+mod offload;
+mod opened;
 mod up;
 
+pub(crate) use checkpoint::vault_for;
 #[cfg(feature = "simulation")]
-pub(crate) use collect::Collector;
+pub(crate) use claim::Claims;
+pub(crate) use claim::take_over;
+pub(crate) use collect::{Answer as Garbage, Question as Listed, run as collect};
+#[cfg(feature = "simulation")]
+pub(crate) use collect::{Asks, Collector};
 #[cfg(feature = "simulation")]
 pub(crate) use crew::Crew;
 pub(crate) use crew::run;
+pub(crate) use info::StoreInfo;
+pub(crate) use manifest::{Manifest, list as list_checkpoints};
+pub(crate) use offers::Offer;
 
-use super::aside;
 use super::board::{Board, Ended, Order};
 use crate::engine::Engine;
 use offers::Offers;
-use perilune_protocol::rpc::cold::{ColdOrder, ColdOutcome, ColdWay, Offloaded, Recall, TakeCold};
+use perilune_protocol::rpc::cold::{ColdOrder, ColdOutcome, ColdWay, Recall, TakeCold};
 use perilune_protocol::{ColdName, FaultCode, NodeId, Outcome, ReplicaPlace, TenantId, VaultId};
 use perilune_state::State;
 use perilune_state::directory::VaultRecord;
 use perilune_state::objects::{KeyRef, Object};
-use std::collections::HashMap;
-use std::ops::ControlFlow;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 /// The longest that a caller is let wait.
 const WAIT_MAX: Duration = Duration::from_secs(60);
+/// How often is looked for something to be done about vaults.
+const EVERY: Duration = Duration::from_millis(250);
+/// One request to a vault takes no longer.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// An order waits so long for its node to take it, in milliseconds.
 const TAKEN_WITHIN_MS: u64 = 10_000;
-/// Between two looks at what is left of an offload.
-const LOOK: Duration = Duration::from_millis(100);
 
 /// The cold tier of a reign as others see it.
 pub(crate) struct Cold {
@@ -54,15 +70,21 @@ pub(crate) struct Cold {
     orders: Mutex<HashMap<u64, oneshot::Sender<Ended<ColdOutcome>>>>,
     pub(crate) offers: Offers,
     wishes: Mutex<Vec<Wish>>,
-    /// Vaults that were looked at in this reign, by the collector: ours, or those of another cluster. Others are neither written to nor cleaned.
+    /// Vaults that were looked at in this reign: ours, or those of another cluster. Others are neither written to nor cleaned.
     claims: Mutex<HashMap<VaultId, Claim>>,
     /// Uploads that may be named yet, and where they go.
     naming: Mutex<HashMap<ColdName, VaultId>>,
+    /// What the checkpoints name, by their number. Written by whoever keeps them.
+    kept: Mutex<BTreeMap<u64, kept::Named>>,
+    /// Vaults that may be dropped any moment: nothing more is brought there.
+    closing: Mutex<Vec<VaultId>>,
     /// Dropped tenants whose vaults could not be emptied: when they are tried again.
     emptied_later: Mutex<HashMap<TenantId, Instant>>,
     /// What went wrong last.
     last_error: Mutex<String>,
     news: Notify,
+    /// An upload has ended, and nothing of its tenant waits.
+    settled: Notify,
     stopped: AtomicBool,
 }
 
@@ -97,9 +119,12 @@ impl Cold {
             wishes: Mutex::default(),
             claims: Mutex::default(),
             naming: Mutex::default(),
+            kept: Mutex::default(),
+            closing: Mutex::default(),
             emptied_later: Mutex::default(),
             last_error: Mutex::default(),
             news: Notify::new(),
+            settled: Notify::new(),
             stopped: AtomicBool::new(false),
         }
     }
@@ -155,6 +180,10 @@ impl Cold {
     fn failed(&self, why: &str) {
         why.clone_into(&mut lock(&self.last_error));
     }
+
+    pub(crate) fn last_error(&self) -> String {
+        lock(&self.last_error).clone()
+    }
 }
 
 /// Whose a vault is, as is written in it.
@@ -180,6 +209,16 @@ impl From<&VaultRecord> for Target {
 /// Where uploads of a tenant go, if it has a vault.
 fn vault_of(state: &State, tenant: TenantId) -> Option<Target> {
     state.directory.known().vault_of(tenant).filter(|vault| vault.target.is_usable()).map(Target::from)
+}
+
+/// Vaults that this release can use, of all tenants.
+fn usable(engine: &Engine) -> Vec<VaultId> {
+    let known = engine.state().directory.known();
+    known.all_vaults().filter(|vault| vault.target.is_usable()).map(|vault| vault.id).collect()
+}
+
+fn soon() -> std::time::Instant {
+    std::time::Instant::now() + PATIENCE
 }
 
 /// A vault that objects refer to.
@@ -222,6 +261,10 @@ impl Engine {
             cold.board.say(question.node, question.done.into_iter().map(|done| (done.id, done.outcome)));
             cold.ring();
         }
+        if question.room == 0 {
+            // It only tells: it is to be answered, and to keep no news from who waits for some.
+            return Vec::new();
+        }
         cold.board.take_waiting(question.node, question.room as usize, question.wait_ms, || self.now()).await
     }
 
@@ -255,49 +298,5 @@ impl Engine {
             });
         }
         outcomes
-    }
-
-    /// Has all of a tenant's brought to its vault that is not there yet, and waits a while.
-    pub(crate) async fn offload(&self, tenant: TenantId, wait_ms: u64) -> Outcome<Offloaded> {
-        if !has_vault(self.state(), tenant) {
-            return Err(FaultCode::WrongState.with("the tenant has no vault that objects can be brought to: add one"));
-        }
-        let until = Instant::now() + Duration::from_millis(wait_ms).min(WAIT_MAX);
-        loop {
-            let engine = self.clone();
-            let look = aside(move || engine.look_and_offer(tenant)).await?;
-            if look.left == 0 || Instant::now() >= until || !self.leads() {
-                return Ok(look);
-            }
-            sleep(LOOK).await;
-        }
-    }
-
-    /// Counts what is where, and offers what is in memory only. Walks the index.
-    fn look_and_offer(&self, tenant: TenantId) -> Offloaded {
-        let cold = &self.reign.cold;
-        let mut look = Offloaded { last_error: lock(&cold.last_error).clone(), ..Offloaded::default() };
-        self.state().for_each(tenant, &mut |object| {
-            if is_dirty(object) {
-                look.left += 1;
-                look.left_bytes += object.size;
-                cold.offers.offer(object);
-            }
-            look.saved += u64::from(object.cold.is_some());
-            look.cold += u64::from(!object.readable());
-            ControlFlow::Continue(())
-        });
-        cold.ring();
-        look
-    }
-
-    /// Objects that have a copy in a vault, or may have one soon. Walks the index.
-    pub(crate) fn objects_in(&self, vault: VaultId) -> u64 {
-        let mut found = lock(&self.reign.cold.naming).values().filter(|to| **to == vault).count() as u64;
-        self.state().index.for_each(&mut |object| {
-            found += u64::from(object.cold.as_ref().is_some_and(|copy| copy.vault == vault));
-            ControlFlow::Continue(())
-        });
-        found
     }
 }

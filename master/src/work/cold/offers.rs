@@ -1,11 +1,18 @@
-//! Objects that are to be brought to a vault, in the order in which they were offered. Bounded: what finds no place is offered again.
+//! Objects that are to be brought to a vault, in the order in which they were offered, those of each tenant by themselves. Bounded: what finds
+//! no place is offered again.
+//!
+//! What is offered of a shard is a job of that shard, which ends when none of its objects waits here nor is on its way.
 
 use super::lock;
+use perilune_protocol::TenantId;
+use perilune_state::directory::ShardId;
 use perilune_state::objects::{Key, Object};
-use std::collections::{HashSet, VecDeque};
-use std::sync::{Arc, Mutex};
+use perilune_state::shards::{ShardJob, ShardJobs};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, Weak};
+use uuid::Uuid;
 
-/// So many wait at a time.
+/// So many of a tenant wait at a time.
 pub(super) const OFFERS_MAX: usize = 4096;
 
 #[derive(Default)]
@@ -13,42 +20,100 @@ pub(crate) struct Offers(Mutex<Inner>);
 
 #[derive(Default)]
 struct Inner {
-    objects: VecDeque<Arc<Object>>,
+    /// Those who were served last are behind.
+    queues: VecDeque<(TenantId, Queue)>,
+    jobs: HashMap<ShardId, Weak<ShardJob>>,
+}
+
+#[derive(Default)]
+struct Queue {
+    objects: VecDeque<Offered>,
     keys: HashSet<Key>,
 }
 
+/// An object to be brought to a vault, and for which job.
+#[derive(Clone)]
+pub(super) struct Offered {
+    pub(super) object: Arc<Object>,
+    pub(super) job: Arc<ShardJob>,
+}
+
+/// What became of an offer.
+#[derive(Clone)]
+pub(crate) enum Offer {
+    /// It waits, or did before; for this job.
+    Taken(Arc<ShardJob>),
+    /// The job of its shard was stopped, and has not ended yet; or another is done there.
+    Stopped,
+    /// There is no place.
+    Full,
+}
+
 impl Offers {
-    /// Takes an object in, unless it waits already. False when there is no place.
-    pub(crate) fn offer(&self, object: &Arc<Object>) -> bool {
+    /// Takes an object of a shard in, unless it waits already.
+    pub(crate) fn offer(&self, object: &Arc<Object>, shard: ShardId, jobs: &ShardJobs) -> Offer {
         let mut inner = lock(&self.0);
-        if inner.objects.len() >= OFFERS_MAX {
-            return false;
+        let tenant = object.key.as_ref().tenant;
+        let nth = inner.queues.iter().position(|(known, _)| *known == tenant);
+        if nth.is_some_and(|nth| inner.queues[nth].1.objects.len() >= OFFERS_MAX) {
+            return Offer::Full;
         }
-        if inner.keys.insert(object.key.clone()) {
-            inner.objects.push_back(object.clone());
+        let Some(job) = inner.job(shard, jobs) else { return Offer::Stopped };
+        let nth = nth.unwrap_or_else(|| {
+            inner.queues.push_back((tenant, Queue::default()));
+            inner.queues.len() - 1
+        });
+        let queue = &mut inner.queues[nth].1;
+        if queue.keys.insert(object.key.clone()) {
+            queue.objects.push_back(Offered { object: object.clone(), job: Arc::clone(&job) });
         }
-        true
+        Offer::Taken(job)
     }
 
-    /// The first of those that `fit`, among the next `look`.
-    pub(super) fn take<T>(&self, look: usize, fits: impl Fn(&Arc<Object>) -> Fit<T>) -> Option<T> {
+    /// The first of those that `fit`, among the next `look` of a tenant that `may`; the next time others come first.
+    pub(super) fn take<T>(
+        &self,
+        look: usize,
+        may: impl Fn(TenantId) -> bool,
+        fits: impl Fn(&Offered) -> Fit<T>,
+    ) -> Option<(Arc<ShardJob>, T)> {
         let mut inner = lock(&self.0);
         let mut nth = 0;
-        while nth < look.min(inner.objects.len()) {
-            match fits(&inner.objects[nth]) {
-                Fit::Later => nth += 1,
-                Fit::Never => inner.forget(nth),
-                Fit::Now(found) => {
-                    inner.forget(nth);
-                    return Some(found);
-                }
+        while nth < inner.queues.len() {
+            let (tenant, queue) = &mut inner.queues[nth];
+            let found = if may(*tenant) { queue.take(look, &fits) } else { None };
+            if queue.objects.is_empty() {
+                inner.queues.remove(nth);
+            } else if found.is_some() {
+                let served = inner.queues.remove(nth);
+                inner.queues.extend(served);
+            } else {
+                nth += 1;
+            }
+            if found.is_some() {
+                return found;
             }
         }
         None
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        lock(&self.0).objects.is_empty()
+    /// Whether nothing of a tenant waits.
+    pub(super) fn is_empty(&self, tenant: TenantId) -> bool {
+        lock(&self.0).queues.iter().all(|(known, _)| *known != tenant)
+    }
+}
+
+impl Inner {
+    /// The job that is done on a shard, or a new one.
+    fn job(&mut self, shard: ShardId, jobs: &ShardJobs) -> Option<Arc<ShardJob>> {
+        if let Some(job) = self.jobs.get(&shard).and_then(Weak::upgrade) {
+            return Some(job).filter(|job| !job.is_stopped());
+        }
+        self.jobs.retain(|_, job| job.strong_count() > 0);
+        let job = Arc::new(jobs.begin(shard, &format!("offload-{}", Uuid::new_v4()))?);
+        tracing::debug!(tablet = shard.0, job = job.id(), "an offload begins");
+        self.jobs.insert(shard, Arc::downgrade(&job));
+        Some(job)
     }
 }
 
@@ -62,40 +127,90 @@ pub(super) enum Fit<T> {
     Never,
 }
 
-impl Inner {
-    fn forget(&mut self, nth: usize) {
-        if let Some(object) = self.objects.remove(nth) {
-            self.keys.remove(&object.key);
+impl Queue {
+    fn take<T>(&mut self, look: usize, fits: &impl Fn(&Offered) -> Fit<T>) -> Option<(Arc<ShardJob>, T)> {
+        let mut nth = 0;
+        while nth < look.min(self.objects.len()) {
+            let offered = &self.objects[nth];
+            match if offered.job.is_stopped() { Fit::Never } else { fits(offered) } {
+                Fit::Later => nth += 1,
+                Fit::Never => drop(self.forget(nth)),
+                Fit::Now(found) => return self.forget(nth).map(|offered| (offered.job, found)),
+            }
         }
+        None
+    }
+
+    fn forget(&mut self, nth: usize) -> Option<Offered> {
+        let offered = self.objects.remove(nth)?;
+        self.keys.remove(&offered.object.key);
+        Some(offered)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use perilune_protocol::{Pin, TenantId, Tso};
+    use perilune_protocol::{Pin, Tso};
     use perilune_state::objects::KeyRef;
+
+    fn object(tenant: u32, n: u64) -> Arc<Object> {
+        let key = KeyRef { tenant: TenantId(tenant), bytes: &n.to_le_bytes() }.to_owned();
+        Arc::new(Object::new(key, Tso(n), 1, 0, Pin::None, Box::default(), 0))
+    }
+
+    fn offer(offers: &Offers, jobs: &ShardJobs, tenant: u32, n: u64) -> bool {
+        matches!(offers.offer(&object(tenant, n), ShardId(tenant.into()), jobs), Offer::Taken(_))
+    }
 
     #[test]
     fn offers_are_taken_in_order_once_and_are_bounded() {
-        let object = |n: u64| {
-            let key = KeyRef { tenant: TenantId(0), bytes: &n.to_le_bytes() }.to_owned();
-            Arc::new(Object::new(key, Tso(n), 1, 0, Pin::None, Box::default(), 0))
-        };
-        let offers = Offers::default();
-        let taken = (0..2 * OFFERS_MAX as u64).filter(|n| offers.offer(&object(*n)) && offers.offer(&object(0))).count();
-        assert!(taken < OFFERS_MAX && !offers.is_empty(), "{taken}");
-        let pick = |object: &Arc<Object>| match object.version.0 {
+        let (offers, jobs) = (Offers::default(), ShardJobs::default());
+        let taken = (0..2 * OFFERS_MAX as u64).filter(|n| offer(&offers, &jobs, 1, *n) && offer(&offers, &jobs, 1, 0)).count();
+        assert!(taken < OFFERS_MAX && !offers.is_empty(TenantId(1)), "{taken}");
+        let pick = |offered: &Offered| match offered.object.version.0 {
             0 | 2 => Fit::Later,
             1 => Fit::Never,
             n => Fit::Now(n),
         };
-        assert_eq!(offers.take(2, pick), None, "the first waits, the second is gone, the third waits");
-        assert_eq!(offers.take(9, pick), Some(3));
-        assert_eq!(offers.take(9, |object| Fit::Now(object.version.0)), Some(0));
-        assert_eq!(offers.take(1, |object| Fit::Now(object.version.0)), Some(2));
-        let rest = std::iter::from_fn(|| offers.take(1, |object| Fit::Now(object.version.0))).count();
+        let all = |offered: &Offered| Fit::Now(offered.object.version.0);
+        let take = |look, fits: &dyn Fn(&Offered) -> Fit<u64>| offers.take(look, |_| true, fits).map(|(_, n)| n);
+        assert_eq!(take(2, &pick), None, "the first waits, the second is gone, the third waits");
+        assert_eq!(take(9, &pick), Some(3));
+        assert_eq!(take(9, &all), Some(0));
+        assert_eq!(take(1, &all), Some(2));
+        let rest = std::iter::from_fn(|| take(1, &all)).count();
         assert_eq!(rest, OFFERS_MAX - 4);
-        assert!(offers.is_empty() && offers.offer(&object(0)));
+        assert!(offers.is_empty(TenantId(1)) && offer(&offers, &jobs, 1, 0));
+    }
+
+    #[test]
+    fn tenants_take_turns_and_one_that_waits_holds_up_no_other() {
+        let (offers, jobs) = (Offers::default(), ShardJobs::default());
+        for n in 0..OFFERS_MAX as u64 {
+            assert!(offer(&offers, &jobs, 1, n));
+        }
+        assert!(!offer(&offers, &jobs, 1, 1 << 20) && (0..3).all(|n| offer(&offers, &jobs, 2, n)));
+        let whose = |offered: &Offered| offered.object.key.as_ref().tenant.0;
+        let turns: Vec<_> = (0..6).map(|_| offers.take(4, |_| true, |offered| Fit::Now(whose(offered))).unwrap().1).collect();
+        assert_eq!(turns, [1, 2, 1, 2, 1, 2]);
+        assert!(offer(&offers, &jobs, 2, 7));
+        let slow = |offered: &Offered| if whose(offered) == 1 { Fit::Later } else { Fit::Now(()) };
+        assert!(offers.take(4, |_| true, slow).is_some() && offers.take(4, |_| true, slow).is_none());
+        assert!(offers.take(4, |tenant| tenant.0 != 1, |_| Fit::Now(())).is_none());
+    }
+
+    #[test]
+    fn a_job_that_was_stopped_has_nothing_more_taken_and_the_next_round_may() {
+        let (offers, jobs) = (Offers::default(), ShardJobs::default());
+        assert!((0..5).all(|n| offer(&offers, &jobs, 1, n)) && (0..2).all(|n| offer(&offers, &jobs, 2, n)));
+        let (mine, flying) = offers.take(9, |tenant| tenant.0 == 1, |_| Fit::Now(())).map(|(job, ())| (job.id().to_owned(), job)).unwrap();
+        assert_eq!(jobs.stop(ShardId(1), &mine), Ok(()));
+        assert!(!offer(&offers, &jobs, 1, 9), "one of its objects is on its way");
+        let next = || offers.take(9, |_| true, |offered| Fit::Now(offered.object.key.as_ref().tenant.0)).map(|(_, whose)| whose);
+        assert_eq!((next(), next(), next()), (Some(2), Some(2), None));
+        drop(flying);
+        assert_eq!(jobs.running(), []);
+        assert!(offer(&offers, &jobs, 1, 9) && next() == Some(1));
     }
 }

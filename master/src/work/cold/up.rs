@@ -30,9 +30,16 @@ pub(super) enum Uploaded {
 
 /// Has `replica` of an object brought to a vault, under a name of its own.
 pub(super) async fn upload(engine: &Engine, object: &Arc<Object>, replica: &Replica, vault: Target) -> Uploaded {
-    let name = engine.reign.cold.fresh_name();
-    lock(&engine.reign.cold.naming).insert(name, vault.id);
-    let uploaded = upload_as(engine, object, replica, vault, name).await;
+    let cold = &engine.reign.cold;
+    let name = cold.fresh_name();
+    lock(&cold.naming).insert(name, vault.id);
+    // Whoever drops a vault first closes it and then counts the names: one of the two sees the other.
+    let is_closing = lock(&cold.closing).contains(&vault.id);
+    let uploaded = if is_closing {
+        Uploaded::Failed(format!("{}: vault {} is being dropped", object.key.to_object_key(), vault.id))
+    } else {
+        upload_as(engine, object, replica, vault, name).await
+    };
     // Named by the log by now, or never.
     lock(&engine.reign.cold.naming).remove(&name);
     uploaded

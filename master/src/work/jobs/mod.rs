@@ -133,6 +133,10 @@ impl Engine {
             jobs.board.say(question.node, question.done.into_iter().map(|done| (done.id, done.outcome)));
             jobs.bell.ring();
         }
+        if question.room == 0 {
+            // It only tells: it is to be answered, and to keep no news from who waits for some.
+            return Vec::new();
+        }
         jobs.board.take_waiting(question.node, question.room as usize, question.wait_ms, || self.now()).await
     }
 }

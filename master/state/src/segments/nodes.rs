@@ -2,7 +2,8 @@
 
 use super::{Reach, Segments};
 use crate::MonotonicMs;
-use perilune_protocol::{NodeId, SegmentId, rpc::cluster::NodeState};
+use crate::effect::Effect;
+use perilune_protocol::{NodeId, SegmentId, TenantId, rpc::cluster::NodeState};
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
@@ -13,6 +14,8 @@ pub struct Silence {
     pub suspect_ms: u64,
     /// Its replicas are gone unless it returns.
     pub lost_ms: u64,
+    /// The same for one that never registered with this leader.
+    pub unheard_ms: u64,
 }
 
 /// What a node says of itself.
@@ -24,6 +27,8 @@ pub struct Said {
     pub rest: String,
     /// What it presents, or empty.
     pub unique_id: String,
+    /// Whose it is.
+    pub tenant: TenantId,
 }
 
 /// A node that was heard, and what it is at.
@@ -58,16 +63,64 @@ struct Node {
 pub struct Nodes {
     nodes: Mutex<BTreeMap<NodeId, Node>>,
     silence: Silence,
+    /// Who is heard, as the log has it. Written by apply.
+    told: Mutex<Told>,
 }
+
+/// Who is heard as far as those know who watch, with tenant and name.
+pub(crate) type Told = BTreeMap<NodeId, (TenantId, String)>;
 
 impl Nodes {
     /// Nobody yet.
     pub fn new(silence: Silence) -> Self {
-        Self { nodes: Mutex::default(), silence }
+        Self { nodes: Mutex::default(), silence, told: Mutex::default() }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<NodeId, Node>> {
         self.nodes.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn told(&self) -> std::sync::MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Apply: see [`Effect::Node`]. Whether that is news.
+    pub(crate) fn tell(&self, node: NodeId, tenant: TenantId, up: Option<String>) -> bool {
+        match up {
+            Some(name) => self.told().insert(node, (tenant, name.clone())) != Some((tenant, name)),
+            None => self.told().remove(&node).is_some(),
+        }
+    }
+
+    /// Who is heard, as the log has it.
+    pub fn told_up(&self) -> BTreeMap<NodeId, (TenantId, String)> {
+        self.told().clone()
+    }
+
+    pub(crate) fn replace_told(&self, told: Told) {
+        *self.told() = told;
+    }
+
+    /// What the log is to be told, to be proposed by a leader that began `began`.
+    pub fn news(&self, began: MonotonicMs, now: MonotonicMs) -> Vec<Effect> {
+        let (nodes, told) = (self.lock(), self.told());
+        let mut news = Vec::new();
+        for (node, n) in nodes.iter().filter(|(_, n)| n.reach != Reach::Lost) {
+            let Said { name, tenant, .. } = &n.said;
+            if told.get(node).is_none_or(|(was, known)| (was, known) != (tenant, name)) {
+                news.push(Effect::Node { node: *node, tenant: *tenant, up: Some(name.clone()) });
+            }
+        }
+        for (node, (tenant, _)) in told.iter() {
+            let lost = match nodes.get(node) {
+                Some(n) => n.reach == Reach::Lost,
+                None => self.reach(now.saturating_sub(began), false) == Reach::Lost,
+            };
+            if lost {
+                news.push(Effect::Node { node: *node, tenant: *tenant, up: None });
+            }
+        }
+        news
     }
 
     /// A node announced itself on connection `session`.
@@ -125,6 +178,7 @@ impl Nodes {
         for segment in segments.table().iter() {
             let reach = match nodes.get(&segment.node()) {
                 Some(node) => node.reach,
+                None if now.saturating_sub(began) >= self.silence.unheard_ms => Reach::Lost,
                 None => self.reach(now.saturating_sub(began), false),
             };
             if segment.reach() != reach {
@@ -190,7 +244,7 @@ mod tests {
 
     #[test]
     fn silence_is_judged_step_by_step_and_a_dead_node_must_register_again() {
-        let nodes = Nodes::new(Silence { suspect_ms: 2000, lost_ms: 10_000 });
+        let nodes = Nodes::new(Silence { suspect_ms: 2000, lost_ms: 10_000, unheard_ms: 10_000 });
         let segments = Segments::default();
         let id = NodeId::random();
         assert_eq!(nodes.beat(id, 1, 0, 0), None, "unknown");
@@ -209,7 +263,7 @@ mod tests {
     }
     #[test]
     fn what_a_node_is_to_free_is_kept_once_and_not_for_one_that_is_lost() {
-        let nodes = Nodes::new(Silence { suspect_ms: 2000, lost_ms: 10_000 });
+        let nodes = Nodes::new(Silence { suspect_ms: 2000, lost_ms: 10_000, unheard_ms: 10_000 });
         let (segments, id) = (Segments::default(), NodeId::random());
         nodes.register(id, Said::default(), 1, 0);
         let [first, second] = [(); 2].map(|()| SegmentId::random());

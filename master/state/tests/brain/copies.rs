@@ -128,7 +128,7 @@ fn a_segment_that_drains_takes_no_copy_that_was_begun_before() {
     let moved = State::replicas(&found, Some(&written), Some(from));
     assert_eq!(leader.commit(moved.clone()), Applied::Done);
     leader.commit(Effect::Drain { segment: to, grace_ms: 60_000 });
-    assert_eq!(leader.commit(moved), Applied::Done);
+    assert_eq!(leader.commit(moved), Applied::Nothing);
     assert_eq!(contents(&leader.state)["k"].3[0].0, to);
 }
 

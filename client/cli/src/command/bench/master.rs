@@ -21,6 +21,9 @@ pub(super) struct Master {
     /// Keys a call, separated by commas
     #[arg(long, value_name = "COUNT", value_delimiter = ',', default_value = "1,128")]
     batches: Vec<usize>,
+    /// So many watch all that happens meanwhile
+    #[arg(long, value_name = "COUNT", default_value_t = 0)]
+    watchers: usize,
     /// How long one measurement takes
     #[arg(long, value_name = "DURATION", default_value = "500ms")]
     time: Span,
@@ -41,10 +44,11 @@ impl Master {
             objects: self.objects,
             batches: self.batches,
             time: self.time.0,
+            watchers: self.watchers,
             dir: scratch.dir().into(),
         };
         let figures = master::run(&options).map_err(|e| Failure::Failed(e.to_string()))?;
-        let beside = json!({ "origin": figures.origin, "pinned": figures.pinned, "memory": figures.memory });
+        let beside = json!({ "origin": figures.origin, "pinned": figures.pinned, "memory": figures.memory, "watched": figures.watched });
         tell(global, &figures, &figures.figures, &beside)
     }
 }

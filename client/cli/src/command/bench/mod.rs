@@ -6,6 +6,7 @@ mod master;
 mod outage;
 mod store;
 mod transfer;
+mod vault;
 
 use crate::failure::Failure;
 use crate::output;
@@ -31,6 +32,7 @@ enum What {
     Alloc(alloc::Alloc),
     Outage(outage::Outage),
     Commits(commits::Commits),
+    Vault(vault::Vault),
     /// Answer questions of a plain socket: the other side of the physical floor
     #[command(hide = true)]
     AnswerRaw,
@@ -51,6 +53,7 @@ impl Bench {
             What::Alloc(c) => c.run(global),
             What::Outage(c) => c.run(global),
             What::Commits(c) => c.run(global),
+            What::Vault(c) => c.run(global),
             What::AnswerRaw => {
                 let tell = |port| output::line(port).map_err(|_| std::io::Error::other("nobody reads the port"));
                 rivals::answer_raw(tell).map_err(|e| Failure::of("answering", e))

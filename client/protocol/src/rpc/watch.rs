@@ -1,0 +1,82 @@
+//! What happened, asked for page by page: who is slow lags behind, and nothing is dropped.
+
+use super::call;
+use crate::event::{Cursor, Event, EventFilter};
+use crate::{Millis, Tso};
+use serde::{Deserialize, Serialize};
+
+/// The longest that a question waits for something to happen.
+pub const WAIT_MAX: Millis = Millis(30_000);
+
+/// What happened from a place on. Answered as soon as something that is wanted did, or the wait is over.
+///
+/// Faults: `OutOfRange` when what followed the place is not kept any more (begin with [`ListAll`]), `InvalidParams` for a place in another
+/// cluster's log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Watch {
+    /// From where on.
+    pub from: From,
+    /// What is wanted. Its tenant is the caller's, unless `everybody`.
+    pub filter: EventFilter,
+    /// Of every tenant, or of the one that `filter` names: for the admin.
+    pub everybody: bool,
+    /// About so many bytes of the log are read for an answer, if that many are there.
+    pub most_bytes: u32,
+    /// So long is waited for, at most [`WAIT_MAX`]; in milliseconds.
+    pub wait_ms: u64,
+}
+call!(Watch = 90 "watch" -> Watched, LONG);
+
+/// A place to begin at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum From {
+    /// Behind all that has happened.
+    Now,
+    /// As far back as is kept.
+    Oldest,
+    /// Behind this one.
+    Cursor(Cursor),
+    /// Behind all that was decided up to then.
+    After(Tso),
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Watched {
+    /// In order. There may be none.
+    pub events: Vec<Event>,
+    /// Where to go on.
+    pub next: Cursor,
+    /// Everything with a stamp up to this one lies before `next`.
+    pub resolved: Tso,
+    /// Entries of the log that lie behind `next`.
+    pub behind: u64,
+}
+
+/// All that there is, as events: segments, nodes and objects, in parts. Together with what follows `begin` of the first part it is exact, once
+/// the last part's `settled` is reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListAll {
+    /// What is wanted, as in [`Watch`].
+    pub filter: EventFilter,
+    /// As in [`Watch`].
+    pub everybody: bool,
+    /// Which part, counted from 0.
+    pub part: u32,
+    /// Of how many; 0 with part 0: as many as the master finds good.
+    pub parts: u32,
+}
+call!(ListAll = 91 "list_all" -> Listed, LONG);
+
+/// A part of all that there is. The stamp of its events is that of `begin`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listed {
+    /// In no order.
+    pub events: Vec<Event>,
+    /// Nothing that happened before this place is missing here.
+    pub begin: Cursor,
+    /// Nothing that happened behind this place is in here.
+    pub settled: Cursor,
+    /// How many parts there are.
+    pub parts: u32,
+}

@@ -1,0 +1,135 @@
+//! What happens in the cluster, as it happens: one event after the other, none missing, none twice.
+
+use crate::Store;
+use perilune_protocol::event::{Cursor, Event, EventFilter};
+use perilune_protocol::rpc::watch::{self, From, ListAll, Listed, Watched};
+use perilune_protocol::{Millis, Outcome, Tso};
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// Bytes of the log that a page is asked for.
+const PAGE_BYTES: u32 = 1 << 20;
+/// So long the master waits for something to happen, before it is asked again.
+const WAIT: Duration = Duration::from_secs(5);
+
+/// Where to begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Since {
+    /// With all that there is, as events, and then what happens: who applies both knows what the masters know.
+    Snapshot,
+    /// With what happens from now on.
+    Now,
+    /// As far back as is kept.
+    Oldest,
+    /// Behind the event that had this cursor.
+    Cursor(Cursor),
+    /// With what was decided later than this.
+    After(Tso),
+}
+
+/// Reads events. Keeps its place while masters come and go; to keep it longer, keep [`Watch::cursor`].
+///
+/// Whoever is slow lags behind and misses nothing, until what it lacks is not kept any more: that is
+/// [`perilune_protocol::FaultCode::OutOfRange`], and the end of this watch. Begin with [`Since::Snapshot`] then.
+pub struct Watch {
+    store: Store,
+    question: watch::Watch,
+    /// The part of all that there is that is to be asked for next, and of how many; `None`: what happens.
+    part: Option<(u32, u32)>,
+    ready: VecDeque<Event>,
+    /// Behind the last event that was given.
+    cursor: Option<Cursor>,
+    resolved: Tso,
+    behind: u64,
+    settled: Option<Cursor>,
+}
+
+impl Store {
+    /// Watches what happens to objects, segments and nodes: those of the store's tenant or, for the admin, of `everybody`.
+    pub fn watch(&self, since: Since, filter: EventFilter, everybody: bool) -> Watch {
+        let from = match since {
+            Since::Snapshot | Since::Now => From::Now,
+            Since::Oldest => From::Oldest,
+            Since::Cursor(cursor) => From::Cursor(cursor),
+            Since::After(stamp) => From::After(stamp),
+        };
+        let question = watch::Watch { from, filter, everybody, most_bytes: PAGE_BYTES, wait_ms: 0 };
+        let part = (since == Since::Snapshot).then_some((0, 0));
+        let (store, ready) = (self.clone(), VecDeque::new());
+        Watch { store, question, part, ready, cursor: None, resolved: Tso(0), behind: 0, settled: None }
+    }
+}
+
+impl Watch {
+    /// The next event, as soon as there is one; `None` when none came in time.
+    ///
+    /// # Errors
+    /// When the masters refuse, or none answers in time. It may be asked again, and goes on where it was.
+    pub fn next(&mut self, patience: Duration) -> Outcome<Option<Event>> {
+        let deadline = Instant::now() + patience;
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                // An event of a snapshot is no place to go on from: the rest of it would be missing.
+                self.cursor = if self.is_settling() { None } else { Some(event.cursor) };
+                return Ok(Some(event));
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if !self.ask(left)? && left.is_zero() {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Whether it still gives what there is, rather than what happens.
+    fn is_settling(&self) -> bool {
+        self.part.is_some()
+    }
+
+    /// Asks for more. Whether something came.
+    fn ask(&mut self, patience: Duration) -> Outcome<bool> {
+        if let Some((part, parts)) = self.part {
+            let watch::Watch { filter, everybody, .. } = &self.question;
+            let question = ListAll { filter: filter.clone(), everybody: *everybody, part, parts };
+            let Listed { events, begin, settled, parts } = self.store.call(&question)?;
+            if part == 0 {
+                self.question.from = From::Cursor(begin);
+            }
+            self.settled = Some(settled);
+            self.ready.extend(events);
+            self.part = (part + 1 < parts).then_some((part + 1, parts));
+            return Ok(true);
+        }
+        self.question.wait_ms = Millis::from(patience.min(WAIT)).0;
+        let Watched { events, next, resolved, behind } = self.store.call(&self.question)?;
+        let came = !events.is_empty();
+        self.question.from = From::Cursor(next);
+        // Behind all that is ready, and so far beyond it.
+        (self.resolved, self.behind) = (resolved.max(self.resolved), behind);
+        self.ready.extend(events);
+        if !came {
+            self.cursor = Some(next);
+        }
+        Ok(came)
+    }
+
+    /// The place behind the last event that was given: [`Since::Cursor`] with it goes on there, in another process as well. `None` before the first,
+    /// and while a snapshot is given.
+    pub fn cursor(&self) -> Option<Cursor> {
+        self.cursor
+    }
+
+    /// Whether what was given makes up the state of some moment, after [`Since::Snapshot`].
+    pub fn is_exact(&self) -> bool {
+        !self.is_settling() && self.ready.is_empty() && self.settled.is_none_or(|settled| self.cursor.is_some_and(|at| at >= settled))
+    }
+
+    /// No event to come has this stamp or a lower one, once what is ready was taken.
+    pub fn resolved(&self) -> Tso {
+        self.resolved
+    }
+
+    /// Entries of the log that lay behind the last answer: how much this watch lags.
+    pub fn behind(&self) -> u64 {
+        self.behind
+    }
+}

@@ -1,0 +1,36 @@
+//! What the leader does so that there is something to tell: nodes that come and go enter the log, and the clock may move on.
+
+use crate::engine::Engine;
+use crate::log::Room;
+use perilune_protocol::Tso;
+use perilune_state::Effect;
+use std::sync::atomic::Ordering;
+
+/// Who asked how far all is known will ask again within so many milliseconds.
+const ASKS_AGAIN_MS: u64 = 10_000;
+/// The clock may move on for so many milliseconds more, or the log is asked for the same again and this.
+const AHEAD_MS: u64 = 4_000;
+const RAISED_MS: u64 = 10_000;
+
+impl Engine {
+    /// A round of that.
+    pub(crate) async fn tend_events(&self) {
+        // None of this is worth the last room.
+        if self.inner.log.room().0 != Room::Enough || self.writable().is_err() {
+            return;
+        }
+        let state = self.state();
+        let mut news = state.nodes.news(state.began(), self.now());
+        let (asked, wall) = (self.events().asked.load(Ordering::Relaxed), self.wall_ms());
+        let limit = state.tso.limit().physical_ms();
+        if asked > 0 && self.now() < asked + ASKS_AGAIN_MS && limit < wall + AHEAD_MS {
+            news.push(Effect::TsoLimit(Tso::from_physical(wall + RAISED_MS)));
+        }
+        for effect in news {
+            if let Err(fault) = self.commit(&effect).await {
+                tracing::debug!("tried again with the next round: {fault}");
+                return;
+            }
+        }
+    }
+}

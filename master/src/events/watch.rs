@@ -1,0 +1,76 @@
+//! Pages of what happened, for whoever asks from where, and waits.
+
+use super::{EventLog, Page};
+use crate::engine::Engine;
+use perilune_protocol::event::{Cursor, EventFilter};
+use perilune_protocol::rpc::watch::{From, WAIT_MAX, Watch, Watched};
+use perilune_protocol::{FaultCode, Outcome};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// An answer reads so many bytes of the log at least, and at most.
+const PAGE_BYTES: std::ops::RangeInclusive<usize> = 4 << 10..=4 << 20;
+/// After so many pages without anything that is wanted, the asker is told how far that was.
+const PAGES: usize = 64;
+
+impl Engine {
+    /// Answers the question.
+    ///
+    /// # Errors
+    /// As [`Watch`] says.
+    pub(crate) async fn watch(&self, question: Watch) -> Outcome<Watched> {
+        let Watch { from, filter, most_bytes, wait_ms, everybody: _ } = question;
+        let from = self.events().begin(from).await?;
+        self.events().page(from, &filter, most_bytes as usize, Duration::from_millis(wait_ms)).await
+    }
+}
+
+impl EventLog {
+    /// The place that is meant.
+    pub(crate) async fn begin(self: &Arc<Self>, from: From) -> Outcome<Cursor> {
+        match from {
+            From::Now => Ok(self.resolved().1),
+            From::Cursor(cursor) => Ok(cursor),
+            From::Oldest => self.aside(|log| log.oldest().map(|(_, cursor)| cursor)).await,
+            From::After(stamp) => self.aside(move |log| log.at(stamp)).await,
+        }
+    }
+
+    /// What is wanted from a place on: as soon as there is something, or the wait is over, or so much was read that there is something to tell about
+    /// how far.
+    ///
+    /// # Errors
+    /// [`super::ReadError`].
+    pub(crate) async fn page(self: &Arc<Self>, from: Cursor, filter: &EventFilter, most_bytes: usize, wait: Duration) -> Outcome<Watched> {
+        let deadline = Instant::now() + wait.min(WAIT_MAX.into());
+        let most_bytes = most_bytes.clamp(*PAGE_BYTES.start(), *PAGE_BYTES.end());
+        let (mut from, mut pages) = (from, 0);
+        loop {
+            let Page { mut events, next, resolved } = self.aside(move |log| log.read(from, most_bytes)).await?;
+            events.retain(|event| filter.wants(event));
+            pages += 1;
+            let ended = next == from;
+            from = next;
+            if !events.is_empty() || pages == PAGES || Instant::now() >= deadline {
+                let end = self.history.reached(|| None).index + 1;
+                return Ok(Watched { events, next, resolved, behind: end.saturating_sub(next.index) });
+            }
+            if ended {
+                pages = 0;
+                // Whether it changed, or the time is up, what there is is read once more.
+                let _ = tokio::time::timeout_at(deadline, self.changed(next)).await;
+            }
+        }
+    }
+
+    /// Off the threads that serve connections: it may read files.
+    async fn aside<T: Send + 'static>(
+        self: &Arc<Self>,
+        read: impl FnOnce(&Self) -> Result<T, super::ReadError> + Send + 'static,
+    ) -> Outcome<T> {
+        let log = Arc::clone(self);
+        let read = tokio::task::spawn_blocking(move || read(&log)).await;
+        read.map_err(|e| FaultCode::Internal.with(format!("the work stopped: {e}")))?.map_err(Into::into)
+    }
+}

@@ -1,0 +1,172 @@
+//! A new group from a checkpoint in a vault: it is fetched and looked at, the vaults it knows are claimed for the new group, and it becomes the
+//! group's first snapshot. Done again after it broke off anywhere, it comes to the same.
+
+use crate::log::{self, Revived};
+use crate::secrets::SecretKeys;
+use crate::work::cold::{Manifest, list_checkpoints, take_over};
+use crate::{MasterConfig, engine::Brain, log::LogConfig};
+use perilune_protocol::TenantId;
+use perilune_protocol::vault::VaultTarget;
+use perilune_state::State;
+use perilune_vault::{Class, Keys, Limits, Secrets, Vault, VaultFault};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use uuid::Uuid;
+
+/// One request takes no longer.
+const ATTEMPT: Duration = Duration::from_secs(30);
+
+/// What a new group begins with.
+#[derive(Clone, Debug)]
+pub enum Restore {
+    /// A file of `/snapshot/dump`.
+    File(PathBuf),
+    /// The newest whole checkpoint in a vault.
+    Vault(FromVault),
+}
+
+/// A vault, as whoever begins again from it knows it.
+#[derive(Clone, Debug)]
+pub struct FromVault {
+    /// How it is called in messages.
+    pub name: String,
+    /// Where it is.
+    pub target: VaultTarget,
+    /// What requests are signed with; directories need none.
+    pub keys: Option<Keys>,
+    /// The vaults are claimed even if the cluster that has them may live.
+    pub take_over: bool,
+}
+
+/// Why a group could not begin from a vault. Nothing was begun.
+#[derive(Debug, thiserror::Error)]
+#[error("vault://{vault} cannot be restored from: {why}")]
+pub struct NotRetrieved {
+    vault: String,
+    why: String,
+}
+
+impl FromVault {
+    fn failed(&self, why: impl ToString) -> NotRetrieved {
+        NotRetrieved { vault: self.name.clone(), why: why.to_string() }
+    }
+}
+
+/// Why nothing was begun.
+#[derive(Debug, thiserror::Error)]
+pub enum RetrieveError {
+    /// Because of the vault, or what is in it.
+    #[error(transparent)]
+    Vault(#[from] NotRetrieved),
+    /// Because of this machine's disk.
+    #[error(transparent)]
+    Log(#[from] log::LogError),
+}
+
+/// Makes `config.dir` the directory of a new group that begins with the newest whole checkpoint in a vault. `brain` makes what reads it.
+///
+/// # Errors
+/// No whole checkpoint is there, another cluster lives there, the key for secrets is not the one, or something cannot be written.
+pub(crate) fn retrieve(
+    from: &FromVault,
+    settings: &MasterConfig,
+    config: &LogConfig,
+    secrets: &SecretKeys,
+    now_ms: u64,
+    brain: impl Fn() -> Brain,
+) -> Result<Revived, RetrieveError> {
+    log::check_empty(&config.dir)?;
+    if settings.secret_key_files.is_empty() {
+        let how = "secrets in it were sealed with the masters' key: give that with --secret-key-file (secret.key in the data directory of a \
+                   master that was alone)";
+        return Err(from.failed(how).into());
+    }
+    let safe = secrets.safe(true).map_err(|fault| from.failed(fault.message))?;
+    // What is sealed there needs the tenant's key, which the manifest has.
+    let open = |key| {
+        let limits = Limits { attempt: ATTEMPT, ..Limits::default() };
+        Vault::of(&from.target, Secrets { keys: from.keys.clone(), key }, false, settings.vault_root.as_deref(), limits)
+    };
+    let fetched = Fetched(beside(&config.dir));
+    let plain = open(perilune_vault::Key::random()).map_err(|fault| from.failed(fault))?;
+    let manifest = newest(&plain, |manifest| fetch(&open(safe.tenant_key_of(TenantId::default(), &manifest.key)?)?, manifest, &fetched.0));
+    let manifest = manifest.map_err(|why| from.failed(why))?;
+    let mut looked = brain();
+    let cluster = config.cluster.unwrap_or_else(Uuid::new_v4);
+    let seat = looked.seat();
+    log::inspect(&fetched.0, &mut looked)?;
+    // From here on whoever had the vaults brings nothing there any more.
+    let cluster_name = cluster.to_string();
+    let taken = take_over(&plain, &cluster_name, None, from.take_over, now_ms);
+    taken.map_err(|fault| from.failed(fault))?;
+    take_over_others(&seat.state(), secrets, &cluster_name, &manifest, now_ms);
+    let config = LogConfig { cluster: Some(cluster), ..config.clone() };
+    let revived = log::revive(&config, &fetched.0, brain())?;
+    tracing::warn!(%cluster, from = manifest.cluster, checkpoint = manifest.number, "a new group begins from vault://{}", from.name);
+    Ok(revived)
+}
+
+/// What was fetched; removed when it is of no more use.
+struct Fetched(PathBuf);
+
+impl Drop for Fetched {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+fn beside(dir: &Path) -> PathBuf {
+    let mut name = dir.file_name().unwrap_or_default().to_owned();
+    name.push(".checkpoint");
+    dir.with_file_name(name)
+}
+
+/// The newest checkpoint that `fetch` finds whole. One that is not is said and passed over.
+fn newest(vault: &Vault, fetch: impl Fn(&Manifest) -> Result<(), VaultFault>) -> Result<Manifest, String> {
+    let mut why = Vec::new();
+    for found in list_checkpoints(vault).map_err(|fault| fault.message)? {
+        let whole = found.read(vault).and_then(|manifest| match manifest {
+            Some(manifest) => fetch(&manifest).map(|()| Some(manifest)),
+            None => Ok(None),
+        });
+        match whole {
+            Ok(Some(manifest)) => return Ok(manifest),
+            Ok(None) => {}
+            Err(fault) if [Class::Damaged, Class::NoObject].contains(&fault.class) => {
+                tracing::warn!(number = found.number, "a checkpoint is not whole, and an older one is looked for: {fault}");
+                why.push(format!("checkpoint {} is not whole: {fault}", found.number));
+            }
+            Err(fault) => return Err(fault.message),
+        }
+    }
+    Err(if why.is_empty() { "there is no checkpoint in it: is this its bucket, folder and prefix?".into() } else { why.join("; ") })
+}
+
+fn fetch(vault: &Vault, manifest: &Manifest, to: &Path) -> Result<(), VaultFault> {
+    let failed = |e: std::io::Error| Class::Caller.with(format!("{}: {e}", to.display()));
+    if let Some(parent) = to.parent() {
+        std::fs::create_dir_all(parent).map_err(failed)?;
+    }
+    let file = File::create(to).map_err(failed)?;
+    manifest.read_state(vault, &mut |at, bytes| file.write_all_at(bytes, at).map_err(|e| format!("{}: {e}", to.display())))?;
+    file.sync_all().map_err(failed)
+}
+
+/// The other vaults of the cluster that the checkpoint is of. One that cannot be claimed now is read, and nothing is brought there.
+fn take_over_others(state: &State, secrets: &SecretKeys, cluster: &str, manifest: &Manifest, now_ms: u64) {
+    let known = state.directory.known();
+    for record in known.all_vaults().filter(|vault| vault.target.is_usable()) {
+        let Some(all) = known.vaults_of(record.tenant) else { continue };
+        let limits = Limits { attempt: ATTEMPT, ..Limits::default() };
+        let opened = match secrets.safe(true) {
+            Ok(safe) => safe.vault(all, record, limits),
+            Err(fault) => Err(Class::Refused.with(fault.message)),
+        };
+        let claimed = opened.and_then(|vault| take_over(&vault, cluster, Some(&manifest.cluster), true, now_ms));
+        if let Err(fault) = claimed {
+            tracing::warn!(vault = %record.id, "was not claimed, so what is there is read and nothing is brought there: {fault}");
+        }
+    }
+}

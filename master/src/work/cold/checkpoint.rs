@@ -1,0 +1,351 @@
+//! Checkpoints: everything is brought to its vault, and then what the masters know, so that a cluster begins again from the vault alone.
+//!
+//! ```text
+//!   remote/upload ──► flag ──► all that was there is in a vault ──► Begun ──► dump ──► its files ──► manifest ──► Kept ──► flag falls
+//!                                                                     │  from here on no upload is deleted ─►│ none that it names is
+//!   another leader finds one begun: it puts GIVEN_UP in the manifest's place ──► Gone; or finds the manifest there ──► Kept
+//! ```
+
+use super::kept::Named;
+use super::manifest::{self, Found, Manifest, Part};
+use super::opened::Opened;
+use super::{Claim, Target, claim, is_dirty, lock, vault_of};
+use crate::engine::Engine;
+use perilune_protocol::{Checksum, ColdName, FaultCode, Outcome, TenantId, Tso, VaultId};
+use perilune_state::checkpoints::{Checkpoint, Stage};
+use perilune_state::effect::ColdCopy;
+use perilune_state::settings::CHECKPOINT_VAULT;
+use perilune_state::{Effect, State, snapshot};
+use perilune_vault::{Class, Vault, VaultFault};
+use std::collections::HashMap;
+use std::fs::File;
+use std::ops::ControlFlow;
+use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant};
+
+/// The pause after something did not work, which doubles up to the longest.
+const PAUSE: Duration = Duration::from_millis(500);
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Bytes that are read of a dump at a time.
+const READ: usize = 1 << 20;
+
+/// Where checkpoints go, if there is such a vault.
+pub(crate) fn vault_for(state: &State) -> Option<VaultId> {
+    let known = state.directory.known();
+    let Some(named) = state.settings.get(CHECKPOINT_VAULT) else { return vault_of(state, TenantId::default()).map(|vault| vault.id) };
+    let all = known.vaults_of(TenantId::default())?;
+    let meant = |name: &str, number: u32| name == named || number.to_string() == named;
+    all.vaults.iter().find(|vault| meant(&vault.name, vault.number) && vault.target.is_usable()).map(|vault| vault.id)
+}
+
+/// Until the reign is over.
+pub(super) async fn run(engine: Engine) {
+    let mut keeper = Keeper { engine, opened: Opened::for_long(), tidy: true, alive: None, through: None, look: Instant::now() };
+    let (mut pause, mut rest) = (PAUSE, Instant::now());
+    loop {
+        tokio::time::sleep(super::EVERY).await;
+        if Instant::now() < rest || !keeper.engine.leads() || keeper.engine.writable().is_err() {
+            continue;
+        }
+        match keeper.round().await {
+            Ok(()) => pause = PAUSE,
+            Err(fault) => {
+                keeper.engine.reign.cold.failed(&fault.message);
+                tracing::warn!("checkpoints: {fault}");
+                rest = Instant::now() + pause;
+                pause = (2 * pause).min(PAUSE_MAX);
+            }
+        }
+    }
+}
+
+struct Keeper {
+    engine: Engine,
+    opened: Opened,
+    /// Whether what nobody knows of is to be looked for among the checkpoints.
+    tidy: bool,
+    /// When it was last said that this cluster lives.
+    alive: Option<Instant>,
+    /// What was asked for, and all that was put by then: up to this version.
+    through: Option<(u64, Tso)>,
+    /// When all objects are looked at again.
+    look: Instant,
+}
+
+impl Keeper {
+    /// The next thing there is to do.
+    async fn round(&mut self) -> Outcome<()> {
+        let state = self.engine.state();
+        let to = vault_for(state).filter(|id| self.engine.reign.cold.claim(*id) == Some(Claim::Ours));
+        if let Some(to) = to.filter(|_| self.alive.is_none_or(|said| said.elapsed() >= claim::ALIVE_EVERY)) {
+            self.alive = Some(Instant::now());
+            let now_ms = self.engine.wall_ms();
+            self.at(to, move |engine, vault| claim::say_alive(vault, &engine.welcome().cluster, now_ms)).await?;
+        }
+        let recorded = state.checkpoints.recorded().clone();
+        if let Some(begun) = recorded.begun() {
+            return self.settle(begun).await;
+        }
+        for kept in recorded.kept() {
+            if !lock(&self.engine.reign.cold.kept).contains_key(&kept.number) {
+                self.load(kept).await?;
+            }
+        }
+        let spare = recorded.kept().count().saturating_sub(state.settings.checkpoints_kept());
+        for old in recorded.kept().take(spare) {
+            self.drop(old).await?;
+        }
+        let Some(to) = to else { return Ok(()) };
+        if std::mem::take(&mut self.tidy) {
+            self.tidy(to).await?;
+        }
+        match self.engine.upload_flag() {
+            None => self.through = None,
+            Some(flag) => {
+                if self.through.is_none_or(|(asked, _)| asked != flag) {
+                    self.through = Some((flag, state.newest()));
+                }
+                if Instant::now() >= self.look && self.is_saved().await? {
+                    self.make(to, flag).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks a vault something, off the threads that serve; one that was dropped is [`Class::NoBucket`].
+    async fn at<T: Send + 'static>(
+        &self,
+        id: VaultId,
+        ask: impl FnOnce(&Engine, &Vault) -> Result<T, VaultFault> + Send + 'static,
+    ) -> Outcome<T> {
+        self.try_at(id, ask).await?.map_err(|fault| FaultCode::WrongState.with(format!("vault {id}: {fault}")))
+    }
+
+    async fn try_at<T: Send + 'static>(
+        &self,
+        id: VaultId,
+        ask: impl FnOnce(&Engine, &Vault) -> Result<T, VaultFault> + Send + 'static,
+    ) -> Outcome<Result<T, VaultFault>> {
+        let (engine, opened) = (self.engine.clone(), self.opened.clone());
+        let asked = tokio::task::spawn_blocking(move || {
+            let vault = opened.open(&engine, id).unwrap_or_else(|| Err(Class::NoBucket.with("it was dropped")))?;
+            ask(&engine, &vault)
+        });
+        asked.await.map_err(|e| FaultCode::Internal.with(format!("the work on a vault stopped: {e}")))
+    }
+
+    async fn record(&self, checkpoint: &Checkpoint, stage: Stage) -> Outcome<()> {
+        self.engine.commit(&Effect::Checkpoint(Checkpoint { stage, ..checkpoint.clone() })).await
+    }
+
+    /// One that a leader began and did not say what became of: it is whole, or never will be.
+    async fn settle(&self, begun: &Checkpoint) -> Outcome<()> {
+        let (found, own) = (Found::new(begun.number, begun.name), begun.vault);
+        self.engine.vouch().await?;
+        let whole = self.at(own, move |engine, vault| {
+            claim::check(vault, &engine.welcome().cluster)?;
+            if found.give_up(vault)? {
+                return Ok(None);
+            }
+            match found.read(vault) {
+                Ok(Some(manifest)) => Ok(Some((manifest.read_names(vault, own)?, manifest))),
+                Ok(None) => Ok(None),
+                Err(fault) if fault.class == Class::Damaged => Ok(None),
+                Err(fault) => Err(fault),
+            }
+        });
+        match whole.await? {
+            Some((named, manifest)) => self.keep(begun, &manifest, named).await,
+            None => {
+                tracing::info!(number = begun.number, "a checkpoint was given up");
+                self.record(begun, Stage::Gone).await
+            }
+        }
+    }
+
+    async fn keep(&self, begun: &Checkpoint, manifest: &Manifest, named: Named) -> Outcome<()> {
+        let Manifest { objects, saved, .. } = *manifest;
+        // Before it is kept: whoever sees that it is looks here.
+        lock(&self.engine.reign.cold.kept).insert(begun.number, named);
+        self.record(&Checkpoint { objects, saved, ..begun.clone() }, Stage::Kept).await?;
+        tracing::info!(number = begun.number, vault = %begun.vault, objects, saved, "a checkpoint is kept");
+        self.engine.drop_upload_flag(manifest.answers).await
+    }
+
+    /// What a checkpoint names that an earlier leader kept.
+    async fn load(&self, kept: &Checkpoint) -> Outcome<()> {
+        let (found, own) = (Found::new(kept.number, kept.name), kept.vault);
+        let read = self.try_at(own, move |engine, vault| {
+            match found.read(vault).transpose() {
+                Some(manifest) => manifest?.read_names(vault, own).map(Some),
+                None => Ok(None),
+            }
+            .or_else(|fault| match fault.class {
+                // Where the claim is, all else is.
+                Class::NoObject => claim::check(vault, &engine.welcome().cluster).map(|()| None),
+                _ => Err(fault),
+            })
+        });
+        match read.await? {
+            Ok(Some(named)) => {
+                lock(&self.engine.reign.cold.kept).insert(kept.number, named);
+                Ok(())
+            }
+            Ok(None) => {
+                tracing::warn!(number = kept.number, "a checkpoint is not in its vault any more");
+                self.record(kept, Stage::Gone).await
+            }
+            Err(fault) if fault.class == Class::NoBucket && self.engine.state().directory.known().vault(own).is_none() => {
+                self.record(kept, Stage::Gone).await
+            }
+            Err(fault) => {
+                let why = format!("what checkpoint {} names cannot be read, so nothing is deleted: {fault}", kept.number);
+                Err(FaultCode::WrongState.with(why))
+            }
+        }
+    }
+
+    /// One that is beyond those to be kept. The manifest goes first: nobody begins again from what is not all there.
+    async fn drop(&self, old: &Checkpoint) -> Outcome<()> {
+        let found = Found::new(old.number, old.name);
+        self.engine.vouch().await?;
+        self.at(old.vault, move |engine, vault| {
+            claim::check(vault, &engine.welcome().cluster)?;
+            found.delete(vault)
+        })
+        .await?;
+        self.record(old, Stage::Gone).await?;
+        let (engine, number) = (self.engine.clone(), old.number);
+        let unkept = tokio::task::spawn_blocking(move || engine.unkeep(number)).await;
+        tracing::info!(number, "a checkpoint is kept no longer");
+        unkept.map_err(|e| FaultCode::Internal.with(format!("the walk stopped: {e}")))
+    }
+
+    /// Deletes manifests that nobody knows of, and marks of those given up that are older than one that is kept: nobody makes these whole to
+    /// be taken for the newest.
+    async fn tidy(&self, id: VaultId) -> Outcome<()> {
+        self.engine.vouch().await?;
+        let recorded = self.engine.state().checkpoints.recorded().clone();
+        let newest = recorded.kept().next_back().map_or(0, |kept| kept.number);
+        let is_known = move |found: &Found| recorded.iter().any(|known| (known.number, known.name) == (found.number, found.name));
+        self.at(id, move |engine, vault| {
+            claim::check(vault, &engine.welcome().cluster)?;
+            let found = manifest::list(vault)?;
+            let unknown = found.iter().filter(|found| !is_known(found));
+            unknown.filter(|found| !found.is_given_up() || found.number < newest).try_for_each(|found| found.delete(vault))
+        })
+        .await
+    }
+
+    /// Whether all that was there when a checkpoint was asked for is in a vault by now; has it brought there. What no node has at the moment
+    /// cannot be, and what is of tenants without a vault of their own is not.
+    async fn is_saved(&mut self) -> Outcome<bool> {
+        let Some((_, through)) = self.through else { return Ok(false) };
+        let engine = self.engine.clone();
+        let began = Instant::now();
+        let look = tokio::task::spawn_blocking(move || engine.offer_all(through)).await;
+        // A walk over all objects takes half of a thread at most.
+        self.look = Instant::now() + began.elapsed();
+        look.map(|left| left == 0).map_err(|e| FaultCode::Internal.with(format!("the walk stopped: {e}")))
+    }
+
+    async fn make(&mut self, to: VaultId, flag: u64) -> Outcome<()> {
+        // Clusters before this one may have left some.
+        let there = self.at(to, |_, vault| Ok(manifest::list(vault)?.first().map_or(0, |found| found.number))).await?;
+        let (number, name) = (self.engine.state().checkpoints.recorded().next(there), ColdName::random());
+        let at_ms = self.engine.wall_ms();
+        let begun = Checkpoint { number, name, vault: to, stage: Stage::Begun, at_ms, objects: 0, saved: 0 };
+        self.record(&begun, Stage::Begun).await?;
+        // What goes wrong from here on is settled by the next round.
+        let (manifest, named) = self.write(&begun, flag).await?;
+        // Another leader would have settled it.
+        self.engine.vouch().await?;
+        let whole = manifest.clone();
+        self.at(to, move |engine, vault| {
+            claim::check(vault, &engine.welcome().cluster)?;
+            whole.write(vault)
+        })
+        .await?;
+        self.tidy = true;
+        self.keep(&begun, &manifest, named).await
+    }
+
+    /// Brings what this master knows to the vault, all but the manifest.
+    async fn write(&self, begun: &Checkpoint, answers: u64) -> Outcome<(Manifest, Named)> {
+        let dump = self.engine.inner.log.dump().await?;
+        let own = begun.clone();
+        let cluster = self.engine.inner.log.cluster_id();
+        let key = self.engine.state().directory.known().vaults_of(TenantId::default()).map(|all| all.key.clone());
+        let key = key.ok_or_else(|| FaultCode::WrongState.with("the tenant default has no vault any more"))?;
+        self.at(begun.vault, move |engine, vault| {
+            let caller = |e: std::io::Error| Class::Caller.with(format!("the dump of this master: {e}"));
+            let saved = dump.body(cluster).and_then(|mut body| snapshot::saved(&mut body)).map_err(caller)?;
+            let state = Part { name: ColdName::random(), bytes: dump.bytes, checksum: checksum(&dump.file, dump.bytes).map_err(caller)? };
+            let bytes = manifest::encode(&saved.names);
+            let names = Part { name: ColdName::random(), bytes: bytes.len() as u64, checksum: perilune_protocol::checksum(&[&bytes]) };
+            // None is taken from there before it is clear what becomes of the checkpoint, and what that names is left out.
+            for name in [state.name, names.name] {
+                engine.state().garbage.add(ColdCopy { vault: own.vault, name, stored: 0 });
+            }
+            let mut read = |at: u64, piece: &mut [u8]| dump.file.read_exact_at(piece, at).map_err(|e| e.to_string());
+            vault.write_object(&state.object(own.number, "state"), &mut read, state.deadline())?;
+            let mut read = |at: u64, piece: &mut [u8]| {
+                piece.copy_from_slice(&bytes[at as usize..at as usize + piece.len()]);
+                Ok(())
+            };
+            vault.write_object(&names.object(own.number, "names"), &mut read, names.deadline())?;
+            let manifest = Manifest {
+                version: manifest::VERSION,
+                number: own.number,
+                name: own.name,
+                cluster: cluster.to_string(),
+                at_ms: own.at_ms,
+                answers,
+                objects: saved.objects,
+                saved: saved.names.len() as u64,
+                state,
+                names,
+                key,
+            };
+            let named = manifest.named(saved.names, own.vault);
+            Ok((manifest, named))
+        })
+        .await
+    }
+}
+
+fn checksum(file: &File, bytes: u64) -> std::io::Result<u64> {
+    let (mut sum, mut buffer, mut at) = (Checksum::default(), vec![0; READ], 0);
+    while at < bytes {
+        let piece = &mut buffer[..READ.min((bytes - at) as usize)];
+        file.read_exact_at(piece, at)?;
+        sum.update(piece);
+        at += piece.len() as u64;
+    }
+    Ok(sum.finish())
+}
+
+impl Engine {
+    /// Offers all that is in memory only and was there at a version, of every tenant that has a vault of its own; says how many those are.
+    /// Walks the index.
+    fn offer_all(&self, through: Tso) -> u64 {
+        let (state, cold) = (self.state(), &self.reign.cold);
+        let (mut left, mut vaults): (u64, HashMap<TenantId, Option<Target>>) = (0, HashMap::new());
+        state.index.for_each(&mut |object| {
+            let tenant = object.key.as_ref().tenant;
+            let ours = |vault: &Target| cold.claim(vault.id) != Some(Claim::Others);
+            if object.version <= through
+                && vaults.entry(tenant).or_insert_with(|| vault_of(state, tenant).filter(ours)).is_some()
+                // An object that is changing has another form by now.
+                && let Some(object) = state.standing(object.key.as_ref()).filter(|object| object.version <= through && is_dirty(object))
+            {
+                left += 1;
+                cold.offers.offer(&object, state.shard_of(object.key.as_ref()), &self.reign.shard_jobs);
+            }
+            ControlFlow::Continue(())
+        });
+        cold.ring();
+        left
+    }
+}

@@ -1,0 +1,82 @@
+//! What is in the vaults, counted by listing them.
+
+use super::opened::Opened;
+use super::{claim, collect, manifest, usable};
+use crate::engine::Engine;
+use perilune_protocol::{FaultCode, Outcome, VaultId};
+use perilune_vault::Vaulted;
+use serde::Serialize;
+use std::collections::HashSet;
+use utoipa::ToSchema;
+
+/// What is in a vault of this cluster.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct StoreInfo {
+    /// Its number.
+    store_id: u64,
+    /// Checkpoints there that are whole.
+    num_manifests: u64,
+    /// Names there, of whatever kind.
+    num_keys: u64,
+    /// What belongs to checkpoints.
+    data_file: Files,
+    /// Uploads of objects.
+    dt_file: Files,
+}
+
+/// Files of one kind.
+#[derive(Default, Serialize, ToSchema)]
+struct Files {
+    num: u64,
+    /// Those that nothing refers to, or that are given up: to be deleted.
+    num_delmark: u64,
+    bytes: u64,
+}
+
+impl Engine {
+    /// Lists the vaults of this cluster, or those of `ids`; one that there is not is left out.
+    ///
+    /// # Errors
+    /// One cannot be listed.
+    pub(crate) async fn store_info(&self, ids: Option<Vec<u64>>) -> Outcome<Vec<StoreInfo>> {
+        let mut found = Vec::new();
+        for id in usable(self).into_iter().filter(|id| ids.as_ref().is_none_or(|ids| ids.contains(&id.0))) {
+            let engine = self.clone();
+            let looked = tokio::task::spawn_blocking(move || engine.info_of(id)).await;
+            let looked = looked.map_err(|e| FaultCode::Internal.with(format!("the look at vault {id} stopped: {e}")))?;
+            found.push(looked.map_err(|fault| FaultCode::Unreachable.with(format!("vault {id}: {fault}")))?);
+        }
+        Ok(found)
+    }
+
+    fn info_of(&self, id: VaultId) -> Vaulted<StoreInfo> {
+        let gone = || Err(perilune_vault::Class::NoBucket.with("it was dropped"));
+        let vault = Opened::default().open(self, id).unwrap_or_else(gone)?;
+        claim::check(&vault, &self.welcome().cluster)?;
+        let (mut data_file, mut dt_file, mut num_manifests) = (Files::default(), Files::default(), 0);
+        let mut of_checkpoints = HashSet::new();
+        for found in manifest::list(&vault)? {
+            data_file.num += 1;
+            data_file.bytes += found.bytes();
+            match found.read(&vault)? {
+                None => data_file.num_delmark += 1,
+                Some(manifest) => {
+                    num_manifests += 1;
+                    of_checkpoints.extend([manifest.state.name, manifest.names.name]);
+                }
+            }
+        }
+        let mut listed = Vec::new();
+        collect::for_each(&vault, &mut |name, bytes| {
+            let files = if of_checkpoints.contains(&name) { &mut data_file } else { &mut dt_file };
+            files.num += 1;
+            files.bytes += bytes;
+            if !of_checkpoints.contains(&name) {
+                listed.push(name);
+            }
+        })?;
+        dt_file.num_delmark = self.spare(listed);
+        let num_keys = data_file.num + dt_file.num;
+        Ok(StoreInfo { store_id: id.0, num_manifests, num_keys, data_file, dt_file })
+    }
+}
