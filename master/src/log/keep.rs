@@ -125,7 +125,8 @@ impl<M: Machine> Driver<M> {
         for Known { answer, outcome } in self.answers.drain(..) {
             tell(answer, outcome);
         }
-        self.history.settle(self.node.store().last());
+        // Also what its disk does not take yet.
+        self.history.settle(self.node.raft.raft_log.last_index());
         let applied = self.applied;
         self.reads.served(applied).chain(self.inquiry.served(applied)).for_each(|answer| tell(answer, Ok(())));
     }
