@@ -154,7 +154,7 @@ mod tests {
     use std::collections::HashSet;
     use std::ffi::CStr;
 
-    const NUMBERS: [i32; 28] = [
+    const NUMBERS: [i32; 29] = [
         PERILUNE_INTERNAL_ERROR,
         PERILUNE_SEGMENT_NOT_FOUND,
         PERILUNE_SEGMENT_ALREADY_EXISTS,
