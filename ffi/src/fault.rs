@@ -154,7 +154,7 @@ mod tests {
     use std::collections::HashSet;
     use std::ffi::CStr;
 
-    const NUMBERS: [i32; 28] = [
+    const NUMBERS: [i32; 29] = [
         PERILUNE_INTERNAL_ERROR,
         PERILUNE_SEGMENT_NOT_FOUND,
         PERILUNE_SEGMENT_ALREADY_EXISTS,
@@ -181,6 +181,7 @@ mod tests {
         PERILUNE_QUOTA_EXCEEDED,
         PERILUNE_TENANT_DELETED,
         PERILUNE_TENANT_NOT_FOUND,
+        PERILUNE_OUT_OF_RANGE,
         PERILUNE_PERSISTENT_FAIL,
         PERILUNE_OK,
     ];

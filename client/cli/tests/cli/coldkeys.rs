@@ -35,7 +35,7 @@ fn keys_change_under_way_and_nothing_is_lost() {
         s3.say("requests forget");
         let these = 20 * (nth + 1)..20 * (nth + 2);
         stand.put(these.clone());
-        let output = stand.dev.run(&["offload", "--deadline", "1s"]);
+        let output = stand.dev.run(&["offload", "--deadline", "2s"]);
         assert!(!output.status.success() && said(&output).contains("20 objects"), "{}", said(&output));
         assert!(uploads_asked(s3).iter().all(|asked| asked["status"] == 403), "{:?}", uploads_asked(s3));
         done(&stand.dev, new.1, &["rotate", "default", "main", "--ak", new.0]);

@@ -34,7 +34,7 @@ fn what_passes_is_repeated() {
 fn uploads_and_reads_outlive_deaths_half_way() {
     let stand = s3(&options());
     let s3d = stand.s3.as_ref().unwrap();
-    let value = value(21 * MIB);
+    let value = value(29 * MIB);
     let len = value.len() as u64;
     for (number, fault) in [
         "die 1000000 2 partNumber=",
@@ -118,7 +118,7 @@ fn while_the_vault_is_away_everybody_is_told_at_once() {
 #[test]
 fn a_server_that_is_gone_is_away() {
     let mut stand = s3(&options());
-    let value = value(9 * MIB);
+    let value = value(29 * MIB);
     let mut served = 0;
     let mut source = |at: u64, room: &mut [u8]| {
         served += 1;

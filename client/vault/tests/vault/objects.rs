@@ -6,7 +6,7 @@ use perilune_vault::{Class, Key, Options, Vault};
 #[test]
 fn values_come_back_whole_and_in_part() {
     for stand in places() {
-        for (number, len) in [1, 4 * MIB - 1, 4 * MIB, 4 * MIB + 1, 9 * MIB + 5].into_iter().enumerate() {
+        for (number, len) in [1, 4 * MIB - 1, 4 * MIB, 4 * MIB + 1, 9 * MIB + 5, 25 * MIB + 5].into_iter().enumerate() {
             let value = value(len);
             let object = object(number as u128, &value);
             let stored = write(&stand.vault, &object, &value).unwrap();
@@ -27,7 +27,7 @@ fn values_come_back_whole_and_in_part() {
 #[test]
 fn what_is_not_the_value_is_not_uploaded() {
     for stand in places() {
-        for len in [1000, 13 * MIB] {
+        for len in [1000, 29 * MIB] {
             let value = value(len);
             let mut object = object(len as u128, &value);
             object.checksum ^= 1;

@@ -57,7 +57,7 @@ impl Known {
     /// A changefeed begins. Its name was checked.
     ///
     /// # Errors
-    /// [`Refused::Unknown`], [`Refused::Dropped`]; [`FeedRefused::Exists`], [`FeedRefused::Full`].
+    /// [`super::Refused::Unknown`], [`super::Refused::Dropped`]; [`FeedRefused::Exists`], [`FeedRefused::Full`].
     pub fn create_feed(&self, tenant: &str, new: &NewFeed, now_ms: u64) -> Decision {
         let tenant = self.living(tenant)?.id;
         if self.feed_named(tenant, &new.name).is_some() {
