@@ -151,11 +151,20 @@ impl Access {
     /// # Errors
     /// As [`Access::admit`].
     pub fn admit_header(&self, authorization: Option<&[u8]>) -> Outcome<()> {
-        let bearer = authorization.and_then(|value| std::str::from_utf8(value).ok()).and_then(|value| {
-            let (scheme, token) = value.split_once(' ')?;
-            scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-        });
-        self.admit(bearer)
+        self.admit(bearer(authorization))
+    }
+
+    /// Whom the token is of that an HTTP request brings, as [`Access::identify`] says.
+    ///
+    /// # Errors
+    /// As [`Access::admit_http`].
+    pub fn identify_http<'a>(&self, header: impl Fn(&str) -> Option<&'a [u8]>) -> Outcome<Option<Principal>> {
+        let authorization = header("authorization");
+        self.admit_page(header)?;
+        match bearer(authorization) {
+            Some(presented) => self.identify(presented),
+            None => self.admit(None).map(|()| None),
+        }
     }
 
     /// As [`Access::admit`], for an `Authorization: Basic` header (RFC 7617) of an administrator: `root` or `admin`, with the admin's token as
@@ -221,6 +230,12 @@ impl Access {
              PERILUNE_ADMIN_TOKEN), listen on 127.0.0.1, or accept it with --insecure"
         ))
     }
+}
+
+/// The token of a `Bearer` header (RFC 6750 2.1).
+pub fn bearer(authorization: Option<&[u8]>) -> Option<&str> {
+    let (scheme, token) = std::str::from_utf8(authorization?).ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
 /// `user:password` of a `Basic` header.

@@ -1,5 +1,6 @@
 //! The store over REST: the routes of Mooncake's store service, its fields and texts, and statuses that say what is wrong.
 
+mod door;
 mod json;
 mod memory;
 mod objects;
@@ -11,11 +12,12 @@ pub(crate) use server::{Server, routes, serve};
 
 use crate::node::Node;
 use crate::{NodeConfig, Transports};
-use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{StatusCode, header};
-use axum::middleware::{self, Next};
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::StatusCode;
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
+use door::{Door, admitted};
 use perilune_probe::{Probe, refuse_when_stopping, within};
 use perilune_protocol::access::Access;
 use refuse::Refusal;
@@ -28,7 +30,7 @@ const BODY_BYTES_MAX: usize = 100 << 20;
 
 /// The routes below `/api/`, what this process moves bytes with, and what the node counted. A key may contain slashes and percent-escapes; an empty one is refused with a sentence.
 pub(crate) fn router(node: Arc<Node>, probe: &Probe) -> OpenApiRouter {
-    let access = access(&node.config);
+    let door = Arc::new(Door::new(&node.config));
     let empty = || any(|| async { Refusal::new(StatusCode::BAD_REQUEST, "Missing key: the path ends where the key should be") });
     let routes = OpenApiRouter::default()
         .routes(routes!(objects::put))
@@ -51,7 +53,7 @@ pub(crate) fn router(node: Arc<Node>, probe: &Probe) -> OpenApiRouter {
             .method_not_allowed_fallback(|| async { plain(StatusCode::METHOD_NOT_ALLOWED) })
             .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
             .route_layer(middleware::from_fn_with_state(probe.clone(), refuse_when_stopping))
-            .layer(middleware::from_fn_with_state(access, admitted))
+            .layer(middleware::from_fn_with_state(door, admitted))
             .with_state(node)
     })
 }
@@ -65,14 +67,6 @@ async fn transports(State(node): State<Arc<Node>>) -> Response {
 /// What is asked of callers.
 pub(crate) fn access(config: &NodeConfig) -> Arc<Access> {
     Arc::new(Access::new(config.token.clone(), config.insecure))
-}
-
-/// Lets in who may come in.
-async fn admitted(State(access): State<Arc<Access>>, request: Request, next: Next) -> Response {
-    match access.admit_http(|name| request.headers().get(name).map(|value| value.as_bytes())) {
-        Ok(()) => next.run(request).await,
-        Err(fault) => ([(header::WWW_AUTHENTICATE, "Bearer")], Refusal::of("refused", &fault)).into_response(),
-    }
 }
 
 /// Runs what blocks off the threads that serve sockets.

@@ -1,6 +1,7 @@
 //! The node's own listener: the routes of the store, and what an operator wants to see of this process.
 
-use super::{access, admitted, blocking, plain, remote, router};
+use super::door::{Door, admitted};
+use super::{access, blocking, plain, remote, router};
 use crate::node::Node;
 use axum::Router;
 use axum::extract::{Path, State};
@@ -83,7 +84,7 @@ pub(crate) fn routes(node: &Arc<Node>, probe: &Probe) -> Router {
 }
 
 fn own(node: Arc<Node>) -> OpenApiRouter {
-    let asked = middleware::from_fn_with_state(access(&node.config), admitted);
+    let asked = middleware::from_fn_with_state(Arc::new(Door::new(&node.config)), admitted);
     // Whoever watches over processes has no token, and learns nothing but that.
     let sync = |spelled| respelled(routes!(sync_status), spelled);
     let routes = OpenApiRouter::default().routes(routes!(own_metrics)).routes(sync("/tiflash/")).routes(sync("/tifash/"));

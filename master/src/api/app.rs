@@ -6,6 +6,7 @@ use crate::secrets::Safe;
 use crate::work::recycle::Recycled;
 use perilune_probe::Probe;
 use perilune_protocol::access::{Access, Token};
+use perilune_protocol::principal::Principal;
 use perilune_protocol::{FaultCode, ObjectKey, ObjectPlace, Outcome, SegmentDesc, SegmentId, TenantId, VaultId};
 use perilune_state::directory::{Decision, Known, ShardId};
 use perilune_state::effect::ObjectRecord;
@@ -41,6 +42,14 @@ pub trait Facade: Observed + 'static {
     fn describe(&self, tenant: TenantId, id: SegmentId) -> Option<Arc<SegmentDesc>>;
     /// The tenant of this name; empty means `default`.
     fn tenant(&self, name: &str) -> Outcome<TenantId>;
+    /// Whether the tokens of the generation of this one are still good.
+    ///
+    /// # Errors
+    /// [`FaultCode::Unauthorized`].
+    fn is_current(&self, principal: &Principal) -> Outcome<()> {
+        let _ = principal;
+        Ok(())
+    }
     /// Every store node that registered with this master, and what it is at.
     fn seen(&self) -> Vec<Seen>;
     /// What the recycler did for a tenant in this reign.

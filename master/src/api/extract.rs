@@ -3,17 +3,19 @@
 use super::App;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
+use perilune_protocol::principal::Principal;
 use perilune_protocol::{FaultCode, ObjectKey, Outcome, TenantId};
 use std::convert::Infallible;
 
-/// The query string as it was sent. Parameters nobody asks for are ignored; of a repeated one the first counts.
-pub(super) struct Query(String);
+/// The query string as it was sent, and for whom its caller speaks, unless that is the admin. Parameters nobody asks for are ignored; of a
+/// repeated one the first counts.
+pub(super) struct Query(String, Option<Principal>);
 
 impl<S: Sync> FromRequestParts<S> for Query {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        Ok(Self(parts.uri.query().unwrap_or_default().to_owned()))
+        Ok(Self(parts.uri.query().unwrap_or_default().to_owned(), parts.extensions.get().cloned()))
     }
 }
 
@@ -40,9 +42,16 @@ impl Query {
         }
     }
 
-    /// The tenant that `tenant_id` names; `default` where it names none.
+    /// The tenant that `tenant_id` names; where it names none that of the caller, or `default`.
     pub(super) fn tenant(&self, app: &App) -> Outcome<TenantId> {
-        app.engine.tenant(&self.text("tenant_id").unwrap_or_default())
+        let named = self.text("tenant_id").unwrap_or_default();
+        match &self.1 {
+            Some(principal) if !named.is_empty() && named != principal.tenant => {
+                Err(FaultCode::Forbidden.with(format!("the token is one of tenant {} and not of {named:.200?}", principal.tenant)))
+            }
+            Some(principal) => app.engine.tenant(&principal.tenant),
+            None => app.engine.tenant(&named),
+        }
     }
 }
 
@@ -110,7 +119,7 @@ mod tests {
 
     #[test]
     fn parameters_are_found_by_whole_name() {
-        let query = Query("xkey=1&key=a%26b&key=2&flag&empty=".to_owned());
+        let query = Query("xkey=1&key=a%26b&key=2&flag&empty=".to_owned(), None);
         assert_eq!(query.text("key").as_deref(), Some("a&b"));
         assert_eq!(query.raw("flag"), Some(""));
         assert_eq!(query.raw("ke"), None);

@@ -10,6 +10,7 @@ mod metaservice;
 mod mooncake;
 pub mod serve;
 mod stream;
+mod tenant;
 mod ticdc;
 mod tiflash;
 
@@ -69,7 +70,13 @@ pub(crate) struct Stranger;
 async fn admitted(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let header = |name: &str| request.headers().get(name).map(|value| value.as_bytes());
     let own_token = metaservice::guards(request.uri().path());
-    let outcome = if own_token { app.access.admit_page(header) } else { app.access.admit_http(header) };
+    let outcome = if own_token { app.access.admit_page(header).map(|()| None) } else { app.access.identify_http(header) };
+    let outcome = match outcome {
+        Ok(Some(principal)) => {
+            tenant::may_ask(&app, &principal, request.uri().path()).map(|()| drop(request.extensions_mut().insert(principal)))
+        }
+        outcome => outcome.map(drop),
+    };
     match outcome {
         Err(fault) if request.uri().path() != OPEN => {
             let body = axum::Json(serde_json::json!({ "error": fault.message }));

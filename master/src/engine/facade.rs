@@ -7,6 +7,7 @@ use crate::log::LogStatus;
 use crate::observe::{Metrics, Observed, PoolUse, TenantUse};
 use crate::secrets::Safe;
 use crate::work::recycle::Recycled;
+use perilune_protocol::principal::Principal;
 use perilune_protocol::rpc::cluster::{ClusterStat, NodeState};
 use perilune_protocol::rpc::cold::Recall;
 use perilune_protocol::rpc::job::JobState;
@@ -161,6 +162,10 @@ impl Facade for Throne {
     fn decide<'a>(&'a self, decide: &'a Decide<'a>) -> Boxed<'a, Result<(), Unchanged>> {
         let engine = self.engine();
         Box::pin(async move { engine.decide(decide).await })
+    }
+
+    fn is_current(&self, principal: &Principal) -> Outcome<()> {
+        self.engine().is_current(principal)
     }
 
     fn safe(&self) -> Outcome<Safe> {

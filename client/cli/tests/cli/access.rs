@@ -99,3 +99,78 @@ fn the_token_of_a_tenant_opens_what_is_the_tenants() {
     refused(&by(&writer.replace("acme", "default"), &["get", "k"]), "UNAUTHORIZED");
     refused(&run(["get", "k", "--master", &dev.rpc, "--admin-token-file", path]), "no such object");
 }
+
+/// Over HTTP, too: of the masters and of a node of its tenant.
+#[test]
+fn the_token_of_a_tenant_opens_http_as_far_as_its_role_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("token");
+    let path = file.to_str().unwrap();
+    std::fs::write(&file, "0123456789abcdef0123456789abcdef\n").unwrap();
+    let dev = Dev::start_with(dir.path(), &["--segment-size", "16MiB", "--admin-token-file", path]);
+    let admin = |args: &[&str]| {
+        let output = run(args.iter().copied().chain(["--admin-token-file", path]));
+        assert!(output.status.success(), "{args:?}: {}", said(&output));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    for tenant in ["acme", "other"] {
+        admin(&["tenants", "create", tenant, "--http", &dev.http]);
+    }
+    let made = |tenant: &str, role: &str| admin(&["tenants", "token", tenant, "--role", role]);
+    let (memory, ready) = (Shared(dir.path().join("node")), dir.path().join("ready-node"));
+    let mut store = perilune();
+    store
+        .args(["store", "--master", &dev.rpc, "--http", "127.0.0.1:0", "--segment-size", "16MiB"])
+        .env("PERILUNE_ADMIN_TOKEN", made("acme", "node"));
+    store.arg("--data-dir").arg(&memory.0).arg("--ready-file").arg(&ready).stdout(Stdio::null());
+    let _node = Process(store.spawn().unwrap());
+    wait_for("the memory to be lent", || ready.exists().then_some(()));
+    let addresses: serde_json::Value = serde_json::from_slice(&std::fs::read(&ready).unwrap()).unwrap();
+    let rest = addresses["rest"].as_str().unwrap_or_else(|| panic!("{addresses}"));
+
+    let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+    let bearer = |token: &str| format!("Bearer {token}");
+    let get = |host: &str, route: &str, token: &str| {
+        let mut answer = agent.get(format!("http://{host}{route}")).header("Authorization", bearer(token)).call().unwrap();
+        (answer.status().as_u16(), answer.body_mut().read_to_string().unwrap())
+    };
+    let delete = |host: &str, route: &str, token: &str| {
+        agent.delete(format!("http://{host}{route}")).header("Authorization", bearer(token)).call().unwrap().status().as_u16()
+    };
+    let put = |token: &str| {
+        let body = r#"{"key": "k", "value": "hello"}"#;
+        let request = agent.put(format!("http://{rest}/api/put")).header("Authorization", bearer(token));
+        request.header("Content-Type", "application/json").send(body).unwrap().status().as_u16()
+    };
+    let (reader, writer, stranger) = (made("acme", "reader"), made("acme", "writer"), made("other", "writer"));
+    let forged = reader.replace("reader", "writer");
+
+    // The node: what a role may, for its tenant only.
+    assert_eq!((put(&reader), put(&forged), put(&stranger)), (403, 401, 403));
+    assert_eq!(put(&writer), 200);
+    assert_eq!(get(rest, "/api/get/k", &reader), (200, "hello".into()));
+    assert_eq!(get(rest, "/api/exist/k", &reader).0, 200);
+    assert_eq!((get(rest, "/api/get/k", &stranger).0, get(rest, "/api/get/k", &forged).0), (403, 401));
+    assert_eq!(get(rest, "/metrics/node", &writer).0, 403, "the node's own");
+    assert_eq!(delete(rest, "/api/remove/none", &reader), 403);
+
+    // The masters: where the keys of its tenant are.
+    assert_eq!(get(&dev.http, "/query_key?key=k", &reader).0, 200);
+    assert_eq!(get(&dev.http, "/query_key?key=k&tenant_id=acme", &reader).0, 200);
+    assert_eq!(get(&dev.http, "/query_key?key=k&tenant_id=default", &reader).0, 403);
+    assert_eq!(get(&dev.http, "/query_key?key=k", &stranger).0, 404, "the other tenant has no such key");
+    assert_eq!(get(&dev.http, "/get_all_keys", &reader), (200, "k\n".into()));
+    for route in ["/get_all_segments", "/metrics", "/MetaService/http/get_instance?instance_id=acme", "/stat"] {
+        assert_ne!(get(&dev.http, route, &writer).0, 200, "{route}");
+    }
+    assert_eq!(get(&dev.http, "/query_key?key=k", &forged).0, 401);
+
+    // What is revoked is refused within seconds, by both.
+    let set = agent.post(format!("http://{}/config/set", dev.http)).header("Authorization", bearer("0123456789abcdef0123456789abcdef"));
+    assert_eq!(set.send(r#"{"key": "token_generation.acme", "value": "1"}"#).unwrap().status(), 200);
+    wait_for("the tokens to be refused", || {
+        (get(rest, "/api/get/k", &reader).0 == 401 && get(&dev.http, "/query_key?key=k", &reader).0 == 401).then_some(())
+    });
+    let renewed = admin(&["tenants", "token", "acme", "--role", "writer", "--generation", "1"]);
+    assert_eq!(get(&dev.http, "/query_key?key=k", &renewed).0, 200);
+}
