@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 const GROUP: u8 = 22;
-const TOKEN: &str = "0123456789abcdef";
+pub(crate) const TOKEN: &str = "0123456789abcdef";
 pub(crate) const MIB: usize = 1 << 20;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -304,14 +304,14 @@ fn what_is_in_the_vault_outlives_everybody() {
 }
 
 /// A master, or a store node, that is killed and started again on its data, at an address that it keeps.
-struct Restarted {
+pub(crate) struct Restarted {
     args: Vec<String>,
     process: Option<Process>,
     ready: PathBuf,
 }
 
 impl Restarted {
-    fn start(dir: &Path, name: &str, args: &[&str]) -> Self {
+    pub(crate) fn start(dir: &Path, name: &str, args: &[&str]) -> Self {
         let ready = dir.join(format!("ready-{name}"));
         let common = [name, "--data-dir", dir.join(name).to_str().unwrap(), "--vault-root", dir.to_str().unwrap()].map(str::to_owned);
         let mut args: Vec<_> = common.into_iter().chain(args.iter().map(|arg| (*arg).to_owned())).collect();
@@ -322,7 +322,7 @@ impl Restarted {
     }
 
     /// `kill -9`, and another.
-    fn again(&mut self) {
+    pub(crate) fn again(&mut self) {
         if let Some(mut process) = self.process.take() {
             process.0.kill().unwrap();
             process.0.wait().unwrap();

@@ -18,6 +18,7 @@ mod group;
 mod harness;
 mod jobs;
 mod keys;
+mod killed;
 mod members;
 mod pools;
 mod probe;
