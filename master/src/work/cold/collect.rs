@@ -53,13 +53,24 @@ pub(crate) struct Question {
     pub(crate) listed: Vec<ColdName>,
 }
 
+/// An upload that is garbage.
+#[derive(Serialize, Deserialize, ToSchema)]
+#[schema(as = GarbageTaken)]
+pub(crate) struct Taken {
+    /// The vault that it lies in.
+    #[schema(value_type = u64)]
+    vault: VaultId,
+    /// What it is called there.
+    #[schema(value_type = String)]
+    name: ColdName,
+}
+
 /// What it says.
 #[derive(Default, Serialize, Deserialize, ToSchema)]
 #[schema(as = GarbageAnswer)]
 pub(crate) struct Answer {
     /// What was asked for, and the vault that each lies in.
-    #[schema(value_type = Vec<(u64, String)>)]
-    pub(crate) taken: Vec<(VaultId, ColdName)>,
+    pub(crate) taken: Vec<Taken>,
     /// Those of what was found that may be deleted.
     #[schema(value_type = Vec<String>)]
     pub(crate) may_go: Vec<ColdName>,
@@ -70,7 +81,7 @@ impl Engine {
     pub(crate) async fn garbage(&self, question: Question) -> Outcome<Answer> {
         let may_go = if question.listed.is_empty() { Vec::new() } else { self.may_go(question.listed).await? };
         let taken = self.take_garbage(question.take.min(4096));
-        Ok(Answer { taken: taken.into_iter().map(|copy| (copy.vault, copy.name)).collect(), may_go })
+        Ok(Answer { taken: taken.into_iter().map(|copy| Taken { vault: copy.vault, name: copy.name }).collect(), may_go })
     }
 }
 
@@ -153,7 +164,7 @@ impl<A: Asks> Collector<A> {
             self.ask = Instant::now() + ASK_EVERY;
         }
         let mut all = std::mem::take(&mut self.again);
-        all.extend(taken);
+        all.extend(taken.into_iter().map(|taken| (taken.vault, taken.name)));
         self.again = self.delete(all).await;
         self.again.truncate(AGAIN_MAX);
     }
