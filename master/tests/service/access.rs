@@ -225,7 +225,7 @@ fn whoever_has_the_token_of_one_tenant_touches_nothing_of_another() {
             .call()
             .unwrap()
             .status()
-            == 401
+            == 403
     );
 
     // A generation that is over is refused, on connections that there are as well.
