@@ -80,32 +80,37 @@ impl<M: Machine> Driver<M> {
 
     fn apply(&mut self, entries: Vec<Entry>) -> Result<(), String> {
         for entry in entries {
-            match entry.entry_type() {
-                EntryType::EntryNormal => self.apply_effects(&entry)?,
+            let (kind, term, bytes) = (entry.entry_type(), entry.term, entry.data.len() as u64);
+            match kind {
                 EntryType::EntryConfChangeV2 => self.apply_change(&entry)?,
+                EntryType::EntryNormal => {}
                 EntryType::EntryConfChange => return Err(format!("the entry {} is a change of a kind nobody proposes", entry.index)),
             }
-            self.applied = entry.index;
+            let past = Past::of(entry)?;
+            if kind == EntryType::EntryNormal {
+                self.apply_effects(term, &past)?;
+            }
+            self.applied = past.index;
             self.since.entries += 1;
-            self.since.bytes += entry.data.len() as u64;
-            self.retention.applied(entry.index, entry.data.len() as u64);
-            self.history.applied(Past::of(entry)?);
+            self.since.bytes += bytes;
+            self.retention.applied(past.index, bytes);
+            self.history.applied(past);
         }
         self.node.mut_store().applied(self.applied);
         Ok(())
     }
 
-    fn apply_effects(&mut self, entry: &Entry) -> Result<(), String> {
-        let mine = self.proposed.pop_front_if(|p| p.index <= entry.index);
+    fn apply_effects(&mut self, term: u64, past: &Past) -> Result<(), String> {
+        let mine = self.proposed.pop_front_if(|p| p.index <= past.index);
         let (answers, lost) = match mine {
-            Some(p) if (p.index, p.term) == (entry.index, entry.term) => (p.answers, Vec::new()),
+            Some(p) if (p.index, p.term) == (past.index, term) => (p.answers, Vec::new()),
             Some(p) => (Vec::new(), p.answers),
             None => (Vec::new(), Vec::new()),
         };
         let mut answers = answers.into_iter();
-        self.machine.begins(entry::stamp_of(&entry.context).map_err(|what| format!("the entry {}: {what}", entry.index))?);
-        for effect in entry::unpack(&entry.data).map_err(|what| format!("the entry {}: {what}", entry.index))? {
-            let output = self.machine.apply(entry.index, effect);
+        self.machine.begins(past.stamp);
+        for effect in entry::unpack(&past.data).map_err(|what| format!("the entry {}: {what}", past.index))? {
+            let output = self.machine.apply(past.index, effect);
             self.answers.extend(answers.next().map(|answer| Known { answer, outcome: Ok(output) }));
         }
         self.refuse(lost, unknown(self.config.member));

@@ -59,16 +59,6 @@ impl Moot {
         noted.places.drain(..gone);
     }
 
-    /// How many are noted.
-    pub fn len(&self) -> usize {
-        self.lock().places.len()
-    }
-
-    /// Whether none is.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     pub(crate) fn noted(&self) -> Noted {
         self.lock().clone()
     }
@@ -105,6 +95,6 @@ mod tests {
         let of = |stamp| copy.of(Tso(stamp));
         assert_eq!((of(5), of(8), of(9), of(11), of(12)), (vec![1, 2], vec![], vec![0, 2], vec![], vec![]));
         copy.forget(Tso(9));
-        assert_eq!((copy.of(Tso(5)), copy.of(Tso(9)), copy.len()), (vec![], vec![0, 2], 2));
+        assert_eq!((copy.of(Tso(5)), copy.of(Tso(9)), copy.noted().places.len()), (vec![], vec![0, 2], 2));
     }
 }

@@ -192,8 +192,10 @@ fn walk(path: &Path) -> Vec<u8> {
 #[test]
 fn c20_a_feed_that_has_reached_its_target() {
     let served = Served::start();
-    let target = served.now() + (300 << 18);
+    let now = served.now();
+    let target = now + (300 << 18);
     let mut said = blackhole("f");
+    said["start_ts"] = now.into();
     said["target_ts"] = target.into();
     served.create(said);
     let found = served.until_state("f", "finished");

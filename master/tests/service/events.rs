@@ -33,6 +33,11 @@ fn all(master: &Master) -> Vec<Event> {
     told(&log, log.oldest().unwrap().1).0
 }
 
+/// How many nodes it told of. Each is told a moment after it lent something.
+fn nodes_up(master: &Master) -> usize {
+    all(master).iter().filter(|event| matches!(event.what, What::NodeUp { .. })).count()
+}
+
 /// Keys put and removed and what became of segments, in order.
 fn brief(events: &[Event]) -> Vec<String> {
     let word = |event: &Event| match &event.what {
@@ -67,8 +72,7 @@ fn what_took_effect_is_told_once_also_after_a_restart_and_by_the_same_cursors() 
     peer.lend();
     let last = peer.put("last", 100);
 
-    let nodes = |events: &[Event]| events.iter().filter(|event| matches!(event.what, What::NodeUp { .. })).count();
-    until("both nodes are told of", || nodes(&all(&master)) == 2);
+    until("both nodes are told of", || nodes_up(&master) == 2);
     let before = all(&master);
     let mut shown = brief(&before);
     shown[7..10].sort();
@@ -111,7 +115,8 @@ fn a_cursor_that_leads_nowhere_is_refused_for_what_it_is() {
     assert_eq!(log.read(Cursor { index: 0, ..end }, 1000).unwrap_err(), ReadError::OutOfRange { oldest });
     Peer::hello(&master).lend();
     assert_eq!(log.at(Tso(1)).unwrap_err(), ReadError::OutOfRange { oldest });
-    assert!(log.wait(end, Duration::from_secs(10)) && !log.wait(log.resolved().1, Duration::from_millis(1)));
+    let far = Cursor { index: end.index + 1000, ..end };
+    assert!(log.wait(end, Duration::from_secs(10)) && !log.wait(far, Duration::from_millis(1)));
 }
 
 #[test]
@@ -121,6 +126,7 @@ fn what_is_resolved_moves_on_while_nothing_happens() {
     let mut peer = Peer::hello(&master);
     peer.lend();
     peer.put("k", 100);
+    until("the node is told of: the limit of the stamps was raised for the put, so this is the last entry", || nodes_up(&master) == 1);
     let log = events(&master);
     let (first, end) = log.resolved();
     let applied = master.engine().stat().applied;

@@ -3,14 +3,50 @@
 use crate::group::{Process, Shared};
 use crate::harness::{Dev, finish, perilune, run, said, wait_for};
 use std::process::{Output, Stdio};
+use tempfile::TempDir;
+
+/// A store that asks for a token, and who has it.
+struct Guarded {
+    dir: TempDir,
+    /// The file that the token is in.
+    path: String,
+    dev: Dev,
+}
+
+impl Guarded {
+    fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token").to_str().unwrap().to_owned();
+        std::fs::write(&path, "0123456789abcdef0123456789abcdef\n").unwrap();
+        let dev = Dev::start_with(dir.path(), &["--segment-size", "16MiB", "--admin-token-file", &path]);
+        Self { dir, path, dev }
+    }
+
+    /// What a command says to who has the token.
+    fn admin(&self, args: &[&str]) -> String {
+        let output = run(args.iter().copied().chain(["--admin-token-file", &self.path]));
+        assert!(output.status.success(), "{args:?}: {}", said(&output));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    /// A node by a token of its tenant, with where its REST is.
+    fn node(&self, token: &str) -> (Process, Shared, String) {
+        let (memory, ready) = (Shared(self.dir.path().join("node")), self.dir.path().join("ready-node"));
+        let mut store = perilune();
+        store.args(["store", "--master", &self.dev.rpc, "--http", "127.0.0.1:0", "--segment-size", "16MiB"]);
+        store.env("PERILUNE_ADMIN_TOKEN", token).arg("--data-dir").arg(&memory.0).arg("--ready-file").arg(&ready).stdout(Stdio::null());
+        let process = Process(store.spawn().unwrap());
+        wait_for("the memory to be lent", || ready.exists().then_some(()));
+        let addresses: serde_json::Value = serde_json::from_slice(&std::fs::read(&ready).unwrap()).unwrap();
+        let rest = addresses["rest"].as_str().unwrap_or_else(|| panic!("{addresses}")).to_owned();
+        (process, memory, rest)
+    }
+}
 
 #[test]
 fn commands_bring_the_token_from_a_file_or_the_environment() {
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("token");
-    let path = file.to_str().unwrap();
-    std::fs::write(&file, "0123456789abcdef0123456789abcdef\n").unwrap();
-    let dev = Dev::start_with(dir.path(), &["--segment-size", "16MiB", "--admin-token-file", path]);
+    let Guarded { dir, path, dev } = Guarded::start();
+    let path = path.as_str();
     let value = dir.path().join("value");
     std::fs::write(&value, "hello").unwrap();
 
@@ -60,32 +96,17 @@ fn what_is_no_token_is_refused_before_anything_starts() {
 
 #[test]
 fn the_token_of_a_tenant_opens_what_is_the_tenants() {
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("token");
-    let path = file.to_str().unwrap();
-    std::fs::write(&file, "0123456789abcdef0123456789abcdef\n").unwrap();
-    let dev = Dev::start_with(dir.path(), &["--segment-size", "16MiB", "--admin-token-file", path]);
-    let admin = |args: &[&str]| {
-        let output = run(args.iter().copied().chain(["--admin-token-file", path]));
-        assert!(output.status.success(), "{args:?}: {}", said(&output));
-        String::from_utf8(output.stdout).unwrap().trim().to_owned()
-    };
-    admin(&["tenants", "create", "acme", "--http", &dev.http]);
-    let made = |role: &str| admin(&["tenants", "token", "acme", "--role", role]);
+    let guarded = Guarded::start();
+    let dev = &guarded.dev;
+    guarded.admin(&["tenants", "create", "acme", "--http", &dev.http]);
+    let made = |role: &str| guarded.admin(&["tenants", "token", "acme", "--role", role]);
     let by = |token: &str, args: &[&str]| -> Output {
         finish(perilune().args(args).args(["--master", &dev.rpc]).env("PERILUNE_ADMIN_TOKEN", token))
     };
 
-    let (memory, ready) = (Shared(dir.path().join("node")), dir.path().join("ready-node"));
-    let mut store = perilune();
-    store
-        .args(["store", "--master", &dev.rpc, "--http", "127.0.0.1:0", "--segment-size", "16MiB"])
-        .env("PERILUNE_ADMIN_TOKEN", made("node"));
-    store.arg("--data-dir").arg(&memory.0).arg("--ready-file").arg(&ready).stdout(Stdio::null());
-    let _node = Process(store.spawn().unwrap());
-    wait_for("the memory to be lent", || ready.exists().then_some(()));
+    let _node = guarded.node(&made("node"));
 
-    let value = dir.path().join("value");
+    let value = guarded.dir.path().join("value");
     std::fs::write(&value, "hello").unwrap();
     let put = ["put", "k", value.to_str().unwrap()];
     let (reader, writer) = (made("reader"), made("writer"));
@@ -97,36 +118,20 @@ fn the_token_of_a_tenant_opens_what_is_the_tenants() {
     refused(&by(&writer, &["get", "k", "--user", "jack"]), "the token is one of tenant acme");
     refused(&by(&writer, &["segments"]), "does not allow this");
     refused(&by(&writer.replace("acme", "default"), &["get", "k"]), "UNAUTHORIZED");
-    refused(&run(["get", "k", "--master", &dev.rpc, "--admin-token-file", path]), "no such object");
+    refused(&run(["get", "k", "--master", &dev.rpc, "--admin-token-file", &guarded.path]), "no such object");
 }
 
 /// Over HTTP, too: of the masters and of a node of its tenant.
 #[test]
 fn the_token_of_a_tenant_opens_http_as_far_as_its_role_goes() {
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("token");
-    let path = file.to_str().unwrap();
-    std::fs::write(&file, "0123456789abcdef0123456789abcdef\n").unwrap();
-    let dev = Dev::start_with(dir.path(), &["--segment-size", "16MiB", "--admin-token-file", path]);
-    let admin = |args: &[&str]| {
-        let output = run(args.iter().copied().chain(["--admin-token-file", path]));
-        assert!(output.status.success(), "{args:?}: {}", said(&output));
-        String::from_utf8(output.stdout).unwrap().trim().to_owned()
-    };
+    let guarded = Guarded::start();
+    let dev = &guarded.dev;
     for tenant in ["acme", "other"] {
-        admin(&["tenants", "create", tenant, "--http", &dev.http]);
+        guarded.admin(&["tenants", "create", tenant, "--http", &dev.http]);
     }
-    let made = |tenant: &str, role: &str| admin(&["tenants", "token", tenant, "--role", role]);
-    let (memory, ready) = (Shared(dir.path().join("node")), dir.path().join("ready-node"));
-    let mut store = perilune();
-    store
-        .args(["store", "--master", &dev.rpc, "--http", "127.0.0.1:0", "--segment-size", "16MiB"])
-        .env("PERILUNE_ADMIN_TOKEN", made("acme", "node"));
-    store.arg("--data-dir").arg(&memory.0).arg("--ready-file").arg(&ready).stdout(Stdio::null());
-    let _node = Process(store.spawn().unwrap());
-    wait_for("the memory to be lent", || ready.exists().then_some(()));
-    let addresses: serde_json::Value = serde_json::from_slice(&std::fs::read(&ready).unwrap()).unwrap();
-    let rest = addresses["rest"].as_str().unwrap_or_else(|| panic!("{addresses}"));
+    let made = |tenant: &str, role: &str| guarded.admin(&["tenants", "token", tenant, "--role", role]);
+    let node = guarded.node(&made("acme", "node"));
+    let rest = node.2.as_str();
 
     let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
     let bearer = |token: &str| format!("Bearer {token}");
@@ -171,6 +176,6 @@ fn the_token_of_a_tenant_opens_http_as_far_as_its_role_goes() {
     wait_for("the tokens to be refused", || {
         (get(rest, "/api/get/k", &reader).0 == 401 && get(&dev.http, "/query_key?key=k", &reader).0 == 401).then_some(())
     });
-    let renewed = admin(&["tenants", "token", "acme", "--role", "writer", "--generation", "1"]);
+    let renewed = guarded.admin(&["tenants", "token", "acme", "--role", "writer", "--generation", "1"]);
     assert_eq!(get(&dev.http, "/query_key?key=k", &renewed).0, 200);
 }
