@@ -49,7 +49,10 @@ fn read(text: &str, name: &str) -> Result<(VaultTarget, Option<Keys>), String> {
     let mut all: BTreeMap<String, Described> = if text.trim_start().starts_with('{') {
         serde_json::from_str(text).map_err(|e| format!("it is not what it should be, at line {} column {}", e.line(), e.column()))?
     } else {
-        toml::from_str(text).map_err(|e: toml::de::Error| e.message().to_owned())?
+        let wrong = |e: toml::de::Error| {
+            format!("{}: a vault is a table [NAME] with `dir`, or with `bucket`, `endpoint`, `ak` and `sk`", e.message())
+        };
+        toml::from_str(text).map_err(wrong)?
     };
     let names = all.keys().cloned().collect::<Vec<_>>().join(", ");
     let vault = all.remove(name).ok_or_else(|| format!("it describes no vault {name}: a table [{name}] would; it has: {names}"))?;

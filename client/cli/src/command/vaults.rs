@@ -8,7 +8,7 @@ use crate::values::Span;
 use perilune_benches::report::Table;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 /// List the vaults of a tenant, or change what they are and what opens them
 ///
@@ -244,7 +244,8 @@ fn checkpoint(service: &Service, deadline: Duration, global: &Global) -> Result<
             return match found["checkpoints"].as_array().and_then(|all| all.iter().rfind(|one| one["whole"] == true)) {
                 Some(newest) if global.json => output::json(newest),
                 Some(newest) => output::line(format_args!(
-                    "checkpoint {} is kept: {} objects, {} of them in a vault",
+                    "checkpoint {} is kept: {} objects, {} of them in a vault\n\
+                     Whoever restores from it needs the masters' secret key as well: keep a copy of it elsewhere",
                     newest["number"], newest["objects"], newest["saved"]
                 )),
                 None => Err(Failure::Failed("the checkpoint was made, and is not kept any more".into())),
@@ -267,11 +268,13 @@ fn checkpoints(service: &Service, global: &Global) -> Result<(), Failure> {
     if global.json {
         return all.iter().try_for_each(output::json);
     }
-    let mut table = Table::new(["number", "vault", "whole", "begun (ms since 1970)", "objects", "in a vault"]).left(2);
+    let mut table = Table::new(["number", "vault", "whole", "begun", "objects", "in a vault"]).left(2);
     for one in all {
         let number = |name: &str| one[name].to_string();
         let whole = if one["whole"] == true { "yes" } else { "not yet" }.to_owned();
-        table.row([number("number"), number("vault"), whole, number("at_ms"), number("objects"), number("saved")]);
+        let begun = UNIX_EPOCH + Duration::from_millis(one["at_ms"].as_u64().unwrap_or_default());
+        let begun = humantime::format_rfc3339_seconds(begun).to_string();
+        table.row([number("number"), number("vault"), whole, begun, number("objects"), number("saved")]);
     }
     let error =
         found["last_error"].as_str().filter(|why| !why.is_empty()).map_or_else(String::new, |why| format!("what went wrong last: {why}\n"));
