@@ -122,7 +122,7 @@ impl Engine {
         lent
     }
 
-    /// A handle of a remote segment. Connects on first use: by shared memory when the peer is on this host and reachable so, else by TCP.
+    /// A handle of a remote segment. Connects on first use: by shared memory when the peer is on this host and reachable so, else by RDMA, else by TCP.
     pub fn connect(&self, desc: &SegmentDesc) -> Segment {
         Segment::new(desc.clone(), &self.inner.families)
     }

@@ -242,7 +242,7 @@ impl Driver {
     /// The work with its next path, when the failure is one of the path and another path may do better; else reports it.
     fn next_path(&mut self, mut work: Box<Work>, failure: Failure) -> Option<Box<Work>> {
         let of_path = matches!(failure.kind, TransferErrorKind::PeerUnreachable | TransferErrorKind::PeerGone);
-        if of_path && work.path + 1 < work.segment.inner.paths.len() {
+        if of_path && work.has_other_path() {
             work.earlier.push(failure);
             work.path += 1;
             Some(work)

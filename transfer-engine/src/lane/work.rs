@@ -37,6 +37,11 @@ pub struct Work {
 }
 
 impl Work {
+    /// Whether the segment can be reached otherwise, should this path fail.
+    pub(crate) fn has_other_path(&self) -> bool {
+        self.path + 1 < self.segment.inner.paths.len()
+    }
+
     pub(crate) fn new(
         op: Op,
         segment: Segment,

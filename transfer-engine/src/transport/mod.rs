@@ -1,7 +1,8 @@
 //! The one small trait every way of moving bytes implements.
 //!
 //! Ownership of a [`Work`] is the right to touch its local buffers. It goes in by [`Transport::submit`] and comes back exactly once:
-//! in a [`Completion`], or from [`Transport::cancel`]. After it came back the transport never touches those buffers again.
+//! in a [`Completion`], or from [`Transport::cancel`]. After it came back the transport never touches those buffers again. Those of a [`Single`]
+//! are its caller's until [`Transport::dash`] returns; when that says [`Dash::UnderWay`], they are those of the work that it asked for.
 
 mod door;
 pub mod fake;

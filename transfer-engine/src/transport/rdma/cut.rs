@@ -30,8 +30,8 @@ pub(super) struct Slice {
 
 impl Slice {
     /// All of an operation of one extent and one local stretch.
-    pub(super) fn of_single(single: &Single<'_>) -> Self {
-        Self { offset: single.extent.offset, len: single.extent.len, way: Way::Direct, local: (0, 0) }
+    pub(super) fn of_single(single: &Single<'_>, way: Way) -> Self {
+        Self { offset: single.extent.offset, len: single.extent.len, way, local: (0, 0) }
     }
 
     /// That of a notice: no bytes.

@@ -9,7 +9,7 @@
 //! there is nothing to note of the others; and while it is waited for here no one asks whose it is, so it has no number. What is posted,
 //! how its completion is believed, and what a broken rail means are the same, in the same functions.
 
-use super::cut::{Slice, Todo};
+use super::cut::{Slice, Todo, Way};
 use super::flow::{TURN_MIN, best, post_chain};
 use super::link::{Known, Slot};
 use super::sending::Number;
@@ -70,7 +70,13 @@ impl RdmaTransport {
         let Self { links, ports, buffers, devices, staging, .. } = self;
         let peer = peer.0 as usize;
         let (link, Single { op, segment, extent, local, .. }) = (&mut links[peer], *single);
-        if !link.waiting.is_empty() || link.slots.iter().any(|slot| !matches!(slot, Slot::Up(_))) {
+        // A rail that is due is connected on the long way.
+        let due = |slot: &Slot| match slot {
+            Slot::Up(_) => false,
+            Slot::Down { retry: Some(retry), .. } => *retry <= Instant::now(),
+            Slot::Down { .. } | Slot::Connecting | Slot::Probing(_) => true,
+        };
+        if !link.waiting.is_empty() || link.slots.iter().any(due) {
             return None;
         }
         let Some(Known::Granted(grant)) = link.keys.get(&(segment.id(), segment.desc().capability.0)) else { return None };
@@ -88,7 +94,9 @@ impl RdmaTransport {
         let sending = &mut rail.sendings[place];
         let op = if op == Op::Read { Verb::Read } else { Verb::Write };
         let mark = if op == Verb::Read { sending.mark(|| Some(local)) } else { None };
-        let (sequence, signaled) = sending.record(op, None, Some(Slice::of_single(single)), None, mark);
+        // What went inside of the request may have to go through staging on another rail.
+        let way = if place_here.is_some() { Way::Direct } else { Way::Staged };
+        let (sequence, signaled) = sending.record(op, None, Some(Slice::of_single(single, way)), None, mark);
         let number = Number { generation, place, sequence };
         let request = WorkRequest { id: number.id(), op, remote: grant.base + extent.offset, key, signaled };
         match place_here {

@@ -79,12 +79,12 @@ fn post_slices(id: u64, flight: &mut Flight, slots: &mut [Slot], grant: &Grant, 
             let (base, key) = staging.place(stretch, device);
             (local[0], used) = (Local { base, len: slice.len as u32, key }, 1);
         } else if !inline {
-            // Memory that was registered anew meanwhile, in smaller pieces, may not fit: the device refuses it then.
+            // Memory that was registered anew meanwhile, in smaller pieces, may not fit: a key of nothing makes the device refuse it then.
             let mut take = |part: Local| {
                 if used < limits.parts {
                     (local[used], used) = (part, used + 1);
                 } else {
-                    local[used - 1].len += part.len;
+                    local[used - 1] = Local { len: local[used - 1].len + part.len, key: 0, ..local[used - 1] };
                 }
             };
             slice.local(work).for_each(|part| buffers.place(device, part, &mut take));
@@ -134,6 +134,7 @@ pub(super) fn post_chain(rail: &mut Rail, place: usize, ports: &mut [Port], stag
 impl RdmaTransport {
     /// Posts what waits for a peer, as far as there is room; connects its rails when they are due.
     pub(super) fn pump(&mut self, peer: usize, now: Instant, done: &mut Vec<Completion>) {
+        self.pass_by(peer, done);
         self.revive(peer, now);
         if !self.links[peer].hopeful() {
             return self.give_up(peer, done);

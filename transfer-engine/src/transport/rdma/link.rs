@@ -77,13 +77,16 @@ pub(super) struct Link {
     pub(super) untold: VecDeque<u64>,
     /// It was connected before.
     pub(super) known: bool,
+    /// Why nothing got through when that was found out last; `None` once a rail carries bytes again. Until then only work that has no other
+    /// path waits for what is being connected.
+    pub(super) missed: Option<Failure>,
 }
 
 impl Link {
     pub(super) fn new(address: String, devices: usize) -> Self {
         let slots = (0..devices).map(|_| Slot::Down { cause: None, retry: None }).collect();
         let (keys, questions, waiting, untold) = Default::default();
-        Self { address, slots, failures: vec![0; devices], keys, questions, waiting, untold, known: false }
+        Self { address, slots, failures: vec![0; devices], keys, questions, waiting, untold, known: false, missed: None }
     }
 
     pub(super) fn ups(&mut self) -> impl Iterator<Item = &mut Rail> {
@@ -116,9 +119,21 @@ impl Link {
         }
     }
 
-    /// Why nothing gets through.
+    /// Why nothing gets through: what is said of each rail, once.
     pub(super) fn cause(&self) -> Option<Failure> {
-        self.slots.iter().find_map(|slot| if let Slot::Down { cause, .. } = slot { cause.clone() } else { None })
+        let mut causes: Vec<&Failure> = Vec::new();
+        for slot in &self.slots {
+            if let Slot::Down { cause: Some(cause), .. } = slot
+                && causes.iter().all(|known| known.cause != cause.cause)
+            {
+                causes.push(cause);
+            }
+        }
+        // A peer that is gone is gone on all of them.
+        let kind = causes.iter().map(|cause| cause.kind).find(|kind| *kind == TransferErrorKind::PeerGone);
+        let kind = kind.or_else(|| causes.first().map(|cause| cause.kind))?;
+        let words: Vec<&str> = causes.iter().map(|cause| &*cause.cause).collect();
+        Some(Failure::new(kind, words.join("; ")))
     }
 }
 

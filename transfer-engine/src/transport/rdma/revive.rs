@@ -93,12 +93,6 @@ impl RdmaTransport {
                 self.links[peer].slots[slot] = Slot::Down { cause: Some(cause), retry: Some(Instant::now() + PAUSE) };
                 if !self.links[peer].hopeful() {
                     self.give_up(peer, done);
-                    // Nothing is known of why: whoever comes next may try at once.
-                    for slot in &mut self.links[peer].slots {
-                        if let Slot::Down { retry, .. } = slot {
-                            *retry = None;
-                        }
-                    }
                 } else {
                     self.revive(peer, Instant::now());
                 }
@@ -158,8 +152,29 @@ impl RdmaTransport {
         self.retell(peer);
         let link = &mut self.links[peer];
         let cause = link.cause().unwrap_or_else(|| Failure::new(TransferErrorKind::PeerUnreachable, "no RDMA device"));
+        link.missed = Some(cause.clone());
         for id in std::mem::take(&mut link.waiting) {
             let _ = self.finish(id, Err(cause.clone()), done);
+        }
+    }
+
+    /// Where nothing got through last time, work that has another path takes it at once: else each piece would pay for finding it out again.
+    /// What has none may try at once.
+    pub(super) fn pass_by(&mut self, peer: usize, done: &mut Vec<Completion>) {
+        let Some(cause) = self.links[peer].missed.clone() else { return };
+        let others = |id: &u64| self.flights.get(*id).is_some_and(|flight| flight.outstanding == 0 && flight.work.has_other_path());
+        let passing: Vec<u64> = self.links[peer].waiting.iter().copied().filter(others).collect();
+        for id in passing {
+            let _ = self.finish(id, Err(cause.clone()), done);
+        }
+        let link = &mut self.links[peer];
+        let stays = link.waiting.iter().any(|id| self.flights.get(*id).is_some());
+        if stays && !link.hopeful() {
+            link.slots.iter_mut().for_each(|slot| {
+                if let Slot::Down { retry, .. } = slot {
+                    *retry = None;
+                }
+            });
         }
     }
 }

@@ -70,7 +70,8 @@ impl RdmaTransport {
                 if let Slot::Probing(rail) = before {
                     *here = Slot::Up(rail);
                 }
-                (self.links[peer].known, self.links[peer].failures[slot]) = (true, 0);
+                let link = &mut self.links[peer];
+                (link.known, link.failures[slot], link.missed) = (true, 0, None);
                 self.retell(peer);
                 TALLIES.rails_connected.fetch_add(1, Relaxed);
             }
@@ -160,6 +161,7 @@ impl RdmaTransport {
         // Keys are those of one life of the peer, and the next connection may reach another: it is asked again. Besides, an iWARP peer breaks
         // the connection over a key that is worthless, and does not say which.
         link.keys.retain(|_, known| matches!(known, Known::Asked { generation: of } if *of != generation));
+        link.questions.retain(|_, key| link.keys.contains_key(key));
         for Sent { work, slice, stretch, .. } in left.into_iter().rev() {
             if let (Some(stretch), Some(staging)) = (stretch, &mut self.staging) {
                 staging.give(stretch);

@@ -104,7 +104,10 @@ impl RdmaTransport {
         if port.fits(opened.count()) {
             return Ok(opened);
         }
-        let cause = format!("the completion queue of {} has no room for more peers now: allow a larger one", port.device.name);
+        let cause = format!(
+            "the completion queue of {} has no room for more peers now: allow a larger one (RdmaSettings::completions)",
+            port.device.name
+        );
         Err(Failure::new(TransferErrorKind::PeerUnreachable, cause))
     }
 }

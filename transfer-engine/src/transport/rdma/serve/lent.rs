@@ -113,7 +113,9 @@ fn told(size: u64, piece: u64, devices: usize) -> Result<(), String> {
     if keys <= KEYS_MAX {
         return Ok(());
     }
-    Err(format!("{keys} memory regions of {piece} bytes are more than the {KEYS_MAX} that peers can be told of: allow larger ones"))
+    Err(format!(
+        "{keys} memory regions of {piece} bytes are more than the {KEYS_MAX} that peers can be told of: allow larger ones (RdmaSettings::region)"
+    ))
 }
 
 #[cfg(test)]

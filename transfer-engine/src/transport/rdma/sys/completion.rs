@@ -107,15 +107,15 @@ impl CompletionQueue {
         for taken in &taken[..count] {
             // Field by field: what a device leaves out stays uninitialized, and zeroing it all would cost each poll that finds nothing.
             let wc = taken.as_ptr();
-            // SAFETY: these four are filled in every completion (ibv_poll_cq(3)).
-            let (id, status, queue_pair, vendor) = unsafe { ((*wc).wr_id, (*wc).status, (*wc).qp_num, (*wc).vendor_err) };
+            // SAFETY: these three are filled in every completion (ibv_poll_cq(3)).
+            let (id, status, queue_pair) = unsafe { ((*wc).wr_id, (*wc).status, (*wc).qp_num) };
             let status = types::status(status);
             // Some devices put the flag on the sender's completion too.
             // SAFETY: the opcode is filled in every success.
             let with = status == Status::Success && unsafe { (*wc).opcode } == ib::ibv_wc_opcode::IBV_WC_RECV_RDMA_WITH_IMM;
             // SAFETY: and the number in every receive that came with one.
             let number = || u32::from_be(unsafe { (*wc).imm_data_invalidated_rkey_union.imm_data });
-            into.push(Completed { id, status, immediate: with.then(number), queue_pair, vendor });
+            into.push(Completed { id, status, immediate: with.then(number), queue_pair });
         }
         add(&COUNTERS.completions, count);
         count

@@ -151,8 +151,6 @@ pub(crate) struct Completed {
     pub(crate) immediate: Option<u32>,
     /// The number of the queue pair it was posted to.
     pub(crate) queue_pair: u32,
-    /// What the maker of the device knows of a failure.
-    pub(crate) vendor: u32,
 }
 
 /// How a work request ended.
