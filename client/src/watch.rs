@@ -53,7 +53,7 @@ impl Store {
             Since::Cursor(cursor) => From::Cursor(cursor),
             Since::After(stamp) => From::After(stamp),
         };
-        let question = watch::Watch { from, filter, everybody, most_bytes: PAGE_BYTES, wait_ms: 0 };
+        let question = watch::Watch { from, filter, everybody, most_bytes: PAGE_BYTES, wait_ms: 0, consumer: String::new() };
         let part = (since == Since::Snapshot).then_some((0, 0));
         let (store, ready) = (self.clone(), VecDeque::new());
         Watch { store, question, part, ready, cursor: None, resolved: Tso(0), behind: 0, settled: None }
@@ -61,6 +61,12 @@ impl Store {
 }
 
 impl Watch {
+    /// The same by this name, up to 64 visible characters of ASCII: the masters show how far it lags (`perilune_consumer_lag_seconds`).
+    pub fn named(mut self, consumer: impl Into<String>) -> Self {
+        self.question.consumer = consumer.into();
+        self
+    }
+
     /// The next event, as soon as there is one; `None` when none came in time.
     ///
     /// # Errors
@@ -89,7 +95,8 @@ impl Watch {
     fn ask(&mut self, patience: Duration) -> Outcome<bool> {
         if let Some((part, parts)) = self.part {
             let watch::Watch { filter, everybody, .. } = &self.question;
-            let question = ListAll { filter: filter.clone(), everybody: *everybody, part, parts };
+            let begin = if let (From::Cursor(begin), 1..) = (self.question.from, part) { Some(begin) } else { None };
+            let question = ListAll { filter: filter.clone(), everybody: *everybody, part, parts, begin };
             let Listed { events, begin, settled, parts } = self.store.call(&question)?;
             if part == 0 {
                 self.question.from = From::Cursor(begin);

@@ -361,6 +361,10 @@ pub struct EventFilter {
     pub prefixes: Vec<ObjectKey>,
     /// Of these kinds.
     pub kinds: Vec<EventKind>,
+    /// Of the tables that these rules take, the last one that matches deciding, as for changefeeds: `db.table`, `db.*`, `!db.table`. What is
+    /// about no object is of `system.segments`, `system.nodes` and `system.tenants`. Only a master knows tables, so [`EventFilter::wants`] does
+    /// not ask for them.
+    pub tables: Vec<String>,
 }
 
 impl EventFilter {
@@ -420,7 +424,7 @@ mod tests {
         assert!(!EventFilter { prefixes: vec!["qwen/".into()], ..all.clone() }.wants(&event));
         assert!(!EventFilter { kinds: vec![EventKind::Put], ..all.clone() }.wants(&event));
         let down = Event { tenant: None, what: What::NodeDown { node: NodeId::random() }, ..event };
-        assert!(EventFilter { tenant: Some(TenantId(1)), prefixes: vec!["qwen/".into()], kinds: vec![] }.wants(&down));
+        assert!(EventFilter { tenant: Some(TenantId(1)), prefixes: vec!["qwen/".into()], kinds: vec![], tables: vec![] }.wants(&down));
         for kind in EventKind::ALL {
             assert_eq!(kind.as_str().parse(), Ok(kind));
         }
