@@ -37,6 +37,8 @@ pub struct Watch {
     /// The part of all that there is that is to be asked for next, and of how many; `None`: what happens.
     part: Option<(u32, u32)>,
     ready: VecDeque<Event>,
+    /// So many of those are of what there is, the rest of what happened.
+    listed: usize,
     /// Behind the last event that was given.
     cursor: Option<Cursor>,
     resolved: Tso,
@@ -56,7 +58,7 @@ impl Store {
         let question = watch::Watch { from, filter, everybody, most_bytes: PAGE_BYTES, wait_ms: 0, consumer: String::new() };
         let part = (since == Since::Snapshot).then_some((0, 0));
         let (store, ready) = (self.clone(), VecDeque::new());
-        Watch { store, question, part, ready, cursor: None, resolved: Tso(0), behind: 0, settled: None }
+        Watch { store, question, part, ready, listed: 0, cursor: None, resolved: Tso(0), behind: 0, settled: None }
     }
 }
 
@@ -75,8 +77,14 @@ impl Watch {
         let deadline = Instant::now() + patience;
         loop {
             if let Some(event) = self.ready.pop_front() {
+                let is_listed = self.listed > 0;
+                self.listed -= usize::from(is_listed);
                 // An event of a snapshot is no place to go on from: the rest of it would be missing.
-                self.cursor = if self.is_settling() { None } else { Some(event.cursor) };
+                self.cursor = match self.question.from {
+                    _ if self.is_settling() => None,
+                    From::Cursor(begin) if is_listed => Some(begin),
+                    _ => Some(event.cursor),
+                };
                 return Ok(Some(event));
             }
             let left = deadline.saturating_duration_since(Instant::now());
@@ -88,7 +96,7 @@ impl Watch {
 
     /// Whether it still gives what there is, rather than what happens.
     fn is_settling(&self) -> bool {
-        self.part.is_some()
+        self.part.is_some() || self.listed > 0
     }
 
     /// Asks for more. Whether something came.
@@ -102,11 +110,19 @@ impl Watch {
                 self.question.from = From::Cursor(begin);
             }
             self.settled = Some(settled);
+            self.listed += events.len();
             self.ready.extend(events);
             self.part = (part + 1 < parts).then_some((part + 1, parts));
+            if let (From::Cursor(begin), false) = (self.question.from, self.is_settling()) {
+                self.cursor = Some(begin);
+            }
             return Ok(true);
         }
-        self.question.wait_ms = Millis::from(patience.min(WAIT)).0;
+        // Until there is a place to come back to, what happens while an answer is lost would be missed.
+        let has_place = matches!(self.question.from, From::Cursor(_));
+        // So that an answer that is late is none that was lost.
+        let wait = if has_place { patience.min(WAIT).min(self.store.patience() / 2) } else { Duration::ZERO };
+        self.question.wait_ms = Millis::from(wait).0;
         let Watched { events, next, resolved, behind } = self.store.call(&self.question)?;
         let came = !events.is_empty();
         self.question.from = From::Cursor(next);

@@ -21,6 +21,7 @@ use std::fmt::Write;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::mpsc;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -34,6 +35,8 @@ const FRAMES: &str = "application/vnd.perilune.events";
 const PAGE_BYTES: usize = 256 << 10;
 /// A stream says so often that it is there.
 const STILL_HERE: Duration = Duration::from_secs(10);
+/// How long a peer may take nothing of one.
+const STALL: Duration = Duration::from_secs(120);
 
 impl Face for Events {
     fn routes() -> OpenApiRouter<App> {
@@ -106,7 +109,7 @@ pub(super) async fn tell(app: &App, wanted: Wanted, begin: From, query: &Query, 
         if accepts(kind) {
             // Before the answer begins, so that what is wrong can be told.
             let first = log.page(from, &wanted, PAGE_BYTES, Duration::ZERO).await?;
-            return Ok(streamed(app, kind, Stream { log, wanted, first: Some(first), write }));
+            return Ok(streamed(app, kind, Stream { log, wanted, first, write }));
         }
     }
     let wait = Duration::from_millis(u64::from(wait_ms).min(WAIT_MAX.0));
@@ -145,33 +148,35 @@ pub(super) fn filter(app: &App, query: &Query) -> Outcome<EventFilter> {
 struct Stream {
     log: Arc<EventLog>,
     wanted: Arc<Wanted>,
-    /// Not yet sent.
-    first: Option<Watched>,
+    /// The first page, not yet sent.
+    first: Watched,
     write: fn(&Watched) -> Bytes,
 }
 
-/// Page after page, each asked for when the one before was taken: who reads slowly lags behind. Ends when nothing more can be told here.
-fn streamed(app: &App, kind: &'static str, mut begun: Stream) -> Response {
-    let Ok(permit) = app.listings.clone().try_acquire_owned() else {
-        let text = "too many long answers are under way: try again later, or ask another master";
+/// Page after page, each asked for when the one before was taken: who reads slowly lags behind. Ends when nothing more can be told here, or nobody
+/// took anything for [`STALL`]: whoever comes back is told why, or goes on there.
+fn streamed(app: &App, kind: &'static str, stream: Stream) -> Response {
+    let Ok(permit) = app.streams.clone().try_acquire_owned() else {
+        let text = "too many streams of events are open: try again later, or ask another master";
         return (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], text).into_response();
     };
-    let Some(first) = begun.first.take() else { return StatusCode::INTERNAL_SERVER_ERROR.into_response() };
-    let state = (begun, permit, Some(first.next), Some(first));
-    let pages = stream::unfold(state, |(stream, permit, from, ready)| async move {
-        let page = match ready {
-            Some(page) => Ok(page),
-            None => stream.log.page(from?, &stream.wanted, PAGE_BYTES, STILL_HERE).await,
-        };
-        Some(match page {
-            Ok(page) => {
-                let (bytes, next) = ((stream.write)(&page), page.next);
-                (Ok(bytes), (stream, permit, Some(next), None))
+    let (pages, rest) = mpsc::channel(1);
+    tokio::spawn(async move {
+        let _permit = permit;
+        let Stream { log, wanted, first: mut page, write } = stream;
+        while pages.send_timeout(Ok(write(&page)), STALL).await.is_ok() {
+            let next = tokio::select! {
+                next = log.page(page.next, &wanted, PAGE_BYTES, STILL_HERE) => next,
+                () = pages.closed() => return,
+            };
+            match next {
+                Ok(next) => page = next,
+                // Broken off rather than ended.
+                Err(fault) => return drop(pages.send_timeout(Err(io::Error::other(fault)), STALL).await),
             }
-            // Broken off rather than ended: whoever comes back is told why.
-            Err(fault) => (Err(io::Error::other(fault)), (stream, permit, None, None)),
-        })
+        }
     });
+    let pages = stream::unfold(rest, |mut rest| async { rest.recv().await.map(|page| (page, rest)) });
     ([(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "no-cache")], Body::from_stream(pages)).into_response()
 }
 

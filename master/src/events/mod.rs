@@ -139,6 +139,11 @@ impl EventLog {
             }
             page.next = self.cursor(index + 1, 0);
         }
+        // What came to nothing in entries that were cut meanwhile may have been forgotten before it was asked for.
+        let first = self.history.first();
+        if first > from.index {
+            return Err(ReadError::OutOfRange { oldest: self.cursor(first, 0) });
+        }
         if page.next >= end {
             page.resolved = page.resolved.max(known);
         }
@@ -160,7 +165,9 @@ impl EventLog {
         let fresh = || {
             // It began to lead with all applied that leaders before have stamped, and above all that they may have told.
             let state = self.seat.state();
-            if state.is_leading() { state.tso.next(self.clock.wall_ms(), 1).ok() } else { None }
+            let fresh = state.is_leading().then(|| state.tso.next(self.clock.wall_ms(), 1).ok()).flatten();
+            // It may have lost the lead before it had the stamp.
+            fresh.filter(|_| state.is_leading())
         };
         let reached = self.history.reached(fresh);
         (reached.stamp, self.cursor(reached.index + 1, 0))

@@ -2,9 +2,10 @@
 
 use super::{EventLog, Page, Wanted};
 use crate::engine::Engine;
+use crate::work::aside;
+use perilune_protocol::Outcome;
 use perilune_protocol::event::Cursor;
 use perilune_protocol::rpc::watch::{From, WAIT_MAX, Watch, Watched};
-use perilune_protocol::{FaultCode, Outcome};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -80,7 +81,6 @@ impl EventLog {
         read: impl FnOnce(&Self) -> Result<T, super::ReadError> + Send + 'static,
     ) -> Outcome<T> {
         let log = Arc::clone(self);
-        let read = tokio::task::spawn_blocking(move || read(&log)).await;
-        read.map_err(|e| FaultCode::Internal.with(format!("the work stopped: {e}")))?.map_err(Into::into)
+        aside(move || read(&log)).await?.map_err(Into::into)
     }
 }

@@ -127,6 +127,27 @@ fn a_list_is_one_walk_and_never_older_than_it_began() {
 }
 
 #[test]
+fn streams_that_nobody_reads_keep_nobody_from_a_list_of_keys() {
+    let dir = tempfile::tempdir().unwrap();
+    let master = start(dir.path());
+    let open = || {
+        let mut stream = TcpStream::connect(master.http_addrs()[0]).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        stream.write_all(b"GET /api/v2/events HTTP/1.0\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n").unwrap();
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).unwrap();
+        (stream, String::from_utf8_lossy(&status[9..]).into_owned())
+    };
+    let mut opened: Vec<_> = (0..256).map(|_| open()).collect();
+    assert!(opened.iter().all(|(_, status)| status == "200"));
+    assert_eq!(open().1, "503");
+    assert_eq!(ureq::get(format!("http://{}/get_all_keys", master.http_addrs()[0])).call().unwrap().status(), 200);
+    // Whose peer has gone makes room.
+    opened.truncate(255);
+    until("there is room for another", || open().1 == "200");
+}
+
+#[test]
 fn who_reads_slowly_lags_and_misses_nothing_and_hurts_nobody() {
     const BATCHES: usize = 60;
     const BATCH: usize = 100;

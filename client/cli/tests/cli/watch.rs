@@ -43,6 +43,24 @@ fn a_cursor_goes_on_where_it_was_after_the_master_was_killed() {
         let said = String::from_utf8_lossy(&refused.stderr).into_owned();
         assert!(!refused.status.success() && said.contains(why), "{wrong}: {said}");
     }
+    // Of what there is, no event is a place to go on from; the last of them leaves one from which nothing is missing.
+    let mut watch = store.watch(Since::Snapshot, EventFilter::default(), true);
+    assert!(watch.next(SOON).unwrap().is_some() && watch.cursor().is_none() && !watch.is_exact());
+    put(&store, "a/3");
+    let mut given = 1;
+    while watch.cursor().is_none() {
+        watch.next(SOON).unwrap().expect("the rest of what there is");
+        given += 1;
+    }
+    assert!(given >= 3, "a segment, and two objects: {given}");
+    let mut behind = connect(&dev, Duration::from_secs(10)).watch(Since::Cursor(watch.cursor().unwrap()), EventFilter::default(), true);
+    let is_it = |event: Event| event.what.object().is_some_and(|(key, _)| *key == ObjectKey::from("a/3"));
+    wait_for("what was put meanwhile", || behind.next(SOON).unwrap().filter(|event| is_it(event.clone())));
+    wait_for("the list to be exact", || {
+        let _ = watch.next(SOON).unwrap();
+        watch.is_exact().then_some(())
+    });
+    assert_eq!(store.remove(&["a/3".into()], true).len(), 1);
     let text = dev.ok(&["watch", "--from", "snapshot", "--kind", "put,mounted", "--count", "3"]);
     assert!(text.contains("mounted") && text.contains("a/1") && text.contains("a/2") && !text.contains("b/1"), "{text}");
 }
