@@ -83,7 +83,10 @@ pub(super) async fn list(State(app): State<App>) -> Answer<Safepoints> {
     put, path = "/api/v2/safepoints/{service_id}", tag = "events",
     params(("service_id" = String, Path, description = "Its name, up to 200 characters.")),
     request_body = Asked,
-    responses((status = 200, description = "They are kept, as long as the log does not become larger than is kept for anybody.", body = Set))
+    responses(
+        (status = 200, description = "They are kept, as long as the log does not become larger than is kept for anybody.", body = Set),
+        (status = 507, description = "There are as many services as there may be.", body = serde_json::Value)
+    )
 )]
 pub(super) async fn set(State(app): State<App>, Path(service): Path<String>, body: Bytes) -> Answer<Set> {
     let asked = serde_json::from_slice(&body).map_err(|e| FaultCode::InvalidParams.with(format!("the body is no safepoint: {e}")));

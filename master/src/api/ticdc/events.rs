@@ -31,6 +31,7 @@ pub(super) fn are_at(rest: &str) -> bool {
     ),
     responses(
         (status = 200, description = "A page as JSON or, asked for with `Accept: text/event-stream`, all that comes.", body = serde_json::Value),
+        (status = 400, description = "There is no such feed, or what was asked cannot be read.", body = serde_json::Value),
         (status = 409, description = "This master has not come so far: ask another, or later.", body = serde_json::Value),
         (status = 410, description = "What followed that place is not kept any more.", body = serde_json::Value)
     )
