@@ -71,6 +71,13 @@ impl Core {
     }
 }
 
+impl Store {
+    /// How long a call may take.
+    pub(crate) fn patience(&self) -> Duration {
+        self.0.deadline
+    }
+}
+
 fn each<T>(count: usize, fault: &Fault) -> impl Iterator<Item = Outcome<T>> {
     std::iter::repeat_n(fault.clone(), count).map(Err)
 }

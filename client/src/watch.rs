@@ -37,6 +37,8 @@ pub struct Watch {
     /// The part of all that there is that is to be asked for next, and of how many; `None`: what happens.
     part: Option<(u32, u32)>,
     ready: VecDeque<Event>,
+    /// So many of those are of what there is, the rest of what happened.
+    listed: usize,
     /// Behind the last event that was given.
     cursor: Option<Cursor>,
     resolved: Tso,
@@ -53,14 +55,20 @@ impl Store {
             Since::Cursor(cursor) => From::Cursor(cursor),
             Since::After(stamp) => From::After(stamp),
         };
-        let question = watch::Watch { from, filter, everybody, most_bytes: PAGE_BYTES, wait_ms: 0 };
+        let question = watch::Watch { from, filter, everybody, most_bytes: PAGE_BYTES, wait_ms: 0, consumer: String::new() };
         let part = (since == Since::Snapshot).then_some((0, 0));
         let (store, ready) = (self.clone(), VecDeque::new());
-        Watch { store, question, part, ready, cursor: None, resolved: Tso(0), behind: 0, settled: None }
+        Watch { store, question, part, ready, listed: 0, cursor: None, resolved: Tso(0), behind: 0, settled: None }
     }
 }
 
 impl Watch {
+    /// The same by this name, up to 64 visible characters of ASCII: the masters show how far it lags (`perilune_consumer_lag_seconds`).
+    pub fn named(mut self, consumer: impl Into<String>) -> Self {
+        self.question.consumer = consumer.into();
+        self
+    }
+
     /// The next event, as soon as there is one; `None` when none came in time.
     ///
     /// # Errors
@@ -69,8 +77,14 @@ impl Watch {
         let deadline = Instant::now() + patience;
         loop {
             if let Some(event) = self.ready.pop_front() {
+                let is_listed = self.listed > 0;
+                self.listed -= usize::from(is_listed);
                 // An event of a snapshot is no place to go on from: the rest of it would be missing.
-                self.cursor = if self.is_settling() { None } else { Some(event.cursor) };
+                self.cursor = match self.question.from {
+                    _ if self.is_settling() => None,
+                    From::Cursor(begin) if is_listed => Some(begin),
+                    _ => Some(event.cursor),
+                };
                 return Ok(Some(event));
             }
             let left = deadline.saturating_duration_since(Instant::now());
@@ -82,24 +96,33 @@ impl Watch {
 
     /// Whether it still gives what there is, rather than what happens.
     fn is_settling(&self) -> bool {
-        self.part.is_some()
+        self.part.is_some() || self.listed > 0
     }
 
     /// Asks for more. Whether something came.
     fn ask(&mut self, patience: Duration) -> Outcome<bool> {
         if let Some((part, parts)) = self.part {
             let watch::Watch { filter, everybody, .. } = &self.question;
-            let question = ListAll { filter: filter.clone(), everybody: *everybody, part, parts };
+            let begin = if let (From::Cursor(begin), 1..) = (self.question.from, part) { Some(begin) } else { None };
+            let question = ListAll { filter: filter.clone(), everybody: *everybody, part, parts, begin };
             let Listed { events, begin, settled, parts } = self.store.call(&question)?;
             if part == 0 {
                 self.question.from = From::Cursor(begin);
             }
             self.settled = Some(settled);
+            self.listed += events.len();
             self.ready.extend(events);
             self.part = (part + 1 < parts).then_some((part + 1, parts));
+            if let (From::Cursor(begin), false) = (self.question.from, self.is_settling()) {
+                self.cursor = Some(begin);
+            }
             return Ok(true);
         }
-        self.question.wait_ms = Millis::from(patience.min(WAIT)).0;
+        // Until there is a place to come back to, what happens while an answer is lost would be missed.
+        let has_place = matches!(self.question.from, From::Cursor(_));
+        // So that an answer that is late is none that was lost.
+        let wait = if has_place { patience.min(WAIT).min(self.store.patience() / 2) } else { Duration::ZERO };
+        self.question.wait_ms = Millis::from(wait).0;
         let Watched { events, next, resolved, behind } = self.store.call(&self.question)?;
         let came = !events.is_empty();
         self.question.from = From::Cursor(next);

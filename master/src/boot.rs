@@ -132,7 +132,7 @@ impl Master {
             durability: config.durability,
             snapshot_entries: config.snapshot_entries,
             reserve: config.log_reserve,
-            keep_bytes: config.event_log_max_bytes,
+            keeps: config.event_log,
             ..LogConfig::default()
         };
         let brain = || Brain::new(config.rules(), clock.clone());

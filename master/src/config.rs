@@ -1,6 +1,6 @@
 //! The settings of a master.
 
-use crate::log::{Durability, Member, Members};
+use crate::log::{Durability, Keeps, Member, Members};
 use crate::retrieve::Restore;
 use perilune_protocol::access::{Access, Token};
 use perilune_state::Rules;
@@ -26,8 +26,8 @@ pub struct MasterConfig {
     pub snapshot_entries: u64,
     /// Bytes that should stay free where the log lives: with less, puts are refused. 0: any will do.
     pub log_reserve: u64,
-    /// What happened can be read back as far as so many bytes of the log go; 0: as far as the log itself needs it.
-    pub event_log_max_bytes: u64,
+    /// What happened can be read back as far as so many bytes of the log go; beyond what the log itself needs.
+    pub event_log: Keeps,
     /// How long a lookup keeps an object readable.
     pub lease: Duration,
     /// After this a put that was not ended may be discarded.
@@ -89,7 +89,7 @@ impl Default for MasterConfig {
             durability: Durability::Quorum,
             snapshot_entries: 100_000,
             log_reserve: 64 << 20,
-            event_log_max_bytes: 1 << 30,
+            event_log: Keeps { whoever: 256 << 20, most: 1 << 30 },
             lease: Duration::from_secs(10),
             put_discard: Duration::from_secs(30),
             put_release: Duration::from_secs(600),

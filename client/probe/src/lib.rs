@@ -13,6 +13,7 @@ mod described;
 mod front;
 mod heap;
 mod life;
+pub mod loglevel;
 pub mod remote;
 mod routes;
 mod status;

@@ -17,9 +17,9 @@ use utoipa_axum::routes;
 pub(super) fn routes(spelled: &str) -> OpenApiRouter<Arc<Node>> {
     OpenApiRouter::default()
         .routes(respelled(routes!(owner), spelled))
-        .routes(respelled(routes!(resign, resign_by_post), spelled))
-        .routes(respelled(routes!(gc, gc_by_post), spelled))
-        .routes(respelled(routes!(upload, upload_by_post), spelled))
+        .routes(respelled(routes!(resign), spelled))
+        .routes(respelled(routes!(gc), spelled))
+        .routes(respelled(routes!(upload), spelled))
         .routes(respelled(routes!(info), spelled))
         .routes(respelled(routes!(info_of), spelled))
 }
@@ -64,73 +64,37 @@ async fn owner(State(node): State<Arc<Node>>) -> Response {
 
 /// Nothing that is this node's to give up.
 #[utoipa::path(
-    get, path = "/tiflash/remote/owner/resign", tag = "process",
+    method(get, post), path = "/tiflash/remote/owner/resign", tag = "process",
     responses(
         (status = 200, description = "That it is not this node's to give up.", body = serde_json::Value),
         (status = 503, description = "No master says.", body = String, content_type = "text/plain")
     )
 )]
-async fn resign(node: State<Arc<Node>>) -> Response {
-    resign_by_post(node).await
-}
-
-/// The same.
-#[utoipa::path(
-    post, path = "/tiflash/remote/owner/resign", tag = "process",
-    responses(
-        (status = 200, description = "That it is not this node's to give up.", body = serde_json::Value),
-        (status = 503, description = "No master says.", body = String, content_type = "text/plain")
-    )
-)]
-async fn resign_by_post(State(node): State<Arc<Node>>) -> Response {
+async fn resign(State(node): State<Arc<Node>>) -> Response {
     ask(node, Remote::Owner, |answer| whose(answer).resigned(false)).await
 }
 
 /// Nothing: a master collects garbage.
 #[utoipa::path(
-    get, path = "/tiflash/remote/gc", tag = "process",
+    method(get, post), path = "/tiflash/remote/gc", tag = "process",
     responses(
         (status = 200, description = "Which master does, and that it was not asked.", body = serde_json::Value),
         (status = 503, description = "No master says.", body = String, content_type = "text/plain")
     )
 )]
-async fn gc(node: State<Arc<Node>>) -> Response {
-    gc_by_post(node).await
-}
-
-/// The same.
-#[utoipa::path(
-    post, path = "/tiflash/remote/gc", tag = "process",
-    responses(
-        (status = 200, description = "Which master does, and that it was not asked.", body = serde_json::Value),
-        (status = 503, description = "No master says.", body = String, content_type = "text/plain")
-    )
-)]
-async fn gc_by_post(State(node): State<Arc<Node>>) -> Response {
+async fn gc(State(node): State<Arc<Node>>) -> Response {
     ask(node, Remote::Owner, |answer| whose(answer).gc()).await
 }
 
 /// Has everything brought to the cold tier, and then what the masters know.
 #[utoipa::path(
-    get, path = "/tiflash/remote/upload", tag = "process",
+    method(get, post), path = "/tiflash/remote/upload", tag = "process",
     responses(
         (status = 200, description = "`flag_set=true`, or `flag_set=false` where there is no vault for it.", body = serde_json::Value),
         (status = 503, description = "No master says.", body = String, content_type = "text/plain")
     )
 )]
-async fn upload(node: State<Arc<Node>>) -> Response {
-    upload_by_post(node).await
-}
-
-/// The same.
-#[utoipa::path(
-    post, path = "/tiflash/remote/upload", tag = "process",
-    responses(
-        (status = 200, description = "`flag_set=true`, or `flag_set=false` where there is no vault for it.", body = serde_json::Value),
-        (status = 503, description = "No master says.", body = String, content_type = "text/plain")
-    )
-)]
-async fn upload_by_post(State(node): State<Arc<Node>>) -> Response {
+async fn upload(State(node): State<Arc<Node>>) -> Response {
     ask(node, Remote::Upload, |answer| match answer {
         RemoteAnswer::Upload(set) => page::upload(Some(set)),
         _ => page::upload(None),

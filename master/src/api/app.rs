@@ -123,6 +123,8 @@ pub trait Facade: Observed + 'static {
 
 /// Long answers that may be under way at once; each has a thread of its own while it lasts.
 const LISTINGS_MAX: usize = 64;
+/// Streams of events that may be open at once; each has a page in memory.
+const STREAMS_MAX: usize = 256;
 
 /// What every handler holds. Cheap to clone.
 #[derive(Clone)]
@@ -132,6 +134,7 @@ pub struct App {
     /// The token of the meta service's page, which stands in the query; without one only the admin's opens it.
     pub(super) meta_token: Option<Token>,
     pub(super) listings: Arc<Semaphore>,
+    pub(super) streams: Arc<Semaphore>,
     /// The masters this one is one of; none where an engine is served without any.
     pub(super) group: Option<Group>,
     /// The process that serves.
@@ -142,7 +145,8 @@ impl App {
     /// Puts the faces in front of an engine, for those who are let in.
     pub fn new(engine: Arc<dyn Facade>, access: Access) -> Self {
         let (access, listings) = (Arc::new(access), Arc::new(Semaphore::new(LISTINGS_MAX)));
-        Self { engine, access, meta_token: None, listings, group: None, probe: Probe::new() }
+        let streams = Arc::new(Semaphore::new(STREAMS_MAX));
+        Self { engine, access, meta_token: None, listings, streams, group: None, probe: Probe::new() }
     }
 
     /// The same, with a meta service for those who know this token.

@@ -8,6 +8,7 @@ mod face;
 pub(crate) mod forward;
 mod metaservice;
 mod mooncake;
+mod safepoints;
 pub mod serve;
 mod stream;
 mod tenant;

@@ -32,10 +32,7 @@ const ANSWER_BYTES_MAX: usize = 4096;
 impl Face for Tiflash {
     fn routes() -> OpenApiRouter<App> {
         SPELLED.iter().fold(OpenApiRouter::default(), |routes, spelled| {
-            routes
-                .routes(respelled(routes!(owner), spelled))
-                .routes(respelled(routes!(resign, resign_by_post), spelled))
-                .merge(remote::routes(spelled))
+            routes.routes(respelled(routes!(owner), spelled)).routes(respelled(routes!(resign), spelled)).merge(remote::routes(spelled))
         })
     }
 
@@ -93,19 +90,10 @@ fn whose(app: &App) -> Owner {
 
 /// This master no longer collects garbage: another has a go, where there is another.
 #[utoipa::path(
-    get, path = "/tiflash/remote/owner/resign", tag = "process",
+    method(get, post), path = "/tiflash/remote/owner/resign", tag = "process",
     responses((status = 200, description = "`Done`, or that it is not this master's to give up.", body = serde_json::Value))
 )]
-async fn resign(state: State<App>, headers: HeaderMap, request: Request) -> Response {
-    resign_by_post(state, headers, request).await
-}
-
-/// The same.
-#[utoipa::path(
-    post, path = "/tiflash/remote/owner/resign", tag = "process",
-    responses((status = 200, description = "`Done`, or that it is not this master's to give up.", body = serde_json::Value))
-)]
-async fn resign_by_post(State(app): State<App>, headers: HeaderMap, request: Request) -> Response {
+async fn resign(State(app): State<App>, headers: HeaderMap, request: Request) -> Response {
     let whose = whose(&app);
     if whose == Owner::None {
         return whose.resigned(false);

@@ -1,6 +1,7 @@
 //! The state as the log drives it, and how a reign gets one of its own.
 
 use super::Clock;
+use crate::events;
 use crate::log::{Machine, SnapshotWriter};
 use crate::planted::{self, Defect};
 use perilune_protocol::{FaultCode, Tso};
@@ -191,6 +192,10 @@ impl Machine for Brain {
 
     fn forget(&mut self, before: Tso) {
         self.seat.lock().state.moot.forget(before);
+    }
+
+    fn needed(&self) -> Option<Tso> {
+        events::needed(&self.seat.lock().state.settings.map())
     }
 
     fn leads(&mut self, term: Option<u64>) {

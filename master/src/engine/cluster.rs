@@ -56,7 +56,7 @@ impl Engine {
         let table = self.state().segments.table().clone();
         for gone in table.iter().filter(|s| s.node() == node && !intact.contains(&s.id())) {
             tracing::warn!(%node, segment = %gone.id(), "the node came back without this segment; its replicas are gone");
-            self.commit(&Effect::Unmount { segment: gone.id() }).await?;
+            self.commit(&Effect::leaves(gone.tenant(), gone.id(), None)).await?;
         }
         self.state().nodes.register(node, Said { name, rest, unique_id: unique_id.clone(), tenant: *tenant }, session, self.now());
         self.judge();
@@ -150,7 +150,7 @@ impl Engine {
             }
             outcomes.push(if question.grace_ms > 0 {
                 tracing::info!(%segment, grace_ms = question.grace_ms, "segment drains");
-                self.commit(&Effect::Drain { segment, grace_ms: question.grace_ms }).await
+                self.commit(&Effect::leaves(self.owner_of(segment), segment, Some(question.grace_ms))).await
             } else {
                 self.unmount_now(segment).await
             });
@@ -158,10 +158,15 @@ impl Engine {
         outcomes
     }
 
+    /// To whom a segment is lent; one that there is not is nobody's.
+    pub(crate) fn owner_of(&self, segment: SegmentId) -> TenantId {
+        self.state().segments.table().get(segment).map_or_else(TenantId::default, |segment| segment.tenant())
+    }
+
     /// The segment goes, and its node is told to free the memory.
     pub(crate) async fn unmount_now(&self, segment: SegmentId) -> Outcome<()> {
         let node = self.state().segments.table().get(segment).map(|s| s.node());
-        self.commit(&Effect::Unmount { segment }).await?;
+        self.commit(&Effect::leaves(self.owner_of(segment), segment, None)).await?;
         if let Some(node) = node {
             self.state().nodes.release(node, segment);
         }

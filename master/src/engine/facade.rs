@@ -3,6 +3,7 @@
 use super::{Engine, Throne, gc};
 use super::{NotAborted, OpenPut, Unchanged};
 use crate::api::{Boxed, Decide, Facade};
+use crate::events::Lag;
 use crate::log::LogStatus;
 use crate::observe::{Metrics, Observed, PoolUse, TenantUse};
 use crate::secrets::Safe;
@@ -57,6 +58,10 @@ impl Observed for Throne {
 
     fn log(&self) -> LogStatus {
         self.inner.log.status()
+    }
+
+    fn consumers(&self) -> Vec<Lag> {
+        self.engine().events().lags()
     }
 }
 

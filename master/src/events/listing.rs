@@ -1,22 +1,63 @@
-//! All that there is, as events, in parts that are found independently of each other.
+//! All that there is, as events, in parts.
 //!
-//! A part is those objects whose keys hash to it, as a walk over the index meets them. So parts may be asked for at any time and of any master:
-//! what happens between the first walk and the last is told from `begin` on, and changes nothing where it was met already.
+//! The index is walked once, and what was met is kept for a while for whoever asks for one part after the other; who asks meanwhile shares it. A
+//! part is those objects whose keys hash to it. So any master can give any part, by a walk of its own where none is kept: whatever happened
+//! between the walks is told from where the first of them began, and changes nothing where it was met already.
 
-use super::EventLog;
+use super::{EventLog, Wanted};
 use crate::engine::Engine;
-use perilune_protocol::event::{Event, EventFilter, What};
+use perilune_protocol::event::{Cursor, Event, What};
 use perilune_protocol::rpc::watch::{ListAll, Listed};
-use perilune_protocol::{FaultCode, Outcome, TenantId};
-use perilune_state::State;
+use perilune_protocol::{FaultCode, Outcome, TenantId, Tso};
 use perilune_state::objects::Object;
 use perilune_state::segments::Phase;
+use perilune_state::{MonotonicMs, State};
 use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Objects of a part, about.
 const PART_OBJECTS: usize = 8192;
 /// Most parts.
-const PARTS_MAX: u32 = 1 << 20;
+const PARTS_MAX: u32 = 1 << 16;
+/// Walks that are kept: eight bytes for each object, and what has left since.
+const WALKS_MAX: usize = 2;
+/// Who begins to list shares a walk that is no older than this: all that happened since is told again.
+const FRESH_MS: MonotonicMs = 10_000;
+/// A walk is kept for so long after somebody asked for a part of it.
+const LEASE_MS: MonotonicMs = 30_000;
+
+/// Walks over the index that somebody may ask for more of.
+#[derive(Default)]
+pub(super) struct Walks(Mutex<Vec<Walk>>);
+
+struct Walk {
+    /// Nothing that happened before this place is missing.
+    begin: Cursor,
+    stamp: Tso,
+    /// When it began, and when somebody asked for a part of it last.
+    begun: MonotonicMs,
+    used: MonotonicMs,
+    parts: Vec<Arc<Vec<Arc<Object>>>>,
+}
+
+/// A part of a walk.
+struct Part {
+    begin: Cursor,
+    stamp: Tso,
+    objects: Arc<Vec<Arc<Object>>>,
+    parts: u32,
+}
+
+impl Walks {
+    fn lock(&self) -> MutexGuard<'_, Vec<Walk>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Forgets those that nobody has asked for in a while.
+    pub(super) fn sweep(&self, now: MonotonicMs) {
+        self.lock().retain(|walk| now < walk.used + LEASE_MS);
+    }
+}
 
 impl Engine {
     /// Answers the question. Blocks.
@@ -24,23 +65,20 @@ impl Engine {
     /// # Errors
     /// [`FaultCode::InvalidParams`] for a part that there is not.
     pub(crate) fn list_all(&self, question: &ListAll) -> Outcome<Listed> {
-        let ListAll { filter, part, parts, everybody: _ } = question;
-        self.events().list(self.state(), filter, *part, *parts)
+        self.events().list(self.state(), question)
     }
 }
 
 impl EventLog {
     /// A part of what `state` knows, which is that of this member. Blocks.
-    pub(crate) fn list(&self, state: &State, filter: &EventFilter, part: u32, parts: u32) -> Outcome<Listed> {
-        let parts = if parts == 0 { u32::try_from(state.index.len().div_ceil(PART_OBJECTS)).unwrap_or(PARTS_MAX).max(1) } else { parts };
-        if part >= parts || parts > PARTS_MAX {
-            return Err(FaultCode::InvalidParams.with(format!("part {part} of {parts}: parts are counted from 0, and at most {PARTS_MAX}")));
-        }
-        let (commit_ts, begin) = self.resolved();
+    pub(crate) fn list(&self, state: &State, question: &ListAll) -> Outcome<Listed> {
+        let wanted = Wanted::new(question.filter.clone())?;
+        let (part, known) = (question.part, state.directory.known().clone());
+        let Part { begin, stamp, objects, parts } = self.part(state, question)?;
         let mut events = Vec::new();
         let mut tell = |tenant: TenantId, what: What| {
-            let event = Event { cursor: begin, commit_ts, tenant: Some(tenant), what };
-            if filter.wants(&event) {
+            let event = Event { cursor: begin, commit_ts: stamp, tenant: Some(tenant), what };
+            if wanted.wants(&known, &event) {
                 events.push(event);
             }
         };
@@ -56,20 +94,70 @@ impl EventLog {
                 }
             }
         }
-        state.index.for_each(&mut |object| {
-            if part_of(object, parts) == part {
-                let record = State::record_of(object);
-                let (key, version) = (record.key.clone(), record.version);
-                let (size, checksum, pin) = (record.size, record.checksum, record.pin);
-                tell(record.tenant, What::Put { key: record.key, version, size, checksum, pin, replicas: record.replicas });
-                if let Some(copy) = &object.cold {
-                    tell(record.tenant, What::Offloaded { key, version, vault: copy.vault, name: copy.name, stored: copy.stored });
-                }
+        for object in objects.iter() {
+            let record = State::record_of(object);
+            let (key, version) = (record.key.clone(), record.version);
+            let (size, checksum, pin) = (record.size, record.checksum, record.pin);
+            tell(record.tenant, What::Put { key: record.key, version, size, checksum, pin, replicas: record.replicas });
+            if let Some(copy) = &object.cold {
+                tell(record.tenant, What::Offloaded { key, version, vault: copy.vault, name: copy.name, stored: copy.stored });
             }
-            ControlFlow::Continue(())
-        });
+        }
+        // Where copies lie was looked at just now.
         let settled = self.resolved().1;
         Ok(Listed { events, begin, settled, parts })
+    }
+
+    /// A part, of a walk that is kept or of a new one. Who asks meanwhile waits, and shares it.
+    fn part(&self, state: &State, question: &ListAll) -> Outcome<Part> {
+        let ListAll { part, parts, begin, .. } = question;
+        let wanted = if *parts == 0 { None } else { Some(*parts) };
+        let (now, first) = (self.clock.now(), self.history.first());
+        let mut kept = self.walks.lock();
+        kept.retain(|walk| now < walk.used + LEASE_MS && walk.begin.index >= first);
+        let serves = |walk: &Walk| {
+            let late_enough = match begin {
+                Some(begin) => walk.begin >= *begin,
+                None => now <= walk.begun + FRESH_MS,
+            };
+            late_enough && wanted.is_none_or(|parts| walk.parts.len() == parts as usize)
+        };
+        // The newest of them: the less is told again.
+        let nth = match kept.iter().rposition(serves) {
+            Some(nth) => nth,
+            None => {
+                let fits = u32::try_from(state.index.len().div_ceil(PART_OBJECTS)).unwrap_or(PARTS_MAX).clamp(1, PARTS_MAX);
+                let parts = wanted.unwrap_or(fits);
+                if *part >= parts || parts > PARTS_MAX {
+                    let why = format!("part {part} of {parts}: parts are counted from 0, and at most {PARTS_MAX}");
+                    return Err(FaultCode::InvalidParams.with(why));
+                }
+                if kept.len() >= WALKS_MAX
+                    && let Some(oldest) = (0..kept.len()).min_by_key(|nth| kept[*nth].used)
+                {
+                    kept.remove(oldest);
+                }
+                kept.push(self.walk(state, parts, now));
+                kept.len() - 1
+            }
+        };
+        let walk = &mut kept[nth];
+        walk.used = now;
+        let (stamp, begin, parts) = (walk.stamp, walk.begin, walk.parts.len() as u32);
+        let Some(objects) = walk.parts.get(*part as usize).map(Arc::clone) else {
+            return Err(FaultCode::InvalidParams.with(format!("part {part} of {parts}: parts are counted from 0")));
+        };
+        Ok(Part { begin, stamp, objects, parts })
+    }
+
+    fn walk(&self, state: &State, parts: u32, now: MonotonicMs) -> Walk {
+        let (stamp, begin) = self.resolved();
+        let mut met: Vec<Vec<Arc<Object>>> = vec![Vec::new(); parts as usize];
+        state.index.for_each(&mut |object| {
+            met[part_of(object, parts) as usize].push(Arc::clone(object));
+            ControlFlow::Continue(())
+        });
+        Walk { begin, stamp, begun: now, used: now, parts: met.into_iter().map(Arc::new).collect() }
     }
 }
 

@@ -5,18 +5,24 @@
 //! | `mod` | [`EventLog`]: reading from a place, waiting for more, how far all is known |
 //! | `told` | from an effect to an event |
 //! | `watch`, `listing` | what is asked for over the network: pages, and all that there is |
-//! | `holds` | who still needs what |
+//! | `wanted`, `consumers` | which events are told, and how far those are who are told |
+//! | `safepoints` | who still needs what |
 //! | `tend` | what the leader does so that there is something to tell |
 //!
 //! Every member can be asked, also one that follows: what it has applied is committed, and no member tells it otherwise.
 
-mod holds;
+mod consumers;
 mod listing;
+mod safepoints;
 mod tend;
 pub(crate) mod told;
+mod wanted;
 mod watch;
 
-pub use holds::Hold;
+pub use consumers::Lag;
+pub use safepoints::Safepoint;
+pub(crate) use safepoints::needed;
+pub(crate) use wanted::Wanted;
 
 use crate::engine::{Clock, Seat};
 use crate::log::{self, History, Past, Unread};
@@ -37,6 +43,8 @@ pub struct EventLog {
     begins: Mutex<Option<(u64, Tso)>>,
     /// When somebody last asked how far all is known, in milliseconds of the clock. A hint: relaxed.
     asked: AtomicU64,
+    walks: listing::Walks,
+    consumers: consumers::Consumers,
 }
 
 /// Events that follow each other.
@@ -86,7 +94,16 @@ impl From<ReadError> for Fault {
 
 impl EventLog {
     pub(crate) fn new(cluster: Uuid, history: Arc<History>, seat: Arc<Seat>, clock: Clock) -> Self {
-        Self { cluster, history, seat, clock, begins: Mutex::default(), asked: AtomicU64::new(0) }
+        Self {
+            cluster,
+            history,
+            seat,
+            clock,
+            begins: Mutex::default(),
+            asked: AtomicU64::new(0),
+            walks: listing::Walks::default(),
+            consumers: consumers::Consumers::default(),
+        }
     }
 
     fn cursor(&self, index: u64, place: u32) -> Cursor {
@@ -122,6 +139,11 @@ impl EventLog {
             }
             page.next = self.cursor(index + 1, 0);
         }
+        // What came to nothing in entries that were cut meanwhile may have been forgotten before it was asked for.
+        let first = self.history.first();
+        if first > from.index {
+            return Err(ReadError::OutOfRange { oldest: self.cursor(first, 0) });
+        }
         if page.next >= end {
             page.resolved = page.resolved.max(known);
         }
@@ -143,7 +165,9 @@ impl EventLog {
         let fresh = || {
             // It began to lead with all applied that leaders before have stamped, and above all that they may have told.
             let state = self.seat.state();
-            if state.is_leading() { state.tso.next(self.clock.wall_ms(), 1).ok() } else { None }
+            let fresh = state.is_leading().then(|| state.tso.next(self.clock.wall_ms(), 1).ok()).flatten();
+            // It may have lost the lead before it had the stamp.
+            fresh.filter(|_| state.is_leading())
         };
         let reached = self.history.reached(fresh);
         (reached.stamp, self.cursor(reached.index + 1, 0))
@@ -202,6 +226,12 @@ impl EventLog {
             }
         }
         Ok(self.cursor(low, 0))
+    }
+
+    /// How far those lag who named themselves and asked this master lately.
+    pub fn lags(&self) -> Vec<Lag> {
+        let end = self.cursor(self.history.reached(|| None).index + 1, 0);
+        self.consumers.lags(end, self.clock.now(), self.clock.wall_ms())
     }
 
     /// Until something lies behind this place. False when nothing does after so long. Blocks.

@@ -1,4 +1,5 @@
-//! What the leader does so that there is something to tell: nodes that come and go enter the log, and the clock may move on.
+//! What the leader does so that there is something to tell: nodes that come and go enter the log, and the clock may move on. And who needed
+//! something for a while needs it no more.
 
 use crate::engine::Engine;
 use crate::log::Room;
@@ -15,6 +16,7 @@ const RAISED_MS: u64 = 10_000;
 impl Engine {
     /// A round of that.
     pub(crate) async fn tend_events(&self) {
+        self.events().walks.sweep(self.now());
         // None of this is worth the last room.
         if self.inner.log.room().0 != Room::Enough || self.writable().is_err() {
             return;
@@ -26,6 +28,7 @@ impl Engine {
         if asked > 0 && self.now() < asked + ASKS_AGAIN_MS && limit < wall + AHEAD_MS {
             news.push(Effect::TsoLimit(Tso::from_physical(wall + RAISED_MS)));
         }
+        news.extend(self.expired_safepoints());
         for effect in news {
             if let Err(fault) = self.commit(&effect).await {
                 tracing::debug!("tried again with the next round: {fault}");

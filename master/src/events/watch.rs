@@ -1,10 +1,11 @@
 //! Pages of what happened, for whoever asks from where, and waits.
 
-use super::{EventLog, Page};
+use super::{EventLog, Page, Wanted};
 use crate::engine::Engine;
-use perilune_protocol::event::{Cursor, EventFilter};
+use crate::work::aside;
+use perilune_protocol::Outcome;
+use perilune_protocol::event::Cursor;
 use perilune_protocol::rpc::watch::{From, WAIT_MAX, Watch, Watched};
-use perilune_protocol::{FaultCode, Outcome};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -20,9 +21,10 @@ impl Engine {
     /// # Errors
     /// As [`Watch`] says.
     pub(crate) async fn watch(&self, question: Watch) -> Outcome<Watched> {
-        let Watch { from, filter, most_bytes, wait_ms, everybody: _ } = question;
+        let Watch { from, filter, most_bytes, wait_ms, everybody: _, consumer } = question;
+        let wanted = Arc::new(Wanted::new(filter)?.by(consumer)?);
         let from = self.events().begin(from).await?;
-        self.events().page(from, &filter, most_bytes as usize, Duration::from_millis(wait_ms)).await
+        self.events().page(from, &wanted, most_bytes as usize, Duration::from_millis(wait_ms)).await
     }
 }
 
@@ -42,14 +44,23 @@ impl EventLog {
     ///
     /// # Errors
     /// [`super::ReadError`].
-    pub(crate) async fn page(self: &Arc<Self>, from: Cursor, filter: &EventFilter, most_bytes: usize, wait: Duration) -> Outcome<Watched> {
+    pub(crate) async fn page(self: &Arc<Self>, from: Cursor, wanted: &Arc<Wanted>, most_bytes: usize, wait: Duration) -> Outcome<Watched> {
         let deadline = Instant::now() + wait.min(WAIT_MAX.into());
         let most_bytes = most_bytes.clamp(*PAGE_BYTES.start(), *PAGE_BYTES.end());
         let (mut from, mut pages) = (from, 0);
         loop {
-            let Page { mut events, next, resolved } = self.aside(move |log| log.read(from, most_bytes)).await?;
-            events.retain(|event| filter.wants(event));
+            let of = Arc::clone(wanted);
+            let read = move |log: &Self| {
+                let mut page = log.read(from, most_bytes)?;
+                let known = log.seat.state().directory.known().clone();
+                page.events.retain(|event| of.wants(&known, event));
+                Ok(page)
+            };
+            let Page { events, next, resolved } = self.aside(read).await?;
             pages += 1;
+            if !wanted.consumer.is_empty() {
+                self.consumers.told(&wanted.consumer, wanted.filter.tenant, (next, resolved), self.clock.now());
+            }
             let ended = next == from;
             from = next;
             if !events.is_empty() || pages == PAGES || Instant::now() >= deadline {
@@ -70,7 +81,6 @@ impl EventLog {
         read: impl FnOnce(&Self) -> Result<T, super::ReadError> + Send + 'static,
     ) -> Outcome<T> {
         let log = Arc::clone(self);
-        let read = tokio::task::spawn_blocking(move || read(&log)).await;
-        read.map_err(|e| FaultCode::Internal.with(format!("the work stopped: {e}")))?.map_err(Into::into)
+        aside(move || read(&log)).await?.map_err(Into::into)
     }
 }

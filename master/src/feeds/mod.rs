@@ -18,13 +18,14 @@ mod owner;
 mod progress;
 mod row;
 mod run;
+pub(crate) mod safepoint;
 mod sink;
 mod uri;
 
 pub(crate) use check::check;
 pub(crate) use config::ReplicaConfig;
 pub(crate) use failure::{Code, Failure};
-pub(crate) use filter::Filter;
+pub(crate) use filter::{Filter, Op};
 pub(crate) use owner::{Feeds, run};
 pub(crate) use progress::{Kept, Progress};
 pub(crate) use row::{Rows, Table};
@@ -32,7 +33,6 @@ pub(crate) use sink::{Place, open};
 pub(crate) use uri::SinkUri;
 
 use crate::engine::Engine;
-use perilune_protocol::Tso;
 use perilune_state::directory::{FeedId, FeedRecord};
 
 /// What a config says of rows.
@@ -51,19 +51,6 @@ pub(crate) fn sink_of(engine: &Engine, feed: &FeedRecord) -> Result<String, Fail
     let Some(sealed) = &feed.sealed else { return Ok(feed.sink.clone()) };
     let opened = engine.safe().and_then(|safe| safe.open_sink(feed.tenant, &feed.name, sealed));
     opened.map_err(|fault| Code::Unknown.with(fault.message))
-}
-
-/// Whether everything after this stamp can still be read.
-///
-/// # Errors
-/// [`Code::StartTsBeforeGc`].
-pub(crate) fn not_before_gc(engine: &Engine, start: Tso) -> Result<(), Failure> {
-    let (safe, _) = engine.events().oldest().map_err(|e| Code::Unknown.with(e.to_string()))?;
-    if start > safe {
-        return Ok(());
-    }
-    let why = "fail to create or maintain changefeed because start-ts";
-    Err(Code::StartTsBeforeGc.with(format!("{why} {} is earlier than or equal to GC safepoint at {}", start.0, safe.0)))
 }
 
 /// A feed is gone, and how far it was with it.

@@ -4,9 +4,10 @@ use super::config::ReplicaConfig;
 use super::failure::{Code, Failure};
 use super::progress::Progress;
 use super::run::{Ended, deliver};
+use super::safepoint::Keeper;
 use crate::engine::Engine;
 use crate::work::Bell;
-use perilune_protocol::Tso;
+use perilune_protocol::{Millis, Tso};
 use perilune_state::directory::{FeedEvent, FeedId, FeedRecord, FeedState, Known, Trouble};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -19,7 +20,7 @@ const TICK: Duration = Duration::from_millis(200);
 /// No pause between two tries is longer.
 const BACKOFF_MAX: Duration = Duration::from_secs(600);
 /// A feed that lags so far behind holds back everybody's garbage, and is given up.
-const GC_TTL_MS: u64 = 86_400_000;
+pub(super) const GC_TTL: Duration = Duration::from_secs(86_400);
 
 /// What is known of the feeds in a reign.
 #[derive(Default)]
@@ -68,6 +69,7 @@ struct Owner {
     running: BTreeMap<FeedId, Running>,
     /// Of feeds that stumbled and have not recovered.
     streaks: BTreeMap<FeedId, Streak>,
+    keeper: Keeper,
 }
 
 struct Running {
@@ -97,6 +99,7 @@ impl Owner {
         for feed in known.feeds() {
             self.tend(engine, handle, &known, feed).await;
         }
+        self.keeper.round(engine, &known).await;
     }
 
     async fn tend(&mut self, engine: &Engine, handle: &Handle, known: &Known, feed: &FeedRecord) {
@@ -220,7 +223,7 @@ fn lost(engine: &Engine, feed: &FeedRecord) -> Option<Failure> {
         let why = "fail to create or maintain changefeed due to snapshot loss caused by GC. checkpoint-ts";
         return Some(Code::SnapshotLostByGc.with(format!("{why} {} is earlier than or equal to GC safepoint at {}", checkpoint.0, safe.0)));
     }
-    if engine.wall_ms().saturating_sub(checkpoint.physical_ms()) > GC_TTL_MS {
+    if engine.wall_ms().saturating_sub(checkpoint.physical_ms()) > Millis::from(GC_TTL).0 {
         let why = "has exceeded the GC TTL and the changefeed is blocking global GC progression";
         return Some(Code::GcTtlExceeded.with(format!("the checkpoint-ts({}) lag of the changefeed({}) {why}", checkpoint.0, feed.name)));
     }

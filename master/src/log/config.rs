@@ -1,6 +1,7 @@
 //! What a log is opened with: where it lives, how durable it is, when it is cut.
 
 use super::members::{Member, Members};
+use super::retain::Keeps;
 use perilune_protocol::access::Token;
 use std::fmt;
 use std::net::TcpListener;
@@ -84,8 +85,8 @@ pub struct LogConfig {
     pub snapshot_entries: u64,
     /// A snapshot is taken after this many bytes of applied effects, whatever their count; 0 means never by bytes.
     pub snapshot_bytes: u64,
-    /// Entries that no member needs any more are kept up to about so many bytes, for those who read what happened; 0: none.
-    pub keep_bytes: u64,
+    /// Entries that no member needs any more are kept up to about so many bytes, for those who read what happened.
+    pub keeps: Keeps,
     /// Most effects in one raft entry.
     pub batch_effects: usize,
     /// Most bytes of effects in one raft entry, unless a single effect is larger.
@@ -117,7 +118,7 @@ impl Default for LogConfig {
             sync_every: Duration::from_millis(100),
             snapshot_entries: 100_000,
             snapshot_bytes: 256 << 20,
-            keep_bytes: 0,
+            keeps: Keeps::default(),
             batch_effects: 4096,
             batch_bytes: 1 << 20,
             reserve: 64 << 20,

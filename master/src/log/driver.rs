@@ -25,6 +25,7 @@ use super::inquiry::Inquiry;
 use super::machine::Machine;
 use super::members::Members;
 use super::peers::{Peers, Post};
+use super::reader::Reader;
 use super::reads::Reads;
 use super::request::{Answer, Known, Proposed};
 use super::restore::restore;
@@ -181,8 +182,9 @@ impl<M: Machine> Driver<M> {
         store.committed(applied);
         let reached = Reached { index: applied, stamp: store.stamp_at(applied).map_err(|what| corrupt(&raft_dir, what))? };
         let used = store.engine.get_used_size() as u64;
-        let retention = Retention::new(config.keep_bytes, store.cut_index(), applied, used);
-        let history = Arc::new(History::new(store.engine(), store.cut_index() + 1, reached));
+        let retention = Retention::new(config.keeps, store.cut_index(), applied, used);
+        let reader = Reader::start(store.engine()).map_err(|e| io_error(&config.dir, "a thread cannot be started", e))?;
+        let history = Arc::new(History::new(reader, store.cut_index() + 1, reached));
         store.set_newest_snapshot(snapshots.last().copied());
         settle_address(&config, &mut store).map_err(|what| LogError::Start { path: config.dir.clone(), what })?;
 

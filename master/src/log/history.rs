@@ -2,14 +2,12 @@
 //!
 //! The log thread writes the recent entries under a lock that readers hold for a few clones only; files are read without it.
 
-use super::engine::Engine;
-use super::store::GROUP;
-use super::stored::{Entries, Stored};
+use super::reader::Reader;
 use bytes::Bytes;
 use perilune_protocol::Tso;
 use raft::eraftpb::{Entry, EntryType};
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
@@ -52,7 +50,7 @@ pub(crate) struct Reached {
 /// The room. One for each log.
 pub(crate) struct History {
     /// `None` once the log is closed; held while files are read.
-    engine: RwLock<Option<Arc<Engine>>>,
+    reader: RwLock<Option<Reader>>,
     recent: Mutex<Recent>,
     /// The last entry that was applied, told once a turn.
     told: watch::Sender<u64>,
@@ -74,9 +72,9 @@ struct Recent {
 
 impl History {
     /// The log begins with the entry `first`.
-    pub(super) fn new(engine: Arc<Engine>, first: u64, reached: Reached) -> Self {
+    pub(super) fn new(reader: Reader, first: u64, reached: Reached) -> Self {
         let recent = Recent { first, reached, ..Recent::default() };
-        Self { engine: RwLock::new(Some(engine)), recent: Mutex::new(recent), told: watch::channel(reached.index).0, bell: Condvar::new() }
+        Self { reader: RwLock::new(Some(reader)), recent: Mutex::new(recent), told: watch::channel(reached.index).0, bell: Condvar::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Recent> {
@@ -116,7 +114,7 @@ impl History {
 
     /// The log is closed, and may be opened anew: no file is read from here on.
     pub(super) fn close(&self) {
-        *self.engine.write().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.reader.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// The entries before `first` are gone.
@@ -177,21 +175,14 @@ impl History {
         if from < first { Err(Unread::Behind(first)) } else { read }
     }
 
-    /// On a thread of its own: raft-engine remembers, for each thread, what was read last, without telling one engine from another.
     fn read_files(&self, from: u64, until: u64, most_bytes: usize) -> Result<Vec<Past>, Unread> {
         let until = until.min(from + STEP as u64);
-        let engine = self.engine.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(engine) = engine.as_ref() else { return Err(Unread::Broken("the log is closed".into())) };
-        let fetch = || {
-            let mut entries: Vec<Stored> = Vec::new();
-            let fetched = engine.fetch_entries_to::<Entries>(GROUP, from, until, Some(most_bytes), &mut entries);
-            fetched.map(|_| entries).map_err(|e| format!("the entries from {from} on cannot be read: {e}"))
-        };
-        let fetched = std::thread::scope(|scope| {
-            let reader = std::thread::Builder::new().name("log-read".into()).spawn_scoped(scope, fetch);
-            reader.map_err(|e| e.to_string()).and_then(|reader| reader.join().unwrap_or_else(|_| Err("raft-engine panicked".into())))
-        });
-        fetched.and_then(|entries| entries.into_iter().map(|stored| Past::of(stored.entry)).collect()).map_err(Unread::Broken)
+        let reader = self.reader.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(reader) = reader.as_ref() else { return Err(Unread::Broken("the log is closed".into())) };
+        reader
+            .read(from..until, most_bytes)
+            .and_then(|entries| entries.into_iter().map(|stored| Past::of(stored.entry)).collect())
+            .map_err(Unread::Broken)
     }
 
     /// What changes when more was applied; at least once whenever the entry it shows has been reached.

@@ -78,7 +78,7 @@ impl<M: Machine> Driver<M> {
         self.node.mut_store().set_newest_snapshot(Some(id));
         if let [older, _] = self.snapshots[..] {
             let room = self.gauge.room == Room::Enough;
-            let until = if room { older.index.min(self.retention.floor()) } else { older.index };
+            let until = if room { older.index.min(self.retention.floor(self.machine.needed())) } else { older.index };
             match self.guarded(|d| d.node.mut_store().cut_behind(until)) {
                 Ok(None) => {}
                 Ok(Some(stamp)) => {

@@ -36,6 +36,11 @@ pub trait Machine: Send + 'static {
         let _ = before;
     }
 
+    /// Somebody needs the entries with a higher stamp than this; `None`: nobody has said so.
+    fn needed(&self) -> Option<Tso> {
+        None
+    }
+
     /// In which term this member leads from now on, if it does. Called whenever that changes, before anything is applied that was decided
     /// elsewhere since; and before [`crate::log::Standing`] and lease show it.
     fn leads(&mut self, term: Option<u64>) {

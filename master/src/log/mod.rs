@@ -9,7 +9,7 @@
 //! | `members`, `change`, `progress`, `reads`, `inquiry`, `role`; `plain` | who is in the group and how far, what may be read, who leads; the list as it once was |
 //! | `peers/` | the way to other members |
 //! | `entry`, `record`, `snapshot`, `directory` | what is stored, each with version and checksum |
-//! | `history`, `retain` | what was applied, to be read again, and for how long |
+//! | `history`, `reader`, `retain` | what was applied, to be read again, and for how long |
 //! | `store`, `write`, `storage`, `stored`, `engine`, `files`, `tail` | entries on disk: raft's storage over raft-engine, the files below it, and what a broken end means |
 //! | `room`, `stall` | a disk that fills up |
 //! | `disk` | the file system |
@@ -54,6 +54,7 @@ mod plain;
 mod progress;
 mod proposal;
 mod raftlog;
+mod reader;
 mod reads;
 mod ready;
 mod record;
@@ -88,6 +89,7 @@ pub use machine::{Machine, SnapshotWriter};
 pub use members::{MEMBERS_MAX, Member, Members, Seat, is_address};
 pub use progress::{Feed, GroupProgress, Progress};
 pub use proposal::Proposal;
+pub use retain::Keeps;
 pub use revive::{Revived, revive};
 pub(crate) use revive::{check_empty, inspect};
 pub use role::Standing;

@@ -93,7 +93,7 @@ impl<M: Machine> Driver<M> {
             self.applied = past.index;
             self.since.entries += 1;
             self.since.bytes += bytes;
-            self.retention.applied(past.index, bytes);
+            self.retention.applied(past.index, past.stamp, bytes);
             self.history.applied(past);
         }
         self.node.mut_store().applied(self.applied);

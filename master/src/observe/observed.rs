@@ -1,5 +1,6 @@
 //! What a page shows that nobody counts: asked for when somebody looks.
 
+use crate::events::Lag;
 use crate::log::LogStatus;
 use perilune_protocol::TenantId;
 use perilune_protocol::rpc::cluster::{ClusterStat, NodeState};
@@ -24,6 +25,10 @@ pub trait Observed: Send + Sync {
     fn jobs(&self) -> Vec<JobState>;
     /// The replicated log.
     fn log(&self) -> LogStatus;
+    /// Those who are told what happened and have named themselves.
+    fn consumers(&self) -> Vec<Lag> {
+        Vec::new()
+    }
 }
 
 /// What a tenant has.
@@ -64,6 +69,7 @@ pub(super) struct Look {
     pub(super) pools: Vec<PoolUse>,
     pub(super) jobs: Vec<JobState>,
     pub(super) log: LogStatus,
+    pub(super) consumers: Vec<Lag>,
 }
 
 impl Look {
@@ -77,6 +83,7 @@ impl Look {
             pools: observed.pools(),
             jobs: observed.jobs(),
             log: observed.log(),
+            consumers: observed.consumers(),
         }
     }
 

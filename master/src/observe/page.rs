@@ -5,6 +5,7 @@ use super::count::Count;
 use super::families::{Families, label};
 use super::observed::{Look, Observed, PoolUse, TenantUse};
 use super::{Metrics, mooncake, process};
+use crate::events::Lag;
 use crate::log::{LogStatus, Role};
 use perilune_protocol::SegmentStatus;
 use perilune_protocol::rpc::cluster::ClusterStat;
@@ -19,6 +20,7 @@ pub(super) fn render(metrics: &Metrics, observed: &dyn Observed) -> String {
     events(&mut families, metrics);
     calls(&mut families, metrics);
     jobs(&mut families, &look.jobs);
+    consumers(&mut families, &look);
     log(&mut families, &look.log);
     machine(&mut families, &look.stat);
     mooncake::families(&mut families, metrics, &look);
@@ -104,6 +106,20 @@ fn calls(out: &mut Families, metrics: &Metrics) {
         let sample = |call: &CallMetrics| (vec![label("call", call.name())], call.both(of));
         out.counters(name, help, metrics.calls.iter().map(sample));
     }
+}
+
+fn consumers(out: &mut Families, look: &Look) {
+    // A tenant that is gone has a number still.
+    let name = |id| look.tenants.iter().find(|tenant| tenant.id == id).map_or_else(|| id.0.to_string(), |tenant| tenant.name.clone());
+    let labels = |lag: &Lag| {
+        let tenant = lag.tenant.map_or_else(String::new, name);
+        vec![label("consumer", lag.consumer.as_str()), label("tenant", tenant)]
+    };
+    let mut gauge = |name, text, of: fn(&Lag) -> f64| out.gauges(name, text, look.consumers.iter().map(|lag| (labels(lag), of(lag))));
+    gauge("perilune_consumer_lag_entries", "Entries of the log behind what the consumer of events was told by this master", |lag| {
+        lag.entries as f64
+    });
+    gauge("perilune_consumer_lag_seconds", "Age of what it was told last, where more has happened", |lag| lag.ms as f64 / 1000.0);
 }
 
 fn jobs(out: &mut Families, jobs: &[JobState]) {

@@ -10,7 +10,7 @@ use super::world::World;
 use crate::config::MasterConfig;
 use crate::engine::{Brain, Clock, Inner, Throne, Time};
 use crate::log::loose::Loose;
-use crate::log::{Disk, Log, LogConfig, LogError, Machine, Member, Members, Role, SnapshotWriter, Standing};
+use crate::log::{Disk, Keeps, Log, LogConfig, LogError, Machine, Member, Members, Role, SnapshotWriter, Standing};
 use crate::secrets::SecretKeys;
 use perilune_protocol::Tso;
 use perilune_state::Applied;
@@ -69,6 +69,10 @@ impl Machine for Tapped {
 
     fn forget(&mut self, before: Tso) {
         self.brain.forget(before);
+    }
+
+    fn needed(&self) -> Option<Tso> {
+        self.brain.needed()
     }
 
     fn leads(&mut self, term: Option<u64>) {
@@ -207,7 +211,7 @@ fn config_of(world: &World, id: u64, dir: PathBuf) -> MasterConfig {
         data_dir: dir,
         durability: world.options.durability,
         snapshot_entries: world.options.snapshot_entries,
-        event_log_max_bytes: world.options.event_log_bytes,
+        event_log: Keeps { whoever: world.options.event_log_bytes, most: 0 },
         lease: ms(2000),
         put_discard: ms(4000),
         put_release: ms(10_000),
@@ -237,7 +241,7 @@ fn open(world: &World, master: &Master) -> Result<Up, LogError> {
         listen,
         durability: config.durability,
         snapshot_entries: config.snapshot_entries,
-        keep_bytes: config.event_log_max_bytes,
+        keeps: config.event_log,
         seed: world.number(),
         ..LogConfig::default()
     };

@@ -152,11 +152,17 @@ impl Oracle {
             Effect::Cold { tenant, key, version, copy, there } => return self.chill(&Key { tenant, key }, version, copy, there),
             Effect::Demote { tenant, key, version } => return self.demote(&Key { tenant, key }, version),
             Effect::Directory { change, .. } => return self.directory(now, *change),
-            Effect::Drain { segment, grace_ms } if self.mounted.contains(&segment) => {
+            Effect::Drain { segment, grace_ms } | Effect::Leaves { segment, grace_ms: Some(grace_ms), .. }
+                if self.mounted.contains(&segment) =>
+            {
                 // A new leader counts anew, so it is never shorter; a clock may be fast.
                 self.draining.insert(segment, now + grace_ms * 19 / 20);
             }
-            Effect::Drain { segment, .. } | Effect::Unmount { segment } if !self.mounted.contains(&segment) => self.nothing(),
+            Effect::Drain { segment, .. } | Effect::Unmount { segment } | Effect::Leaves { segment, .. }
+                if !self.mounted.contains(&segment) =>
+            {
+                self.nothing();
+            }
             Effect::Node { node, tenant, up } => {
                 let known = self.heard.remove(&node);
                 let is_news = up.is_some() || known.is_some();
@@ -167,7 +173,7 @@ impl Oracle {
                     self.nothing();
                 }
             }
-            Effect::Unmount { segment } => {
+            Effect::Unmount { segment } | Effect::Leaves { segment, .. } => {
                 let emptied = self.emptied(now, segment, memory);
                 self.mounted.remove(&segment);
                 self.draining.remove(&segment);

@@ -10,7 +10,7 @@ use super::oracle::{Check, Key};
 use super::world::World;
 use crate::events::{EventLog, Page, ReadError};
 use perilune_protocol::event::{Cursor, Event, EventFilter, What};
-use perilune_protocol::rpc::watch::Listed;
+use perilune_protocol::rpc::watch::{ListAll, Listed};
 use perilune_protocol::{FaultCode, ObjectKey, Outcome, ReplicaPlace, SegmentId, Tso};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -52,7 +52,7 @@ impl Reader {
                 let mut index = Index::default();
                 for part in 0..parts {
                     let Listed { events, begin, settled, .. } =
-                        list(world, which, part, parts).map_err(|fault| ("a list and what follows it", fault.to_string()))?;
+                        list(world, which, (part, parts), self.at).map_err(|fault| ("a list and what follows it", fault.to_string()))?;
                     self.at = self.at.or(Some(begin));
                     index.settled = settled.index;
                     events.iter().for_each(|event| index.apply(event));
@@ -102,11 +102,12 @@ fn events(world: &World, id: u64) -> Option<Arc<EventLog>> {
 }
 
 /// A part of all that a master knows.
-fn list(world: &World, id: u64, part: u32, parts: u32) -> Outcome<Listed> {
+fn list(world: &World, id: u64, (part, parts): (u32, u32), begin: Option<Cursor>) -> Outcome<Listed> {
     let masters = world.masters.borrow();
     let up = masters.get(&id).and_then(|master| master.up.as_ref()).ok_or_else(|| FaultCode::Unreachable.with("it is down"))?;
     let engine = up.throne.served().0;
-    engine.events().list(&engine.inner.seat.state(), &EventFilter::default(), part, parts)
+    let question = ListAll { filter: EventFilter::default(), everybody: true, part, parts, begin };
+    engine.events().list(&engine.inner.seat.state(), &question)
 }
 
 /// Objects with copies, and where these are, as whoever applies events knows them.

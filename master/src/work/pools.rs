@@ -10,7 +10,7 @@ pub(crate) async fn round(engine: &Engine) {
     // The job that empties what drains is done long before; whom nobody takes anything from is unmounted then all the same.
     let grace_ms = Millis::from(GRACE_MAX).0;
     for segment in engine.state().to_empty() {
-        match engine.commit(&Effect::Drain { segment, grace_ms }).await {
+        match engine.commit(&Effect::leaves(engine.owner_of(segment), segment, Some(grace_ms))).await {
             Ok(()) => tracing::info!(%segment, "its node may lend nothing more: the segment drains"),
             Err(fault) => tracing::warn!(%segment, "a segment whose node may lend nothing more does not drain yet: {fault}"),
         }

@@ -145,11 +145,13 @@ impl State {
             Effect::Mount(desc) => return self.lend(desc, TenantId::default(), None),
             Effect::Lend { tenant, desc } => return self.lend(desc, tenant, None),
             Effect::LendAs { tenant, unique_id, desc } => return self.lend(desc, tenant, Some(unique_id)),
-            Effect::Drain { segment, grace_ms } => match self.segments.drain(segment, grace_ms) {
-                Some(segment) => segment.start_grace(now.saturating_add(grace_ms)),
-                None => return unknown_segment(segment),
-            },
-            Effect::Unmount { segment } => {
+            Effect::Drain { segment, grace_ms } | Effect::Leaves { segment, grace_ms: Some(grace_ms), .. } => {
+                match self.segments.drain(segment, grace_ms) {
+                    Some(segment) => segment.start_grace(now.saturating_add(grace_ms)),
+                    None => return unknown_segment(segment),
+                }
+            }
+            Effect::Unmount { segment } | Effect::Leaves { segment, grace_ms: None, .. } => {
                 if self.segments.unmount(segment).is_none() {
                     return unknown_segment(segment);
                 }

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 /// The first byte of every stored effect. A reader of a newer release still knows all older ones.
 ///
 /// 2: settings. 3: an object remembers how many copies were wanted, and its copies change. 4: windows of frames.
-/// 5: tenants. 6: pools. 7: vaults and tables. 8: changefeeds, checkpoints, and nodes that come and go.
-const VERSION: u8 = 8;
+/// 5: tenants. 6: pools. 7: vaults and tables. 8: changefeeds, checkpoints, and nodes that come and go. 9: whose the segment is that goes.
+const VERSION: u8 = 9;
 
 /// One change of what must outlive the leader.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -156,6 +156,15 @@ pub enum Effect {
         /// Whose.
         tenant: TenantId,
     },
+    /// As [`Effect::Drain`] and [`Effect::Unmount`], which are about what is lent to `default` (until version 8: about whatever there is).
+    Leaves {
+        /// To whom it is lent.
+        tenant: TenantId,
+        /// Which.
+        segment: SegmentId,
+        /// It serves reads for so many milliseconds more; `None`: it is gone.
+        grace_ms: Option<u64>,
+    },
 }
 
 /// A copy in a vault.
@@ -231,11 +240,22 @@ impl Effect {
         }
     }
 
+    /// A segment that is lent to a tenant serves reads only, for so many milliseconds; or, without them, it is gone. Where nobody has tenants,
+    /// releases that know none read the log.
+    pub fn leaves(tenant: TenantId, segment: SegmentId, grace_ms: Option<u64>) -> Self {
+        match grace_ms {
+            _ if tenant != TenantId::default() => Self::Leaves { tenant, segment, grace_ms },
+            Some(grace_ms) => Self::Drain { segment, grace_ms },
+            None => Self::Unmount { segment },
+        }
+    }
+
     /// The stored form.
     pub fn encode(&self) -> Vec<u8> {
         // The release before reads what it could have written itself.
         let version = match self {
-            Self::Node { .. } | Self::Cleared { .. } | Self::Checkpoint(_) => VERSION,
+            Self::Leaves { .. } => VERSION,
+            Self::Node { .. } | Self::Cleared { .. } | Self::Checkpoint(_) => 8,
             Self::Cold { .. } | Self::Demote { .. } => 7,
             Self::LendAs { .. } => 6,
             Self::Directory { change, .. } => match **change {
@@ -283,7 +303,7 @@ mod tests {
         for cut in 0..bytes.len() {
             assert!(Effect::decode(&bytes[..cut]).is_err());
         }
-        assert_eq!(Effect::decode(&[9, 1, 2]), Err(EffectError::Version(9)));
+        assert_eq!(Effect::decode(&[VERSION + 1, 1, 2]), Err(EffectError::Version(VERSION + 1)));
     }
 
     #[test]
@@ -311,6 +331,18 @@ mod tests {
         assert_eq!(recycled.encode(), [5, 1, 3, 1, b'k', 7, 4]);
         let Ok(Effect::Lend { tenant, desc }) = Effect::decode(include_bytes!("../tests/old/lend_v5.bin")) else { panic!("not that") };
         assert_eq!((tenant, desc.size, desc.name.as_str()), (TenantId(3), 1 << 20, "127.0.0.1:15000"));
+    }
+
+    /// The same for segments that go.
+    #[test]
+    fn bytes_of_version_9_are_still_read() {
+        let segment = SegmentId::random();
+        let leaves = |grace_ms| Effect::leaves(TenantId(3), segment, grace_ms).encode();
+        let (goes, drains) = (leaves(None), leaves(Some(5)));
+        assert_eq!((&goes[..3], goes.last(), goes.len()), (&[9, 19, 3][..], Some(&0), 21));
+        assert_eq!((&drains[..3], &drains[drains.len() - 2..]), (&[9, 19, 3][..], &[1, 5][..]));
+        assert_eq!(Effect::decode(&goes), Ok(Effect::Leaves { tenant: TenantId(3), segment, grace_ms: None }));
+        assert_eq!(Effect::leaves(TenantId(0), segment, None), Effect::Unmount { segment }, "releases before read that");
     }
 
     /// The same for pools, and for what nodes lend that present something.

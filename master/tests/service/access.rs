@@ -157,6 +157,52 @@ fn memory_comes_back_as_what_it_was_lent_by() {
 }
 
 #[test]
+fn whose_a_segment_is_that_goes_is_told_to_nobody_else() {
+    use perilune_protocol::event::{EventFilter, What};
+    use perilune_protocol::rpc::watch::{From, Watch};
+    let dir = tempfile::tempdir().unwrap();
+    let master = start(dir.path());
+    let admin_token = Token::new(&SECRET.replace(' ', "-")).unwrap();
+    let enter = |tenant: &str, role| {
+        let mut peer = reach(&master);
+        let principal = Principal { tenant: tenant.into(), user: String::new(), role, generation: 1 };
+        peer.call(&session::Authenticate { token: principal.token(&admin_token).unwrap() }).unwrap();
+        peer.call(&session::Hello { agent: "test".into(), tenant: String::new() }).unwrap();
+        peer
+    };
+    for tenant in ["acme", "other"] {
+        assert_eq!(post(&master, "/MetaService/http/create_instance", &format!(r#"{{"instance_id": "{tenant}"}}"#)), 200);
+    }
+    let mut lent = Vec::new();
+    for tenant in ["acme", "other", "default"] {
+        let mut node = enter(tenant, Role::Node);
+        let [stays, goes] = [node.lend(), node.lend()].map(|desc| desc.id);
+        node.call(&segment::Unmount { segments: vec![stays], grace_ms: 3_600_000 }).unwrap().remove(0).unwrap();
+        node.call(&segment::Unmount { segments: vec![goes], grace_ms: 0 }).unwrap().remove(0).unwrap();
+        lent.push((tenant, stays, goes));
+    }
+    let told = |peer: &mut Peer, everybody| {
+        let (filter, consumer) = (EventFilter::default(), String::new());
+        let question = Watch { from: From::Oldest, filter, everybody, most_bytes: 1 << 20, wait_ms: 0, consumer };
+        let events = peer.call(&question).unwrap().events.into_iter().filter_map(|event| match event.what {
+            What::Mounted { segment, .. } => Some(("mounted", segment)),
+            What::Draining { segment, .. } => Some(("draining", segment)),
+            What::Unmounted { segment } => Some(("unmounted", segment)),
+            _ => None,
+        });
+        events.collect::<Vec<_>>()
+    };
+    for (tenant, stays, goes) in &lent {
+        let expected = [("mounted", *stays), ("mounted", *goes), ("draining", *stays), ("unmounted", *goes)];
+        assert_eq!(told(&mut enter(tenant, Role::Reader), false), expected, "{tenant}");
+    }
+    let mut admin = reach(&master);
+    admin.call(&session::Authenticate { token: SECRET.replace(' ', "-") }).unwrap();
+    admin.call(&session::Hello { agent: "test".into(), tenant: String::new() }).unwrap();
+    assert_eq!(told(&mut admin, true).len(), 12);
+}
+
+#[test]
 fn whoever_has_the_token_of_one_tenant_touches_nothing_of_another() {
     let dir = tempfile::tempdir().unwrap();
     let master = start(dir.path());

@@ -6,6 +6,8 @@ mod frames;
 mod group;
 mod jobs;
 mod restart;
+mod safepoints;
+mod streams;
 mod vaults;
 #[path = "../wait/mod.rs"]
 mod wait;

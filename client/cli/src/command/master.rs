@@ -8,7 +8,7 @@ use crate::serve::{self, Stop};
 use crate::settings::Global;
 use crate::values::{Peer, Span};
 use perilune_client::token;
-use perilune_master::log::Durability;
+use perilune_master::log::{Durability, Keeps};
 use perilune_master::{MasterConfig, Placement};
 use perilune_protocol::ByteSize;
 use perilune_protocol::access::Token;
@@ -120,6 +120,9 @@ pub(crate) struct MasterArgs {
     #[arg(long, value_name = "SIZE", default_value = "64MiB")]
     log_reserve: ByteSize,
     /// What happened can be read back (`perilune watch`, changefeeds) as far as so much of the log goes; 0: no further than the log needs it
+    #[arg(long, value_name = "SIZE", default_value = "256MiB")]
+    event_log_bytes: ByteSize,
+    /// The same while somebody needs it: a changefeed, or whoever holds a safepoint
     #[arg(long, value_name = "SIZE", default_value = "1GiB")]
     event_log_max_bytes: ByteSize,
     /// A file that holds the token of the meta service (/MetaService/http/...?token=), 16 to 1024 characters; without it
@@ -166,7 +169,7 @@ impl MasterArgs {
             placement: self.placement,
             snapshot_entries: self.snapshot_entries,
             log_reserve: self.log_reserve.0,
-            event_log_max_bytes: self.event_log_max_bytes.0,
+            event_log: Keeps { whoever: self.event_log_bytes.0, most: self.event_log_max_bytes.0 },
             meta_token: token::find_meta(self.meta_token_file.as_deref()).map_err(Failure::Usage)?,
             secret_key_files: self.secret_key_file.clone(),
             token,

@@ -24,6 +24,13 @@ pub(crate) struct Watch {
     /// Only objects whose key begins so; may be given several times
     #[arg(long, value_name = "PREFIX")]
     prefix: Vec<String>,
+    /// Only of tables that these rules take, such as llama.* or !*.tmp, the last one that matches deciding; may be given several times. What is
+    /// about no object is of system.segments, system.nodes and system.tenants
+    #[arg(long, value_name = "RULE", allow_hyphen_values = true)]
+    table: Vec<String>,
+    /// Have the masters show how far this consumer lags, by this name
+    #[arg(long, value_name = "NAME", default_value = "")]
+    consumer: String,
     /// Of every tenant: for the admin
     #[arg(long)]
     everybody: bool,
@@ -57,8 +64,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 impl Watch {
     pub(crate) fn run(self, global: &Global) -> Result<(), Failure> {
         let prefixes = self.prefix.into_iter().map(ObjectKey::from).collect();
-        let filter = EventFilter { tenant: None, prefixes, kinds: self.kind };
-        let mut watch = self.client.connect()?.watch(self.from.0, filter, self.everybody);
+        let filter = EventFilter { tenant: None, prefixes, kinds: self.kind, tables: self.table };
+        let mut watch = self.client.connect()?.watch(self.from.0, filter, self.everybody).named(self.consumer);
         let mut shown = 0;
         while self.count == 0 || shown < self.count {
             match watch.next(PATIENCE) {

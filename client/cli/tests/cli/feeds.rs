@@ -184,3 +184,31 @@ fn leaders_are_killed_and_files_and_bucket_hold_every_object_that_was_put() {
     }
     drop(masters);
 }
+
+#[test]
+fn how_much_a_master_logs_is_changed_while_it_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ready, log) = (dir.path().join("ready"), dir.path().join("log"));
+    let mut master = perilune();
+    master.args(["master", "--rpc", "127.0.0.1:0", "--http", "127.0.0.1:0", "--log", "error"]).stdout(Stdio::null());
+    master.arg("--data-dir").arg(dir.path().join("data")).arg("--ready-file").arg(&ready).stderr(fs::File::create(&log).unwrap());
+    let _master = Process(master.spawn().unwrap());
+    let addresses = wait_for("the master to be up", || fs::read(&ready).ok());
+    let addresses: Value = serde_json::from_slice(&addresses).unwrap();
+    let url = |path: &str| format!("http://{}/api/v2/{path}", addresses["http"].as_str().or(addresses["http"][0].as_str()).unwrap());
+    // Each is refused, which is logged as information.
+    let asks_of = |feed: &str| send("GET", &url(&format!("changefeeds/{feed}")), "").0;
+    let logs = |text: &str| fs::read_to_string(&log).unwrap().contains(text);
+    let set = |level: &str| send("POST", &url("log"), &format!(r#"{{"log_level": "{level}"}}"#));
+    assert_eq!((asks_of("first"), logs("default/first")), (400, false));
+    assert_eq!(set("info").0, 200);
+    asks_of("second");
+    assert!(logs("default/second"));
+    let (status, refused) = set("loud=quiet=so");
+    assert!(status == 400 && refused.contains("fail to change log level: loud=quiet=so"), "{refused}");
+    asks_of("third");
+    assert!(logs("default/third"), "what is no level changes nothing");
+    assert_eq!(set("fatal").0, 200);
+    asks_of("fourth");
+    assert!(!logs("default/fourth"));
+}

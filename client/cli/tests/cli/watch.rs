@@ -1,17 +1,14 @@
 //! What happens, told to those who watch: as the command shows it, and as a router keeps it.
 
 use crate::cold::connect;
-use crate::group::{Process, Shared, all, leader, master};
+use crate::group::{Process, Shared, all, at, leader, master};
 use crate::harness::{Dev, perilune, wait_for};
 use nix::sys::signal::Signal;
 use perilune_client::{Since, Store, StoreConfig, Watch};
 use perilune_protocol::event::{Event, EventFilter, EventKind, What};
-use perilune_protocol::rpc::object::{ListKeys, Locate};
-use perilune_protocol::rpc::segment::ListSegments;
-use perilune_protocol::{NodeId, ObjectKey, PutConfig, SegmentId, Tso};
+use perilune_protocol::{ObjectKey, PutConfig, SegmentId, Tso};
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Stdio;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_millis(200);
@@ -46,21 +43,41 @@ fn a_cursor_goes_on_where_it_was_after_the_master_was_killed() {
         let said = String::from_utf8_lossy(&refused.stderr).into_owned();
         assert!(!refused.status.success() && said.contains(why), "{wrong}: {said}");
     }
+    // Of what there is, no event is a place to go on from; the last of them leaves one from which nothing is missing.
+    let mut watch = store.watch(Since::Snapshot, EventFilter::default(), true);
+    assert!(watch.next(SOON).unwrap().is_some() && watch.cursor().is_none() && !watch.is_exact());
+    put(&store, "a/3");
+    let mut given = 1;
+    while watch.cursor().is_none() {
+        watch.next(SOON).unwrap().expect("the rest of what there is");
+        given += 1;
+    }
+    assert!(given >= 3, "a segment, and two objects: {given}");
+    let mut behind = connect(&dev, Duration::from_secs(10)).watch(Since::Cursor(watch.cursor().unwrap()), EventFilter::default(), true);
+    let is_it = |event: Event| event.what.object().is_some_and(|(key, _)| *key == ObjectKey::from("a/3"));
+    wait_for("what was put meanwhile", || behind.next(SOON).unwrap().filter(|event| is_it(event.clone())));
+    wait_for("the list to be exact", || {
+        let _ = watch.next(SOON).unwrap();
+        watch.is_exact().then_some(())
+    });
+    assert_eq!(store.remove(&["a/3".into()], true).len(), 1);
     let text = dev.ok(&["watch", "--from", "snapshot", "--kind", "put,mounted", "--count", "3"]);
     assert!(text.contains("mounted") && text.contains("a/1") && text.contains("a/2") && !text.contains("b/1"), "{text}");
 }
 
-/// Which keys are on which nodes, by what was told.
+/// Which keys are on which nodes, by what was told. A node is where its transfer engine is called.
 #[derive(Default)]
 struct Router {
-    segments: BTreeMap<SegmentId, NodeId>,
+    segments: BTreeMap<SegmentId, String>,
     objects: BTreeMap<ObjectKey, (Tso, BTreeSet<SegmentId>)>,
 }
+
+type Routes = BTreeMap<String, BTreeSet<String>>;
 
 impl Router {
     fn hear(&mut self, event: Event) {
         match event.what {
-            What::Mounted { segment, node, .. } => drop(self.segments.insert(segment, node)),
+            What::Mounted { segment, endpoint, .. } => drop(self.segments.insert(segment, endpoint)),
             What::Unmounted { segment } => drop(self.segments.remove(&segment)),
             What::Put { key, version, replicas, .. } if self.objects.get(&key).is_none_or(|(known, _)| *known <= version) => {
                 self.objects.insert(key, (version, replicas.into_iter().map(|place| place.segment).collect()));
@@ -78,25 +95,104 @@ impl Router {
         }
     }
 
-    fn routes(&self) -> BTreeMap<ObjectKey, BTreeSet<NodeId>> {
-        let nodes = |places: &BTreeSet<SegmentId>| places.iter().filter_map(|segment| self.segments.get(segment).copied()).collect();
-        self.objects.iter().map(|(key, (_, places))| (key.clone(), nodes(places))).collect()
+    fn routes(&self) -> Routes {
+        let nodes = |places: &BTreeSet<SegmentId>| places.iter().filter_map(|segment| self.segments.get(segment).cloned()).collect();
+        self.objects.iter().map(|(key, (_, places))| (key.to_string(), nodes(places))).collect()
     }
 }
 
-/// The same, as the masters say.
-fn asked(store: &Store) -> BTreeMap<ObjectKey, BTreeSet<NodeId>> {
-    let segments = store.call(&ListSegments {}).unwrap();
-    let nodes: BTreeMap<SegmentId, NodeId> = segments.into_iter().map(|s| (s.desc.id, s.desc.node)).collect();
-    let keys: Vec<ObjectKey> =
-        store.call(&ListKeys { pattern: String::new(), limit: 0 }).unwrap().keys.into_iter().map(|(key, _)| key).collect();
-    let places = store.call(&Locate { keys: keys.clone() }).unwrap();
-    let nodes = |place: perilune_protocol::ObjectPlace| place.replicas.iter().map(|replica| nodes[&replica.segment]).collect();
-    keys.into_iter().zip(places).map(|(key, place)| (key, nodes(place.unwrap()))).collect()
+/// The same, as `/get_all_keys` and `/batch_query_keys` of the leader say; `None`: it does not answer, or not any more.
+fn asked() -> Option<Routes> {
+    let agent: ureq::Agent = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs(10))).build().into();
+    let http = at(GROUP, 30_000 + leader(GROUP));
+    let get =
+        |path: &str| agent.get(format!("http://{http}{path}")).call().ok()?.body_mut().with_config().limit(1 << 28).read_to_string().ok();
+    let all = get("/get_all_keys")?;
+    let keys: Vec<&str> = all.lines().filter(|line| !line.is_empty()).collect();
+    let mut routes = Routes::new();
+    for some in keys.chunks(100) {
+        let said: serde_json::Value = serde_json::from_str(&get(&format!("/batch_query_keys?keys={}", some.join(",")))?).unwrap();
+        for key in some {
+            let values = said["data"][key]["values"].as_array()?;
+            let nodes = values.iter().map(|value| value["transport_endpoint_"].as_str().unwrap().to_owned()).collect();
+            routes.insert((*key).to_owned(), nodes);
+        }
+    }
+    Some(routes)
 }
 
 /// Which group the masters of this test are.
 const GROUP: u8 = 50;
+
+/// A consumer as a router is one: it keeps its index and a cursor, and comes back with it when its connection breaks.
+struct Consumer {
+    router: Router,
+    watch: Watch,
+    heard: usize,
+    draw: u64,
+}
+
+impl Consumer {
+    fn begin(since: Since) -> Watch {
+        Store::connect(config()).unwrap().watch(since, EventFilter::default(), true).named("router")
+    }
+
+    fn below(&mut self, n: u64) -> u64 {
+        self.draw = self.draw.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.draw >> 33) % n
+    }
+
+    /// Up to so many events; false when there are no more for now.
+    fn follow(&mut self, events: usize) -> bool {
+        for _ in 0..events {
+            match self.watch.next(SOON) {
+                Ok(Some(event)) => self.router.hear(event),
+                Ok(None) => return false,
+                Err(fault) => eprintln!("{fault}"),
+            }
+            self.heard += 1;
+            if self.below(100) == 0
+                && let Some(cursor) = self.watch.cursor()
+            {
+                self.watch = Self::begin(Since::Cursor(cursor));
+            }
+        }
+        true
+    }
+}
+
+fn config() -> StoreConfig {
+    StoreConfig { masters: all(GROUP).split(',').map(str::to_owned).collect(), deadline: Duration::from_secs(30), ..StoreConfig::default() }
+}
+
+/// A trace that is replayed, and keys that come, are replaced and go.
+fn load(round: usize, blocks: usize) {
+    let mut replay = perilune();
+    replay.args([
+        "replay",
+        "--generate",
+        "40",
+        "--seed",
+        &round.to_string(),
+        "--prefix",
+        &format!("trace{round}"),
+        "--block-size",
+        "32KiB",
+    ]);
+    replay.args(["--workers", "2", "--deadline", "60s", "--master", &all(GROUP)]).stdout(Stdio::null());
+    let mut replay = Process(replay.spawn().unwrap());
+    let store = Store::connect(config()).unwrap();
+    let upsert = PutConfig { upsert: true, ..PutConfig::default() };
+    for n in 0..blocks {
+        let key: ObjectKey = format!("block{}", n % 60).into();
+        match n % 7 {
+            6 => drop(store.remove(&[key], true)),
+            // What the loss of a leader leaves open is no matter here.
+            _ => drop(store.put(&key, &[n as u8; 5000], &upsert)),
+        }
+    }
+    assert!(replay.0.wait().unwrap().success(), "the trace of round {round} was not replayed");
+}
 
 #[test]
 fn a_router_knows_what_the_masters_know_whoever_is_killed() {
@@ -106,74 +202,45 @@ fn a_router_knows_what_the_masters_know_whoever_is_killed() {
     let nodes = shared.iter().enumerate().map(|(n, shared)| {
         let ready = dir.path().join(format!("ready-node{n}"));
         let mut store = perilune();
-        store.args(["store", "--master", &all(GROUP), "--http", "127.0.0.1:0", "--segment-size", "64MiB"]);
+        // So little that some of the trace is evicted.
+        store.args(["store", "--master", &all(GROUP), "--http", "127.0.0.1:0", "--segment-size", "16MiB"]);
         store.arg("--data-dir").arg(&shared.0).arg("--ready-file").arg(&ready).stdout(Stdio::null());
         let node = Process(store.spawn().unwrap());
         wait_for("the memory to be lent", || ready.exists().then_some(()));
         node
     });
     let _nodes: Vec<Process> = nodes.collect();
-    let config = || StoreConfig {
-        masters: all(GROUP).split(',').map(str::to_owned).collect(),
-        deadline: Duration::from_secs(30),
-        ..StoreConfig::default()
-    };
-    let store = Store::connect(config()).unwrap();
-    let stop = AtomicBool::new(false);
-    let all_events = EventFilter::default;
-    let begin = |since| Store::connect(config()).unwrap().watch(since, all_events(), true);
-    let (mut router, mut watch) = (Router::default(), begin(Since::Snapshot));
-    let mut heard = 0;
-    // A connection that breaks now and then, and a watch that is begun anew with the cursor that was kept.
-    let mut follow = |router: &mut Router, watch: &mut Watch, events: usize| {
-        for _ in 0..events {
-            match watch.next(SOON) {
-                Ok(Some(event)) => router.hear(event),
-                Ok(None) => return false,
-                Err(fault) => eprintln!("{fault}"),
+    let seed = u64::from(std::process::id());
+    eprintln!("seed {seed}");
+    let mut consumer = Consumer { router: Router::default(), watch: Consumer::begin(Since::Snapshot), heard: 0, draw: seed };
+    for round in 0..3 {
+        let blocks = 100 + consumer.below(100) as usize;
+        std::thread::scope(|scope| {
+            let load = scope.spawn(move || load(round, blocks));
+            let aim = consumer.heard + 50 + consumer.below(200) as usize;
+            while consumer.heard < aim && !load.is_finished() {
+                consumer.follow(10);
             }
-            heard += 1;
-            if let Some(cursor) = watch.cursor().filter(|_| heard % 97 == 0) {
-                *watch = begin(Since::Cursor(cursor));
-            }
-        }
-        true
-    };
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let upsert = PutConfig { upsert: true, ..PutConfig::default() };
-            for n in 0.. {
-                if stop.load(Ordering::Relaxed) {
-                    return;
-                }
-                let key: ObjectKey = format!("block {}", n % 300).into();
-                match n % 7 {
-                    6 => drop(store.remove(&[key], true)),
-                    // What the loss of a leader leaves open is no matter here.
-                    _ => drop(store.put(&key, &[n as u8; 5000], &upsert)),
-                }
-            }
-        });
-        for round in 0..2 {
-            while !follow(&mut router, &mut watch, 400) && router.objects.len() < 50 {}
             let killed = leader(GROUP);
             masters[killed - 1].signal(Signal::SIGKILL);
-            follow(&mut router, &mut watch, 400);
+            consumer.follow(100);
             masters[killed - 1] = master(GROUP, dir.path(), killed);
-            assert!(!router.objects.is_empty(), "round {round}");
-        }
-        stop.store(true, Ordering::Relaxed);
-    });
-    wait_for("the router to know what the masters know", || {
-        while follow(&mut router, &mut watch, 1000) {}
-        (router.routes() == asked(&store)).then_some(())
-    });
-    assert!(heard > 800, "{heard}");
+            while !load.is_finished() {
+                consumer.follow(100);
+            }
+        });
+        wait_for("the router to know what the masters know", || {
+            while consumer.follow(1000) {}
+            (Some(consumer.router.routes()) == asked()).then_some(())
+        });
+        assert!(!consumer.router.objects.is_empty(), "round {round}");
+    }
+    assert!(consumer.heard > 800, "{}", consumer.heard);
     // One that begins late with all there is comes to the same, without any but objects and segments.
-    let filter = EventFilter { kinds: vec![EventKind::Put, EventKind::Mounted], ..all_events() };
-    let (mut late, mut watch) = (Router::default(), store.watch(Since::Snapshot, filter, true));
+    let filter = EventFilter { kinds: vec![EventKind::Put, EventKind::Mounted], ..EventFilter::default() };
+    let (mut late, mut watch) = (Router::default(), Store::connect(config()).unwrap().watch(Since::Snapshot, filter, true));
     while let Some(event) = watch.next(SOON).unwrap() {
         late.hear(event);
     }
-    assert_eq!(late.routes(), router.routes());
+    assert_eq!(late.routes(), consumer.router.routes());
 }

@@ -103,7 +103,7 @@ pub struct Event {
     pub cursor: Cursor,
     /// When it was decided, by the one clock. Never lower than that of the event before; events that were decided together share it.
     pub commit_ts: Tso,
-    /// Whose it is. `None`: the whole cluster's, or that of a segment which is gone and of which no more is known.
+    /// Whose it is. `None`: the whole cluster's.
     pub tenant: Option<TenantId>,
     /// What.
     pub what: What,
@@ -355,18 +355,22 @@ impl RemoveReason {
 /// Which events somebody wants. What is empty wants all.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventFilter {
-    /// Of this tenant. What belongs to no tenant ([`Event::tenant`]) is wanted as well.
+    /// Of this tenant, and of nobody else.
     pub tenant: Option<TenantId>,
     /// About objects whose key begins with one of these. What is about no object is wanted as well.
     pub prefixes: Vec<ObjectKey>,
     /// Of these kinds.
     pub kinds: Vec<EventKind>,
+    /// Of the tables that these rules take, the last one that matches deciding, as for changefeeds: `db.table`, `db.*`, `!db.table`. What is
+    /// about no object is of `system.segments`, `system.nodes` and `system.tenants`. Only a master knows tables, so [`EventFilter::wants`] does
+    /// not ask for them.
+    pub tables: Vec<String>,
 }
 
 impl EventFilter {
     /// Whether an event is wanted.
     pub fn wants(&self, event: &Event) -> bool {
-        let of_tenant = event.tenant.is_none() || self.tenant.is_none() || event.tenant == self.tenant;
+        let of_tenant = self.tenant.is_none() || event.tenant == self.tenant;
         let begins = |key: &ObjectKey| self.prefixes.iter().any(|prefix| key.as_bytes().starts_with(prefix.as_bytes()));
         of_tenant
             && (self.kinds.is_empty() || self.kinds.contains(&event.what.kind()))
@@ -419,8 +423,8 @@ mod tests {
         assert!(EventFilter { prefixes: vec!["qwen/".into(), "llama/".into()], ..all.clone() }.wants(&event));
         assert!(!EventFilter { prefixes: vec!["qwen/".into()], ..all.clone() }.wants(&event));
         assert!(!EventFilter { kinds: vec![EventKind::Put], ..all.clone() }.wants(&event));
-        let down = Event { tenant: None, what: What::NodeDown { node: NodeId::random() }, ..event };
-        assert!(EventFilter { tenant: Some(TenantId(1)), prefixes: vec!["qwen/".into()], kinds: vec![] }.wants(&down));
+        let down = Event { tenant: Some(TenantId(1)), what: What::NodeDown { node: NodeId::random() }, ..event };
+        assert!(EventFilter { tenant: Some(TenantId(1)), prefixes: vec!["qwen/".into()], kinds: vec![], tables: vec![] }.wants(&down));
         for kind in EventKind::ALL {
             assert_eq!(kind.as_str().parse(), Ok(kind));
         }

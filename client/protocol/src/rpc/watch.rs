@@ -11,7 +11,7 @@ pub const WAIT_MAX: Millis = Millis(30_000);
 /// What happened from a place on. Answered as soon as something that is wanted did, or the wait is over.
 ///
 /// Faults: `OutOfRange` when what followed the place is not kept any more (begin with [`ListAll`]), `InvalidParams` for a place in another
-/// cluster's log.
+/// cluster's log, rules on tables that are none, and what is no name of a consumer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Watch {
     /// From where on.
@@ -24,6 +24,8 @@ pub struct Watch {
     pub most_bytes: u32,
     /// So long is waited for, at most [`WAIT_MAX`]; in milliseconds.
     pub wait_ms: u64,
+    /// As whom the masters show how far the caller lags; empty: they do not.
+    pub consumer: String,
 }
 call!(Watch = 90 "watch" -> Watched, LONG);
 
@@ -65,6 +67,8 @@ pub struct ListAll {
     pub part: u32,
     /// Of how many; 0 with part 0: as many as the master finds good.
     pub parts: u32,
+    /// Where the first part that was given begins ([`Listed::begin`]): nothing is given that is older. `None` with the first.
+    pub begin: Option<Cursor>,
 }
 call!(ListAll = 91 "list_all" -> Listed, LONG);
 

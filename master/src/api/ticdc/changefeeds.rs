@@ -6,6 +6,7 @@ use super::said::{self, Asked, Name};
 use super::{Answer, engine, group, json};
 use crate::api::App;
 use crate::api::extract::Query;
+use crate::feeds::safepoint::{Bridge, hold_for, let_go};
 use crate::feeds::{self, Code, Progress, ReplicaConfig, SinkUri};
 use axum::body::Bytes;
 use axum::extract::{Path, State};
@@ -51,24 +52,31 @@ pub(super) async fn create(State(app): State<App>, body: Bytes) -> Answer {
         let why = format!("invalid start-ts {}, larger than current tso {}", start.0, now.0);
         return Err(Code::ApiInvalidParam.with(why).into());
     }
-    feeds::not_before_gc(&engine, start)?;
-    let target = (asked.target_ts > 0).then_some(Tso(asked.target_ts));
-    if let Some(target) = target.filter(|target| *target <= start) {
-        let why = format!("fail to create changefeed because target-ts {} is earlier than start-ts {}", target.0, start.0);
-        return Err(Code::TargetTsBeforeStartTs.with(why).into());
-    }
-    let checked = feeds::check(&asked.sink_uri, &config)?;
-    drop(feeds::open(&format!("{namespace}/{name}"), &checked, &config, &engine.feed_place()).await?);
-    let new = NewFeed {
-        name: name.clone(),
-        sink: checked.uri.to_string(),
-        sealed: sealed(&engine, tenant, &name, &asked.sink_uri, &checked.uri)?,
-        config: config.shown().to_string(),
-        start,
-        target,
-        creator: env!("CARGO_PKG_VERSION").into(),
+    // Until it is said for all feeds together.
+    hold_for(&engine, Bridge::Creating, tenant, &name, start).await?;
+    let created = async {
+        let target = (asked.target_ts > 0).then_some(Tso(asked.target_ts));
+        if let Some(target) = target.filter(|target| *target <= start) {
+            let why = format!("fail to create changefeed because target-ts {} is earlier than start-ts {}", target.0, start.0);
+            return Err(Refusal::from(Code::TargetTsBeforeStartTs.with(why)));
+        }
+        let checked = feeds::check(&asked.sink_uri, &config)?;
+        drop(feeds::open(&format!("{namespace}/{name}"), &checked, &config, &engine.feed_place()).await?);
+        let new = NewFeed {
+            name: name.clone(),
+            sink: checked.uri.to_string(),
+            sealed: sealed(&engine, tenant, &name, &asked.sink_uri, &checked.uri)?,
+            config: config.shown().to_string(),
+            start,
+            target,
+            creator: env!("CARGO_PKG_VERSION").into(),
+        };
+        Ok::<_, Refusal>(engine.decide(&|known, now_ms| known.create_feed(&namespace, &new, now_ms)).await?)
     };
-    engine.decide(&|known, now_ms| known.create_feed(&namespace, &new, now_ms)).await?;
+    if let Err(refusal) = created.await {
+        let_go(&engine, Bridge::Creating, tenant, &name).await;
+        return Err(refusal);
+    }
     engine.reign.feeds.bell.ring();
     let known = engine.directory();
     let Some(feed) = known.feed_named(tenant, &name) else { return Err(Refusal::not_exists(&namespace, &name)) };

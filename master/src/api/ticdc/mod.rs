@@ -6,7 +6,9 @@
 mod captures;
 mod changefeeds;
 mod error;
+mod events;
 mod models;
+mod operator;
 mod said;
 mod steer;
 mod synced;
@@ -44,11 +46,15 @@ impl Face for Ticdc {
             .routes(routes!(captures::status))
             .routes(routes!(captures::list))
             .routes(routes!(captures::resign))
+            .routes(routes!(events::events))
             .routes(routes!(steer::pause))
             .routes(routes!(steer::resume))
             .routes(routes!(changefeeds::create))
             .routes(routes!(update::update))
             .routes(routes!(steer::delete))
+            .routes(routes!(operator::drop_safepoints))
+            .routes(routes!(operator::resolve_lock))
+            .routes(routes!(operator::log))
             .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
     }
 
@@ -65,6 +71,7 @@ impl Face for Ticdc {
             .routes(routes!(captures::processor))
             .routes(routes!(captures::drain))
             .routes(routes!(captures::tso))
+            .routes(routes!(operator::metadata))
             .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
     }
 
@@ -82,7 +89,7 @@ impl Face for Ticdc {
 
     /// How far feeds are is the leader's to say.
     fn acts(request: &Request) -> bool {
-        request.uri().path().strip_prefix(ROOT).is_some_and(|rest| !OWN.contains(&rest))
+        request.uri().path().strip_prefix(ROOT).is_some_and(|rest| !OWN.contains(&rest) && !events::are_at(rest))
     }
 }
 

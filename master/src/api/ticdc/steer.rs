@@ -5,6 +5,7 @@ use super::said::{self, Name, Resume};
 use super::{Answer, done, engine};
 use crate::api::App;
 use crate::api::extract::Query;
+use crate::feeds::safepoint::{Bridge, hold_for, let_go};
 use crate::feeds::{self, Code};
 use axum::body::Bytes;
 use axum::extract::{Path, State};
@@ -50,7 +51,8 @@ pub(super) async fn resume(State(app): State<App>, Path(name): Name, query: Quer
         let why = format!("invalid checkpoint-ts {}, larger than current tso {}", from.0, now.0);
         return Err(Code::ApiInvalidParam.with(why).into());
     }
-    feeds::not_before_gc(&engine, from)?;
+    // Until it is said for all feeds together.
+    hold_for(&engine, Bridge::Resuming, feed.tenant, &name, from).await?;
     let id = feed.id;
     engine.decide(&|known, now_ms| known.resume_feed(id, over, now_ms)).await?;
     engine.reign.feeds.bell.ring();
@@ -70,7 +72,7 @@ pub(super) async fn delete(State(app): State<App>, Path(name): Name, query: Quer
     let engine = engine(&app)?;
     let known = engine.directory();
     let Ok(feed) = said::feed(&known, &query, &name) else { return done() };
-    let id = feed.id;
+    let (id, tenant) = (feed.id, feed.tenant);
     engine.decide(&|known, _| known.drop_feed(id)).await?;
     engine.reign.feeds.bell.ring();
     let gone = async {
@@ -80,6 +82,9 @@ pub(super) async fn delete(State(app): State<App>, Path(name): Name, query: Quer
     };
     if tokio::time::timeout(ENDING, gone).await.is_err() {
         return Err(Code::Unknown.with(format!("changefeed exists after deletion, {name}: it is still writing")).into());
+    }
+    for why in [Bridge::Creating, Bridge::Resuming] {
+        let_go(&engine, why, tenant, &name).await;
     }
     feeds::forget(&engine, id).await;
     done()

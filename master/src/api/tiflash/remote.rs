@@ -22,8 +22,8 @@ pub(super) const OF_THE_LEADER: [&str; 4] = ["/remote/upload", "/remote/info", "
 
 pub(super) fn routes(spelled: &str) -> OpenApiRouter<App> {
     OpenApiRouter::default()
-        .routes(respelled(routes!(gc, gc_by_post), spelled))
-        .routes(respelled(routes!(upload, upload_by_post), spelled))
+        .routes(respelled(routes!(gc), spelled))
+        .routes(respelled(routes!(upload), spelled))
         .routes(respelled(routes!(info), spelled))
         .routes(respelled(routes!(info_of), spelled))
         .routes(respelled(routes!(checkpoints), spelled))
@@ -42,19 +42,10 @@ fn leader(app: &App) -> Outcome<Engine> {
 
 /// Has this master look for garbage in all vaults, if it is the one that collects it. Does not wait for that.
 #[utoipa::path(
-    get, path = "/tiflash/remote/gc", tag = "process",
+    method(get, post), path = "/tiflash/remote/gc", tag = "process",
     responses((status = 200, description = "Who collects, and whether it does so now: `\"true\"` or `\"false\"`.", body = serde_json::Value))
 )]
-async fn gc(state: State<App>) -> Response {
-    gc_by_post(state).await
-}
-
-/// The same.
-#[utoipa::path(
-    post, path = "/tiflash/remote/gc", tag = "process",
-    responses((status = 200, description = "Who collects, and whether it does so now: `\"true\"` or `\"false\"`.", body = serde_json::Value))
-)]
-async fn gc_by_post(State(app): State<App>) -> Response {
+async fn gc(State(app): State<App>) -> Response {
     let whose = super::whose(&app);
     if let Some(group) = app.group.as_ref().filter(|_| whose.is_this()) {
         group.collect_now();
@@ -64,19 +55,10 @@ async fn gc_by_post(State(app): State<App>) -> Response {
 
 /// Has everything brought to its vault, and then what the masters know: a checkpoint, of which a new cluster can begin. Does not wait for that.
 #[utoipa::path(
-    get, path = "/tiflash/remote/upload", tag = "process",
+    method(get, post), path = "/tiflash/remote/upload", tag = "process",
     responses((status = 200, description = "`flag_set=true`, or `flag_set=false` where there is no vault for it.", body = serde_json::Value))
 )]
-async fn upload(state: State<App>) -> Response {
-    upload_by_post(state).await
-}
-
-/// The same.
-#[utoipa::path(
-    post, path = "/tiflash/remote/upload", tag = "process",
-    responses((status = 200, description = "`flag_set=true`, or `flag_set=false` where there is no vault for it.", body = serde_json::Value))
-)]
-async fn upload_by_post(State(app): State<App>) -> Response {
+async fn upload(State(app): State<App>) -> Response {
     if !app.engine.has_vaults() {
         return page::upload(None);
     }

@@ -1,0 +1,150 @@
+//! What somebody wants of what happens, made ready to be looked for.
+
+use crate::feeds::{Filter, Op, ReplicaConfig, filter_of};
+use perilune_protocol::event::{Event, EventFilter, What};
+use perilune_protocol::{FaultCode, Outcome};
+use perilune_state::directory::{FeedRecord, Known};
+
+/// Most rules on tables of one question: each costs whoever answers.
+const RULES_MAX: usize = 32;
+/// So long a name of a consumer.
+const CONSUMER_BYTES_MAX: usize = 64;
+
+/// What somebody wants.
+pub(crate) struct Wanted {
+    pub(super) filter: EventFilter,
+    tables: Option<Filter>,
+    /// As whom the consumer is shown; empty: it is not.
+    pub(super) consumer: String,
+}
+
+impl Wanted {
+    /// # Errors
+    /// [`FaultCode::InvalidParams`] for rules that are none.
+    pub(crate) fn new(filter: EventFilter) -> Outcome<Self> {
+        if filter.tables.len() > RULES_MAX {
+            return Err(FaultCode::InvalidParams.with(format!("{} rules on tables; {RULES_MAX} will do", filter.tables.len())));
+        }
+        let tables = if filter.tables.is_empty() {
+            None
+        } else {
+            let mut config = ReplicaConfig::default();
+            config.filter.rules.clone_from(&filter.tables);
+            Some(filter_of(&config).map_err(|failure| FaultCode::InvalidParams.with(failure.message))?)
+        };
+        Ok(Self { filter, tables, consumer: String::new() })
+    }
+
+    /// Of this, what a feed carries.
+    ///
+    /// # Errors
+    /// When the rules of the feed cannot be read.
+    pub(crate) fn of_feed(feed: &FeedRecord, filter: EventFilter) -> Outcome<Self> {
+        let config = ReplicaConfig::stored(&feed.config).map_err(|e| FaultCode::Internal.with(format!("the config of the feed: {e}")))?;
+        let tables = filter_of(&config).map_err(|failure| FaultCode::Internal.with(failure.message))?;
+        Ok(Self { filter: EventFilter { tenant: Some(feed.tenant), ..filter }, tables: Some(tables), consumer: String::new() })
+    }
+
+    /// By this consumer; nobody in particular, where it has no name.
+    ///
+    /// # Errors
+    /// [`FaultCode::InvalidParams`] for what is no name.
+    pub(crate) fn by(self, consumer: String) -> Outcome<Self> {
+        if consumer.len() > CONSUMER_BYTES_MAX || !consumer.bytes().all(|byte| byte.is_ascii_graphic()) {
+            let why = format!("{consumer:.100?} is no name of a consumer: up to {CONSUMER_BYTES_MAX} visible characters of ASCII are");
+            return Err(FaultCode::InvalidParams.with(why));
+        }
+        Ok(Self { consumer, ..self })
+    }
+
+    /// Whether an event is wanted.
+    pub(crate) fn wants(&self, known: &Known, event: &Event) -> bool {
+        self.filter.wants(event) && self.tables.as_ref().is_none_or(|tables| is_carried(tables, known, event))
+    }
+}
+
+fn is_carried(tables: &Filter, known: &Known, event: &Event) -> bool {
+    let system = |table, op| tables.takes("system", table, op);
+    match &event.what {
+        What::Mounted { .. } => system("segments", Op::Insert),
+        What::Draining { .. } => system("segments", Op::Update),
+        What::Unmounted { .. } => system("segments", Op::Delete),
+        What::NodeUp { .. } => system("nodes", Op::Insert),
+        What::NodeDown { .. } => system("nodes", Op::Delete),
+        What::Cleared => system("tenants", Op::Delete),
+        What::Put { key, .. }
+        | What::Replicas { key, .. }
+        | What::Removed { key, .. }
+        | What::Offloaded { key, .. }
+        | What::ColdLost { key, .. }
+        | What::Demoted { key, .. } => {
+            let op = match event.what {
+                What::Put { .. } => Op::Insert,
+                What::Removed { .. } => Op::Delete,
+                _ => Op::Update,
+            };
+            let table = known.table_of(event.tenant.unwrap_or_default(), key.as_bytes());
+            tables.takes(&table.db, &table.name, op)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::feeds::Rows;
+    use perilune_protocol::event::{Cursor, RemoveReason};
+    use perilune_protocol::{NodeId, Pin, SegmentId, TenantId, Tso};
+    use uuid::Uuid;
+
+    /// The stream of a feed for programs has the events that its rows are made of.
+    #[test]
+    fn what_is_carried_is_what_feeds_make_rows_of() {
+        let (segment, node, key, version) = (SegmentId::random(), NodeId::random(), "k".into(), Tso(3));
+        let all = [
+            What::Put { key, version, size: 1, checksum: 2, pin: Pin::None, replicas: vec![] },
+            What::Replicas { key: "k".into(), version, add: None, drop: Some(segment) },
+            What::Removed { key: "k".into(), version, reason: RemoveReason::Evicted },
+            What::Demoted { key: "k".into(), version },
+            What::Cleared,
+            What::Mounted { segment, name: "s".into(), node, size: 1, endpoint: "e".into() },
+            What::Draining { segment, grace_ms: 1 },
+            What::Unmounted { segment },
+            What::NodeUp { node, name: "n".into() },
+            What::NodeDown { node },
+        ];
+        let known = Known::default();
+        let cursor = Cursor { cluster: Uuid::nil(), index: 1, place: 1 };
+        let mut carried = 0;
+        for (rules, ignored) in [
+            (vec!["*.*"], vec![]),
+            (vec!["default.*"], vec!["update"]),
+            (vec!["system.*", "!system.nodes"], vec![]),
+            (vec!["*.*"], vec!["insert", "delete"]),
+            (vec!["other.*"], vec![]),
+        ] {
+            let config = serde_json::json!({"filter": {"rules": rules, "event_filters": [{"matcher": ["*.*"], "ignore_event": ignored}]}});
+            let config = ReplicaConfig::default().over(config.as_object().unwrap()).unwrap();
+            let filter = filter_of(&config).unwrap();
+            let mut rows = Rows::new(TenantId(0), "default", filter_of(&config).unwrap());
+            for what in &all {
+                let event = Event { cursor, commit_ts: version, tenant: Some(TenantId(0)), what: what.clone() };
+                assert_eq!(is_carried(&filter, &known, &event), rows.of(&known, &event).is_some(), "{rules:?} {ignored:?} {what:?}");
+                carried += usize::from(is_carried(&filter, &known, &event));
+            }
+        }
+        assert!(carried > 10, "{carried}");
+    }
+
+    #[test]
+    fn what_is_no_rule_and_no_name_is_refused() {
+        let filter = |tables: &[&str]| EventFilter { tables: tables.iter().map(|rule| (*rule).into()).collect(), ..EventFilter::default() };
+        assert!(Wanted::new(filter(&["a.b", "!*.c"])).is_ok());
+        for wrong in ["a", "", "a.[", "/(/.x"] {
+            assert_eq!(Wanted::new(filter(&[wrong])).err().unwrap().code, FaultCode::InvalidParams, "{wrong}");
+        }
+        assert!(Wanted::new(filter(&["a.b"; RULES_MAX + 1])).is_err());
+        let by = |name: &str| Wanted::new(filter(&[])).unwrap().by(name.into()).is_ok();
+        assert!(by("") && by("router-1") && !by("a b") && !by("ü") && !by(&"x".repeat(CONSUMER_BYTES_MAX + 1)));
+    }
+}
