@@ -82,6 +82,7 @@ fn events(out: &mut Families, metrics: &Metrics) {
     count("perilune_offloads_failed_total", "Attempts to bring an object to a vault that failed", &events.offloads_failed);
     count("perilune_recalled_total", "Objects fetched from a vault", &events.recalled);
     count("perilune_recalled_bytes_total", "Bytes of values fetched from a vault", &events.recalled_bytes);
+    count("perilune_read_through_bytes_total", "Bytes of values read out of a vault without a copy in memory", &events.passed_bytes);
     count("perilune_recalls_failed_total", "Attempts to fetch an object from a vault that failed", &events.recalls_failed);
     count("perilune_cold_lost_total", "Objects that were altered, cut or missing in a vault", &events.cold_lost);
     count("perilune_cold_garbage_deleted_total", "Uploads deleted since nothing refers to them", &events.garbage_deleted);

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  evictor, Offload ── offers ──► crew ── order ──► board ◄── polls ── store node ◄──► vault
-//!  Recall ─────────── wishes ──►   │ ▲                │
+//!  Recall, ReadThrough ─ wishes ►  │ ▲                │
 //!                                  │ └─── outcome ────┘
 //!                                  └── Cold, Replicas ──► log
 //! ```
@@ -23,6 +23,7 @@ mod manifest;
 mod offers;
 mod offload;
 mod opened;
+mod through;
 mod up;
 
 pub(crate) use checkpoint::vault_for;
@@ -88,10 +89,12 @@ pub(crate) struct Cold {
     stopped: AtomicBool,
 }
 
-/// Somebody wants an object in memory.
-struct Wish {
-    object: Arc<Object>,
-    tell: oneshot::Sender<Outcome<()>>,
+/// What somebody wants of a vault.
+enum Wish {
+    /// An object in memory.
+    Fetch(Arc<Object>, oneshot::Sender<Outcome<()>>),
+    /// Some bytes of one.
+    Through(through::Wanted),
 }
 
 impl Order for ColdOrder {
@@ -277,7 +280,7 @@ impl Engine {
             waiting.push(state.peek(tenant, key).map(|_| None).or_else(|fault| {
                 let object = state.cold(KeyRef::new(tenant, key)).ok_or(fault)?;
                 let (tell, told) = oneshot::channel();
-                lock(&cold.wishes).push(Wish { object, tell });
+                lock(&cold.wishes).push(Wish::Fetch(object, tell));
                 Ok(Some(told))
             }));
         }
