@@ -86,7 +86,7 @@ impl ColdHand {
                 };
                 let read = vault.read_object(&object, offset..offset.saturating_add(len), &mut sink, until);
                 return match read {
-                    Ok(()) => Ok(ColdOutcome::Passed(filling.pass(checksum.finish()))),
+                    Ok(()) => Ok(ColdOutcome::Passed(Box::new(filling.pass(checksum.finish())))),
                     Err(fault) => Err(self.stopped(&vault, order.vault, fault, way, until)),
                 };
             }

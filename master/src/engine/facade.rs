@@ -4,8 +4,9 @@ use super::{Engine, Throne, gc};
 use super::{NotAborted, OpenPut, Unchanged};
 use crate::api::{Boxed, Decide, Facade};
 use crate::log::LogStatus;
-use crate::observe::{Metrics, Observed, PoolUse, TenantUse};
+use crate::observe::{Metrics, Observed, PoolUse, TenantUse, VaultUse};
 use crate::secrets::Safe;
+use crate::work::cold::Finding;
 use crate::work::recycle::Recycled;
 use perilune_protocol::principal::Principal;
 use perilune_protocol::rpc::cluster::{ClusterStat, NodeState};
@@ -51,6 +52,10 @@ impl Observed for Throne {
         self.engine().pools()
     }
 
+    fn vaults(&self) -> Vec<VaultUse> {
+        self.engine().vaults()
+    }
+
     fn jobs(&self) -> Vec<JobState> {
         self.engine().jobs()
     }
@@ -93,6 +98,10 @@ impl Facade for Throne {
 
     fn close_vaults(&self, vaults: Vec<VaultId>) -> Box<dyn Send + Sync> {
         Box::new(self.engine().close_vaults(vaults))
+    }
+
+    fn vault_finding(&self, vault: VaultId) -> Option<Finding> {
+        self.engine().reign.cold.health.of(vault)
     }
 
     fn objects_in(&self, vault: VaultId) -> u64 {

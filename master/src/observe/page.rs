@@ -3,7 +3,7 @@
 use super::calls::{CallMetrics, Tally};
 use super::count::Count;
 use super::families::{Families, label};
-use super::observed::{Look, Observed, PoolUse, TenantUse};
+use super::observed::{Look, Observed, PoolUse, TenantUse, VaultUse};
 use super::{Metrics, mooncake, process};
 use crate::log::{LogStatus, Role};
 use perilune_protocol::SegmentStatus;
@@ -47,6 +47,13 @@ fn cluster(out: &mut Families, look: &Look) {
     out.gauges("perilune_pool_segments", "Segments that the nodes of the pool lend", of_pools(|p| p.segments));
     out.gauges("perilune_pool_used_bytes", "Bytes allocated in them, rounding included", of_pools(|p| p.used));
     out.gauges("perilune_pool_capacity_bytes", "Bytes of them", of_pools(|p| p.capacity));
+    let of_vaults = |of: fn(&VaultUse) -> f64| {
+        let labels = |v: &VaultUse| [("tenant", v.tenant.clone()), ("vault", v.id.to_string()), ("name", v.name.clone())];
+        look.vaults.iter().map(move |v| (labels(v).map(|(name, of)| label(name, of)).to_vec(), of(v)))
+    };
+    out.gauges("perilune_vault_up", "1 where objects can be brought to the vault and back", of_vaults(|v| f64::from(u8::from(v.up))));
+    out.gauges("perilune_vault_slow", "1 where it can, and takes its time", of_vaults(|v| f64::from(u8::from(v.condition == "slow"))));
+    out.gauges("perilune_vault_since_seconds", "Since when that is so, in seconds since 1970", of_vaults(|v| v.since_ms as f64 / 1000.0));
     let statuses = ["ALIVE", "SUSPECT", "LOST"].map(|status| (vec![label("status", status)], look.nodes_in(status) as f64));
     out.gauges("perilune_nodes", "Store nodes by what became of them", statuses);
     let statuses = [SegmentStatus::Mounted, SegmentStatus::Suspect, SegmentStatus::Draining, SegmentStatus::Lost].map(|status| {

@@ -95,7 +95,7 @@ pub enum ColdOutcome {
     /// The node could not do it, for a reason of its own.
     Failed(String),
     /// The bytes of [`ColdWay::Through`] can be taken.
-    Passed(Passed),
+    Passed(Box<Passed>),
     /// As much is being read through the node as it has room for.
     Busy(String),
 }

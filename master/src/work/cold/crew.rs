@@ -4,7 +4,7 @@ use super::down::fetch;
 use super::offers::{Fit, Offered};
 use super::through::{Wanted, pass};
 use super::up::{Uploaded, upload};
-use super::{Claim, Cold, Target, Wish, checkpoint, claim, is_dirty, lock, vault_of};
+use super::{Claim, Cold, Target, Wish, checkpoint, claim, is_dirty, lock, reseal, vault_of};
 use crate::engine::Engine;
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -118,7 +118,11 @@ pub(crate) struct Crew {
 
 /// The worker's thread. `handle` runs it.
 pub(crate) fn run(engine: &Engine, handle: &Handle) {
-    let others = [handle.spawn(claim::run(engine.clone())), handle.spawn(checkpoint::run(engine.clone()))];
+    let others = [
+        handle.spawn(claim::run(engine.clone())),
+        handle.spawn(checkpoint::run(engine.clone())),
+        handle.spawn(reseal::run(engine.clone())),
+    ];
     handle.block_on(Crew::begin(engine).run());
     others.iter().for_each(tokio::task::JoinHandle::abort);
 }
@@ -302,7 +306,10 @@ impl Crew {
                 if let Some(line) = self.lines.get_mut(&vault) {
                     line.under_way.end(size);
                 }
-                if let Err(fault) = &outcome {
+                // What is not admitted is read through a node.
+                if let Err(fault) = &outcome
+                    && fault.code != FaultCode::NoSpace
+                {
                     self.engine.metrics().recall_failed();
                     self.complain(&fault.message);
                 }
@@ -314,7 +321,7 @@ impl Crew {
                 if let Some(line) = self.lines.get_mut(&vault) {
                     line.under_way.end(len);
                 }
-                if let Some(fault) = failed {
+                if let Some(fault) = failed.filter(|fault| fault.code != FaultCode::NoSpace) {
                     self.engine.metrics().recall_failed();
                     self.complain(&fault.message);
                 }
@@ -342,11 +349,13 @@ impl Crew {
         let now = self.engine.now();
         match how {
             Uploaded::Saved => {
+                self.engine.reign.cold.health.did(vault, None, self.engine.wall_ms());
                 self.paused.remove(&vault);
                 self.engine.metrics().offloaded(object.size);
             }
             Uploaded::Moot => {}
-            Uploaded::Away(why) => {
+            Uploaded::Away(condition, why) => {
+                self.engine.reign.cold.health.did_not(vault, condition, &why, self.engine.wall_ms());
                 self.engine.metrics().offload_failed();
                 let pause = self.paused.get(&vault).map_or(PAUSE_MS, |(_, pause)| *pause);
                 // Those that were begun together fail together.

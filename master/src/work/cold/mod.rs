@@ -17,12 +17,14 @@ mod collect;
 mod crew;
 mod down;
 mod empty;
+mod health;
 mod info;
 mod kept;
 mod manifest;
 mod offers;
 mod offload;
 mod opened;
+mod reseal;
 mod through;
 mod up;
 
@@ -36,9 +38,11 @@ pub(crate) use collect::{Asks, Collector};
 #[cfg(feature = "simulation")]
 pub(crate) use crew::Crew;
 pub(crate) use crew::run;
+pub(crate) use health::Finding;
 pub(crate) use info::StoreInfo;
 pub(crate) use manifest::{Manifest, list as list_checkpoints};
 pub(crate) use offers::Offer;
+pub(crate) use reseal::{SecretKeysHeld, SecretKeysKnown, tell as tell_keys};
 
 use super::board::{Board, Ended, Order};
 use crate::engine::Engine;
@@ -73,6 +77,9 @@ pub(crate) struct Cold {
     wishes: Mutex<Vec<Wish>>,
     /// Vaults that were looked at in this reign: ours, or those of another cluster. Others are neither written to nor cleaned.
     claims: Mutex<HashMap<VaultId, Claim>>,
+    pub(crate) health: health::Health,
+    /// The keys for secrets that the other masters say they have.
+    pub(crate) held: reseal::Held,
     /// Uploads that may be named yet, and where they go.
     naming: Mutex<HashMap<ColdName, VaultId>>,
     /// What the checkpoints name, by their number. Written by whoever keeps them.
@@ -121,6 +128,8 @@ impl Cold {
             offers: Offers::default(),
             wishes: Mutex::default(),
             claims: Mutex::default(),
+            health: health::Health::default(),
+            held: reseal::Held::default(),
             naming: Mutex::default(),
             kept: Mutex::default(),
             closing: Mutex::default(),

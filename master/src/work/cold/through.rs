@@ -68,7 +68,7 @@ pub(super) async fn pass(engine: &Engine, wanted: &Wanted) -> Outcome<Passed> {
     match confirm_lost(&key, bring).await {
         Ended::Said(ColdOutcome::Passed(passed)) => {
             engine.metrics().passed(*len);
-            Ok(passed)
+            Ok(*passed)
         }
         Ended::Said(ColdOutcome::Lost(why)) => super::down::lost(engine, object, &copy, &why).await,
         Ended::Said(ColdOutcome::Away(why) | ColdOutcome::Refused(why) | ColdOutcome::Wrong(why) | ColdOutcome::Failed(why)) => {
