@@ -1,14 +1,21 @@
-//! Ask where, move the bytes, check them. No byte leaves here unless the checksum of the whole value is right.
+//! Ask where, move the bytes, check them. No byte leaves here unless the checksum of the whole value is right, or those of
+//! the pieces that some of it is taken from.
+
+mod target;
+mod through;
+
+pub use target::Part;
+pub(crate) use target::Target;
 
 use crate::batch::{self, Limits};
 use crate::store::Core;
-use perilune_protocol::object::VALUE_BYTES_MAX;
 use perilune_protocol::rpc::cold::Recall;
 use perilune_protocol::rpc::object::Locate;
 use perilune_protocol::{Fault, FaultCode, ObjectKey, ObjectPlace, Outcome, SegmentId, checksum};
 use perilune_transfer_engine::{Job, Segment, TransferErrorKind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use through::Through;
 use tracing::warn;
 
 /// Bytes that one run of the engine moves; a batch beyond that gets its deadline anew for every run.
@@ -25,22 +32,14 @@ const RECALL_REST: Duration = Duration::from_millis(300);
 /// Between those.
 pub(crate) const RETURNING_PAUSE: Duration = Duration::from_millis(50);
 
-/// Where the bytes of a read go.
-pub(crate) enum Target<'a> {
-    /// Into memory made when the size is known.
-    Fresh(Vec<u8>),
-    /// Into the caller's buffer.
-    Lent(&'a mut [u8]),
-}
-
 /// One key being read.
 pub(crate) struct Read<'a> {
     key: &'a ObjectKey,
     target: Target<'a>,
     place: Option<Arc<ObjectPlace>>,
     questions: u8,
-    /// It is in its vault only, as the last answer said; and how often it was fetched.
-    cold: bool,
+    /// What the last answer said, if it is in its vault only; and how often it was fetched.
+    cold: Option<ObjectPlace>,
     recalls: u8,
     /// A node that holds a copy seems to be coming back.
     returning: bool,
@@ -57,7 +56,7 @@ impl<'a> Read<'a> {
             target,
             place: None,
             questions: 0,
-            cold: false,
+            cold: None,
             recalls: 0,
             returning: false,
             failed: Vec::new(),
@@ -75,6 +74,15 @@ impl<'a> Read<'a> {
     pub(crate) fn finish_fresh(self) -> Outcome<Vec<u8>> {
         match (self.outcome, self.target) {
             (Some(Ok(_)), Target::Fresh(bytes)) => Ok(bytes),
+            (Some(Err(fault)), _) => Err(fault),
+            _ => Err(never_tried(self.key)),
+        }
+    }
+
+    /// The bytes of a read into [`Target::Part`].
+    pub(crate) fn finish_part(self) -> Outcome<Part> {
+        match (self.outcome, self.target) {
+            (Some(Ok(_)), Target::Part { bytes, size, .. }) => Ok(Part { bytes, size }),
             (Some(Err(fault)), _) => Err(fault),
             _ => Err(never_tried(self.key)),
         }
@@ -98,36 +106,6 @@ impl<'a> Read<'a> {
     }
 }
 
-impl Target<'_> {
-    fn make_room(&mut self, key: &ObjectKey, size: u64) -> Outcome<()> {
-        if size > VALUE_BYTES_MAX {
-            return Err(FaultCode::Internal.with(format!("the master says that {key} has {size} bytes, the limit is {VALUE_BYTES_MAX}")));
-        }
-        let wanted = size as usize;
-        match self {
-            Self::Fresh(bytes) if bytes.len() == wanted => Ok(()),
-            Self::Fresh(bytes) => {
-                // Zeroed by the allocator, which for large values costs nothing until the bytes arrive.
-                *bytes = vec![0; wanted];
-                Ok(())
-            }
-            Self::Lent(bytes) if bytes.len() >= wanted => Ok(()),
-            Self::Lent(bytes) => {
-                Err(FaultCode::InvalidParams.with(format!("the buffer has {} bytes, the value of {key} has {size}", bytes.len())))
-            }
-        }
-    }
-
-    /// The first `size` bytes; there are as many after [`Target::make_room`].
-    fn slice(&mut self, size: u64) -> &mut [u8] {
-        let bytes = match self {
-            Self::Fresh(bytes) => bytes.as_mut_slice(),
-            Self::Lent(bytes) => bytes,
-        };
-        &mut bytes[..size as usize]
-    }
-}
-
 fn never_tried(key: &ObjectKey) -> Fault {
     FaultCode::Internal.with(format!("{key} was not read"))
 }
@@ -140,7 +118,7 @@ pub(crate) fn read_all(core: &Core, reads: &mut [Read<'_>]) {
         while reads.iter().any(|read| read.outcome.is_none()) {
             locate(core, reads, deadline);
             transfer(core, reads, &mut deadline);
-            recall(core, reads, deadline);
+            recall(core, reads, &mut deadline);
             if reads.iter().any(|read| read.outcome.is_none() && read.returning && read.place.is_none()) {
                 std::thread::sleep(RETURNING_PAUSE.min(deadline.saturating_duration_since(Instant::now())));
             }
@@ -169,7 +147,7 @@ fn locate(core: &Core, reads: &mut [Read<'_>], deadline: Instant) {
     for (read, place) in unknown.into_iter().zip(places) {
         read.questions += 1;
         match place {
-            Ok(place) if place.replicas.is_empty() => read.cold = true,
+            Ok(place) if place.replicas.is_empty() => read.cold = Some(place),
             Ok(place) => {
                 let place = Arc::new(place);
                 core.places.learn(read.key, &place, asked);
@@ -183,12 +161,31 @@ fn locate(core: &Core, reads: &mut [Read<'_>], deadline: Instant) {
     }
 }
 
-/// Has fetched what is in vaults only, after all else was read: that waits for no vault. Then it is located as ever.
-fn recall(core: &Core, reads: &mut [Read<'_>], deadline: Instant) {
-    let mut cold: Vec<&mut Read<'_>> = reads.iter_mut().filter(|r| r.outcome.is_none() && r.cold).collect();
-    if cold.is_empty() {
-        return;
+/// Has fetched what is in vaults only, after all else was read: that waits for no vault. Then it is located as ever. What does not come to
+/// memory, or is wanted in part, is read through a node.
+fn recall(core: &Core, reads: &mut [Read<'_>], deadline: &mut Instant) {
+    let cold = reads.iter_mut().filter(|r| r.outcome.is_none() && r.cold.is_some());
+    let (mut through, mut cold): (Vec<_>, Vec<_>) = cold.partition(|read| matches!(read.target, Target::Part { .. }));
+    if !cold.is_empty() {
+        fetch(core, &mut cold, *deadline);
+        through.extend(cold.into_iter().filter(|r| r.outcome.is_none() && r.cold.is_some()));
     }
+    let mut reader = Through::new(core, deadline);
+    for read in through {
+        let Some(place) = read.cold.take() else { continue };
+        read.outcome = match reader.read(read, &place) {
+            // It is another one by now.
+            Err(fault) if fault.code == FaultCode::WrongState && read.recalls < RECALLS_MAX => {
+                (read.questions, read.recalls) = (0, read.recalls + 1);
+                None
+            }
+            outcome => Some(outcome),
+        };
+    }
+}
+
+/// Has objects fetched. What finds no room in memory stays cold.
+fn fetch(core: &Core, cold: &mut [&mut Read<'_>], deadline: Instant) {
     let keys = cold.iter().map(|r| r.key.clone()).collect();
     let left = deadline.saturating_duration_since(Instant::now());
     let wait = left.saturating_sub(RECALL_REST).max(left / 2);
@@ -197,8 +194,11 @@ fn recall(core: &Core, reads: &mut [Read<'_>], deadline: Instant) {
         Ok(answers) => answers,
         Err(fault) => return cold.iter_mut().for_each(|read| read.outcome = Some(Err(fault.clone()))),
     };
-    for (read, answer) in cold.into_iter().zip(answers) {
-        (read.cold, read.questions) = (false, 0);
+    for (read, answer) in cold.iter_mut().zip(answers) {
+        if matches!(&answer, Err(fault) if fault.code == FaultCode::NoSpace) {
+            continue;
+        }
+        (read.cold, read.questions) = (None, 0);
         read.recalls += 1;
         match answer {
             Ok(()) if read.recalls <= RECALLS_MAX => core.metrics.recalls.inc(),
@@ -261,7 +261,7 @@ fn transfer(core: &Core, reads: &mut [Read<'_>], deadline: &mut Instant) {
             FaultCode::TransferFailed.with(error.to_string())
         });
         match moved.and_then(|()| check(core, read, segment)) {
-            Ok(size) => read.outcome = Some(Ok(size)),
+            Ok(size) => read.outcome = Some(Ok(read.target.trim(size))),
             Err(fault) => {
                 core.places.forget(read.key);
                 core.metrics.failovers.inc();

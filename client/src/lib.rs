@@ -24,6 +24,7 @@ mod transports;
 mod watch;
 
 pub use config::StoreConfig;
+pub use get::Part;
 pub use node::{NodeConfig, StoreNode};
 pub use perilune_protocol as protocol;
 pub use perilune_transfer_engine as transfer_engine;

@@ -15,9 +15,11 @@ pub(crate) struct Metrics {
     pub(crate) put: Operation,
     pub(crate) get: Operation,
     pub(crate) remove: Operation,
-    /// Values that arrived other than they were put.
     /// Reads whose object was fetched from its vault first.
     pub(crate) recalls: IntCounter,
+    /// Reads that took bytes out of a vault, without a copy in memory.
+    pub(crate) throughs: IntCounter,
+    /// Values that arrived other than they were put.
     pub(crate) mismatches: IntCounter,
     /// Reads that went on to another copy after a failure.
     pub(crate) failovers: IntCounter,
@@ -52,10 +54,11 @@ impl Metrics {
         let (put, get, remove) = (operation("put"), operation("get"), operation("remove"));
         let one = |name: &str, help: &str| registered(&registry, IntCounter::new(name, help));
         let recalls = one("perilune_store_recalls_total", "Reads whose object was fetched from its vault first.");
+        let throughs = one("perilune_store_read_through_total", "Reads that took bytes out of a vault without a copy in memory.");
         let mismatches = one("perilune_store_checksum_mismatches_total", "Values that arrived other than they were put; never returned.");
         let failovers = one("perilune_store_failovers_total", "Reads that went on to another copy after a failure.");
         let places_known = one("perilune_store_places_known_total", "Reads that needed no question to the master.");
-        Self { registry, put, get, remove, recalls, mismatches, failovers, places_known }
+        Self { registry, put, get, remove, recalls, throughs, mismatches, failovers, places_known }
     }
 
     /// Everything in Prometheus' text format, with the engine's counters.

@@ -2,7 +2,7 @@
 
 use crate::StoreConfig;
 use crate::batch::{self, Limits};
-use crate::get::{self, Read, Target};
+use crate::get::{self, Part, Read, Target};
 use crate::master::{Caller, Master, Repeated};
 use crate::observe::Metrics;
 use crate::places::Places;
@@ -14,6 +14,7 @@ use perilune_protocol::rpc::object::{Exists, Locate, MatchPrefix, Remove, Remove
 use perilune_protocol::rpc::session::Greet;
 use perilune_protocol::{Fault, FaultCode, ObjectKey, Outcome, PutConfig};
 use perilune_transfer_engine::{Engine, EngineError};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -166,6 +167,22 @@ impl Store {
         let [read] = read;
         let outcome = [read.finish()];
         self.0.metrics.get.count(started, &outcome, |_, size| *size as u64);
+        let [outcome] = outcome;
+        outcome
+    }
+
+    /// Some bytes of a value, verified: of `range`, those that are there. Of what is only in a vault the pieces that hold them are fetched, and
+    /// nothing comes to memory; in memory the checksum is the whole value's, so all of it is read.
+    ///
+    /// # Errors
+    /// As [`Store::get`], and [`FaultCode::InvalidParams`] when the value has no byte in `range`.
+    pub fn get_range(&self, key: &ObjectKey, range: Range<u64>) -> Outcome<Part> {
+        let started = Instant::now();
+        let mut read = [Read::new(key, Target::Part { wanted: range, bytes: Vec::new(), size: 0 })];
+        get::read_all(&self.0, &mut read);
+        let [read] = read;
+        let outcome = [read.finish_part()];
+        self.0.metrics.get.count(started, &outcome, |_, part| part.bytes.len() as u64);
         let [outcome] = outcome;
         outcome
     }

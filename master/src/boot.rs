@@ -169,6 +169,7 @@ impl Master {
             runtime.spawn(alive::run_when_current(group, master.life.clone()));
         }
         let (collector, stops) = (Group::new(master.throne.clone()), master.stop.subscribe());
+        runtime.spawn(work::cold::tell_keys(collector.clone(), collecting.clone(), stops.clone()));
         runtime.spawn(work::cold::collect(collector, collecting, stops));
         let throne = master.throne.clone();
         let keeper = thread::Builder::new().name("throne".into()).spawn(move || throne.run(stopped));

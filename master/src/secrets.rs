@@ -2,12 +2,13 @@
 
 use perilune_protocol::sealed::Sealed;
 use perilune_protocol::{Fault, FaultCode, Outcome, TenantId, VaultId};
-use perilune_state::directory::{Keeper, Pair, Secret, VaultRecord, VaultsRecord};
+use perilune_state::directory::{FeedRecord, Keeper, Pair, Secret, VaultRecord, VaultsRecord};
 use perilune_vault::{Bound, Class, Key, Keys, Limits, Sealer, Secrets, Vault, VaultFault, Vaulted};
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// What a master alone calls the key that it makes for itself, in its data directory.
@@ -17,7 +18,7 @@ const FILE_BYTES_MAX: u64 = 4096;
 
 /// Where the key comes from.
 pub(crate) struct SecretKeys {
-    given: Option<Sealer>,
+    given: Option<Given>,
     own: PathBuf,
     /// What is in `own`, once it was needed.
     found: Mutex<Option<Sealer>>,
@@ -25,6 +26,29 @@ pub(crate) struct SecretKeys {
     /// Opens vaults that are in this process.
     #[cfg(feature = "simulation")]
     within: Option<Within>,
+}
+
+/// What was given to all masters, or is about to be.
+struct Given {
+    newest: Key,
+    older: Option<Key>,
+    /// Every master has the newest. Set by whoever has asked them all, read by whoever seals; guards nothing else, so relaxed.
+    spread: AtomicBool,
+}
+
+impl Given {
+    fn new(newest: Key, older: Option<Key>) -> Self {
+        Self { newest, older, spread: AtomicBool::new(false) }
+    }
+
+    /// Seals with what all masters can open.
+    fn sealer(&self) -> Sealer {
+        let (newest, older) = (self.newest.clone(), self.older.clone());
+        match older {
+            Some(older) if !self.spread.load(Ordering::Relaxed) => Sealer::new(older, Some(newest)),
+            older => Sealer::new(newest, older),
+        }
+    }
 }
 
 /// Gives the vault that is recorded so, to one who has its secrets.
@@ -49,8 +73,8 @@ impl SecretKeys {
         let read = |file: &PathBuf| read(file).map_err(|why| format!("--secret-key-file {}: {why}", file.display()));
         let given = match files {
             [] => None,
-            [newest] => Some(Sealer::new(read(newest)?, None)),
-            [newest, older] => Some(Sealer::new(read(newest)?, Some(read(older)?))),
+            [newest] => Some(Given::new(read(newest)?, None)),
+            [newest, older] => Some(Given::new(read(newest)?, Some(read(older)?))),
             _ => return Err("--secret-key-file takes the newest key and at most the one before it".into()),
         };
         Ok(Self {
@@ -66,7 +90,7 @@ impl SecretKeys {
     /// With this key, and vaults that are in this process.
     #[cfg(feature = "simulation")]
     pub(crate) fn within(key: [u8; 32], within: Within) -> Self {
-        let given = Some(Sealer::new(Key::new(key), None));
+        let given = Some(Given::new(Key::new(key), None));
         Self { given, own: PathBuf::new(), found: Mutex::default(), vault_root: None, within: Some(within) }
     }
 
@@ -76,7 +100,7 @@ impl SecretKeys {
     /// [`FaultCode::WrongState`] where several masters were not given the same; [`FaultCode::Storage`] when the key cannot be kept.
     pub(crate) fn safe(&self, alone: bool) -> Outcome<Safe> {
         let sealer = match &self.given {
-            Some(sealer) => sealer.clone(),
+            Some(given) => given.sealer(),
             None if !alone => {
                 let how = "make one with `openssl rand -hex 32`, or take the file secret.key of the master that was alone, and start all of \
                            them with it: --secret-key-file FILE";
@@ -90,6 +114,26 @@ impl SecretKeys {
             #[cfg(feature = "simulation")]
             within: self.within.clone(),
         })
+    }
+
+    /// The number of the newest key, where one before it is here that it takes over from.
+    pub(crate) fn takes_over(&self) -> Option<u32> {
+        self.given.as_ref().filter(|given| given.older.is_some()).map(|given| given.newest.number())
+    }
+
+    /// Every master has the newest.
+    pub(crate) fn spread(&self) {
+        if let Some(given) = &self.given {
+            given.spread.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// The keys that are here, the newest first.
+    pub(crate) fn numbers(&self) -> Vec<u32> {
+        match &self.given {
+            Some(given) => [Some(&given.newest), given.older.as_ref()].into_iter().flatten().map(Key::number).collect(),
+            None => self.found.lock().unwrap_or_else(PoisonError::into_inner).iter().map(Sealer::number).collect(),
+        }
     }
 
     fn own(&self) -> Outcome<Sealer> {
@@ -181,6 +225,40 @@ impl Safe {
         opened.and_then(|plain| plain.text().map(str::to_owned)).map_err(told)
     }
 
+    /// The same with all secrets sealed with the newest key; nothing where they are.
+    ///
+    /// # Errors
+    /// When the key of one is not here, or it was altered.
+    pub(crate) fn renewed(&self, all: &VaultsRecord) -> Outcome<Option<VaultsRecord>> {
+        let mut new = all.clone();
+        self.renew(of_tenant(all.tenant), &mut new.key)?;
+        let pairs = new.vaults.iter_mut().filter_map(|vault| Some((vault.id.0, vault.secret.as_mut()?)));
+        for (vault, pair) in pairs.chain(new.ram_user.as_mut().map(|pair| (0, pair))) {
+            self.renew(Bound { tenant: all.tenant, vault, field: "ak" }, &mut pair.ak)?;
+            self.renew(Bound { tenant: all.tenant, vault, field: "sk" }, &mut pair.sk)?;
+        }
+        Ok((new != *all).then_some(new))
+    }
+
+    /// The same for where the sink of a feed is.
+    ///
+    /// # Errors
+    /// As [`Safe::renewed`].
+    pub(crate) fn renewed_sink(&self, feed: &FeedRecord) -> Outcome<Option<FeedRecord>> {
+        let mut new = feed.clone();
+        if let Some(sealed) = &mut new.sealed {
+            self.renew(Bound { tenant: feed.tenant, vault: 0, field: &sink_of(&feed.name) }, sealed)?;
+        }
+        Ok((new != *feed).then_some(new))
+    }
+
+    fn renew(&self, bound: Bound<'_>, sealed: &mut Sealed) -> Outcome<()> {
+        if sealed.key != self.sealer.number() {
+            *sealed = self.sealer.open(bound, sealed).and_then(|plain| self.sealer.seal(bound, plain.bytes())).map_err(told)?;
+        }
+        Ok(())
+    }
+
     fn pair(&self, tenant: TenantId, vault: VaultId, secret: &Secret) -> Vaulted<Pair> {
         let open = |field, sealed| -> Vaulted<String> {
             Ok(self.sealer.open(Bound { tenant, vault: vault.0, field }, sealed)?.text()?.to_owned())
@@ -219,6 +297,7 @@ impl Keeper for Safe {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use perilune_protocol::vault::{HdfsPlace, VaultTarget};
 
     const PAIR: (&str, &str) = ("AKIA", "wJalrXUtnFEMI");
 
@@ -246,6 +325,39 @@ mod tests {
         assert!(find().safe(true).err().unwrap().message.contains("secret.key"));
     }
 
+    fn place() -> HdfsPlace {
+        let [fs_name, prefix, user, keytab, principal] = ["file:///v", "", "", "", ""].map(str::to_owned);
+        HdfsPlace { fs_name, prefix, user, keytab, principal, confs: Vec::new() }
+    }
+
+    #[test]
+    fn all_can_open_what_is_sealed_until_all_have_the_newest_and_then_it_is_sealed_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let [old, new] = ["old", "new"].map(|name| dir.path().join(name));
+        fs::write(&old, "00".repeat(32)).unwrap();
+        fs::write(&new, "11".repeat(32)).unwrap();
+        let find =
+            |files: &[&PathBuf]| SecretKeys::find(&files.iter().map(|f| (*f).clone()).collect::<Vec<_>>(), dir.path(), None).unwrap();
+        let (before, both, after) = (find(&[&old]), find(&[&new, &old]), find(&[&new]));
+        assert_eq!((before.takes_over(), both.takes_over()), (None, Some(after.numbers()[0])));
+        assert_eq!(both.numbers(), [after.numbers(), before.numbers()].concat());
+        let safe = |keys: &SecretKeys| keys.safe(false).unwrap();
+        let (tenant, id, target) = (TenantId(2), VaultId(3), VaultTarget::Hdfs(place()));
+        let secret = sealed(&safe(&both));
+        assert_eq!(opened(&safe(&before), &secret).unwrap().sk, PAIR.1, "whoever has not the newest yet can open it");
+        let vault =
+            VaultRecord { id, tenant, number: 1, name: "v".into(), target, secret: Some(secret), revision: 1, ctime_ms: 0, mtime_ms: 0 };
+        let key = safe(&both).tenant_key(tenant).unwrap();
+        let all = VaultsRecord { tenant, key, sse: false, named: true, ram_user: None, vaults: vec![vault] };
+        both.spread();
+        let renewed = safe(&both).renewed(&all).unwrap().unwrap();
+        assert_eq!(safe(&both).renewed(&renewed), Ok(None));
+        assert_eq!(opened(&safe(&after), renewed.vaults[0].secret.as_ref().unwrap()).unwrap().sk, PAIR.1);
+        let key = |keys, all: &VaultsRecord| *safe(keys).tenant_key_of(tenant, &all.key).unwrap().bytes();
+        assert_eq!(key(&after, &renewed), key(&before, &all));
+        assert!(safe(&after).renewed(&all).is_err(), "the older one was taken away too early");
+    }
+
     #[test]
     fn a_new_key_takes_over() {
         let dir = tempfile::tempdir().unwrap();
@@ -260,7 +372,6 @@ mod tests {
         assert_eq!(opened(&safe(&[&new, &old]), &secret).unwrap().sk, PAIR.1);
         let fault = opened(&safe(&[&new]), &secret).unwrap_err();
         assert!(fault.message.contains("secret key file") && !fault.message.contains(PAIR.1), "{fault}");
-        assert!(opened(&safe(&[&new]), &sealed(&safe(&[&new, &old]))).is_ok());
         let missing = SecretKeys::find(&[dir.path().join("none")], dir.path(), None).err().unwrap();
         assert!(missing.contains("--secret-key-file"), "{missing}");
     }

@@ -8,7 +8,6 @@ use futures_util::TryStreamExt;
 use object_store::ObjectStore;
 use perilune_client::{Store, StoreConfig};
 use perilune_protocol::rpc::cold::Offload;
-use perilune_protocol::rpc::segment::ListSegments;
 use perilune_protocol::{ByteSize, ObjectKey, Outcome, PutConfig};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -24,14 +23,18 @@ const TOKEN: &str = "perilune-bench-vault";
 /// Readers, each with a batch of as many objects as may be on their way: while one copies, the other waits for the vault.
 const READERS: usize = 2;
 
+/// What crowds the objects out of memory, and how many of it between two looks at whether they are.
+const FILLER_BYTES: usize = 4 << 20;
+const FILLERS: usize = 4;
+
 pub(super) struct Ours {
     store: Store,
     /// The vault as others see it.
     vault: Arc<dyn ObjectStore>,
-    rest: SocketAddr,
-    memory: u64,
-    segments: Value,
+    http: SocketAddr,
     keys: Vec<ObjectKey>,
+    /// What had left memory before these were put.
+    before: u64,
     in_flight: usize,
     _node: Process,
     _master: Process,
@@ -60,9 +63,8 @@ impl Ours {
         let memory = 3 * largest;
         let (master, told) = start("master", &["--rpc", "127.0.0.1:0", "--lease", "1s"])?;
         let (rpc, http) = (address(&told, "/rpc")?, address(&told, "/http/0")?);
-        let (node, told) =
+        let (node, _) =
             start("store", &["--master", &rpc, "--segment-size", &ByteSize(memory).to_string(), "--free-on-stop", "--protocol", "shm"])?;
-        let rest = address(&told, "/rest")?.parse()?;
         let mut add = Command::new(&options.program);
         add.args(["vaults", "add", "default", "bench", "--prefix", "ours", "--http", &http]).env("PERILUNE_META_TOKEN", TOKEN);
         match &place.at {
@@ -77,36 +79,49 @@ impl Ours {
         }
         let config = StoreConfig { masters: vec![rpc], agent: "perilune-bench".into(), deadline: PATIENCE, ..StoreConfig::default() };
         let store = Store::connect(config)?;
-        let mut ours = Self {
-            store,
-            vault: place.store("ours")?,
-            rest,
-            memory,
-            segments: Value::Null,
-            keys: Vec::new(),
-            in_flight: options.in_flight,
-            _node: node,
-            _master: master,
-        };
-        ours.segments = ours.store.call(&ListSegments {})?.iter().map(|state| state.desc.id.to_string()).collect();
+        let (vault, http, in_flight) = (place.store("ours")?, http.parse()?, options.in_flight);
+        let ours = Self { store, vault, http, keys: Vec::new(), before: 0, in_flight, _node: node, _master: master };
+        // Nothing is brought there but what is measured.
+        ours.ask("POST", "/config/set", &json!({ "key": "offload_above_percent", "value": "100" }).to_string())?;
         Ok(ours)
     }
 
-    /// All memory goes and other comes, so that all is in the vault only.
-    fn change_memory(&mut self) -> Result<(), Trouble> {
-        let ask = |path: &str, body: Value| -> Result<Value, Trouble> {
-            let answer = request(self.rest, "POST", path, &body.to_string(), PATIENCE).ok_or_else(|| format!("{path} was not answered"))?;
-            Ok(serde_json::from_str(&answer).map_err(|_| format!("{path}: {answer}"))?)
-        };
-        ask("/api/unmount", json!({ "segment_ids": self.segments }))?;
-        let mounted = ask("/api/mount", json!({ "size": self.memory, "protocol": "shm" }))?;
-        self.segments = mounted["segment_ids"].clone();
+    fn ask(&self, method: &str, path: &str, body: &str) -> Result<String, Trouble> {
+        Ok(request(self.http, method, path, body, PATIENCE).ok_or_else(|| format!("{path} was not answered"))?)
+    }
+
+    /// Objects that have left memory for the vault so far.
+    fn demoted(&self) -> Result<u64, Trouble> {
+        let page = self.ask("GET", "/metrics", "")?;
+        let line =
+            page.lines().find_map(|line| line.strip_prefix("perilune_demoted_total ")).ok_or("the master does not count demotions")?;
+        Ok(line.trim().parse()?)
+    }
+
+    /// Puts other values until all of the objects are in the vault only. The memory stays, so that its pages are mapped by those who use it, as
+    /// they are in a store that has run for a while.
+    fn crowd_out(&self, before: u64) -> Result<(), Trouble> {
+        let filler = vec![7; FILLER_BYTES];
+        let began = Instant::now();
+        let mut keys: Vec<ObjectKey> = Vec::new();
+        while self.demoted()? < before + self.keys.len() as u64 {
+            if began.elapsed() > PATIENCE {
+                return Err("what is in the vault does not leave memory".into());
+            }
+            for _ in 0..FILLERS {
+                keys.push(format!("bench/filler/{}", keys.len()).as_str().into());
+                self.store.put(&keys[keys.len() - 1], &filler, &PutConfig::default())?;
+            }
+        }
+        // Some have left by themselves.
+        self.store.remove(&keys, true);
         Ok(())
     }
 }
 
 impl Mover for Ours {
     fn offload(&mut self, values: &[Bytes]) -> Result<Duration, Trouble> {
+        self.before = self.demoted()?;
         self.keys = (0..values.len()).map(|nth| format!("bench/vault/{}/{nth:06}", values[0].len()).as_str().into()).collect();
         for (key, value) in self.keys.iter().zip(values) {
             self.store.put(key, value, &PutConfig::default())?;
@@ -124,7 +139,7 @@ impl Mover for Ours {
     }
 
     fn read_back(&mut self, values: &[Bytes]) -> Result<Duration, Trouble> {
-        self.change_memory()?;
+        self.crowd_out(self.before)?;
         let mut buffers: Vec<Vec<u8>> = values.iter().map(|value| vec![0; value.len()]).collect();
         let each = values.len().div_ceil(READERS);
         let began = Instant::now();

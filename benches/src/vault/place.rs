@@ -108,7 +108,8 @@ impl Prepared {
     /// `object_store` on a folder of it, as its users have it: with nothing of ours in between.
     pub(super) fn store(&self, folder: &str) -> Result<Arc<dyn ObjectStore>, Trouble> {
         let store: Box<dyn ObjectStore> = match &self.at {
-            At::Directory(dir) => Box::new(LocalFileSystem::new_with_prefix(dir)?),
+            // On disk before it is acknowledged, as ours.
+            At::Directory(dir) => Box::new(LocalFileSystem::new_with_prefix(dir)?.with_fsync(true)),
             At::Bucket(Bucket { endpoint, bucket, ak, sk }) => {
                 // An error says that one was chosen before.
                 let _ = rustls::crypto::ring::default_provider().install_default();

@@ -40,21 +40,29 @@ impl Lender {
         self.engine.withdraw(id);
     }
 
+    /// Exports memory that is in no record, to peers over TCP and of this host.
+    pub(crate) fn export_unnamed(&self, memory: &Arc<Memory>, node: NodeId) -> Outcome<SegmentDesc> {
+        self.export_as(self.desc(SegmentId::random(), Protocol::Tcp, memory, node), memory)
+    }
+
     fn export_without_rdma(&self, kept: &Kept, memory: &Arc<Memory>, node: NodeId) -> Outcome<SegmentDesc> {
+        let mut desc = SegmentDesc { location: kept.location.clone(), ..self.desc(kept.id, kept.protocol, memory, node) };
+        if !kept.owned {
+            kept.object.clone_into(&mut desc.name);
+        }
+        self.export_as(desc, memory)
+    }
+
+    fn desc(&self, id: SegmentId, protocol: Protocol, memory: &Memory, node: NodeId) -> SegmentDesc {
         let mut endpoints = self.engine.endpoints();
         endpoints.retain(|endpoint| !matches!(endpoint, Endpoint::Rdma(_)));
-        let mut desc = SegmentDesc {
-            id: kept.id,
-            name: String::new(),
-            node,
-            base: memory.base(),
-            size: kept.size,
-            protocol: kept.protocol,
-            location: kept.location.clone(),
-            endpoints,
-            capability: Capability::random(),
-        };
-        desc.name = if kept.owned { desc.tcp_endpoint().to_owned() } else { kept.object.clone() };
+        let (name, location, capability) = (String::new(), String::new(), Capability::random());
+        let mut desc = SegmentDesc { id, name, node, base: memory.base(), size: memory.len(), protocol, location, endpoints, capability };
+        desc.name = desc.tcp_endpoint().to_owned();
+        desc
+    }
+
+    fn export_as(&self, desc: SegmentDesc, memory: &Arc<Memory>) -> Outcome<SegmentDesc> {
         let exported = self.engine.export(desc.id, Arc::clone(memory), desc.capability);
         exported.map_err(|error| FaultCode::Internal.with(error.to_string()))?;
         Ok(desc)

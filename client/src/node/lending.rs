@@ -244,6 +244,12 @@ impl Lending {
         ending
     }
 
+    /// Lends memory that no master is told of, and that has nothing in it after a restart.
+    pub(crate) fn pass(&self, size: u64) -> Outcome<SegmentDesc> {
+        let memory = Memory::anonymous(size).map_err(|e| memory_fault(&e))?;
+        self.lender.export_unnamed(&memory, self.node())
+    }
+
     /// Stops serving everything; the objects and the record stay.
     pub(crate) fn withdraw_all(&self) {
         let mut held = self.lock();

@@ -10,6 +10,7 @@ mod listen;
 mod memory;
 mod mount;
 mod mover;
+mod passage;
 mod record;
 mod vaults;
 mod watch;
@@ -28,6 +29,7 @@ use lending::{Lending, PAGE, Wish};
 use listen::Listening;
 use mover::Mover;
 use nix::fcntl::{Flock, FlockArg};
+use passage::Passage;
 use perilune_probe::{Front, Life, Probe, Stage};
 use perilune_protocol::rpc::session::Greet;
 use perilune_protocol::{FaultCode, NodeId, Outcome, Protocol, SegmentDesc, SegmentId};
@@ -188,9 +190,10 @@ impl StoreNode {
         let lending = &node.lending;
         let mover = |stopping: &_| Mover::new(&engine, lending, stopping);
         let vaults = Arc::new(Vaults::new(keys?, lending, node.config.token.clone(), node.config.vault_root.clone()));
+        let passage = Arc::new(Passage::new(lending));
         let hands = vec![
             Hands::begin(orders?, lending, |stopping| WorkHand::new(mover(stopping)))?,
-            Hands::begin(cold_orders?, lending, |stopping| ColdHand::new(mover(stopping), &vaults))?,
+            Hands::begin(cold_orders?, lending, |stopping| ColdHand::new(mover(stopping), &vaults, &passage))?,
         ];
         info!(node = %node.lending.node(), engine = %listened, rest = ?rest_addr, segments = node.lending.descs().len(), "the store node is up");
         Ok(Self { node, stop: Some(stop), beat: Some(beat), hands, life, rest, _lock: lock })

@@ -4,6 +4,7 @@ mod door;
 mod json;
 mod memory;
 mod objects;
+mod range;
 mod refuse;
 mod remote;
 mod server;

@@ -1,15 +1,16 @@
 //! Put, get, exist, remove.
 
 use super::json::{self, Fields, Status};
+use super::range::Asked;
 use super::refuse::Refusal;
 use super::{blocking, json::success};
 use crate::node::Node;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::http::{StatusCode, Uri, header};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use perilune_protocol::{FaultCode, ObjectKey, PutConfig};
+use perilune_protocol::{FaultCode, ObjectKey, Outcome, PutConfig};
 use serde::Serialize;
 use serde_json::Value;
 use std::sync::Arc;
@@ -45,19 +46,52 @@ pub(super) async fn put(State(node): State<Arc<Node>>, body: Result<Bytes, Bytes
     .await
 }
 
-/// The value of a key.
+/// The value of a key, or some of its bytes (`Range: bytes=0-99`): of what is only in a vault no more is fetched then than the pieces that
+/// hold them.
 #[utoipa::path(
     get, path = "/api/get/{*key}", tag = "store",
-    params(("key" = String, Path, description = "The key: all that follows, which may contain slashes and percent-escapes.")),
-    responses((status = 200, description = "Its bytes.", body = Vec<u8>, content_type = "application/octet-stream"))
+    params(
+        ("key" = String, Path, description = "The key: all that follows, which may contain slashes and percent-escapes."),
+        ("Range" = Option<String>, Header, description = "One range of bytes; of anything else the whole value is the answer.")
+    ),
+    responses(
+        (status = 200, description = "Its bytes.", body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = 206, description = "Those bytes of it that `Content-Range` says.", body = Vec<u8>, content_type = "application/octet-stream")
+    )
 )]
-pub(super) async fn get(State(node): State<Arc<Node>>, uri: Uri) -> Response {
-    blocking(node, move |node| match node.store.get(&key(&uri, "/api/get/")) {
-        Ok(bytes) => ([(header::CONTENT_TYPE, "application/octet-stream")], bytes).into_response(),
-        Err(fault) if fault.code == FaultCode::ObjectNotFound => Refusal::new(StatusCode::NOT_FOUND, "Key not found").into_response(),
-        Err(fault) => Refusal::of("GET operation failed", &fault).into_response(),
+pub(super) async fn get(State(node): State<Arc<Node>>, uri: Uri, headers: HeaderMap) -> Response {
+    blocking(node, move |node| {
+        let key = key(&uri, "/api/get/");
+        let asked = headers.get(header::RANGE).and_then(|range| Asked::read(range.to_str().ok()?));
+        let answer = match asked {
+            None => node.store.get(&key).map(|bytes| (StatusCode::OK, bytes_are(), bytes).into_response()),
+            Some(asked) => get_some(node, &key, asked),
+        };
+        match answer {
+            Ok(answer) => answer,
+            Err(fault) if fault.code == FaultCode::ObjectNotFound => Refusal::new(StatusCode::NOT_FOUND, "Key not found").into_response(),
+            Err(fault) => Refusal::of("GET operation failed", &fault).into_response(),
+        }
     })
     .await
+}
+
+fn bytes_are() -> [(header::HeaderName, &'static str); 2] {
+    [(header::CONTENT_TYPE, "application/octet-stream"), (header::ACCEPT_RANGES, "bytes")]
+}
+
+fn get_some(node: &Node, key: &ObjectKey, asked: Asked) -> Outcome<Response> {
+    let size = node.store.size(key)?;
+    let range = asked.of(size);
+    if range.is_empty() {
+        let refused = Refusal::new(StatusCode::RANGE_NOT_SATISFIABLE, format!("The value has {size} bytes"));
+        return Ok(([(header::CONTENT_RANGE, format!("bytes */{size}"))], refused).into_response());
+    }
+    let start = range.start;
+    // Should another value be there by now, that is what is told.
+    let part = node.store.get_range(key, range)?;
+    let told = format!("bytes {start}-{}/{}", start + part.bytes.len() as u64 - 1, part.size);
+    Ok((StatusCode::PARTIAL_CONTENT, bytes_are(), [(header::CONTENT_RANGE, told)], part.bytes).into_response())
 }
 
 #[derive(Serialize, ToSchema)]

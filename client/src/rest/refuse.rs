@@ -58,6 +58,7 @@ pub(super) fn refusing() -> Refusing {
         (404, "There is no such key or segment."),
         (409, "It is being read, or is there already."),
         (413, "The body is too long."),
+        (416, "The value has no byte of the range that is asked for."),
         (500, "It was not done."),
         (501, "This node cannot do that."),
         (503, "There is no room, or nobody to ask, at the moment."),

@@ -63,6 +63,11 @@ impl Sealer {
         Self { newest, older }
     }
 
+    /// The number of the key that it seals with.
+    pub fn number(&self) -> u32 {
+        self.newest.number()
+    }
+
     /// Seals a secret for one place.
     ///
     /// # Errors

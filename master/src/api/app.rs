@@ -3,6 +3,7 @@
 use crate::engine::{Group, NotAborted, OpenPut, Unchanged};
 use crate::observe::{Metrics, Observed};
 use crate::secrets::Safe;
+use crate::work::cold::Finding;
 use crate::work::recycle::Recycled;
 use perilune_probe::Probe;
 use perilune_protocol::access::{Access, Token};
@@ -91,6 +92,11 @@ pub trait Facade: Observed + 'static {
     fn close_vaults(&self, vaults: Vec<VaultId>) -> Box<dyn Send + Sync> {
         let _ = vaults;
         Box::new(())
+    }
+    /// How this vault is, where it is known.
+    fn vault_finding(&self, vault: VaultId) -> Option<Finding> {
+        let _ = vault;
+        None
     }
     /// Objects that lie in this vault. Walks the index.
     fn objects_in(&self, vault: VaultId) -> u64 {

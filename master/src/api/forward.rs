@@ -8,13 +8,15 @@ use crate::engine::{Group, Leader};
 use crate::log::Member;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use perilune_probe::STAGE;
+use perilune_protocol::access::Token;
 use perilune_protocol::{Fault, FaultCode, Outcome};
+use serde::de::DeserializeOwned;
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -23,6 +25,8 @@ type Sender = http1::SendRequest<Body>;
 
 /// The longest body that is sent on.
 const BODY_BYTES_MAX: usize = 1 << 20;
+/// The longest answer that another master is asked for.
+const ANSWER_BYTES_MAX: usize = 4 << 20;
 /// How long the leader may take to be reached.
 const CONNECT: Duration = Duration::from_secs(1);
 /// How long it may take to answer: removing everything takes its time.
@@ -120,6 +124,25 @@ fn drop_hops(headers: &mut HeaderMap) {
 /// carried out and nobody said so.
 pub(crate) async fn send(to: &str, request: Request) -> Outcome<Response> {
     ask(to, reach(to).await?, request).await
+}
+
+/// Asks another master something, and reads its answer as JSON.
+///
+/// # Errors
+/// As [`send`]; [`FaultCode::NotLeader`] with what it said where that is no such answer.
+pub(crate) async fn call<T: DeserializeOwned>(to: &str, token: Option<&Token>, method: Method, path: &str, body: Vec<u8>) -> Outcome<T> {
+    let strange = |e: String| FaultCode::NotLeader.with(format!("{to}: {e}"));
+    let mut request = Request::builder().method(method).uri(path).header(header::CONTENT_TYPE, "application/json");
+    if let Some(token) = token {
+        request = request.header(header::AUTHORIZATION, format!("Bearer {}", token.secret()));
+    }
+    let answer = send(to, request.body(Body::from(body)).map_err(|e| strange(e.to_string()))?).await?;
+    let status = answer.status();
+    let body = to_bytes(answer.into_body(), ANSWER_BYTES_MAX).await.map_err(|e| strange(e.to_string()))?;
+    if status != StatusCode::OK {
+        return Err(strange(String::from_utf8_lossy(&body).into_owned()));
+    }
+    serde_json::from_slice(&body).map_err(|e| strange(e.to_string()))
 }
 
 async fn reach(to: &str) -> Outcome<Sender> {

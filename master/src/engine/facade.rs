@@ -5,8 +5,9 @@ use super::{NotAborted, OpenPut, Unchanged};
 use crate::api::{Boxed, Decide, Facade};
 use crate::events::Lag;
 use crate::log::LogStatus;
-use crate::observe::{Metrics, Observed, PoolUse, TenantUse};
+use crate::observe::{Metrics, Observed, PoolUse, TenantUse, VaultUse};
 use crate::secrets::Safe;
+use crate::work::cold::Finding;
 use crate::work::recycle::Recycled;
 use perilune_protocol::principal::Principal;
 use perilune_protocol::rpc::cluster::{ClusterStat, NodeState};
@@ -50,6 +51,10 @@ impl Observed for Throne {
 
     fn pools(&self) -> Vec<PoolUse> {
         self.engine().pools()
+    }
+
+    fn vaults(&self) -> Vec<VaultUse> {
+        self.engine().vaults()
     }
 
     fn jobs(&self) -> Vec<JobState> {
@@ -98,6 +103,10 @@ impl Facade for Throne {
 
     fn close_vaults(&self, vaults: Vec<VaultId>) -> Box<dyn Send + Sync> {
         Box::new(self.engine().close_vaults(vaults))
+    }
+
+    fn vault_finding(&self, vault: VaultId) -> Option<Finding> {
+        self.engine().reign.cold.health.of(vault)
     }
 
     fn objects_in(&self, vault: VaultId) -> u64 {

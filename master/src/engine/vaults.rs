@@ -1,6 +1,7 @@
 //! Requests about the cold tier.
 
 use super::Engine;
+use crate::observe::VaultUse;
 use crate::secrets::Safe;
 use perilune_protocol::access::Token;
 use perilune_protocol::rpc::vault::{VaultAccess, VaultKeys};
@@ -10,6 +11,24 @@ impl Engine {
     /// What seals and opens the secrets of the directory.
     pub(crate) fn safe(&self) -> Outcome<Safe> {
         self.inner.secrets.safe(self.inner.log.members().iter().count() <= 1)
+    }
+
+    /// How those vaults are of which it is known.
+    pub(crate) fn vaults(&self) -> Vec<VaultUse> {
+        let known = self.directory();
+        let found = known.all_vaults().filter_map(|vault| Some((vault, self.reign.cold.health.of(vault.id)?)));
+        let mut found: Vec<_> = found
+            .map(|(vault, found)| VaultUse {
+                tenant: known.tenant(vault.tenant).map_or_else(String::new, |tenant| tenant.name.clone()),
+                id: vault.id,
+                name: vault.name.clone(),
+                condition: found.condition.as_str(),
+                up: found.condition.is_up(),
+                since_ms: found.since_ms,
+            })
+            .collect();
+        found.sort_unstable_by_key(|vault| vault.id);
+        found
     }
 
     /// What opens a vault, for a node that lends memory to its tenant, and that presented `token` if it was asked for one.

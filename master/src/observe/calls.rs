@@ -31,6 +31,7 @@ const KNOWN: &[(u16, &str)] = &[
     entry::<work::TakeWork>(),
     entry::<cold::TakeCold>(),
     entry::<cold::Recall>(),
+    entry::<cold::ReadThrough>(),
     entry::<cold::Offload>(),
     entry::<cold::Remote>(),
     entry::<vault::VaultKeys>(),

@@ -40,6 +40,7 @@ pub(super) struct Events {
     pub(super) recalled: Count,
     pub(super) recalled_bytes: Count,
     pub(super) recalls_failed: Count,
+    pub(super) passed_bytes: Count,
     pub(super) cold_lost: Count,
     pub(super) garbage_deleted: Count,
     pub(super) puts_without_room: Count,
@@ -134,7 +135,12 @@ impl Metrics {
         self.events.recalled_bytes.add(bytes);
     }
 
-    /// An object was not fetched from a vault.
+    /// So many bytes were read out of a vault.
+    pub fn passed(&self, bytes: u64) {
+        self.events.passed_bytes.add(bytes);
+    }
+
+    /// An object was not fetched from a vault, or not read out of it.
     pub fn recall_failed(&self) {
         self.events.recalls_failed.add(1);
     }

@@ -2,10 +2,10 @@
 
 use crate::events::Lag;
 use crate::log::LogStatus;
-use perilune_protocol::TenantId;
 use perilune_protocol::rpc::cluster::{ClusterStat, NodeState};
 use perilune_protocol::rpc::job::JobState;
 use perilune_protocol::rpc::segment::SegmentState;
+use perilune_protocol::{TenantId, VaultId};
 
 /// The present state of a master, as its pages show it. Each answer is a snapshot; they may differ by a moment.
 pub trait Observed: Send + Sync {
@@ -21,6 +21,8 @@ pub trait Observed: Send + Sync {
     fn tenants(&self) -> Vec<TenantUse>;
     /// Pools, by number.
     fn pools(&self) -> Vec<PoolUse>;
+    /// Vaults of which it is known how they are, by number; none on a member that does not lead.
+    fn vaults(&self) -> Vec<VaultUse>;
     /// Background jobs; none on a member that does not lead.
     fn jobs(&self) -> Vec<JobState>;
     /// The replicated log.
@@ -59,6 +61,23 @@ pub struct PoolUse {
     pub capacity: u64,
 }
 
+/// How a vault is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VaultUse {
+    /// The name of its tenant.
+    pub tenant: String,
+    /// Its number among all.
+    pub id: VaultId,
+    /// Its name; empty where it has none.
+    pub name: String,
+    /// `works`, `slow`, `away` or `refuses`.
+    pub condition: &'static str,
+    /// Whether objects can be brought there and back.
+    pub up: bool,
+    /// Since when it is so, in milliseconds since 1970.
+    pub since_ms: u64,
+}
+
 /// One look at everything, so that a page asks once and its numbers belong together.
 pub(super) struct Look {
     pub(super) stat: ClusterStat,
@@ -67,6 +86,7 @@ pub(super) struct Look {
     pub(super) soft_pins: u64,
     pub(super) tenants: Vec<TenantUse>,
     pub(super) pools: Vec<PoolUse>,
+    pub(super) vaults: Vec<VaultUse>,
     pub(super) jobs: Vec<JobState>,
     pub(super) log: LogStatus,
     pub(super) consumers: Vec<Lag>,
@@ -81,6 +101,7 @@ impl Look {
             soft_pins: observed.soft_pins(),
             tenants: observed.tenants(),
             pools: observed.pools(),
+            vaults: observed.vaults(),
             jobs: observed.jobs(),
             log: observed.log(),
             consumers: observed.consumers(),

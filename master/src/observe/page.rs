@@ -3,7 +3,7 @@
 use super::calls::{CallMetrics, Tally};
 use super::count::Count;
 use super::families::{Families, label};
-use super::observed::{Look, Observed, PoolUse, TenantUse};
+use super::observed::{Look, Observed, PoolUse, TenantUse, VaultUse};
 use super::{Metrics, mooncake, process};
 use crate::events::Lag;
 use crate::log::{LogStatus, Role};
@@ -49,6 +49,13 @@ fn cluster(out: &mut Families, look: &Look) {
     out.gauges("perilune_pool_segments", "Segments that the nodes of the pool lend", of_pools(|p| p.segments));
     out.gauges("perilune_pool_used_bytes", "Bytes allocated in them, rounding included", of_pools(|p| p.used));
     out.gauges("perilune_pool_capacity_bytes", "Bytes of them", of_pools(|p| p.capacity));
+    let of_vaults = |of: fn(&VaultUse) -> f64| {
+        let labels = |v: &VaultUse| [("tenant", v.tenant.clone()), ("vault", v.id.to_string()), ("name", v.name.clone())];
+        look.vaults.iter().map(move |v| (labels(v).map(|(name, of)| label(name, of)).to_vec(), of(v)))
+    };
+    out.gauges("perilune_vault_up", "1 where objects can be brought to the vault and back", of_vaults(|v| f64::from(u8::from(v.up))));
+    out.gauges("perilune_vault_slow", "1 where it can, and takes its time", of_vaults(|v| f64::from(u8::from(v.condition == "slow"))));
+    out.gauges("perilune_vault_since_seconds", "Since when that is so, in seconds since 1970", of_vaults(|v| v.since_ms as f64 / 1000.0));
     let statuses = ["ALIVE", "SUSPECT", "LOST"].map(|status| (vec![label("status", status)], look.nodes_in(status) as f64));
     out.gauges("perilune_nodes", "Store nodes by what became of them", statuses);
     let statuses = [SegmentStatus::Mounted, SegmentStatus::Suspect, SegmentStatus::Draining, SegmentStatus::Lost].map(|status| {
@@ -84,6 +91,7 @@ fn events(out: &mut Families, metrics: &Metrics) {
     count("perilune_offloads_failed_total", "Attempts to bring an object to a vault that failed", &events.offloads_failed);
     count("perilune_recalled_total", "Objects fetched from a vault", &events.recalled);
     count("perilune_recalled_bytes_total", "Bytes of values fetched from a vault", &events.recalled_bytes);
+    count("perilune_read_through_bytes_total", "Bytes of values read out of a vault without a copy in memory", &events.passed_bytes);
     count("perilune_recalls_failed_total", "Attempts to fetch an object from a vault that failed", &events.recalls_failed);
     count("perilune_cold_lost_total", "Objects that were altered, cut or missing in a vault", &events.cold_lost);
     count("perilune_cold_garbage_deleted_total", "Uploads deleted since nothing refers to them", &events.garbage_deleted);

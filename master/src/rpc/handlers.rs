@@ -146,6 +146,7 @@ impl Counted for Vec<work::WorkOrder> {}
 impl Counted for Vec<cold::ColdOrder> {}
 impl Counted for cold::Offloaded {}
 impl Counted for cold::RemoteAnswer {}
+impl Counted for cold::Through {}
 impl Counted for vault::VaultAccess {}
 impl Counted for watch::Watched {
     fn failed(&self) -> (u64, u64) {
@@ -250,6 +251,7 @@ pub(crate) fn answer(engine: &Engine, session: &Arc<Session>, op: u16, id: u64, 
             Ok(e.take_cold(q).await)
         }),
         cold::Recall::OP => with(engine, id, body, move |q: cold::Recall| async move { Ok(e.recall(s.tenant(&e)?, q).await) }),
+        cold::ReadThrough::OP => with(engine, id, body, move |q: cold::ReadThrough| async move { e.read_through(s.tenant(&e)?, q).await }),
         cold::Offload::OP => with(engine, id, body, move |q: cold::Offload| async move { e.offload(s.tenant(&e)?, q.wait_ms).await }),
         cold::Remote::OP => with(engine, id, body, move |q: cold::Remote| async move { e.remote(q).await }),
         vault::VaultKeys::OP => {

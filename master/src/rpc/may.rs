@@ -14,6 +14,7 @@ const READS: &[u16] = &[
     object::MatchPrefix::OP,
     object::ListKeys::OP,
     cold::Recall::OP,
+    cold::ReadThrough::OP,
     cluster::Stat::OP,
     watch::Watch::OP,
     watch::ListAll::OP,

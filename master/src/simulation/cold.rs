@@ -110,6 +110,7 @@ async fn bring(hand: &Hand<'_>, order: &ColdOrder) -> Result<ColdOutcome, ColdOu
             }
             Ok(ColdOutcome::Done { stored: 0 })
         }
+        ColdWay::Through { .. } => Err(ColdOutcome::Failed("nobody reads through a node here".into())),
     }
 }
 

@@ -174,6 +174,11 @@ fn in_use(state: &State) -> BTreeMap<TenantId, (u64, u64)> {
     by_tenant
 }
 
+/// Bytes of a tenant's memory that can be allocated from.
+pub(crate) fn memory_of(state: &State, tenant: TenantId) -> u64 {
+    state.segments.table().iter().filter(|s| s.tenant() == tenant && s.allocatable()).map(|s| s.space().capacity()).sum()
+}
+
 /// Bytes that tenants use beyond the `high` watermark.
 fn above(state: &State, high: f64) -> Bytes {
     let above = in_use(state).into_iter().filter(|(_, (used, capacity))| *used as f64 > high * *capacity as f64);

@@ -44,6 +44,10 @@ pub const CHECKPOINTS_KEPT: &str = "checkpoints_kept";
 pub const CHECKPOINTS_KEPT_DEFAULT: usize = 2;
 /// The uploads that a checkpoint names are held in memory, 16 bytes each.
 const CHECKPOINTS_KEPT_MAX: usize = 100;
+/// So long a checkpoint waits for a vault that is away, in seconds; then it is made without what the vault's tenant has in memory only.
+pub const CHECKPOINT_WAIT_SECONDS: &str = "checkpoint_wait_seconds";
+/// Where nothing else is set.
+pub const CHECKPOINT_WAIT_SECONDS_DEFAULT: u64 = 30;
 
 /// How long frontends are kept after they were registered, in seconds.
 pub const FRONTEND_SAFE_SECONDS: &str = "frontend_safe_seconds";
@@ -118,6 +122,12 @@ impl Settings {
         self.map.load().get(CHECKPOINTS_KEPT).and_then(|value| kept(value)).unwrap_or(CHECKPOINTS_KEPT_DEFAULT)
     }
 
+    /// How long one waits for a vault that is away, in milliseconds.
+    pub fn checkpoint_wait_ms(&self) -> u64 {
+        let set = self.map.load().get(CHECKPOINT_WAIT_SECONDS).and_then(|value| value.parse().ok());
+        u64::saturating_mul(set.unwrap_or(CHECKPOINT_WAIT_SECONDS_DEFAULT), 1000)
+    }
+
     /// From which generation on the tokens of a tenant are good.
     pub fn token_generation(&self, tenant: &str) -> u32 {
         self.map.load().get(&format!("{TOKEN_GENERATION}{tenant}")).and_then(|value| value.parse().ok()).unwrap_or(0)
@@ -180,7 +190,7 @@ impl Settings {
         if key == META_COMPAT && !["doc", "plain"].contains(&value) {
             return wrong(format!("{key} is doc or plain, not {value:?}"));
         }
-        if [TENANT_RETENTION_SECONDS, FRONTEND_SAFE_SECONDS].contains(&key) && value.parse::<u64>().is_err() {
+        if [TENANT_RETENTION_SECONDS, FRONTEND_SAFE_SECONDS, CHECKPOINT_WAIT_SECONDS].contains(&key) && value.parse::<u64>().is_err() {
             return wrong(format!("{key} is a number of seconds, such as 3600, not {value:?}"));
         }
         let map = self.map.load();
@@ -290,7 +300,9 @@ mod tests {
         settings.set(JOB_BYTES_PER_SECOND.into(), Some("64KiB".into()));
         assert_eq!(settings.job_bytes_per_second(), 65_536);
         settings.set(JOB_BYTES_PER_SECOND.into(), None);
-        for key in [STRICT_MEMBERSHIP, FRONTEND_SAFE_SECONDS, META_COMPAT, CHECKPOINTS_KEPT, "token_generation.acme"] {
+        for key in
+            [STRICT_MEMBERSHIP, FRONTEND_SAFE_SECONDS, META_COMPAT, CHECKPOINTS_KEPT, CHECKPOINT_WAIT_SECONDS, "token_generation.acme"]
+        {
             assert!(settings.check(key, Some("perhaps")).is_err(), "{key}");
         }
         settings.set(STRICT_MEMBERSHIP.into(), Some("true".into()));

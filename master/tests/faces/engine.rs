@@ -5,7 +5,7 @@ use perilune_master::api::serve::{self, Limits};
 use perilune_master::api::{App, Boxed, Decide, Facade, Recycled, router};
 use perilune_master::engine::{NotAborted, OpenPut, Unchanged};
 use perilune_master::log::{LogStatus, Role};
-use perilune_master::observe::{Metrics, Observed, PoolUse, TenantUse};
+use perilune_master::observe::{Metrics, Observed, PoolUse, TenantUse, VaultUse};
 use perilune_protocol::access::Access;
 use perilune_protocol::rpc::cluster::{ClusterStat, NodeState};
 use perilune_protocol::rpc::job::{JobCounts, JobState};
@@ -72,6 +72,10 @@ impl Small {
 }
 
 impl Observed for Small {
+    fn vaults(&self) -> Vec<VaultUse> {
+        Vec::new()
+    }
+
     fn stat(&self) -> ClusterStat {
         let segments = self.segments.lock().unwrap();
         ClusterStat {

@@ -8,7 +8,7 @@ use crate::values::Span;
 use perilune_benches::report::Table;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// List the vaults of a tenant, or change what they are and what opens them
 ///
@@ -154,10 +154,14 @@ impl Vaults {
     pub(crate) fn run(self, global: &Global) -> Result<(), Failure> {
         match self.what {
             What::List { tenant, service } => list(&service, &tenant, global),
-            What::Add { vault, place, keys } => add(&vault, &place, keys.as_ref()),
+            What::Add { vault, place, keys } => {
+                add(&vault, &place, keys.as_ref())?;
+                vault.warn()
+            }
             What::Rotate { vault, keys } => {
                 let obj_info = keys.obj_info(&vault.service)?;
-                vault.ask("alter_s3_vault", json!({"obj_info": obj_info}))
+                vault.ask("alter_s3_vault", json!({"obj_info": obj_info}))?;
+                vault.warn()
             }
             What::Rename { vault, new_name } => vault.ask("alter_s3_vault", json!({"alter_name": new_name})),
             What::Drop { vault, dir } => vault.ask(if dir { "drop_hdfs_vault" } else { "drop_s3_vault" }, json!({})),
@@ -175,6 +179,19 @@ impl Named {
     fn ask(&self, call: &str, mut vault: Value) -> Result<(), Failure> {
         vault["name"] = self.name.as_str().into();
         self.service.ask(call, json!({"instance_id": self.tenant, "vault": vault})).map(drop)
+    }
+
+    /// Says why the vault cannot be used, if it cannot: it is recorded all the same, as its bucket may be made later.
+    fn warn(&self) -> Result<(), Failure> {
+        if self.service.only_shows() {
+            return Ok(());
+        }
+        let found = shown(&self.service, &self.tenant)?;
+        let not_ready = found.iter().find(|vault| vault["name"] == *self.name && vault["ready"] != true);
+        if let Some(why) = not_ready.and_then(|vault| vault["reason"].as_str()) {
+            eprintln!("perilune: the vault {} is recorded, but cannot be used at present: {why}", self.name);
+        }
+        Ok(())
     }
 }
 
@@ -202,15 +219,24 @@ fn url(dir: &Path) -> Result<String, Failure> {
     text.map(|text| format!("file://{text}")).ok_or_else(|| Failure::Usage("--dir is a whole path, beginning with /".into()))
 }
 
+/// The vaults of a tenant; none where the call is only shown.
+fn shown(service: &Service, tenant: &str) -> Result<Vec<Value>, Failure> {
+    let found = service.ask("show_storage_vaults", json!({"instance_id": tenant}))?;
+    Ok(found.and_then(|found| found["storage_vault"].as_array().cloned()).unwrap_or_default())
+}
+
 fn list(service: &Service, tenant: &str, global: &Global) -> Result<(), Failure> {
-    let Some(found) = service.ask("show_storage_vaults", json!({"instance_id": tenant}))? else { return Ok(()) };
-    let vaults = found["storage_vault"].as_array().map_or(&[][..], Vec::as_slice);
+    let vaults = shown(service, tenant)?;
+    if service.only_shows() {
+        return Ok(());
+    }
     if global.json {
         return vaults.iter().try_for_each(output::json);
     }
-    let mut table = Table::new(["number", "name", "where", "new objects", "ready", "why not"]);
-    table = (0..6).fold(table, Table::left);
-    for vault in vaults {
+    let mut table = Table::new(["number", "name", "where", "new objects", "ready", "state", "for", "why not, or what went wrong last"]);
+    table = (0..8).fold(table, Table::left);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    for vault in &vaults {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let place = match (&vault["obj_info"], &vault["hdfs_info"]) {
             (Value::Null, hdfs) => format!("{}/{}", text(&hdfs["build_conf"]["fs_name"]).trim_end_matches('/'), text(&hdfs["prefix"])),
@@ -218,7 +244,10 @@ fn list(service: &Service, tenant: &str, global: &Global) -> Result<(), Failure>
         };
         let yes = |name: &str| if vault[name] == true { "yes" } else { "no" }.to_owned();
         let name = vault["name"].as_str().unwrap_or("-").to_owned();
-        table.row([text(&vault["id"]), name, place, yes("is_default"), yes("ready"), text(&vault["reason"])]);
+        let since = vault["since"].as_str().and_then(|since| since.parse::<u64>().ok());
+        let since = since.map_or_else(String::new, |since| format!("{:?}", Duration::from_secs(now.saturating_sub(since))));
+        let why = vault["reason"].as_str().or(vault["last_error"].as_str()).unwrap_or_default().to_owned();
+        table.row([text(&vault["id"]), name, place, yes("is_default"), yes("ready"), text(&vault["state"]), since, why]);
     }
     output::bytes(table.to_string().as_bytes())
 }

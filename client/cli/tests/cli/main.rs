@@ -16,6 +16,7 @@ mod full;
 mod group;
 #[path = "../harness/mod.rs"]
 mod harness;
+mod health;
 mod jobs;
 mod keys;
 mod killed;
@@ -23,6 +24,7 @@ mod members;
 mod pools;
 mod probe;
 mod raw;
+mod reseal;
 mod restore;
 #[allow(dead_code, reason = "each test binary uses its part")]
 #[path = "../../../vault/tests/vault/s3d.rs"]
@@ -31,6 +33,7 @@ mod status;
 mod sync;
 mod tables;
 mod tenants;
+mod through;
 mod vaultpage;
 mod vaults;
 mod watch;

@@ -1,7 +1,7 @@
 //! What goes to vaults and comes back: orders of a master for store nodes, and what callers ask of a master.
 
 use super::call;
-use crate::{ColdName, NodeId, ObjectKey, Outcome, ReplicaPlace, TenantId, Tso, VaultId};
+use crate::{ColdName, Extent, NodeId, ObjectKey, Outcome, ReplicaPlace, SegmentDesc, TenantId, Tso, VaultId};
 use serde::{Deserialize, Serialize};
 
 /// As [`super::work::TakeWork`], for work that waits for vaults: other work never waits for it.
@@ -29,7 +29,7 @@ pub struct ColdOrder {
     pub limit_ms: u64,
     /// Where to.
     pub way: ColdWay,
-    /// Where it is in memory, or is to be, on a segment of the node that is asked.
+    /// Where it is in memory, or is to be, on a segment of the node that is asked. For [`ColdWay::Through`] no extents.
     pub place: ReplicaPlace,
     /// The vault.
     pub vault: VaultId,
@@ -56,6 +56,15 @@ pub enum ColdWay {
     Up,
     /// From the vault to memory.
     Down,
+    /// Some bytes from the vault to where a reader takes them, without a copy that others could read.
+    Through {
+        /// Where they begin in the value.
+        offset: u64,
+        /// How many.
+        len: u64,
+        /// What the reader has taken ([`Passed::ticket`]): its room is free again. 0: nothing.
+        taken: u64,
+    },
 }
 
 /// An order that was worked on. Nothing is read or written for it any more.
@@ -85,6 +94,30 @@ pub enum ColdOutcome {
     Refused(String),
     /// The node could not do it, for a reason of its own.
     Failed(String),
+    /// The bytes of [`ColdWay::Through`] can be taken.
+    Passed(Box<Passed>),
+    /// As much is being read through the node as it has room for.
+    Busy(String),
+}
+
+/// Bytes of a value that a reader may take for [`Passed::VALID_MS`]; then other bytes may be in their place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Passed {
+    /// Memory of the node that only such bytes lie in.
+    pub segment: SegmentDesc,
+    /// Where in it.
+    pub extent: Extent,
+    /// [`crate::checksum`] of these bytes alone. They are of pieces whose checksums were right, which together have the value's.
+    pub checksum: u64,
+    /// Names them, to that node.
+    pub ticket: u64,
+}
+
+impl Passed {
+    /// Milliseconds.
+    pub const VALID_MS: u64 = 2000;
+    /// No more bytes are passed at a time.
+    pub const BYTES_MAX: u64 = 8 << 20;
 }
 
 /// Has objects fetched that are only in a vault, and waits until they are in memory. What is there by then can be located as ever.
@@ -97,6 +130,36 @@ pub struct Recall {
     pub wait_ms: u64,
 }
 call!(Recall = 81 "recall" -> Vec<Outcome<()>>, LONG);
+
+/// Asks for bytes of an object out of its vault, to be taken at once: no copy of it comes to memory for them.
+///
+/// Faults: `NoReadableReplica` when the vault or its nodes do not give them, `NoSpace` when too many readers are at it (ask again), `WrongState`
+/// when the object is not in a vault.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReadThrough {
+    /// Which.
+    pub key: ObjectKey,
+    /// Where the bytes begin.
+    pub offset: u64,
+    /// How many, up to [`Passed::BYTES_MAX`]; fewer come where the value ends before.
+    pub len: u64,
+    /// The ticket of what was taken before; 0: of nothing.
+    pub taken: u64,
+    /// Milliseconds.
+    pub wait_ms: u64,
+}
+call!(ReadThrough = 88 "read_through" -> Through, LONG);
+
+/// Some bytes of a value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Through {
+    /// Bytes of the whole value.
+    pub size: u64,
+    /// [`crate::checksum`] of the whole value.
+    pub checksum: u64,
+    /// Those that were asked for.
+    pub passed: Passed,
+}
 
 /// Has all that the caller's tenant has in memory, and that is not in its vault yet, brought there, and waits for it for a while.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,11 +1,13 @@
 //! Vaults with names: added, altered, dropped, and shown with whether they can be used.
 
 use super::envelope::{Answer, Found, Refusal};
+use super::shown::seconds;
 use super::store::{Optional, Vault};
 use super::stored::{Shown, StorageVault};
 use super::{cluster, instance, said};
 use crate::api::{App, Decide};
 use crate::engine::Unchanged;
+use crate::work::cold::Finding;
 use futures_util::future::join_all;
 use perilune_protocol::VaultId;
 use perilune_state::directory::{Refused, VaultRefused};
@@ -46,6 +48,25 @@ struct Looked {
     /// Why it is not.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+    /// How those who use it found it last.
+    #[serde(flatten)]
+    health: Option<Health>,
+}
+
+#[derive(Serialize)]
+struct Health {
+    /// `works`, `slow`, `away` or `refuses`.
+    state: &'static str,
+    /// Since when, in seconds since 1970.
+    since: String,
+    /// What went wrong last, it may be long ago; empty where nothing did since this master leads.
+    last_error: String,
+}
+
+impl From<Finding> for Health {
+    fn from(found: Finding) -> Self {
+        Self { state: found.condition.as_str(), since: seconds(found.since_ms), last_error: found.last_error }
+    }
 }
 
 impl Asked {
@@ -133,6 +154,7 @@ pub(super) async fn show(app: &App, asked: &Asked) -> Answer {
             is_default: newest == Some(vault.id),
             ready: outcome.is_ok(),
             reason: outcome.err(),
+            health: app.engine.vault_finding(vault.id).map(Health::from),
         })
     });
     Ok(Found::Vaults(All { storage_vault: looked.collect::<Result<_, Refusal>>()? }))

@@ -3,7 +3,7 @@
 use super::{App, Tiflash};
 use crate::api::face::{Face, Refusal};
 use crate::engine::{Engine, Group};
-use crate::work::cold::{Garbage, Listed, StoreInfo};
+use crate::work::cold::{Garbage, Listed, SecretKeysHeld, SecretKeysKnown, StoreInfo};
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
@@ -18,7 +18,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 /// What only the leader answers.
-pub(super) const OF_THE_LEADER: [&str; 4] = ["/remote/upload", "/remote/info", "/remote/checkpoints", "/remote/garbage"];
+pub(super) const OF_THE_LEADER: [&str; 5] =
+    ["/remote/upload", "/remote/info", "/remote/checkpoints", "/remote/garbage", "/remote/secret_keys/held"];
 
 pub(super) fn routes(spelled: &str) -> OpenApiRouter<App> {
     OpenApiRouter::default()
@@ -28,6 +29,8 @@ pub(super) fn routes(spelled: &str) -> OpenApiRouter<App> {
         .routes(respelled(routes!(info_of), spelled))
         .routes(respelled(routes!(checkpoints), spelled))
         .routes(respelled(routes!(garbage), spelled))
+        .routes(respelled(routes!(secret_keys), spelled))
+        .routes(respelled(routes!(secret_keys_held), spelled))
 }
 
 type Answer<T> = Result<Json<T>, Refusal<Tiflash>>;
@@ -144,6 +147,27 @@ async fn checkpoints(State(app): State<App>) -> Answer<Checkpoints> {
     let found = Checkpoints { asked: engine.upload_flag().is_some(), last_error: engine.reign.cold.last_error(), checkpoints };
     engine.vouch().await?;
     Ok(Json(found))
+}
+
+/// Which keys for secrets the master that is asked has, and what is sealed with which.
+#[utoipa::path(
+    get, path = "/tiflash/remote/secret_keys", tag = "process",
+    responses((status = 200, description = "Numbers that tell keys apart and give none away.", body = SecretKeysKnown))
+)]
+async fn secret_keys(State(app): State<App>) -> Answer<SecretKeysKnown> {
+    Ok(Json(leader(&app)?.secret_keys()))
+}
+
+/// A master says which keys for secrets it has, so that a new one takes over once all have it.
+#[utoipa::path(
+    post, path = "/tiflash/remote/secret_keys/held", tag = "process",
+    request_body = SecretKeysHeld,
+    responses((status = 200, description = "The leader has heard it.", body = bool), (status = 400, description = "That says nothing."))
+)]
+async fn secret_keys_held(State(app): State<App>, said: Bytes) -> Answer<bool> {
+    let said = serde_json::from_slice(&said).map_err(|e| FaultCode::InvalidParams.with(format!("the body says nothing of keys: {e}")))?;
+    leader(&app)?.reign.cold.held.hear(said);
+    Ok(Json(true))
 }
 
 /// What may be deleted in the vaults: for the master that collects.

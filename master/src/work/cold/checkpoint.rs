@@ -17,7 +17,7 @@ use perilune_state::effect::ColdCopy;
 use perilune_state::settings::CHECKPOINT_VAULT;
 use perilune_state::{Effect, State, snapshot};
 use perilune_vault::{Class, Vault, VaultFault};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
@@ -105,8 +105,10 @@ impl Keeper {
                 if self.through.is_none_or(|(asked, _)| asked != flag) {
                     self.through = Some((flag, state.newest()));
                 }
-                if Instant::now() >= self.look && self.is_saved().await? {
-                    self.make(to, flag).await?;
+                if Instant::now() >= self.look
+                    && let Some(behind) = self.is_saved().await?
+                {
+                    self.make(to, flag, behind).await?;
                 }
             }
         }
@@ -177,11 +179,8 @@ impl Keeper {
     async fn load(&self, kept: &Checkpoint) -> Outcome<()> {
         let (found, own) = (Found::new(kept.number, kept.name), kept.vault);
         let read = self.try_at(own, move |engine, vault| {
-            match found.read(vault).transpose() {
-                Some(manifest) => manifest?.read_names(vault, own).map(Some),
-                None => Ok(None),
-            }
-            .or_else(|fault| match fault.class {
+            let named = found.read(vault).and_then(|manifest| manifest.map(|manifest| manifest.read_names(vault, own)).transpose());
+            named.or_else(|fault| match fault.class {
                 // Where the claim is, all else is.
                 Class::NoObject => claim::check(vault, &engine.welcome().cluster).map(|()| None),
                 _ => Err(fault),
@@ -239,18 +238,27 @@ impl Keeper {
     }
 
     /// Whether all that was there when a checkpoint was asked for is in a vault by now; has it brought there. What no node has at the moment
-    /// cannot be, and what is of tenants without a vault of their own is not.
-    async fn is_saved(&mut self) -> Outcome<bool> {
-        let Some((_, through)) = self.through else { return Ok(false) };
+    /// cannot be, and what is of tenants without a vault of their own is not; nor is what those have left whose vault has been away for long,
+    /// who are told.
+    async fn is_saved(&mut self) -> Outcome<Option<BTreeSet<TenantId>>> {
+        let Some((_, through)) = self.through else { return Ok(None) };
         let engine = self.engine.clone();
         let began = Instant::now();
         let look = tokio::task::spawn_blocking(move || engine.offer_all(through)).await;
         // A walk over all objects takes half of a thread at most.
         self.look = Instant::now() + began.elapsed();
-        look.map(|left| left == 0).map_err(|e| FaultCode::Internal.with(format!("the walk stopped: {e}")))
+        look.map(|(left, behind)| (left == 0).then_some(behind)).map_err(|e| FaultCode::Internal.with(format!("the walk stopped: {e}")))
     }
 
-    async fn make(&mut self, to: VaultId, flag: u64) -> Outcome<()> {
+    async fn make(&mut self, to: VaultId, flag: u64, behind: BTreeSet<TenantId>) -> Outcome<()> {
+        if !behind.is_empty() {
+            let known = self.engine.directory();
+            let names = behind.iter().filter_map(|id| Some(known.tenant(*id)?.name.as_str()));
+            let who = names.collect::<Vec<_>>().join(", ");
+            let told = format!("a checkpoint is made without what {who} have in memory only: their vaults are away, or refuse");
+            self.engine.reign.cold.failed(&told);
+            tracing::warn!("{told}");
+        }
         // Clusters before this one may have left some.
         let there = self.at(to, |_, vault| Ok(manifest::list(vault)?.first().map_or(0, |found| found.number))).await?;
         let (number, name) = (self.engine.state().checkpoints.recorded().next(there), ColdName::random());
@@ -258,7 +266,7 @@ impl Keeper {
         let begun = Checkpoint { number, name, vault: to, stage: Stage::Begun, at_ms, objects: 0, saved: 0 };
         self.record(&begun, Stage::Begun).await?;
         // What goes wrong from here on is settled by the next round.
-        let (manifest, named) = self.write(&begun, flag).await?;
+        let (manifest, named) = self.write(&begun, flag, behind).await?;
         // Another leader would have settled it.
         self.engine.vouch().await?;
         let whole = manifest.clone();
@@ -272,7 +280,7 @@ impl Keeper {
     }
 
     /// Brings what this master knows to the vault, all but the manifest.
-    async fn write(&self, begun: &Checkpoint, answers: u64) -> Outcome<(Manifest, Named)> {
+    async fn write(&self, begun: &Checkpoint, answers: u64, behind: BTreeSet<TenantId>) -> Outcome<(Manifest, Named)> {
         let dump = self.engine.inner.log.dump().await?;
         let own = begun.clone();
         let cluster = self.engine.inner.log.cluster_id();
@@ -306,6 +314,7 @@ impl Keeper {
                 saved: saved.names.len() as u64,
                 state,
                 names,
+                behind,
                 key,
             };
             let named = manifest.named(saved.names, own.vault);
@@ -327,25 +336,34 @@ fn checksum(file: &File, bytes: u64) -> std::io::Result<u64> {
 }
 
 impl Engine {
-    /// Offers all that is in memory only and was there at a version, of every tenant that has a vault of its own; says how many those are.
-    /// Walks the index.
-    fn offer_all(&self, through: Tso) -> u64 {
-        let (state, cold) = (self.state(), &self.reign.cold);
-        let (mut left, mut vaults): (u64, HashMap<TenantId, Option<Target>>) = (0, HashMap::new());
+    /// Offers all that is in memory only and was there at a version, of every tenant that has a vault of its own; says how many those are, but
+    /// for those of tenants whose vault has been away for long, and whose these are. Walks the index.
+    fn offer_all(&self, through: Tso) -> (u64, BTreeSet<TenantId>) {
+        let (state, cold, now_ms) = (self.state(), &self.reign.cold, self.wall_ms());
+        let (mut left, mut behind, mut vaults): (u64, _, HashMap<TenantId, Option<Target>>) = (0, BTreeSet::new(), HashMap::new());
+        let wait_ms = state.settings.checkpoint_wait_ms();
+        let is_gone = |vault: VaultId| {
+            let found = cold.health.of(vault).filter(|found| !found.condition.is_up());
+            found.is_some_and(|found| now_ms.saturating_sub(found.since_ms) >= wait_ms)
+        };
         state.index.for_each(&mut |object| {
             let tenant = object.key.as_ref().tenant;
             let ours = |vault: &Target| cold.claim(vault.id) != Some(Claim::Others);
             if object.version <= through
-                && vaults.entry(tenant).or_insert_with(|| vault_of(state, tenant).filter(ours)).is_some()
+                && let Some(vault) = vaults.entry(tenant).or_insert_with(|| vault_of(state, tenant).filter(ours))
                 // An object that is changing has another form by now.
                 && let Some(object) = state.standing(object.key.as_ref()).filter(|object| object.version <= through && is_dirty(object))
             {
-                left += 1;
+                if behind.contains(&tenant) || is_gone(vault.id) {
+                    behind.insert(tenant);
+                } else {
+                    left += 1;
+                }
                 cold.offers.offer(&object, state.shard_of(object.key.as_ref()), &self.reign.shard_jobs);
             }
             ControlFlow::Continue(())
         });
         cold.ring();
-        left
+        (left, behind)
     }
 }

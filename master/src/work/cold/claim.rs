@@ -10,6 +10,7 @@ use super::opened::Opened;
 use super::{Claim, lock, soon, usable};
 use crate::engine::Engine;
 use crate::work::aside;
+use futures_util::future::join_all;
 use perilune_protocol::VaultId;
 use perilune_vault::{CLAIM, Class, Vault, VaultFault, Vaulted};
 use serde::{Deserialize, Serialize};
@@ -170,28 +171,36 @@ impl Claims {
             Some(Claim::Ours) => all,
             Some(Claim::Others) => missing,
         };
-        let due: Vec<VaultId> = usable(engine).into_iter().filter(due).collect();
+        let usable = usable(engine);
+        cold.health.keep(&usable);
+        let due = usable.into_iter().filter(due);
         if missing {
             self.look = now + LOOK_EVERY;
         }
         if all {
             self.again = now + AGAIN;
         }
-        for id in due {
+        // All together: one that is slow holds up none of the others.
+        let looks = due.map(|id| {
             let (worker, opened) = (engine.clone(), self.opened.clone());
             // What was claimed and has no claim any more may not be mounted: then another folder lies there, and stays nobody's.
             let how = if cold.claim(id) == Some(Claim::Ours) { check } else { claim };
-            let claimed = aside(move || Some(opened.open(&worker, id)?.and_then(|vault| how(&vault, &worker.welcome().cluster))));
-            learn(engine, id, claimed.await.ok().flatten());
-        }
+            async move {
+                let began = Instant::now();
+                let claimed = aside(move || Some(opened.open(&worker, id)?.and_then(|vault| how(&vault, &worker.welcome().cluster))));
+                learn(engine, id, claimed.await.ok().flatten(), began.elapsed());
+            }
+        });
+        join_all(looks).await;
     }
 }
 
-fn learn(engine: &Engine, id: VaultId, claimed: Option<Vaulted<()>>) {
-    let cold = &engine.reign.cold;
+fn learn(engine: &Engine, id: VaultId, claimed: Option<Vaulted<()>>, took: Duration) {
+    let (cold, now_ms) = (&engine.reign.cold, engine.wall_ms());
     match claimed {
         None => {}
         Some(Ok(())) => {
+            cold.health.did(id, Some(took), now_ms);
             let before = lock(&cold.claims).insert(id, Claim::Ours);
             if before != Some(Claim::Ours) {
                 cold.ring();
@@ -199,6 +208,7 @@ fn learn(engine: &Engine, id: VaultId, claimed: Option<Vaulted<()>>) {
         }
         Some(Err(fault)) => {
             cold.failed(&format!("vault {id}: {}", fault.message));
+            cold.health.did_not(id, (&fault).into(), &fault.message, now_ms);
             if fault.class == Class::Invalid && lock(&cold.claims).insert(id, Claim::Others) != Some(Claim::Others) {
                 tracing::warn!(vault = %id, "nothing is brought there nor deleted there: {fault}");
             }

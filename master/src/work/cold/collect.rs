@@ -8,9 +8,7 @@ use crate::api::forward;
 use crate::engine::{Engine, Group, Leader};
 use crate::log::Member;
 use crate::work::aside;
-use axum::body::{Body, to_bytes};
-use axum::extract::Request;
-use axum::http::{StatusCode, header};
+use axum::http::Method;
 use perilune_protocol::access::Token;
 use perilune_protocol::{ColdName, FaultCode, Outcome, VaultId};
 use perilune_vault::{Class, ColdObject, Vault, Vaulted};
@@ -36,8 +34,6 @@ const SWEEP_AGAIN: Duration = Duration::from_secs(5);
 /// Names of one page, and so many the leader is asked about at a time: it walks the index for them.
 const PAGE: usize = 1000;
 const ASKED: usize = 16_000;
-/// The leader's answer has up to so many names.
-const ANSWER_BYTES_MAX: usize = 4 << 20;
 
 /// What the leader is asked by the master that collects.
 #[derive(Default, Serialize, Deserialize, ToSchema)]
@@ -260,19 +256,8 @@ impl<A: Asks> Collector<A> {
 
 impl Asks for Called {
     async fn ask(&self, leader: Member, question: Question) -> Outcome<Answer> {
-        let strange = |e: String| FaultCode::NotLeader.with(format!("{}: {e}", leader.http));
-        let body = serde_json::to_vec(&question).map_err(|e| strange(e.to_string()))?;
-        let mut request = Request::post(PATH).header(header::CONTENT_TYPE, "application/json");
-        if let Some(token) = &self.token {
-            request = request.header(header::AUTHORIZATION, format!("Bearer {}", token.secret()));
-        }
-        let answer = forward::send(&leader.http, request.body(Body::from(body)).map_err(|e| strange(e.to_string()))?).await?;
-        let status = answer.status();
-        let body = to_bytes(answer.into_body(), ANSWER_BYTES_MAX).await.map_err(|e| strange(e.to_string()))?;
-        if status != StatusCode::OK {
-            return Err(strange(String::from_utf8_lossy(&body).into_owned()));
-        }
-        serde_json::from_slice(&body).map_err(|e| strange(e.to_string()))
+        let body = serde_json::to_vec(&question).map_err(|e| FaultCode::Internal.with(e.to_string()))?;
+        forward::call(&leader.http, self.token.as_ref(), Method::POST, PATH, body).await
     }
 }
 

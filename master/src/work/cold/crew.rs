@@ -2,12 +2,13 @@
 
 use super::down::fetch;
 use super::offers::{Fit, Offered};
+use super::through::{Wanted, pass};
 use super::up::{Uploaded, upload};
-use super::{Claim, Cold, Target, Wish, checkpoint, claim, is_dirty, lock, vault_of};
+use super::{Claim, Cold, Target, Wish, checkpoint, claim, is_dirty, lock, reseal, vault_of};
 use crate::engine::Engine;
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use perilune_protocol::{FaultCode, NodeId, Outcome, TenantId, VaultId};
+use perilune_protocol::{Fault, FaultCode, NodeId, Outcome, TenantId, VaultId};
 use perilune_state::objects::{Key, Object, Replica};
 use perilune_state::segments::Reach;
 use perilune_state::shards::ShardJob;
@@ -21,9 +22,11 @@ use tokio::sync::oneshot;
 
 /// How often is looked whether there is something to do, when nobody rings.
 const EVERY: Duration = Duration::from_millis(100);
-/// Uploads of one node at a time, and fetches from one vault over all nodes: a third of the hands that a node has, so that a vault that is slow
-/// leaves some to others.
+/// Uploads of one node at a time, and fetches from one vault over all nodes: a third of the hands that a node has.
 const AT_ONCE: usize = 32;
+/// Fetches of a tenant from all its vaults at a time. A vault has at most as many as are still free after that, so that however many are slow,
+/// they leave some to the next; the first is always free. With [`AT_ONCE`] uploads that is less than a node's hands.
+const FETCHES: usize = 64;
 /// The bytes that these have in hand together.
 const BYTES_MAX: u64 = 256 << 20;
 /// Of one object, no more is in hand than this.
@@ -44,6 +47,7 @@ type Flight = Pin<Box<dyn Future<Output = Landed> + Send>>;
 enum Landed {
     Up { object: Arc<Object>, node: NodeId, vault: VaultId, how: Uploaded, job: Arc<ShardJob> },
     Down { key: Key, size: u64, vault: VaultId, outcome: Outcome<()> },
+    Through { len: u64, vault: VaultId, failed: Option<Fault> },
 }
 
 /// What is under way.
@@ -69,11 +73,30 @@ impl Load {
     }
 }
 
-/// Fetches from a vault.
-#[derive(Default)]
+/// What is read of a vault.
+enum Read {
+    /// An object, for all who want it.
+    Fetch(Arc<Object>),
+    Through(Wanted),
+}
+
+/// What is read of one.
 struct Line {
-    waiting: VecDeque<Arc<Object>>,
+    tenant: TenantId,
+    waiting: VecDeque<Read>,
     under_way: Load,
+}
+
+impl Line {
+    fn new(tenant: TenantId) -> Self {
+        Self { tenant, waiting: VecDeque::new(), under_way: Load::default() }
+    }
+
+    /// Whether one more may begin, where so many of the tenant have.
+    fn may_begin(&self, under_way: usize) -> bool {
+        let objects = self.under_way.objects;
+        objects == 0 || !self.under_way.is_full() && objects < FETCHES.saturating_sub(under_way)
+    }
 }
 
 /// What has uploads and fetches done, turn by turn.
@@ -95,7 +118,11 @@ pub(crate) struct Crew {
 
 /// The worker's thread. `handle` runs it.
 pub(crate) fn run(engine: &Engine, handle: &Handle) {
-    let others = [handle.spawn(claim::run(engine.clone())), handle.spawn(checkpoint::run(engine.clone()))];
+    let others = [
+        handle.spawn(claim::run(engine.clone())),
+        handle.spawn(checkpoint::run(engine.clone())),
+        handle.spawn(reseal::run(engine.clone())),
+    ];
     handle.block_on(Crew::begin(engine).run());
     others.iter().for_each(tokio::task::JoinHandle::abort);
 }
@@ -150,24 +177,55 @@ impl Crew {
     }
 
     fn take_wishes(&mut self) {
-        for Wish { object, tell } in std::mem::take(&mut *lock(&self.engine.reign.cold.wishes)) {
-            let Some(vault) = object.cold.as_ref().map(|copy| copy.vault) else {
-                let _ = tell.send(Ok(()));
-                continue;
+        for wish in std::mem::take(&mut *lock(&self.engine.reign.cold.wishes)) {
+            let object = match &wish {
+                Wish::Fetch(object, _) => object,
+                Wish::Through(wanted) => &wanted.object,
             };
-            let callers = self.wanted.entry(object.key.clone()).or_default();
-            if callers.is_empty() {
-                self.lines.entry(vault).or_default().waiting.push_back(object);
+            // Whoever made the wish has seen that there is one.
+            let Some(vault) = object.cold.as_ref().map(|copy| copy.vault) else { continue };
+            let waiting = &mut self.lines.entry(vault).or_insert_with(|| Line::new(object.key.as_ref().tenant)).waiting;
+            match wish {
+                Wish::Through(wanted) => waiting.push_back(Read::Through(wanted)),
+                Wish::Fetch(object, tell) => {
+                    let callers = self.wanted.entry(object.key.clone()).or_default();
+                    callers.push(tell);
+                    if callers.len() == 1 {
+                        waiting.push_back(Read::Fetch(object));
+                    }
+                }
             }
-            callers.push(tell);
         }
     }
 
     fn fetch_more(&mut self) {
+        let mut under_way: HashMap<TenantId, usize> = HashMap::new();
+        for line in self.lines.values() {
+            *under_way.entry(line.tenant).or_default() += line.under_way.objects;
+        }
         for (&vault, line) in &mut self.lines {
-            while !line.under_way.is_full()
-                && let Some(object) = line.waiting.pop_front()
+            let under_way = under_way.entry(line.tenant).or_default();
+            while line.may_begin(*under_way)
+                && let Some(read) = line.waiting.pop_front()
             {
+                let engine = self.engine.clone();
+                let object = match read {
+                    Read::Fetch(object) => object,
+                    Read::Through(wanted) if wanted.tell.is_closed() => continue,
+                    Read::Through(wanted) => {
+                        let len = wanted.len;
+                        line.under_way.begin(len);
+                        *under_way += 1;
+                        self.flights.push(Box::pin(async move {
+                            let passed = pass(&engine, &wanted).await;
+                            let failed = passed.as_ref().err().cloned();
+                            // Whoever has given up leaves it to the next.
+                            let _ = wanted.tell.send(passed);
+                            Landed::Through { len, vault, failed }
+                        }));
+                        continue;
+                    }
+                };
                 let (key, size) = (object.key.clone(), object.size);
                 // Whoever has given up wants nothing fetched that may push out what others read.
                 if self.wanted.get(&key).is_none_or(|callers| callers.iter().all(oneshot::Sender::is_closed)) {
@@ -175,7 +233,7 @@ impl Crew {
                     continue;
                 }
                 line.under_way.begin(size);
-                let engine = self.engine.clone();
+                *under_way += 1;
                 let flight = async move {
                     let outcome = match engine.state().standing(key.as_ref()) {
                         Some(object) if object.readable() => Ok(()),
@@ -248,12 +306,24 @@ impl Crew {
                 if let Some(line) = self.lines.get_mut(&vault) {
                     line.under_way.end(size);
                 }
-                if let Err(fault) = &outcome {
+                // What is not admitted is read through a node.
+                if let Err(fault) = &outcome
+                    && fault.code != FaultCode::NoSpace
+                {
                     self.engine.metrics().recall_failed();
                     self.complain(&fault.message);
                 }
                 for caller in self.wanted.remove(&key).unwrap_or_default() {
                     let _ = caller.send(outcome.clone());
+                }
+            }
+            Landed::Through { len, vault, failed } => {
+                if let Some(line) = self.lines.get_mut(&vault) {
+                    line.under_way.end(len);
+                }
+                if let Some(fault) = failed.filter(|fault| fault.code != FaultCode::NoSpace) {
+                    self.engine.metrics().recall_failed();
+                    self.complain(&fault.message);
                 }
             }
             Landed::Up { object, node, vault, how, job } => {
@@ -279,11 +349,13 @@ impl Crew {
         let now = self.engine.now();
         match how {
             Uploaded::Saved => {
+                self.engine.reign.cold.health.did(vault, None, self.engine.wall_ms());
                 self.paused.remove(&vault);
                 self.engine.metrics().offloaded(object.size);
             }
             Uploaded::Moot => {}
-            Uploaded::Away(why) => {
+            Uploaded::Away(condition, why) => {
+                self.engine.reign.cold.health.did_not(vault, condition, &why, self.engine.wall_ms());
                 self.engine.metrics().offload_failed();
                 let pause = self.paused.get(&vault).map_or(PAUSE_MS, |(_, pause)| *pause);
                 // Those that were begun together fail together.
@@ -307,5 +379,27 @@ impl Crew {
             self.complained = now;
             tracing::warn!("the cold tier: {why}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn however_many_vaults_are_slow_the_next_has_a_hand() {
+        let mut lines: Vec<Line> = (0..10).map(|_| Line::new(TenantId(1))).collect();
+        // Each in turn has as much to fetch as it may, and none of it ends.
+        for nth in 0..lines.len() {
+            let all = |lines: &[Line]| lines.iter().map(|line| line.under_way.objects).sum::<usize>();
+            let before = all(&lines);
+            while lines[nth].may_begin(all(&lines)) {
+                lines[nth].under_way.begin(1);
+            }
+            assert!(all(&lines) > before, "vault {nth} has none");
+        }
+        let counts: Vec<_> = lines.iter().map(|line| line.under_way.objects).collect();
+        assert_eq!((counts[0], counts[1], counts[2]), (32, 16, 8));
+        assert!(counts.iter().sum::<usize>() + AT_ONCE <= 104, "{counts:?}: a node has 104 hands");
     }
 }

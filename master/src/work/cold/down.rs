@@ -5,7 +5,7 @@ use crate::engine::Engine;
 use crate::work::board::Ended;
 use crate::work::evict;
 use perilune_protocol::rpc::cold::{ColdOutcome, ColdWay};
-use perilune_protocol::{FaultCode, Outcome};
+use perilune_protocol::{ByteSize, FaultCode, ObjectKey, Outcome};
 use perilune_state::State;
 use perilune_state::effect::{ColdCopy, RemoveReason};
 use perilune_state::meter::Promise;
@@ -16,8 +16,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
-/// So long what is there may take to make room: readers' leases run out.
-const ROOM_PATIENCE: Duration = Duration::from_secs(10);
+/// So long what is there may take to make room: whoever asked reads through a node instead.
+const ROOM_PATIENCE: Duration = Duration::from_secs(1);
+/// What is more than such a part of its tenant's memory has nothing leave for it.
+const SHARE: u64 = 8;
 /// Between two tries.
 const AGAIN: Duration = Duration::from_millis(20);
 
@@ -28,12 +30,7 @@ pub(super) async fn fetch(engine: &Engine, object: &Arc<Object>) -> Outcome<()> 
     let unread = |why: String| FaultCode::NoReadableReplica.with(format!("{key}: it is in its vault only, and {why}"));
     let target = vault(engine.state(), copy.vault).ok_or_else(|| unread(format!("vault {} is not known any more", copy.vault)))?;
     let (promise, room) = find_room(engine, object).await?;
-    let mut ended = bring(engine, object, &copy, target, &room).await;
-    if let Ended::Said(ColdOutcome::Lost(why)) = &ended {
-        // One answer is not enough to give up what was acknowledged: bytes may have been altered on their way, or a gateway erred.
-        tracing::warn!(%key, "what is in a vault cannot be read, and is looked at once more: {why}");
-        ended = bring(engine, object, &copy, target, &room).await;
-    }
+    let ended = confirm_lost(&key, || bring(engine, object, &copy, target, &room)).await;
     let state = engine.state();
     let give_up = |writes| state.copy_give_up(room.clone(), writes, engine.now());
     match ended {
@@ -56,11 +53,23 @@ pub(super) async fn fetch(engine: &Engine, object: &Arc<Object>) -> Outcome<()> 
             give_up(true);
             Err(unread(why))
         }
+        Ended::Said(ColdOutcome::Passed(_) | ColdOutcome::Busy(_)) => {
+            give_up(true);
+            Err(unread("its node did something else".into()))
+        }
         Ended::Silence { taken } => {
             give_up(taken);
             Err(unread("the node that was to fetch it is silent: ask again".into()))
         }
     }
+}
+
+/// One answer is not enough to give up what was acknowledged: bytes may have been altered on their way, or a gateway erred.
+pub(super) async fn confirm_lost<F: Future<Output = Ended<ColdOutcome>>>(key: &ObjectKey, bring: impl Fn() -> F) -> Ended<ColdOutcome> {
+    let ended = bring().await;
+    let Ended::Said(ColdOutcome::Lost(why)) = &ended else { return ended };
+    tracing::warn!(%key, "what is in a vault cannot be read, and is looked at once more: {why}");
+    bring().await
 }
 
 async fn bring(engine: &Engine, object: &Object, copy: &ColdCopy, vault: Target, room: &CopyRoom) -> Ended<ColdOutcome> {
@@ -70,7 +79,8 @@ async fn bring(engine: &Engine, object: &Object, copy: &ColdCopy, vault: Target,
     engine.reign.cold.order(room.segment().node(), order, engine.now()).await
 }
 
-/// Room in the tenant's memory, and as much of its quota. What is there makes room if it can do so without being lost.
+/// Room in the tenant's memory, and as much of its quota. What is there makes room if it can do so without being lost, but not for an object
+/// that takes much of the memory: then, or where there is none soon, it is [`FaultCode::NoSpace`].
 async fn find_room(engine: &Engine, object: &Object) -> Outcome<(Promise, CopyRoom)> {
     let (state, tenant, key) = (engine.state(), object.key.as_ref().tenant, object.key.to_object_key());
     let until = Instant::now() + ROOM_PATIENCE;
@@ -82,11 +92,15 @@ async fn find_room(engine: &Engine, object: &Object) -> Outcome<(Promise, CopyRo
             },
             Err(fault) => fault.message,
         };
+        let no_space = |why: &str| Err(FaultCode::NoSpace.with(format!("{key}: it is in its vault only, and {lacking}, {why}")));
+        let memory = evict::memory_of(state, tenant);
+        if object.size > memory / SHARE {
+            return no_space(&format!("and nothing leaves for what is more than {} of memory", ByteSize(memory / SHARE)));
+        }
+        if Instant::now() >= until {
+            return no_space("nor did as much leave memory just now");
+        }
         if !engine.reign.evictor.make_room(tenant, object.size, evict::Loss::Never).await {
-            if Instant::now() >= until {
-                let why = format!("{key}: it is in its vault only, and {lacking}, nor can anything leave memory at the moment");
-                return Err(FaultCode::NoSpace.with(why));
-            }
             sleep(AGAIN).await;
         }
     }
@@ -121,7 +135,7 @@ fn targets(state: &State, object: &Object) -> Vec<Arc<Segment>> {
 }
 
 /// What is in the vault is not what was put there. Where that was all there is, nor will be, the object is gone.
-async fn lost(engine: &Engine, object: &Arc<Object>, copy: &ColdCopy, why: &str) -> Outcome<()> {
+pub(super) async fn lost<T>(engine: &Engine, object: &Arc<Object>, copy: &ColdCopy, why: &str) -> Outcome<T> {
     let (state, key) = (engine.state(), object.key.to_object_key());
     tracing::error!(%key, "what was brought to a vault is lost there: {why}");
     engine.metrics().cold_lost();

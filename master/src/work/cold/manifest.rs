@@ -15,6 +15,7 @@ use perilune_protocol::{ColdName, ObjectKey, TenantId, Tso, VaultId, checksum};
 use perilune_vault::{Class, ColdObject, Sink, Vault, Vaulted};
 use serde::{Deserialize, Serialize};
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 pub(super) const VERSION: u32 = 1;
@@ -47,6 +48,9 @@ pub(crate) struct Manifest {
     pub(crate) saved: u64,
     pub(crate) state: Part,
     pub(crate) names: Part,
+    /// Tenants whose vault was away, or refused: what was in their memory only is as if there were no vault.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) behind: BTreeSet<TenantId>,
     /// The key of the tenant `default`, which opens the two where they are sealed; sealed with the masters'.
     pub(crate) key: Sealed,
 }
@@ -236,7 +240,7 @@ mod tests {
         let make = |number| {
             let (version, name, cluster) = (VERSION, ColdName::random(), "c".to_owned());
             let (at_ms, answers, objects, saved, state, names, key) = (5, 1, 2, 1, part, part, key.clone());
-            Manifest { version, number, name, cluster, at_ms, answers, objects, saved, state, names, key }
+            Manifest { version, number, name, cluster, at_ms, answers, objects, saved, state, names, behind: BTreeSet::new(), key }
         };
         let (first, second, third) = (make(9), make(10), make(11));
         assert!(Found::new(11, third.name).give_up(&vault).unwrap());

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  evictor, Offload ── offers ──► crew ── order ──► board ◄── polls ── store node ◄──► vault
-//!  Recall ─────────── wishes ──►   │ ▲                │
+//!  Recall, ReadThrough ─ wishes ►  │ ▲                │
 //!                                  │ └─── outcome ────┘
 //!                                  └── Cold, Replicas ──► log
 //! ```
@@ -17,12 +17,15 @@ mod collect;
 mod crew;
 mod down;
 mod empty;
+mod health;
 mod info;
 mod kept;
 mod manifest;
 mod offers;
 mod offload;
 mod opened;
+mod reseal;
+mod through;
 mod up;
 
 pub(crate) use checkpoint::vault_for;
@@ -35,9 +38,11 @@ pub(crate) use collect::{Asks, Collector};
 #[cfg(feature = "simulation")]
 pub(crate) use crew::Crew;
 pub(crate) use crew::run;
+pub(crate) use health::Finding;
 pub(crate) use info::StoreInfo;
 pub(crate) use manifest::{Manifest, list as list_checkpoints};
 pub(crate) use offers::Offer;
+pub(crate) use reseal::{SecretKeysHeld, SecretKeysKnown, tell as tell_keys};
 
 use super::board::{Board, Ended, Order};
 use crate::engine::Engine;
@@ -72,6 +77,9 @@ pub(crate) struct Cold {
     wishes: Mutex<Vec<Wish>>,
     /// Vaults that were looked at in this reign: ours, or those of another cluster. Others are neither written to nor cleaned.
     claims: Mutex<HashMap<VaultId, Claim>>,
+    pub(crate) health: health::Health,
+    /// The keys for secrets that the other masters say they have.
+    pub(crate) held: reseal::Held,
     /// Uploads that may be named yet, and where they go.
     naming: Mutex<HashMap<ColdName, VaultId>>,
     /// What the checkpoints name, by their number. Written by whoever keeps them.
@@ -88,10 +96,12 @@ pub(crate) struct Cold {
     stopped: AtomicBool,
 }
 
-/// Somebody wants an object in memory.
-struct Wish {
-    object: Arc<Object>,
-    tell: oneshot::Sender<Outcome<()>>,
+/// What somebody wants of a vault.
+enum Wish {
+    /// An object in memory.
+    Fetch(Arc<Object>, oneshot::Sender<Outcome<()>>),
+    /// Some bytes of one.
+    Through(through::Wanted),
 }
 
 impl Order for ColdOrder {
@@ -118,6 +128,8 @@ impl Cold {
             offers: Offers::default(),
             wishes: Mutex::default(),
             claims: Mutex::default(),
+            health: health::Health::default(),
+            held: reseal::Held::default(),
             naming: Mutex::default(),
             kept: Mutex::default(),
             closing: Mutex::default(),
@@ -277,7 +289,7 @@ impl Engine {
             waiting.push(state.peek(tenant, key).map(|_| None).or_else(|fault| {
                 let object = state.cold(KeyRef::new(tenant, key)).ok_or(fault)?;
                 let (tell, told) = oneshot::channel();
-                lock(&cold.wishes).push(Wish { object, tell });
+                lock(&cold.wishes).push(Wish::Fetch(object, tell));
                 Ok(Some(told))
             }));
         }

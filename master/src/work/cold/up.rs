@@ -1,5 +1,6 @@
 //! From memory to a vault.
 
+use super::health::Condition;
 use super::{Target, lock, order};
 use crate::engine::Engine;
 use crate::planted::{self, Defect};
@@ -23,7 +24,7 @@ pub(super) enum Uploaded {
     /// The object was removed or replaced meanwhile.
     Moot,
     /// The vault does not do it at present.
-    Away(String),
+    Away(Condition, String),
     /// It is not done, for another reason.
     Failed(String),
 }
@@ -71,9 +72,12 @@ async fn upload_as(engine: &Engine, object: &Arc<Object>, replica: &Replica, vau
                 Err(fault) => Uploaded::Failed(fault.to_string()),
             };
         }
-        Ended::Said(ColdOutcome::Away(why)) => (Uploaded::Away(format!("{key}: {why}")), true),
-        Ended::Said(ColdOutcome::Refused(why)) => (Uploaded::Away(format!("{key}: {why}")), false),
+        Ended::Said(ColdOutcome::Away(why)) => (Uploaded::Away(Condition::Away, format!("{key}: {why}")), true),
+        Ended::Said(ColdOutcome::Refused(why)) => (Uploaded::Away(Condition::Refuses, format!("{key}: {why}")), false),
         // It has moved, and something else lies there now; or nothing does that was put.
+        Ended::Said(ColdOutcome::Passed(_) | ColdOutcome::Busy(_)) => {
+            (Uploaded::Failed(format!("{key}: its node did something else")), false)
+        }
         Ended::Said(ColdOutcome::Wrong(why) | ColdOutcome::Lost(why) | ColdOutcome::Failed(why)) => (Uploaded::Failed(why), false),
         Ended::Silence { taken } => (Uploaded::Failed(format!("{key}: the node that was to upload it is silent")), taken),
     };
