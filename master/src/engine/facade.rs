@@ -4,7 +4,7 @@ use super::{Engine, Throne, gc};
 use super::{NotAborted, OpenPut, Unchanged};
 use crate::api::{Boxed, Decide, Facade};
 use crate::log::LogStatus;
-use crate::observe::{Metrics, Observed, PoolUse, TenantUse};
+use crate::observe::{FeedUse, Metrics, Observed, PoolUse, TenantUse};
 use crate::secrets::Safe;
 use crate::work::recycle::Recycled;
 use perilune_protocol::principal::Principal;
@@ -53,6 +53,10 @@ impl Observed for Throne {
 
     fn jobs(&self) -> Vec<JobState> {
         self.engine().jobs()
+    }
+
+    fn feeds(&self) -> Vec<FeedUse> {
+        self.engine().feed_uses()
     }
 
     fn log(&self) -> LogStatus {

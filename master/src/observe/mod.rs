@@ -12,4 +12,4 @@ mod summary;
 
 pub use calls::CallMetrics;
 pub use metrics::Metrics;
-pub use observed::{Observed, PoolUse, TenantUse};
+pub use observed::{FeedUse, Observed, PoolUse, TenantUse};

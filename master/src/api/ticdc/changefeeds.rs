@@ -6,7 +6,7 @@ use super::said::{self, Asked, Name};
 use super::{Answer, engine, group, json};
 use crate::api::App;
 use crate::api::extract::Query;
-use crate::feeds::{self, Code, Progress, ReplicaConfig, SinkUri};
+use crate::feeds::{self, Code, Progress, ReplicaConfig, SinkUri, Whose};
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use perilune_protocol::Tso;
@@ -58,7 +58,8 @@ pub(super) async fn create(State(app): State<App>, body: Bytes) -> Answer {
         return Err(Code::TargetTsBeforeStartTs.with(why).into());
     }
     let checked = feeds::check(&asked.sink_uri, &config)?;
-    drop(feeds::open(&format!("{namespace}/{name}"), &checked, &config, &engine.feed_place()).await?);
+    let label = format!("{namespace}/{name}");
+    drop(feeds::open(&Whose::tried(&label), &checked, &config, &engine.feed_place()).await?);
     let new = NewFeed {
         name: name.clone(),
         sink: checked.uri.to_string(),
