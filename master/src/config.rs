@@ -74,6 +74,8 @@ pub struct MasterConfig {
     pub vault_root: Option<PathBuf>,
     /// How long a changefeed waits after an error before it tries again; twice as long each time, up to ten minutes.
     pub feed_backoff: Duration,
+    /// A changefeed that lags so far behind is given up.
+    pub feed_gc_ttl: Duration,
     /// Asked of every caller, over RPC and HTTP.
     pub token: Option<Token>,
     /// Allow listeners beyond loopback without a token, so that nobody is asked who they are.
@@ -112,6 +114,7 @@ impl Default for MasterConfig {
             secret_key_files: Vec::new(),
             vault_root: None,
             feed_backoff: Duration::from_secs(10),
+            feed_gc_ttl: Duration::from_secs(86_400),
             token: None,
             insecure: false,
         }

@@ -8,6 +8,7 @@ const USAGE: &str = "\
 usage: cargo xtask CHORE
 
   verify            everything CI checks, in its order; writes nothing into the tree
+  kafka             checks and tests changefeeds to Kafka, which need a build feature and are no part of `verify`
   fix               what a machine can put right: formatting and the C header
   tidy              house rules that no lint knows: room sizes, file headers, where unsafe may be
   graph             the arrows between crates are those of docs/architecture.md
@@ -20,6 +21,7 @@ fn main() -> ExitCode {
     let root = root();
     let problems = match words.as_slice() {
         ["verify"] => verify::verify(&root),
+        ["kafka"] => verify::kafka(&root),
         ["fix"] => verify::fix(&root),
         ["tidy"] => tidy::check(&root),
         ["graph"] => graph::check(&root),

@@ -44,6 +44,20 @@ pub fn verify(root: &Path) -> Problems {
     run(&steps)
 }
 
+/// Changefeeds to Kafka, against the cluster that librdkafka pretends to be. Builds librdkafka the first time.
+pub fn kafka(root: &Path) -> Problems {
+    let cargo = |words: &'static str| -> Box<dyn Fn() -> Problems + '_> { Box::new(move || run_cargo(root, words, &[])) };
+    run(&[
+        ("clippy", cargo("clippy --package perilune-master --features kafka --all-targets -- -D warnings")),
+        (
+            "tests",
+            cargo(
+                "test --package perilune-master --features kafka --lib --test feeds -- kafka topic open_protocol a_key_stays what_cannot_be",
+            ),
+        ),
+    ])
+}
+
 /// The lock-free parts once more, under loom, which tries every order of their steps. In a target directory of its own, since the
 /// flag would have all the others built anew.
 fn every_interleaving(root: &Path) -> Problems {

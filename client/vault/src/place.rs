@@ -59,6 +59,17 @@ impl Place {
         }
     }
 
+    pub(crate) async fn replace(&self, name: &str, there: Bytes, bytes: Bytes) -> Vaulted<()> {
+        match self {
+            Self::S3(s3) => s3.replace(name, &there, bytes).await,
+            Self::Shelf(shelf) => {
+                same(&shelf.get(name, None)?.bytes, &there)?;
+                shelf.put(name, bytes, false)
+            }
+            Self::Dir(_) => self.on_disk(name, move |dir, name| dir.replace(name, &there, bytes)).await,
+        }
+    }
+
     pub(crate) async fn get(&self, name: &str, range: Option<Range<u64>>) -> Vaulted<Got> {
         match self {
             Self::S3(s3) => s3.get(name, range).await,
@@ -146,6 +157,14 @@ impl Place {
         let done = tokio::task::spawn_blocking(move || call(&dir, &name)).await;
         done.unwrap_or_else(|e| Err(Class::Invalid.with(format!("a call into a directory panicked, please report it: {e}"))))
     }
+}
+
+/// Whether what was found is what was expected.
+///
+/// # Errors
+/// [`Class::Exists`].
+pub(crate) fn same(found: &Bytes, expected: &Bytes) -> Vaulted<()> {
+    if found == expected { Ok(()) } else { Err(Class::Exists.with("something else is there by now")) }
 }
 
 fn no_parts() -> VaultFault {

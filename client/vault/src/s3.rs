@@ -2,13 +2,14 @@
 
 use crate::fault::{Class, VaultFault, Vaulted};
 use crate::gate::Limits;
-use crate::place::{Got, Listed, Part, Payload};
+use crate::place::{Got, Listed, Part, Payload, same};
 use crate::target::{Keys, S3Target};
+use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
 use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path;
-use object_store::{ClientOptions, GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutPayload, RetryConfig};
+use object_store::{ClientOptions, GetOptions, GetRange, ObjectStore, ObjectStoreExt, PutMode, PutPayload, RetryConfig, UpdateVersion};
 use std::ops::Range;
 use std::str::FromStr;
 use std::sync::Once;
@@ -57,6 +58,15 @@ impl S3 {
     pub(crate) async fn put(&self, name: &str, bytes: Payload, create: bool) -> Vaulted<()> {
         let mode = if create { PutMode::Create } else { PutMode::Overwrite };
         self.store.put_opts(&self.at(name), PutPayload::from_iter(bytes), mode.into()).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn replace(&self, name: &str, there: &Bytes, bytes: Bytes) -> Vaulted<()> {
+        let at = self.at(name);
+        let found = self.store.get(&at).await?;
+        let version = UpdateVersion { e_tag: found.meta.e_tag.clone(), version: found.meta.version.clone() };
+        same(&found.bytes().await?, there)?;
+        self.store.put_opts(&at, bytes.into(), PutMode::Update(version).into()).await?;
         Ok(())
     }
 

@@ -106,16 +106,23 @@ impl Vault {
         self.ask("create", name, deadline, move |place, name, turn| {
             let bytes = bytes.clone();
             async move {
-                match place.put(&name, vec![bytes.clone()], true).await {
-                    Err(fault) if fault.class == Class::Exists && turn == Turn::Again => {
-                        if place.get(&name, None).await?.bytes == bytes {
-                            Ok(())
-                        } else {
-                            Err(fault)
-                        }
-                    }
-                    done => done,
-                }
+                let done = place.put(&name, vec![bytes.clone()], true).await;
+                unless_ours(done, turn, &place, &name, &bytes).await
+            }
+        })
+    }
+
+    /// Puts bytes in the place of exactly those that are there, so that of several who do this at once one succeeds. In a directory two that do so
+    /// within the same microseconds may both: nothing there compares and moves in one step.
+    ///
+    /// # Errors
+    /// [`Class::Exists`] when other bytes are there, [`Class::NoObject`] when none are; and as [`Vault::put`].
+    pub fn replace(&self, name: &str, there: Bytes, bytes: Bytes, deadline: Instant) -> Vaulted<()> {
+        self.ask("replace", name, deadline, move |place, name, turn| {
+            let (there, bytes) = (there.clone(), bytes.clone());
+            async move {
+                let done = place.replace(&name, there, bytes.clone()).await;
+                unless_ours(done, turn, &place, &name, &bytes).await
             }
         })
     }
@@ -220,6 +227,20 @@ impl Vault {
 impl fmt::Debug for Vault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Vault({})", self.shared.shown)
+    }
+}
+
+/// An answer that was lost is asked for again: what is there then is this caller's if its bytes are.
+async fn unless_ours(done: Vaulted<()>, turn: Turn, place: &Place, name: &str, bytes: &Bytes) -> Vaulted<()> {
+    match done {
+        Err(fault) if fault.class == Class::Exists && turn == Turn::Again => {
+            if place.get(name, None).await?.bytes == *bytes {
+                Ok(())
+            } else {
+                Err(fault)
+            }
+        }
+        done => done,
     }
 }
 

@@ -5,7 +5,7 @@ use super::{NotAborted, OpenPut, Unchanged};
 use crate::api::{Boxed, Decide, Facade};
 use crate::events::Lag;
 use crate::log::LogStatus;
-use crate::observe::{Metrics, Observed, PoolUse, TenantUse, VaultUse};
+use crate::observe::{FeedUse, Metrics, Observed, PoolUse, TenantUse, VaultUse};
 use crate::secrets::Safe;
 use crate::work::cold::Finding;
 use crate::work::recycle::Recycled;
@@ -59,6 +59,10 @@ impl Observed for Throne {
 
     fn jobs(&self) -> Vec<JobState> {
         self.engine().jobs()
+    }
+
+    fn feeds(&self) -> Vec<FeedUse> {
+        self.engine().feed_uses()
     }
 
     fn log(&self) -> LogStatus {

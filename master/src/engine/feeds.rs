@@ -1,7 +1,8 @@
 //! What changefeeds need of the engine.
 
 use super::Engine;
-use crate::feeds::{Kept, Place, Progress};
+use crate::feeds::{Counts, Kept, Place, Progress};
+use crate::observe::FeedUse;
 use perilune_protocol::{Outcome, Tso};
 use perilune_state::Effect;
 use perilune_state::directory::FeedRecord;
@@ -26,6 +27,29 @@ impl Engine {
     /// Writes it down; `None`: it is of no account any more.
     pub(crate) async fn keep_progress(&self, key: String, kept: Option<&Kept>) -> Outcome<()> {
         self.commit(&Effect::Setting { key, value: kept.map(Kept::text) }).await
+    }
+
+    /// How feeds fare, those of tenants that are there. Where this member does not lead, none: it does not know.
+    pub(crate) fn feed_uses(&self) -> Vec<FeedUse> {
+        let (known, now_ms) = (self.directory(), self.wall_ms());
+        let seen = |feed: &FeedRecord| {
+            let Progress { checkpoint, resolved, .. } = self.feed_progress(feed);
+            let lag = |stamp: Tso| now_ms.saturating_sub(stamp.physical_ms());
+            let Counts { rows, bytes, flushes, flush_micros, errors } = self.reign.feeds.counts(feed.id);
+            Some(FeedUse {
+                namespace: known.tenant(feed.tenant)?.name.clone(),
+                name: feed.name.clone(),
+                state: feed.state.name(),
+                checkpoint_lag_ms: lag(checkpoint),
+                resolved_lag_ms: lag(resolved),
+                rows,
+                bytes,
+                flushes,
+                flush_micros,
+                errors,
+            })
+        };
+        if self.leads() { known.feeds().filter_map(seen).collect() } else { Vec::new() }
     }
 
     /// What sinks may use of this process.

@@ -7,6 +7,9 @@ use super::filter::Filter;
 use super::sink::Protocol;
 use super::uri::SinkUri;
 
+/// The parameter of a URI that asks for lists.
+pub(crate) const BOOTSTRAP: &str = "send-bootstrap";
+
 /// What a sink is written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scheme {
@@ -18,6 +21,9 @@ pub(crate) enum Scheme {
     S3,
     /// A listener of HTTP.
     Http,
+    /// A topic of Kafka.
+    #[cfg(feature = "kafka")]
+    Kafka,
 }
 
 impl Scheme {
@@ -29,6 +35,8 @@ impl Scheme {
             "file" => Self::File,
             "s3" => Self::S3,
             "http" | "https" => Self::Http,
+            #[cfg(feature = "kafka")]
+            "kafka" => Self::Kafka,
             other => return Err(Code::SinkUriInvalid.with(format!("the sink scheme ({other:.64}) is not supported"))),
         })
     }
@@ -41,6 +49,8 @@ pub(crate) struct Checked {
     pub(crate) scheme: Scheme,
     pub(crate) protocol: Protocol,
     pub(crate) filter: Filter,
+    /// Whether all there is is to be listed now and then.
+    pub(crate) bootstrap: bool,
 }
 
 /// # Errors
@@ -52,7 +62,8 @@ pub(crate) fn check(uri: &str, config: &ReplicaConfig) -> Result<Checked, Failur
     limits(config)?;
     without_effect(config)?;
     let filter = Filter::new(config)?;
-    Ok(Checked { uri, scheme, protocol, filter })
+    let bootstrap = uri.get(BOOTSTRAP) == Some("true");
+    Ok(Checked { uri, scheme, protocol, filter, bootstrap })
 }
 
 fn invalid(why: impl std::fmt::Display) -> Failure {
@@ -152,6 +163,10 @@ fn without_effect(config: &ReplicaConfig) -> Result<(), Failure> {
         (!sink.column_selectors.is_empty(), "sink.column_selectors"),
         (!sink.dispatchers.is_empty(), "sink.dispatchers"),
         (sink.schema_registry.as_deref().is_some_and(|at| !at.is_empty()), "sink.schema_registry"),
+        (sink.kafka_config.is_some(), "sink.kafka_config"),
+        (sink.pulsar_config.is_some(), "sink.pulsar_config"),
+        (sink.mysql_config.is_some(), "sink.mysql_config"),
+        (config.consistent.storage.as_deref().is_some_and(|at| !at.is_empty()), "consistent.storage"),
         (expires, "sink.cloud_storage_config.file_expiration_days"),
     ];
     match asked.into_iter().find(|(on, _)| *on) {
@@ -175,6 +190,8 @@ mod tests {
         let message = |uri, config| code(uri, config).unwrap_err();
         assert_eq!(message("foo://", json!({})), (Code::SinkUriInvalid, "the sink scheme (foo) is not supported".into()));
         assert_eq!(message("mysql://u@h/", json!({})).0, Code::SinkUriInvalid);
+        #[cfg(not(feature = "kafka"))]
+        assert_eq!(message("kafka://h:9092/t?protocol=canal-json", json!({})).1, "the sink scheme (kafka) is not supported");
         assert_eq!(message("file:///x", json!({})), (Code::SinkUnknownProtocol, "unknown '' message protocol for sink".into()));
         assert_eq!(message("file:///x?protocol=avro", json!({})).1, "unknown 'avro' message protocol for sink");
         assert_eq!(
@@ -188,6 +205,9 @@ mod tests {
             json!({"integrity": {"integrity_check_level": "correctness"}}),
             json!({"filter": {"event_filters": [{"matcher": ["a.*"], "ignore_sql": ["^drop"]}]}}),
             json!({"sink": {"column_selectors": [{}]}}),
+            json!({"sink": {"kafka_config": {"sasl_password": "hidden"}}}),
+            json!({"sink": {"mysql_config": {}}}),
+            json!({"consistent": {"storage": "s3://b?secret-access-key=hidden"}}),
             json!({"changefeed_error_stuck_duration": "29m"}),
         ] {
             assert_eq!(message("blackhole://", config.clone()).0, Code::InvalidReplicaConfig, "{config}");

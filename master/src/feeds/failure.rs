@@ -11,15 +11,15 @@ pub(crate) struct Failure {
 }
 
 macro_rules! codes {
-    ($($name:ident $text:literal)*) => {
+    ($($(#[$on:meta])* $name:ident $text:literal)*) => {
         /// The codes there are. Some of them are for callers only, some are met while a feed runs.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub(crate) enum Code { $($name),* }
+        pub(crate) enum Code { $($(#[$on])* $name),* }
 
         impl Code {
             /// As it is written.
             pub(crate) fn text(self) -> &'static str {
-                match self { $(Self::$name => $text),* }
+                match self { $($(#[$on])* Self::$name => $text),* }
             }
         }
     };
@@ -42,7 +42,9 @@ codes! {
     SinkInvalidConfig "CDC:ErrSinkInvalidConfig"
     StorageSinkInvalidConfig "CDC:ErrStorageSinkInvalidConfig"
     StorageSink "CDC:ErrStorageSink"
+    Overtaken "CDC:ErrStorageSink"
     Webhook "CDC:ErrWebhookSink"
+    #[cfg(feature = "kafka")] Kafka "CDC:ErrKafkaSendMessage"
     RowRejected "CDC:ErrSinkRejectedRow"
     GetPdClientFailed "CDC:ErrAPIGetPDClientFailed"
     NotReady "CDC:ErrServerIsNotReady"
@@ -56,6 +58,11 @@ codes! {
 impl Code {
     pub(crate) fn with(self, message: impl Into<String>) -> Failure {
         Failure { code: self, message: message.into() }
+    }
+
+    /// Whether somebody else writes there: it begins anew at once, and will know what the other wrote.
+    pub(crate) fn begins_anew(self) -> bool {
+        self == Self::Overtaken
     }
 
     /// Whether trying again cannot help.

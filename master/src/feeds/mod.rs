@@ -8,6 +8,7 @@
 //!
 //! **Invariant.** A checkpoint is told after the sink has acknowledged everything before it, never before.
 
+mod bootstrap;
 mod check;
 mod config;
 mod duration;
@@ -27,9 +28,9 @@ pub(crate) use config::ReplicaConfig;
 pub(crate) use failure::{Code, Failure};
 pub(crate) use filter::{Filter, Op};
 pub(crate) use owner::{Feeds, run};
-pub(crate) use progress::{Kept, Progress};
+pub(crate) use progress::{Counts, Kept, Progress};
 pub(crate) use row::{Rows, Table};
-pub(crate) use sink::{Place, open};
+pub(crate) use sink::{Place, Whose, open};
 pub(crate) use uri::SinkUri;
 
 use crate::engine::Engine;

@@ -2,12 +2,12 @@
 
 use super::config::ReplicaConfig;
 use super::failure::{Code, Failure};
-use super::progress::Progress;
+use super::progress::{Counts, Progress};
 use super::run::{Ended, deliver};
 use super::safepoint::Keeper;
 use crate::engine::Engine;
 use crate::work::Bell;
-use perilune_protocol::{Millis, Tso};
+use perilune_protocol::Tso;
 use perilune_state::directory::{FeedEvent, FeedId, FeedRecord, FeedState, Known, Trouble};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -19,8 +19,6 @@ use tokio::task::JoinHandle;
 const TICK: Duration = Duration::from_millis(200);
 /// No pause between two tries is longer.
 const BACKOFF_MAX: Duration = Duration::from_secs(600);
-/// A feed that lags so far behind holds back everybody's garbage, and is given up.
-pub(super) const GC_TTL: Duration = Duration::from_secs(86_400);
 
 /// What is known of the feeds in a reign.
 #[derive(Default)]
@@ -29,6 +27,8 @@ pub(crate) struct Feeds {
     pub(crate) bell: Bell,
     /// Those that are delivered, and how far they are. Written by their tasks, a few times a second.
     live: Mutex<BTreeMap<FeedId, (u32, Progress)>>,
+    /// Written by their tasks and by the owner, read by whoever shows them.
+    counts: Mutex<BTreeMap<FeedId, Counts>>,
 }
 
 impl Feeds {
@@ -48,6 +48,15 @@ impl Feeds {
 
     pub(super) fn tell(&self, feed: FeedId, run: u32, progress: Progress) {
         self.lock().insert(feed, (run, progress));
+    }
+
+    /// What a feed has done.
+    pub(crate) fn counts(&self, feed: FeedId) -> Counts {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner).get(&feed).copied().unwrap_or_default()
+    }
+
+    pub(super) fn count(&self, feed: FeedId, count: impl FnOnce(&mut Counts)) {
+        count(self.counts.lock().unwrap_or_else(PoisonError::into_inner).entry(feed).or_default());
     }
 
     fn ended(&self, feed: FeedId) {
@@ -70,6 +79,8 @@ struct Owner {
     /// Of feeds that stumbled and have not recovered.
     streaks: BTreeMap<FeedId, Streak>,
     keeper: Keeper,
+    /// From where a feed began anew last, since somebody else had written.
+    anew: BTreeMap<FeedId, Tso>,
 }
 
 struct Running {
@@ -80,12 +91,23 @@ struct Running {
 
 /// One error after the other.
 struct Streak {
+    /// Since when nothing was delivered: the first error, or when the checkpoint rose last.
     since: Instant,
+    /// How far it was then.
+    far: Tso,
     tries: u32,
     /// When it tries again.
     next: Instant,
     /// How far it was when it tried last.
     tried_at: Tso,
+}
+
+impl Streak {
+    fn rise(&mut self, now: Instant, checkpoint: Tso) {
+        if checkpoint > self.far {
+            (self.since, self.far) = (now, checkpoint);
+        }
+    }
 }
 
 impl Owner {
@@ -95,6 +117,7 @@ impl Owner {
         for id in gone {
             self.stop(engine, id).await;
         }
+        self.anew.retain(|id, _| known.feed(*id).is_some_and(|feed| feed.state.runs()));
         self.streaks.retain(|id, _| known.feed(*id).is_some_and(|feed| feed.state.runs() || feed.state == FeedState::Pending));
         for feed in known.feeds() {
             self.tend(engine, handle, &known, feed).await;
@@ -127,6 +150,10 @@ impl Owner {
                 let ended = running.task.await.unwrap_or_else(|e| Ended::Failed(Code::Unknown.with(format!("it stopped: {e}"))));
                 match ended {
                     Ended::Reached => self.becomes(engine, feed, FeedEvent::Reached, None).await,
+                    Ended::Failed(failure) if failure.code.begins_anew() && self.may_begin_anew(engine, feed) => {
+                        tracing::info!(feed = feed.name, "begins anew from what was kept: {failure}");
+                        engine.reign.feeds.bell.ring();
+                    }
                     Ended::Failed(failure) => self.failed(engine, feed, failure).await,
                 }
             }
@@ -144,17 +171,29 @@ impl Owner {
         engine.reign.feeds.ended(id);
     }
 
+    /// A feed whose sink was written to by somebody else begins anew, unless that is how it ended before without having got on: a leader that is
+    /// none does so once, and another feed again and again.
+    fn may_begin_anew(&mut self, engine: &Engine, feed: &FeedRecord) -> bool {
+        let kept = engine.kept_progress(feed).checkpoint;
+        self.anew.insert(feed.id, kept).is_none_or(|before| before < kept)
+    }
+
     async fn failed(&mut self, engine: &Engine, feed: &FeedRecord, failure: Failure) {
+        engine.reign.feeds.count(feed.id, |counts| counts.errors += 1);
         let now = Instant::now();
         let base = engine.inner.config.feed_backoff;
         let checkpoint = engine.feed_progress(feed).checkpoint;
-        let streak = self.streaks.entry(feed.id).or_insert(Streak { since: now, tries: 0, next: now, tried_at: checkpoint });
+        let streak =
+            self.streaks.entry(feed.id).or_insert(Streak { since: now, far: checkpoint, tries: 0, next: now, tried_at: checkpoint });
+        streak.rise(now, checkpoint);
         let pause = base.saturating_mul(1 << streak.tries.min(16)).min(BACKOFF_MAX);
         // A tenth more or less, so that feeds that stumbled together do not try together.
         let pause = pause.mul_f64(0.9 + (feed.id.0 * 37 + u64::from(streak.tries) * 11) as f64 % 21.0 / 100.0);
         (streak.tries, streak.next) = (streak.tries + 1, now + pause);
         let spent = now.duration_since(streak.since) >= stuck_after(feed);
-        let event = if failure.code.lasts() || spent { FeedEvent::Broken } else { FeedEvent::Stumbled };
+        // Another member may have what this one's log begins behind, as that of one does that joined with a snapshot.
+        let elsewhere = failure.code == Code::SnapshotLostByGc && engine.inner.is_group();
+        let event = if failure.code.lasts() && !elsewhere || spent { FeedEvent::Broken } else { FeedEvent::Stumbled };
         self.becomes(engine, feed, event, Some(failure)).await;
     }
 
@@ -163,7 +202,13 @@ impl Owner {
         let (now, checkpoint) = (Instant::now(), engine.feed_progress(feed).checkpoint);
         let pause = engine.inner.config.feed_backoff;
         // That of a leader before is not known.
-        let streak = self.streaks.entry(feed.id).or_insert(Streak { since: now, tries: 1, next: now + pause, tried_at: checkpoint });
+        let streak = self.streaks.entry(feed.id).or_insert(Streak {
+            since: now,
+            far: checkpoint,
+            tries: 1,
+            next: now + pause,
+            tried_at: checkpoint,
+        });
         if now >= streak.next {
             streak.tried_at = checkpoint;
             self.becomes(engine, feed, FeedEvent::Retried, None).await;
@@ -176,6 +221,9 @@ impl Owner {
             return;
         }
         let checkpoint = engine.feed_progress(feed).checkpoint;
+        if let Some(streak) = self.streaks.get_mut(&feed.id) {
+            streak.rise(Instant::now(), checkpoint);
+        }
         let moved = self.streaks.get(&feed.id).is_none_or(|streak| checkpoint > streak.tried_at);
         if moved && feed.warning.as_ref().is_none_or(|warning| checkpoint.physical_ms() > warning.at_ms) {
             self.streaks.remove(&feed.id);
@@ -188,7 +236,8 @@ impl Owner {
     }
 
     async fn becomes(&mut self, engine: &Engine, feed: &FeedRecord, event: FeedEvent, failure: Option<Failure>) {
-        let at_ms = engine.wall_ms();
+        // By the clock of the checkpoints that it is compared with, which may be ahead of this wall's.
+        let at_ms = engine.feed_clock().await.map_or_else(|_| engine.wall_ms(), Tso::physical_ms);
         let trouble = failure.map(|failure| {
             tracing::warn!(feed = feed.name, ?event, "{failure}");
             let addr = engine.inner.card.service.clone();
@@ -212,18 +261,18 @@ fn stuck_after(feed: &FeedRecord) -> Duration {
     ReplicaConfig::stored(&feed.config).unwrap_or_default().changefeed_error_stuck_duration.duration()
 }
 
-/// Why a feed can never deliver all there is, if that is so.
+/// Why a feed can never deliver all there is, if that is so. In a group a task finds out what this member does not have.
 fn lost(engine: &Engine, feed: &FeedRecord) -> Option<Failure> {
     if matches!(feed.state, FeedState::Failed | FeedState::Finished) {
         return None;
     }
     let checkpoint = engine.feed_progress(feed).checkpoint;
     let (safe, _) = engine.events().oldest().ok()?;
-    if checkpoint < safe {
+    if checkpoint < safe && !engine.inner.is_group() {
         let why = "fail to create or maintain changefeed due to snapshot loss caused by GC. checkpoint-ts";
         return Some(Code::SnapshotLostByGc.with(format!("{why} {} is earlier than or equal to GC safepoint at {}", checkpoint.0, safe.0)));
     }
-    if engine.wall_ms().saturating_sub(checkpoint.physical_ms()) > Millis::from(GC_TTL).0 {
+    if u128::from(engine.wall_ms().saturating_sub(checkpoint.physical_ms())) > engine.inner.config.feed_gc_ttl.as_millis() {
         let why = "has exceeded the GC TTL and the changefeed is blocking global GC progression";
         return Some(Code::GcTtlExceeded.with(format!("the checkpoint-ts({}) lag of the changefeed({}) {why}", checkpoint.0, feed.name)));
     }

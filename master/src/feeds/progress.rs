@@ -21,6 +21,19 @@ impl Progress {
     }
 }
 
+/// What a feed has done in this reign.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    /// Rows that its sink took, and their bytes there. What comes again counts again.
+    pub(crate) rows: u64,
+    pub(crate) bytes: u64,
+    /// How often everything was made durable, and what that took, in microseconds.
+    pub(crate) flushes: u64,
+    pub(crate) flush_micros: u64,
+    /// How often it ended with an error.
+    pub(crate) errors: u64,
+}
+
 /// As it is kept, in a setting of the group: three numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Kept {

@@ -74,6 +74,20 @@ pub(crate) struct Row {
     pub(crate) values: Vec<Value>,
 }
 
+#[cfg(feature = "kafka")]
+impl Row {
+    /// What names it in its table, as bytes.
+    pub(crate) fn key(&self) -> Vec<u8> {
+        let named = |name: &str| self.table.columns.iter().zip(&self.values).find(|(column, _)| column.name == name);
+        let key = self.table.columns.iter().zip(&self.values).find(|(column, value)| column.is_key && **value != Value::Null);
+        match key.or_else(|| named("key_binary")) {
+            Some((_, Value::Text(text))) => text.clone().into_bytes(),
+            Some((_, Value::Binary(bytes))) => bytes.clone(),
+            _ => Vec::new(),
+        }
+    }
+}
+
 const fn column(name: &'static str, kind: ColumnKind) -> Column {
     Column { name, kind, is_key: false }
 }

@@ -1,16 +1,21 @@
 //! One feed as it delivers: reads a page of events, makes rows, hands them to the sink, flushes now and then, and says how far it is.
+//!
+//! A member that leads no more may not know it yet. So nothing that was found is used before it is sure that nobody else led until then
+//! (`vouched`): what was read before the sink is asked for anything, and what the sink found before it is asked for the next thing.
 
+use super::bootstrap::{self, Bootstrap};
 use super::check::check;
 use super::config::ReplicaConfig;
 use super::failure::{Code, Failure};
 use super::progress::{Kept, Progress};
 use super::row::{Row, Rows};
-use super::sink::{self, Sink};
+use super::sink::{self, Sink, Whose};
 use super::sink_of;
 use crate::engine::Engine;
 use crate::events::{Page, ReadError};
 use perilune_protocol::Tso;
-use perilune_protocol::event::Cursor;
+use perilune_protocol::event::{Cursor, EventFilter};
+use perilune_protocol::rpc::watch::ListAll;
 use perilune_state::directory::FeedRecord;
 use std::time::{Duration, Instant};
 
@@ -25,6 +30,10 @@ const KEEP_IDLE_EVERY: Duration = Duration::from_secs(30);
 const TELL_IDLE_EVERY: Duration = Duration::from_secs(5);
 /// How far all is known is looked at so often while nothing happens.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Rows of a list that are written at once.
+const LISTED_AT_ONCE: usize = 256;
+/// Pause before it is asked again whether this member leads.
+const VOUCH_AGAIN: Duration = Duration::from_millis(20);
 
 /// How a feed ended that was not told to.
 pub(super) enum Ended {
@@ -49,6 +58,7 @@ struct Run<'a> {
     feed: &'a FeedRecord,
     sink: Box<dyn Sink>,
     rows: Option<Rows>,
+    bootstrap: Option<Bootstrap>,
     quota: u64,
     next: Cursor,
     progress: Progress,
@@ -68,16 +78,19 @@ impl<'a> Run<'a> {
         let config = ReplicaConfig::stored(&feed.config);
         let config = config.map_err(|e| Code::InvalidReplicaConfig.with(format!("invalid replica config, as it is stored: {e}")))?;
         let checked = check(&sink_of(engine, feed)?, &config)?;
-        let sink = sink::open(label, &checked, &config, &engine.feed_place()).await?;
         let kept = engine.kept_progress(feed);
+        let whose = Whose { name: label, cluster: engine.inner.log.cluster_id(), run: [feed.id.0, u64::from(feed.run)] };
+        let sink = sink::open(&whose, &checked, &config, &engine.feed_place()).await?;
         let (events, from) = (engine.events().clone(), kept.checkpoint);
         let next = aside(move || events.at(from)).await?.map_err(|error| unread(error, from))?;
         let now = Instant::now();
+        let bootstrap = Bootstrap::of(&checked, &config, from == feed.start);
         Ok(Self {
             engine,
             feed,
             sink,
             rows: Some(Rows::new(feed.tenant, namespace, checked.filter)),
+            bootstrap,
             quota: config.memory_quota,
             next,
             progress: kept.progress(),
@@ -92,13 +105,13 @@ impl<'a> Run<'a> {
 
     async fn go(&mut self) -> Result<(), Failure> {
         loop {
+            self.list().await?;
             let (page, rows) = self.read().await?;
+            vouched(self.engine).await;
             let idle = page.next == self.next && rows.is_empty();
-            if !rows.is_empty() {
-                self.sink.write(&rows).await?;
-                self.kept += rows.iter().map(bytes).sum::<u64>();
-                self.kept_since.get_or_insert_with(Instant::now);
-                self.last_row = rows.last().map_or(self.last_row, |row| row.commit_ts);
+            self.take(&rows).await?;
+            if let Some(bootstrap) = &mut self.bootstrap {
+                bootstrap.count(rows.len());
             }
             self.next = page.next;
             self.progress.resolved = self.progress.resolved.max(page.resolved);
@@ -115,6 +128,47 @@ impl<'a> Run<'a> {
                 self.rest().await;
             }
         }
+    }
+
+    /// Has the sink take rows.
+    async fn take(&mut self, rows: &[Row]) -> Result<(), Failure> {
+        let Some(last) = rows.last() else { return Ok(()) };
+        vouched(self.engine).await;
+        let there = self.sink.write(rows).await?;
+        self.engine.reign.feeds.count(self.feed.id, |counts| {
+            counts.rows += rows.len() as u64;
+            counts.bytes += there;
+        });
+        self.kept += rows.iter().map(bytes).sum::<u64>();
+        self.kept_since.get_or_insert_with(Instant::now);
+        self.last_row = last.commit_ts;
+        Ok(())
+    }
+
+    /// All there is, if it is time for that.
+    async fn list(&mut self) -> Result<(), Failure> {
+        if !self.bootstrap.as_ref().is_some_and(Bootstrap::is_due) {
+            return Ok(());
+        }
+        let filter = EventFilter { tenant: Some(self.feed.tenant), ..EventFilter::default() };
+        let mut next = Some(ListAll { filter, everybody: false, part: 0, parts: 0, begin: None });
+        while let Some(question) = next {
+            let (engine, at) = (self.engine.clone(), self.progress.resolved);
+            let Some(mut maker) = self.rows.take() else { return Err(Code::Unknown.with("it was stopped")) };
+            let listed = aside(move || (bootstrap::list(&engine, question, at, &mut maker), maker));
+            let (listed, maker) = listed.await?;
+            self.rows = Some(maker);
+            let (rows, more) = listed?;
+            for some in rows.chunks(LISTED_AT_ONCE) {
+                self.take(some).await?;
+                self.settle(false).await?;
+            }
+            next = more;
+        }
+        if let Some(bootstrap) = &mut self.bootstrap {
+            bootstrap.done();
+        }
+        Ok(())
     }
 
     /// The next events, as rows.
@@ -143,8 +197,13 @@ impl<'a> Run<'a> {
         let due = self.kept_since.is_some_and(|since| since.elapsed() >= keeps || self.kept > self.quota / 2);
         let silent = self.kept_since.is_none() && self.told.elapsed() >= TELL_IDLE_EVERY.max(keeps);
         if now || due || silent {
-            let checkpoint = self.progress.resolved;
-            self.sink.flush(checkpoint).await?;
+            vouched(self.engine).await;
+            let began = Instant::now();
+            self.sink.flush(self.progress.resolved).await?;
+            self.engine.reign.feeds.count(self.feed.id, |counts| {
+                counts.flushes += 1;
+                counts.flush_micros += began.elapsed().as_micros() as u64;
+            });
             (self.kept, self.kept_since, self.told) = (0, None, Instant::now());
             self.progress.last_synced = self.last_row;
         }
@@ -182,6 +241,13 @@ impl<'a> Run<'a> {
             () = events.changed(self.next) => {}
             () = tokio::time::sleep(LOOK_EVERY) => {}
         }
+    }
+}
+
+/// Returns once it is sure that nobody else has led so far. Where somebody does the reign is over, and its end is that of this task.
+async fn vouched(engine: &Engine) {
+    while engine.vouch().await.is_err() {
+        tokio::time::sleep(VOUCH_AGAIN).await;
     }
 }
 

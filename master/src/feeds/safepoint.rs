@@ -1,7 +1,6 @@
 //! What feeds still need of what happened, said to those who keep it.
 
 use super::failure::{Code, Failure};
-use super::owner::GC_TTL;
 use crate::engine::Engine;
 use crate::events::Safepoint;
 use perilune_protocol::{FaultCode, Millis, Outcome, TenantId, Tso};
@@ -97,7 +96,7 @@ async fn say(engine: &Engine, known: &Known) -> Outcome<()> {
     // Those that have lost something have nothing to keep.
     let oldest = known.feeds().filter(|feed| needs(feed)).map(checkpoint).filter(|at| *at > safe).min();
     match oldest {
-        Some(at) => drop(engine.set_safepoint(SERVICE, Tso(at.0 - 1), GC_TTL).await?),
+        Some(at) => drop(engine.set_safepoint(SERVICE, Tso(at.0 - 1), engine.inner.config.feed_gc_ttl).await?),
         None => engine.drop_safepoint(SERVICE).await?,
     }
     // Whoever takes one decides right behind it.

@@ -76,7 +76,8 @@ impl SinkUri {
 
     /// Whether something in it may be a secret.
     pub(crate) fn has_secret(&self) -> bool {
-        self.password.is_some() || self.query.keys().any(|name| is_secret(name))
+        // A user without a password is a token.
+        self.password.is_some() || !self.user.is_empty() || self.query.keys().any(|name| is_secret(name))
     }
 }
 
@@ -85,9 +86,9 @@ impl fmt::Display for SinkUri {
         let Self { scheme, user, password, authority, path, query } = self;
         write!(f, "{scheme}://")?;
         if !user.is_empty() || password.is_some() {
-            f.write_str(&encoded(user))?;
-            if password.is_some() {
-                write!(f, ":{MASK}")?;
+            match password {
+                Some(_) => write!(f, "{}:{MASK}", encoded(user))?,
+                None => f.write_str(MASK)?,
             }
             f.write_str("@")?;
         }
@@ -153,7 +154,10 @@ mod tests {
         let s3 = "s3://bucket/prefix?secret-access-key=S3CR&region=r&access-key=AK&endpoint=http%3A%2F%2Fh%3A1";
         assert_eq!(shown(s3), "s3://bucket/prefix?access-key=xxxxx&endpoint=http%3A%2F%2Fh%3A1&region=r&secret-access-key=xxxxx");
         assert_eq!(shown("https://h/x?Api_TOKEN=abc&a=b+c"), "https://h/x?Api_TOKEN=xxxxx&a=b%20c");
-        assert!(!format!("{:?}", SinkUri::parse("http://u:hidden@h").unwrap()).contains("hidden"));
+        for hidden in ["http://u:hidden@h", "https://hidden@h/x"] {
+            let uri = SinkUri::parse(hidden).unwrap();
+            assert!(!format!("{uri:?}").contains("hidden") && uri.has_secret(), "{hidden}");
+        }
         for (plain, secret) in [("file:///a?protocol=csv", false), ("kafka://a:1,b:2/t", false), ("s3://b?session-token=x", true)] {
             assert_eq!(SinkUri::parse(plain).unwrap().has_secret(), secret, "{plain}");
         }

@@ -12,4 +12,4 @@ mod summary;
 
 pub use calls::CallMetrics;
 pub use metrics::Metrics;
-pub use observed::{Observed, PoolUse, TenantUse, VaultUse};
+pub use observed::{FeedUse, Observed, PoolUse, TenantUse, VaultUse};

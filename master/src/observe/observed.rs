@@ -25,6 +25,8 @@ pub trait Observed: Send + Sync {
     fn vaults(&self) -> Vec<VaultUse>;
     /// Background jobs; none on a member that does not lead.
     fn jobs(&self) -> Vec<JobState>;
+    /// Changefeeds; none on a member that does not lead.
+    fn feeds(&self) -> Vec<FeedUse>;
     /// The replicated log.
     fn log(&self) -> LogStatus;
     /// Those who are told what happened and have named themselves.
@@ -78,6 +80,31 @@ pub struct VaultUse {
     pub since_ms: u64,
 }
 
+/// How a changefeed fares. What is counted is so since this member leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FeedUse {
+    /// The name of its tenant.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// `normal`, `warning`, `pending`, `failed`, `stopped` or `finished`.
+    pub state: &'static str,
+    /// How long ago that was up to which everything is durable at its sink, in milliseconds.
+    pub checkpoint_lag_ms: u64,
+    /// The same for what was read for it.
+    pub resolved_lag_ms: u64,
+    /// Rows that its sink took; what comes again counts again.
+    pub rows: u64,
+    /// Their bytes there.
+    pub bytes: u64,
+    /// How often all was made durable.
+    pub flushes: u64,
+    /// What that took together, in microseconds.
+    pub flush_micros: u64,
+    /// How often it ended with an error.
+    pub errors: u64,
+}
+
 /// One look at everything, so that a page asks once and its numbers belong together.
 pub(super) struct Look {
     pub(super) stat: ClusterStat,
@@ -88,6 +115,7 @@ pub(super) struct Look {
     pub(super) pools: Vec<PoolUse>,
     pub(super) vaults: Vec<VaultUse>,
     pub(super) jobs: Vec<JobState>,
+    pub(super) feeds: Vec<FeedUse>,
     pub(super) log: LogStatus,
     pub(super) consumers: Vec<Lag>,
 }
@@ -103,6 +131,7 @@ impl Look {
             pools: observed.pools(),
             vaults: observed.vaults(),
             jobs: observed.jobs(),
+            feeds: observed.feeds(),
             log: observed.log(),
             consumers: observed.consumers(),
         }

@@ -3,7 +3,7 @@
 use super::calls::{CallMetrics, Tally};
 use super::count::Count;
 use super::families::{Families, label};
-use super::observed::{Look, Observed, PoolUse, TenantUse, VaultUse};
+use super::observed::{FeedUse, Look, Observed, PoolUse, TenantUse, VaultUse};
 use super::{Metrics, mooncake, process};
 use crate::events::Lag;
 use crate::log::{LogStatus, Role};
@@ -21,6 +21,7 @@ pub(super) fn render(metrics: &Metrics, observed: &dyn Observed) -> String {
     calls(&mut families, metrics);
     jobs(&mut families, &look.jobs);
     consumers(&mut families, &look);
+    feeds(&mut families, &look.feeds);
     log(&mut families, &look.log);
     machine(&mut families, &look.stat);
     mooncake::families(&mut families, metrics, &look);
@@ -151,6 +152,30 @@ fn jobs(out: &mut Families, jobs: &[JobState]) {
     ];
     for (name, help, of) in families {
         out.counters(name, help, jobs.iter().map(|job| (labels(job), of(&job.counts))));
+    }
+}
+
+fn feeds(out: &mut Families, feeds: &[FeedUse]) {
+    let labels = |feed: &FeedUse| vec![label("namespace", feed.namespace.as_str()), label("changefeed", feed.name.as_str())];
+    let state = |feed: &FeedUse| ([labels(feed), vec![label("state", feed.state)]].concat(), 1.0);
+    out.gauges("perilune_changefeed_state", "1 for the state that the changefeed is in", feeds.iter().map(state));
+    let mut gauge = |name, help, of: fn(&FeedUse) -> u64| {
+        out.gauges(name, help, feeds.iter().map(|feed| (labels(feed), of(feed) as f64 / 1e3)));
+    };
+    gauge("perilune_changefeed_checkpoint_lag_seconds", "How long ago that was up to which everything is durable at the sink", |feed| {
+        feed.checkpoint_lag_ms
+    });
+    gauge("perilune_changefeed_resolved_lag_seconds", "How long ago that was up to which the log was read", |feed| feed.resolved_lag_ms);
+    type Of = fn(&FeedUse) -> u64;
+    let families: [(&str, &str, Of); 5] = [
+        ("perilune_changefeed_rows_total", "Rows that the sink took", |feed| feed.rows),
+        ("perilune_changefeed_bytes_total", "Bytes of these rows as the sink has them", |feed| feed.bytes),
+        ("perilune_changefeed_flushes_total", "Times that everything was made durable at the sink", |feed| feed.flushes),
+        ("perilune_changefeed_flush_microseconds_total", "Microseconds that this took", |feed| feed.flush_micros),
+        ("perilune_changefeed_errors_total", "Times that the changefeed ended with an error", |feed| feed.errors),
+    ];
+    for (name, help, of) in families {
+        out.counters(name, help, feeds.iter().map(|feed| (labels(feed), of(feed))));
     }
 }
 

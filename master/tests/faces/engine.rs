@@ -5,7 +5,7 @@ use perilune_master::api::serve::{self, Limits};
 use perilune_master::api::{App, Boxed, Decide, Facade, Recycled, router};
 use perilune_master::engine::{NotAborted, OpenPut, Unchanged};
 use perilune_master::log::{LogStatus, Role};
-use perilune_master::observe::{Metrics, Observed, PoolUse, TenantUse, VaultUse};
+use perilune_master::observe::{FeedUse, Metrics, Observed, PoolUse, TenantUse, VaultUse};
 use perilune_protocol::access::Access;
 use perilune_protocol::rpc::cluster::{ClusterStat, NodeState};
 use perilune_protocol::rpc::job::{JobCounts, JobState};
@@ -120,6 +120,10 @@ impl Observed for Small {
 
     fn pools(&self) -> Vec<PoolUse> {
         vec![PoolUse { tenant: "default".into(), name: "prefill".into(), segments: 1, used: 4096, capacity: 8192 }]
+    }
+
+    fn feeds(&self) -> Vec<FeedUse> {
+        Vec::new()
     }
 
     fn soft_pins(&self) -> u64 {

@@ -15,13 +15,13 @@ pub(crate) struct Line {
 
 impl Served {
     /// All rows of a table in a sink of CSV with commit stamps, file by file.
-    fn lines(&self, sink: &str, table: &str) -> Vec<Line> {
+    pub(crate) fn lines(&self, sink: &str, table: &str) -> Vec<Line> {
         let mut files = BTreeMap::new();
         find(&self.dir.path().join("sinks").join(sink).join(table), &mut files);
         files.values().flat_map(|text| text.lines().map(line).collect::<Vec<_>>()).collect()
     }
 
-    fn keys(&self, sink: &str) -> Vec<String> {
+    pub(crate) fn keys(&self, sink: &str) -> Vec<String> {
         self.lines(sink, "default/default").into_iter().map(|line| format!("{}{}", line.op, line.key)).collect()
     }
 
@@ -30,13 +30,13 @@ impl Served {
         serde_json::from_str::<Value>(&text).unwrap()["checkpoint-ts"].as_u64().unwrap()
     }
 
-    fn create_csv(&self, id: &str) {
+    pub(crate) fn create_csv(&self, id: &str) {
         let config = json!({"sink": {"csv": {"include_commit_ts": true}, "date_separator": "none", "cloud_storage_config": {"flush_interval": "2s"}}});
         self.create(json!({"changefeed_id": id, "sink_uri": self.sink(id, "csv"), "replica_config": config}));
     }
 }
 
-fn find(dir: &Path, files: &mut BTreeMap<std::path::PathBuf, String>) {
+pub(crate) fn find(dir: &Path, files: &mut BTreeMap<std::path::PathBuf, String>) {
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
         let path = entry.path();
         if path.is_dir() {
@@ -148,4 +148,60 @@ fn a_directory_that_is_not_what_it_was_stops_the_feed_until_it_is() {
     let mut keys = served.keys("f");
     keys.dedup();
     assert_eq!(keys, ["Ia", "Ib"]);
+}
+
+#[test]
+fn how_a_feed_fares_is_shown_to_prometheus() {
+    let served = Served::start();
+    served.create_csv("f");
+    served.lend();
+    served.put(&["a", "b"]);
+    served.until_delivered("f");
+    let page = http::send(served.master.http_addrs()[0], "GET", "/metrics", "").body;
+    let find = |name: &str| {
+        let start = format!("perilune_changefeed_{name}{{");
+        let line = page.lines().find(|line| line.starts_with(&start)).unwrap_or_else(|| panic!("{name} in {page}"));
+        assert!(line.contains(r#"namespace="default""#) && line.contains(r#"changefeed="f""#), "{line}");
+        (line.to_owned(), line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
+    };
+    assert!(find("state").0.contains(r#"state="normal""#));
+    // Two objects, and what is lent.
+    assert!(find("rows_total").1 >= 3.0 && find("bytes_total").1 > 100.0 && find("errors_total").1 == 0.0);
+    assert!(find("flushes_total").1 >= 1.0 && find("flush_microseconds_total").1 > 0.0);
+    assert!(find("checkpoint_lag_seconds").1 >= find("resolved_lag_seconds").1);
+}
+
+#[test]
+fn who_begins_late_is_told_what_there_is() {
+    let served = Served::start();
+    served.lend();
+    served.put(&["a", "b"]);
+    served.remove("^a$");
+    let sink = json!({"csv": {"include_commit_ts": true}, "date_separator": "none", "send_bootstrap_in_msg_count": 3,
+        "cloud_storage_config": {"flush_interval": "2s"}});
+    let uri = format!("{}&send-bootstrap=true", served.sink("f", "csv"));
+    served.create(json!({"changefeed_id": "f", "sink_uri": uri, "replica_config": {"sink": sink}}));
+    let listed = |served: &Served, key: &str| {
+        let lines = served.lines("f", "default/default");
+        lines.into_iter().find(|line| line.key == key && line.event == "listed").map(|line| line.op)
+    };
+    assert_eq!(wait::wait("a list", || listed(&served, "b")), "I");
+    served.put(&["c"]);
+    served.remove("^b$");
+    served.put(&["d"]);
+    // Three rows later.
+    wait::wait("another list", || listed(&served, "c"));
+    served.until_delivered("f");
+    let mut there = std::collections::BTreeSet::new();
+    let lines = served.lines("f", "default/default");
+    for line in &lines {
+        if line.op == "D" {
+            there.remove(&line.key)
+        } else {
+            there.insert(line.key.clone())
+        };
+    }
+    assert!(there.iter().eq(["c", "d"]) && lines.is_sorted_by_key(|line| line.commit_ts), "{lines:?}");
+    assert!(lines.iter().all(|line| line.key != "a"), "{lines:?}");
+    assert!(served.lines("f", "system/segments").iter().any(|line| line.event == "listed"));
 }

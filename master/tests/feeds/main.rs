@@ -3,6 +3,12 @@
 mod deliver;
 #[path = "../faces/http.rs"]
 mod http;
+#[cfg(feature = "kafka")]
+mod kafka;
+#[allow(dead_code, reason = "each test binary uses its part")]
+#[path = "../../../client/vault/tests/vault/s3d.rs"]
+mod s3d;
+mod trouble;
 mod vectors;
 #[path = "../wait/mod.rs"]
 mod wait;
@@ -44,8 +50,14 @@ struct Served {
 
 impl Served {
     fn start() -> Self {
+        Self::start_with(|_| {})
+    }
+
+    fn start_with(change: impl FnOnce(&mut MasterConfig)) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        Self { master: Master::start(config(dir.path())).unwrap(), dir }
+        let mut config = config(dir.path());
+        change(&mut config);
+        Self { master: Master::start(config).unwrap(), dir }
     }
 
     /// The same master, after it was stopped.

@@ -4,19 +4,21 @@ use super::*;
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 
 /// Takes everything, unless it is told to answer otherwise.
 pub(crate) struct Listener {
     pub(crate) addr: SocketAddr,
     seen: Arc<Mutex<Vec<Seen>>>,
     answers: Arc<Mutex<Answers>>,
+    /// Whether it lets callers wait.
+    held: Arc<(Mutex<bool>, Condvar)>,
 }
 
 #[derive(Clone, Debug)]
-struct Seen {
+pub(crate) struct Seen {
     headers: Vec<(String, String)>,
-    body: String,
+    pub(crate) body: String,
     status: u16,
 }
 
@@ -38,11 +40,12 @@ impl Listener {
     pub(crate) fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (addr, seen, answers) = (listener.local_addr().unwrap(), Arc::<Mutex<Vec<Seen>>>::default(), Arc::<Mutex<Answers>>::default());
-        let told = (seen.clone(), answers.clone());
+        let held = Arc::<(Mutex<bool>, Condvar)>::default();
+        let told = (seen.clone(), answers.clone(), held.clone());
         // Ends with the process.
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let (seen, answers) = told.clone();
+                let (seen, answers, held) = told.clone();
                 std::thread::spawn(move || {
                     let mut stream = BufReader::new(stream);
                     while let Some((headers, body)) = request(&mut stream) {
@@ -54,15 +57,24 @@ impl Listener {
                         drop(answers);
                         request.status = status;
                         seen.lock().unwrap().push(request);
-                        write!(stream.get_mut(), "HTTP/1.1 {status} Said\r\nContent-Length: 0\r\n\r\n").unwrap();
+                        drop(held.1.wait_while(held.0.lock().unwrap(), |held| *held));
+                        // The caller may be gone.
+                        let _ = write!(stream.get_mut(), "HTTP/1.1 {status} Said\r\nContent-Length: 0\r\n\r\n");
                     }
                 });
             }
         });
-        Self { addr, seen, answers }
+        Self { addr, seen, answers, held }
     }
 
-    fn of(&self, event: &str) -> Vec<Seen> {
+    /// Whether it reads what comes and answers nothing.
+    pub(crate) fn hold(&self, held: bool) {
+        *self.held.0.lock().unwrap() = held;
+        self.held.1.notify_all();
+    }
+
+    /// All that came of a kind.
+    pub(crate) fn of(&self, event: &str) -> Vec<Seen> {
         self.seen.lock().unwrap().iter().filter(|seen| seen.header("x-perilune-event") == event).cloned().collect()
     }
 
@@ -116,7 +128,7 @@ fn request(stream: &mut impl BufRead) -> Option<(Vec<(String, String)>, String)>
 }
 
 /// The keys of the rows that it took, in their order, each once.
-fn keys(listener: &Listener) -> Vec<String> {
+pub(crate) fn keys(listener: &Listener) -> Vec<String> {
     let mut keys = Vec::new();
     for line in listener.bodies("rows").iter().flat_map(|body| body.lines()) {
         let row: Value = serde_json::from_str(line).unwrap();

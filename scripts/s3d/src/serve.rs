@@ -30,7 +30,7 @@ pub(crate) struct Server {
     service: S3Service,
     root: PathBuf,
     /// The service looks and then writes; S3 does both at once.
-    creates: Arc<Mutex<()>>,
+    compares: Arc<Mutex<()>>,
 }
 
 impl Server {
@@ -40,7 +40,7 @@ impl Server {
         let mut service = S3ServiceBuilder::new(fs);
         service.set_auth(keys.clone());
         let (faults, record) = (Faults::default(), Record::default());
-        Ok(Self { keys, faults, record, service: service.build(), root: root.to_owned(), creates: Arc::default() })
+        Ok(Self { keys, faults, record, service: service.build(), root: root.to_owned(), compares: Arc::default() })
     }
 
     pub(crate) async fn listen(self, listener: TcpListener) {
@@ -80,8 +80,8 @@ impl Server {
             self.record.keep(&parts, 404);
             return Ok(refusal(404, "NoSuchBucket"));
         }
-        let creates = parts.headers.contains_key(http::header::IF_NONE_MATCH);
-        let _alone = if creates { Some(self.creates.lock().await) } else { None };
+        let compares = [http::header::IF_NONE_MATCH, http::header::IF_MATCH].iter().any(|name| parts.headers.contains_key(name));
+        let _alone = if compares { Some(self.compares.lock().await) } else { None };
         let request = Request::from_parts(parts.clone(), s3s::Body::from(body));
         let response = self.service.call(request).await.map_err(|e| format!("{e:?}"))?;
         if fault == Some(Kind::Lose) {

@@ -1,15 +1,20 @@
 //! Changefeeds with real processes: leaders are killed while a feed delivers, and what it delivered tells what is there.
 
 use crate::group::{Process, Shared, all, at, leader, master_with};
-use crate::harness::{Dev, finish, perilune, said, wait_for};
+use crate::harness::{Dev, PROGRAM, fetch, finish, perilune, said, wait_for};
 use crate::s3d::{AK, BUCKET, S3d, SK};
 use crate::tenants::send;
+use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::signal::Signal;
+use nix::sys::statvfs::statvfs;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
-use std::process::{Output, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 fn feeds(http: &str, args: &[&str]) -> Output {
     finish(perilune().arg("feeds").args(args).args(["--http", http]))
@@ -50,15 +55,13 @@ fn feeds_are_created_listed_paused_and_removed() {
     assert!(said(&feeds(&dev.http, &["get", "f"])).contains("changefeed not exists, default/f"));
 }
 
-/// Which group the masters of this test are.
-const GROUP: u8 = 12;
-
-/// What a reader of the files knows: keys, with the version that is there. Rows may come twice, and those of a file are in order.
+/// What a reader of the files knows who applies them in the order of their names.
 #[derive(Default)]
 struct Index {
+    /// Keys, with the version that is there, for a reader that looks at versions; and for one that does not.
     there: BTreeMap<String, u64>,
+    plain: BTreeSet<String>,
     puts: BTreeSet<(String, u64)>,
-    last: u64,
 }
 
 impl Index {
@@ -72,17 +75,21 @@ impl Index {
                 let (commit_ts, version): (u64, u64) = (commit_ts.parse().unwrap(), version.parse().unwrap());
                 assert!(commit_ts >= last, "a file is in order");
                 last = commit_ts;
-                // What comes again is older than the newest that was seen.
-                index.last = index.last.max(commit_ts);
                 let known = index.there.get(key).copied();
                 match op {
                     "I" => {
                         index.puts.insert((key.into(), version));
+                        index.plain.insert(key.into());
                         if known.is_none_or(|known| known <= version) {
                             index.there.insert(key.into(), version);
                         }
                     }
-                    "D" if known == Some(version) => drop(index.there.remove(key)),
+                    "D" => {
+                        index.plain.remove(key);
+                        if known == Some(version) {
+                            index.there.remove(key);
+                        }
+                    }
                     _ => {}
                 }
             }
@@ -102,87 +109,245 @@ fn csv_below(dir: &Path, files: &mut BTreeMap<String, String>) {
     }
 }
 
+/// Three masters with a place for sinks, and a node.
+struct Fleet {
+    group: u8,
+    dir: tempfile::TempDir,
+    flags: Vec<String>,
+    masters: Vec<Process>,
+    /// What was put, whether it was removed or not.
+    put: BTreeSet<String>,
+    _store: Process,
+    _shared: Shared,
+}
+
+impl Fleet {
+    fn start(group: u8) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (sinks, key) = (dir.path().join("sinks"), dir.path().join("secret.key"));
+        fs::create_dir(&sinks).unwrap();
+        fs::write(&key, "5".repeat(64)).unwrap();
+        let flags = ["--secret-key-file", key.to_str().unwrap(), "--vault-root", sinks.to_str().unwrap()].map(str::to_owned).to_vec();
+        let masters = (1..=3).map(|nth| master_of(group, dir.path(), nth, &flags)).collect();
+        let shared = Shared(dir.path().join("node"));
+        let ready = dir.path().join("ready-node");
+        let mut store = perilune();
+        store.args(["store", "--master", &all(group), "--http", "127.0.0.1:0", "--segment-size", "64MiB"]);
+        store.arg("--data-dir").arg(&shared.0).arg("--ready-file").arg(&ready).stdout(Stdio::null());
+        let store = Process(store.spawn().unwrap());
+        wait_for("the memory to be lent", || ready.exists().then_some(()));
+        Self { group, dir, flags, masters, put: BTreeSet::new(), _store: store, _shared: shared }
+    }
+
+    /// Where people ask a master; everything about feeds is answered by the leader, whoever is asked.
+    fn http(&self, nth: usize) -> String {
+        at(self.group, 30_000 + nth)
+    }
+
+    fn leader(&self) -> usize {
+        leader(self.group)
+    }
+
+    fn sinks(&self) -> PathBuf {
+        self.dir.path().join("sinks")
+    }
+
+    /// A feed of all objects that is quick to flush, with these flags for its sink.
+    fn create(&self, name: &str, sink: &[&str]) {
+        let config = self.dir.path().join("config.json");
+        let quick =
+            r#"{"sink": {"csv": {"include_commit_ts": true}, "date_separator": "none", "cloud_storage_config": {"flush_interval": "2s"}}}"#;
+        fs::write(&config, quick).unwrap();
+        let common = ["create", name, "--replica-config", config.to_str().unwrap(), "--rule", "default.*"];
+        done(&self.http(self.leader() % 3 + 1), &[&common[..], sink].concat());
+    }
+
+    fn file_sink(&self, name: &str) -> String {
+        format!("file://{}/{name}?protocol=csv", self.sinks().display())
+    }
+
+    fn put(&mut self, name: String) {
+        let value = self.dir.path().join("value");
+        fs::write(&value, &name).unwrap();
+        let output = finish(perilune().args(["put", &name]).arg(&value).args(["--master", &all(self.group), "--deadline", "60s"]));
+        assert!(output.status.success(), "{name}: {}", said(&output));
+        self.put.insert(name);
+    }
+
+    fn remove(&self, name: &str) {
+        let output = finish(perilune().args(["rm", name, "--force", "--master", &all(self.group), "--deadline", "60s"]));
+        assert!(output.status.success(), "{name}: {}", said(&output));
+    }
+
+    fn restart(&mut self, nth: usize) {
+        self.masters[nth - 1] = master_of(self.group, self.dir.path(), nth, &self.flags);
+    }
+
+    /// What somebody answers, whoever leads by now.
+    fn ask(&self, method: &str, path: &str, body: &str) -> String {
+        wait_for(path, || {
+            let (status, answer) = send(method, &format!("http://{}{path}", self.http(self.leader())), body);
+            (status == 200).then_some(answer)
+        })
+    }
+
+    /// Until these feeds have delivered everything. Says what they say of themselves if they never do.
+    fn until_delivered(&self, names: &[&str]) {
+        let now: Value = serde_json::from_str(&self.ask("POST", "/api/v2/tso", "{}")).unwrap();
+        // The clock of a later leader may be ahead of all walls for long, and only count.
+        let (now, began) = (now["timestamp"].as_u64().unwrap() << 18 | now["logic_time"].as_u64().unwrap(), Instant::now());
+        for name in names {
+            wait_for("a feed to deliver", || {
+                let http = self.http(self.leader());
+                let output = feeds(&http, &["status", name, "--json"]);
+                let found: Option<Value> = serde_json::from_slice(&output.stdout).ok();
+                let far = found.and_then(|found| found["checkpoint_ts"].as_u64());
+                // Sooner than a test that is too slow is ended, so that it is known why.
+                assert!(
+                    began.elapsed() < Duration::from_secs(90),
+                    "{name} should reach {now}, and is at {far:?}: {}{}",
+                    said(&output),
+                    said(&feeds(&http, &["get", name, "--json"]))
+                );
+                far.filter(|far| *far >= now)
+            });
+        }
+    }
+
+    /// What readers of these directories know is what is there.
+    fn check(&self, trees: &[&Path]) {
+        let keys: BTreeSet<String> = self.ask("GET", "/get_all_keys", "").lines().map(str::to_owned).collect();
+        for tree in trees {
+            let mut files = BTreeMap::new();
+            csv_below(tree, &mut files);
+            let index = Index::read(&files);
+            assert_eq!(index.there.keys().cloned().collect::<BTreeSet<_>>(), keys, "with versions: {files:#?}");
+            assert_eq!(index.plain, keys, "without looking at versions: {files:#?}");
+            let told: BTreeSet<String> = index.puts.iter().map(|(key, _)| key.clone()).collect();
+            assert_eq!(told, self.put, "every object that was put is told, and no other: {files:#?}");
+            assert_eq!(index.puts.len(), self.put.len(), "as the one version that it was: {files:#?}");
+        }
+    }
+}
+
+fn master_of(group: u8, dir: &Path, nth: usize, flags: &[String]) -> Process {
+    master_with(group, dir, nth, &flags.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
 #[test]
 fn leaders_are_killed_and_files_and_bucket_hold_every_object_that_was_put() {
-    let (dir, s3) = (tempfile::tempdir().unwrap(), S3d::start());
-    let sinks = dir.path().join("sinks");
-    fs::create_dir(&sinks).unwrap();
-    let key = dir.path().join("secret.key");
-    fs::write(&key, "5".repeat(64)).unwrap();
-    let flags = ["--secret-key-file", key.to_str().unwrap(), "--vault-root", sinks.to_str().unwrap()];
-    let mut masters: Vec<Process> = (1..=3).map(|nth| master_with(GROUP, dir.path(), nth, &flags)).collect();
-    let shared = Shared(dir.path().join("node"));
-    let ready = dir.path().join("ready-node");
-    let mut store = perilune();
-    store.args(["store", "--master", &all(GROUP), "--http", "127.0.0.1:0", "--segment-size", "64MiB"]);
-    store.arg("--data-dir").arg(&shared.0).arg("--ready-file").arg(&ready).stdout(Stdio::null());
-    let _store = Process(store.spawn().unwrap());
-    wait_for("the memory to be lent", || ready.exists().then_some(()));
-
-    let http = |nth: usize| at(GROUP, 30_000 + nth);
-    // Any master is asked.
-    let any = http(leader(GROUP) % 3 + 1);
-    let config = dir.path().join("config.json");
-    let quick =
-        r#"{"sink": {"csv": {"include_commit_ts": true}, "date_separator": "none", "cloud_storage_config": {"flush_interval": "2s"}}}"#;
-    fs::write(&config, quick).unwrap();
-    let config = config.to_str().unwrap();
-    let file = format!("file://{}/f?protocol=csv", sinks.display());
-    let uri = dir.path().join("uri");
+    let (mut fleet, s3) = (Fleet::start(12), S3d::start());
+    let uri = fleet.dir.path().join("uri");
     let (endpoint, secret) = (s3.url().replace(':', "%3A").replace('/', "%2F"), SK.replace('/', "%2F").replace('+', "%2B"));
     fs::write(&uri, format!("s3://{BUCKET}/f?protocol=csv&access-key={AK}&secret-access-key={secret}&endpoint={endpoint}")).unwrap();
-    done(&any, &["create", "file", "--sink", &file, "--replica-config", config, "--rule", "default.*"]);
-    done(&any, &["create", "s3", "--sink-file", uri.to_str().unwrap(), "--replica-config", config, "--rule", "default.*"]);
-    let shown = done(&any, &["get", "s3"]);
+    fleet.create("file", &["--sink", &fleet.file_sink("f")]);
+    fleet.create("s3", &["--sink-file", uri.to_str().unwrap()]);
+    let shown = done(&fleet.http(1), &["get", "s3"]);
     assert!(!shown.contains(SK) && !shown.contains(AK) && shown.contains("secret-access-key=xxxxx"), "{shown}");
-
-    let mut put = BTreeSet::new();
-    let one = |name: String, put: &mut BTreeSet<String>| {
-        let value = dir.path().join("value");
-        fs::write(&value, &name).unwrap();
-        let output = finish(perilune().args(["put", &name]).arg(&value).args(["--master", &all(GROUP), "--deadline", "30s"]));
-        assert!(output.status.success(), "{name}: {}", said(&output));
-        put.insert(name);
-    };
     for round in 0..3 {
-        (0..5).for_each(|n| one(format!("k{round}-{n}"), &mut put));
+        (0..5).for_each(|n| fleet.put(format!("k{round}-{n}")));
         // At a moment of its own, while it delivers.
-        let killed = leader(GROUP);
-        masters[killed - 1].signal(Signal::SIGKILL);
-        (5..10).for_each(|n| one(format!("k{round}-{n}"), &mut put));
-        masters[killed - 1] = master_with(GROUP, dir.path(), killed, &flags);
+        let killed = fleet.leader();
+        fleet.masters[killed - 1].signal(Signal::SIGKILL);
+        (5..10).for_each(|n| fleet.put(format!("k{round}-{n}")));
+        fleet.restart(killed);
     }
-    let gone = finish(perilune().args(["rm", "k0-0", "--force", "--master", &all(GROUP)]));
-    assert!(gone.status.success(), "{}", said(&gone));
+    fleet.remove("k0-0");
+    fleet.until_delivered(&["file", "s3"]);
+    fleet.check(&[&fleet.sinks().join("f"), &s3.files()]);
+}
 
-    let leads = http(leader(GROUP));
-    let (status, now) = send("POST", &format!("http://{leads}/api/v2/tso"), "{}");
-    assert_eq!(status, 200, "{now}");
-    let now: Value = serde_json::from_str(&now).unwrap();
-    // A leader that has just begun gives many stamps of one millisecond.
-    let now = now["timestamp"].as_u64().unwrap() << 18 | now["logic_time"].as_u64().unwrap();
-    for feed in ["file", "s3"] {
-        wait_for(&format!("{feed} to have everything"), || {
-            let output = feeds(&leads, &["status", feed, "--json"]);
-            let found: Value = serde_json::from_slice(&output.stdout).ok()?;
-            (found["checkpoint_ts"].as_u64()? >= now).then_some(())
-        });
+#[test]
+fn a_leader_that_was_stopped_while_it_delivers_leaves_files_that_are_right_in_their_order() {
+    let mut fleet = Fleet::start(32);
+    fleet.create("f", &["--sink", &fleet.file_sink("f")]);
+    let (metadata, over) = (fleet.sinks().join("f/metadata"), Arc::new(AtomicBool::new(false)));
+    let watch = std::thread::spawn({
+        let over = Arc::clone(&over);
+        move || {
+            let mut seen = Vec::new();
+            while !over.load(Ordering::Relaxed) {
+                // It is there from the first flush on.
+                let said = fs::read(&metadata).ok().map(|text| serde_json::from_slice::<Value>(&text).unwrap());
+                seen.extend(said.map(|said| said["checkpoint-ts"].as_u64().unwrap()));
+                seen.dedup();
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            seen
+        }
+    });
+    (0..4).for_each(|n| fleet.put(format!("k{n}")));
+    // In the middle of a flush: its first file is there.
+    let first = fleet.sinks().join("f/default/default/0/CDC000001.csv");
+    let stopped = fleet.leader();
+    wait_for("a file", || first.exists().then_some(()));
+    fleet.put("late".into());
+    fleet.masters[stopped - 1].signal(Signal::SIGSTOP);
+    wait_for("another leader", || (fleet.leader() != stopped).then_some(()));
+    ["k0", "k1", "late"].iter().for_each(|name| fleet.remove(name));
+    fleet.put("new".into());
+    fleet.until_delivered(&["f"]);
+    fleet.masters[stopped - 1].signal(Signal::SIGCONT);
+    fleet.remove("k2");
+    fleet.until_delivered(&["f"]);
+    fleet.check(&[&fleet.sinks().join("f")]);
+    over.store(true, Ordering::Relaxed);
+    let seen = watch.join().unwrap();
+    assert!(seen.is_sorted() && seen.len() > 1, "{seen:?}");
+}
+
+#[test]
+fn a_feed_whose_disk_is_full_waits_and_loses_nothing() {
+    const GROUP: u8 = 33;
+    let dir = tempfile::tempdir().unwrap();
+    let (sinks, ready, value) = (dir.path().join("sinks"), dir.path().join("ready"), dir.path().join("value"));
+    fs::create_dir(&sinks).unwrap();
+    let may = Command::new("unshare").args(["-rm", "mount", "-t", "tmpfs", "x"]).arg(&sinks).output();
+    if !may.as_ref().is_ok_and(|o| o.status.success()) {
+        println!("skipped: no file system can be mounted in a namespace of one's own here ({may:?})");
+        return;
     }
-    let (status, keys) = send("GET", &format!("http://{leads}/get_all_keys"), "");
-    assert_eq!(status, 200, "{keys}");
-    let keys: BTreeSet<String> = keys.lines().map(str::to_owned).collect();
-    let mut trees = [BTreeMap::new(), BTreeMap::new()];
-    csv_below(&sinks.join("f"), &mut trees[0]);
-    csv_below(&s3.files(), &mut trees[1]);
-    for files in &trees {
-        let index = Index::read(files);
-        assert_eq!(index.there.keys().cloned().collect::<BTreeSet<_>>(), keys, "{files:?}");
-        let told: BTreeSet<String> = index.puts.iter().map(|(key, _)| key.clone()).collect();
-        assert_eq!(told, put, "every object that was put is told, and no other");
-        assert_eq!(index.puts.len(), put.len(), "as the one version that it was");
-        assert!(index.last > 0 && !keys.contains("k0-0"));
-    }
-    drop(masters);
+    let mut command = Command::new("unshare");
+    command.args(["-rm", "sh", "-ec", "mount -t tmpfs -o size=1m,mode=755 perilune-test \"$1\"; shift; exec \"$@\"", "sh"]).arg(&sinks);
+    command.args([PROGRAM, "dev", "--segment-size", "64MiB", "--rpc", &at(GROUP, 10_001), "--http", &at(GROUP, 30_001)]);
+    command.arg("--vault-root").arg(&sinks).arg("--data-dir").arg(dir.path().join("data")).arg("--ready-file").arg(&ready);
+    let _shared = Shared(dir.path().join("data"));
+    let master = Process(command.args(["--rest", "127.0.0.1:0"]).stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap());
+    wait_for("it to be up", || ready.exists().then_some(()));
+    let http = at(GROUP, 30_001);
+    let put = |key: &str| {
+        fs::write(&value, key).unwrap();
+        let output = finish(perilune().args(["put", key]).arg(&value).args(["--master", &at(GROUP, 10_001)]));
+        assert!(output.status.success(), "{}", said(&output));
+    };
+    let lag = || {
+        let page = fetch(&http, "/metrics");
+        let line = page.lines().find(|line| line.starts_with("perilune_changefeed_checkpoint_lag_seconds{")).expect("a lag");
+        line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()
+    };
+    let config = dir.path().join("config.json");
+    fs::write(&config, r#"{"sink": {"cloud_storage_config": {"flush_interval": "2s"}}}"#).unwrap();
+    let sink = format!("file://{}/f?protocol=csv", sinks.display());
+    done(&http, &["create", "f", "--sink", &sink, "--replica-config", config.to_str().unwrap(), "--rule", "default.*"]);
+    let inside = PathBuf::from(format!("/proc/{}/root{}", master.0.id(), sinks.display()));
+    // What the master writes from now on finds no room.
+    let hog = fs::File::create(inside.join("hog")).unwrap();
+    let bytes = statvfs(&inside).map(|s| s.blocks_available() * s.fragment_size()).unwrap();
+    fallocate(&hog, FallocateFlags::empty(), 0, bytes.cast_signed()).unwrap();
+    put("a");
+    wait_for("a flush that fails", || (lag() > 2.5).then_some(()));
+    put("b");
+    let mut files = BTreeMap::new();
+    csv_below(&inside, &mut files);
+    assert!(files.is_empty(), "{files:?}");
+    fs::remove_file(inside.join("hog")).unwrap();
+    drop(hog);
+    wait_for("what was kept back", || {
+        files.clear();
+        csv_below(&inside, &mut files);
+        let text = files.values().cloned().collect::<String>();
+        (text.contains("\"a\"") && text.contains("\"b\"")).then_some(())
+    });
 }
 
 #[test]

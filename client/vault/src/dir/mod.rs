@@ -3,7 +3,7 @@
 mod uploads;
 
 use crate::fault::{Class, VaultFault, Vaulted};
-use crate::place::{Got, Listed, Part};
+use crate::place::{Got, Listed, Part, same};
 use bytes::Bytes;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
@@ -30,6 +30,18 @@ impl Dir {
     }
 
     pub(crate) fn put(&self, name: &str, bytes: &[Bytes], create: bool) -> Vaulted<()> {
+        self.write(bytes, |id| self.publish(id, name, create))
+    }
+
+    pub(crate) fn replace(&self, name: &str, there: &Bytes, bytes: Bytes) -> Vaulted<()> {
+        self.write(&[bytes], |id| {
+            // Once all is on disk, so that next to nothing lies between the look and the move.
+            same(&self.get(name, None)?.bytes, there)?;
+            self.publish(id, name, false)
+        })
+    }
+
+    fn write(&self, bytes: &[Bytes], publish: impl FnOnce(&str) -> Vaulted<()>) -> Vaulted<()> {
         let id = self.begin()?;
         let write = || {
             let file = self.uploads.file(&id)?;
@@ -38,7 +50,7 @@ impl Dir {
             }
             file.sync_all()
         };
-        let done = write().map_err(|e| self.fault(e)).and_then(|()| self.publish(&id, name, create));
+        let done = write().map_err(|e| self.fault(e)).and_then(|()| publish(&id));
         if done.is_err() {
             // What failed is what is told; the file may be gone already.
             let _ = self.abort(&id);

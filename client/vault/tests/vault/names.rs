@@ -1,4 +1,4 @@
-//! Single names: put, get, range, look at, create, list, delete.
+//! Single names: put, get, range, look at, create, replace, list, delete.
 
 use crate::s3d::S3d;
 use crate::stand::{class, file, options, places, s3, soon};
@@ -47,6 +47,43 @@ fn one_of_many_creates_a_name() {
         assert_eq!(winners.len(), 1, "{vault:?}");
         assert_eq!(vault.get("owner/00000001", None, soon()).unwrap().bytes, winners, "{vault:?}");
     }
+}
+
+#[test]
+fn what_is_there_is_replaced_by_who_knows_it() {
+    for stand in places() {
+        let vault = &stand.vault;
+        let replace = |there: &'static str, bytes: &'static str| vault.replace("a/b", there.into(), bytes.into(), soon());
+        assert_eq!(class(replace("first", "second")), Class::NoObject, "{vault:?}");
+        vault.put("a/b", "first".into(), soon()).unwrap();
+        replace("first", "second").unwrap();
+        assert_eq!(class(replace("first", "third")), Class::Exists, "{vault:?}");
+        assert_eq!(&vault.get("a/b", None, soon()).unwrap().bytes[..], b"second", "{vault:?}");
+    }
+}
+
+#[test]
+fn of_many_that_count_in_a_bucket_none_counts_what_another_did() {
+    let stand = s3(&options());
+    let vault = &stand.vault;
+    vault.put("count", "0".into(), soon()).unwrap();
+    let count = || {
+        let there = vault.get("count", None, soon()).unwrap().bytes;
+        let next: u32 = std::str::from_utf8(&there).unwrap().parse().unwrap();
+        vault.replace("count", there, (next + 1).to_string().into(), soon())
+    };
+    std::thread::scope(|threads| {
+        for _ in 0..4 {
+            threads.spawn(|| {
+                for _ in 0..5 {
+                    while let Err(fault) = count() {
+                        assert_eq!(fault.class, Class::Exists, "{fault}");
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(&vault.get("count", None, soon()).unwrap().bytes[..], b"20");
 }
 
 #[test]

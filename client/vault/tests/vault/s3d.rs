@@ -86,7 +86,8 @@ impl Drop for S3d {
 fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/s3d");
+        let above = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().map(|dir| dir.join("scripts/s3d"));
+        let source = above.into_iter().find(|dir| dir.is_dir()).expect("the repository");
         let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../s3d");
         let binary = target.join("debug/s3d");
         let age = |path: PathBuf| fs::metadata(path).and_then(|meta| meta.modified()).ok();

@@ -7,7 +7,7 @@ use super::{Answer, engine, group, json};
 use crate::api::App;
 use crate::api::extract::Query;
 use crate::feeds::safepoint::{Bridge, hold_for, let_go};
-use crate::feeds::{self, Code, Progress, ReplicaConfig, SinkUri};
+use crate::feeds::{self, Code, Progress, ReplicaConfig, SinkUri, Whose};
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use perilune_protocol::Tso;
@@ -61,7 +61,8 @@ pub(super) async fn create(State(app): State<App>, body: Bytes) -> Answer {
             return Err(Refusal::from(Code::TargetTsBeforeStartTs.with(why)));
         }
         let checked = feeds::check(&asked.sink_uri, &config)?;
-        drop(feeds::open(&format!("{namespace}/{name}"), &checked, &config, &engine.feed_place()).await?);
+        let label = format!("{namespace}/{name}");
+        drop(feeds::open(&Whose::tried(&label), &checked, &config, &engine.feed_place()).await?);
         let new = NewFeed {
             name: name.clone(),
             sink: checked.uri.to_string(),

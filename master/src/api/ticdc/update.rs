@@ -7,7 +7,7 @@ use super::said::{self, Asked, Name};
 use super::{Answer, engine, group, json};
 use crate::api::App;
 use crate::api::extract::Query;
-use crate::feeds::{self, Code, ReplicaConfig};
+use crate::feeds::{self, Code, ReplicaConfig, Whose};
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use perilune_protocol::Tso;
@@ -48,7 +48,7 @@ pub(super) async fn update(State(app): State<App>, Path(name): Name, query: Quer
         return Err(Refusal::of_update("the protocol of a sink does not change: whoever reads it would have to notice where"));
     }
     let label = format!("{}/{name}", said::namespace(&query));
-    drop(feeds::open(&label, &checked, &config, &engine.feed_place()).await.map_err(Refusal::of_update)?);
+    drop(feeds::open(&Whose::tried(&label), &checked, &config, &engine.feed_place()).await.map_err(Refusal::of_update)?);
     let (id, sealed) = (feed.id, sealed(&engine, feed.tenant, &name, &uri, &checked.uri)?);
     let change = |record: &mut FeedRecord| {
         record.sink = checked.uri.to_string();

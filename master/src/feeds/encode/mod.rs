@@ -22,6 +22,14 @@ pub(crate) struct Encoder {
     plain: bool,
 }
 
+/// A row or a watermark for places that keep messages with keys, without what ends a line.
+#[cfg(feature = "kafka")]
+pub(crate) struct Message {
+    /// Empty: it has none.
+    pub(crate) key: Vec<u8>,
+    pub(crate) value: Vec<u8>,
+}
+
 impl Encoder {
     pub(crate) fn new(protocol: Protocol, config: &ReplicaConfig, tidb_extension: bool) -> Self {
         Self { protocol, csv: config.sink.csv.clone(), terminator: config.sink.terminator.clone(), plain: !tidb_extension }
@@ -53,6 +61,33 @@ impl Encoder {
             Protocol::Csv => return,
         }
         out.extend_from_slice(self.terminator.as_bytes());
+    }
+
+    /// A row as a message: in Canal's JSON with the key of the row as its key, in the open protocol framed as TiCDC does.
+    #[cfg(feature = "kafka")]
+    pub(crate) fn message(&self, row: &Row, now_ms: u64) -> Message {
+        match self.protocol {
+            Protocol::Open => open::message(row),
+            Protocol::CanalJson | Protocol::Csv => {
+                let mut value = Vec::new();
+                canal::line(row, now_ms, self.plain, &mut value);
+                Message { key: row.key(), value }
+            }
+        }
+    }
+
+    /// A watermark as a message; `None` in Canal's own flavour, which has no word for it.
+    #[cfg(feature = "kafka")]
+    pub(crate) fn watermark_message(&self, at: Tso, now_ms: u64) -> Option<Message> {
+        match self.protocol {
+            Protocol::Open => Some(open::watermark_message(at)),
+            _ if self.plain => None,
+            Protocol::CanalJson | Protocol::Csv => {
+                let mut value = Vec::new();
+                canal::watermark(at, now_ms, &mut value);
+                Some(Message { key: Vec::new(), value })
+            }
+        }
     }
 }
 
@@ -120,6 +155,23 @@ mod tests {
         assert_eq!(said["_tidb"]["commitTs"], 449_885_660_774_400_001_u64);
         let said = watermark(Protocol::CanalJson);
         assert_eq!((&said["type"], &said["_tidb"]["watermarkTs"]), (&"TIDB_WATERMARK".into(), &5.into()));
+    }
+
+    /// As TiCDC's consumers take them apart: a version of 8 bytes, then lengths of 8 bytes and what has them.
+    #[cfg(feature = "kafka")]
+    #[test]
+    fn open_protocol_is_framed_in_messages() {
+        let encoder = Encoder::new(Protocol::Open, &ReplicaConfig::default(), true);
+        let part = |bytes: &[u8]| {
+            let (length, json) = bytes.split_at(8);
+            assert_eq!(u64::from_be_bytes(length.try_into().unwrap()), json.len() as u64);
+            serde_json::from_slice::<serde_json::Value>(json).ok()
+        };
+        let Message { key, value } = encoder.message(&row(Op::Delete, "a"), 1);
+        assert_eq!(key[..8], 1_u64.to_be_bytes());
+        assert_eq!((&part(&key[8..]).unwrap()["tbl"], &part(&value).unwrap()["d"]["key"]["v"]), (&"t".into(), &"a".into()));
+        let Message { key, value } = encoder.watermark_message(Tso(5), 1).unwrap();
+        assert_eq!((part(&key[8..]).unwrap(), part(&value)), (serde_json::json!({"ts": 5, "t": 3}), None));
     }
 
     #[test]

@@ -24,6 +24,27 @@ pub(super) fn line(row: &Row, out: &mut Vec<u8>) {
     write(&json!({"key": key, "value": value}), out);
 }
 
+/// The version of what keys of messages begin with.
+#[cfg(feature = "kafka")]
+const VERSION: u64 = 1;
+
+#[cfg(feature = "kafka")]
+pub(super) fn message(row: &Row) -> super::Message {
+    let (key, value) = parts(row);
+    framed(&key.to_string(), &value.to_string())
+}
+
+#[cfg(feature = "kafka")]
+pub(super) fn watermark_message(at: Tso) -> super::Message {
+    framed(&json!({"ts": at.0, "t": RESOLVED}).to_string(), "")
+}
+
+#[cfg(feature = "kafka")]
+fn framed(key: &str, value: &str) -> super::Message {
+    let part = |text: &str| [&(text.len() as u64).to_be_bytes(), text.as_bytes()].concat();
+    super::Message { key: [&VERSION.to_be_bytes()[..], &part(key)].concat(), value: part(value) }
+}
+
 fn write(message: &Json, out: &mut Vec<u8>) {
     // Writing to a vector has no way to fail.
     let _ = serde_json::to_writer(out, message);

@@ -1,6 +1,8 @@
 //! Where a changefeed delivers: one small trait, a file for each kind of place.
 
 mod blackhole;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod storage;
 mod webhook;
 
@@ -11,6 +13,7 @@ use super::row::Row;
 use crate::api::Boxed;
 use perilune_protocol::Tso;
 use std::path::PathBuf;
+use uuid::Uuid;
 
 /// How rows are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,9 +27,12 @@ pub(crate) enum Protocol {
 }
 
 /// A place that takes rows. Dropped, it is given up; what it kept and did not flush was never there.
+///
+/// Between any two calls whoever calls makes sure that nobody else can have led before the second. So what a sink has found in an earlier call was
+/// written by nobody who came later.
 pub(crate) trait Sink: Send {
-    /// Takes rows, in their order. It may keep them until [`Sink::flush`].
-    fn write<'a>(&'a mut self, rows: &'a [Row]) -> Boxed<'a, Result<(), Failure>>;
+    /// Takes rows, in their order, and gives the bytes that they are there. It may keep them until [`Sink::flush`].
+    fn write<'a>(&'a mut self, rows: &'a [Row]) -> Boxed<'a, Result<u64, Failure>>;
     /// Makes durable what it took, and then tells its readers that everything up to `checkpoint` is there.
     fn flush(&mut self, checkpoint: Tso) -> Boxed<'_, Result<(), Failure>>;
     /// How long rows may be kept, in milliseconds.
@@ -61,19 +67,40 @@ impl Protocol {
             Scheme::Blackhole => true,
             Scheme::File | Scheme::S3 => protocol != Self::Open,
             Scheme::Http => protocol != Self::Csv,
+            #[cfg(feature = "kafka")]
+            Scheme::Kafka => protocol != Self::Csv,
         };
         if speaks { Ok(protocol) } else { Err(unknown()) }
     }
 }
 
-/// Opens the sink of a feed that is called `feed` (`namespace/name`) and finds out that it can be written to.
+/// Whose a sink is.
+pub(crate) struct Whose<'a> {
+    /// `namespace/name` of the feed.
+    pub(crate) name: &'a str,
+    /// The cluster.
+    pub(crate) cluster: Uuid,
+    /// The number of the feed, and which of its runs this is: higher than those of all before that had this name.
+    pub(crate) run: [u64; 2],
+}
+
+impl<'a> Whose<'a> {
+    /// Of a sink that is only tried.
+    pub(crate) fn tried(name: &'a str) -> Self {
+        Self { name, cluster: Uuid::nil(), run: [0, 0] }
+    }
+}
+
+/// Opens the sink of a feed and finds out that it can be written to.
 ///
 /// # Errors
 /// Why it cannot.
-pub(crate) async fn open(feed: &str, checked: &Checked, config: &ReplicaConfig, place: &Place) -> Result<Box<dyn Sink>, Failure> {
+pub(crate) async fn open(whose: &Whose<'_>, checked: &Checked, config: &ReplicaConfig, place: &Place) -> Result<Box<dyn Sink>, Failure> {
     Ok(match checked.scheme {
         Scheme::Blackhole => Box::new(blackhole::Blackhole),
-        Scheme::File | Scheme::S3 => Box::new(storage::Storage::open(checked, config, place).await?),
-        Scheme::Http => Box::new(webhook::Webhook::open(feed, checked, config).await?),
+        Scheme::File | Scheme::S3 => Box::new(storage::Storage::open(whose, checked, config, place).await?),
+        Scheme::Http => Box::new(webhook::Webhook::open(whose.name, checked, config).await?),
+        #[cfg(feature = "kafka")]
+        Scheme::Kafka => Box::new(kafka::Kafka::open(checked, config).await?),
     })
 }

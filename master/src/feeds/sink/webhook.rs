@@ -12,7 +12,7 @@
 
 use super::Sink;
 use crate::api::Boxed;
-use crate::feeds::check::Checked;
+use crate::feeds::check::{BOOTSTRAP, Checked};
 use crate::feeds::config::ReplicaConfig;
 use crate::feeds::duration::Nanos;
 use crate::feeds::encode::Encoder;
@@ -27,11 +27,13 @@ use std::time::{Duration, SystemTime};
 use zeroize::Zeroizing;
 
 /// Parameters that are ours.
-const OURS: [&str; 4] = ["protocol", "secret", "timeout", "enable-tidb-extension"];
+const OURS: [&str; 5] = ["protocol", "secret", "timeout", "enable-tidb-extension", BOOTSTRAP];
 const TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECT: Duration = Duration::from_secs(5);
 /// Bytes of one request, if no single row is larger.
 const BODY_BYTES: usize = 1 << 20;
+/// A body is not more than such a part of what may be in flight.
+const BODIES_IN_QUOTA: u64 = 4;
 
 pub(super) struct Webhook {
     client: Client,
@@ -40,6 +42,8 @@ pub(super) struct Webhook {
     secret: Option<Zeroizing<String>>,
     feed: String,
     encoder: Encoder,
+    /// A body ends with the row that makes it so long.
+    body_bytes: usize,
 }
 
 impl Webhook {
@@ -64,6 +68,7 @@ impl Webhook {
             secret: uri.get("secret").map(|secret| Zeroizing::new(secret.to_owned())),
             feed: feed.to_owned(),
             encoder: Encoder::new(checked.protocol, config, true),
+            body_bytes: usize::try_from(config.memory_quota / BODIES_IN_QUOTA).unwrap_or(BODY_BYTES).min(BODY_BYTES),
         };
         match new.post("ping", "ping", Vec::new()).await? {
             status if status.is_success() => Ok(new),
@@ -86,17 +91,18 @@ impl Webhook {
         answer.map(|answer| answer.status()).map_err(|e| Code::Webhook.with(format!("the listener did not answer: {:#}", e.without_url())))
     }
 
-    async fn take(&mut self, rows: &[Row]) -> Result<(), Failure> {
+    async fn take(&mut self, rows: &[Row]) -> Result<u64, Failure> {
         let now_ms = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
-        let (mut body, mut first) = (Vec::new(), 0);
+        let (mut body, mut first, mut bytes) = (Vec::new(), 0, 0);
         for (nth, row) in rows.iter().enumerate() {
             self.encoder.line(row, now_ms, &mut body);
-            if body.len() >= BODY_BYTES || nth + 1 == rows.len() {
+            if body.len() >= self.body_bytes || nth + 1 == rows.len() {
+                bytes += body.len() as u64;
                 self.deliver(&rows[first..=nth], std::mem::take(&mut body), now_ms).await?;
                 first = nth + 1;
             }
         }
-        Ok(())
+        Ok(bytes)
     }
 
     /// Posts rows; where the listener takes them not all at once, one after the other, so that it is known which it does not take.
@@ -136,7 +142,7 @@ impl Webhook {
 }
 
 impl Sink for Webhook {
-    fn write<'a>(&'a mut self, rows: &'a [Row]) -> Boxed<'a, Result<(), Failure>> {
+    fn write<'a>(&'a mut self, rows: &'a [Row]) -> Boxed<'a, Result<u64, Failure>> {
         Box::pin(self.take(rows))
     }
 

@@ -1,28 +1,40 @@
 //! Files in a directory or a bucket, laid out as TiCDC does.
 //!
 //! ```text
-//! metadata                                         {"checkpoint-ts":N}: everything up to N is in files
+//! metadata                                         {"checkpoint-ts":N, ..}: everything up to N is in files
 //! DB/TABLE/meta/schema_VERSION_CHECKSUM.json       what the columns are
 //! DB/TABLE/VERSION/[DATE/]CDC000001.csv            rows, in their order; a file is whole or not there, and never changes
 //! DB/TABLE/VERSION/[DATE/]meta/CDC.index           the name of the last file that was written
 //! ```
 //! Numbers go on where the last writer stopped, and no file is replaced: whoever takes over repeats rows in files of its own. What cannot stand in
 //! the name of a file is written `=41`.
+//!
+//! **Invariant.** Read in the order of their numbers, the files of a directory are rows in their order, where now and then a suffix of what came
+//! before is repeated. Of two writers, one of which does not know yet that it does not lead any more:
+//!
+//! - the old one found its next number while it surely led ([`Sink`]), so it cannot have counted files of the new one;
+//! - a number is taken once. Who finds it taken ends: the old one for good, the new one begins anew from the checkpoint that is kept, which is before
+//!   all rows that the old one can have written since.
 
-use super::{Place, Sink};
+mod layout;
+mod place;
+#[cfg(test)]
+mod tests;
+
+use super::{Place, Sink, Whose};
 use crate::api::Boxed;
 use crate::feeds::check::{Checked, Scheme};
 use crate::feeds::config::ReplicaConfig;
 use crate::feeds::encode::Encoder;
 use crate::feeds::failure::{Code, Failure};
-use crate::feeds::row::{ColumnKind, Row, Table};
-use crate::feeds::uri::SinkUri;
+use crate::feeds::row::{Row, Table};
+use bytes::Bytes;
+use layout::{dir, named, schema};
 use perilune_protocol::Tso;
-use perilune_protocol::vault::{HdfsPlace, VaultTarget};
-use perilune_vault::{Class, Keys, Options, S3Target, Target, Vault, VaultFault, Vaulted};
-use serde_json::json;
+use perilune_vault::{Class, Vault, Vaulted};
+use place::{bucket, directory, told};
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 /// How long one request may take, with what is repeated of it.
@@ -30,6 +42,8 @@ const DEADLINE: Duration = Duration::from_secs(30);
 const FLUSH_INTERVAL: Duration = Duration::from_secs(5);
 const FILE_BYTES: u64 = 64 << 20;
 const INDEX_WIDTH: u32 = 6;
+/// Where it is said how far all is there.
+const METADATA: &str = "metadata";
 /// Names that are looked at at once.
 const PAGE: usize = 1000;
 
@@ -45,6 +59,8 @@ pub(super) struct Storage {
     files: BTreeMap<String, File>,
     /// Schema files that are there.
     schemas: BTreeSet<String>,
+    /// Whose checkpoint it is that `metadata` says: `cluster/namespace/name`, and which of the feeds and runs of that name.
+    whose: (String, [u64; 2]),
 }
 
 /// The next file of a directory.
@@ -55,11 +71,18 @@ struct File {
 
 impl Storage {
     /// Opens the place, and writes and deletes something there.
-    pub(super) async fn open(checked: &Checked, config: &ReplicaConfig, place: &Place) -> Result<Self, Failure> {
+    pub(super) async fn open(whose: &Whose<'_>, checked: &Checked, config: &ReplicaConfig, place: &Place) -> Result<Self, Failure> {
         let vault = match checked.scheme {
             Scheme::S3 => bucket(&checked.uri)?,
             _ => directory(&checked.uri, place)?,
         };
+        let new = Self::over(vault, whose, checked, config);
+        let probe = format!("probe-{}", uuid::Uuid::new_v4());
+        new.ask(move |vault, by| vault.put(&probe, "".into(), by).and_then(|()| vault.delete(&probe, by))).await?;
+        Ok(new)
+    }
+
+    fn over(vault: Vault, whose: &Whose<'_>, checked: &Checked, config: &ReplicaConfig) -> Self {
         let storage = config.sink.cloud_storage_config.clone().unwrap_or_default();
         let date_chars = match config.sink.date_separator.as_str() {
             "year" => 4,
@@ -68,7 +91,7 @@ impl Storage {
             _ => 0,
         };
         let tidb = checked.uri.get("enable-tidb-extension") == Some("true");
-        let new = Self {
+        Self {
             vault,
             encoder: Encoder::new(checked.protocol, config, tidb),
             date_chars,
@@ -77,10 +100,8 @@ impl Storage {
             keeps: storage.flush_interval.map_or(FLUSH_INTERVAL, |said| said.duration()),
             files: BTreeMap::new(),
             schemas: BTreeSet::new(),
-        };
-        let probe = format!("probe-{}", uuid::Uuid::new_v4());
-        new.ask(move |vault, by| vault.put(&probe, "".into(), by).and_then(|()| vault.delete(&probe, by))).await?;
-        Ok(new)
+            whose: (format!("{}/{}", whose.cluster, whose.name), whose.run),
+        }
     }
 
     async fn ask<T: Send + 'static>(&self, ask: impl FnOnce(&Vault, Instant) -> Vaulted<T> + Send + 'static) -> Result<T, Failure> {
@@ -89,32 +110,27 @@ impl Storage {
         asked.map_err(|e| Code::StorageSink.with(format!("a request stopped: {e}")))?.map_err(told)
     }
 
-    async fn take(&mut self, rows: &[Row]) -> Result<(), Failure> {
+    async fn take(&mut self, rows: &[Row]) -> Result<u64, Failure> {
+        // Not below, with a number that may have been found just now.
+        let full = self.files.iter().filter(|(_, file)| file.body.len() as u64 >= self.file_bytes);
+        for dir in full.map(|(dir, _)| dir.clone()).collect::<Vec<_>>() {
+            self.put(&dir).await?;
+        }
         let now_ms = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+        let mut bytes = 0;
         for row in rows {
             self.tell_schema(&row.table).await?;
-            let dir = self.dir(row);
+            let dir = dir(row, self.date_chars);
             if !self.files.contains_key(&dir) {
                 let number = self.next_number(&dir).await?;
                 self.files.insert(dir.clone(), File { number, body: Vec::new() });
             }
             let Some(file) = self.files.get_mut(&dir) else { continue };
+            let before = file.body.len();
             self.encoder.line(row, now_ms, &mut file.body);
-            if file.body.len() as u64 >= self.file_bytes {
-                self.put(&dir).await?;
-            }
+            bytes += (file.body.len() - before) as u64;
         }
-        Ok(())
-    }
-
-    fn dir(&self, row: &Row) -> String {
-        let mut dir = format!("{}/{}/{}", named(&row.table.db), named(&row.table.name), row.table.version);
-        if self.date_chars > 0 {
-            let at = SystemTime::UNIX_EPOCH + Duration::from_millis(row.commit_ts.physical_ms());
-            dir.push('/');
-            dir.push_str(&humantime::format_rfc3339_seconds(at).to_string()[..self.date_chars]);
-        }
-        dir
+        Ok(bytes)
     }
 
     /// Behind all that were ever written there.
@@ -144,32 +160,29 @@ impl Storage {
 
     /// Writes what is kept for a directory as its next file.
     async fn put(&mut self, dir: &str) -> Result<(), Failure> {
+        let (width, extension) = (self.width, self.encoder.extension());
         let Some(file) = self.files.get_mut(dir) else { return Ok(()) };
-        let (dir, width, extension) = (dir.to_owned(), self.width, self.encoder.extension());
-        let (body, first) = (bytes::Bytes::from(std::mem::take(&mut file.body)), file.number);
-        let written = {
-            let dir = dir.clone();
-            self.ask(move |vault, by| {
-                let mut number = first;
-                loop {
-                    let name = format!("CDC{number:0width$}{extension}");
-                    match vault.create(&format!("{dir}/{name}"), body.clone(), by) {
-                        Ok(()) => {
-                            vault.put(&format!("{dir}/meta/CDC.index"), format!("{name}\n").into(), by)?;
-                            return Ok(number);
-                        }
-                        // Of a leader that did not know yet that it is none.
-                        Err(fault) if fault.class == Class::Exists => number += 1,
-                        Err(fault) => return Err(fault),
-                    }
-                }
-            })
-            .await?
-        };
-        if let Some(file) = self.files.get_mut(&dir) {
-            file.number = written + 1;
-        }
-        Ok(())
+        let body = Bytes::from(std::mem::take(&mut file.body));
+        let (name, index) = (format!("CDC{:0width$}{extension}", file.number), format!("{dir}/meta/CDC.index"));
+        file.number += 1;
+        let path = format!("{dir}/{name}");
+        let (at, line) = (path.clone(), format!("{name}\n"));
+        let ours = self.ask(move |vault, by| {
+            match vault.create(&at, body.clone(), by) {
+                Ok(()) => {}
+                // Of a run of this feed that did not hear that it was written.
+                Err(fault) if fault.class == Class::Exists && vault.get(&at, None, by)?.bytes == body => {}
+                Err(fault) if fault.class == Class::Exists => return Ok(false),
+                Err(fault) => return Err(fault),
+            }
+            // That of a later file stays.
+            match vault.get(&index, None, by) {
+                Ok(there) if there.bytes[..] >= *line.as_bytes() => Ok(true),
+                Err(fault) if fault.class != Class::NoObject => Err(fault),
+                _ => vault.put(&index, line.into(), by).map(|()| true),
+            }
+        });
+        if ours.await? { Ok(()) } else { Err(Code::Overtaken.with(format!("{path} was written by another leader, or another feed"))) }
     }
 
     async fn tell_schema(&mut self, table: &Table) -> Result<(), Failure> {
@@ -190,18 +203,45 @@ impl Storage {
         for dir in kept {
             self.put(&dir).await?;
         }
-        let metadata = json!({"checkpoint-ts": checkpoint.0}).to_string();
-        self.ask(move |vault, by| vault.put("metadata", metadata.into(), by)).await?;
+        self.tell(checkpoint).await?;
         // Of days that are over.
         if self.files.len() > PAGE {
             self.files.clear();
         }
         Ok(())
     }
+
+    /// Says in `metadata` how far all is there, unless it says more already, or what a later run of the feed said: it does not go back.
+    async fn tell(&self, checkpoint: Tso) -> Result<(), Failure> {
+        let (whose, run) = self.whose.clone();
+        let metadata = json!({"checkpoint-ts": checkpoint.0, "changefeed": whose, "run": run}).to_string();
+        self.ask(move |vault, by| {
+            loop {
+                let done = match vault.get(METADATA, None, by) {
+                    Err(fault) if fault.class == Class::NoObject => vault.create(METADATA, metadata.clone().into(), by),
+                    Err(fault) => return Err(fault),
+                    Ok(there) => {
+                        let said: Value = serde_json::from_slice(&there.bytes).unwrap_or_default();
+                        let [feed, nth, far] = [&said["run"][0], &said["run"][1], &said["checkpoint-ts"]].map(Value::as_u64);
+                        if said["changefeed"] == whose.as_str() && [feed, nth, far] >= [Some(run[0]), Some(run[1]), Some(checkpoint.0)] {
+                            return Ok(());
+                        }
+                        vault.replace(METADATA, there.bytes, metadata.clone().into(), by)
+                    }
+                };
+                // Another came between: what it wrote is looked at.
+                match done {
+                    Err(fault) if [Class::Exists, Class::NoObject].contains(&fault.class) && Instant::now() < by => {}
+                    done => return done,
+                }
+            }
+        })
+        .await
+    }
 }
 
 impl Sink for Storage {
-    fn write<'a>(&'a mut self, rows: &'a [Row]) -> Boxed<'a, Result<(), Failure>> {
+    fn write<'a>(&'a mut self, rows: &'a [Row]) -> Boxed<'a, Result<u64, Failure>> {
         Box::pin(self.take(rows))
     }
 
@@ -212,91 +252,4 @@ impl Sink for Storage {
     fn keeps_ms(&self) -> u64 {
         self.keeps.as_millis() as u64
     }
-}
-
-fn told(fault: VaultFault) -> Failure {
-    let code = if fault.class == Class::Invalid { Code::StorageSinkInvalidConfig } else { Code::StorageSink };
-    code.with(format!(
-        "{}: {}",
-        if code == Code::StorageSink { "the storage sink failed" } else { "storage sink config invalid" },
-        fault.message
-    ))
-}
-
-fn bucket(uri: &SinkUri) -> Result<Vault, Failure> {
-    let need =
-        |name| uri.get(name).ok_or_else(|| Code::StorageSinkInvalidConfig.with(format!("storage sink config invalid: {name} is missing")));
-    let keys = Keys::new(need("access-key")?, need("secret-access-key")?);
-    let target = Target::S3(S3Target {
-        bucket: uri.authority.clone(),
-        prefix: uri.path.trim_matches('/').to_owned(),
-        endpoint: uri.get("endpoint").unwrap_or_default().to_owned(),
-        region: uri.get("region").unwrap_or_default().to_owned(),
-    });
-    Vault::open(&target, &Options { keys: Some(keys), ..Options::default() }).map_err(told)
-}
-
-fn directory(uri: &SinkUri, place: &Place) -> Result<Vault, Failure> {
-    let wrong = |why: &str| Code::StorageSinkInvalidConfig.with(format!("storage sink config invalid: {why}"));
-    let root = place.root.as_deref().ok_or_else(|| wrong("directories are used only below --vault-root, which is not set here"))?;
-    let path = Path::new(&uri.path);
-    let real = root.canonicalize().map_err(|e| wrong(&format!("--vault-root {}: {e}", root.display())))?;
-    let below = path.strip_prefix(root).or_else(|_| path.strip_prefix(&real));
-    let prefix = match below.ok().and_then(Path::to_str) {
-        Some(prefix) if uri.authority.is_empty() => prefix.to_owned(),
-        _ => {
-            return Err(wrong(&format!(
-                "{} does not lie below {}, where directories are allowed (--vault-root)",
-                path.display(),
-                root.display()
-            )));
-        }
-    };
-    let [user, keytab, principal] = [(); 3].map(|()| String::new());
-    let place = HdfsPlace { fs_name: format!("file://{}", real.display()), prefix, user, keytab, principal, confs: Vec::new() };
-    let target = Target::of(&VaultTarget::Hdfs(place), Some(&real)).map_err(told)?;
-    Vault::open(&target, &Options::default()).map_err(told)
-}
-
-/// A name as a part of a path that every store and every file system takes.
-fn named(name: &str) -> String {
-    let mut out = String::new();
-    for byte in name.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => out.push(char::from(byte)),
-            b'.' if !out.is_empty() => out.push('.'),
-            other => out.push_str(&format!("={other:02X}")),
-        }
-    }
-    out
-}
-
-fn schema(table: &Table) -> String {
-    let columns: Vec<_> = table
-        .columns
-        .iter()
-        .map(|column| {
-            let kind = match column.kind {
-                ColumnKind::Text => "VARCHAR",
-                ColumnKind::Number => "BIGINT UNSIGNED",
-                ColumnKind::Binary => "VARBINARY",
-            };
-            let mut said = json!({"ColumnName": column.name, "ColumnType": kind});
-            if column.is_key {
-                said["ColumnIsPk"] = "true".into();
-            }
-            said
-        })
-        .collect();
-    let schema = json!({
-        "Table": table.name,
-        "Schema": table.db,
-        "Version": 1,
-        "TableVersion": table.version,
-        "Query": "",
-        "Type": 0,
-        "TableColumns": columns,
-        "TableColumnsTotal": table.columns.len().to_string(),
-    });
-    schema.to_string()
 }

@@ -1,0 +1,163 @@
+//! Sinks that are slow, refuse, or are taken away, and feeds that fall too far behind: nothing is lost that is not told to be.
+
+use super::deliver::find;
+use super::s3d::{AK, BUCKET, S3d, SK};
+use super::webhook::{Listener, keys};
+use super::*;
+use std::collections::BTreeMap;
+
+impl Served {
+    fn create_hook(&self, id: &str, listener: &Listener, config: Value) {
+        self.create(json!({"changefeed_id": id, "sink_uri": format!("http://{}", listener.addr), "replica_config": config}));
+    }
+
+    fn put_many(&self, count: usize) -> Vec<String> {
+        let keys: Vec<String> = (0..count).map(|nth| format!("k{nth:05}")).collect();
+        for some in keys.chunks(50) {
+            self.put(&some.iter().map(String::as_str).collect::<Vec<_>>());
+        }
+        keys
+    }
+
+    /// The error of a feed that failed for good, and is told by whoever asks.
+    fn failed(&self, feed: &str) -> Value {
+        self.until_state(feed, "failed");
+        self.get("changefeeds")["items"].as_array().unwrap().iter().find(|found| found["id"] == feed).unwrap()["error"].clone()
+    }
+}
+
+#[test]
+fn a_listener_that_is_slow_delays_its_own_feed_and_no_other() {
+    let (listener, served) = (Listener::start(), Served::start());
+    served.create_hook("slow", &listener, json!({}));
+    served.create_csv("quick");
+    served.lend();
+    served.until_delivered("slow");
+    listener.hold(true);
+    served.put(&["a"]);
+    wait::wait("it to be asked", || listener.of("rows").iter().any(|seen| seen.body.contains("\"a\"")).then_some(()));
+    let far = served.get("changefeeds/slow/status")["checkpoint_ts"].clone();
+    served.put(&["b"]);
+    served.until_delivered("quick");
+    let slow = served.get("changefeeds/slow/status");
+    assert_eq!((&slow["state"], &slow["checkpoint_ts"]), (&"normal".into(), &far), "what is not taken is not told to be");
+    listener.hold(false);
+    served.until_delivered("slow");
+    assert_eq!(keys(&listener), ["a", "b"]);
+    assert_eq!(served.keys("quick"), ["Ia", "Ib"]);
+}
+
+#[test]
+fn a_feed_has_no_more_in_flight_than_its_quota() {
+    let quota = 64 << 10;
+    let (listener, served) = (Listener::start(), Served::start());
+    served.create_hook("hook", &listener, json!({"memory_quota": quota}));
+    // It would flush after ten minutes.
+    let config = json!({"memory_quota": quota, "sink": {"date_separator": "none", "csv": {"include_commit_ts": true},
+        "cloud_storage_config": {"flush_interval": "10m"}}});
+    served.create(json!({"changefeed_id": "files", "sink_uri": served.sink("f", "csv"), "replica_config": config}));
+    served.lend();
+    listener.hold(true);
+    let put = served.put_many(1000);
+    wait::wait("files", || (served.keys("f").len() > 800).then_some(()));
+    let mut files = BTreeMap::new();
+    find(&served.dir.path().join("sinks/f/default"), &mut files);
+    assert!(files.len() > 3 && files.values().all(|text| text.len() < quota), "{:?}", files.values().map(String::len).collect::<Vec<_>>());
+    assert!(listener.of("rows").len() <= 1, "one after the other");
+    listener.hold(false);
+    served.until_delivered("hook");
+    assert_eq!(keys(&listener), put);
+    assert!(listener.bodies("rows").iter().all(|body| body.len() < quota));
+}
+
+#[test]
+fn a_feed_that_is_deleted_while_it_writes_writes_no_more() {
+    let (listener, served) = (Listener::start(), Served::start());
+    served.create_hook("f", &listener, json!({}));
+    served.lend();
+    served.until_delivered("f");
+    listener.hold(true);
+    served.put(&["a"]);
+    wait::wait("it to be asked", || listener.of("rows").iter().any(|seen| seen.body.contains("\"a\"")).then_some(()));
+    assert_eq!(served.ask("DELETE", "changefeeds/f", "").status, 200);
+    let asked = listener.of("rows").len();
+    listener.hold(false);
+    // Another of that name begins now, with nothing of what was.
+    served.put(&["b"]);
+    served.create_hook("f", &listener, json!({}));
+    served.put(&["c"]);
+    served.until_delivered("f");
+    let after: Vec<_> = listener.of("rows").into_iter().skip(asked).map(|seen| seen.body).collect();
+    assert!(
+        after.iter().all(|body| !body.contains("\"a\"") && !body.contains("\"b\"")) && keys(&listener).contains(&"c".into()),
+        "{after:?}"
+    );
+}
+
+#[test]
+fn a_bucket_that_is_slow_and_takes_the_keys_no_more_gets_every_row_in_the_end() {
+    let (s3, served) = (S3d::start(), Served::start());
+    let (endpoint, secret) = (s3.url().replace(':', "%3A").replace('/', "%2F"), SK.replace('/', "%2F").replace('+', "%2B"));
+    let uri = format!("s3://{BUCKET}/f?protocol=csv&access-key={AK}&secret-access-key={secret}&endpoint={endpoint}");
+    let config =
+        json!({"sink": {"date_separator": "none", "csv": {"include_commit_ts": true}, "cloud_storage_config": {"flush_interval": "2s"}}});
+    served.create(json!({"changefeed_id": "f", "sink_uri": uri, "replica_config": config}));
+    served.lend();
+    s3.say("fault slow 100 1000 PUT");
+    served.put(&["a"]);
+    served.until_delivered("f");
+    assert_eq!(served.get("changefeeds/f/status")["state"], "normal");
+    s3.say("faults off");
+    s3.say(&format!("key remove {AK}"));
+    served.put(&["b"]);
+    served.until_state("f", "pending");
+    let why = served.get("changefeeds")["items"][0]["error"].clone();
+    assert!(why["code"] == "CDC:ErrStorageSink" && !why.to_string().contains(SK), "{why}");
+    served.put(&["c"]);
+    s3.say(&format!("key add {AK} {SK}"));
+    served.until_state("f", "normal");
+    served.until_delivered("f");
+    let mut files = BTreeMap::new();
+    find(&s3.files().join("f/default"), &mut files);
+    let rows = files.values().flat_map(|text| text.lines()).map(|line| line.split(',').nth(4).unwrap().trim_matches('"').to_owned());
+    let mut rows: Vec<String> = rows.collect();
+    rows.dedup();
+    assert_eq!(rows, ["a", "b", "c"]);
+}
+
+#[test]
+fn a_feed_that_the_log_has_left_behind_has_failed_and_begins_elsewhere() {
+    let little = |config: &mut MasterConfig| (config.event_log_max_bytes, config.snapshot_entries) = (1, 20);
+    let served = Served::start_with(little);
+    served.create_csv("f");
+    served.lend();
+    served.put(&["a"]);
+    served.until_delivered("f");
+    served.ask("POST", "changefeeds/f/pause", "");
+    // Until the log begins behind it.
+    let why = wait::wait("it to be told", || {
+        served.put(&["b"]);
+        served.remove("^b$");
+        let found = served.get("changefeeds?state=failed")["items"].as_array().unwrap().first().cloned();
+        found.map(|found| found["error"].clone())
+    });
+    assert_eq!(why["code"], "CDC:ErrSnapshotLostByGC", "{why}");
+    let said = served.refused("POST", "changefeeds/f/resume", "{}");
+    assert!(said.starts_with("400 [CDC:ErrStartTsBeforeGC]"), "{said}");
+    assert_eq!(served.get("changefeeds/f/status")["state"], "failed");
+    let over = body(json!({"overwrite_checkpoint_ts": served.now()}));
+    assert_eq!(served.ask("POST", "changefeeds/f/resume", &over).status, 200);
+    served.until_state("f", "normal");
+    served.put(&["c"]);
+    served.until_delivered("f");
+    assert_eq!(served.keys("f").last().unwrap(), "Ic");
+}
+
+#[test]
+fn a_feed_that_lags_longer_than_garbage_is_kept_for_it_has_failed() {
+    let served = Served::start_with(|config| config.feed_gc_ttl = Duration::from_secs(2));
+    served.create(json!({"changefeed_id": "f", "sink_uri": "blackhole://"}));
+    served.ask("POST", "changefeeds/f/pause", "");
+    let why = served.failed("f");
+    assert!(why["code"] == "CDC:ErrGCTTLExceeded" && why["message"].as_str().unwrap().contains("the changefeed(f)"), "{why}");
+}
