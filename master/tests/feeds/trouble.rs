@@ -4,6 +4,7 @@ use super::deliver::find;
 use super::s3d::{AK, BUCKET, S3d, SK};
 use super::webhook::{Listener, keys};
 use super::*;
+use perilune_master::log::Keeps;
 use std::collections::BTreeMap;
 
 impl Served {
@@ -127,7 +128,7 @@ fn a_bucket_that_is_slow_and_takes_the_keys_no_more_gets_every_row_in_the_end() 
 
 #[test]
 fn a_feed_that_the_log_has_left_behind_has_failed_and_begins_elsewhere() {
-    let little = |config: &mut MasterConfig| (config.event_log_max_bytes, config.snapshot_entries) = (1, 20);
+    let little = |config: &mut MasterConfig| (config.event_log, config.snapshot_entries) = (Keeps { whoever: 1, most: 1 }, 20);
     let served = Served::start_with(little);
     served.create_csv("f");
     served.lend();
