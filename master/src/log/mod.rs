@@ -89,7 +89,7 @@ pub use members::{MEMBERS_MAX, Member, Members, Seat, is_address};
 pub use progress::{Feed, GroupProgress, Progress};
 pub use proposal::Proposal;
 pub use revive::{Revived, revive};
-pub(crate) use revive::{check_empty, inspect};
+pub(crate) use revive::{beside, check_empty, inspect};
 pub use role::Standing;
 pub use room::Room;
 pub use status::{LATENCY_BOUNDS_US, Latency, LogStatus, Role};

@@ -3,7 +3,7 @@
 use super::down::fetch;
 use super::offers::{Fit, Offered};
 use super::up::{Uploaded, upload};
-use super::{Claim, Cold, Target, Wish, checkpoint, claim, is_dirty, lock, vault_of};
+use super::{Claim, Cold, Target, Wish, alive, checkpoint, claims, is_dirty, lock, vault_of};
 use crate::engine::Engine;
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -95,7 +95,11 @@ pub(crate) struct Crew {
 
 /// The worker's thread. `handle` runs it.
 pub(crate) fn run(engine: &Engine, handle: &Handle) {
-    let others = [handle.spawn(claim::run(engine.clone())), handle.spawn(checkpoint::run(engine.clone()))];
+    let others = [
+        handle.spawn(claims::run(engine.clone())),
+        handle.spawn(checkpoint::run(engine.clone())),
+        handle.spawn(alive::run(engine.clone())),
+    ];
     handle.block_on(Crew::begin(engine).run());
     others.iter().for_each(tokio::task::JoinHandle::abort);
 }
@@ -250,7 +254,7 @@ impl Crew {
                 }
                 if let Err(fault) = &outcome {
                     self.engine.metrics().recall_failed();
-                    self.complain(&fault.message);
+                    self.complain(key.as_ref().tenant, &fault.message);
                 }
                 for caller in self.wanted.remove(&key).unwrap_or_default() {
                     let _ = caller.send(outcome.clone());
@@ -276,7 +280,7 @@ impl Crew {
     }
 
     fn uploaded(&mut self, object: &Object, vault: VaultId, how: Uploaded) {
-        let now = self.engine.now();
+        let (now, tenant) = (self.engine.now(), object.key.as_ref().tenant);
         match how {
             Uploaded::Saved => {
                 self.paused.remove(&vault);
@@ -290,18 +294,18 @@ impl Crew {
                 if self.paused.get(&vault).is_none_or(|(until, _)| *until <= now) {
                     self.paused.insert(vault, (now + pause, (2 * pause).min(PAUSE_MAX_MS)));
                 }
-                self.complain(&why);
+                self.complain(tenant, &why);
             }
             Uploaded::Failed(why) => {
                 self.engine.metrics().offload_failed();
                 self.resting.insert(object.key.clone(), now + REST_MS);
-                self.complain(&why);
+                self.complain(tenant, &why);
             }
         }
     }
 
-    fn complain(&mut self, why: &str) {
-        self.engine.reign.cold.failed(why);
+    fn complain(&mut self, tenant: TenantId, why: &str) {
+        self.engine.reign.cold.failed(tenant, why);
         let now = self.engine.now();
         if now >= self.complained + COMPLAIN_MS {
             self.complained = now;
