@@ -193,6 +193,12 @@ impl Master {
         self.throne.engine()
     }
 
+    /// As a worker of no reign sees the group.
+    #[cfg(test)]
+    pub(crate) fn group(&self) -> Group {
+        Group::new(self.throne.clone())
+    }
+
     /// Hands the lead to the master that lacks least. Resolves when it has taken it; meanwhile clients are sent on.
     ///
     /// # Errors

@@ -3,12 +3,14 @@
 
 use crate::log::{self, Revived};
 use crate::secrets::SecretKeys;
-use crate::work::cold::{Manifest, list_checkpoints, take_over};
+use crate::work::cold::{Manifest, before, list_checkpoints, succeed, take_over};
 use crate::{MasterConfig, engine::Brain, log::LogConfig};
 use perilune_protocol::TenantId;
 use perilune_protocol::vault::VaultTarget;
 use perilune_state::State;
 use perilune_vault::{Class, Keys, Limits, Secrets, Vault, VaultFault};
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -89,19 +91,24 @@ pub(crate) fn retrieve(
         let limits = Limits { attempt: ATTEMPT, ..Limits::default() };
         Vault::of(&from.target, Secrets { keys: from.keys.clone(), key }, false, settings.vault_root.as_deref(), limits)
     };
-    let fetched = Fetched(beside(&config.dir));
+    let fetched = Fetched(log::beside(&config.dir, ".checkpoint"));
     let plain = open(perilune_vault::Key::random()).map_err(|fault| from.failed(fault))?;
-    let manifest = newest(&plain, |manifest| fetch(&open(safe.tenant_key_of(TenantId::default(), &manifest.key)?)?, manifest, &fetched.0));
-    let manifest = manifest.map_err(|why| from.failed(why))?;
-    let mut looked = brain();
+    let fetch = |manifest: &Manifest| fetch(&open(safe.tenant_key_of(TenantId::default(), &manifest.key)?)?, manifest, &fetched.0);
     let cluster = config.cluster.unwrap_or_else(Uuid::new_v4);
-    let seat = looked.seat();
-    log::inspect(&fetched.0, &mut looked)?;
-    // From here on whoever had the vaults brings nothing there any more.
     let cluster_name = cluster.to_string();
-    let taken = take_over(&plain, &cluster_name, None, from.take_over, now_ms);
-    taken.map_err(|fault| from.failed(fault))?;
-    take_over_others(&seat.state(), secrets, &cluster_name, &manifest, now_ms);
+    let mut seat = None;
+    let claim = || -> Result<(), RetrieveError> {
+        let mut looked = brain();
+        log::inspect(&fetched.0, &mut looked)?;
+        seat = Some(looked.seat());
+        // From here on whoever had the vaults brings nothing there any more.
+        Ok(take_over(&plain, &cluster_name, from.take_over, now_ms).map_err(|fault| from.failed(fault))?)
+    };
+    let manifest = newest_claimed(&plain, fetch, claim, |why| from.failed(why).into())?;
+    let theirs = before(&plain, &cluster_name).map_err(|fault| from.failed(fault))?;
+    if let Some(seat) = seat {
+        take_over_others(&seat.state(), secrets, &cluster_name, &theirs);
+    }
     let config = LogConfig { cluster: Some(cluster), ..config.clone() };
     let revived = log::revive(&config, &fetched.0, brain())?;
     tracing::warn!(%cluster, from = manifest.cluster, checkpoint = manifest.number, "a new group begins from vault://{}", from.name);
@@ -117,10 +124,31 @@ impl Drop for Fetched {
     }
 }
 
-fn beside(dir: &Path) -> PathBuf {
-    let mut name = dir.file_name().unwrap_or_default().to_owned();
-    name.push(".checkpoint");
-    dir.with_file_name(name)
+/// The newest whole checkpoint, fetched, in a vault that is claimed: whoever had it may have made another until then, or deleted this one.
+fn newest_claimed<E>(
+    vault: &Vault,
+    fetch: impl Fn(&Manifest) -> Result<(), VaultFault>,
+    mut claim: impl FnMut() -> Result<(), E>,
+    failed: impl Fn(String) -> E,
+) -> Result<Manifest, E> {
+    let (fetched, mut claimed) = (RefCell::new(None), None);
+    let fetch = |manifest: &Manifest| {
+        if fetched.borrow().as_ref() != Some(manifest) {
+            // Half of another is there if this fails.
+            fetched.replace(None);
+            fetch(manifest)?;
+            fetched.replace(Some(manifest.clone()));
+        }
+        Ok(())
+    };
+    loop {
+        let found = newest(vault, fetch).map_err(&failed)?;
+        if claimed.as_ref() == Some(&found) {
+            return Ok(found);
+        }
+        claim()?;
+        claimed = Some(found);
+    }
 }
 
 /// The newest checkpoint that `fetch` finds whole. One that is not is said and passed over.
@@ -154,8 +182,9 @@ fn fetch(vault: &Vault, manifest: &Manifest, to: &Path) -> Result<(), VaultFault
     file.sync_all().map_err(failed)
 }
 
-/// The other vaults of the cluster that the checkpoint is of. One that cannot be claimed now is read, and nothing is brought there.
-fn take_over_others(state: &State, secrets: &SecretKeys, cluster: &str, manifest: &Manifest, now_ms: u64) {
+/// The other vaults of the clusters that had the one with the checkpoint. What cannot be claimed now is later, when it is back
+/// (`work/cold/claims.rs`).
+fn take_over_others(state: &State, secrets: &SecretKeys, cluster: &str, theirs: &BTreeSet<String>) {
     let known = state.directory.known();
     for record in known.all_vaults().filter(|vault| vault.target.is_usable()) {
         let Some(all) = known.vaults_of(record.tenant) else { continue };
@@ -164,9 +193,44 @@ fn take_over_others(state: &State, secrets: &SecretKeys, cluster: &str, manifest
             Ok(safe) => safe.vault(all, record, limits),
             Err(fault) => Err(Class::Refused.with(fault.message)),
         };
-        let claimed = opened.and_then(|vault| take_over(&vault, cluster, Some(&manifest.cluster), true, now_ms));
-        if let Err(fault) = claimed {
-            tracing::warn!(vault = %record.id, "was not claimed, so what is there is read and nothing is brought there: {fault}");
+        if let Err(fault) = opened.and_then(|vault| succeed(&vault, cluster, theirs)) {
+            tracing::warn!(vault = %record.id, "was not claimed yet, so what is there is read and nothing is brought there: {fault}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use perilune_vault::{Options, Target};
+
+    #[test]
+    fn what_was_made_or_deleted_until_the_vault_was_claimed_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let vault = Vault::open(&Target::File(dir.path().into()), &Options::default()).unwrap();
+        let [first, second, third] = [1, 2, 3].map(Manifest::example);
+        first.write(&vault).unwrap();
+        let fetched = RefCell::new(Vec::new());
+        let fetch = |manifest: &Manifest| {
+            fetched.borrow_mut().push(manifest.number);
+            if manifest.number == 3 { Err(Class::Damaged.with("cut")) } else { Ok(()) }
+        };
+        let mut claims = 0;
+        let claim = || {
+            claims += 1;
+            match claims {
+                // The one that was found goes, and another comes.
+                1 => {
+                    std::fs::remove_dir_all(dir.path().join("checkpoints")).unwrap();
+                    second.write(&vault).unwrap();
+                }
+                // One that is not whole lies over what was fetched.
+                2 => third.write(&vault).unwrap(),
+                _ => {}
+            }
+            Ok(())
+        };
+        let found = newest_claimed(&vault, fetch, claim, |why| why).unwrap();
+        assert_eq!((found, claims, fetched.into_inner()), (second, 2, vec![1, 2, 3, 2]));
     }
 }

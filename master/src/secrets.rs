@@ -3,7 +3,7 @@
 use perilune_protocol::sealed::Sealed;
 use perilune_protocol::{Fault, FaultCode, Outcome, TenantId, VaultId};
 use perilune_state::directory::{FeedRecord, Keeper, Pair, Secret, VaultRecord, VaultsRecord};
-use perilune_vault::{Bound, Class, Key, Keys, Limits, Sealer, Secrets, Vault, VaultFault, Vaulted};
+use perilune_vault::{Bound, Class, Key, Keys, Limits, Sealer, Secrets, Target, Vault, VaultFault, Vaulted};
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -187,6 +187,18 @@ impl Safe {
             return Ok(within(vault, &secrets));
         }
         Vault::of(&vault.target, secrets, all.sse, self.vault_root.as_deref(), limits)
+    }
+
+    /// Makes the directory of a vault that is to be claimed for the first time; a bucket is made by whoever has the account.
+    ///
+    /// # Errors
+    /// As [`Target::made`].
+    pub(crate) fn make_folder(&self, vault: &VaultRecord) -> Vaulted<()> {
+        #[cfg(feature = "simulation")]
+        if self.within.is_some() {
+            return Ok(());
+        }
+        Target::made(&vault.target, self.vault_root.as_deref()).map(drop)
     }
 
     /// What a vault is opened with.

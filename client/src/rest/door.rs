@@ -13,7 +13,7 @@ use perilune_protocol::rpc::session::Greet;
 use perilune_protocol::tenant;
 use perilune_protocol::{Fault, FaultCode, Outcome};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
@@ -21,8 +21,11 @@ use tokio::sync::Semaphore;
 const HOLDS: Duration = Duration::from_secs(2);
 /// How long the masters are waited for.
 const ASK: Duration = Duration::from_secs(5);
-/// Questions to the masters at a time: whoever makes tokens up holds up strangers only.
+/// Questions to the masters at a time about tokens that were good a moment ago; and about others, of which so many wait: whoever makes tokens
+/// up holds up strangers only.
+const RENEWED_MAX: usize = 8;
 const ASKING_MAX: usize = 8;
+const WAITING_MAX: usize = 64;
 /// Tokens that are remembered.
 const KNOWN_MAX: usize = 1024;
 
@@ -31,9 +34,42 @@ pub(crate) struct Door {
     access: Arc<Access>,
     masters: Vec<String>,
     greet: Greet,
-    /// What was said of tokens, and until when it holds. Touched once per request with such a token, never held while anybody is asked.
-    known: Mutex<HashMap<String, (Instant, Outcome<()>)>>,
+    /// Touched twice per request with such a token, never held while anybody is asked.
+    known: Mutex<Known>,
+    renewing: Semaphore,
     asking: Semaphore,
+    /// Who asks about others and waits, and who is asked about.
+    waiting: Semaphore,
+}
+
+/// What was said of tokens, and until when it holds. What was good is remembered after that, too.
+#[derive(Default)]
+struct Known(HashMap<String, (Instant, Outcome<()>)>);
+
+impl Known {
+    /// What holds of a token; or whether it was good before.
+    fn of(&self, presented: &str) -> Result<Outcome<()>, bool> {
+        match self.0.get(presented) {
+            Some((holds, said)) if *holds > Instant::now() => Ok(said.clone()),
+            known => Err(known.is_some_and(|(_, said)| said.is_ok())),
+        }
+    }
+
+    fn insert(&mut self, presented: String, holds: Instant, said: Outcome<()>) {
+        if self.0.len() >= KNOWN_MAX && !self.0.contains_key(&presented) {
+            // Refused ones first; then what was not renewed; then, of tokens that are all in use, the one that was renewed first.
+            let now = Instant::now();
+            self.0.retain(|_, (_, said)| said.is_ok());
+            if self.0.len() >= KNOWN_MAX {
+                self.0.retain(|_, (holds, _)| *holds > now);
+            }
+            let oldest = self.0.iter().min_by_key(|(_, (holds, _))| *holds).map(|(token, _)| token.clone());
+            if let Some(oldest) = oldest.filter(|_| self.0.len() >= KNOWN_MAX) {
+                self.0.remove(&oldest);
+            }
+        }
+        self.0.insert(presented, (holds, said));
+    }
 }
 
 impl Door {
@@ -46,8 +82,15 @@ impl Door {
         };
         let agent = format!("perilune-store {} for a caller", env!("CARGO_PKG_VERSION"));
         let greet = Greet { agent, tenant: named, unique_id: config.unique_id.clone(), ..Greet::default() };
-        let (known, asking) = (Mutex::default(), Semaphore::new(ASKING_MAX));
-        Self { access: super::access(config), masters: config.masters.clone(), greet, known, asking }
+        Self {
+            access: super::access(config),
+            masters: config.masters.clone(),
+            greet,
+            known: Mutex::default(),
+            renewing: Semaphore::new(RENEWED_MAX),
+            asking: Semaphore::new(ASKING_MAX),
+            waiting: Semaphore::new(ASKING_MAX + WAITING_MAX),
+        }
     }
 
     /// Whether a request may come in.
@@ -74,32 +117,31 @@ impl Door {
 
     /// What the masters say of a token: that it is good, and one of this node's tenant.
     async fn vouched(self: &Arc<Self>, presented: String) -> Outcome<()> {
-        if let Some(said) = self.remembered(&presented) {
-            return said;
-        }
-        let _turn = self.asking.acquire().await;
+        let was_good = match self.lock().of(&presented) {
+            Ok(said) => return said,
+            Err(was_good) => was_good,
+        };
+        let (_place, turns) = match self.waiting.try_acquire() {
+            _ if was_good => (None, &self.renewing),
+            Ok(place) => (Some(place), &self.asking),
+            Err(_) => return Err(FaultCode::Unreachable.with("too many tokens that are not known here are being looked at: ask again")),
+        };
+        let _turn = turns.acquire().await;
         // Whoever waited with the same one may have been told.
-        if let Some(said) = self.remembered(&presented) {
+        if let Ok(said) = self.lock().of(&presented) {
             return said;
         }
         let (door, token) = (Arc::clone(self), presented.clone());
         let asked = tokio::task::spawn_blocking(move || door.ask(&token)).await;
         let said = asked.unwrap_or_else(|e| Err(FaultCode::Internal.with(format!("the token was not looked at: {e}"))));
-        let holds = match &said {
-            Err(fault) if !is_verdict(fault) => return said,
-            _ => Instant::now() + HOLDS,
-        };
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= KNOWN_MAX {
-            known.clear();
+        if !matches!(&said, Err(fault) if !is_verdict(fault)) {
+            self.lock().insert(presented, Instant::now() + HOLDS, said.clone());
         }
-        known.insert(presented, (holds, said.clone()));
         said
     }
 
-    fn remembered(&self, presented: &str) -> Option<Outcome<()>> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(presented).filter(|(holds, _)| *holds > Instant::now()).map(|(_, said)| said.clone())
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Greets a master as the caller would.
@@ -126,5 +168,53 @@ pub(super) async fn admitted(State(door): State<Arc<Door>>, request: Request, ne
             }
             refusal.into_response()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn made_up_tokens_push_out_none_that_is_good() {
+        let (mut known, later) = (Known::default(), Instant::now() + Duration::from_secs(60));
+        let refused = || Err(FaultCode::Unauthorized.with("made up"));
+        known.insert("good".into(), later, Ok(()));
+        known.insert("lapsed".into(), Instant::now(), Ok(()));
+        for nth in 0..3 * KNOWN_MAX {
+            known.insert(format!("made up {nth}"), later, refused());
+        }
+        assert_eq!((known.of("good"), known.of("lapsed")), (Ok(Ok(())), Err(true)));
+        assert!(known.0.len() <= KNOWN_MAX && known.of("made up 0") == Err(false));
+        // So many good ones that not all find room: what lapsed goes, and then one at a time.
+        for nth in 0..2 * KNOWN_MAX {
+            known.insert(format!("good {nth}"), later + Duration::from_millis(nth as u64), Ok(()));
+        }
+        assert_eq!((known.0.len(), known.of("lapsed"), known.of("good")), (KNOWN_MAX, Err(false), Err(false)));
+        assert_eq!(known.of(&format!("good {}", 2 * KNOWN_MAX - 1)), Ok(Ok(())));
+        known.insert("good 2000".into(), later, refused());
+        assert_eq!(known.of("good 2000"), Ok(refused()));
+    }
+
+    #[tokio::test]
+    async fn a_good_token_waits_behind_none_that_is_made_up_and_a_long_queue_is_refused_at_once() {
+        // Nobody to ask: whoever has a turn is told so.
+        let door = Arc::new(Door::new(&NodeConfig { masters: Vec::new(), ..NodeConfig::default() }));
+        door.lock().insert("good".into(), Instant::now(), Ok(()));
+        let _asked = door.asking.acquire_many(ASKING_MAX as u32).await.unwrap();
+        let strangers: Vec<_> = (0..ASKING_MAX + WAITING_MAX).map(|nth| tokio::spawn(at(&door, format!("made up {nth}")))).collect();
+        while door.waiting.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        let refused = at(&door, "one more".into()).await.unwrap_err();
+        assert!(refused.message.contains("ask again"), "{refused}");
+        let asked = at(&door, "good".into()).await.unwrap_err();
+        assert!(!is_verdict(&asked) && !asked.message.contains("ask again"), "{asked}");
+        assert!(strangers.iter().all(|stranger| !stranger.is_finished()));
+    }
+
+    fn at(door: &Arc<Door>, token: String) -> impl Future<Output = Outcome<()>> + use<> {
+        let door = Arc::clone(door);
+        async move { door.vouched(token).await }
     }
 }

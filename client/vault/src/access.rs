@@ -90,13 +90,13 @@ impl Vault {
         Self::of(&access.target, Secrets::take(access, token)?, access.sse, root, limits)
     }
 
-    /// Opens the vault at a target as it is recorded. Directories are opened below `root` only, and made there.
+    /// Opens the vault at a target as it is recorded. Directories are opened below `root` only.
     ///
     /// # Errors
-    /// [`Class::Invalid`] where this release or this process cannot use it; as [`Target::file`] and [`Vault::open`].
+    /// [`Class::Invalid`] where this release or this process cannot use it; as [`Target::existing`] and [`Vault::open`].
     pub fn of(target: &VaultTarget, secrets: Secrets, sse: bool, root: Option<&Path>, limits: Limits) -> Vaulted<Self> {
         let Secrets { keys, key } = secrets;
-        Self::open(&Target::of(target, root)?, &Options { keys, sse, key: Some(key), limits })
+        Self::open(&Target::existing(target, root)?, &Options { keys, sse, key: Some(key), limits })
     }
 }
 

@@ -52,11 +52,23 @@ impl fmt::Debug for Keys {
 }
 
 impl Target {
-    /// Where a recorded target is for this process: a bucket, or a directory below `root`, which is made if it is not there.
+    /// Where a recorded target is for this process: a bucket, or a directory below `root`. That is there, or what it lies on is not mounted.
     ///
     /// # Errors
     /// [`Class::Invalid`] where this release or this process cannot use it; as [`Target::file`].
-    pub fn of(target: &VaultTarget, root: Option<&Path>) -> Vaulted<Self> {
+    pub fn existing(target: &VaultTarget, root: Option<&Path>) -> Vaulted<Self> {
+        Self::find(target, root, |_| Ok(()))
+    }
+
+    /// The same; a directory is made if it is not there. For whoever begins something new in it.
+    ///
+    /// # Errors
+    /// As [`Target::existing`].
+    pub fn made(target: &VaultTarget, root: Option<&Path>) -> Vaulted<Self> {
+        Self::find(target, root, |dir| std::fs::create_dir_all(dir))
+    }
+
+    fn find(target: &VaultTarget, root: Option<&Path>, prepare: impl FnOnce(&Path) -> std::io::Result<()>) -> Vaulted<Self> {
         let no = |why: &str| Err(Class::Invalid.with(format!("{target}: {why}")));
         match target {
             _ if !target.is_usable() => no("this release has no client for it, so nothing can be stored there"),
@@ -73,7 +85,7 @@ impl Target {
                     return no("its prefix cannot be a folder");
                 }
                 let dir = base.join(prefix);
-                std::fs::create_dir_all(&dir).map_err(|e| VaultFault::from(e).at(target))?;
+                prepare(&dir).map_err(|e| VaultFault::from(e).at(target))?;
                 // Again, since a link may lie there already.
                 Self::file(&format!("file://{}", dir.display()), root)
             }
@@ -92,7 +104,8 @@ impl Target {
         if path.components().any(|part| part == Component::ParentDir) {
             return Err(no("`..` is not allowed in it".into()));
         }
-        let missing = |what: &Path, e| Class::NoBucket.with(format!("{}: {e}: make the directory, or correct the vault", what.display()));
+        let missing =
+            |what: &Path, e| Class::NoBucket.with(format!("{}: {e}: mount or make the directory, or correct the vault", what.display()));
         let root = root.canonicalize().map_err(|e| missing(root, e))?;
         // Links are followed before they are compared, so that none leads out.
         let real = path.canonicalize().map_err(|e| missing(path, e))?;
@@ -182,6 +195,19 @@ mod tests {
         for wrong in ["", "file://v", "/v", "hdfs://x/v"] {
             assert_eq!(Target::file(wrong, root.path()).unwrap_err().class, Class::Invalid, "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_recorded_directory_is_made_only_by_who_says_so() {
+        let root = tempfile::tempdir().unwrap();
+        let [user, keytab, principal] = [(); 3].map(|()| String::new());
+        let fs_name = format!("file://{}", root.path().display());
+        let target = VaultTarget::Hdfs(HdfsPlace { fs_name, prefix: "a/b".into(), user, keytab, principal, confs: Vec::new() });
+        let existing = || Target::existing(&target, Some(root.path()));
+        assert_eq!(existing().unwrap_err().class, Class::NoBucket);
+        assert!(!root.path().join("a").exists());
+        assert_eq!(Target::made(&target, Some(root.path())), existing());
+        assert!(existing().is_ok());
     }
 
     #[test]

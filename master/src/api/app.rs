@@ -15,7 +15,7 @@ use perilune_state::gc::GcOwner;
 use perilune_state::segments::nodes::Seen;
 use perilune_state::shards::{NoJob, Passes, ShardCount};
 use perilune_state::txn::Txn;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::future::Future;
 use std::ops::ControlFlow;
 use std::pin::Pin;
@@ -98,10 +98,9 @@ pub trait Facade: Observed + 'static {
         let _ = vault;
         None
     }
-    /// Objects that lie in this vault. Walks the index.
-    fn objects_in(&self, vault: VaultId) -> u64 {
-        let _ = vault;
-        0
+    /// Objects, and what belongs to checkpoints, that lie in these vaults.
+    fn objects_in(&self, vaults: Vec<VaultId>) -> Boxed<'_, Outcome<HashMap<VaultId, u64>>> {
+        Box::pin(std::future::ready(Ok(vaults.into_iter().map(|vault| (vault, 0)).collect())))
     }
     /// Has an object fetched that is in its vault only, and waits until it is in memory.
     fn recall<'a>(&'a self, tenant: TenantId, key: &'a ObjectKey) -> Boxed<'a, Outcome<()>> {

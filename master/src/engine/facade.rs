@@ -21,7 +21,7 @@ use perilune_state::gc::GcOwner;
 use perilune_state::segments::nodes::Seen;
 use perilune_state::shards::{NoJob, Passes, ShardCount};
 use perilune_state::txn::Txn;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -113,8 +113,9 @@ impl Facade for Throne {
         self.engine().reign.cold.health.of(vault)
     }
 
-    fn objects_in(&self, vault: VaultId) -> u64 {
-        self.engine().objects_in(vault)
+    fn objects_in(&self, vaults: Vec<VaultId>) -> Boxed<'_, Outcome<HashMap<VaultId, u64>>> {
+        let engine = self.engine();
+        Box::pin(async move { engine.objects_in(vaults).await })
     }
 
     fn seen(&self) -> Vec<Seen> {

@@ -3,6 +3,7 @@
 use super::{Engine, Inner, Throne};
 use crate::api::Facade;
 use crate::log::{Change, Dump, GroupProgress, Log, LogStatus, Member, Members, Progress, Role, Seat, is_address};
+use crate::work::aside;
 use perilune_protocol::rpc::member::{MemberChange, MemberState};
 use perilune_protocol::{FaultCode, Outcome};
 use perilune_state::usage::Usage;
@@ -210,11 +211,6 @@ impl Group {
         // What becomes of it is seen in who leads.
         drop(self.log().transfer(to));
     }
-}
-
-async fn aside<T: Send + 'static>(look: impl FnOnce() -> T + Send + 'static) -> Outcome<T> {
-    let looked = tokio::task::spawn_blocking(look).await;
-    looked.map_err(|e| FaultCode::Internal.with(format!("the segments could not be looked at: {e}")))
 }
 
 impl Inner {

@@ -91,7 +91,7 @@ pub use progress::{Feed, GroupProgress, Progress};
 pub use proposal::Proposal;
 pub use retain::Keeps;
 pub use revive::{Revived, revive};
-pub(crate) use revive::{check_empty, inspect};
+pub(crate) use revive::{beside, check_empty, inspect};
 pub use role::Standing;
 pub use room::Room;
 pub use status::{LATENCY_BOUNDS_US, Latency, LogStatus, Role};

@@ -63,7 +63,7 @@ pub fn revive<M: Machine>(config: &LogConfig, file: &Path, mut machine: M) -> Re
     }
     let cluster = config.cluster.unwrap_or_else(Uuid::new_v4);
 
-    let unfinished = beside(&config.dir);
+    let unfinished = beside(&config.dir, ".restoring");
     let built = (|| {
         clear(&unfinished)?;
         let made = Directory::open(Arc::new(System), &unfinished, Some(cluster))?;
@@ -104,9 +104,10 @@ pub(crate) fn check_empty(dir: &Path) -> Result<(), LogError> {
     }
 }
 
-fn beside(dir: &Path) -> PathBuf {
+/// A directory's name with more behind it.
+pub(crate) fn beside(dir: &Path, what: &str) -> PathBuf {
     let mut name = dir.file_name().unwrap_or_default().to_owned();
-    name.push(".restoring");
+    name.push(what);
     dir.with_file_name(name)
 }
 

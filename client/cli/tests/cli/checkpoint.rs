@@ -11,20 +11,20 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-fn page(http: &str, path: &str) -> Value {
+pub(crate) fn page(http: &str, path: &str) -> Value {
     let (status, text) = send("GET", &format!("http://{http}/tiflash/remote/{path}"), "");
     assert_eq!(status, 200, "{path}: {text}");
     serde_json::from_str(&text).unwrap()
 }
 
-fn checkpoint(http: &str) -> Value {
+pub(crate) fn checkpoint(http: &str) -> Value {
     let made = run(["vaults", "checkpoint", "--json", "--http", http]);
     assert!(made.status.success(), "{}", said(&made));
     serde_json::from_slice(&made.stdout).unwrap()
 }
 
 /// Has all garbage looked for.
-fn collect(http: &str) {
+pub(crate) fn collect(http: &str) {
     wait_for("a collector", || (page(http, "gc")["execute"] == "true").then_some(()));
 }
 
@@ -34,14 +34,14 @@ fn count(vault: &Path, kind: &str) -> usize {
 }
 
 /// What a new cluster needs to know: where the vault is, and the key for secrets.
-struct Kit {
+pub(crate) struct Kit {
     dir: tempfile::TempDir,
     root: PathBuf,
 }
 
 impl Kit {
     /// Of a stand, before all of it goes.
-    fn of(stand: &Stand) -> Self {
+    pub(crate) fn of(stand: &Stand) -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::copy(stand.dir.path().join("data/master/secret.key"), dir.path().join("key")).unwrap();
         let root = stand.vault.clone();
@@ -59,12 +59,12 @@ impl Kit {
         Self { dir, root }
     }
 
-    fn file(&self, name: &str) -> String {
+    pub(crate) fn file(&self, name: &str) -> String {
         self.dir.path().join(name).to_str().unwrap().to_owned()
     }
 
     /// A master that begins again from the vault, with its data in `data`.
-    fn master(&self, data: &str, more: &[&str]) -> Command {
+    pub(crate) fn master(&self, data: &str, more: &[&str]) -> Command {
         let mut master = perilune();
         master.args(["master", "--rpc", "127.0.0.1:0", "--http", "127.0.0.1:0", "--lease", "1s", "--data-dir", &self.file(data)]);
         master.args(["--restore", "vault://main", "--vault-file", &self.file("vault"), "--vault-root", self.root.to_str().unwrap()]);
@@ -80,7 +80,7 @@ impl Kit {
         assert_eq!(left, 0, "{why}");
     }
 
-    fn again(&self, data: &str, more: &[&str]) -> Again {
+    pub(crate) fn again(&self, data: &str, more: &[&str]) -> Again {
         let key = self.file("key");
         let more: Vec<&str> = ["--secret-key-file", &key].into_iter().chain(more.iter().copied()).collect();
         let (master, at) = up(&mut self.master(data, &more), &self.dir.path().join("ready"));
@@ -106,16 +106,16 @@ fn up(command: &mut Command, ready: &Path) -> (Process, Value) {
 }
 
 /// A new cluster.
-struct Again {
-    store: Store,
-    rpc: String,
+pub(crate) struct Again {
+    pub(crate) store: Store,
+    pub(crate) rpc: String,
     http: String,
     _processes: [Process; 2],
     _lent: Shared,
 }
 
 impl Again {
-    fn check(&self, keys: impl IntoIterator<Item = usize>) {
+    pub(crate) fn check(&self, keys: impl IntoIterator<Item = usize>) {
         keys.into_iter().for_each(|n| assert!(self.store.get(&key(n)).unwrap_or_else(|fault| panic!("{n}: {fault}")) == value(n), "{n}"));
     }
 }

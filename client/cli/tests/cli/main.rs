@@ -5,6 +5,7 @@ mod backends;
 mod bad;
 mod bench;
 mod checkpoint;
+mod claims;
 mod clusters;
 mod cold;
 mod coldjobs;

@@ -7,13 +7,13 @@ use super::stored::{Shown, StorageVault};
 use super::{cluster, instance, said};
 use crate::api::{App, Decide};
 use crate::engine::Unchanged;
-use crate::work::cold::Finding;
+use crate::work::aside;
+use crate::work::cold::{Finding, claim_record};
 use futures_util::future::join_all;
 use perilune_protocol::VaultId;
 use perilune_state::directory::{Refused, VaultRefused};
 use perilune_vault::Limits;
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 use utoipa::ToSchema;
 
@@ -123,9 +123,7 @@ pub(super) async fn drop_vault(app: &App, asked: &Asked, s3: bool) -> Answer {
         all.into_iter().flat_map(|all| &all.vaults).filter(|vault| vault.name == *name).map(|vault| vault.id).collect();
     // Until it is decided: nothing comes there that was not counted.
     let _closed = engine.close_vaults(vaults.clone());
-    // A walk, off the threads that serve.
-    let counted = tokio::task::spawn_blocking(move || vaults.iter().map(|id| (*id, engine.objects_in(*id))).collect::<HashMap<_, _>>());
-    let counted = counted.await.map_err(|e| Refusal::internal(e.to_string()))?;
+    let counted = engine.objects_in(vaults).await.map_err(|fault| Refusal::internal(fault.message))?;
     // One that was added meanwhile was not counted.
     decide(app, &owner, &|known, _| known.drop_vault(&owner, name, s3, &|vault| counted.get(&vault).copied().unwrap_or(1))).await
 }
@@ -139,16 +137,19 @@ pub(super) async fn show(app: &App, asked: &Asked) -> Answer {
     let safe = app.engine.safe();
     let looks = all.vaults.iter().map(|vault| {
         let (safe, all, vault) = (safe.clone(), all.clone(), vault.clone());
-        tokio::task::spawn_blocking(move || {
+        let is_new = app.engine.setting(&claim_record(vault.id)).is_none();
+        aside(move || {
             let limits = Limits { attempt: PATIENCE, ..Limits::default() };
-            let vault = safe.map_err(|fault| fault.message)?.vault(&all, &vault, limits).map_err(|fault| fault.message)?;
-            vault.ready(Instant::now() + PATIENCE).map_err(|fault| fault.message)
+            let safe = safe.map_err(|fault| fault.message)?;
+            let made = if is_new { safe.make_folder(&vault) } else { Ok(()) };
+            let ready = made.and_then(|()| safe.vault(&all, &vault, limits)?.ready(Instant::now() + PATIENCE));
+            ready.map_err(|fault| fault.message)
         })
     });
     let looked = join_all(looks).await;
     let newest = all.newest().map(|vault| vault.id);
     let looked = all.vaults.iter().zip(looked).map(|(vault, outcome)| {
-        let outcome = outcome.unwrap_or_else(|e| Err(e.to_string()));
+        let outcome = outcome.unwrap_or_else(|fault| Err(fault.message));
         Ok(Looked {
             vault: StorageVault::of(all, vault, Shown::Masked)?,
             is_default: newest == Some(vault.id),

@@ -11,7 +11,8 @@ use super::manifest::{self, Found, Manifest, Part};
 use super::opened::Opened;
 use super::{Claim, Target, claim, is_dirty, lock, vault_of};
 use crate::engine::Engine;
-use perilune_protocol::{Checksum, ColdName, FaultCode, Outcome, TenantId, Tso, VaultId};
+use crate::work::aside;
+use perilune_protocol::{Checksum, ColdName, Fault, FaultCode, Outcome, TenantId, Tso, VaultId};
 use perilune_state::checkpoints::{Checkpoint, Stage};
 use perilune_state::effect::ColdCopy;
 use perilune_state::settings::CHECKPOINT_VAULT;
@@ -40,7 +41,8 @@ pub(crate) fn vault_for(state: &State) -> Option<VaultId> {
 
 /// Until the reign is over.
 pub(super) async fn run(engine: Engine) {
-    let mut keeper = Keeper { engine, opened: Opened::for_long(), tidy: true, alive: None, through: None, look: Instant::now() };
+    let (opened, troubles, look) = (Opened::for_long(), HashMap::new(), Instant::now());
+    let mut keeper = Keeper { engine, opened, troubles, tidy: true, through: None, look };
     let (mut pause, mut rest) = (PAUSE, Instant::now());
     loop {
         tokio::time::sleep(super::EVERY).await;
@@ -50,8 +52,7 @@ pub(super) async fn run(engine: Engine) {
         match keeper.round().await {
             Ok(()) => pause = PAUSE,
             Err(fault) => {
-                keeper.engine.reign.cold.failed(&fault.message);
-                tracing::warn!("checkpoints: {fault}");
+                keeper.failed(&fault);
                 rest = Instant::now() + pause;
                 pause = (2 * pause).min(PAUSE_MAX);
             }
@@ -62,38 +63,40 @@ pub(super) async fn run(engine: Engine) {
 struct Keeper {
     engine: Engine,
     opened: Opened,
+    /// Those that something did not work with, by their numbers.
+    troubles: HashMap<u64, Trouble>,
     /// Whether what nobody knows of is to be looked for among the checkpoints.
     tidy: bool,
-    /// When it was last said that this cluster lives.
-    alive: Option<Instant>,
     /// What was asked for, and all that was put by then: up to this version.
     through: Option<(u64, Tso)>,
     /// When all objects are looked at again.
     look: Instant,
 }
 
+/// When a checkpoint that something did not work with is tried again, and the pause after that.
+struct Trouble {
+    due: Instant,
+    pause: Duration,
+}
+
 impl Keeper {
+    fn failed(&self, fault: &Fault) {
+        self.engine.reign.cold.failed(TenantId::default(), &fault.message);
+        tracing::warn!("checkpoints: {fault}");
+    }
+
     /// The next thing there is to do.
     async fn round(&mut self) -> Outcome<()> {
-        let state = self.engine.state();
+        let engine = self.engine.clone();
+        let state = engine.state();
         let to = vault_for(state).filter(|id| self.engine.reign.cold.claim(*id) == Some(Claim::Ours));
-        if let Some(to) = to.filter(|_| self.alive.is_none_or(|said| said.elapsed() >= claim::ALIVE_EVERY)) {
-            self.alive = Some(Instant::now());
-            let now_ms = self.engine.wall_ms();
-            self.at(to, move |engine, vault| claim::say_alive(vault, &engine.welcome().cluster, now_ms)).await?;
-        }
         let recorded = state.checkpoints.recorded().clone();
         if let Some(begun) = recorded.begun() {
             return self.settle(begun).await;
         }
-        for kept in recorded.kept() {
-            if !lock(&self.engine.reign.cold.kept).contains_key(&kept.number) {
-                self.load(kept).await?;
-            }
-        }
         let spare = recorded.kept().count().saturating_sub(state.settings.checkpoints_kept());
-        for old in recorded.kept().take(spare) {
-            self.drop(old).await?;
+        for (nth, kept) in recorded.kept().enumerate() {
+            self.tend(kept, nth < spare).await;
         }
         let Some(to) = to else { return Ok(()) };
         if std::mem::take(&mut self.tidy) {
@@ -130,11 +133,16 @@ impl Keeper {
         ask: impl FnOnce(&Engine, &Vault) -> Result<T, VaultFault> + Send + 'static,
     ) -> Outcome<Result<T, VaultFault>> {
         let (engine, opened) = (self.engine.clone(), self.opened.clone());
-        let asked = tokio::task::spawn_blocking(move || {
+        aside(move || {
             let vault = opened.open(&engine, id).unwrap_or_else(|| Err(Class::NoBucket.with("it was dropped")))?;
             ask(&engine, &vault)
-        });
-        asked.await.map_err(|e| FaultCode::Internal.with(format!("the work on a vault stopped: {e}")))
+        })
+        .await
+    }
+
+    /// Whether a fault is that a vault was dropped: nothing in it is ever found again.
+    fn was_dropped(&self, id: VaultId, fault: &VaultFault) -> bool {
+        fault.class == Class::NoBucket && self.engine.directory().vault(id).is_none()
     }
 
     async fn record(&self, checkpoint: &Checkpoint, stage: Stage) -> Outcome<()> {
@@ -145,7 +153,7 @@ impl Keeper {
     async fn settle(&self, begun: &Checkpoint) -> Outcome<()> {
         let (found, own) = (Found::new(begun.number, begun.name), begun.vault);
         self.engine.vouch().await?;
-        let whole = self.at(own, move |engine, vault| {
+        let whole = self.try_at(own, move |engine, vault| {
             claim::check(vault, &engine.welcome().cluster)?;
             if found.give_up(vault)? {
                 return Ok(None);
@@ -158,12 +166,13 @@ impl Keeper {
             }
         });
         match whole.await? {
-            Some((named, manifest)) => self.keep(begun, &manifest, named).await,
-            None => {
-                tracing::info!(number = begun.number, "a checkpoint was given up");
-                self.record(begun, Stage::Gone).await
-            }
+            Ok(Some((named, manifest))) => return self.keep(begun, &manifest, named).await,
+            Ok(None) => {}
+            Err(fault) if self.was_dropped(own, &fault) => {}
+            Err(fault) => return Err(FaultCode::WrongState.with(format!("vault {own}: {fault}"))),
         }
+        tracing::info!(number = begun.number, "a checkpoint was given up");
+        self.record(begun, Stage::Gone).await
     }
 
     async fn keep(&self, begun: &Checkpoint, manifest: &Manifest, named: Named) -> Outcome<()> {
@@ -175,34 +184,64 @@ impl Keeper {
         self.engine.drop_upload_flag(manifest.answers).await
     }
 
-    /// What a checkpoint names that an earlier leader kept.
+    /// Has what a checkpoint names known, and has it go where it is `spare`. Where that does not work nothing is deleted, and all else goes on.
+    async fn tend(&mut self, kept: &Checkpoint, spare: bool) {
+        let is_known = lock(&self.engine.reign.cold.kept).contains_key(&kept.number);
+        let is_later = self.troubles.get(&kept.number).is_some_and(|trouble| trouble.due > Instant::now());
+        if is_later || (is_known && !spare) {
+            return;
+        }
+        let loaded = if is_known { Ok(()) } else { self.load(kept).await };
+        match if spare { self.drop(kept).await } else { loaded } {
+            Ok(()) => drop(self.troubles.remove(&kept.number)),
+            Err(fault) => {
+                self.failed(&fault);
+                let pause = self.troubles.get(&kept.number).map_or(PAUSE, |trouble| (2 * trouble.pause).min(PAUSE_MAX));
+                self.troubles.insert(kept.number, Trouble { due: Instant::now() + pause, pause });
+            }
+        }
+    }
+
+    /// What a checkpoint names that an earlier leader kept, or that it is gone.
     async fn load(&self, kept: &Checkpoint) -> Outcome<()> {
+        let mut read = self.read(kept).await?;
+        if let Err(fault) = &read
+            && fault.class == Class::Damaged
+        {
+            // One answer is not enough to give up what a cluster may begin again from.
+            tracing::warn!(number = kept.number, "a checkpoint cannot be read, and is looked at once more: {fault}");
+            read = self.read(kept).await?;
+        }
+        match read {
+            Ok(Some(named)) => {
+                lock(&self.engine.reign.cold.kept).insert(kept.number, named);
+                return Ok(());
+            }
+            Ok(None) => tracing::warn!(number = kept.number, "a checkpoint is not in its vault any more"),
+            Err(fault) if fault.class == Class::Damaged => {
+                tracing::error!(number = kept.number, "no cluster can begin again from a checkpoint, and it is given up: {fault}");
+            }
+            Err(fault) if self.was_dropped(kept.vault, &fault) => {}
+            Err(fault) => {
+                let why = format!("what checkpoint {} names cannot be read, so nothing is deleted: {fault}", kept.number);
+                return Err(FaultCode::WrongState.with(why));
+            }
+        }
+        self.record(kept, Stage::Gone).await
+    }
+
+    /// What it names; `None`: it is not there.
+    async fn read(&self, kept: &Checkpoint) -> Outcome<Result<Option<Named>, VaultFault>> {
         let (found, own) = (Found::new(kept.number, kept.name), kept.vault);
-        let read = self.try_at(own, move |engine, vault| {
+        self.try_at(own, move |engine, vault| {
             let named = found.read(vault).and_then(|manifest| manifest.map(|manifest| manifest.read_names(vault, own)).transpose());
             named.or_else(|fault| match fault.class {
                 // Where the claim is, all else is.
                 Class::NoObject => claim::check(vault, &engine.welcome().cluster).map(|()| None),
                 _ => Err(fault),
             })
-        });
-        match read.await? {
-            Ok(Some(named)) => {
-                lock(&self.engine.reign.cold.kept).insert(kept.number, named);
-                Ok(())
-            }
-            Ok(None) => {
-                tracing::warn!(number = kept.number, "a checkpoint is not in its vault any more");
-                self.record(kept, Stage::Gone).await
-            }
-            Err(fault) if fault.class == Class::NoBucket && self.engine.state().directory.known().vault(own).is_none() => {
-                self.record(kept, Stage::Gone).await
-            }
-            Err(fault) => {
-                let why = format!("what checkpoint {} names cannot be read, so nothing is deleted: {fault}", kept.number);
-                Err(FaultCode::WrongState.with(why))
-            }
-        }
+        })
+        .await
     }
 
     /// One that is beyond those to be kept. The manifest goes first: nobody begins again from what is not all there.
@@ -216,9 +255,8 @@ impl Keeper {
         .await?;
         self.record(old, Stage::Gone).await?;
         let (engine, number) = (self.engine.clone(), old.number);
-        let unkept = tokio::task::spawn_blocking(move || engine.unkeep(number)).await;
         tracing::info!(number, "a checkpoint is kept no longer");
-        unkept.map_err(|e| FaultCode::Internal.with(format!("the walk stopped: {e}")))
+        aside(move || engine.unkeep(number)).await
     }
 
     /// Deletes manifests that nobody knows of, and marks of those given up that are older than one that is kept: nobody makes these whole to
@@ -244,10 +282,10 @@ impl Keeper {
         let Some((_, through)) = self.through else { return Ok(None) };
         let engine = self.engine.clone();
         let began = Instant::now();
-        let look = tokio::task::spawn_blocking(move || engine.offer_all(through)).await;
+        let left = aside(move || engine.offer_all(through)).await;
         // A walk over all objects takes half of a thread at most.
         self.look = Instant::now() + began.elapsed();
-        look.map(|(left, behind)| (left == 0).then_some(behind)).map_err(|e| FaultCode::Internal.with(format!("the walk stopped: {e}")))
+        left.map(|(left, behind)| (left == 0).then_some(behind))
     }
 
     async fn make(&mut self, to: VaultId, flag: u64, behind: BTreeSet<TenantId>) -> Outcome<()> {
@@ -256,7 +294,7 @@ impl Keeper {
             let names = behind.iter().filter_map(|id| Some(known.tenant(*id)?.name.as_str()));
             let who = names.collect::<Vec<_>>().join(", ");
             let told = format!("a checkpoint is made without what {who} have in memory only: their vaults are away, or refuse");
-            self.engine.reign.cold.failed(&told);
+            self.engine.reign.cold.failed(TenantId::default(), &told);
             tracing::warn!("{told}");
         }
         // Clusters before this one may have left some.
@@ -265,6 +303,11 @@ impl Keeper {
         let at_ms = self.engine.wall_ms();
         let begun = Checkpoint { number, name, vault: to, stage: Stage::Begun, at_ms, objects: 0, saved: 0 };
         self.record(&begun, Stage::Begun).await?;
+        // Whoever drops a vault first closes it and then counts what is begun there: one of the two sees the other.
+        if lock(&self.engine.reign.cold.closing).contains(&to) {
+            self.record(&begun, Stage::Gone).await?;
+            return Err(FaultCode::WrongState.with(format!("vault {to} is about to be dropped, so no checkpoint begins there")));
+        }
         // What goes wrong from here on is settled by the next round.
         let (manifest, named) = self.write(&begun, flag, behind).await?;
         // Another leader would have settled it.

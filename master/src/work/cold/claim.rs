@@ -3,33 +3,18 @@
 //! ```text
 //! owner/cluster     the first claim
 //! owner/00000001    a later one: the highest number counts, and whoever is overtaken writes and deletes nothing more
-//! owner/alive       when whoever has it was last at work, where it keeps checkpoints
+//! owner/alive       when whoever has it was last at work, where it keeps checkpoints (`alive`)
 //! ```
 
-use super::opened::Opened;
-use super::{Claim, lock, soon, usable};
-use crate::engine::Engine;
-use crate::work::aside;
-use futures_util::future::join_all;
-use perilune_protocol::VaultId;
+use super::{alive, soon};
 use perilune_vault::{CLAIM, Class, Vault, VaultFault, Vaulted};
-use serde::{Deserialize, Serialize};
-use std::time::Duration;
-use tokio::time::Instant;
+use std::collections::BTreeSet;
 
 const FOLDER: &str = "owner";
-const ALIVE: &str = "owner/alive";
 /// Claims and the one other name in their folder.
 const CLAIMS_MAX: usize = 1000;
-/// How often those who have a vault say so.
-pub(super) const ALIVE_EVERY: Duration = Duration::from_secs(15);
-/// Whoever said so before this may be at work still, in milliseconds.
-const LIVING_MS: u64 = 60_000;
-/// How often vaults are looked for that are not claimed; and one that is claimed is looked at again.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
-const AGAIN: Duration = Duration::from_secs(10);
 
-/// The claim that counts.
+/// A claim.
 #[derive(Debug)]
 struct Present {
     number: u64,
@@ -44,11 +29,19 @@ fn number(name: &str) -> Option<u64> {
     if name == CLAIM { Some(0) } else { name.strip_prefix(FOLDER)?.strip_prefix('/')?.parse().ok() }
 }
 
-fn present(vault: &Vault) -> Vaulted<Option<Present>> {
-    let listed = vault.list(FOLDER, None, CLAIMS_MAX, soon())?;
-    let Some(number) = listed.iter().filter_map(|listed| number(&listed.name)).max() else { return Ok(None) };
+/// The numbers of all claims, in their order.
+fn numbers(vault: &Vault) -> Vaulted<BTreeSet<u64>> {
+    Ok(vault.list(FOLDER, None, CLAIMS_MAX, soon())?.iter().filter_map(|listed| number(&listed.name)).collect())
+}
+
+fn read(vault: &Vault, number: u64) -> Vaulted<Present> {
     let bytes = vault.get(&path(number), None, soon())?.bytes;
-    Ok(Some(Present { number, cluster: String::from_utf8_lossy(&bytes).into_owned() }))
+    Ok(Present { number, cluster: String::from_utf8_lossy(&bytes).into_owned() })
+}
+
+/// The claim that counts.
+fn present(vault: &Vault) -> Vaulted<Option<Present>> {
+    numbers(vault)?.last().map(|number| read(vault, *number)).transpose()
 }
 
 /// Whether a vault is this cluster's. Claims nothing.
@@ -58,12 +51,12 @@ fn present(vault: &Vault) -> Vaulted<Option<Present>> {
 pub(super) fn check(vault: &Vault, cluster: &str) -> Vaulted<()> {
     match present(vault)? {
         Some(present) if present.cluster == cluster => Ok(()),
-        Some(present) => Err(of_another(&present)),
-        None => Err(Class::NoObject.with(format!("{CLAIM} is not there, so this may not be the vault it should be"))),
+        Some(present) => Err(of_another(&present, cluster)),
+        None => Err(missing()),
     }
 }
 
-/// The same; claims one that is nobody's.
+/// The same; claims one that is nobody's. For one that was never claimed: where a claim was and is no more, what is there is something else.
 pub(super) fn claim(vault: &Vault, cluster: &str) -> Vaulted<()> {
     match check(vault, cluster) {
         Err(fault) if fault.class == Class::NoObject => match vault.create(CLAIM, cluster.to_owned().into(), soon()) {
@@ -75,25 +68,26 @@ pub(super) fn claim(vault: &Vault, cluster: &str) -> Vaulted<()> {
     }
 }
 
-fn of_another(present: &Present) -> VaultFault {
-    let how = "give this one another bucket or prefix; if that cluster is gone for good, delete the folder";
-    Class::Invalid.with(format!("it is the vault of cluster {:.100}: {how} {FOLDER} there", present.cluster))
+fn missing() -> VaultFault {
+    Class::NoObject.with(format!("{CLAIM} is not there, so this may not be the vault it should be: is what it lies on mounted?"))
 }
 
-/// Claims a vault for a cluster that takes the place of another: of whoever has it, or of `from` alone.
+fn of_another(present: &Present, cluster: &str) -> VaultFault {
+    let how = "give this one another bucket or prefix; if that cluster is gone for good, delete what is in the folder";
+    Class::Invalid
+        .with(format!("it is the vault of cluster {:.100}: {how} {FOLDER} there and write {cluster} into {CLAIM}", present.cluster))
+}
+
+/// Claims a vault for a cluster that takes the place of whoever has it.
 ///
 /// # Errors
-/// [`Class::Invalid`]: whoever has it lives, and it was not said on purpose (`anyway`); or it is not `from`'s.
-pub(crate) fn take_over(vault: &Vault, cluster: &str, from: Option<&str>, anyway: bool, now_ms: u64) -> Vaulted<()> {
+/// [`Class::Invalid`]: whoever has it lives, and it was not said on purpose (`anyway`).
+pub(crate) fn take_over(vault: &Vault, cluster: &str, anyway: bool, now_ms: u64) -> Vaulted<()> {
     let Some(present) = present(vault)? else { return claim(vault, cluster) };
     if present.cluster == cluster {
         return Ok(());
     }
-    if from.is_some_and(|from| from != present.cluster) {
-        return Err(of_another(&present));
-    }
-    let seen = seen(vault)?.filter(|seen| seen.cluster == present.cluster).map(|seen| now_ms.saturating_sub(seen.at_ms));
-    if let Some(ago) = seen.filter(|ago| *ago < LIVING_MS && !anyway) {
+    if let Some(ago) = alive::heard(vault, &present.cluster, now_ms)?.filter(|_| !anyway) {
         return Err(Class::Invalid.with(format!(
             "it is the vault of cluster {}, which was at work there {} s ago: stop that cluster and ask again in a minute, or, if it is surely \
              gone or is to bring nothing there any more, say so with --take-over",
@@ -101,30 +95,44 @@ pub(crate) fn take_over(vault: &Vault, cluster: &str, from: Option<&str>, anyway
             ago / 1000
         )));
     }
+    overtake(vault, &present, cluster)
+}
+
+fn overtake(vault: &Vault, present: &Present, cluster: &str) -> Vaulted<()> {
     match vault.create(&path(present.number + 1), cluster.to_owned().into(), soon()) {
         Err(fault) if fault.class == Class::Exists => Err(Class::Invalid.with("another cluster has just claimed it: ask again")),
         other => other,
     }
 }
 
-#[derive(Serialize, Deserialize)]
-struct Seen {
-    cluster: String,
-    at_ms: u64,
-}
-
-fn seen(vault: &Vault) -> Vaulted<Option<Seen>> {
-    match vault.get(ALIVE, None, soon()) {
-        Ok(got) => Ok(serde_json::from_slice(&got.bytes).ok()),
-        Err(fault) if fault.class == Class::NoObject => Ok(None),
-        Err(fault) => Err(fault),
+/// The clusters that had a vault before this one, which has it: those in whose place it came.
+pub(crate) fn before(vault: &Vault, cluster: &str) -> Vaulted<BTreeSet<String>> {
+    let mut all = BTreeSet::new();
+    for number in numbers(vault)? {
+        all.insert(read(vault, number)?.cluster);
     }
+    all.remove(cluster);
+    Ok(all)
 }
 
-/// Says that the cluster which has this vault is at work.
-pub(super) fn say_alive(vault: &Vault, cluster: &str, at_ms: u64) -> Vaulted<()> {
-    let seen = serde_json::to_vec(&Seen { cluster: cluster.to_owned(), at_ms }).map_err(|e| Class::Invalid.with(e.to_string()))?;
-    vault.put(ALIVE, seen.into(), soon())
+/// Claims a vault that is one of theirs, or that of an attempt at the same which broke off: that one claimed another before.
+///
+/// # Errors
+/// [`Class::Invalid`]: it is another's; or this cluster had it, and was overtaken. [`Class::NoObject`]: nobody's.
+pub(crate) fn succeed(vault: &Vault, cluster: &str, before: &BTreeSet<String>) -> Vaulted<()> {
+    let mut had = Vec::new();
+    for number in numbers(vault)? {
+        had.push(read(vault, number)?);
+    }
+    match had.pop() {
+        None => Err(missing()),
+        Some(present) if present.cluster == cluster => Ok(()),
+        // Once, so that of two which come in each other's place one gives in.
+        Some(present) if before.contains(&present.cluster) && had.iter().all(|had| had.cluster != cluster) => {
+            overtake(vault, &present, cluster)
+        }
+        Some(present) => Err(of_another(&present, cluster)),
+    }
 }
 
 /// Gives a vault up in which nothing is left.
@@ -135,83 +143,54 @@ pub(super) fn give_up(vault: &Vault) -> Vaulted<()> {
     vault.delete(CLAIM, soon())
 }
 
-/// Claims the vaults that there are, and notices when one was taken over, until the reign is over. Nothing is brought to one before it is
-/// known whose it is: what is in that of another cluster, that one may delete.
-pub(super) async fn run(engine: Engine) {
-    let mut claims = Claims::begin();
-    loop {
-        tokio::time::sleep(super::EVERY).await;
-        claims.round(&engine).await;
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use perilune_vault::{Options, Target};
 
-/// Knows what it opened, and when it looks next.
-pub(crate) struct Claims {
-    opened: Opened,
-    look: Instant,
-    again: Instant,
-}
-
-impl Claims {
-    /// A reign begins.
-    pub(crate) fn begin() -> Self {
-        Self { opened: Opened::default(), look: Instant::now(), again: Instant::now() }
+    fn vault() -> (tempfile::TempDir, Vault) {
+        let dir = tempfile::tempdir().unwrap();
+        let vault = Vault::open(&Target::File(dir.path().into()), &Options::default()).unwrap();
+        (dir, vault)
     }
 
-    /// Does once all that is due.
-    pub(crate) async fn round(&mut self, engine: &Engine) {
-        if !engine.leads() {
-            return;
-        }
-        let now = Instant::now();
-        let (all, missing) = (now >= self.again, now >= self.look);
-        let cold = &engine.reign.cold;
-        let due = |id: &VaultId| match cold.claim(*id) {
-            None => true,
-            Some(Claim::Ours) => all,
-            Some(Claim::Others) => missing,
-        };
-        let usable = usable(engine);
-        cold.health.keep(&usable);
-        let due = usable.into_iter().filter(due);
-        if missing {
-            self.look = now + LOOK_EVERY;
-        }
-        if all {
-            self.again = now + AGAIN;
-        }
-        // All together: one that is slow holds up none of the others.
-        let looks = due.map(|id| {
-            let (worker, opened) = (engine.clone(), self.opened.clone());
-            // What was claimed and has no claim any more may not be mounted: then another folder lies there, and stays nobody's.
-            let how = if cold.claim(id) == Some(Claim::Ours) { check } else { claim };
-            async move {
-                let began = Instant::now();
-                let claimed = aside(move || Some(opened.open(&worker, id)?.and_then(|vault| how(&vault, &worker.welcome().cluster))));
-                learn(engine, id, claimed.await.ok().flatten(), began.elapsed());
-            }
-        });
-        join_all(looks).await;
+    #[test]
+    fn who_comes_in_a_clusters_place_has_what_that_one_had_and_once_only() {
+        let [(_a, main), (_b, other)] = [vault(), vault()];
+        [&main, &other].into_iter().for_each(|vault| claim(vault, "old").unwrap());
+        // An attempt that broke off after both; and one that did after the first, or could not reach the other.
+        take_over(&main, "phantom", false, 0).unwrap();
+        succeed(&other, "phantom", &before(&main, "phantom").unwrap()).unwrap();
+        take_over(&main, "lame", false, 0).unwrap();
+        take_over(&main, "new", false, 0).unwrap();
+        let theirs = before(&main, "new").unwrap();
+        assert_eq!(theirs.iter().map(String::as_str).collect::<Vec<_>>(), ["lame", "old", "phantom"]);
+        succeed(&other, "new", &theirs).unwrap();
+        [&main, &other].into_iter().for_each(|vault| check(vault, "new").unwrap());
+        // Done again it comes to the same; a stranger's is left to it, and so is what was lost to another.
+        succeed(&other, "new", &theirs).unwrap();
+        assert_eq!(numbers(&other).unwrap().len(), 3);
+        assert_eq!(succeed(&other, "stranger", &theirs).unwrap_err().class, Class::Invalid);
+        overtake(&other, &Present { number: 2, cluster: "new".into() }, "old").unwrap();
+        assert_eq!(succeed(&other, "new", &theirs).unwrap_err().class, Class::Invalid);
+        let (_c, empty) = vault();
+        assert_eq!(succeed(&empty, "new", &theirs).unwrap_err().class, Class::NoObject);
+        assert_eq!(numbers(&empty).unwrap().len(), 0);
     }
-}
 
-fn learn(engine: &Engine, id: VaultId, claimed: Option<Vaulted<()>>, took: Duration) {
-    let (cold, now_ms) = (&engine.reign.cold, engine.wall_ms());
-    match claimed {
-        None => {}
-        Some(Ok(())) => {
-            cold.health.did(id, Some(took), now_ms);
-            let before = lock(&cold.claims).insert(id, Claim::Ours);
-            if before != Some(Claim::Ours) {
-                cold.ring();
-            }
-        }
-        Some(Err(fault)) => {
-            cold.failed(&format!("vault {id}: {}", fault.message));
-            cold.health.did_not(id, (&fault).into(), &fault.message, now_ms);
-            if fault.class == Class::Invalid && lock(&cold.claims).insert(id, Claim::Others) != Some(Claim::Others) {
-                tracing::warn!(vault = %id, "nothing is brought there nor deleted there: {fault}");
-            }
-        }
+    #[test]
+    fn who_lives_is_overtaken_on_purpose_only() {
+        let (_dir, vault) = vault();
+        claim(&vault, "old").unwrap();
+        alive::say(&vault, "old", 100_000).unwrap();
+        let refused = take_over(&vault, "new", false, 130_000).unwrap_err();
+        assert!(refused.class == Class::Invalid && refused.message.contains("30 s ago"), "{refused}");
+        check(&vault, "old").unwrap();
+        take_over(&vault, "new", true, 130_000).unwrap();
+        // Whoever was overtaken may have said so a moment ago.
+        take_over(&vault, "newer", false, 130_000).unwrap();
+        check(&vault, "newer").unwrap();
+        give_up(&vault).unwrap();
+        assert_eq!(check(&vault, "newer").unwrap_err().class, Class::NoObject);
     }
 }

@@ -2,7 +2,8 @@
 
 use super::lock;
 use crate::engine::Engine;
-use perilune_protocol::VaultId;
+use perilune_protocol::{Outcome, VaultId};
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 /// Vaults that are about to be dropped.
@@ -29,15 +30,36 @@ impl Engine {
         Closed { engine: self.clone(), vaults }
     }
 
-    /// Objects that have a copy in a vault, or may have one soon, and checkpoints that lie there. Walks the index.
-    pub(crate) fn objects_in(&self, vault: VaultId) -> u64 {
+    /// Objects that have a copy in these vaults, or may have one soon, checkpoints that lie there, and uploads that others name.
+    pub(crate) async fn objects_in(&self, vaults: Vec<VaultId>) -> Outcome<HashMap<VaultId, u64>> {
+        let engine = self.clone();
+        self.inner.walks.run(move || engine.count_in(&vaults)).await
+    }
+
+    fn count_in(&self, vaults: &[VaultId]) -> HashMap<VaultId, u64> {
+        let mut found: HashMap<VaultId, u64> = vaults.iter().map(|vault| (*vault, 0)).collect();
+        let mut count = |vault: VaultId| {
+            if let Some(found) = found.get_mut(&vault) {
+                *found += 1;
+            }
+        };
         // First those that are being named: what is named meanwhile is in the index by then.
-        let mut found = lock(&self.reign.cold.naming).values().filter(|to| **to == vault).count() as u64;
-        found += self.state().checkpoints.recorded().iter().filter(|checkpoint| checkpoint.vault == vault).count() as u64;
+        lock(&self.reign.cold.naming).values().copied().for_each(&mut count);
         self.state().index.for_each(&mut |object| {
-            found += u64::from(object.cold.as_ref().is_some_and(|copy| copy.vault == vault));
+            object.cold.as_ref().into_iter().for_each(|copy| count(copy.vault));
             ControlFlow::Continue(())
         });
+        // After that: one that begins later names what was met, since nothing more comes to lie there.
+        let recorded = self.state().checkpoints.recorded().clone();
+        let kept = lock(&self.reign.cold.kept).clone();
+        for checkpoint in recorded.iter() {
+            count(checkpoint.vault);
+            match kept.get(&checkpoint.number) {
+                Some(named) => named.iter().for_each(|(_, vault)| count(*vault)),
+                // One that is begun, or whose names are not known yet, may name what lies anywhere.
+                None => vaults.iter().copied().for_each(&mut count),
+            }
+        }
         found
     }
 }

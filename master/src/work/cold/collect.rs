@@ -9,10 +9,12 @@ use crate::engine::{Engine, Group, Leader};
 use crate::log::Member;
 use crate::work::aside;
 use axum::http::Method;
+use futures_util::stream::{self, StreamExt};
 use perilune_protocol::access::Token;
 use perilune_protocol::{ColdName, FaultCode, Outcome, VaultId};
 use perilune_vault::{Class, ColdObject, Vault, Vaulted};
 use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -22,15 +24,19 @@ use utoipa::ToSchema;
 pub(crate) const PATH: &str = "/tiflash/remote/garbage";
 /// How often it is, by another master.
 const ASK_EVERY: Duration = Duration::from_secs(1);
-/// So many are deleted at a look.
-const LOOK: usize = 256;
+/// So many are deleted between two looks at whose the vault is.
+pub(super) const LOOK: usize = 256;
 /// So many are tried again; those beyond are found by looking at the vault.
 const AGAIN_MAX: usize = 1 << 16;
 /// All of a vault is looked at so long after somebody began to collect, or to lead, and then so often.
 const FIRST_SWEEP: Duration = Duration::from_secs(10);
 const SWEEP_EVERY: Duration = Duration::from_secs(3600);
-/// Where the leader could not say what may go, it is asked again so much later.
+/// A vault that could not be looked at, or of which the leader could not say what may go, is tried again so much later, and each time twice as
+/// long after that.
 const SWEEP_AGAIN: Duration = Duration::from_secs(5);
+const SWEEP_AGAIN_MAX: Duration = Duration::from_secs(600);
+/// Vaults that are looked at together.
+const SWEPT_AT_ONCE: usize = 4;
 /// Names of one page, and so many the leader is asked about at a time: it walks the index for them.
 const PAGE: usize = 1000;
 const ASKED: usize = 16_000;
@@ -114,34 +120,60 @@ pub(crate) struct Collector<A> {
     opened: Opened,
     /// What could not be deleted, to be tried again.
     again: Vec<(VaultId, ColdName)>,
-    /// When all of every vault is looked at, while this master collects; and the term that was decided in.
-    sweep: Option<Instant>,
+    /// When all of each vault is looked at, while this master collects; and the term that was decided in.
+    sweeps: HashMap<VaultId, Sweep>,
     term: u64,
     ask: Instant,
 }
 
+/// A look at all of a vault.
+#[derive(Clone)]
+struct Sweep {
+    due: Instant,
+    /// The pause after it was broken off, and where it goes on then.
+    pause: Duration,
+    after: Option<String>,
+}
+
+impl Sweep {
+    fn begin(due: Instant) -> Self {
+        Self { due, pause: SWEEP_AGAIN, after: None }
+    }
+
+    fn broken_off(self, after: Option<String>) -> Self {
+        Self { due: Instant::now() + self.pause, pause: (2 * self.pause).min(SWEEP_AGAIN_MAX), after }
+    }
+}
+
 impl<A: Asks> Collector<A> {
     pub(crate) fn begin(group: Group, asks: A) -> Self {
-        Self { group, asks, opened: Opened::default(), again: Vec::new(), sweep: None, term: 0, ask: Instant::now() }
+        Self { group, asks, opened: Opened::default(), again: Vec::new(), sweeps: HashMap::new(), term: 0, ask: Instant::now() }
     }
 
     /// Does once all that is due.
     pub(crate) async fn round(&mut self, at_once: bool) {
         if !self.group.collects() {
             self.again.clear();
-            self.sweep = None;
+            self.sweeps.clear();
+            self.term = 0;
             return;
         }
-        let term = self.group.term();
-        if self.sweep.is_none() || term != self.term {
-            // What is left over by whoever did it before.
-            self.sweep = Some(Instant::now() + FIRST_SWEEP);
-            self.term = term;
+        let (term, now, all) = (self.group.term(), Instant::now(), usable(&self.group.engine()));
+        if at_once || term != self.term {
+            self.sweeps.clear();
         }
-        if at_once || self.sweep.is_some_and(|due| due <= Instant::now()) {
-            let done = self.sweep_all().await;
-            self.sweep = Some(Instant::now() + if done { SWEEP_EVERY } else { SWEEP_AGAIN });
+        // What is left over by whoever did it before; a vault that is new has nothing yet.
+        let first = match (at_once, term != self.term) {
+            (true, _) => now,
+            (false, true) => now + FIRST_SWEEP,
+            (false, false) => now + SWEEP_EVERY,
+        };
+        self.term = term;
+        self.sweeps.retain(|id, _| self.group.engine().directory().vault(*id).is_some());
+        for id in &all {
+            self.sweeps.entry(*id).or_insert_with(|| Sweep::begin(first));
         }
+        self.sweep_due(all).await;
         if at_once || Instant::now() >= self.ask {
             self.collect().await;
         }
@@ -165,70 +197,88 @@ impl<A: Asks> Collector<A> {
         self.again.truncate(AGAIN_MAX);
     }
 
-    /// Everything in every vault that is ours and that nothing refers to. False: not all of it was looked at.
-    async fn sweep_all(&mut self) -> bool {
-        let mut whole = true;
-        for id in usable(&self.group.engine()) {
-            let mut after = None;
-            loop {
-                let listed = match self.at(id, move |vault| list(vault, after)).await {
-                    Ok(listed) => listed,
-                    Err(fault) => {
-                        // Another cluster's is none of ours; what is away is looked at when it is back.
-                        whole &= fault.class == Class::Invalid;
-                        tracing::debug!(vault = %id, "what is in a vault could not be looked at: {fault}");
-                        break;
-                    }
-                };
-                let orphans = match self.leader(Question { take: 0, listed: listed.names }).await {
-                    Ok(answer) => answer.may_go,
-                    Err(fault) => {
-                        tracing::debug!(vault = %id, "the leader does not say what may go: {fault}");
-                        whole = false;
-                        break;
-                    }
-                };
-                if !orphans.is_empty() {
-                    tracing::info!(vault = %id, orphans = orphans.len(), "uploads that nothing refers to are deleted");
-                    let left = self.delete(orphans.into_iter().map(|name| (id, name)).collect()).await;
-                    self.again.extend(left);
+    /// Looks at the vaults whose turn it is, a few together.
+    async fn sweep_due(&mut self, all: Vec<VaultId>) {
+        let now = Instant::now();
+        let due = |id: VaultId| self.sweeps.get(&id).filter(|sweep| sweep.due <= now).map(|sweep| (id, sweep.clone()));
+        let due: Vec<(VaultId, Sweep)> = all.into_iter().filter_map(due).collect();
+        let swept: Vec<_> = {
+            let this = &*self;
+            let each = due.into_iter().map(|(id, sweep)| async move {
+                let mut left = Vec::new();
+                (id, this.sweep(id, sweep, &mut left).await, left)
+            });
+            stream::iter(each).buffer_unordered(SWEPT_AT_ONCE).collect().await
+        };
+        for (id, sweep, left) in swept {
+            self.sweeps.insert(id, sweep);
+            self.again.extend(left);
+        }
+    }
+
+    /// Deletes everything in a vault that nothing refers to; says when it is looked at next. What could not be deleted is `left`.
+    async fn sweep(&self, id: VaultId, sweep: Sweep, left: &mut Vec<(VaultId, ColdName)>) -> Sweep {
+        let mut after = sweep.after.clone();
+        loop {
+            let from = after.clone();
+            let listed = match self.at(id, move |vault| list(vault, from)).await {
+                Ok(listed) => listed,
+                Err(fault) => {
+                    tracing::debug!(vault = %id, "what is in a vault could not be looked at: {fault}");
+                    // Another cluster's is none of ours; what is away is looked at when it is back.
+                    let is_ours = fault.class != Class::Invalid;
+                    return if is_ours { sweep.broken_off(after) } else { Sweep::begin(Instant::now() + SWEEP_EVERY) };
                 }
-                match listed.after {
-                    None => break,
-                    next => after = next,
+            };
+            let orphans = match self.leader(Question { take: 0, listed: listed.names }).await {
+                Ok(answer) => answer.may_go,
+                Err(fault) => {
+                    tracing::debug!(vault = %id, "the leader does not say what may go: {fault}");
+                    return sweep.broken_off(after);
                 }
+            };
+            if !orphans.is_empty() {
+                tracing::info!(vault = %id, orphans = orphans.len(), "uploads that nothing refers to are deleted");
+                left.extend(self.delete(orphans.into_iter().map(|name| (id, name)).collect()).await);
+            }
+            match listed.after {
+                None => return Sweep::begin(Instant::now() + SWEEP_EVERY),
+                next => after = next,
             }
         }
-        whole
     }
 
     /// Deletes uploads; gives those that could not be.
     async fn delete(&self, all: Vec<(VaultId, ColdName)>) -> Vec<(VaultId, ColdName)> {
-        let mut vaults: Vec<VaultId> = all.iter().map(|(vault, _)| *vault).collect();
-        vaults.sort_unstable_by_key(|vault| vault.0);
-        vaults.dedup();
+        let mut by_vault: BTreeMap<u64, Vec<ColdName>> = BTreeMap::new();
+        all.into_iter().for_each(|(vault, name)| by_vault.entry(vault.0).or_default().push(name));
         let mut left = Vec::new();
-        for id in vaults {
-            let names: Vec<ColdName> = all.iter().filter(|(vault, _)| *vault == id).map(|(_, name)| *name).collect();
-            let metrics = self.group.engine();
-            let asked = names.clone();
-            let deleted = self.at(id, move |vault| {
-                let one = |name: ColdName| vault.delete(&ColdObject::path(name.0), soon()).map(|()| metrics.metrics().garbage_deleted());
-                Ok(asked.into_iter().filter_map(|name| one(name).err().map(|fault| (name, fault.message))).collect::<Vec<_>>())
-            });
-            match deleted.await {
-                Ok(failed) => {
-                    if let Some((_, why)) = failed.first() {
-                        tracing::debug!(vault = %id, "an upload that nothing refers to was not deleted: {why}");
-                    }
-                    left.extend(failed.into_iter().map(|(name, _)| (id, name)));
-                }
-                // It was dropped, or another cluster may name what is there.
-                Err(fault) if [Class::NoBucket, Class::Invalid].contains(&fault.class) => {}
-                Err(_) => left.extend(names.into_iter().map(|name| (id, name))),
+        for (vault, names) in by_vault {
+            // Whoever was overtaken is to notice soon.
+            for some in names.chunks(LOOK) {
+                left.extend(self.delete_some(VaultId(vault), some.to_vec()).await);
             }
         }
         left
+    }
+
+    async fn delete_some(&self, id: VaultId, names: Vec<ColdName>) -> Vec<(VaultId, ColdName)> {
+        let (engine, asked) = (self.group.engine(), names.clone());
+        let deleted = self.at(id, move |vault| {
+            let one = |name: ColdName| vault.delete(&ColdObject::path(name.0), soon()).map(|()| engine.metrics().garbage_deleted());
+            Ok(asked.into_iter().filter_map(|name| one(name).err().map(|fault| (name, fault.message))).collect::<Vec<_>>())
+        });
+        match deleted.await {
+            Ok(failed) => {
+                if let Some((_, why)) = failed.first() {
+                    tracing::debug!(vault = %id, "an upload that nothing refers to was not deleted: {why}");
+                }
+                failed.into_iter().map(|(name, _)| (id, name)).collect()
+            }
+            // It was dropped, or another cluster may name what is there.
+            Err(fault) if [Class::NoBucket, Class::Invalid].contains(&fault.class) => Vec::new(),
+            Err(_) => names.into_iter().map(|name| (id, name)).collect(),
+        }
     }
 
     /// Asks a vault that is surely this cluster's something, off the threads that serve.
@@ -262,12 +312,12 @@ impl Asks for Called {
 }
 
 /// Some of what is in a vault, and behind which name to go on.
-struct Listed {
-    names: Vec<ColdName>,
-    after: Option<String>,
+pub(super) struct Listed {
+    pub(super) names: Vec<ColdName>,
+    pub(super) after: Option<String>,
 }
 
-fn list(vault: &Vault, mut after: Option<String>) -> Vaulted<Listed> {
+pub(super) fn list(vault: &Vault, mut after: Option<String>) -> Vaulted<Listed> {
     let mut names = Vec::new();
     loop {
         after = page(vault, after, &mut |name, _| names.push(name))?;
@@ -296,4 +346,48 @@ fn page(vault: &Vault, after: Option<String>, visit: &mut dyn FnMut(ColdName, u6
     }
     let whole = page.len() == PAGE;
     Ok(page.into_iter().next_back().map(|listed| listed.name).filter(|_| whole))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{Stand, until};
+    use super::*;
+
+    struct Nobody;
+
+    impl Asks for Nobody {
+        async fn ask(&self, _: Member, _: Question) -> Outcome<Answer> {
+            Err(FaultCode::NotLeader.with("the leader is here"))
+        }
+    }
+
+    #[test]
+    fn a_vault_that_is_away_is_tried_again_alone_and_ever_more_seldom() {
+        let stand = Stand::start();
+        let [main, gone] = ["main", "gone"].map(|name| stand.vault(name));
+        let mut collector = Collector::begin(stand.master.group(), Nobody);
+        until("this master to collect", || collector.group.collects());
+        let away = stand.folder("away");
+        std::fs::rename(stand.folder("gone"), &away).unwrap();
+        let orphan = |folder: &str| {
+            let path = stand.folder(folder).join(ColdObject::path(ColdName::random().0));
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, "nobody's").unwrap();
+            path
+        };
+        let first = orphan("main");
+        stand.runtime.block_on(collector.round(true));
+        assert!(!first.exists());
+        for times in 2..5 {
+            let sweep = |id| &collector.sweeps[&id];
+            assert!(sweep(main).due > Instant::now() + SWEEP_EVERY / 2 && sweep(gone).pause == SWEEP_AGAIN * (1 << (times - 1)));
+            collector.sweeps.get_mut(&gone).unwrap().due = Instant::now();
+            stand.runtime.block_on(collector.round(false));
+        }
+        std::fs::rename(&away, stand.folder("gone")).unwrap();
+        let third = orphan("gone");
+        collector.sweeps.get_mut(&gone).unwrap().due = Instant::now();
+        stand.runtime.block_on(collector.round(false));
+        assert!(!third.exists() && collector.sweeps[&gone].due > Instant::now() + SWEEP_EVERY / 2);
+    }
 }

@@ -4,7 +4,7 @@ use super::down::fetch;
 use super::offers::{Fit, Offered};
 use super::through::{Wanted, pass};
 use super::up::{Uploaded, upload};
-use super::{Claim, Cold, Target, Wish, checkpoint, claim, is_dirty, lock, reseal, vault_of};
+use super::{Claim, Cold, Target, Wish, alive, checkpoint, claims, is_dirty, lock, reseal, vault_of};
 use crate::engine::Engine;
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -47,7 +47,7 @@ type Flight = Pin<Box<dyn Future<Output = Landed> + Send>>;
 enum Landed {
     Up { object: Arc<Object>, node: NodeId, vault: VaultId, how: Uploaded, job: Arc<ShardJob> },
     Down { key: Key, size: u64, vault: VaultId, outcome: Outcome<()> },
-    Through { len: u64, vault: VaultId, failed: Option<Fault> },
+    Through { tenant: TenantId, len: u64, vault: VaultId, failed: Option<Fault> },
 }
 
 /// What is under way.
@@ -119,8 +119,9 @@ pub(crate) struct Crew {
 /// The worker's thread. `handle` runs it.
 pub(crate) fn run(engine: &Engine, handle: &Handle) {
     let others = [
-        handle.spawn(claim::run(engine.clone())),
+        handle.spawn(claims::run(engine.clone())),
         handle.spawn(checkpoint::run(engine.clone())),
+        handle.spawn(alive::run(engine.clone())),
         handle.spawn(reseal::run(engine.clone())),
     ];
     handle.block_on(Crew::begin(engine).run());
@@ -213,7 +214,7 @@ impl Crew {
                     Read::Fetch(object) => object,
                     Read::Through(wanted) if wanted.tell.is_closed() => continue,
                     Read::Through(wanted) => {
-                        let len = wanted.len;
+                        let (tenant, len) = (line.tenant, wanted.len);
                         line.under_way.begin(len);
                         *under_way += 1;
                         self.flights.push(Box::pin(async move {
@@ -221,7 +222,7 @@ impl Crew {
                             let failed = passed.as_ref().err().cloned();
                             // Whoever has given up leaves it to the next.
                             let _ = wanted.tell.send(passed);
-                            Landed::Through { len, vault, failed }
+                            Landed::Through { tenant, len, vault, failed }
                         }));
                         continue;
                     }
@@ -311,19 +312,19 @@ impl Crew {
                     && fault.code != FaultCode::NoSpace
                 {
                     self.engine.metrics().recall_failed();
-                    self.complain(&fault.message);
+                    self.complain(key.as_ref().tenant, &fault.message);
                 }
                 for caller in self.wanted.remove(&key).unwrap_or_default() {
                     let _ = caller.send(outcome.clone());
                 }
             }
-            Landed::Through { len, vault, failed } => {
+            Landed::Through { tenant, len, vault, failed } => {
                 if let Some(line) = self.lines.get_mut(&vault) {
                     line.under_way.end(len);
                 }
                 if let Some(fault) = failed.filter(|fault| fault.code != FaultCode::NoSpace) {
                     self.engine.metrics().recall_failed();
-                    self.complain(&fault.message);
+                    self.complain(tenant, &fault.message);
                 }
             }
             Landed::Up { object, node, vault, how, job } => {
@@ -346,7 +347,7 @@ impl Crew {
     }
 
     fn uploaded(&mut self, object: &Object, vault: VaultId, how: Uploaded) {
-        let now = self.engine.now();
+        let (now, tenant) = (self.engine.now(), object.key.as_ref().tenant);
         match how {
             Uploaded::Saved => {
                 self.engine.reign.cold.health.did(vault, None, self.engine.wall_ms());
@@ -362,18 +363,18 @@ impl Crew {
                 if self.paused.get(&vault).is_none_or(|(until, _)| *until <= now) {
                     self.paused.insert(vault, (now + pause, (2 * pause).min(PAUSE_MAX_MS)));
                 }
-                self.complain(&why);
+                self.complain(tenant, &why);
             }
             Uploaded::Failed(why) => {
                 self.engine.metrics().offload_failed();
                 self.resting.insert(object.key.clone(), now + REST_MS);
-                self.complain(&why);
+                self.complain(tenant, &why);
             }
         }
     }
 
-    fn complain(&mut self, why: &str) {
-        self.engine.reign.cold.failed(why);
+    fn complain(&mut self, tenant: TenantId, why: &str) {
+        self.engine.reign.cold.failed(tenant, why);
         let now = self.engine.now();
         if now >= self.complained + COMPLAIN_MS {
             self.complained = now;

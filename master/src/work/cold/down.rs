@@ -139,7 +139,7 @@ pub(super) async fn lost<T>(engine: &Engine, object: &Arc<Object>, copy: &ColdCo
     let (state, key) = (engine.state(), object.key.to_object_key());
     tracing::error!(%key, "what was brought to a vault is lost there: {why}");
     engine.metrics().cold_lost();
-    engine.reign.cold.failed(why);
+    engine.reign.cold.failed(object.key.as_ref().tenant, why);
     engine.commit(&State::cold_copy(object, copy.clone(), false)).await?;
     let left = state.standing(object.key.as_ref()).filter(|now| now.version == object.version && now.cold.is_none());
     if let Some(left) = left.filter(|now| now.replicas.iter().all(|r| r.segment.phase() == Phase::Gone)) {

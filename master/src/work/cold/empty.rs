@@ -1,5 +1,6 @@
 //! Empties the vaults of a dropped tenant, as the last step before it is forgotten what opens them.
 
+use super::claims::Standing;
 use super::{claim, collect, lock, soon};
 use crate::engine::Engine;
 use crate::work::aside;
@@ -12,10 +13,25 @@ use tokio::time::Instant;
 
 /// One request takes no longer.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Uploads that are deleted at a time.
-const AT_ONCE: usize = 256;
+/// So long it goes on with one vault before others have their turn.
+const TURN: Duration = Duration::from_secs(5);
 /// Vaults that could not be emptied are tried again so much later.
 const AGAIN: Duration = Duration::from_secs(5);
+
+/// A look at all of a vault, page by page.
+#[derive(Clone)]
+pub(super) struct Pass {
+    /// Behind which name it goes on.
+    after: Option<String>,
+    /// Whether nothing was found so far.
+    is_clean: bool,
+}
+
+impl Default for Pass {
+    fn default() -> Self {
+        Self { after: None, is_clean: true }
+    }
+}
 
 impl Engine {
     /// Deletes what a dropped tenant, of which there is no object any more, has in its vaults; `false`: not all of it yet, to be asked again.
@@ -30,69 +46,107 @@ impl Engine {
         if uploading || lock(&cold.emptied_later).get(&tenant).is_some_and(|later| *later > Instant::now()) {
             return Ok(false);
         }
-        let failed = |why: String| {
-            lock(&cold.emptied_later).insert(tenant, Instant::now() + AGAIN);
-            FaultCode::WrongState.with(why)
-        };
         // By another name of the same endpoint it may be the same folder.
         let shared = |id: VaultId| {
             known.vault(id).is_some_and(|ours| known.all_vaults().any(|v| v.id != id && is_one_folder(&v.target, &ours.target)))
         };
         let mut whole = true;
         for vault in all.vaults.iter().filter(|vault| vault.target.is_usable()) {
-            let (engine, all, id, shared) = (self.clone(), all.clone(), vault.id, shared(vault.id));
-            let mut looked = aside(move || engine.left_in(&all, id)).await?;
-            // What another leader has named meanwhile, this one does not know.
-            self.vouch().await?;
-            if let Ok(Some((_, left))) = &mut looked
-                && shared
-            {
-                // There it may be another tenant's that a checkpoint names. What was this one's alone goes, whatever checkpoints say.
-                *left = self.may_go(std::mem::take(left)).await?;
-            }
-            let emptied = match looked {
-                Ok(None) => continue,
-                Ok(Some((vault, left))) => aside(move || empty(&vault, left, shared)).await?,
-                Err(fault) => Err(fault),
-            };
-            match emptied {
+            let (id, is_bucket, standing) = (vault.id, matches!(vault.target, VaultTarget::S3(_)), self.standing_of(vault.id));
+            match self.empty(all, id, shared(id)).await? {
                 Ok(is_empty) => whole &= is_empty,
-                // A directory that is not there may not be mounted.
-                Err(fault) if fault.class == Class::NoBucket && matches!(vault.target, VaultTarget::S3(_)) => {}
-                // No bucket, or that of another cluster: nothing of the tenant can have come there. A directory may be allowed later.
-                Err(fault) if fault.class == Class::Invalid && matches!(vault.target, VaultTarget::S3(_)) => {
+                // Nobody claimed it, or it was emptied before.
+                Err(fault) if fault.class == Class::NoObject && standing != Standing::Claimed => {}
+                Err(fault) if fault.class == Class::NoBucket && standing == Standing::GivenUp => {}
+                // No bucket, or that of another cluster, or one that was cleared: nothing of the tenant is there. A directory may be allowed
+                // or mounted later.
+                Err(fault) if is_bucket && [Class::NoBucket, Class::Invalid, Class::NoObject].contains(&fault.class) => {
                     tracing::warn!(vault = %id, "the vault of a dropped tenant is left as it is: {fault}");
                 }
-                Err(fault) => return Err(failed(format!("vault {id}: {fault}"))),
+                Err(fault) => {
+                    lock(&cold.emptied_later).insert(tenant, Instant::now() + AGAIN);
+                    return Err(FaultCode::WrongState.with(format!("vault {id}: {fault}")));
+                }
             }
         }
         Ok(whole)
     }
 
-    /// What of a vault is to go.
-    fn left_in(&self, all: &VaultsRecord, id: VaultId) -> Vaulted<Option<(Vault, Vec<ColdName>)>> {
-        let Some(record) = all.vaults.iter().find(|vault| vault.id == id) else { return Ok(None) };
+    /// Goes on with one vault for a while. Whether all of it was looked at, and nothing was there that is to go.
+    async fn empty(&self, all: &VaultsRecord, id: VaultId, shared: bool) -> Outcome<Vaulted<bool>> {
+        let until = Instant::now() + TURN;
+        let (engine, all) = (self.clone(), all.clone());
+        let vault = match aside(move || engine.open_to_empty(&all, id)).await? {
+            Ok(vault) => vault,
+            Err(fault) => return Ok(Err(fault)),
+        };
+        loop {
+            let Pass { after, is_clean } = lock(&self.reign.cold.emptying).get(&id).cloned().unwrap_or_default();
+            let (engine, asked) = (self.clone(), vault.clone());
+            let looked = aside(move || -> Vaulted<_> {
+                // Others may use the same folder: what their objects refer to stays.
+                claim::check(&asked, &engine.welcome().cluster)?;
+                let listed = collect::list(&asked, after)?;
+                Ok((engine.unreferred(listed.names), listed.after))
+            });
+            // What another leader has named meanwhile, this one does not know.
+            let (looked, ()) = (looked.await?, self.vouch().await?);
+            let (mut left, next) = match looked {
+                Ok(looked) => looked,
+                Err(fault) => return Ok(Err(fault)),
+            };
+            if shared {
+                // There it may be another tenant's that a checkpoint names. What was this one's alone goes, whatever checkpoints say.
+                left = self.may_go(left).await?;
+            }
+            let (is_clean, is_last) = (is_clean && left.is_empty(), next.is_none());
+            let (engine, asked) = (self.clone(), vault.clone());
+            match aside(move || delete(&engine, &asked, left, until)).await? {
+                Ok(true) => {}
+                Ok(false) => return Ok(Ok(false)),
+                Err(fault) => return Ok(Err(fault)),
+            }
+            // After the last page all is looked at once more, if anything was found.
+            let pass = if is_last { Pass::default() } else { Pass { after: next, is_clean } };
+            lock(&self.reign.cold.emptying).insert(id, pass);
+            if is_last && is_clean {
+                return self.give_up_emptied(vault, id, shared).await;
+            }
+            if Instant::now() >= until {
+                return Ok(Ok(false));
+            }
+        }
+    }
+
+    fn open_to_empty(&self, all: &VaultsRecord, id: VaultId) -> Vaulted<Vault> {
+        let record = all.vaults.iter().find(|vault| vault.id == id).ok_or_else(|| Class::NoBucket.with("it was dropped"))?;
         let safe = self.safe().map_err(|fault| Class::Refused.with(fault.message))?;
         // Without the key it can wait for it.
         safe.secrets(all, record).map_err(|fault| Class::Refused.with(fault.message))?;
-        let vault: Vault = safe.vault(all, record, Limits { attempt: PATIENCE, ..Limits::default() })?;
-        // Others may use the same folder: what their objects refer to stays.
-        claim::claim(&vault, &self.welcome().cluster)?;
-        let mut names = Vec::new();
-        collect::for_each(&vault, &mut |name, _| names.push(name))?;
-        let left = self.unreferred(names);
-        Ok(Some((vault, left)))
+        safe.vault(all, record, Limits { attempt: PATIENCE, ..Limits::default() })
+    }
+
+    async fn give_up_emptied(&self, vault: Vault, id: VaultId, shared: bool) -> Outcome<Vaulted<bool>> {
+        if !shared {
+            self.record_given_up(id).await?;
+            if let Err(fault) = aside(move || claim::give_up(&vault)).await? {
+                return Ok(Err(fault));
+            }
+        }
+        Ok(Ok(true))
     }
 }
 
-/// Whether nothing was there that is to go. So many go at a time: the lead may be lost, and others wait for their turn.
-fn empty(vault: &Vault, left: Vec<ColdName>, shared: bool) -> Vaulted<bool> {
-    let is_empty = left.is_empty();
-    left.into_iter().take(AT_ONCE).try_for_each(|name| vault.delete(&ColdObject::path(name.0), soon()))?;
-    if is_empty && !shared {
-        claim::give_up(vault)?;
+/// Whether all of them were deleted by then.
+fn delete(engine: &Engine, vault: &Vault, left: Vec<ColdName>, until: Instant) -> Vaulted<bool> {
+    for some in left.chunks(collect::LOOK) {
+        if Instant::now() >= until {
+            return Ok(false);
+        }
+        claim::check(vault, &engine.welcome().cluster)?;
+        some.iter().try_for_each(|name| vault.delete(&ColdObject::path(name.0), soon()))?;
     }
-    Ok(is_empty)
+    Ok(true)
 }
 
 fn is_one_folder(a: &VaultTarget, b: &VaultTarget) -> bool {

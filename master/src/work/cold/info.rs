@@ -3,7 +3,8 @@
 use super::opened::Opened;
 use super::{claim, collect, manifest, usable};
 use crate::engine::Engine;
-use perilune_protocol::{FaultCode, Outcome, VaultId};
+use crate::work::aside;
+use perilune_protocol::{ColdName, FaultCode, Outcome, VaultId};
 use perilune_vault::Vaulted;
 use serde::Serialize;
 use std::collections::HashSet;
@@ -42,14 +43,17 @@ impl Engine {
         let mut found = Vec::new();
         for id in usable(self).into_iter().filter(|id| ids.as_ref().is_none_or(|ids| ids.contains(&id.0))) {
             let engine = self.clone();
-            let looked = tokio::task::spawn_blocking(move || engine.info_of(id)).await;
-            let looked = looked.map_err(|e| FaultCode::Internal.with(format!("the look at vault {id} stopped: {e}")))?;
-            found.push(looked.map_err(|fault| FaultCode::Unreachable.with(format!("vault {id}: {fault}")))?);
+            let looked = aside(move || engine.info_of(id)).await?;
+            let (mut info, listed) = looked.map_err(|fault| FaultCode::Unreachable.with(format!("vault {id}: {fault}")))?;
+            let engine = self.clone();
+            info.dt_file.num_delmark = self.inner.walks.run(move || engine.spare(listed)).await?;
+            found.push(info);
         }
         Ok(found)
     }
 
-    fn info_of(&self, id: VaultId) -> Vaulted<StoreInfo> {
+    /// All but what of the objects' uploads is garbage, which is among those given.
+    fn info_of(&self, id: VaultId) -> Vaulted<(StoreInfo, Vec<ColdName>)> {
         let gone = || Err(perilune_vault::Class::NoBucket.with("it was dropped"));
         let vault = Opened::default().open(self, id).unwrap_or_else(gone)?;
         claim::check(&vault, &self.welcome().cluster)?;
@@ -75,8 +79,7 @@ impl Engine {
                 listed.push(name);
             }
         })?;
-        dt_file.num_delmark = self.spare(listed);
         let num_keys = data_file.num + dt_file.num;
-        Ok(StoreInfo { store_id: id.0, num_manifests, num_keys, data_file, dt_file })
+        Ok((StoreInfo { store_id: id.0, num_manifests, num_keys, data_file, dt_file }, listed))
     }
 }

@@ -6,7 +6,6 @@
 use super::lock;
 use crate::engine::Engine;
 use crate::planted::{self, Defect};
-use crate::work::aside;
 use perilune_protocol::{ColdName, FaultCode, Outcome, VaultId};
 use perilune_state::effect::ColdCopy;
 use std::collections::HashSet;
@@ -38,7 +37,7 @@ impl Engine {
     /// None may at present; this master does not lead.
     pub(crate) async fn may_go(&self, listed: Vec<ColdName>) -> Outcome<Vec<ColdName>> {
         let engine = self.clone();
-        let found = aside(move || -> Outcome<Vec<ColdName>> {
+        let found = self.inner.walks.run(move || -> Outcome<Vec<ColdName>> {
             let found = engine.unreferred(listed);
             // Later than the walk: what a checkpoint names was seen, or it was begun before this.
             let kept = engine.kept()?;
@@ -50,13 +49,20 @@ impl Engine {
     }
 
     /// Those that no object refers to nor may yet. They were listed before: what was being uploaded then is being named now, or named.
-    pub(super) fn unreferred(&self, listed: Vec<ColdName>) -> Vec<ColdName> {
-        let mut known: HashSet<ColdName> = lock(&self.reign.cold.naming).keys().copied().collect();
+    pub(super) fn unreferred(&self, mut listed: Vec<ColdName>) -> Vec<ColdName> {
+        let mut left: HashSet<ColdName> = listed.iter().copied().collect();
+        // First what may be named yet: what is named meanwhile is in the index by then.
+        for name in lock(&self.reign.cold.naming).keys() {
+            left.remove(name);
+        }
         self.state().index.for_each(&mut |object| {
-            known.extend(object.cold.as_ref().filter(|_| !planted::is(Defect::CarelessSweep)).map(|copy| copy.name));
-            ControlFlow::Continue(())
+            if let Some(copy) = object.cold.as_ref().filter(|_| !planted::is(Defect::CarelessSweep)) {
+                left.remove(&copy.name);
+            }
+            if left.is_empty() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
-        listed.into_iter().filter(|name| !known.contains(name)).collect()
+        listed.retain(|name| left.contains(name));
+        listed
     }
 
     /// How many of these uploads nothing refers to, as far as is known. Walks the index.

@@ -163,7 +163,7 @@ impl Manifest {
     ///
     /// # Errors
     /// [`Class::Exists`]: somebody gave it up.
-    pub(super) fn write(&self, vault: &Vault) -> Vaulted<()> {
+    pub(crate) fn write(&self, vault: &Vault) -> Vaulted<()> {
         let body = serde_json::to_string(self).map_err(|e| Class::Invalid.with(e.to_string()))?;
         let text = format!("{body}\n{:016x}\n", checksum(&[body.as_bytes()]));
         vault.create(&Found::new(self.number, self.name).path, text.into(), soon())
@@ -219,6 +219,18 @@ fn decode(bytes: &[u8]) -> Option<Vec<(ColdName, VaultId)>> {
 }
 
 #[cfg(test)]
+impl Manifest {
+    /// One of nothing.
+    pub(crate) fn example(number: u64) -> Self {
+        let part = Part { name: ColdName::random(), bytes: 8, checksum: u64::MAX };
+        let key = Sealed { key: 7, nonce: [1; 12], bytes: vec![2; 48] };
+        let (version, name, cluster) = (VERSION, ColdName::random(), "c".to_owned());
+        let (at_ms, answers, objects, saved, state, names, behind) = (5, 1, 2, 1, part, part, BTreeSet::new());
+        Self { version, number, name, cluster, at_ms, answers, objects, saved, state, names, behind, key }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -235,14 +247,7 @@ mod tests {
     fn a_manifest_is_found_by_its_name_and_believed_by_its_checksum() {
         let dir = tempfile::tempdir().unwrap();
         let vault = Vault::open(&perilune_vault::Target::File(dir.path().into()), &perilune_vault::Options::default()).unwrap();
-        let part = Part { name: ColdName::random(), bytes: 8, checksum: u64::MAX };
-        let key = Sealed { key: 7, nonce: [1; 12], bytes: vec![2; 48] };
-        let make = |number| {
-            let (version, name, cluster) = (VERSION, ColdName::random(), "c".to_owned());
-            let (at_ms, answers, objects, saved, state, names, key) = (5, 1, 2, 1, part, part, key.clone());
-            Manifest { version, number, name, cluster, at_ms, answers, objects, saved, state, names, behind: BTreeSet::new(), key }
-        };
-        let (first, second, third) = (make(9), make(10), make(11));
+        let (first, second, third) = (Manifest::example(9), Manifest::example(10), Manifest::example(11));
         assert!(Found::new(11, third.name).give_up(&vault).unwrap());
         assert_eq!(third.write(&vault).unwrap_err().class, Class::Exists, "it was given up");
         [&first, &second].into_iter().for_each(|one| one.write(&vault).unwrap());

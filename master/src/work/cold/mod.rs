@@ -10,8 +10,10 @@
 //! A thread and a board of its own: no put, no lookup and no job waits for a vault, nor for anybody who does. All of it is soft: an upload that
 //! no effect names is garbage, a room that nothing was fetched into dies with the reign.
 
+mod alive;
 mod checkpoint;
 mod claim;
+mod claims;
 mod closing;
 mod collect;
 mod crew;
@@ -25,13 +27,16 @@ mod offers;
 mod offload;
 mod opened;
 mod reseal;
+#[cfg(test)]
+mod tests;
 mod through;
 mod up;
 
 pub(crate) use checkpoint::vault_for;
+pub(crate) use claim::{before, succeed, take_over};
 #[cfg(feature = "simulation")]
-pub(crate) use claim::Claims;
-pub(crate) use claim::take_over;
+pub(crate) use claims::Claims;
+pub(crate) use claims::key as claim_record;
 pub(crate) use collect::{Answer as Garbage, Question as Listed, run as collect};
 #[cfg(feature = "simulation")]
 pub(crate) use collect::{Asks, Collector};
@@ -88,12 +93,20 @@ pub(crate) struct Cold {
     closing: Mutex<Vec<VaultId>>,
     /// Dropped tenants whose vaults could not be emptied: when they are tried again.
     emptied_later: Mutex<HashMap<TenantId, Instant>>,
-    /// What went wrong last.
-    last_error: Mutex<String>,
+    /// How far the emptying of a dropped tenant's vault is.
+    emptying: Mutex<HashMap<VaultId, empty::Pass>>,
+    /// What went wrong last with each tenant's, which is nobody else's to know; and with anything.
+    errors: Mutex<Errors>,
     news: Notify,
     /// An upload has ended, and nothing of its tenant waits.
     settled: Notify,
     stopped: AtomicBool,
+}
+
+#[derive(Default)]
+struct Errors {
+    last: String,
+    by_tenant: HashMap<TenantId, String>,
 }
 
 /// What somebody wants of a vault.
@@ -134,7 +147,8 @@ impl Cold {
             kept: Mutex::default(),
             closing: Mutex::default(),
             emptied_later: Mutex::default(),
-            last_error: Mutex::default(),
+            emptying: Mutex::default(),
+            errors: Mutex::default(),
             news: Notify::new(),
             settled: Notify::new(),
             stopped: AtomicBool::new(false),
@@ -189,12 +203,20 @@ impl Cold {
         lock(&self.claims).get(&vault).copied()
     }
 
-    fn failed(&self, why: &str) {
-        why.clone_into(&mut lock(&self.last_error));
+    fn failed(&self, tenant: TenantId, why: &str) {
+        let mut errors = lock(&self.errors);
+        why.clone_into(&mut errors.last);
+        why.clone_into(errors.by_tenant.entry(tenant).or_default());
     }
 
+    /// What went wrong last, with whatever: for the admin.
     pub(crate) fn last_error(&self) -> String {
-        lock(&self.last_error).clone()
+        lock(&self.errors).last.clone()
+    }
+
+    /// The same of one tenant.
+    fn last_error_of(&self, tenant: TenantId) -> String {
+        lock(&self.errors).by_tenant.get(&tenant).cloned().unwrap_or_default()
     }
 }
 

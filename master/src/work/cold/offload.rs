@@ -1,6 +1,6 @@
 //! Everything of a tenant that is in memory only is brought to its vault, when somebody asks for it.
 
-use super::{Offer, WAIT_MAX, has_vault, is_dirty, lock};
+use super::{Offer, WAIT_MAX, has_vault, is_dirty};
 use crate::engine::Engine;
 use perilune_protocol::rpc::cold::Offloaded;
 use perilune_protocol::{FaultCode, Outcome, TenantId};
@@ -61,7 +61,7 @@ impl Engine {
     /// Counts what is where, and offers what is in memory only. Walks the index.
     fn look_and_offer(&self, tenant: TenantId, mut look: Look) -> Look {
         let (cold, jobs) = (&self.reign.cold, &self.reign.shard_jobs);
-        let mut found = Offloaded { last_error: lock(&cold.last_error).clone(), ..Offloaded::default() };
+        let mut found = Offloaded { last_error: cold.last_error_of(tenant), ..Offloaded::default() };
         look.shards.values_mut().for_each(|shard| shard.left = 0);
         let mut full = false;
         self.state().for_each(tenant, &mut |object| {

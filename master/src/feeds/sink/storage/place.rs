@@ -48,6 +48,6 @@ pub(super) fn directory(uri: &SinkUri, place: &Place) -> Result<Vault, Failure> 
     };
     let [user, keytab, principal] = [(); 3].map(|()| String::new());
     let place = HdfsPlace { fs_name: format!("file://{}", real.display()), prefix, user, keytab, principal, confs: Vec::new() };
-    let target = Target::of(&VaultTarget::Hdfs(place), Some(&real)).map_err(told)?;
+    let target = Target::made(&VaultTarget::Hdfs(place), Some(&real)).map_err(told)?;
     Vault::open(&target, &Options::default()).map_err(told)
 }

@@ -1,0 +1,230 @@
+//! Claims the vaults that there are, and notices when one was taken over. Nothing is brought to one before it is known whose it is: what is in
+//! that of another cluster, that one may delete.
+//!
+//! That a vault was claimed is written down, once, as a setting of the group. From then on a claim that is missing is never made anew: what is
+//! there is something else, such as the folder that a mount is to cover.
+
+use super::opened::Opened;
+use super::{Claim, claim, lock, usable};
+use crate::engine::Engine;
+use crate::work::aside;
+use futures_util::FutureExt;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use perilune_protocol::{Outcome, VaultId};
+use perilune_state::Effect;
+use perilune_state::directory::TenantStatus;
+use perilune_state::settings::JOB_RECORD;
+use perilune_vault::{Class, Vault, Vaulted};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::pin::Pin;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How often vaults are looked for that are not claimed; and one that is claimed is looked at again.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+const AGAIN: Duration = Duration::from_secs(10);
+/// Vaults that are looked at together: one that is away takes its time.
+const AT_ONCE: usize = 64;
+/// How the names begin, followed by the number of a vault, under which it is kept what became of it.
+const RECORD: &str = "claimed.";
+const CLAIMED: &str = "claimed";
+const GIVEN_UP: &str = "given up";
+
+/// What the log says of a vault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Nothing: it was never seen.
+    New,
+    /// It was claimed, by this cluster or one in whose place this one came.
+    Claimed,
+    /// It was emptied, and its claim may be gone.
+    GivenUp,
+}
+
+/// Under which name it is kept.
+pub(crate) fn key(id: VaultId) -> String {
+    format!("{JOB_RECORD}{RECORD}{}", id.0)
+}
+
+impl Engine {
+    pub(super) fn standing_of(&self, id: VaultId) -> Standing {
+        match self.state().settings.get(&key(id)).as_deref() {
+            None => Standing::New,
+            Some(GIVEN_UP) => Standing::GivenUp,
+            Some(_) => Standing::Claimed,
+        }
+    }
+
+    async fn record_vault(&self, id: VaultId, value: Option<&str>) -> Outcome<()> {
+        self.commit(&Effect::Setting { key: key(id), value: value.map(str::to_owned) }).await
+    }
+
+    /// Before its claim goes: nobody is to miss it.
+    pub(super) async fn record_given_up(&self, id: VaultId) -> Outcome<()> {
+        self.record_vault(id, Some(GIVEN_UP)).await
+    }
+
+    /// What was written down of vaults that are not known any more goes.
+    async fn forget_dropped(&self) {
+        let (known, settings) = (self.directory(), self.state().settings.map());
+        let prefix = format!("{JOB_RECORD}{RECORD}");
+        let recorded = settings.range(prefix.clone()..).map_while(|(key, _)| key.strip_prefix(&prefix));
+        for id in recorded.filter_map(|number| number.parse().ok()).map(VaultId).filter(|id| known.vault(*id).is_none()) {
+            if self.record_vault(id, None).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// How a look at a vault ended; `None`: it was dropped. It is this cluster's, and those had it before.
+type Looked = Option<Vaulted<BTreeSet<String>>>;
+/// With how long it took.
+type Look = Pin<Box<dyn Future<Output = (VaultId, Looked, Duration)> + Send>>;
+
+/// Knows what it opened, and when it looks next.
+pub(crate) struct Claims {
+    opened: Opened,
+    looks: FuturesUnordered<Look>,
+    /// Those that are looked at now.
+    under_way: HashSet<VaultId>,
+    /// When each is looked at again, and what revision of it was looked at.
+    due: HashMap<VaultId, (u64, Instant)>,
+    /// When those that were dropped are forgotten.
+    tidy: Instant,
+    /// The clusters in whose place this one came.
+    before: BTreeSet<String>,
+}
+
+/// Until the reign is over.
+pub(super) async fn run(engine: Engine) {
+    let mut claims = Claims::begin();
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(super::EVERY) => {}
+            Some((id, looked, took)) = claims.looks.next(), if !claims.looks.is_empty() => claims.learn(&engine, id, looked, took).await,
+        }
+        claims.round(&engine).await;
+    }
+}
+
+impl Claims {
+    /// A reign begins.
+    pub(crate) fn begin() -> Self {
+        let (opened, looks, tidy) = (Opened::default(), FuturesUnordered::new(), Instant::now());
+        let (under_way, due, before) = (HashSet::new(), HashMap::new(), BTreeSet::new());
+        Self { opened, looks, under_way, due, tidy, before }
+    }
+
+    /// Begins all that is due, and hears what has ended.
+    pub(crate) async fn round(&mut self, engine: &Engine) {
+        if !engine.leads() {
+            return;
+        }
+        let now = Instant::now();
+        if now >= self.tidy {
+            self.tidy = now + AGAIN;
+            engine.forget_dropped().await;
+            engine.reign.cold.health.keep(&usable(engine));
+        }
+        for record in engine.directory().all_vaults().filter(|vault| vault.target.is_usable()) {
+            let (id, revision, claimed) = (record.id, record.revision, engine.reign.cold.claim(record.id));
+            let is_ours = claimed == Some(Claim::Ours);
+            // Another key may open it at last.
+            let is_due = self.due.get(&id).is_none_or(|(known, due)| *due <= now || (*known != revision && !is_ours));
+            if self.looks.len() < AT_ONCE && is_due && is_wanted(engine, id) && self.under_way.insert(id) {
+                self.due.insert(id, (revision, now + if is_ours { AGAIN } else { LOOK_EVERY }));
+                self.begin_look(engine, id, claimed);
+            }
+        }
+        while let Some(Some((id, looked, took))) = self.looks.next().now_or_never() {
+            self.learn(engine, id, looked, took).await;
+        }
+    }
+
+    fn begin_look(&self, engine: &Engine, id: VaultId, claimed: Option<Claim>) {
+        let (engine, opened, before) = (engine.clone(), self.opened.clone(), self.before.clone());
+        let work = move || {
+            let (standing, cluster) = (engine.standing_of(id), engine.welcome().cluster);
+            let vault = match opened.open(&engine, id)? {
+                Err(fault) if fault.class == Class::NoBucket && standing == Standing::New => {
+                    make_folder(&engine, id).and_then(|()| opened.open(&engine, id).unwrap_or(Err(fault)))
+                }
+                other => other,
+            };
+            Some(vault.and_then(|vault| {
+                look(&vault, &cluster, standing, &before)?;
+                // Once for each: nobody comes before others that are there.
+                if claimed == Some(Claim::Ours) { Ok(BTreeSet::new()) } else { claim::before(&vault, &cluster) }
+            }))
+        };
+        self.looks.push(Box::pin(async move {
+            let began = Instant::now();
+            (id, aside(work).await.ok().flatten(), began.elapsed())
+        }));
+    }
+
+    async fn learn(&mut self, engine: &Engine, id: VaultId, looked: Looked, took: Duration) {
+        self.under_way.remove(&id);
+        let (cold, now_ms) = (&engine.reign.cold, engine.wall_ms());
+        let Some(tenant) = engine.directory().vault(id).map(|record| record.tenant) else { return };
+        match looked {
+            None => {}
+            Some(Ok(before)) => {
+                cold.health.did(id, Some(took), now_ms);
+                self.before.extend(before);
+                // Written down before anything is brought there.
+                if engine.standing_of(id) == Standing::New
+                    && let Err(fault) = engine.record_vault(id, Some(CLAIMED)).await
+                {
+                    return cold.failed(tenant, &format!("vault {id}: it cannot be written down that it is claimed: {fault}"));
+                }
+                if lock(&cold.claims).insert(id, Claim::Ours) != Some(Claim::Ours) {
+                    cold.ring();
+                }
+            }
+            Some(Err(fault)) => {
+                cold.failed(tenant, &format!("vault {id}: {}", fault.message));
+                cold.health.did_not(id, (&fault).into(), &fault.message, now_ms);
+                match fault.class {
+                    Class::Invalid if lock(&cold.claims).insert(id, Claim::Others) != Some(Claim::Others) => {
+                        tracing::warn!(vault = %id, "nothing is brought there nor deleted there: {fault}");
+                    }
+                    // Another folder lies there, or none.
+                    Class::NoObject | Class::NoBucket if lock(&cold.claims).remove(&id).is_some() => {
+                        tracing::warn!(vault = %id, "nothing is brought there until it is back: {fault}");
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+/// Whether a vault is to be looked at. What a dropped tenant never had claimed has nothing of it, nor is to have.
+fn is_wanted(engine: &Engine, id: VaultId) -> bool {
+    let known = engine.directory();
+    let tenant = known.vault(id).and_then(|vault| known.tenant(vault.tenant));
+    match engine.standing_of(id) {
+        Standing::New => tenant.is_some_and(|tenant| tenant.status != TenantStatus::Deleted),
+        Standing::Claimed => true,
+        Standing::GivenUp => false,
+    }
+}
+
+/// Whether a vault is this cluster's; claims one that is new, or that is left over from whoever had what this cluster has now.
+fn look(vault: &Vault, cluster: &str, standing: Standing, before: &BTreeSet<String>) -> Vaulted<()> {
+    match standing {
+        Standing::New => claim::claim(vault, cluster),
+        Standing::Claimed | Standing::GivenUp => claim::check(vault, cluster).or_else(|fault| match fault.class {
+            Class::Invalid => claim::succeed(vault, cluster, before),
+            _ => Err(fault),
+        }),
+    }
+}
+
+fn make_folder(engine: &Engine, id: VaultId) -> Vaulted<()> {
+    let known = engine.directory();
+    let record = known.vault(id).ok_or_else(|| Class::NoBucket.with("it was dropped"))?;
+    engine.safe().map_err(|fault| Class::Refused.with(fault.message))?.make_folder(record)
+}
