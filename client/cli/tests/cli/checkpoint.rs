@@ -11,20 +11,20 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-fn page(http: &str, path: &str) -> Value {
+pub(crate) fn page(http: &str, path: &str) -> Value {
     let (status, text) = send("GET", &format!("http://{http}/tiflash/remote/{path}"), "");
     assert_eq!(status, 200, "{path}: {text}");
     serde_json::from_str(&text).unwrap()
 }
 
-fn checkpoint(http: &str) -> Value {
+pub(crate) fn checkpoint(http: &str) -> Value {
     let made = run(["vaults", "checkpoint", "--json", "--http", http]);
     assert!(made.status.success(), "{}", said(&made));
     serde_json::from_slice(&made.stdout).unwrap()
 }
 
 /// Has all garbage looked for.
-fn collect(http: &str) {
+pub(crate) fn collect(http: &str) {
     wait_for("a collector", || (page(http, "gc")["execute"] == "true").then_some(()));
 }
 
@@ -243,41 +243,6 @@ fn default_table(dev: &Dev) -> String {
     let tables = listed.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
     let mut tables = tables.map(|line| serde_json::from_slice::<Value>(line).unwrap());
     tables.next().unwrap()["table_id"].as_str().unwrap().to_owned()
-}
-
-#[test]
-fn whoever_is_killed_while_a_checkpoint_is_made_nothing_is_lost_and_nothing_is_left_over() {
-    let stand = Stand::start(None, &["--segment-size", "64MiB"]);
-    let Stand { mut dev, store, dir, vault, .. } = stand;
-    for n in 0..60 {
-        assert_eq!(store.put(&key(n), &value(n), &PutConfig::default()), Ok(Put::Stored), "{n}");
-    }
-    drop(store);
-    let flags = ["--vault-root", vault.to_str().unwrap(), "--lease", "1s", "--segment-size", "64MiB"].map(str::to_owned);
-    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
-    for round in 0..10u64 {
-        page(&dev.http, "upload");
-        let before = files(&vault).len();
-        // At one step after another: while objects are uploaded, the dump, its names, the manifest; and a moment after.
-        match round {
-            0 => {}
-            1..=5 => wait_for("something to be written", || (files(&vault).len() != before).then_some(())),
-            _ => std::thread::sleep(std::time::Duration::from_millis(round * 37)),
-        }
-        dev.kill();
-        dev = dev.start_again(dir.path(), &flags);
-    }
-    let found = wait_for("the last checkpoint", || Some(page(&dev.http, "checkpoints")).filter(|found| found["asked"] == false));
-    checkpoint(&dev.http);
-    let made = checkpoint(&dev.http);
-    assert_eq!((made["objects"].as_u64(), made["saved"].as_u64()), (Some(60), Some(60)), "{found} {made}");
-    collect(&dev.http);
-    let objects = || count(&vault, "objects");
-    wait_for("exactly what is named to be left", || (objects() == 60 + 4 && count(&vault, "checkpoints") == 2).then_some(()));
-    let store = crate::cold::connect(&dev, PATIENCE);
-    for n in 0..60 {
-        assert!(store.get(&key(n)).unwrap() == value(n), "{n}");
-    }
 }
 
 #[test]
