@@ -200,10 +200,10 @@ fn a_checkpoint_is_made_and_another_goes_whoever_is_killed_at_whichever_step() {
         "slow 600000 1 PUT /cold/default/checkpoints",
         "late 600000 1 PUT /cold/default/checkpoints",
         // The oldest goes: its manifest, what the log says of it, what only it named.
-        "slow 600000 1 DELETE /cold/default/checkpoints",
-        "late 600000 1 DELETE /cold/default/checkpoints",
-        "slow 600000 1 DELETE /cold/default/objects",
-        "late 600000 1 DELETE /cold/default/objects",
+        "slow 600000 1 delete",
+        "late 600000 1 delete",
+        "slow 0 1 delete then slow 600000 1 delete",
+        "slow 0 1 delete then late 600000 1 delete",
     ];
     for (nth, step) in steps.into_iter().enumerate() {
         cluster.dies(Who::Master, step, |cluster| drop(page(&cluster.http, "upload")));
@@ -256,7 +256,7 @@ fn objects_are_offloaded_and_deleted_whoever_is_killed_at_whichever_step() {
     // Removed; deleted in the vault.
     for (nth, held) in ["slow", "late"].into_iter().enumerate() {
         let gone: Vec<_> = (6 * nth..6 * nth + 6).map(key).collect();
-        cluster.dies(Who::Master, &format!("{held} 600000 1 DELETE /cold/default/objects"), |_| {
+        cluster.dies(Who::Master, &format!("{held} 600000 1 delete"), |_| {
             store.remove(&gone, true).into_iter().for_each(|outcome| outcome.unwrap());
         });
     }
