@@ -2,7 +2,7 @@
 //!
 //! | rule | |
 //! |---|---|
-//! | rows arrive in order | each row of a table follows the one before it in its file, and a file begins with the next one or with an earlier one |
+//! | rows arrive in order | each row of a table follows the one before it, in its file and from file to file, or a file begins again with an earlier one |
 //! | no row is invented | each is that of an event of the feed's tenant, after its start |
 //! | a checkpoint is durable | whatever is said to have arrived has, by the sink, by the log and by a master; and nothing comes to be below it later |
 //! | a feed is given up when it must be | one fails for good only when what it needs is gone |
@@ -46,7 +46,7 @@ struct Feed {
     whole: usize,
     /// The highest checkpoint that was told.
     said: Tso,
-    /// The number of the newest file in each directory, and the highest place of a row there.
+    /// The number of the newest file in each directory, and the place of its last row.
     files: BTreeMap<String, (u64, usize)>,
 }
 
@@ -128,9 +128,8 @@ impl Feed {
         if before.map_or(0, |(number, _)| number) + 1 != number {
             return broken("rows arrive in order", format!("the file before it is {before:?}"));
         }
-        let mut highest = before.map(|(_, highest)| highest);
-        let (mut last, table) = (None::<usize>, dir.rsplit_once('/').map_or(dir, |(table, _)| table));
-        for line in text.split_terminator('\n') {
+        let (mut last, table) = (before.map(|(_, last)| last), dir.rsplit_once('/').map_or(dir, |(table, _)| table));
+        for (nth, line) in text.split_terminator('\n').enumerate() {
             let Some(&at) = line_of(line).and_then(|line| told.by_line.get(&line)) else {
                 return broken("no row is invented", format!("nothing happened that is {line:?}"));
             };
@@ -141,21 +140,20 @@ impl Feed {
             if !tables && row.dir == table {
                 let begins = |place: usize| self.starts.iter().any(|start| told.first_after(*start, table) == place);
                 let fits = match last {
-                    Some(last) => row.nth == last + 1,
-                    None => highest.is_some_and(|highest| row.nth <= highest + 1) || begins(row.nth),
+                    None => begins(row.nth),
+                    Some(last) => row.nth == last + 1 || nth == 0 && (row.nth <= last || begins(row.nth)),
                 };
                 if !fits {
-                    let before = last.or(highest);
-                    return broken("rows arrive in order", format!("{line:?} is row {} there, behind row {before:?}", row.nth));
+                    return broken("rows arrive in order", format!("{line:?} is row {} there, behind row {last:?}", row.nth));
                 }
             }
-            (last, highest) = (Some(row.nth), highest.max(Some(row.nth)));
+            last = Some(row.nth);
             if self.held.len() <= at {
                 self.held.resize(at + 1, false);
             }
             self.held[at] = true;
         }
-        self.files.insert(dir.into(), (number, highest.unwrap_or(0)));
+        self.files.insert(dir.into(), (number, last.unwrap_or(0)));
         Ok(())
     }
 }
