@@ -9,6 +9,10 @@ pub enum Defect {
     EarlyEnd,
     /// A copy that is to move goes from where it was before it is elsewhere.
     EarlyDrop,
+    /// A changefeed says that it has delivered what its sink has not flushed.
+    EarlyCheckpoint,
+    /// A changefeed that begins again reads from the end of the log.
+    SkippedGap,
     /// Extents are free before the last lease on them has lapsed.
     HastyReuse,
     /// A leader counts on its lease for longer than the others promised.
@@ -23,13 +27,15 @@ pub enum Defect {
 
 impl Defect {
     /// All of them, by name.
-    pub const ALL: [(&str, Self); 8] = [
+    pub const ALL: [(&str, Self); 10] = [
         ("careless-sweep", Self::CarelessSweep),
         ("early-answer", Self::EarlyAnswer),
+        ("early-checkpoint", Self::EarlyCheckpoint),
         ("early-drop", Self::EarlyDrop),
         ("early-end", Self::EarlyEnd),
         ("hasty-reuse", Self::HastyReuse),
         ("long-lease", Self::LongLease),
+        ("skipped-gap", Self::SkippedGap),
         ("trusted-silence", Self::TrustedSilence),
         ("unsynced", Self::Unsynced),
     ];

@@ -23,7 +23,7 @@ pub(crate) struct SecretKeys {
     /// What is in `own`, once it was needed.
     found: Mutex<Option<Sealer>>,
     vault_root: Option<PathBuf>,
-    /// Opens vaults that are in this process.
+    /// Opens buckets that are in this process.
     #[cfg(feature = "simulation")]
     within: Option<Within>,
 }
@@ -51,9 +51,9 @@ impl Given {
     }
 }
 
-/// Gives the vault that is recorded so, to one who has its secrets.
+/// Gives the bucket that has a prefix.
 #[cfg(feature = "simulation")]
-pub(crate) type Within = std::sync::Arc<dyn Fn(&VaultRecord, &Secrets) -> Vault + Send + Sync>;
+pub(crate) type Within = std::sync::Arc<dyn Fn(&str) -> Vault + Send + Sync>;
 
 /// Seals secrets, opens them, and opens vaults with them.
 #[derive(Clone)]
@@ -61,7 +61,7 @@ pub struct Safe {
     sealer: Sealer,
     vault_root: Option<PathBuf>,
     #[cfg(feature = "simulation")]
-    within: Option<Within>,
+    pub(crate) within: Option<Within>,
 }
 
 impl SecretKeys {
@@ -184,7 +184,7 @@ impl Safe {
         let secrets = self.secrets(all, vault)?;
         #[cfg(feature = "simulation")]
         if let Some(within) = &self.within {
-            return Ok(within(vault, &secrets));
+            return Ok(within(vault.target.prefix()));
         }
         Vault::of(&vault.target, secrets, all.sse, self.vault_root.as_deref(), limits)
     }

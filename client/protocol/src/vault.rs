@@ -98,6 +98,14 @@ impl fmt::Debug for HdfsPlace {
 }
 
 impl VaultTarget {
+    /// What all names there begin with.
+    pub fn prefix(&self) -> &str {
+        match self {
+            Self::S3(s3) => &s3.prefix,
+            Self::Hdfs(hdfs) => &hdfs.prefix,
+        }
+    }
+
     /// Whether this release can store something there.
     pub fn is_usable(&self) -> bool {
         match self {

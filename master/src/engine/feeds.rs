@@ -54,6 +54,10 @@ impl Engine {
 
     /// What sinks may use of this process.
     pub(crate) fn feed_place(&self) -> Place {
-        Place { root: self.inner.config.vault_root.clone() }
+        Place {
+            root: self.inner.config.vault_root.clone(),
+            #[cfg(feature = "simulation")]
+            within: self.safe().ok().and_then(|safe| safe.within),
+        }
     }
 }

@@ -25,11 +25,17 @@ mod uri;
 
 pub(crate) use check::check;
 pub(crate) use config::ReplicaConfig;
+#[cfg(feature = "simulation")]
+pub(crate) use encode::Encoder;
 pub(crate) use failure::{Code, Failure};
 pub(crate) use filter::{Filter, Op};
+#[cfg(feature = "simulation")]
+pub(crate) use owner::Owner;
 pub(crate) use owner::{Feeds, run};
 pub(crate) use progress::{Counts, Kept, Progress};
 pub(crate) use row::{Rows, Table};
+#[cfg(feature = "simulation")]
+pub(crate) use sink::Protocol;
 pub(crate) use sink::{Place, Whose, open};
 pub(crate) use uri::SinkUri;
 

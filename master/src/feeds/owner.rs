@@ -3,7 +3,7 @@
 use super::config::ReplicaConfig;
 use super::failure::{Code, Failure};
 use super::progress::{Counts, Progress};
-use super::run::{Ended, deliver};
+use super::run::{Delivery, Ended, deliver};
 use super::safepoint::Keeper;
 use crate::engine::Engine;
 use crate::work::Bell;
@@ -11,9 +11,10 @@ use perilune_protocol::Tso;
 use perilune_state::directory::{FeedEvent, FeedId, FeedRecord, FeedState, Known, Trouble};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 /// How often it looks, if nobody rings.
 const TICK: Duration = Duration::from_millis(200);
@@ -68,13 +69,16 @@ impl Feeds {
 pub(crate) fn run(engine: &Engine, handle: &Handle) {
     let mut owner = Owner::default();
     while engine.reign.feeds.bell.wait(TICK) {
-        handle.block_on(owner.round(engine, handle));
+        handle.block_on(owner.round(engine, &|delivery| handle.spawn(delivery)));
     }
-    owner.running.values().for_each(|running| running.task.abort());
 }
 
+/// Begins a task.
+pub(crate) type Begin<'a> = &'a dyn Fn(Delivery) -> JoinHandle<Ended>;
+
+/// Has feeds delivered, round by round. What it has begun ends with it.
 #[derive(Default)]
-struct Owner {
+pub(crate) struct Owner {
     running: BTreeMap<FeedId, Running>,
     /// Of feeds that stumbled and have not recovered.
     streaks: BTreeMap<FeedId, Streak>,
@@ -110,8 +114,14 @@ impl Streak {
     }
 }
 
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.running.values().for_each(|running| running.task.abort());
+    }
+}
+
 impl Owner {
-    async fn round(&mut self, engine: &Engine, handle: &Handle) {
+    pub(crate) async fn round(&mut self, engine: &Engine, begin: Begin<'_>) {
         let known = engine.directory();
         let gone: Vec<FeedId> = self.running.keys().copied().filter(|id| known.feed(*id).is_none_or(|feed| !feed.state.runs())).collect();
         for id in gone {
@@ -120,12 +130,12 @@ impl Owner {
         self.anew.retain(|id, _| known.feed(*id).is_some_and(|feed| feed.state.runs()));
         self.streaks.retain(|id, _| known.feed(*id).is_some_and(|feed| feed.state.runs() || feed.state == FeedState::Pending));
         for feed in known.feeds() {
-            self.tend(engine, handle, &known, feed).await;
+            self.tend(engine, begin, &known, feed).await;
         }
         self.keeper.round(engine, &known).await;
     }
 
-    async fn tend(&mut self, engine: &Engine, handle: &Handle, known: &Known, feed: &FeedRecord) {
+    async fn tend(&mut self, engine: &Engine, begin: Begin<'_>, known: &Known, feed: &FeedRecord) {
         if let Some(failure) = lost(engine, feed) {
             return self.becomes(engine, feed, FeedEvent::Broken, Some(failure)).await;
         }
@@ -141,7 +151,7 @@ impl Owner {
             None => {
                 let namespace = known.tenant(feed.tenant).map_or_else(String::new, |tenant| tenant.name.clone());
                 engine.reign.feeds.tell(feed.id, feed.run, engine.kept_progress(feed).progress());
-                let task = handle.spawn(deliver(engine.clone(), feed.clone(), namespace));
+                let task = begin(Box::pin(deliver(engine.clone(), feed.clone(), namespace)));
                 self.running.insert(feed.id, Running { feed: feed.clone(), task });
             }
             Some(running) if running.task.is_finished() => {

@@ -24,13 +24,15 @@ impl Chilled<'_> {
 
     /// "an upload is named when it is whole".
     pub(super) fn named(&self, name: ColdName) -> Check {
-        let check = if self.is_there(name) || self.is_excused(name) {
-            Ok(())
-        } else {
-            Err(("an upload is named when it is whole", format!("{} {} has upload {name}, which is not there", self.key, self.owner.1)))
-        };
+        let (there, said) = (self.is_there(name) || self.is_excused(name), lock(self.buckets).reported.contains(&name));
         lock(self.buckets).named.insert(name);
-        check
+        let broken =
+            |why| Err(("an upload is named when it is whole", format!("{} {} has upload {name}, which {why}", self.key, self.owner.1)));
+        match (there, said) {
+            (true, true) => Ok(()),
+            (false, _) => broken("is not there"),
+            (true, false) => broken("no node has said to be there"),
+        }
     }
 
     /// "what a vault has is not given up".

@@ -1,84 +1,55 @@
 //! The store node as it brings values to vaults and back.
 
-use super::memory::{sum_found, sum_of};
+use super::memory::{Run, sum_found, sum_of};
 use super::node::{NODES, Node};
-use super::rpc::{ask, is_elsewhere};
+use super::orders::Trade;
 use super::vaults::{Mood, lock};
 use super::worker::Hand;
 use super::world::World;
-use perilune_protocol::ReplicaPlace;
 use perilune_protocol::rpc::cold::{ColdDone, ColdOrder, ColdOutcome, ColdWay, TakeCold};
+use perilune_protocol::{NodeId, ReplicaPlace};
 use perilune_vault::{Class, VaultFault};
-use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Orders that a node has at a time.
-const HANDS: usize = 8;
-/// How long it lets itself be kept waiting.
-const WAIT_MS: u64 = 300;
-/// Connections that ask for orders have numbers this much above those of nodes.
+/// Connections that ask for work on vaults.
 pub(super) const COLD: u64 = NODES * 4;
 
-#[derive(Default)]
-struct Bench {
-    done: Vec<ColdDone>,
-    under_way: usize,
-}
+/// Uploads and fetches values.
+pub(super) struct Hauling;
 
-/// Asks for orders as long as the process lives.
-pub(super) async fn work(node: Rc<Node>, world: Rc<World>) {
-    let (life, caller) = (node.life.get(), node.caller + COLD);
-    let (mut leader, bench) = (world.range(1, world.options.masters), Rc::new(RefCell::new(Bench::default())));
-    while node.life.get() == life && !world.done.get() {
-        let (done, under_way) = {
-            let mut bench = bench.borrow_mut();
-            (std::mem::take(&mut bench.done), bench.under_way)
-        };
-        let (asked, wait_ms) = (world.now(), if under_way == 0 { WAIT_MS } else { 0 });
-        let question = TakeCold { node: node.id, done, room: (HANDS - under_way.min(HANDS)) as u32, wait_ms };
-        let answer = ask(&world, caller, leader, &question).await;
-        let elsewhere = is_elsewhere(&answer);
-        match answer.and_then(|answer| answer.outcome.ok()) {
-            Some(orders) => {
-                // Some are told twice.
-                if world.per_mille(50) {
-                    bench.borrow_mut().done.extend(question.done);
-                }
-                for order in orders {
-                    bench.borrow_mut().under_way += 1;
-                    tokio::task::spawn_local(carry_out(Rc::clone(&node), Rc::clone(&world), Rc::clone(&bench), order, asked));
-                }
-            }
-            None => {
-                bench.borrow_mut().done.extend(question.done);
-                if elsewhere {
-                    leader = world.other_than(leader);
-                }
-            }
+impl Trade for Hauling {
+    type Order = ColdOrder;
+    type Done = ColdDone;
+    type Question = TakeCold;
+    const HANDS: usize = 8;
+    const CALLER: u64 = COLD;
+    const PAUSE_MS: u64 = 40;
+    const UNTOLD: u64 = 20;
+
+    fn question(node: NodeId, done: Vec<ColdDone>, room: u32, wait_ms: u64) -> TakeCold {
+        TakeCold { node, done, room, wait_ms }
+    }
+
+    fn told(question: TakeCold) -> Vec<ColdDone> {
+        question.done
+    }
+
+    async fn carry_out(node: &Node, world: &Rc<World>, order: &ColdOrder, asked: u64) -> ColdDone {
+        world.hauls.set(world.hauls.get() + 1);
+        let hand = Hand { node, world, life: node.life.get(), until: asked + order.limit_ms, slow: world.per_mille(60) };
+        world.note("cold order", || format!("{} for {}: {:?} {} {}", order.id, node.id, order.way, order.key, order.version.0));
+        let outcome = bring(&hand, order).await.unwrap_or_else(|stopped| stopped);
+        // Some do it once more: a hand that heard of nothing.
+        let outcome = if world.per_mille(30) { bring(&hand, order).await.unwrap_or_else(|stopped| stopped) } else { outcome };
+        world.hauls.set(world.hauls.get() - 1);
+        ColdDone { id: order.id, outcome }
+    }
+
+    fn tells(world: &World, order: &ColdOrder, done: &ColdDone) {
+        if order.way == ColdWay::Up && matches!(done.outcome, ColdOutcome::Done { .. }) {
+            lock(&world.buckets).reported.insert(order.name);
         }
-        tokio::time::sleep(Duration::from_millis(if elsewhere { 50 } else { world.range(1, 40) })).await;
-    }
-}
-
-async fn carry_out(node: Rc<Node>, world: Rc<World>, bench: Rc<RefCell<Bench>>, order: ColdOrder, asked: u64) {
-    let life = node.life.get();
-    world.hauls.set(world.hauls.get() + 1);
-    let hand = Hand { node: &node, world: &world, life, until: asked + order.limit_ms, slow: world.per_mille(60) };
-    world.note("cold order", || format!("{} for {}: {:?} {} {}", order.id, node.id, order.way, order.key, order.version.0));
-    let outcome = bring(&hand, &order).await.unwrap_or_else(|stopped| stopped);
-    // Some do it once more: a hand that heard of nothing.
-    let outcome = if world.per_mille(30) { bring(&hand, &order).await.unwrap_or_else(|stopped| stopped) } else { outcome };
-    world.hauls.set(world.hauls.get() - 1);
-    if node.life.get() != life {
-        return;
-    }
-    world.note("cold ended", || format!("{}: {outcome:?}", order.id));
-    let mut bench = bench.borrow_mut();
-    bench.under_way -= 1;
-    // What became of a few is never told.
-    if !world.per_mille(20) {
-        bench.done.push(ColdDone { id: order.id, outcome });
     }
 }
 
@@ -114,7 +85,7 @@ async fn bring(hand: &Hand<'_>, order: &ColdOrder) -> Result<ColdOutcome, ColdOu
     }
 }
 
-async fn write(hand: &Hand<'_>, order: &ColdOrder, value: Vec<super::memory::Run>) -> Result<(), ColdOutcome> {
+async fn write(hand: &Hand<'_>, order: &ColdOrder, value: Vec<Run>) -> Result<(), ColdOutcome> {
     let (world, place): (_, &ReplicaPlace) = (hand.world, &order.place);
     let writes = world.oracle.borrow_mut().begin_writing(format!("cold order {}", order.id), place, world.now(), hand.until);
     world.check(writes.as_ref().map(|_| ()).map_err(Clone::clone));

@@ -25,4 +25,7 @@ pub(super) struct Counts {
     pub(super) removed: u64,
     pub(super) told: u64,
     pub(super) compared: u64,
+    pub(super) resumed: u64,
+    pub(super) files: u64,
+    pub(super) feeds_failed: u64,
 }

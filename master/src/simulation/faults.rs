@@ -1,6 +1,7 @@
 //! What goes wrong, each kind drawn from the seed and to be switched off by name.
 
 use super::disk::Moods;
+use super::feeds;
 use super::master::{Master, start};
 use super::node::Node;
 use super::operator;
@@ -13,7 +14,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 /// A kind of fault, and its name.
-pub const FAULTS: [(&str, &str); 32] = [
+pub const FAULTS: [(&str, &str); 34] = [
     ("crash", "a master's process ends and begins again"),
     ("power", "a master loses power: what was not synced is gone or torn; with fsync before every answer only"),
     ("pause", "a master's process is stopped for a while"),
@@ -45,6 +46,8 @@ pub const FAULTS: [(&str, &str); 32] = [
     ("vault", "a vault is slow, away, refuses everything, or answers some requests only"),
     ("vault-cut", "a store node reaches no vault"),
     ("vault-loss", "a vault loses one of its uploads"),
+    ("feed", "a changefeed is made, paused, resumed from where it was or from an earlier stamp, or dropped"),
+    ("sink", "the sink of a changefeed is away, refuses everything, or answers some requests only"),
     ("all-down", "every master's process ends at once"),
 ];
 
@@ -121,6 +124,8 @@ fn one(world: &Rc<World>, nodes: &[Rc<Node>], kind: &'static str) {
             }
         }
         "tenant" | "drop" | "pool" | "table" | "abort" | "offload" => steward::acts(world, kind, lasts),
+        "feed" => feeds::acts(world, lasts),
+        "sink" => feeds::ails(world, lasts),
         "vault" => {
             let mood = world.draw.borrow_mut().pick(&[Mood::Slow, Mood::Away, Mood::Refusing, Mood::Failing]);
             let place = world.below(world.options.tenants) as usize;

@@ -31,9 +31,11 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+pub(super) const CLUSTER: Uuid = Uuid::from_u128(7);
+
 /// What a member's machine was told.
 enum Told {
-    Applied(u64, Vec<u8>),
+    Applied(u64, Option<Tso>, Vec<u8>),
     Leads(u64),
 }
 
@@ -43,6 +45,8 @@ type Tap = Arc<Mutex<Vec<Told>>>;
 pub(super) struct Tapped {
     brain: Brain,
     tap: Tap,
+    /// Of the entry that is being applied.
+    stamp: Option<Tso>,
 }
 
 impl Tapped {
@@ -55,7 +59,7 @@ impl Machine for Tapped {
     type Output = Applied;
 
     fn apply(&mut self, index: u64, effect: &[u8]) -> Applied {
-        self.hear(Told::Applied(index, effect.to_vec()));
+        self.hear(Told::Applied(index, self.stamp, effect.to_vec()));
         self.brain.apply(index, effect)
     }
 
@@ -64,6 +68,7 @@ impl Machine for Tapped {
     }
 
     fn begins(&mut self, stamp: Option<Tso>) {
+        self.stamp = stamp;
         self.brain.begins(stamp);
     }
 
@@ -218,6 +223,7 @@ fn config_of(world: &World, id: u64, dir: PathBuf) -> MasterConfig {
         heartbeat: ms(500),
         suspect_after: ms(1000),
         lost_after: ms(3000),
+        feed_backoff: ms(300),
         member: id,
         ..MasterConfig::default()
     }
@@ -237,7 +243,7 @@ fn open(world: &World, master: &Master) -> Result<Up, LogError> {
         member: id,
         members,
         joined: joined.is_some(),
-        cluster: Some(Uuid::from_u128(7)),
+        cluster: Some(CLUSTER),
         listen,
         durability: config.durability,
         snapshot_entries: config.snapshot_entries,
@@ -250,7 +256,7 @@ fn open(world: &World, master: &Master) -> Result<Up, LogError> {
     let brain = Brain::new(config.rules(), clock.clone());
     let (seat, tap) = (brain.seat(), Tap::default());
     let elapsed = Arc::clone(&time);
-    let machine = Tapped { brain, tap: Arc::clone(&tap) };
+    let machine = Tapped { brain, tap: Arc::clone(&tap), stamp: None };
     let (loose, log): (_, Log<Brain>) = Loose::open(
         log_config,
         Arc::new(disk.clone()) as Arc<dyn Disk>,
@@ -259,7 +265,7 @@ fn open(world: &World, master: &Master) -> Result<Up, LogError> {
         Box::new(move || elapsed.elapsed()),
     )?;
     let buckets = Arc::clone(&world.buckets);
-    let secrets = SecretKeys::within([7; 32], Arc::new(move |record, secrets| vaults::open(&buckets, record, secrets)));
+    let secrets = SecretKeys::within([7; 32], Arc::new(move |bucket| vaults::open(&buckets, bucket)));
     let inner = Arc::new(Inner::new(seat, log.clone(), clock, config, member(id), secrets));
     let throne = Arc::new(Throne::new(inner, Handle::current(), |_, _, _| Ok(())));
     Ok(Up {
@@ -416,11 +422,11 @@ fn hear(world: &Rc<World>, id: u64, up: &mut Up) {
     let heard = std::mem::take(&mut *up.tap.lock().unwrap_or_else(PoisonError::into_inner));
     for told in heard {
         let outcome = match told {
-            Told::Applied(index, bytes) => {
+            Told::Applied(index, stamp, bytes) => {
                 up.place = if up.place.0 == index { (index, up.place.1 + 1) } else { (index, 0) };
                 world.mix(index);
                 let memory = world.memory.borrow();
-                let applied = world.oracle.borrow_mut().applied(world.now(), id, index, up.place.1, &bytes, &memory);
+                let applied = world.oracle.borrow_mut().applied(world.now(), id, up.place, stamp, &bytes, &memory);
                 if let Some(what) = world.oracle.borrow_mut().newest.take() {
                     world.note("applied", || what);
                 }

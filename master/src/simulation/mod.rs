@@ -5,11 +5,11 @@
 //! |---|---|
 //! | `world`, `ways` | time, what is to happen when, what passes between members, the record |
 //! | `master`, `workers`, `rpc` | a master on its edges, what is done in it, questions to it |
-//! | `node`, `worker`, `cold`, `client`, `memory`, `vaults` | who asks and carries out orders, and whose bytes lie where |
+//! | `node`, `orders`, `worker`, `cold`, `client`, `memory`, `vaults` | who asks and carries out orders, and whose bytes lie where |
 //! | `disk`, `clock`, `draw` | the edges |
-//! | `faults`, `operator`, `steward` | what goes wrong, and what people have done meanwhile |
+//! | `faults`, `operator`, `steward`, `feeds` | what goes wrong, and what people have done meanwhile |
 //! | `watch` | who reads what happened |
-//! | `oracle`, `tenancy`, `owners`, `copies`, `chilled`, `told`, `end` | what must never happen, and what must be in the end |
+//! | `oracle`, `tenancy`, `owners`, `copies`, `chilled`, `told`, `delivered`, `end` | what must never happen, and what must be in the end |
 
 mod chilled;
 mod client;
@@ -17,15 +17,18 @@ mod clock;
 mod cold;
 mod copies;
 mod counts;
+mod delivered;
 mod disk;
 mod draw;
 mod end;
 mod faults;
+mod feeds;
 mod master;
 mod memory;
 mod node;
 mod operator;
 mod oracle;
+mod orders;
 mod owners;
 mod rpc;
 mod steward;
@@ -73,6 +76,8 @@ pub struct Options {
     tenants: u64,
     /// Tenants have vaults.
     cold: bool,
+    /// There are changefeeds.
+    feeds: bool,
 }
 
 impl Options {
@@ -95,6 +100,7 @@ impl Options {
             event_log_bytes: draw.pick(&[0, 4 << 10, 64 << 10, 1 << 30]),
             tenants,
             cold: draw.per_mille(600),
+            feeds: draw.per_mille(600),
         }
     }
 
@@ -190,6 +196,7 @@ async fn direct(world: Rc<World>) {
     let begin = |n| tokio::task::spawn_local(Client::new(&world, n, (n % world.options.tenants) as usize).live());
     let clients: Vec<_> = (0..world.options.clients).map(begin).collect();
     operator::begin(&world);
+    feeds::begin(&world);
     (0..3).for_each(|_| drop(tokio::task::spawn_local(watch::live(Rc::clone(&world)))));
     faults::run(&world, &nodes).await;
     world.closing.set(true);
@@ -199,6 +206,8 @@ async fn direct(world: Rc<World>) {
     }
     tokio::time::sleep(Duration::from_secs(5)).await;
     steward::heal(&world).await;
+    let delivered = feeds::heal(&world).await;
+    world.check(delivered);
     let outcome = end::look(&world).await;
     world.check(outcome);
     world.done.set(true);

@@ -1,8 +1,9 @@
 //! A store node: lends segments, says that it lives, works for the master, dies with its memory or without.
 
-use super::cold::{self, COLD};
+use super::cold::{COLD, Hauling};
+use super::orders;
 use super::rpc::{ask, hang_up, is_elsewhere};
-use super::worker::{self, WORK};
+use super::worker::{Copying, WORK};
 use super::world::World;
 use perilune_protocol::rpc::segment::Mount;
 use perilune_protocol::rpc::session::{Heartbeat, Register};
@@ -54,8 +55,8 @@ impl Node {
         world.nodes_up.borrow_mut().insert(self.id);
         let (node, its) = (Rc::clone(self), Rc::clone(world));
         tokio::task::spawn_local(async move { node.live(&its).await });
-        tokio::task::spawn_local(worker::work(Rc::clone(self), Rc::clone(world)));
-        tokio::task::spawn_local(cold::work(Rc::clone(self), Rc::clone(world)));
+        tokio::task::spawn_local(orders::work::<Copying>(Rc::clone(self), Rc::clone(world)));
+        tokio::task::spawn_local(orders::work::<Hauling>(Rc::clone(self), Rc::clone(world)));
     }
 
     /// What it presents where it is registered.

@@ -6,6 +6,7 @@ use super::chilled::Chilled;
 use super::client::number;
 use super::copies::Copies;
 use super::counts::Counts;
+use super::delivered::Delivered;
 use super::memory::{Condition, Memory};
 use super::owners::Owners;
 use super::vaults::{self, Shared};
@@ -56,6 +57,9 @@ type Occupied = BTreeMap<u64, (u64, Key, Tso)>;
 pub(super) struct Oracle {
     /// Effects by entry and place in it.
     pub(super) log: BTreeMap<(u64, u64), Vec<u8>>,
+    /// The stamp of each entry.
+    pub(super) stamps: BTreeMap<u64, Tso>,
+    pub(super) delivered: Delivered,
     /// How far the reference has come.
     pub(super) head: (u64, u64),
     pub(super) keys: BTreeMap<Key, BTreeMap<Tso, Version>>,
@@ -99,8 +103,9 @@ impl Oracle {
     }
 
     /// A member applied one effect. "log order": everybody applies the same, whatever happened in between.
-    pub(super) fn applied(&mut self, now: u64, member: u64, index: u64, nth: u64, bytes: &[u8], memory: &Memory) -> Check {
-        if let Some(known) = self.log.get(&(index, nth)) {
+    pub(super) fn applied(&mut self, now: u64, member: u64, place: (u64, u64), stamp: Option<Tso>, bytes: &[u8], memory: &Memory) -> Check {
+        let (index, nth) = place;
+        if let Some(known) = self.log.get(&place) {
             return match known == bytes || self.lenient {
                 true => Ok(()),
                 false => Err((
@@ -109,20 +114,22 @@ impl Oracle {
                 )),
             };
         }
-        if (index, nth) <= self.head && !self.lenient {
+        if place <= self.head && !self.lenient {
             return Err((
                 "log order",
                 format!("member {member} applied an effect {nth} of entry {index}, which had fewer: {:?} is the newest", self.head),
             ));
         }
-        self.head = self.head.max((index, nth));
-        self.log.insert((index, nth), bytes.to_vec());
+        self.head = self.head.max(place);
+        self.log.insert(place, bytes.to_vec());
+        self.stamps.extend(stamp.map(|stamp| (index, stamp)));
         match Effect::decode(bytes) {
             Ok(effect) => {
                 self.newest =
                     matches!(effect, Effect::Replicas { .. } | Effect::Cold { .. } | Effect::Demote { .. } | Effect::Remove { .. })
                         .then(|| format!("{effect:?}"));
-                self.enter(now, effect, memory)
+                self.enter(now, effect, memory)?;
+                self.row(place)
             }
             Err(e) => Err(("defect", format!("entry {index} holds what is no effect: {e}"))),
         }
@@ -151,6 +158,7 @@ impl Oracle {
             Effect::LendAs { tenant, unique_id, desc } => self.lent(desc.id, tenant, &unique_id),
             Effect::Cold { tenant, key, version, copy, there } => return self.chill(&Key { tenant, key }, version, copy, there),
             Effect::Demote { tenant, key, version } => return self.demote(&Key { tenant, key }, version),
+            Effect::Setting { key, value } => return self.kept(&key, value.as_deref()),
             Effect::Directory { change, .. } => return self.directory(now, *change),
             Effect::Drain { segment, grace_ms } | Effect::Leaves { segment, grace_ms: Some(grace_ms), .. }
                 if self.mounted.contains(&segment) =>

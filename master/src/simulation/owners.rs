@@ -36,6 +36,15 @@ impl Owners {
         self.tenants.values().find(|t| t.name == name).map(|t| t.id)
     }
 
+    pub(super) fn name_of(&self, id: TenantId) -> Option<String> {
+        self.tenants.get(&id).map(|tenant| tenant.name.clone())
+    }
+
+    /// Whether it ever declared a table.
+    pub(super) fn has_tables(&self, id: TenantId) -> bool {
+        self.tables.values().any(|(tenant, _)| *tenant == id)
+    }
+
     pub(super) fn status(&self, id: TenantId) -> TenantStatus {
         self.tenants.get(&id).map_or(TenantStatus::Normal, |t| t.status)
     }

@@ -74,7 +74,7 @@ fn at_work<F: Future<Output = ()> + 'static>(world: &Rc<World>, place: usize, ac
 }
 
 /// Over HTTP: a change of the directory, of whoever leads. None where nobody said what became of it.
-async fn decide(
+pub(super) async fn decide(
     world: &Rc<World>,
     what: &str,
     decision: impl Fn(&Known, &dyn Keeper, u64) -> Decision + Send + Sync + Clone + 'static,
@@ -105,7 +105,7 @@ async fn decide(
 }
 
 /// The same until it is so.
-async fn insist(
+pub(super) async fn insist(
     world: &Rc<World>,
     what: &str,
     decision: impl Fn(&Known, &dyn Keeper, u64) -> Decision + Send + Sync + Clone + 'static,

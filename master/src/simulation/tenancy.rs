@@ -3,7 +3,7 @@
 use super::chilled::Chilled;
 use super::client::number;
 use super::oracle::{Check, Key, Oracle, Version};
-use super::vaults::{bucket_of, lock};
+use super::vaults::lock;
 use perilune_protocol::{ColdName, SegmentId, TenantId, Tso};
 use perilune_state::directory::Change;
 use perilune_state::effect::{ColdCopy, ObjectRecord};
@@ -30,6 +30,7 @@ impl Oracle {
         if let Change::Vaults(record) | Change::TenantVaults(_, record) = &change {
             self.vaults.insert(record.tenant, record.clone());
         }
+        self.feed(&change)?;
         let entered = self.owners.enter(now, change);
         if self.lenient {
             return Ok(());
@@ -38,7 +39,7 @@ impl Oracle {
         self.counts.gone += 1;
         let objects = self.live.keys().filter(|key| key.tenant == gone.id).count();
         let vaults = self.vaults.get(&gone.id).into_iter().flat_map(|all| &all.vaults);
-        let left = vaults.filter_map(|vault| lock(&self.buckets).holds(&bucket_of(&vault.target))).next();
+        let left = vaults.filter_map(|vault| lock(&self.buckets).holds(vault.target.prefix())).next();
         self.owners.emptied(&gone, objects, left)
     }
 

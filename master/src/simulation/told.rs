@@ -1,10 +1,11 @@
 //! The rules about what readers of events are told.
 
+use super::master::CLUSTER;
 use super::oracle::{Check, Oracle};
 use super::watch::Known;
 use crate::events::told;
 use perilune_protocol::Tso;
-use perilune_protocol::event::Event;
+use perilune_protocol::event::{Cursor, Event};
 use std::collections::BTreeMap;
 
 impl Oracle {
@@ -13,26 +14,28 @@ impl Oracle {
         self.moot.insert(self.head);
     }
 
+    /// What an effect of the log means to those outside, unless it came to nothing.
+    pub(super) fn event(&self, place: (u64, u64), bytes: &[u8]) -> Option<Event> {
+        let (index, nth) = place;
+        let commit_ts = self.stamps.get(&index).copied().filter(|_| !self.moot.contains(&place))?;
+        let (tenant, what) = told::event(bytes).ok().flatten()?;
+        Some(Event { cursor: Cursor { cluster: CLUSTER, index, place: nth as u32 + 1 }, commit_ts, tenant, what })
+    }
+
     /// "told once, in order" and "resolved is resolved": a reader was told this from one place to another.
     pub(super) fn told(&mut self, member: u64, from: (u64, u64), events: &[Event], next: (u64, u64), resolved: Tso) -> Check {
         if self.lenient {
             return Ok(());
         }
-        let tells = |(place, bytes): (&(u64, u64), &Vec<u8>)| {
-            let told = (!self.moot.contains(place)).then(|| told::event(bytes).ok().flatten()).flatten();
-            told.map(|(tenant, what)| (place.0, place.1 + 1, tenant, what))
-        };
-        let expected: Vec<_> = self.log.range(from..next).filter_map(tells).collect();
-        let found: Vec<_> =
-            events.iter().map(|event| (event.cursor.index, u64::from(event.cursor.place), event.tenant, event.what.clone())).collect();
-        if let Some(nodes) = found.iter().zip(&expected).find(|(found, expected)| found != expected) {
+        let expected: Vec<_> = self.log.range(from..next).filter_map(|(place, bytes)| self.event(*place, bytes)).collect();
+        if let Some(nodes) = events.iter().zip(&expected).find(|(found, expected)| found != expected) {
             return Err((
                 "told once, in order",
                 format!("member {member} told from {from:?} to {next:?} {:?}, and it was {:?}", nodes.0, nodes.1),
             ));
         }
-        if found.len() != expected.len() {
-            let (found, expected) = (found.len(), expected.len());
+        if events.len() != expected.len() {
+            let (found, expected) = (events.len(), expected.len());
             return Err(("told once, in order", format!("member {member} told from {from:?} to {next:?} {found} of {expected} events")));
         }
         for event in events {
@@ -52,6 +55,18 @@ impl Oracle {
         self.resolved.range_mut(next.0..).for_each(|(_, stamp)| *stamp = resolved.max(*stamp));
         self.counts.told += events.len() as u64;
         Ok(())
+    }
+
+    /// "a stamp is a place": whoever resumes at a stamp is told what has a higher one, and `safe` is the stamp from which all can be.
+    pub(super) fn resumes(&mut self, stamp: Tso, at: Cursor, whose: &str) -> Check {
+        self.counts.resumed += 1;
+        let fits = |(index, found): (&u64, &Tso)| (*found <= stamp) == (*index < at.index);
+        match self.stamps.iter().find(|entry| !fits(*entry)).filter(|_| !self.lenient) {
+            None => Ok(()),
+            Some((index, found)) => {
+                Err(("a stamp is a place", format!("{whose} resumes after {} at {at}, and entry {index} has {}", stamp.0, found.0)))
+            }
+        }
     }
 
     /// "a list and what follows it": what somebody who applied both up to the newest entry knows.

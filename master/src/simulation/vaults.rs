@@ -1,12 +1,11 @@
 //! The vaults of a run: buckets that remember which value each upload is of, and that are slow, away, refusing, or lose something.
 
+use super::delivered::BUCKET;
 use super::memory::{Owner, Run, sum_found, sum_of};
 use super::oracle::Broken;
 use bytes::Bytes;
 use perilune_protocol::ColdName;
-use perilune_protocol::vault::VaultTarget;
-use perilune_state::directory::VaultRecord;
-use perilune_vault::{Class, ColdObject, Got, Listed, Secrets, Shelf, Vault, Vaulted};
+use perilune_vault::{Class, ColdObject, Got, Listed, Shelf, Vault, Vaulted};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -48,9 +47,13 @@ pub(super) struct Buckets {
     by_name: BTreeMap<String, Bucket>,
     /// Uploads that some object which lives has as its copy, as the log was first applied by anybody.
     pub(super) named: BTreeSet<ColdName>,
+    /// Those that some node was to say are there.
+    pub(super) reported: BTreeSet<ColdName>,
     /// Those that a bucket lost.
     lost: BTreeSet<ColdName>,
     nth: u64,
+    /// Files that came to buckets of feeds, in their order, until somebody looks at them.
+    pub(super) arrived: Vec<(String, String, Bytes)>,
     /// A rule that was broken by a request.
     pub(super) broken: Option<Broken>,
 }
@@ -62,17 +65,9 @@ pub(super) fn lock(shared: &Shared) -> MutexGuard<'_, Buckets> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Opens vaults of the run, for masters.
-pub(super) fn open(shared: &Shared, record: &VaultRecord, _: &Secrets) -> Vault {
-    Vault::over(Arc::new(Door { shared: Arc::clone(shared), bucket: bucket_of(&record.target) }))
-}
-
-/// The bucket that is meant.
-pub(super) fn bucket_of(target: &VaultTarget) -> String {
-    match target {
-        VaultTarget::S3(s3) => s3.prefix.clone(),
-        VaultTarget::Hdfs(hdfs) => hdfs.prefix.clone(),
-    }
+/// Opens buckets of the run, for masters.
+pub(super) fn open(shared: &Shared, bucket: &str) -> Vault {
+    Vault::over(Arc::new(Door { shared: Arc::clone(shared), bucket: bucket.into() }))
 }
 
 impl Buckets {
@@ -195,7 +190,10 @@ impl Shelf for Door {
             if create && there.plain.contains_key(name) {
                 return Err(Class::Exists.with("412"));
             }
-            there.plain.insert(name.into(), bytes);
+            there.plain.insert(name.into(), bytes.clone());
+            if self.bucket.starts_with(BUCKET) {
+                buckets.arrived.push((self.bucket.clone(), name.into(), bytes));
+            }
             Ok(())
         })
     }

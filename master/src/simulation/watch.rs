@@ -59,9 +59,16 @@ impl Reader {
                 }
                 self.index = Some(index);
             } else {
-                let Ok((_, oldest)) = log.oldest() else { return Ok(()) };
-                let end = log.resolved().1.index;
-                self.at = Some(Cursor { index: world.range(oldest.index, end + 1), place: 0, ..oldest });
+                let Ok((safe, oldest)) = log.oldest() else { return Ok(()) };
+                let (newest, end) = log.resolved();
+                if world.below(2) == 0 {
+                    self.at = Some(Cursor { index: world.range(oldest.index, end.index + 1), place: 0, ..oldest });
+                } else if safe <= newest {
+                    let stamp = Tso(world.range(safe.0, newest.0));
+                    let at = log.at(stamp).map_err(|e| ("a stamp is a place", format!("master {which} at {}: {e}", stamp.0)))?;
+                    self.at = Some(at);
+                    return world.oracle.borrow_mut().resumes(stamp, at, &format!("master {which}"));
+                }
             }
             return Ok(());
         };

@@ -1,83 +1,43 @@
-//! The store node as it works for the master: takes orders, fetches, writes and compares copies, and tells what came of it.
+//! The store node as it works on copies: fetches, writes and compares them.
 
 use super::memory::{Run, sum_found};
 use super::node::{NODES, Node};
-use super::rpc::{ask, is_elsewhere};
+use super::orders::Trade;
 use super::world::World;
 use perilune_protocol::rpc::work::{TakeWork, WorkDone, WorkOrder, WorkOutcome};
 use perilune_protocol::{NodeId, ReplicaPlace};
-use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Orders that a node has at a time.
-const HANDS: usize = 4;
-/// How long it lets itself be kept waiting, and waits before it asks again.
-const WAIT_MS: u64 = 300;
-/// Connections that ask for orders have numbers this much above those of nodes.
+/// Connections that ask for work on copies.
 pub(super) const WORK: u64 = NODES * 2;
 
-/// What was done, and how much is being done.
-#[derive(Default)]
-struct Bench {
-    done: Vec<WorkDone>,
-    under_way: usize,
-}
+/// Fetches, writes and compares copies.
+pub(super) struct Copying;
 
-/// Asks for orders as long as the process lives.
-pub(super) async fn work(node: Rc<Node>, world: Rc<World>) {
-    let (life, caller) = (node.life.get(), node.caller + WORK);
-    let (mut leader, bench) = (world.range(1, world.options.masters), Rc::new(RefCell::new(Bench::default())));
-    while node.life.get() == life && !world.done.get() {
-        let (done, under_way) = {
-            let mut bench = bench.borrow_mut();
-            (std::mem::take(&mut bench.done), bench.under_way)
-        };
-        let (asked, wait_ms) = (world.now(), if under_way == 0 { WAIT_MS } else { 0 });
-        let question = TakeWork { node: node.id, done, room: (HANDS - under_way.min(HANDS)) as u32, wait_ms };
-        let answer = ask(&world, caller, leader, &question).await;
-        let elsewhere = is_elsewhere(&answer);
-        match answer.and_then(|answer| answer.outcome.ok()) {
-            Some(orders) => {
-                // Some are told twice.
-                if world.per_mille(50) {
-                    bench.borrow_mut().done.extend(question.done);
-                }
-                for order in orders {
-                    bench.borrow_mut().under_way += 1;
-                    tokio::task::spawn_local(carry_out(Rc::clone(&node), Rc::clone(&world), Rc::clone(&bench), order, asked));
-                }
-            }
-            None => {
-                bench.borrow_mut().done.extend(question.done);
-                if elsewhere {
-                    leader = world.other_than(leader);
-                }
-            }
-        }
-        tokio::time::sleep(Duration::from_millis(if elsewhere { 50 } else { world.range(1, 20) })).await;
+impl Trade for Copying {
+    type Order = WorkOrder;
+    type Done = WorkDone;
+    type Question = TakeWork;
+    const HANDS: usize = 4;
+    const CALLER: u64 = WORK;
+    const PAUSE_MS: u64 = 20;
+    const UNTOLD: u64 = 30;
+
+    fn question(node: NodeId, done: Vec<WorkDone>, room: u32, wait_ms: u64) -> TakeWork {
+        TakeWork { node, done, room, wait_ms }
     }
-}
 
-async fn carry_out(node: Rc<Node>, world: Rc<World>, bench: Rc<RefCell<Bench>>, order: WorkOrder, asked: u64) {
-    let outcome = {
-        let life = node.life.get();
-        let hand = Hand { node: &node, world: &world, life, until: asked + order.limit_ms, slow: world.per_mille(80) };
+    fn told(question: TakeWork) -> Vec<WorkDone> {
+        question.done
+    }
+
+    async fn carry_out(node: &Node, world: &Rc<World>, order: &WorkOrder, asked: u64) -> WorkDone {
+        let hand = Hand { node, world, life: node.life.get(), until: asked + order.limit_ms, slow: world.per_mille(80) };
         world.note("order", || {
             format!("{} for {}: {} from {:?}", order.id, node.id, told(&order.place), order.source.as_ref().map(|s| s.segment.id))
         });
-        let outcome = hand.work(&order).await.unwrap_or_else(|stopped| stopped);
-        if node.life.get() != life {
-            return;
-        }
-        outcome
-    };
-    world.note("order ended", || format!("{}: {outcome:?}", order.id));
-    let mut bench = bench.borrow_mut();
-    bench.under_way -= 1;
-    // What became of a few is never told.
-    if !world.per_mille(30) {
-        bench.done.push(WorkDone { id: order.id, outcome });
+        WorkDone { id: order.id, outcome: hand.work(order).await.unwrap_or_else(|stopped| stopped) }
     }
 }
 

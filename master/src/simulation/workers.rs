@@ -4,12 +4,15 @@ use super::master::{Up, awake, polled};
 use super::rpc;
 use super::world::World;
 use crate::engine::{Engine, Group, Reign};
+use crate::feeds;
 use crate::log::Member;
 use crate::work::{cold, evict, housekeeping, jobs, pools, recycle};
 use perilune_protocol::{FaultCode, Outcome};
 use perilune_state::objects::recency::Orders;
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use tokio::sync::watch;
 
 /// Who asks a leader what may be deleted, as one master does another.
@@ -79,6 +82,14 @@ pub(super) fn hire(world: &Rc<World>, id: u64, up: &mut Up, engine: &Engine, pre
             polled(&shifts.0, recycle::round(&recycler)).await;
         }
     });
+    let (deliverer, shifts) = (engine.clone(), shift());
+    up.hire(async move {
+        let (world, mut owner) = (Rc::clone(&shifts.0), feeds::Owner::default());
+        let begin = |delivery| tokio::task::spawn_local(stepwise(Rc::clone(&world), id, delivery));
+        while works(&shifts, id, 200).await {
+            polled(&world, owner.round(&deliverer, &begin)).await;
+        }
+    });
     let (tender, shifts) = (engine.clone(), shift());
     up.hire(async move {
         while works(&shifts, id, 1000).await {
@@ -86,6 +97,23 @@ pub(super) fn hire(world: &Rc<World>, id: u64, up: &mut Up, engine: &Engine, pre
             polled(&shifts.0, tender.tend_gc()).await;
         }
     });
+}
+
+/// The same future, step by step: each takes its time, now and then a long one, and none is made while the member is stopped.
+async fn stepwise<F: Future>(world: Rc<World>, id: u64, future: F) -> F::Output {
+    let (at, mut future) = (Rc::clone(&world), Box::pin(future));
+    let steps = async move {
+        loop {
+            let longest = if at.per_mille(20) { 3000 } else { 20 };
+            awake(&at, id, at.range(0, longest)).await;
+            if let Poll::Ready(done) = poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await {
+                return done;
+            }
+            let mut woken = false;
+            poll_fn(|_| if std::mem::replace(&mut woken, true) { Poll::Ready(()) } else { Poll::Pending }).await;
+        }
+    };
+    polled(&world, steps).await
 }
 
 /// After a time, and once the member is not stopped: whether the reign goes on.

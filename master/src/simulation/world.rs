@@ -9,7 +9,7 @@ use super::memory::Memory;
 use super::node::Node;
 use super::oracle::{Check, Oracle};
 use super::steward::Place;
-use super::vaults::{self, Shared, bucket_of};
+use super::vaults::{self, Shared};
 use crate::log::loose::Scratch;
 use perilune_protocol::{NodeId, TenantId, Tso, VaultId};
 use std::cell::{Cell, RefCell};
@@ -186,7 +186,7 @@ impl World {
     pub(super) fn bucket(&self, id: VaultId) -> Option<String> {
         let oracle = self.oracle.borrow();
         let mut vaults = oracle.vaults.values().flat_map(|all| &all.vaults);
-        vaults.find(|vault| vault.id == id).map(|vault| bucket_of(&vault.target))
+        vaults.find(|vault| vault.id == id).map(|vault| vault.target.prefix().to_owned())
     }
 
     /// The masters there are.
@@ -274,6 +274,15 @@ impl World {
         Some(*behind - self.now())
     }
 
+    /// What has come to the sinks of feeds is looked at.
+    pub(super) fn hear_sinks(&self) {
+        let arrived = std::mem::take(&mut vaults::lock(&self.buckets).arrived);
+        for (bucket, path, body) in arrived {
+            let checked = self.oracle.borrow_mut().arrived(&bucket, &path, &body);
+            self.check(checked);
+        }
+    }
+
     /// Until it is over.
     pub(super) async fn run(self: &Rc<Self>) {
         while !self.is_over() {
@@ -288,6 +297,7 @@ impl World {
             // Whoever was told something says what it makes of it.
             tokio::task::yield_now().await;
             tokio::task::yield_now().await;
+            self.hear_sinks();
             if self.grant_turns() {
                 continue;
             }

@@ -4,7 +4,7 @@ use crate::faults::{Fault, Kind};
 use crate::serve::Server;
 use std::time::Duration;
 
-const HELP: &str = "key add AK SK | key remove AK | fault (slow MS | refuse STATUS | die BYTES | lose) COUNT [TEXT in `METHOD /path?query`] | \
+const HELP: &str = "key add AK SK | key remove AK | fault (slow MS | late MS | refuse STATUS | die BYTES | lose) COUNT [TEXT in `METHOD /path?query`] | \
                     faults | faults off | requests | requests forget";
 
 /// Does what a line says; answers `ok`, JSON, or `error: ...`.
@@ -26,6 +26,7 @@ pub(crate) fn obey(server: &Server, line: &str) -> String {
 fn read(words: &[&str]) -> Option<Fault> {
     let (kind, rest) = match *words {
         ["slow", ms, ref rest @ ..] => (Kind::Slow(Duration::from_millis(ms.parse().ok()?)), rest),
+        ["late", ms, ref rest @ ..] => (Kind::Late(Duration::from_millis(ms.parse().ok()?)), rest),
         ["refuse", status, ref rest @ ..] => (Kind::Refuse(status.parse().ok()?), rest),
         ["die", bytes, ref rest @ ..] => (Kind::Die(bytes.parse().ok()?), rest),
         ["lose", ref rest @ ..] => (Kind::Lose, rest),

@@ -8,6 +8,8 @@ use std::time::Duration;
 pub(crate) enum Kind {
     /// It begins so much later.
     Slow(Duration),
+    /// It is carried out, and answered so much later.
+    Late(Duration),
     /// It is answered with this status, and not carried out.
     Refuse(u16),
     /// The connection breaks after so many bytes of its body, or, where it has none, of the answer's.

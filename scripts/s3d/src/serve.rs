@@ -81,9 +81,13 @@ impl Server {
             return Ok(refusal(404, "NoSuchBucket"));
         }
         let compares = [http::header::IF_NONE_MATCH, http::header::IF_MATCH].iter().any(|name| parts.headers.contains_key(name));
-        let _alone = if compares { Some(self.compares.lock().await) } else { None };
+        let alone = if compares { Some(self.compares.lock().await) } else { None };
         let request = Request::from_parts(parts.clone(), s3s::Body::from(body));
         let response = self.service.call(request).await.map_err(|e| format!("{e:?}"))?;
+        drop(alone);
+        if let Some(Kind::Late(pause)) = fault {
+            tokio::time::sleep(pause).await;
+        }
         if fault == Some(Kind::Lose) {
             self.record.keep(&parts, 0);
             return Err("lost, as was ordered".into());

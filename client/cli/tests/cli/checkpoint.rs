@@ -246,41 +246,6 @@ fn default_table(dev: &Dev) -> String {
 }
 
 #[test]
-fn whoever_is_killed_while_a_checkpoint_is_made_nothing_is_lost_and_nothing_is_left_over() {
-    let stand = Stand::start(None, &["--segment-size", "64MiB"]);
-    let Stand { mut dev, store, dir, vault, .. } = stand;
-    for n in 0..60 {
-        assert_eq!(store.put(&key(n), &value(n), &PutConfig::default()), Ok(Put::Stored), "{n}");
-    }
-    drop(store);
-    let flags = ["--vault-root", vault.to_str().unwrap(), "--lease", "1s", "--segment-size", "64MiB"].map(str::to_owned);
-    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
-    for round in 0..10u64 {
-        page(&dev.http, "upload");
-        let before = files(&vault).len();
-        // At one step after another: while objects are uploaded, the dump, its names, the manifest; and a moment after.
-        match round {
-            0 => {}
-            1..=5 => wait_for("something to be written", || (files(&vault).len() != before).then_some(())),
-            _ => std::thread::sleep(std::time::Duration::from_millis(round * 37)),
-        }
-        dev.kill();
-        dev = dev.start_again(dir.path(), &flags);
-    }
-    let found = wait_for("the last checkpoint", || Some(page(&dev.http, "checkpoints")).filter(|found| found["asked"] == false));
-    checkpoint(&dev.http);
-    let made = checkpoint(&dev.http);
-    assert_eq!((made["objects"].as_u64(), made["saved"].as_u64()), (Some(60), Some(60)), "{found} {made}");
-    collect(&dev.http);
-    let objects = || count(&vault, "objects");
-    wait_for("exactly what is named to be left", || (objects() == 60 + 4 && count(&vault, "checkpoints") == 2).then_some(()));
-    let store = crate::cold::connect(&dev, PATIENCE);
-    for n in 0..60 {
-        assert!(store.get(&key(n)).unwrap() == value(n), "{n}");
-    }
-}
-
-#[test]
 fn what_cannot_be_begun_from_is_refused_and_says_why() {
     let stand = Stand::start(None, &["--segment-size", "64MiB"]);
     stand.put(0..5);

@@ -1,15 +1,24 @@
 //! kill -9 while something goes on that has several steps: nothing is lost, and in the end nothing is left over.
+//!
+//! Steps end with something durable: an entry of the log, a name in the bucket. The bucket holds a request up before it is carried out, or the
+//! answer to it; then whoever asked is killed.
 
-use crate::cold::{MIB, PATIENCE, Restarted, TOKEN, files, key, value};
+use crate::checkpoint::{checkpoint, collect, page};
+use crate::cold::{MIB, PATIENCE, Restarted, TOKEN, change_memory, files, key, value};
 use crate::group::{Shared, at};
 use crate::harness::{fetch, finish, metric, perilune, run, said, wait_for};
 use crate::s3d::{AK, BUCKET, S3d, SK};
-use crate::tenants::send;
 use crate::vaults::OTHER;
 use perilune_client::{Put, Store, StoreConfig};
 use perilune_protocol::PutConfig;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::path::Path;
+
+#[derive(Clone, Copy)]
+enum Who {
+    Master,
+    Node,
+}
 
 /// A master and a node of one tenant with a bucket, which can both be killed.
 struct Cluster {
@@ -50,6 +59,28 @@ impl Cluster {
     fn left(&self) -> (usize, usize) {
         let all = files(&self.s3.files().join(self.tenant));
         (all.len(), all.iter().filter(|path| path.components().any(|part| part.as_os_str() == "objects")).count())
+    }
+
+    /// Has something begun, and kills whoever is held up by the bucket in the middle of it.
+    fn dies(&mut self, who: Who, held: &str, begin: impl FnOnce(&Self)) {
+        held.split(" then ").for_each(|fault| drop(self.s3.say(&format!("fault {fault}"))));
+        begin(self);
+        wait_for(held, || (self.s3.say("faults").trim() == "0").then_some(()));
+        match who {
+            Who::Master => self.master.again(),
+            Who::Node => self.node.again(),
+        }
+        self.s3.say("faults off");
+    }
+
+    /// All memory goes, and fresh memory comes.
+    fn change_memory(&self) {
+        let old: Vec<_> = self.segments().iter().map(|segment| segment["segment_id"].clone()).collect();
+        change_memory(&self.rest, old, 64 * MIB);
+    }
+
+    fn used(&self) -> Option<u64> {
+        metric(&fetch(&self.http, "/metrics"), "perilune_used_bytes")
     }
 
     fn segments(&self) -> Vec<Value> {
@@ -107,7 +138,7 @@ fn a_dropped_tenant_is_recycled_whoever_is_killed_meanwhile() {
     cluster.master.again();
     assert_eq!(cluster.left(), (0, 0), "its prefix is empty");
     assert_eq!(cluster.segments(), Vec::<Value>::new(), "nothing is lent to it");
-    assert_eq!(metric(&fetch(&cluster.http, "/metrics"), "perilune_used_bytes"), Some(0));
+    assert_eq!(cluster.used(), Some(0));
     let again = finish(perilune().args(["tenants", "create", "acme", "--http", &cluster.http]).env("PERILUNE_META_TOKEN", TOKEN));
     assert!(!again.status.success(), "a name is never given twice");
 }
@@ -141,12 +172,95 @@ fn keys_are_rotated_whoever_is_killed_meanwhile() {
         wait_for("all to be in the vault", || cluster.offload("20s").then_some(()));
     }
     wait_for("what was not named to be deleted", || (cluster.left().1 == 60).then_some(()));
-    let old: Vec<_> = cluster.segments().iter().map(|segment| segment["segment_id"].clone()).collect();
-    let ask = |path: &str, body: &Value| send("POST", &format!("http://{}/api/{path}", cluster.rest), &body.to_string());
-    assert_eq!(ask("unmount", &json!({ "segment_ids": old })).0, 200);
-    assert_eq!(ask("mount", &json!({ "size": 64 * MIB })).0, 200);
+    cluster.change_memory();
     for n in 0..60 {
         assert!(store.get(&key(n)).unwrap_or_else(|fault| panic!("{n}: {fault}")) == value(n), "{n}");
     }
+    assert_eq!(metric(&fetch(&cluster.http, "/metrics"), "perilune_cold_lost_total"), Some(0));
+}
+
+#[test]
+fn a_checkpoint_is_made_and_another_goes_whoever_is_killed_at_whichever_step() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::start(32, dir.path(), "default");
+    let store = cluster.store();
+    for n in 0..20 {
+        assert_eq!(store.put(&key(n), &value(n), &PutConfig::default()), Ok(Put::Stored), "{n}");
+    }
+    assert!(cluster.offload("60s"));
+    (0..2).for_each(|_| drop(checkpoint(&cluster.http)));
+    let steps = [
+        // Begun; its state; its names; its manifest; what the log says of it.
+        "slow 600000 1 PUT /cold/default/objects",
+        "slow 0 1 PUT /cold/default/objects then slow 600000 1 PUT /cold/default/objects",
+        "slow 600000 1 PUT /cold/default/checkpoints",
+        "late 600000 1 PUT /cold/default/checkpoints",
+        // Whoever finds one begun: the mark in the place of its manifest.
+        "late 600000 1 PUT /cold/default/objects",
+        "slow 600000 1 PUT /cold/default/checkpoints",
+        "late 600000 1 PUT /cold/default/checkpoints",
+        // The oldest goes: its manifest, what the log says of it, what only it named.
+        "slow 600000 1 delete",
+        "late 600000 1 delete",
+        "slow 0 1 delete then slow 600000 1 delete",
+        "slow 0 1 delete then late 600000 1 delete",
+    ];
+    for (nth, step) in steps.into_iter().enumerate() {
+        cluster.dies(Who::Master, step, |cluster| drop(page(&cluster.http, "upload")));
+        // What the next step meets was left by this one.
+        if nth != 4 && nth != 5 {
+            wait_for("the checkpoint", || (page(&cluster.http, "checkpoints")["asked"] == false).then_some(()));
+        }
+    }
+    checkpoint(&cluster.http);
+    let made = checkpoint(&cluster.http);
+    assert_eq!((made["objects"].as_u64(), made["saved"].as_u64()), (Some(20), Some(20)), "{made}");
+    collect(&cluster.http);
+    let checkpoints = || files(&cluster.s3.files().join("default/checkpoints")).len();
+    wait_for("exactly what is named to be left", || (cluster.left().1 == 20 + 4 && checkpoints() == 2).then_some(()));
+    cluster.change_memory();
+    for n in 0..20 {
+        assert!(store.get(&key(n)).unwrap_or_else(|fault| panic!("{n}: {fault}")) == value(n), "{n}");
+    }
+    assert_eq!(metric(&fetch(&cluster.http, "/metrics"), "perilune_cold_lost_total"), Some(0));
+    store.remove(&(0..20).map(key).collect::<Vec<_>>(), true).into_iter().for_each(|outcome| outcome.unwrap());
+    wait_for("all memory to be free", || (cluster.used() == Some(0)).then_some(()));
+}
+
+#[test]
+fn objects_are_offloaded_and_deleted_whoever_is_killed_at_whichever_step() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::start(33, dir.path(), "default");
+    let store = cluster.store();
+    let steps = [
+        // The order is taken; the upload is there; the log names it.
+        (Who::Node, "slow 600000 1 PUT /cold/default/objects"),
+        (Who::Master, "slow 600000 1 PUT /cold/default/objects"),
+        (Who::Node, "late 600000 1 PUT /cold/default/objects"),
+        (Who::Master, "late 600000 1 PUT /cold/default/objects"),
+    ];
+    for (nth, (who, step)) in steps.into_iter().enumerate() {
+        cluster.dies(who, step, |cluster| {
+            for n in 3 * nth..3 * nth + 3 {
+                assert_eq!(store.put(&key(n), &value(n), &PutConfig::default()), Ok(Put::Stored), "{n}");
+            }
+            cluster.offload("100ms");
+        });
+    }
+    wait_for("all to be in the vault", || cluster.offload("20s").then_some(()));
+    wait_for("what was not named to be deleted", || (cluster.left().1 == 12).then_some(()));
+    cluster.change_memory();
+    for n in 0..12 {
+        assert!(store.get(&key(n)).unwrap_or_else(|fault| panic!("{n}: {fault}")) == value(n), "{n}");
+    }
+    // Removed; deleted in the vault.
+    for (nth, held) in ["slow", "late"].into_iter().enumerate() {
+        let gone: Vec<_> = (6 * nth..6 * nth + 6).map(key).collect();
+        cluster.dies(Who::Master, &format!("{held} 600000 1 delete"), |_| {
+            store.remove(&gone, true).into_iter().for_each(|outcome| outcome.unwrap());
+        });
+    }
+    wait_for("the vault to be empty", || (cluster.left().1 == 0).then_some(()));
+    wait_for("all memory to be free", || (cluster.used() == Some(0)).then_some(()));
     assert_eq!(metric(&fetch(&cluster.http, "/metrics"), "perilune_cold_lost_total"), Some(0));
 }

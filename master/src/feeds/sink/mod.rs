@@ -12,6 +12,7 @@ use super::failure::{Code, Failure};
 use super::row::Row;
 use crate::api::Boxed;
 use perilune_protocol::Tso;
+use perilune_vault::Vault;
 use std::path::PathBuf;
 use uuid::Uuid;
 
@@ -42,10 +43,26 @@ pub(crate) trait Sink: Send {
 }
 
 /// Of this process, what sinks need.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Place {
     /// Directories lie below this one.
     pub(crate) root: Option<PathBuf>,
+    /// Opens buckets that are in this process.
+    #[cfg(feature = "simulation")]
+    pub(crate) within: Option<crate::secrets::Within>,
+}
+
+impl Place {
+    /// The bucket in this process that has a prefix, where there are such.
+    #[cfg(feature = "simulation")]
+    fn within(&self, prefix: &str) -> Option<Vault> {
+        self.within.as_ref().map(|within| within(prefix))
+    }
+
+    #[cfg(not(feature = "simulation"))]
+    fn within(&self, _: &str) -> Option<Vault> {
+        None
+    }
 }
 
 impl Protocol {

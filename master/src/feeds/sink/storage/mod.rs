@@ -28,6 +28,7 @@ use crate::feeds::config::ReplicaConfig;
 use crate::feeds::encode::Encoder;
 use crate::feeds::failure::{Code, Failure};
 use crate::feeds::row::{Row, Table};
+use crate::work::aside;
 use bytes::Bytes;
 use layout::{dir, named, schema};
 use perilune_protocol::Tso;
@@ -73,7 +74,7 @@ impl Storage {
     /// Opens the place, and writes and deletes something there.
     pub(super) async fn open(whose: &Whose<'_>, checked: &Checked, config: &ReplicaConfig, place: &Place) -> Result<Self, Failure> {
         let vault = match checked.scheme {
-            Scheme::S3 => bucket(&checked.uri)?,
+            Scheme::S3 => bucket(&checked.uri, place)?,
             _ => directory(&checked.uri, place)?,
         };
         let new = Self::over(vault, whose, checked, config);
@@ -106,8 +107,8 @@ impl Storage {
 
     async fn ask<T: Send + 'static>(&self, ask: impl FnOnce(&Vault, Instant) -> Vaulted<T> + Send + 'static) -> Result<T, Failure> {
         let vault = self.vault.clone();
-        let asked = tokio::task::spawn_blocking(move || ask(&vault, Instant::now() + DEADLINE)).await;
-        asked.map_err(|e| Code::StorageSink.with(format!("a request stopped: {e}")))?.map_err(told)
+        let asked = aside(move || ask(&vault, Instant::now() + DEADLINE)).await;
+        asked.map_err(|fault| Code::StorageSink.with(format!("a request stopped: {fault}")))?.map_err(told)
     }
 
     async fn take(&mut self, rows: &[Row]) -> Result<u64, Failure> {

@@ -17,13 +17,17 @@ pub(super) fn told(fault: VaultFault) -> Failure {
     ))
 }
 
-pub(super) fn bucket(uri: &SinkUri) -> Result<Vault, Failure> {
+pub(super) fn bucket(uri: &SinkUri, place: &Place) -> Result<Vault, Failure> {
     let need =
         |name| uri.get(name).ok_or_else(|| Code::StorageSinkInvalidConfig.with(format!("storage sink config invalid: {name} is missing")));
     let keys = Keys::new(need("access-key")?, need("secret-access-key")?);
+    let prefix = uri.path.trim_matches('/').to_owned();
+    if let Some(vault) = place.within(&prefix) {
+        return Ok(vault);
+    }
     let target = Target::S3(S3Target {
         bucket: uri.authority.clone(),
-        prefix: uri.path.trim_matches('/').to_owned(),
+        prefix,
         endpoint: uri.get("endpoint").unwrap_or_default().to_owned(),
         region: uri.get("region").unwrap_or_default().to_owned(),
     });
