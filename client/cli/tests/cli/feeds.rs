@@ -1,6 +1,6 @@
 //! Changefeeds with real processes: leaders are killed while a feed delivers, and what it delivered tells what is there.
 
-use crate::group::{Process, Shared, all, at, leader, master_with};
+use crate::group::{Process, Shared, all, at, leader, lends, master_with};
 use crate::harness::{Dev, PROGRAM, fetch, finish, perilune, said, wait_for};
 use crate::s3d::{AK, BUCKET, S3d, SK};
 use crate::tenants::send;
@@ -117,8 +117,7 @@ struct Fleet {
     masters: Vec<Process>,
     /// What was put, whether it was removed or not.
     put: BTreeSet<String>,
-    _store: Process,
-    _shared: Shared,
+    _node: (Process, Shared),
 }
 
 impl Fleet {
@@ -129,14 +128,8 @@ impl Fleet {
         fs::write(&key, "5".repeat(64)).unwrap();
         let flags = ["--secret-key-file", key.to_str().unwrap(), "--vault-root", sinks.to_str().unwrap()].map(str::to_owned).to_vec();
         let masters = (1..=3).map(|nth| master_of(group, dir.path(), nth, &flags)).collect();
-        let shared = Shared(dir.path().join("node"));
-        let ready = dir.path().join("ready-node");
-        let mut store = perilune();
-        store.args(["store", "--master", &all(group), "--http", "127.0.0.1:0", "--segment-size", "64MiB"]);
-        store.arg("--data-dir").arg(&shared.0).arg("--ready-file").arg(&ready).stdout(Stdio::null());
-        let store = Process(store.spawn().unwrap());
-        wait_for("the memory to be lent", || ready.exists().then_some(()));
-        Self { group, dir, flags, masters, put: BTreeSet::new(), _store: store, _shared: shared }
+        let node = lends(&all(group), dir.path(), "node", "64MiB");
+        Self { group, dir, flags, masters, put: BTreeSet::new(), _node: node }
     }
 
     /// Where people ask a master; everything about feeds is answered by the leader, whoever is asked.

@@ -1,7 +1,7 @@
 //! What happens, told to those who watch: as the command shows it, and as a router keeps it.
 
 use crate::cold::connect;
-use crate::group::{Process, Shared, all, at, leader, master};
+use crate::group::{Process, all, at, leader, lends, master};
 use crate::harness::{Dev, perilune, wait_for};
 use nix::sys::signal::Signal;
 use perilune_client::{Since, Store, StoreConfig, Watch};
@@ -198,18 +198,8 @@ fn load(round: usize, blocks: usize) {
 fn a_router_knows_what_the_masters_know_whoever_is_killed() {
     let dir = tempfile::tempdir().unwrap();
     let mut masters: Vec<Process> = (1..=3).map(|nth| master(GROUP, dir.path(), nth)).collect();
-    let shared: Vec<Shared> = (0..2).map(|n| Shared(dir.path().join(format!("node{n}")))).collect();
-    let nodes = shared.iter().enumerate().map(|(n, shared)| {
-        let ready = dir.path().join(format!("ready-node{n}"));
-        let mut store = perilune();
-        // So little that some of the trace is evicted.
-        store.args(["store", "--master", &all(GROUP), "--http", "127.0.0.1:0", "--segment-size", "16MiB"]);
-        store.arg("--data-dir").arg(&shared.0).arg("--ready-file").arg(&ready).stdout(Stdio::null());
-        let node = Process(store.spawn().unwrap());
-        wait_for("the memory to be lent", || ready.exists().then_some(()));
-        node
-    });
-    let _nodes: Vec<Process> = nodes.collect();
+    // So little that some of the trace is evicted.
+    let _nodes: Vec<_> = (0..2).map(|n| lends(&all(GROUP), dir.path(), &format!("node{n}"), "16MiB")).collect();
     let seed = u64::from(std::process::id());
     eprintln!("seed {seed}");
     let mut consumer = Consumer { router: Router::default(), watch: Consumer::begin(Since::Snapshot), heard: 0, draw: seed };
