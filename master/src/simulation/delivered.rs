@@ -250,21 +250,14 @@ impl Oracle {
         self.delivered.feeds.values().filter(|feed| !feed.gone).map(|feed| feed.record.clone()).collect()
     }
 
-    /// A feed that has not delivered all that happened up to a stamp.
+    /// A feed that has not delivered all that happened up to a stamp, although what it needs is there.
     pub(super) fn behind(&mut self, until: Tso) -> Option<String> {
         let Delivered { feeds, tenants } = &mut self.delivered;
-        let (whole, owners) = (!self.lenient, &self.owners);
-        let living =
-            |feed: &&mut Feed| whole && !feed.gone && feed.record.state != FeedState::Failed && owners.is_served(feed.record.tenant);
-        feeds.values_mut().filter(living).find_map(|feed| {
+        feeds.values_mut().filter(|feed| !self.lenient && !feed.gone && self.owners.is_served(feed.record.tenant)).find_map(|feed| {
             let row = feed.missing(tenants.get(&feed.record.tenant)?).filter(|row| row.stamp <= until)?;
-            Some(format!(
-                "{} is {} and lacks a row of {}: {:?}",
-                feed.record.name,
-                feed.record.state.name(),
-                row.stamp.0,
-                feed.record.error
-            ))
+            let FeedRecord { name, state, error, warning, .. } = &feed.record;
+            let lost = error.iter().chain(warning).any(|trouble| trouble.code == Code::SnapshotLostByGc.text());
+            (!lost).then(|| format!("{name} is {} and lacks a row of {}: {error:?}", state.name(), row.stamp.0))
         })
     }
 }
