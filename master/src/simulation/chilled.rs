@@ -1,9 +1,10 @@
 //! The rules about copies in vaults.
 
-use super::memory::Owner;
-use super::oracle::{Check, Key};
+use super::memory::{Owner, sum_of};
+use super::oracle::{Check, Key, Oracle};
 use super::vaults::{Shared, lock};
-use perilune_protocol::ColdName;
+use perilune_protocol::rpc::cold::Through;
+use perilune_protocol::{ColdName, Tso};
 
 /// One object whose copy in a vault comes or goes.
 pub(super) struct Chilled<'a> {
@@ -55,6 +56,21 @@ impl Chilled<'_> {
                 "what leaves memory is in a vault",
                 format!("{} {} left memory, and upload {name} is not there", self.key, self.owner.1),
             )),
+        }
+    }
+}
+
+impl Oracle {
+    /// "no stale read", "a lease is honoured", of what was read through a node.
+    pub(super) fn passed(&mut self, asked: u64, key: &Key, number: u64, through: &Through) -> Check {
+        self.counts.through += 1;
+        let is_it = |version: &&Tso| sum_of((number, version.0)) == through.checksum;
+        let version = self.keys.get(key).and_then(|versions| versions.keys().find(is_it).copied());
+        match version {
+            Some(version) if through.passed.checksum == through.checksum => self.found(asked, key, version),
+            _ if self.lenient => Ok(()),
+            None => Err(("no stale read", format!("{key} was read through a node, and was never published so: {through:?}"))),
+            Some(version) => Err(("a lease is honoured", format!("{key} {} was read through a node: {through:?}", version.0))),
         }
     }
 }

@@ -8,7 +8,7 @@ use super::steward;
 use super::world::World;
 use crate::engine::Engine;
 use perilune_protocol::rpc::Call;
-use perilune_protocol::rpc::cold::Recall;
+use perilune_protocol::rpc::cold::{Passed, ReadThrough, Recall};
 use perilune_protocol::rpc::object::{Locate, PutEnd, PutGrant, PutRevoke, PutStart, Remove};
 use perilune_protocol::{FaultCode, ObjectKey, ObjectPlace, PutConfig, SegmentId, Tso, WriterId};
 use perilune_state::objects::KeyRef;
@@ -39,6 +39,16 @@ pub(super) enum Found {
     /// In a vault, or on nodes that are away.
     Away,
     Nowhere,
+}
+
+/// What came of asking for what is in a vault only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Recalled {
+    /// It is in memory again.
+    Back,
+    /// It was read without a copy there.
+    Through,
+    Not,
 }
 
 impl Client {
@@ -187,7 +197,7 @@ impl Client {
 
     async fn get(self: Rc<Self>, number: u64) {
         let found = match self.locate(number).await {
-            Found::Away if self.recall(number).await => self.locate(number).await,
+            Found::Away if self.recall(number).await == Recalled::Back => self.locate(number).await,
             found => found,
         };
         if let (Found::There(place, asked), Some(key)) = (found, self.begin(number)) {
@@ -195,15 +205,29 @@ impl Client {
         }
     }
 
-    /// Has it fetched from its vault. Whether it was.
-    pub(super) async fn recall(&self, number: u64) -> bool {
-        let Some(key) = self.begin(number) else { return false };
-        let question = Recall { keys: vec![key.key], wait_ms: 1000 };
+    /// Has it fetched from its vault; reads it through a node where memory has no room for it.
+    pub(super) async fn recall(&self, number: u64) -> Recalled {
+        let Some(key) = self.begin(number) else { return Recalled::Not };
+        let question = Recall { keys: vec![key.key.clone()], wait_ms: 1000 };
         let answer = self.ask(&question, self.world.now() + DEADLINE_MS).await;
         let outcomes = answer.and_then(|answer| answer.outcome.ok());
         let outcome = outcomes.and_then(|mut outcomes| outcomes.pop());
         self.world.note("recalled", || format!("key{number} by client {}: {outcome:?}", self.caller));
-        outcome.is_some_and(|outcome| outcome.is_ok())
+        match outcome {
+            Some(Ok(())) => Recalled::Back,
+            Some(Err(fault)) if fault.code == FaultCode::NoSpace && self.read_through(&key, number).await => Recalled::Through,
+            _ => Recalled::Not,
+        }
+    }
+
+    async fn read_through(&self, key: &Key, number: u64) -> bool {
+        let asked = self.world.now();
+        let question = ReadThrough { key: key.key.clone(), offset: 0, len: Passed::BYTES_MAX, taken: 0, wait_ms: 1000 };
+        let answer = self.ask(&question, asked + DEADLINE_MS).await;
+        let Some(Ok(through)) = answer.map(|answer| answer.outcome) else { return false };
+        let checked = self.world.oracle.borrow_mut().passed(asked, key, number, &through);
+        self.world.check(checked);
+        true
     }
 
     /// Reads at once, and again while the lease runs; a quarter of it is left for the read.

@@ -6,8 +6,8 @@ use super::orders::Trade;
 use super::vaults::{Mood, lock};
 use super::worker::Hand;
 use super::world::World;
-use perilune_protocol::rpc::cold::{ColdDone, ColdOrder, ColdOutcome, ColdWay, TakeCold};
-use perilune_protocol::{NodeId, ReplicaPlace};
+use perilune_protocol::rpc::cold::{ColdDone, ColdOrder, ColdOutcome, ColdWay, Passed, TakeCold};
+use perilune_protocol::{Extent, NodeId, ReplicaPlace};
 use perilune_vault::{Class, VaultFault};
 use std::rc::Rc;
 use std::time::Duration;
@@ -81,7 +81,16 @@ async fn bring(hand: &Hand<'_>, order: &ColdOrder) -> Result<ColdOutcome, ColdOu
             }
             Ok(ColdOutcome::Done { stored: 0 })
         }
-        ColdWay::Through { .. } => Err(ColdOutcome::Failed("nobody reads through a node here".into())),
+        ColdWay::Through { .. } => {
+            request(hand, &bucket).await?;
+            let value = lock(&world.buckets).fetch(&bucket, order.name).map_err(|fault| told(fault, order.way))?;
+            if sum_found(&value) != order.checksum {
+                return Err(ColdOutcome::Lost("altered".into()));
+            }
+            let segment = node.lends().ok_or_else(|| ColdOutcome::Failed("it lends nothing".into()))?;
+            let extent = Extent { offset: 0, len: order.size };
+            Ok(ColdOutcome::Passed(Box::new(Passed { segment, extent, checksum: sum_found(&value), ticket: order.id })))
+        }
     }
 }
 
@@ -110,7 +119,7 @@ async fn request(hand: &Hand<'_>, bucket: &str) -> Result<(), ColdOutcome> {
 /// What a fault of a vault means for an order, as the node has it.
 fn told(VaultFault { class, message }: VaultFault, way: ColdWay) -> ColdOutcome {
     match (class, way) {
-        (Class::NoObject | Class::Damaged, ColdWay::Down) => ColdOutcome::Lost(message),
+        (Class::NoObject | Class::Damaged, ColdWay::Down | ColdWay::Through { .. }) => ColdOutcome::Lost(message),
         (Class::Away, _) => ColdOutcome::Away(message),
         _ => ColdOutcome::Refused(message),
     }

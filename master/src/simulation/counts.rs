@@ -14,6 +14,7 @@ pub(super) struct Counts {
     pub(super) saved: u64,
     pub(super) demoted: u64,
     pub(super) fetched: u64,
+    pub(super) through: u64,
     pub(super) lost: u64,
     pub(super) gone: u64,
     pub(super) aborted: u64,

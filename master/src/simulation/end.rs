@@ -1,6 +1,6 @@
 //! What must be in the end, when all was put right: everything is there, everywhere, and no job has anything left to do.
 
-use super::client::{self, Client, Found};
+use super::client::{self, Client, Found, Recalled};
 use super::master::start;
 use super::memory::Condition;
 use super::oracle::{Check, Key};
@@ -64,7 +64,9 @@ async fn can_be_read(world: &Rc<World>, left: &Remaining) -> Check {
     let mut found = reader.locate(number).await;
     // What makes room for it may be leased.
     while matches!(found, Found::Away) && world.now() < until && !world.is_over() {
-        reader.recall(number).await;
+        if reader.recall(number).await == Recalled::Through {
+            return Ok(());
+        }
         found = reader.locate(number).await;
     }
     let leaves = || {

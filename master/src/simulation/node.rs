@@ -92,6 +92,11 @@ impl Node {
         }
     }
 
+    /// Memory of it.
+    pub(super) fn lends(&self) -> Option<SegmentDesc> {
+        self.segments.borrow().first().map(|lent| lent.desc.clone())
+    }
+
     pub(super) fn is_up(&self, world: &World) -> bool {
         world.nodes_up.borrow().contains(&self.id)
     }
