@@ -160,7 +160,8 @@ impl<'a> Run<'a> {
             return Ok(());
         }
         let filter = EventFilter { tenant: Some(self.feed.tenant), ..EventFilter::default() };
-        let mut next = Some(ListAll { filter, everybody: false, part: 0, parts: 0, begin: None });
+        // None that is older than the rows before it: that would bring back what they have removed.
+        let mut next = Some(ListAll { filter, everybody: false, part: 0, parts: 0, begin: Some(self.next) });
         while let Some(question) = next {
             let (engine, at) = (self.engine.clone(), self.progress.resolved);
             let Some(mut maker) = self.rows.take() else { return Err(Code::Unknown.with("it was stopped")) };

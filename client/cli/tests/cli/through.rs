@@ -114,7 +114,7 @@ fn what_memory_has_no_room_for_is_read_through_a_node() {
     assert!(into[..large.len()] == large);
 
     // Memory is full of what cannot leave, since nothing can be brought to the vault.
-    s3.say("fault refuse 503 1000000 PUT");
+    s3.say("fault refuse 403 1000000 PUT");
     let strict = serde_json::json!({ "key": "write_back", "value": "strict" }).to_string();
     assert_eq!(crate::tenants::send("POST", &format!("http://{}/config/set", stand.dev.http), &strict).0, 200);
     let full = (100..).find_map(|n| stand.store.put(&key(n), &value(n, MIB / 2), &PutConfig::default()).err()).unwrap();
