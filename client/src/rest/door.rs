@@ -198,16 +198,16 @@ mod tests {
 
     #[tokio::test]
     async fn a_good_token_waits_behind_none_that_is_made_up_and_a_long_queue_is_refused_at_once() {
-        const GOOD: &str = "good, and long enough";
+        const GOOD: &str = "good-and-long-enough";
         // Nobody to ask: whoever has a turn is told so.
         let door = Arc::new(Door::new(&NodeConfig { masters: Vec::new(), ..NodeConfig::default() }));
         door.lock().insert(GOOD.into(), Instant::now(), Ok(()));
         let _asked = door.asking.acquire_many(ASKING_MAX as u32).await.unwrap();
-        let strangers: Vec<_> = (0..ASKING_MAX + WAITING_MAX).map(|nth| tokio::spawn(at(&door, format!("made up, and long enough {nth}")))).collect();
+        let strangers: Vec<_> = (0..ASKING_MAX + WAITING_MAX).map(|nth| tokio::spawn(at(&door, format!("made-up-and-long-enough-{nth}")))).collect();
         while door.waiting.available_permits() > 0 {
             tokio::task::yield_now().await;
         }
-        let refused = at(&door, "one more, and long enough".into()).await.unwrap_err();
+        let refused = at(&door, "one-more-and-long-enough".into()).await.unwrap_err();
         assert!(refused.message.contains("ask again"), "{refused}");
         let asked = at(&door, GOOD.into()).await.unwrap_err();
         assert!(!is_verdict(&asked) && !asked.message.contains("ask again"), "{asked}");
