@@ -81,6 +81,7 @@ async fn create(world: &Rc<World>) {
     let Some(tenant) = world.name_at(place).filter(|_| world.options.feeds) else { return };
     let newest = world.oracle.borrow().stamps.last_key_value().map(|(_, stamp)| *stamp);
     let start = if world.per_mille(500) { some_stamp(world) } else { newest };
+    let Some(start) = start else { return };
     let name = format!("f{}", world.next());
     let quota = world.draw.borrow_mut().pick(&[1 << 10, 64 << 10, 1 << 30]);
     let config = json!({
@@ -99,7 +100,7 @@ async fn create(world: &Rc<World>) {
         name,
         sealed: None,
         config: config.shown().to_string(),
-        start: start.unwrap_or_default(),
+        start,
         target: None,
         creator: "simulation".into(),
     };
