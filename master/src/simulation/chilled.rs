@@ -19,13 +19,14 @@ impl Chilled<'_> {
         lock(self.buckets).has(name, self.owner)
     }
 
-    fn is_excused(&self, name: ColdName) -> bool {
-        lock(self.buckets).is_lost(name)
+    /// Whether it is there, or would be if the bucket had not lost it.
+    pub(super) fn is_saved(&self, name: ColdName) -> bool {
+        self.is_there(name) || lock(self.buckets).is_lost(name)
     }
 
     /// "an upload is named when it is whole".
     pub(super) fn named(&self, name: ColdName) -> Check {
-        let (there, said) = (self.is_there(name) || self.is_excused(name), lock(self.buckets).reported.contains(&name));
+        let (there, said) = (self.is_saved(name), lock(self.buckets).reported.contains(&name));
         lock(self.buckets).named.insert(name);
         let broken =
             |why| Err(("an upload is named when it is whole", format!("{} {} has upload {name}, which {why}", self.key, self.owner.1)));
@@ -50,7 +51,7 @@ impl Chilled<'_> {
 
     /// "what leaves memory is in a vault".
     pub(super) fn demoted(&self, name: ColdName) -> Check {
-        match self.is_there(name) || self.is_excused(name) {
+        match self.is_saved(name) {
             true => Ok(()),
             false => Err((
                 "what leaves memory is in a vault",

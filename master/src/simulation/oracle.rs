@@ -286,7 +286,7 @@ impl Oracle {
         let owner = (number(&key.key), version.0);
         let copies = Copies { key, owner, now, memory };
         // What is in a vault as well is not lost.
-        let saved = cold.is_some_and(|name| Chilled { key, owner, buckets: &self.buckets }.is_there(name));
+        let saved = cold.is_some_and(|name| Chilled { key, owner, buckets: &self.buckets }.is_saved(name));
         if self.lenient {
             Ok(())
         } else {
