@@ -1,6 +1,6 @@
 //! Changefeeds with real processes: leaders are killed while a feed delivers, and what it delivered tells what is there.
 
-use crate::group::{Process, Shared, all, at, leader, master_with};
+use crate::group::{Process, all, at, leader, lends, master_with};
 use crate::harness::{Dev, finish, perilune, said, wait_for};
 use crate::s3d::{AK, BUCKET, S3d, SK};
 use crate::tenants::send;
@@ -9,7 +9,7 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
-use std::process::{Output, Stdio};
+use std::process::Output;
 
 fn feeds(http: &str, args: &[&str]) -> Output {
     finish(perilune().arg("feeds").args(args).args(["--http", http]))
@@ -111,13 +111,7 @@ fn leaders_are_killed_and_files_and_bucket_hold_every_object_that_was_put() {
     fs::write(&key, "5".repeat(64)).unwrap();
     let flags = ["--secret-key-file", key.to_str().unwrap(), "--vault-root", sinks.to_str().unwrap()];
     let mut masters: Vec<Process> = (1..=3).map(|nth| master_with(GROUP, dir.path(), nth, &flags)).collect();
-    let shared = Shared(dir.path().join("node"));
-    let ready = dir.path().join("ready-node");
-    let mut store = perilune();
-    store.args(["store", "--master", &all(GROUP), "--http", "127.0.0.1:0", "--segment-size", "64MiB"]);
-    store.arg("--data-dir").arg(&shared.0).arg("--ready-file").arg(&ready).stdout(Stdio::null());
-    let _store = Process(store.spawn().unwrap());
-    wait_for("the memory to be lent", || ready.exists().then_some(()));
+    let _node = lends(&all(GROUP), dir.path(), "node", "64MiB");
 
     let http = |nth: usize| at(GROUP, 30_000 + nth);
     // Any master is asked.

@@ -1,7 +1,7 @@
 //! Disks of real masters fill up to the brim, and have room again: puts are refused with a reason, gets go on, and nobody restarts anything.
 
-use crate::group::{CLUSTER, Process, Shared, all, at, leader};
-use crate::harness::{PROGRAM, fetch, metric, perilune, run, said, wait_for};
+use crate::group::{CLUSTER, Process, Shared, all, at, leader, lends};
+use crate::harness::{PROGRAM, fetch, metric, run, said, wait_for};
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::statvfs::statvfs;
 use std::path::{Path, PathBuf};
@@ -61,19 +61,13 @@ struct Clients {
     dir: PathBuf,
     /// Acknowledged.
     stored: usize,
-    _node: Process,
-    _shared: Shared,
+    _node: (Process, Shared),
 }
 
 impl Clients {
     fn start(dir: &Path, masters: String) -> Self {
-        let (shared, ready) = (Shared(dir.join("node")), dir.join("ready-node"));
-        let mut store = perilune();
-        store.args(["store", "--master", &masters, "--http", "127.0.0.1:0", "--segment-size", "64MiB"]);
-        store.arg("--data-dir").arg(&shared.0).arg("--ready-file").arg(&ready).stdout(Stdio::null());
-        let node = Process(store.spawn().unwrap());
-        wait_for("the memory to be lent", || ready.exists().then_some(()));
-        Self { masters, dir: dir.into(), stored: 0, _node: node, _shared: shared }
+        let node = lends(&masters, dir, "node", "64MiB");
+        Self { masters, dir: dir.into(), stored: 0, _node: node }
     }
 
     fn run(&self, args: &[&str]) -> Output {

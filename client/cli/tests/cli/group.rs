@@ -1,6 +1,6 @@
 //! Three real masters, a store node and a load: the leader is killed, and stopped, and nobody notices.
 
-use crate::harness::{PROGRAM, perilune, remove_segments, said, wait_for};
+use crate::harness::{PROGRAM, finish, perilune, remove_segments, said, wait_for};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::path::{Path, PathBuf};
@@ -82,18 +82,28 @@ impl Drop for Shared {
     }
 }
 
+/// A node that lends memory of this size, once the masters know of it: ready it is also while it waits for one that leads.
+pub(crate) fn lends(masters: &str, dir: &Path, name: &str, size: &str) -> (Process, Shared) {
+    let (shared, ready) = (Shared(dir.join(name)), dir.join(format!("ready-{name}")));
+    let mut store = perilune();
+    store.args(["store", "--master", masters, "--http", "127.0.0.1:0", "--segment-size", size]);
+    store.arg("--data-dir").arg(&shared.0).arg("--ready-file").arg(&ready).stdout(Stdio::null());
+    let store = Process(store.spawn().unwrap());
+    let addresses: serde_json::Value = wait_for("a node", || serde_json::from_slice(&std::fs::read(&ready).ok()?).ok());
+    let transfer = addresses["transfer"].as_str().unwrap();
+    wait_for("the memory to be lent", || {
+        let segments = finish(perilune().args(["segments", "--json", "--master", masters]));
+        String::from_utf8_lossy(&segments.stdout).contains(transfer).then_some(())
+    });
+    (store, shared)
+}
+
 #[test]
 fn leaders_are_killed_and_stopped_under_load_and_every_acknowledged_block_is_read() {
     let dir = tempfile::tempdir().unwrap();
     let mut masters: Vec<Process> = (1..=3).map(|nth| master(GROUP, dir.path(), nth)).collect();
     let all = all(GROUP);
-    let shared = Shared(dir.path().join("node"));
-    let ready = dir.path().join("ready-node");
-    let mut store = perilune();
-    store.args(["store", "--master", &all, "--http", "127.0.0.1:0", "--segment-size", "2GiB"]);
-    store.arg("--data-dir").arg(&shared.0).arg("--ready-file").arg(&ready).stdout(Stdio::null());
-    let _store = Process(store.spawn().unwrap());
-    wait_for("the memory to be lent", || ready.exists().then_some(()));
+    let _node = lends(&all, dir.path(), "node", "2GiB");
 
     let acked = dir.path().join("acked");
     let mut replay = perilune();

@@ -1,24 +1,16 @@
 //! Background jobs with real processes: three masters and store nodes, killed in the middle.
 
-use crate::group::{Process, Shared, all, leader, master};
-use crate::harness::{perilune, run, said, wait_for};
+use crate::group::{Process, Shared, all, leader, lends, master};
+use crate::harness::{run, said, wait_for};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::path::Path;
-use std::process::Stdio;
 
 const GROUP: u8 = 9;
 const VALUES: usize = 40;
 
 fn store(dir: &Path, name: &str) -> (Process, Shared) {
-    let shared = Shared(dir.join(name));
-    let ready = dir.join(format!("ready-{name}"));
-    let mut store = perilune();
-    store.args(["store", "--master", &all(GROUP), "--http", "127.0.0.1:0", "--segment-size", "64MiB"]);
-    store.arg("--data-dir").arg(&shared.0).arg("--ready-file").arg(&ready).stdout(Stdio::null());
-    let store = Process(store.spawn().unwrap());
-    wait_for("the memory to be lent", || ready.exists().then_some(()));
-    (store, shared)
+    lends(&all(GROUP), dir, name, "64MiB")
 }
 
 /// A command that must succeed, and what it printed as JSON.

@@ -1,8 +1,8 @@
 //! What happens, told to those who watch: as the command shows it, and as a router keeps it.
 
 use crate::cold::connect;
-use crate::group::{Process, Shared, all, leader, master};
-use crate::harness::{Dev, perilune, wait_for};
+use crate::group::{Process, all, leader, lends, master};
+use crate::harness::{Dev, wait_for};
 use nix::sys::signal::Signal;
 use perilune_client::{Since, Store, StoreConfig, Watch};
 use perilune_protocol::event::{Event, EventFilter, EventKind, What};
@@ -10,7 +10,6 @@ use perilune_protocol::rpc::object::{ListKeys, Locate};
 use perilune_protocol::rpc::segment::ListSegments;
 use perilune_protocol::{NodeId, ObjectKey, PutConfig, SegmentId, Tso};
 use std::collections::{BTreeMap, BTreeSet};
-use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -102,17 +101,7 @@ const GROUP: u8 = 50;
 fn a_router_knows_what_the_masters_know_whoever_is_killed() {
     let dir = tempfile::tempdir().unwrap();
     let mut masters: Vec<Process> = (1..=3).map(|nth| master(GROUP, dir.path(), nth)).collect();
-    let shared: Vec<Shared> = (0..2).map(|n| Shared(dir.path().join(format!("node{n}")))).collect();
-    let nodes = shared.iter().enumerate().map(|(n, shared)| {
-        let ready = dir.path().join(format!("ready-node{n}"));
-        let mut store = perilune();
-        store.args(["store", "--master", &all(GROUP), "--http", "127.0.0.1:0", "--segment-size", "64MiB"]);
-        store.arg("--data-dir").arg(&shared.0).arg("--ready-file").arg(&ready).stdout(Stdio::null());
-        let node = Process(store.spawn().unwrap());
-        wait_for("the memory to be lent", || ready.exists().then_some(()));
-        node
-    });
-    let _nodes: Vec<Process> = nodes.collect();
+    let _nodes: Vec<_> = (0..2).map(|n| lends(&all(GROUP), dir.path(), &format!("node{n}"), "64MiB")).collect();
     let config = || StoreConfig {
         masters: all(GROUP).split(',').map(str::to_owned).collect(),
         deadline: Duration::from_secs(30),
