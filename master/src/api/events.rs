@@ -51,6 +51,7 @@ impl Face for Events {
     fn refusing() -> Refusing {
         Refusing::like::<serde_json::Value>(&[
             (400, "That is no place, or a place in another cluster's log."),
+            (404, "There is no such tenant."),
             (409, "This master has not come so far: ask another, or later."),
             (410, "What followed that place is not kept any more."),
             (503, "Too many streams are open here, or no master leads."),

@@ -13,7 +13,8 @@ const CONSUMER_BYTES_MAX: usize = 64;
 /// What somebody wants.
 pub(crate) struct Wanted {
     pub(super) filter: EventFilter,
-    tables: Option<Filter>,
+    /// An event is of a table that each of them takes.
+    tables: Vec<Filter>,
     /// As whom the consumer is shown; empty: it is not.
     pub(super) consumer: String,
 }
@@ -26,11 +27,11 @@ impl Wanted {
             return Err(FaultCode::InvalidParams.with(format!("{} rules on tables; {RULES_MAX} will do", filter.tables.len())));
         }
         let tables = if filter.tables.is_empty() {
-            None
+            vec![]
         } else {
             let mut config = ReplicaConfig::default();
             config.filter.rules.clone_from(&filter.tables);
-            Some(filter_of(&config).map_err(|failure| FaultCode::InvalidParams.with(failure.message))?)
+            vec![filter_of(&config).map_err(|failure| FaultCode::InvalidParams.with(failure.message))?]
         };
         Ok(Self { filter, tables, consumer: String::new() })
     }
@@ -38,11 +39,15 @@ impl Wanted {
     /// Of this, what a feed carries.
     ///
     /// # Errors
-    /// When the rules of the feed cannot be read.
+    /// [`FaultCode::InvalidParams`] for rules that are none and for another tenant; when the rules of the feed cannot be read.
     pub(crate) fn of_feed(feed: &FeedRecord, filter: EventFilter) -> Outcome<Self> {
+        if filter.tenant.is_some_and(|tenant| tenant != feed.tenant) {
+            return Err(FaultCode::InvalidParams.with("the feed is of another tenant: leave tenant_id out"));
+        }
+        let mut wanted = Self::new(EventFilter { tenant: Some(feed.tenant), ..filter })?;
         let config = ReplicaConfig::stored(&feed.config).map_err(|e| FaultCode::Internal.with(format!("the config of the feed: {e}")))?;
-        let tables = filter_of(&config).map_err(|failure| FaultCode::Internal.with(failure.message))?;
-        Ok(Self { filter: EventFilter { tenant: Some(feed.tenant), ..filter }, tables: Some(tables), consumer: String::new() })
+        wanted.tables.push(filter_of(&config).map_err(|failure| FaultCode::Internal.with(failure.message))?);
+        Ok(wanted)
     }
 
     /// By this consumer; nobody in particular, where it has no name.
@@ -59,7 +64,7 @@ impl Wanted {
 
     /// Whether an event is wanted.
     pub(crate) fn wants(&self, known: &Known, event: &Event) -> bool {
-        self.filter.wants(event) && self.tables.as_ref().is_none_or(|tables| is_carried(tables, known, event))
+        self.filter.wants(event) && self.tables.iter().all(|tables| is_carried(tables, known, event))
     }
 }
 

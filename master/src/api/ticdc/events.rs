@@ -26,12 +26,15 @@ pub(super) fn are_at(rest: &str) -> bool {
         ("from" = Option<String>, Query, description = "A cursor, or a stamp, behind which it goes on; `oldest`; `now`; the checkpoint without it."),
         ("kind" = Option<String>, Query, description = "Kinds, separated by commas, such as `put,removed`; all without it."),
         ("prefix" = Option<String>, Query, description = "Only objects whose key begins so."),
+        ("table" = Option<String>, Query, description = "Rules such as `db.*`, separated by commas, besides those of the feed."),
+        ("tenant_id" = Option<String>, Query, description = "Its own tenant, or nothing."),
         ("consumer" = Option<String>, Query, description = "As whom the caller is shown on the page of metrics, with how far it lags."),
         ("wait_ms" = Option<u32>, Query, description = "A page is waited for so long, at most 30000.")
     ),
     responses(
         (status = 200, description = "A page as JSON or, asked for with `Accept: text/event-stream`, all that comes.", body = serde_json::Value),
         (status = 400, description = "There is no such feed, or what was asked cannot be read.", body = serde_json::Value),
+        (status = 404, description = "There is no such tenant.", body = serde_json::Value),
         (status = 409, description = "This master has not come so far: ask another, or later.", body = serde_json::Value),
         (status = 410, description = "What followed that place is not kept any more.", body = serde_json::Value)
     )
