@@ -1,4 +1,4 @@
-//! Defects that the simulation must find. Without the feature `planted` there is none, and nothing of this is left in the program.
+//! Defects that the simulation must find. One is there only once it is planted; without the feature `simulation` nothing of this is left in the program.
 
 /// What is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,24 +41,24 @@ impl Defect {
     ];
 }
 
-#[cfg(feature = "planted")]
+#[cfg(feature = "simulation")]
 static CHOSEN: std::sync::OnceLock<Defect> = std::sync::OnceLock::new();
 
 /// From here on this is broken.
-#[cfg(feature = "planted")]
+#[cfg(feature = "simulation")]
 pub fn plant(defect: Defect) {
     // The first stands.
     let _ = CHOSEN.set(defect);
 }
 
 /// Whether this is broken.
-#[cfg(feature = "planted")]
+#[cfg(feature = "simulation")]
 pub(crate) fn is(defect: Defect) -> bool {
     CHOSEN.get() == Some(&defect)
 }
 
 /// Nothing is.
-#[cfg(not(feature = "planted"))]
+#[cfg(not(feature = "simulation"))]
 pub(crate) const fn is(_: Defect) -> bool {
     false
 }

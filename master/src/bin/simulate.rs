@@ -13,7 +13,7 @@ usage: simulate [--seeds A..B | --seed N [--trace]] [--without FAULT]... [--chec
   --trace               says what happens
   --without FAULT       leaves a kind of fault out
   --check-determinism   runs every seed twice, and both must go alike
-  --defects             names of what can be planted, where that is built in
+  --defects             names of what can be planted
   --planted DEFECT      with this defect
   --find                is content when a seed breaks a rule, and not when none does";
 
@@ -78,16 +78,10 @@ fn asked() -> Result<Option<Asked>, String> {
     if asked.seeds.is_empty() { Err("no seeds between the two numbers".into()) } else { Ok(Some(asked)) }
 }
 
-#[cfg(feature = "planted")]
 fn plant(name: &str) -> Result<(), String> {
     let (_, defect) = Defect::ALL.iter().find(|(known, _)| *known == name).ok_or_else(|| format!("there is no defect {name:?}"))?;
     perilune_master::planted::plant(*defect);
     Ok(())
-}
-
-#[cfg(not(feature = "planted"))]
-fn plant(_: &str) -> Result<(), String> {
-    Err("nothing is planted in this build: use scripts/simulate --planted".into())
 }
 
 fn simulate(asked: &Asked) -> ExitCode {

@@ -104,11 +104,11 @@ fn feeds_hold_what_they_have_not_delivered() {
     let master = forgetful(dir.path());
     let feed = json!({"changefeed_id": "f", "sink_uri": "blackhole://?password=hunter2"});
     assert_eq!(ask(&master, "POST", "changefeeds", &feed).0, 200);
-    // Until it is said for all feeds together.
-    assert_eq!(services(&master), ["ticdc-creating-0_f"]);
+    // Until it is said for all feeds together, and that may be at any moment.
+    assert!(services(&master).contains(&"ticdc-creating-0_f".to_owned()));
     let wrong = json!({"changefeed_id": "g", "sink_uri": "nowhere://"});
     assert_eq!(ask(&master, "POST", "changefeeds", &wrong).0, 400);
-    assert_eq!(services(&master), ["ticdc-creating-0_f"], "a feed that is not created holds nothing");
+    assert!(!services(&master).iter().any(|service| service.ends_with("_g")), "a feed that is not created holds nothing");
     master.stop();
 
     let master = forgetful(dir.path());

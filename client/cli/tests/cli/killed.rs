@@ -65,12 +65,17 @@ impl Cluster {
     fn dies(&mut self, who: Who, held: &str, begin: impl FnOnce(&Self)) {
         held.split(" then ").for_each(|fault| drop(self.s3.say(&format!("fault {fault}"))));
         begin(self);
-        wait_for(held, || (self.s3.say("faults").trim() == "0").then_some(()));
+        wait_for(held, || self.is_held().then_some(()));
         match who {
             Who::Master => self.master.again(),
             Who::Node => self.node.again(),
         }
         self.s3.say("faults off");
+    }
+
+    /// Whether what the bucket is to hold up has come to it.
+    fn is_held(&self) -> bool {
+        self.s3.say("faults").trim() == "0"
     }
 
     /// All memory goes, and fresh memory comes.
@@ -244,7 +249,11 @@ fn objects_are_offloaded_and_deleted_whoever_is_killed_at_whichever_step() {
             for n in 3 * nth..3 * nth + 3 {
                 assert_eq!(store.put(&key(n), &value(n), &PutConfig::default()), Ok(Put::Stored), "{n}");
             }
-            cluster.offload("100ms");
+            // Until it is under way: so short a question may be over before it was asked.
+            wait_for(step, || {
+                cluster.offload("300ms");
+                cluster.is_held().then_some(())
+            });
         });
     }
     wait_for("all to be in the vault", || cluster.offload("20s").then_some(()));
