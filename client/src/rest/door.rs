@@ -203,7 +203,8 @@ mod tests {
         let door = Arc::new(Door::new(&NodeConfig { masters: Vec::new(), ..NodeConfig::default() }));
         door.lock().insert(GOOD.into(), Instant::now(), Ok(()));
         let _asked = door.asking.acquire_many(ASKING_MAX as u32).await.unwrap();
-        let strangers: Vec<_> = (0..ASKING_MAX + WAITING_MAX).map(|nth| tokio::spawn(at(&door, format!("made-up-and-long-enough-{nth}")))).collect();
+        let strangers: Vec<_> =
+            (0..ASKING_MAX + WAITING_MAX).map(|nth| tokio::spawn(at(&door, format!("made-up-and-long-enough-{nth}")))).collect();
         while door.waiting.available_permits() > 0 {
             tokio::task::yield_now().await;
         }
