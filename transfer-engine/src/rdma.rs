@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-/// How an engine uses RDMA. The defaults take every device with an active port.
+/// How an engine uses RDMA. The defaults take every device; one whose port is not active is used once it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RdmaSettings {
     /// Names of the devices to use, as in `/sys/class/infiniband`; empty for all.

@@ -107,6 +107,29 @@ fn links_go_down_and_come_back() {
 
 #[test]
 #[ignore = "needs RDMA devices on two cables: scripts/rxe-vm --net pairs"]
+fn devices_whose_link_is_down_at_first_are_used_once_it_is_up() {
+    link(&["down", "vc"]);
+    // Both engines begin while neither end of the second cable is active.
+    let world = world(&["va", "vc"], &["vb", "vd"], false);
+    let before = rdma_counts();
+    write_and_check(&world, 1, 4 << 20);
+    let connected = || rdma_counts().rails_connected - before.rails_connected;
+    assert_eq!(connected(), 1, "one cable, one rail");
+    link(&["up", "vc"]);
+    let up = Instant::now();
+    while connected() < 2 {
+        write_and_check(&world, 2, 64 << 10);
+        assert!(up.elapsed() < LONG, "the second cable is not used");
+    }
+    println!("used after {} ms", up.elapsed().as_millis());
+    // All goes by it when the first one is cut, and into a segment that was lent while it was down.
+    link(&["down", "va"]);
+    write_and_check(&world, 3, 4 << 20);
+    link(&["up", "va"]);
+}
+
+#[test]
+#[ignore = "needs RDMA devices on two cables: scripts/rxe-vm --net pairs"]
 fn without_any_cable_tcp_carries_the_bytes_and_without_tcp_the_caller_is_told() {
     let both = world(&["vc"], &["vd"], true);
     write_and_check(&both, 1, 1 << 20);

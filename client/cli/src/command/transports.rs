@@ -12,7 +12,7 @@ pub(crate) struct TransportArgs {
     /// Move bytes by these only, separated by commas: shm, rdma, tcp; by all, the best first, unless given
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub(crate) transports: Vec<Protocol>,
-    /// The RDMA devices to use, separated by commas; all with an active port unless given
+    /// The RDMA devices to use, separated by commas; all unless given. One whose link is down is used once it is up
     #[arg(long, value_name = "DEVICE", value_delimiter = ',')]
     rdma_devices: Vec<String>,
     /// The index of the GID to use on each RDMA device; chosen (RoCE v2 and IPv4 first) unless given

@@ -79,7 +79,11 @@ pub(super) fn open(
     let queues = (0..settings.queue_pairs).map(queue).collect::<Result<Vec<_>, _>>()?;
     let own = queues.first().map_or([0; 16], |queue| queue.end().gid);
     let by = if device.iwarp { RdmaConnection::Cm } else { settings.connection };
-    let fits = |offer: &Offer| offer.iwarp == device.iwarp && (by == RdmaConnection::Exchange || offer.manager.is_some());
+    if offers.iter().all(|offer| !offer.is_active()) {
+        return Err(talk.failure(&"no port of its devices is active").into());
+    }
+    let fits =
+        |offer: &Offer| offer.is_active() && offer.iwarp == device.iwarp && (by == RdmaConnection::Exchange || offer.manager.is_some());
     let order = in_order(own, &offers, fits, slot);
     let Some(&remote) = order.get(failures % order.len().max(1)) else { return Err(talk.failure(&no_offer(device.iwarp, by)).into()) };
     connect(talk, device, queues, &offers, remote, by).map_err(|cause| NotOpened { cause, chosen: true })

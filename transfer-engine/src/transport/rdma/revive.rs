@@ -19,11 +19,22 @@ impl RdmaTransport {
     pub(super) fn revive(&mut self, peer: usize, now: Instant) {
         for slot in 0..self.links[peer].slots.len() {
             match self.links[peer].slots[slot] {
-                Slot::Down { retry: Some(retry), .. } if retry > now => self.retry = Some(self.retry.map_or(retry, |at| at.min(retry))),
-                Slot::Down { .. } => self.connect_rail(peer, slot),
+                Slot::Down { retry: Some(retry), .. } if retry > now => self.remember(retry),
+                Slot::Down { .. } => match self.ports[slot].dark(now) {
+                    None => self.connect_rail(peer, slot),
+                    Some((cause, again)) => {
+                        self.links[peer].slots[slot] = Slot::Down { cause: Some(cause), retry: Some(again) };
+                        self.remember(again);
+                    }
+                },
                 Slot::Connecting | Slot::Probing(_) | Slot::Up(_) => {}
             }
         }
+    }
+
+    /// A rail may be tried again then.
+    fn remember(&mut self, retry: Instant) {
+        self.retry = Some(self.retry.map_or(retry, |at| at.min(retry)));
     }
 
     /// Once a rail may be tried again: the peers that have work get theirs. The others are not probed, only when something is asked of them.

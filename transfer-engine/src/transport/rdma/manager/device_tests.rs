@@ -82,7 +82,7 @@ fn who_does_not_know_the_token_is_refused_and_disturbs_nobody() {
     let stream = TcpStream::connect(&rig.at).unwrap();
     wire::send(&stream, &Ask::Hello { version: VERSION }).unwrap();
     let Tell::Devices { devices, .. } = wire::receive(&stream).unwrap() else { panic!("the devices come first") };
-    let offer = devices.iter().find(|offer| offer.gid != rig.device.gid).unwrap_or(&devices[0]);
+    let offer = devices.iter().find(|offer| Some(offer.gid) != rig.device.address()).unwrap_or(&devices[0]);
     let at = SocketAddr::new(ip_of(offer.gid), offer.manager.unwrap());
     let capacity = Capacity { sends: 16, receives: 1, sges: 1, inline: 0 };
     let queue = Queue::new(&rig.device, &rig.completions, &rig.completions, None, capacity).unwrap();

@@ -56,7 +56,8 @@ fn alone() -> Alone {
     let before = live();
     let devices = Devices::new(RdmaSettings::default()).unwrap();
     let all = devices.get().unwrap();
-    let near = |device: &&Arc<Device>| device.gid[..15] == all[0].gid[..15];
+    let network = |device: &Arc<Device>| device.current_gid().unwrap().bytes[..15].to_owned();
+    let near = |device: &&Arc<Device>| network(device) == network(&all[0]);
     let (device, there) = (Arc::clone(&all[0]), Arc::clone(all.iter().rfind(near).unwrap()));
     Alone { device, there, before, _turn: turn }
 }
