@@ -5,6 +5,7 @@ use crate::rdma::{RdmaConnection, RdmaSettings};
 use crate::segment::Exports;
 use crate::transport::rdma::device::Devices;
 use crate::transport::rdma::open::open;
+use crate::transport::rdma::queue::Role;
 use crate::transport::rdma::rail::Rail;
 use crate::transport::rdma::serve::{RdmaServer, serve};
 use crate::transport::rdma::sys::{Capacity, Chain, Completed, CompletionQueue, Status, Verb, WorkRequest, live};
@@ -85,7 +86,7 @@ fn who_does_not_know_the_token_is_refused_and_disturbs_nobody() {
     let offer = devices.iter().find(|offer| Some(offer.gid) != rig.device.address()).unwrap_or(&devices[0]);
     let at = SocketAddr::new(ip_of(offer.gid), offer.manager.unwrap());
     let capacity = Capacity { sends: 16, receives: 1, sges: 1, inline: 0 };
-    let queue = Queue::new(&rig.device, &rig.completions, &rig.completions, None, capacity).unwrap();
+    let queue = Queue::new(&rig.device, Role::Asks, &rig.completions, &rig.completions, capacity).unwrap();
     let refused = connect(&rig.device, &mut [queue], at, 4711).map(|_| ()).unwrap_err();
     assert!(refused.cause.contains(&rig.device.name) && refused.cause.contains("the peer refused"), "{refused:?}");
     rig.open(RdmaConnection::Cm).unwrap();

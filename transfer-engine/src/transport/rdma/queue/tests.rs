@@ -1,6 +1,6 @@
 //! The life of queue pairs, and what verbs do on real devices: those tests take the first device there is.
 
-use super::{Capacity, Chain, CompletionQueue, End, Path, Queue, SharedReceiveQueue, State};
+use super::{Capacity, Chain, CompletionQueue, End, Path, Queue, Role, SharedReceiveQueue, State};
 use crate::memory::{Memory, Region};
 use crate::rdma::RdmaSettings;
 use crate::request::LocalSlice;
@@ -80,17 +80,17 @@ struct Side {
 }
 
 impl Side {
-    fn new(device: &Arc<Device>, shared: Option<&Arc<SharedReceiveQueue>>, channel: Option<&Arc<Channel>>) -> Self {
+    fn new(device: &Arc<Device>, role: Role<'_>, channel: Option<&Arc<Channel>>) -> Self {
         let completions = CompletionQueue::new(&device.context, 128, channel).unwrap();
         assert!(completions.depth() >= 128);
-        let queue = Queue::new(device, &completions, &completions, shared, CAPACITY).unwrap();
+        let queue = Queue::new(device, role, &completions, &completions, CAPACITY).unwrap();
         let memory = Memory::anonymous(SIZE).unwrap();
         let region = MemoryRegion::of_memory(&device.domain, &memory, 0, SIZE, Access::Remote).unwrap();
         Self { queue, completions, region, memory }
     }
 
     fn pair(alone: &Alone) -> (Self, Self) {
-        let (mut one, mut other) = (Self::new(&alone.device, None, None), Self::new(&alone.there, None, None));
+        let (mut one, mut other) = (Self::new(&alone.device, Role::Asks, None), Self::new(&alone.there, Role::Serves(None), None));
         one.queue.connect(&other.queue.end()).unwrap();
         other.queue.connect(&one.queue.end()).unwrap();
         assert_eq!((one.queue.state, other.queue.state), (State::ReadyToSend, State::ReadyToSend));
@@ -176,7 +176,7 @@ fn every_object_is_destroyed_and_counted() {
     assert_eq!((alone.before, live().contexts >= 1, live().domains >= 1), (Live::default(), true, true));
     let channel = Channel::new(&alone.device.context).unwrap();
     let shared = SharedReceiveQueue::new(&alone.device.domain, 16).unwrap();
-    let side = Side::new(&alone.device, Some(&shared), Some(&channel));
+    let side = Side::new(&alone.device, Role::Serves(Some(&shared)), Some(&channel));
     assert_eq!((side.queue.state, side.queue.capacity().sges >= 4), (State::Init, true));
     let Live { regions, channels, completion_queues, shared_queues, queue_pairs, .. } = live();
     assert_eq!((regions, channels, completion_queues, shared_queues, queue_pairs), (1, 1, 1, 1, 1));
@@ -230,6 +230,28 @@ fn what_the_peer_does_not_lend_is_refused_and_the_queue_pair_flushes() {
 
 #[test]
 #[ignore = "needs an RDMA device: scripts/rxe-vm"]
+fn the_peer_of_a_queue_pair_that_asks_can_do_nothing_to_its_side() {
+    let alone = alone();
+    for op in [Verb::Write, Verb::Read, Verb::WriteImmediate(7)] {
+        let (asks, mut serves) = Side::pair(&alone);
+        assert!(asks.memory.write_at(0, &[1; 64]) && serves.memory.write_at(0, &[2; 64]));
+        // Memory that anyone with its key may touch, and the right key.
+        let mut chain = Chain::new();
+        chain.push(request(1, op, asks.memory.base(), asks.region.rkey(), true), &[serves.local(0, 64)]);
+        serves.queue.post(&mut chain).unwrap();
+        let status = serves.wait(1)[0].status;
+        // iWARP cannot tell a write from the answer to a read.
+        if alone.device.iwarp && op != Verb::Read {
+            continue;
+        }
+        assert!(!matches!(status, Status::Success | Status::Flushed), "{op:?}: {status}");
+        assert_eq!((asks.bytes(0, 64), serves.bytes(0, 64)), (vec![1; 64], vec![2; 64]), "{op:?}");
+    }
+    alone.ends();
+}
+
+#[test]
+#[ignore = "needs an RDMA device: scripts/rxe-vm"]
 fn a_queue_pair_that_is_given_up_takes_nothing_more_and_lets_go_when_drained() {
     let alone = alone();
     let (mut one, mut other) = Side::pair(&alone);
@@ -278,8 +300,8 @@ fn an_immediate_number_wakes_who_sleeps_on_the_channel() {
     let alone = alone();
     let channel = Channel::new(&alone.device.context).unwrap();
     let shared = SharedReceiveQueue::new(&alone.device.domain, 16).unwrap();
-    let mut one = Side::new(&alone.device, None, None);
-    let mut other = Side::new(&alone.device, Some(&shared), Some(&channel));
+    let mut one = Side::new(&alone.device, Role::Asks, None);
+    let mut other = Side::new(&alone.device, Role::Serves(Some(&shared)), Some(&channel));
     one.queue.connect(&other.queue.end()).unwrap();
     other.queue.connect(&one.queue.end()).unwrap();
     shared.post(8).unwrap();
@@ -308,7 +330,7 @@ fn a_receiver_that_is_not_ready_is_told_and_a_queue_pair_made_anew_gets_through(
     let mut chain = Chain::new();
     for receives in [0, 1] {
         shared.post(receives).unwrap();
-        let (mut one, mut other) = (Side::new(&alone.device, None, None), Side::new(&alone.there, Some(&shared), None));
+        let (mut one, mut other) = (Side::new(&alone.device, Role::Asks, None), Side::new(&alone.there, Role::Serves(Some(&shared)), None));
         one.queue.connect(&other.queue.end()).unwrap();
         other.queue.connect(&one.queue.end()).unwrap();
         chain.push(request(1, Verb::WriteImmediate(7), 0, 0, true), &[]);
@@ -347,11 +369,11 @@ fn what_the_device_does_not_have_is_said() {
     assert!(error.contains(&format!("at most {} entries", limits.max_cqe)) && error.contains(name), "{error}");
     let completions = CompletionQueue::new(&alone.device.context, 16, None).unwrap();
     let large = Capacity { sends: limits.max_qp_wr + 1, ..CAPACITY };
-    let error = Queue::new(&alone.device, &completions, &completions, None, large).map(|_| ()).unwrap_err().cause;
+    let error = Queue::new(&alone.device, Role::Asks, &completions, &completions, large).map(|_| ()).unwrap_err().cause;
     assert!(error.contains(&format!("at most {} work requests", limits.max_qp_wr)), "{error}");
     // Inline bytes beyond the device are no reason to fail.
     let inline = Capacity { inline: 1 << 20, ..CAPACITY };
-    let mut queue = Queue::new(&alone.device, &completions, &completions, None, inline).unwrap();
+    let mut queue = Queue::new(&alone.device, Role::Asks, &completions, &completions, inline).unwrap();
     assert!((1..1 << 20).contains(&queue.capacity().inline), "{:?}", queue.capacity());
 
     let odd = End { mtu: 1000, ..queue.end() };
