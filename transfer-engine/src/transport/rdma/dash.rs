@@ -15,7 +15,7 @@ use super::link::{Known, Slot};
 use super::sending::Number;
 use super::sys::{Verb, WorkRequest};
 use super::transport::{Flight, RdmaTransport};
-use crate::request::Op;
+use crate::request::{Held, Op};
 use crate::transport::{Completion, Dash, Peer, Single, Work};
 use std::time::Instant;
 
@@ -93,7 +93,7 @@ impl RdmaTransport {
         let place = rail.take_turn(extent.len, TURN_MIN);
         let sending = &mut rail.sendings[place];
         let op = if op == Op::Read { Verb::Read } else { Verb::Write };
-        let mark = if op == Verb::Read { sending.mark(|| Some(local)) } else { None };
+        let mark = if op == Verb::Read { sending.mark(|| Some(Held::of_single(single))) } else { None };
         // What went inside of the request may have to go through staging on another rail.
         let way = if place_here.is_some() { Way::Direct } else { Way::Staged };
         let (sequence, signaled) = sending.record(op, None, Some(Slice::of_single(single, way)), None, mark);
@@ -101,7 +101,7 @@ impl RdmaTransport {
         let request = WorkRequest { id: number.id(), op, remote: grant.base + extent.offset, key, signaled };
         match place_here {
             Some(here) => sending.chain.push(request, &[here]),
-            None => sending.chain.push_inline_work(request, std::iter::once(local)),
+            None => sending.chain.push_inline(request, std::iter::once(Held::of_single(single))),
         }
         ports[slot].outstanding += 1;
         match post_chain(rail, place, ports, staging.as_ref()) {

@@ -4,8 +4,7 @@ use super::device::Device;
 use super::sys::{Access, Local, MemoryRegion};
 use crate::fault::{Failure, TransferErrorKind};
 use crate::memory::{Memory, PAGE, Region};
-use crate::request::LocalSlice;
-use crate::transport::Work;
+use crate::request::{Held, LocalSlice, Op};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -225,6 +224,11 @@ impl Staging {
         (self.memory.base() + stretch.offset, self.regions.get(device).map_or(0, MemoryRegion::lkey))
     }
 
+    /// The first bytes of a stretch.
+    pub(super) fn held(&self, stretch: &Stretch, len: u64) -> Option<Held<'_>> {
+        Held::of_memory(&self.memory, stretch.offset, len)
+    }
+
     /// A byte that is nobody's: what a device writes there is not looked at.
     pub(super) fn spare(&self, device: usize) -> Local {
         let base = self.memory.base() + SMALL * SMALLS + LARGE * LARGES;
@@ -232,11 +236,11 @@ impl Staging {
     }
 
     /// Copies local bytes of a write in, of a read out.
-    pub(super) fn copy(&self, stretch: &Stretch, work: &Work, local: impl Iterator<Item = LocalSlice>) {
+    pub(super) fn copy<'a>(&self, stretch: &Stretch, op: Op, local: impl Iterator<Item = Held<'a>>) {
         let mut offset = stretch.offset;
-        for slice in local {
-            self.memory.stage(offset, work, slice);
-            offset += slice.len;
+        for part in local {
+            self.memory.stage(offset, op, part);
+            offset += part.slice().len;
         }
     }
 }

@@ -28,7 +28,7 @@ fn settled(sent: Sent, flights: &mut Slots<Flight>, staging: &mut Option<Staging
         if let (Some(Flight { work, .. }), Some(slice)) = (&flight, slice)
             && work.op == Op::Read
         {
-            staging.copy(&stretch, work, slice.local(work));
+            staging.copy(&stretch, work.op, slice.local(work));
         }
         staging.give(stretch);
     }

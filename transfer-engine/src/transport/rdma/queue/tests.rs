@@ -3,7 +3,7 @@
 use super::{Capacity, Chain, CompletionQueue, End, Path, Queue, Role, SharedReceiveQueue, State};
 use crate::memory::{Memory, Region};
 use crate::rdma::RdmaSettings;
-use crate::request::LocalSlice;
+use crate::request::Held;
 use crate::transport::rdma::device::{Device, Devices};
 use crate::transport::rdma::sys::{Access, Channel, Completed, Live, Local, MemoryRegion, Status, Verb, WorkRequest, counts, live};
 use std::os::fd::AsFd;
@@ -25,11 +25,14 @@ fn a_life_has_no_way_back() {
 
 #[test]
 fn inline_bytes_are_copied_from_where_they_lie() {
-    let (one, two) = ([1_u8; 5], [2_u8; 5]);
+    let (memory, bytes) = (Memory::anonymous(4096).unwrap(), *b"1111122222");
+    assert!(memory.write_at(0, &bytes));
     let mut chain = Chain::new();
-    for local in [vec![&one[..], &two[..4]], vec![&two[3..]], vec![&one[..0], &two[..], &one[4..]]] {
-        chain.push_inline_work(request(1, Verb::Write, 0, 0, false), local.iter().copied().map(LocalSlice::from_ref));
-        assert_eq!((&chain.inline, chain.len()), (&local.concat(), 1));
+    for parts in [&[(0, 5), (5, 4)][..], &[(8, 2)], &[(0, 0), (5, 5), (4, 1)]] {
+        let local = parts.iter().map(|&(from, len)| Held::of_memory(&memory, from, len).unwrap());
+        chain.push_inline(request(1, Verb::Write, 0, 0, false), local);
+        let want: Vec<u8> = parts.iter().flat_map(|&(from, len)| &bytes[from as usize..][..len as usize]).copied().collect();
+        assert_eq!((&chain.inline, chain.len()), (&want, 1));
         chain.clear();
     }
 }
@@ -146,9 +149,10 @@ fn bytes_move_by_write_read_inline_and_chains() {
     assert_eq!((one.wait(1)[0].id, one.bytes(2 << 20, 1 << 19)), (2, pattern[1 << 19..].to_vec()));
 
     // Inline bytes need no registration and may change as soon as they are pushed.
-    let mut bytes = *b"a few bytes of the submitter";
-    chain.push_inline_work(request(3, Verb::Write, base + 100, key, true), std::iter::once(LocalSlice::from_ref(&bytes[2..5])));
-    bytes.fill(b'-');
+    let few = Memory::anonymous(4096).unwrap();
+    assert!(few.write_at(0, b"a few bytes of the submitter"));
+    chain.push_inline(request(3, Verb::Write, base + 100, key, true), std::iter::once(Held::of_memory(&few, 2, 3).unwrap()));
+    assert!(few.write_at(0, &[b'-'; 28]));
     one.queue.post(&mut chain).unwrap();
     assert_eq!((one.wait(1)[0].status, other.bytes(100, 3)), (Status::Success, b"few".to_vec()));
 
