@@ -37,12 +37,12 @@ enum Landed {
 impl RdmaTransport {
     pub(super) fn try_dash(&mut self, peer: Peer, single: &Single<'_>, work: &mut dyn FnMut(Instant) -> Box<Work>) -> Dash {
         // Nothing else is under way, so nothing else gets done.
-        let mut done = Vec::new();
-        self.look_sometimes(&mut done);
+        let (mut done, now) = (Vec::new(), Instant::now());
+        self.look_first(now, &mut done);
         if self.ports.len() > 1 {
             self.take_bearings();
         }
-        let Some(launched) = self.launch(peer, single, &mut done) else { return Dash::Refused };
+        let Some(launched) = self.launch(peer, single, now, &mut done) else { return Dash::Refused };
         // A software device may have done it all before the call that posts returned.
         self.take_completions(&mut done);
         let mut landed = self.landed(launched);
@@ -66,14 +66,14 @@ impl RdmaTransport {
     }
 
     /// Posts the operation, unless anything about it, or about its peer, needs a closer look.
-    fn launch(&mut self, peer: Peer, single: &Single<'_>, done: &mut Vec<Completion>) -> Option<Launched> {
+    fn launch(&mut self, peer: Peer, single: &Single<'_>, now: Instant, done: &mut Vec<Completion>) -> Option<Launched> {
         let Self { links, ports, buffers, devices, staging, .. } = self;
         let peer = peer.0 as usize;
         let (link, Single { op, segment, extent, local, .. }) = (&mut links[peer], *single);
         // A rail that is due is connected on the long way.
         let due = |slot: &Slot| match slot {
             Slot::Up(_) => false,
-            Slot::Down { retry: Some(retry), .. } => *retry <= Instant::now(),
+            Slot::Down { retry: Some(retry), .. } => *retry <= now,
             Slot::Down { .. } | Slot::Connecting | Slot::Probing(_) => true,
         };
         if !link.waiting.is_empty() || link.slots.iter().any(due) {

@@ -78,6 +78,8 @@ mod topology;
 mod transport;
 mod watch;
 mod wire;
+#[cfg(test)]
+mod world;
 
 pub(crate) use device::Devices;
 pub(crate) use serve::serve;

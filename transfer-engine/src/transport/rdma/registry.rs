@@ -18,10 +18,10 @@ pub(super) struct Registered {
     /// For each device, the region of each piece.
     regions: Vec<Vec<MemoryRegion>>,
     /// Where it is found.
-    table: Arc<Held>,
+    table: Arc<Table>,
 }
 
-type Held = Mutex<HashMap<(u64, u64), Weak<Registered>>>;
+type Table = Mutex<HashMap<(u64, u64), Weak<Registered>>>;
 
 impl Drop for Registered {
     fn drop(&mut self) {
@@ -35,6 +35,12 @@ impl Drop for Registered {
 }
 
 impl Registered {
+    /// A buffer under keys that may be those of other memory: one region for each device.
+    #[cfg(test)]
+    pub(super) fn as_it_is(base: u64, len: u64, regions: Vec<Vec<MemoryRegion>>) -> Arc<Self> {
+        Arc::new(Self { base, len, piece: len, regions, table: Arc::default() })
+    }
+
     /// The end of the memory region that holds the byte at `at`, which is in the buffer.
     fn end_of(&self, at: u64) -> u64 {
         let piece = (at - self.base) / self.piece + 1;
@@ -51,7 +57,7 @@ impl Registered {
 /// keeps it until the last lane has let go of it.
 #[derive(Default)]
 pub(super) struct Registry {
-    held: Arc<Held>,
+    held: Arc<Table>,
 }
 
 impl Registry {

@@ -201,3 +201,6 @@ impl RdmaTransport {
         self.stranded.push(peer);
     }
 }
+
+#[cfg(test)]
+mod tests;
