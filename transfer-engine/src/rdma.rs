@@ -193,6 +193,8 @@ pub struct RdmaCounts {
     pub sleeps: u64,
     /// Bytes that went through staging, because their memory was not registered.
     pub staged_bytes: u64,
+    /// Times a rail was begun to be connected.
+    pub rails_tried: u64,
     /// Rails that carried their first bytes.
     pub rails_connected: u64,
     /// Rails that broke, or were given up to take work back.

@@ -93,12 +93,15 @@ fn links_go_down_and_come_back() {
     assert!(after.rails_lost > before.rails_lost, "the cable was cut under the transfer");
     // Back again, it is used again by itself.
     link(&["up", "va"]);
-    let up = Instant::now();
+    let (up, tried) = (Instant::now(), rdma_counts().rails_tried);
     while rdma_counts().rails_connected == after.rails_connected {
         write_and_check(&world, 3, 64 << 10);
-        assert!(up.elapsed() < Duration::from_secs(5), "the rail did not come back");
+        assert!(up.elapsed() < LONG, "the rail did not come back");
     }
-    println!("the rail came back after {} ms", up.elapsed().as_millis());
+    let tries = rdma_counts().rails_tried - tried;
+    println!("the rail came back after {} ms and {tries} tries", up.elapsed().as_millis());
+    // Tried five times a second once its link is up, so back within one; by the clock only the machine would be measured.
+    assert!(tries <= 5, "{tries} tries");
     // Loss is the device's to mend.
     link(&["loss", "va", "2%"]);
     write_and_check(&world, 4, 2 << 20);

@@ -134,6 +134,7 @@ impl Family for Rdma {
 pub(crate) struct Tallies {
     pub(crate) sleeps: AtomicU64,
     pub(crate) staged_bytes: AtomicU64,
+    pub(crate) rails_tried: AtomicU64,
     pub(crate) rails_connected: AtomicU64,
     pub(crate) rails_lost: AtomicU64,
 }
@@ -141,6 +142,7 @@ pub(crate) struct Tallies {
 pub(crate) static TALLIES: Tallies = Tallies {
     sleeps: AtomicU64::new(0),
     staged_bytes: AtomicU64::new(0),
+    rails_tried: AtomicU64::new(0),
     rails_connected: AtomicU64::new(0),
     rails_lost: AtomicU64::new(0),
 };
@@ -157,6 +159,7 @@ pub(crate) fn counts() -> RdmaCounts {
         events,
         sleeps: of(&TALLIES.sleeps),
         staged_bytes: of(&TALLIES.staged_bytes),
+        rails_tried: of(&TALLIES.rails_tried),
         rails_connected: of(&TALLIES.rails_connected),
         rails_lost: of(&TALLIES.rails_lost),
     }

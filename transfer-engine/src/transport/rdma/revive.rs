@@ -1,5 +1,6 @@
 //! The rails of a peer: connected when they are due, probed before they carry bytes, and what the peer says over their sockets.
 
+use super::TALLIES;
 use super::link::{Key, Known, PAUSE, Slot};
 use super::open::{self, NotOpened};
 use super::rail::Rail;
@@ -11,6 +12,7 @@ use crate::fault::{Failure, TransferErrorKind};
 use crate::transport::Completion;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::Instant;
 
@@ -59,7 +61,10 @@ impl RdmaTransport {
             wake.fire();
         });
         self.links[peer].slots[slot] = match started {
-            Ok(_) => Slot::Connecting,
+            Ok(_) => {
+                TALLIES.rails_tried.fetch_add(1, Relaxed);
+                Slot::Connecting
+            }
             Err(e) => {
                 let cause = Failure::new(TransferErrorKind::PeerUnreachable, format!("no thread to connect with: {e}"));
                 Slot::Down { cause: Some(cause), retry: Some(Instant::now() + PAUSE) }
