@@ -10,7 +10,7 @@ use std::str::FromStr;
 pub struct RdmaSettings {
     /// Names of the devices to use, as in `/sys/class/infiniband`; empty for all.
     pub devices: Vec<String>,
-    /// The port of each device, from 1.
+    /// The port of each device, from 1. `perilune` has no flag for it: cards have long been one device for each port.
     pub port: u8,
     /// The index of the GID to use on each device; `None` chooses: RoCE v2 before v1, IPv4-mapped before IPv6.
     pub gid_index: Option<u8>,

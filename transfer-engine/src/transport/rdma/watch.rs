@@ -114,7 +114,7 @@ impl RdmaTransport {
             return Ok(opened);
         }
         let cause = format!(
-            "the completion queue of {} has no room for more peers now: allow a larger one (RdmaSettings::completions)",
+            "the completion queue of {} has no room for more peers now: allow a larger one (RdmaSettings::completions, --rdma-completions)",
             port.device.name
         );
         Err(Failure::new(TransferErrorKind::PeerUnreachable, cause))
