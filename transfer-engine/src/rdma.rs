@@ -21,7 +21,8 @@ pub struct RdmaSettings {
     pub completions: u32,
     /// The most bytes one work request moves. 4 KiB to 8 MiB, as soft-RoCE allows no more.
     pub slice: u64,
-    /// The most bytes of one memory region; larger memory is registered in pieces, in parallel. The limit of the device counts too.
+    /// The most bytes of one memory region; larger memory is registered in pieces, by as many threads as there are processors. The limit of the
+    /// device counts too. At least 1 MiB; `docs/decisions/0010-registration.md` says why 256 MiB.
     pub region: u64,
     /// Overrides the NUMA node that sysfs tells of a device.
     pub numa_nodes: BTreeMap<String, u32>,
@@ -38,7 +39,7 @@ impl Default for RdmaSettings {
             queue_pairs: 2,
             completions: 4096,
             slice: 1 << 20,
-            region: 4 << 30,
+            region: 256 << 20,
             numa_nodes: BTreeMap::new(),
             connection: RdmaConnection::Exchange,
         }
