@@ -324,7 +324,11 @@ impl Transport for RdmaTransport {
         }
         // What ends that sleep is for the next poll to see.
         self.unlooked = LOOK;
-        (armed && self.retry.is_none()).then_some(self.epoll.0.as_fd())
+        armed.then_some(self.epoll.0.as_fd())
+    }
+
+    fn may_rest(&self, now: Instant) -> Duration {
+        self.longest_sleep(now)
     }
 }
 
