@@ -43,7 +43,7 @@ pub(super) struct Flight {
     pub(super) todo: Option<Todo>,
     /// Slices devices have.
     pub(super) outstanding: u32,
-    /// Rails that broke under it, and how often the peer's device refused its key.
+    /// Rails that broke under it since something of it arrived last, and how often the peer's device refused its key.
     pub(super) broken: u32,
     pub(super) refused: u32,
     /// In the peer's `waiting`.

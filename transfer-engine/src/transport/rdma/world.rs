@@ -24,7 +24,7 @@ pub(super) const LONG: Duration = Duration::from_secs(30);
 const THERE: u64 = 4096;
 const HERE: u64 = 8192;
 
-fn settings(ends: &[&str]) -> RdmaSettings {
+pub(super) fn settings(ends: &[&str]) -> RdmaSettings {
     RdmaSettings { devices: ends.iter().map(|end| format!("rxe_{end}")).collect(), ..RdmaSettings::default() }
 }
 
@@ -55,12 +55,17 @@ pub(super) struct World {
 impl World {
     /// Over the devices at these ends of cables, with so much memory on each side.
     pub(super) fn new(ours: &[&str], theirs: &[&str], size: u64) -> Self {
+        Self::with(settings(ours), theirs, size)
+    }
+
+    /// The same with settings of our side.
+    pub(super) fn with(ours: RdmaSettings, theirs: &[&str], size: u64) -> Self {
         let server = Engine::builder().rdma(settings(theirs)).listen_rdma("127.0.0.1:0".parse().unwrap()).build().unwrap();
         let (id, capability) = (SegmentId::random(), Capability::random());
         let (there, here) = (Memory::anonymous(size).unwrap(), Memory::anonymous(size).unwrap());
         let (name, node, location, endpoints) = ("test".to_owned(), NodeId::random(), String::new(), server.endpoints());
         let desc = SegmentDesc { id, name, node, base: 0, size, protocol: Protocol::Rdma, location, endpoints, capability };
-        let devices = Arc::new(Devices::new(settings(ours)).unwrap());
+        let devices = Arc::new(Devices::new(ours).unwrap());
         let family: Arc<dyn Family> = Arc::new(Rdma::new(Arc::clone(&devices)));
         let segment = Segment::new(desc, &[family]);
         let mut lane = RdmaTransport::new(Arc::clone(&devices), Arc::default(), Arc::new(Wake::new().unwrap())).unwrap();
@@ -90,11 +95,17 @@ impl World {
 
     /// The long way, which connects and asks for keys.
     pub(super) fn submit(&mut self, op: Op) -> Result<(), Failure> {
+        let done = self.begin(op);
+        self.finish(done)
+    }
+
+    /// The same without waiting for its end; what is done at once.
+    pub(super) fn begin(&mut self, op: Op) -> Vec<Completion> {
         let mut work = self.single(op).work(Arc::new(Tally::new(1, 1)), Instant::now());
         work.peer = self.peer;
         let (mut queue, mut done) = (VecDeque::from([work]), Vec::new());
         assert_eq!(self.lane.submit(&mut queue, Instant::now(), &mut done), 1);
-        self.finish(done)
+        done
     }
 
     /// Until what is under way has come to its end.

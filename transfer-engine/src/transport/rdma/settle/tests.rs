@@ -2,9 +2,11 @@
 
 use super::*;
 use crate::memory::Memory;
+use crate::rdma::RdmaSettings;
+use crate::transport::Transport;
 use crate::transport::rdma::registry::Registered;
 use crate::transport::rdma::sys::{Access, MemoryRegion};
-use crate::transport::rdma::world::{World, link, lost};
+use crate::transport::rdma::world::{LONG, World, link, lost, settings};
 use std::time::Duration;
 
 /// One device refuses the local memory for good while the other one has slices of the same read.
@@ -44,4 +46,33 @@ fn work_that_is_refused_for_good_leaves_the_other_rails_before_it_goes_back() {
     world.fill(4, 5);
     world.submit(Op::Read).unwrap();
     assert!(world.bytes() == [world.framed(4, 4), world.framed(5, 4)]);
+}
+
+/// As on a machine so busy that its software devices break the connection over every few MiB.
+#[test]
+#[ignore = "needs RDMA devices on a cable: scripts/rxe-vm --net pair"]
+fn work_that_goes_on_in_between_outlasts_any_number_of_broken_rails() {
+    // Eight slices are under way at one time, of 128.
+    let few = RdmaSettings { completions: 16, slice: 64 << 10, ..settings(&["va"]) };
+    let mut world = World::with(few, &["vb"], 16 << 20);
+    world.register();
+    world.connect(1);
+    world.len = 8 << 20;
+    world.fill(1, 2);
+    let (mut broken, mut least, begun) = (0, u64::MAX, Instant::now());
+    let mut done = world.begin(Op::Read);
+    while done.is_empty() {
+        assert!(begun.elapsed() < LONG, "{least} bytes are left after {broken} rails");
+        let waiting: u64 = world.lane.flights.iter().filter_map(|(_, flight)| Some(flight.todo.as_ref()?.bytes(&flight.work))).sum();
+        let up = world.lane.links[0].ups().next().map(|rail| (rail.generation, waiting + rail.backlog()));
+        if let Some((generation, left)) = up.filter(|(_, left)| *left < least) {
+            least = left;
+            broken += 1;
+            world.lane.lose(generation, Failure::new(TransferErrorKind::PeerGone, "of this test"), true, &mut done);
+        }
+        world.lane.poll(&mut done, Duration::from_millis(1));
+    }
+    world.finish(done).unwrap();
+    assert!(broken > BROKEN_MAX, "{broken} rails broke");
+    assert!(world.bytes() == [world.framed(1, 1), world.framed(2, 1)]);
 }
