@@ -128,6 +128,7 @@ fn rdma() -> Vec<prometheus::proto::MetricFamily> {
         ("events", "Completion events that came.", counts.events),
         ("sleeps", "Times a lane slept until an RDMA device had something to say.", counts.sleeps),
         ("staged_bytes", "Bytes copied through registered buffers, since their own memory was not registered.", counts.staged_bytes),
+        ("rails_tried", "Times a connection between two RDMA devices was begun to be made.", counts.rails_tried),
         ("rails_lost", "Connections between two RDMA devices that failed.", counts.rails_lost),
         ("rails_connected", "Connections between two RDMA devices that were made.", counts.rails_connected),
     ] {

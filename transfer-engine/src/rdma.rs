@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-/// How an engine uses RDMA. The defaults take every device with an active port.
+/// How an engine uses RDMA. The defaults take every device; one whose port is not active is used once it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RdmaSettings {
     /// Names of the devices to use, as in `/sys/class/infiniband`; empty for all.
     pub devices: Vec<String>,
-    /// The port of each device, from 1.
+    /// The port of each device, from 1. `perilune` has no flag for it: cards have long been one device for each port.
     pub port: u8,
     /// The index of the GID to use on each device; `None` chooses: RoCE v2 before v1, IPv4-mapped before IPv6.
     pub gid_index: Option<u8>,
@@ -21,7 +21,8 @@ pub struct RdmaSettings {
     pub completions: u32,
     /// The most bytes one work request moves. 4 KiB to 8 MiB, as soft-RoCE allows no more.
     pub slice: u64,
-    /// The most bytes of one memory region; larger memory is registered in pieces, in parallel. The limit of the device counts too.
+    /// The most bytes of one memory region; larger memory is registered in pieces, by as many threads as there are processors. The limit of the
+    /// device counts too. At least 1 MiB; `docs/decisions/0010-registration.md` says why 256 MiB.
     pub region: u64,
     /// Overrides the NUMA node that sysfs tells of a device.
     pub numa_nodes: BTreeMap<String, u32>,
@@ -38,7 +39,7 @@ impl Default for RdmaSettings {
             queue_pairs: 2,
             completions: 4096,
             slice: 1 << 20,
-            region: 4 << 30,
+            region: 256 << 20,
             numa_nodes: BTreeMap::new(),
             connection: RdmaConnection::Exchange,
         }
@@ -193,6 +194,8 @@ pub struct RdmaCounts {
     pub sleeps: u64,
     /// Bytes that went through staging, because their memory was not registered.
     pub staged_bytes: u64,
+    /// Times a rail was begun to be connected.
+    pub rails_tried: u64,
     /// Rails that carried their first bytes.
     pub rails_connected: u64,
     /// Rails that broke, or were given up to take work back.

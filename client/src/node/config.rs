@@ -28,6 +28,9 @@ pub struct NodeConfig {
     pub rdma: RdmaSettings,
     /// Where the transfer engine listens. Port 0 takes the port of the last run, else the first free one from 15000.
     pub listen: SocketAddr,
+    /// The TCP port, at the address of `listen`, where RDMA peers connect before their devices do. 0 takes the first free one of 15000 to
+    /// 15999 behind that of `listen`.
+    pub rdma_port: u16,
     /// Where the REST listener listens; `None` for no listener.
     pub rest: Option<SocketAddr>,
     /// The largest segment, in bytes, a multiple of 4096 and at least 8192; a larger mount is split.
@@ -54,6 +57,7 @@ impl Default for NodeConfig {
             transports: Vec::new(),
             rdma: RdmaSettings::default(),
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            rdma_port: 0,
             rest: Some(SocketAddr::from(([127, 0, 0, 1], 8080))),
             max_registration: 1 << 40,
             deadline: Duration::from_secs(10),

@@ -10,7 +10,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use tracing::warn;
 
-/// Where the transfer engine looks for a free port.
+/// Where the transfer engine looks for free ports.
 const PORTS: std::ops::Range<u16> = 15_000..16_000;
 /// What the system allows for the path of a unix socket.
 const SOCKET_PATH_BYTES: usize = 107;
@@ -28,6 +28,13 @@ pub(crate) fn bind(at: SocketAddr) -> Outcome<TcpListener> {
     let listener = TcpListener::bind(at).map_err(taken)?;
     listener.set_nonblocking(true).map_err(taken)?;
     Ok(listener)
+}
+
+/// The next free port behind that one, or else before it, of those the engine takes; 0, for any, when there is none.
+fn free_port_beside(at: SocketAddr) -> u16 {
+    let (before, behind): (Vec<u16>, Vec<u16>) = PORTS.filter(|port| *port != at.port()).partition(|port| *port < at.port());
+    let is_free = |port: &u16| TcpListener::bind(SocketAddr::new(at.ip(), *port)).is_ok();
+    behind.into_iter().chain(before).find(is_free).unwrap_or(0)
 }
 
 /// The engine of a node, and where it listens.
@@ -60,11 +67,15 @@ pub(crate) fn engine(config: &NodeConfig, dir: &Path, listened: Option<SocketAdd
         if ports.len() > 1 && TcpListener::bind(at).is_err() {
             continue;
         }
+        let exchange = match config.rdma_port {
+            0 => SocketAddr::new(at.ip(), free_port_beside(at)),
+            port => SocketAddr::new(at.ip(), port),
+        };
         let plain = || {
             let builder = builder.clone().listen_tcp(at);
             if local { builder.listen_shm(socket.clone()) } else { builder }
         };
-        let (built, no_rdma) = match plain().listen_rdma(SocketAddr::new(at.ip(), 0)).build() {
+        let (built, no_rdma) = match plain().listen_rdma(exchange).build() {
             Err(EngineError::NoRdma(why)) if config.protocol != Protocol::Rdma => (plain().build(), Some(why)),
             built => (built, None),
         };
@@ -79,9 +90,32 @@ pub(crate) fn engine(config: &NodeConfig, dir: &Path, listened: Option<SocketAdd
                 }
                 return Ok(Listening { engine, at: tcp.unwrap_or(at), no_rdma });
             }
+            Err(EngineError::Listen { at, cause }) if config.rdma_port != 0 && at == exchange.to_string() => {
+                return Err(FaultCode::WrongState.with(format!("cannot listen on {at} for RDMA peers: {cause}; choose another port")));
+            }
             Err(EngineError::Listen { cause, .. }) if cause.kind() == ErrorKind::AddrInUse && ports.len() > 1 => {}
             Err(error) => return Err(FaultCode::WrongState.with(format!("the transfer engine cannot start: {error}"))),
         }
     }
     Err(FaultCode::WrongState.with(format!("no free port on {} for the transfer engine", at.ip())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_port_beside_is_one_of_ours_that_is_free() {
+        let at = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        // Others may take and leave ports meanwhile.
+        let found = (0..100).find_map(|_| {
+            let first = free_port_beside(at(15_500));
+            let taken = TcpListener::bind(at(first)).ok()?;
+            Some((first, free_port_beside(at(15_500)), taken))
+        });
+        let (first, second, _taken) = found.expect("a free port can be taken");
+        assert!(PORTS.contains(&first) && PORTS.contains(&second), "{first} {second}");
+        assert!(first != second && ![first, second].contains(&15_500), "{first} {second}");
+        assert!(PORTS.contains(&free_port_beside(at(15_999))), "before it, where none is behind");
+    }
 }

@@ -162,8 +162,10 @@ impl Driver {
         let busy = self.ports.iter().filter(|port| port.held > 0).count();
         let mut wait = self.nearest.map_or(SLEEP_MAX, |at| at.saturating_duration_since(now)).min(wait);
         if busy != 1 && !(busy > 1 && wait.is_zero()) {
+            let held = self.ports.iter().filter(|port| port.held > 0);
+            let rest = held.map(|port| port.transport.may_rest(now)).min().unwrap_or(LOOK);
             let ready: Vec<_> = self.ports.iter_mut().filter(|port| port.held > 0).map(|port| port.transport.readiness()).collect();
-            let together = if busy > 0 && ready.iter().all(Option::is_some) { wait } else { LOOK };
+            let together = if busy > 0 && ready.iter().all(Option::is_some) { rest } else { LOOK };
             let fds: Vec<_> = ready.into_iter().flatten().collect();
             wake.sleep(&fds, together.min(wait));
             wait = Duration::ZERO;
@@ -259,5 +261,54 @@ impl Driver {
             self.nearest = None;
         }
         work.report(outcome);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::{Address, Peer};
+    use std::os::fd::{AsFd, BorrowedFd};
+
+    /// Never has anything to say.
+    struct Silent {
+        never: Wake,
+        rest: Duration,
+    }
+
+    impl Transport for Silent {
+        fn capabilities(&self) -> crate::transport::Capabilities {
+            crate::transport::Capabilities { depth: 1, registers: false }
+        }
+        fn register(&mut self, _region: Region) -> Result<(), Failure> {
+            Ok(())
+        }
+        fn unregister(&mut self, _region: Region) {}
+        fn connect(&mut self, _address: &Address) -> Result<Peer, Failure> {
+            Ok(Peer(0))
+        }
+        fn submit(&mut self, _queue: &mut VecDeque<Box<Work>>, _now: Instant, _done: &mut Vec<Completion>) -> usize {
+            0
+        }
+        fn poll(&mut self, _done: &mut Vec<Completion>, _wait: Duration) {}
+        fn cancel(&mut self, _chosen: &mut dyn FnMut(&Work) -> bool, _back: &mut Vec<(Box<Work>, String)>) {}
+        fn readiness(&mut self) -> Option<BorrowedFd<'_>> {
+            Some(self.never.as_fd())
+        }
+        fn may_rest(&self, _now: Instant) -> Duration {
+            self.rest
+        }
+    }
+
+    #[test]
+    fn a_sleep_for_several_transports_is_no_longer_than_each_of_them_may_rest() {
+        const REST: Duration = Duration::from_millis(20);
+        let port = |rest| -> (Box<dyn Transport>, Arc<Meter>) { (Box::new(Silent { never: Wake::new().unwrap(), rest }), Arc::default()) };
+        let mut driver = Driver::new(vec![port(Duration::MAX), port(REST)]);
+        driver.ports.iter_mut().for_each(|port| port.held = 1);
+        driver.under_way = 2;
+        let begun = Instant::now();
+        driver.poll(&Wake::new().unwrap(), SLEEP_MAX, begun);
+        assert!((REST..SLEEP_MAX).contains(&begun.elapsed()), "{:?}", begun.elapsed());
     }
 }

@@ -159,10 +159,10 @@ impl Memory {
         transfer(work, &self.mapping, || work.in_time())
     }
 
-    /// Copies one local stretch of `work` to `offset` here for a write, and from there for a read. Nothing, when the range leaves the memory.
+    /// Copies local bytes to `offset` here for a write, and from there for a read. Nothing, when the range leaves the memory.
     #[cfg(feature = "rdma")]
-    pub(crate) fn stage(&self, offset: u64, work: &crate::transport::Work, local: crate::request::LocalSlice) {
-        sys::stage(work, local, &self.mapping, offset);
+    pub(crate) fn stage(&self, offset: u64, op: crate::request::Op, local: crate::request::Held<'_>) {
+        sys::stage(op, local, &self.mapping, offset);
     }
 
     /// Whether every byte still exists. A named object may be cut short by anybody who may write it; then its bytes must not be touched.

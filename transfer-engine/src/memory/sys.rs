@@ -2,7 +2,7 @@
 
 use crate::fault::Failure;
 #[cfg(feature = "rdma")]
-use crate::request::LocalSlice;
+use crate::request::Held;
 use crate::request::Op;
 use crate::transport::Work;
 use nix::errno::Errno;
@@ -89,15 +89,16 @@ pub unsafe fn copy(from: u64, to: u64, len: u64) {
     unsafe { std::ptr::copy_nonoverlapping(source, target, len as usize) };
 }
 
-/// Copies one local stretch of `work` into a mapping for a write, out of it for a read. A range that leaves the mapping moves nothing.
+/// Copies local bytes into a mapping for a write, out of it for a read. A range that leaves the mapping moves nothing.
 #[cfg(feature = "rdma")]
-pub(crate) fn stage(work: &Work, local: LocalSlice, mapping: &Mapping, offset: u64) {
+pub(crate) fn stage(op: Op, local: Held<'_>, mapping: &Mapping, offset: u64) {
+    let local = local.slice();
     if !usize::try_from(local.len).is_ok_and(|len| mapping.holds(offset, len)) {
         return;
     }
     let there = mapping.base() + offset;
-    let (from, to) = if work.op == Op::Read { (there, local.base) } else { (local.base, there) };
-    // SAFETY: one side lies in the mapping, which is borrowed; the other is local memory that the submitter keeps valid while the work exists.
+    let (from, to) = if op == Op::Read { (there, local.base) } else { (local.base, there) };
+    // SAFETY: one side lies in the mapping, which is borrowed; the other is held.
     unsafe { copy(from, to, local.len) };
 }
 

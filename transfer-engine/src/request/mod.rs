@@ -1,8 +1,12 @@
 //! What a caller asks: read, write or notify, which bytes of a segment, from or into which local memory.
 
+#[cfg(feature = "rdma")]
+mod held;
 pub(crate) mod plan;
 mod single;
 
+#[cfg(feature = "rdma")]
+pub(crate) use held::Held;
 pub use single::Single;
 
 use crate::fault::TransferError;

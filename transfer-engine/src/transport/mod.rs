@@ -121,6 +121,11 @@ pub trait Transport: Send {
     /// while work is under way on another transport of the lane too.
     /// Asked right before the lane sleeps on it: from here on everything that comes must make it readable, or fire the wake.
     fn readiness(&mut self) -> Option<BorrowedFd<'_>>;
+
+    /// How long from `now` on it may go without [`Transport::poll`] though nothing becomes readable. Asked before [`Transport::readiness`].
+    fn may_rest(&self, _now: Instant) -> Duration {
+        Duration::MAX
+    }
 }
 
 /// What a family holds of a registered buffer.

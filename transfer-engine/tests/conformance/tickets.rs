@@ -69,7 +69,7 @@ pub(crate) fn what_nobody_waits_for_is_moved_all_the_same(rig: &Rig) {
         let ticket = unsafe { rig.client.submit(writes, LONG) };
         let (mut there, asked) = ([0], Instant::now());
         while there != [round] {
-            assert!(asked.elapsed() < LONG, "round {round}");
+            assert!(asked.elapsed() < LONG, "round {round}: {:?}", ticket.wait());
             std::thread::yield_now();
             assert!(rig.memory.read_at(last, &mut there));
         }

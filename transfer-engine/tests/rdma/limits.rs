@@ -216,6 +216,29 @@ fn memory_in_many_regions_is_moved_across_their_borders() {
     client.unregister(back.as_mut_ptr()).unwrap();
 }
 
+#[test]
+#[ignore = "needs RDMA devices on a cable: scripts/rxe-vm --net pairs"]
+fn a_single_operation_ends_at_its_deadline_and_leaves_the_buffer_alone() {
+    let world = world(&["va"], &["vb"], false);
+    write_and_check(&world, 1, 1 << 20);
+    link(&["delay", "va", "40ms"]);
+    // The last length fits inside a work request.
+    for (writes, len) in [(false, 4096), (true, 4096), (true, 64)] {
+        let mut buffer = vec![7; len];
+        let job = if writes { Job::write(&world.segment, at(0, len), &buffer) } else { Job::read(&world.segment, at(0, len), &mut buffer) };
+        let error = world.client.run(&mut [job], Duration::from_millis(10)).remove(0).unwrap_err();
+        println!("told: {error}");
+        assert_eq!(error.kind, TransferErrorKind::Timeout, "{error}");
+        buffer.fill(9);
+        let until = Instant::now() + Duration::from_millis(100);
+        while Instant::now() < until {
+            assert!(*std::hint::black_box(&buffer) == vec![9; len], "a byte came after the end");
+        }
+    }
+    link(&["clear", "va"]);
+    write_and_check(&world, 2, 1 << 20);
+}
+
 /// Bytes of shared memory that this process has mapped in huge pages.
 fn huge() -> u64 {
     let text = fs::read_to_string("/proc/self/smaps_rollup").unwrap();

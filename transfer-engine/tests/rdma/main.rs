@@ -93,16 +93,42 @@ fn links_go_down_and_come_back() {
     assert!(after.rails_lost > before.rails_lost, "the cable was cut under the transfer");
     // Back again, it is used again by itself.
     link(&["up", "va"]);
-    let up = Instant::now();
+    let (up, tried) = (Instant::now(), rdma_counts().rails_tried);
     while rdma_counts().rails_connected == after.rails_connected {
         write_and_check(&world, 3, 64 << 10);
-        assert!(up.elapsed() < Duration::from_secs(5), "the rail did not come back");
+        assert!(up.elapsed() < LONG, "the rail did not come back");
     }
-    println!("the rail came back after {} ms", up.elapsed().as_millis());
+    let tries = rdma_counts().rails_tried - tried;
+    println!("the rail came back after {} ms and {tries} tries", up.elapsed().as_millis());
+    // Tried five times a second once its link is up, so back within one; by the clock only the machine would be measured.
+    assert!(tries <= 5, "{tries} tries");
     // Loss is the device's to mend.
     link(&["loss", "va", "2%"]);
     write_and_check(&world, 4, 2 << 20);
     link(&["clear", "va"]);
+}
+
+#[test]
+#[ignore = "needs RDMA devices on two cables: scripts/rxe-vm --net pairs"]
+fn devices_whose_link_is_down_at_first_are_used_once_it_is_up() {
+    link(&["down", "vc"]);
+    // Both engines begin while neither end of the second cable is active.
+    let world = world(&["va", "vc"], &["vb", "vd"], false);
+    let before = rdma_counts();
+    write_and_check(&world, 1, 4 << 20);
+    let connected = || rdma_counts().rails_connected - before.rails_connected;
+    assert_eq!(connected(), 1, "one cable, one rail");
+    link(&["up", "vc"]);
+    let up = Instant::now();
+    while connected() < 2 {
+        write_and_check(&world, 2, 64 << 10);
+        assert!(up.elapsed() < LONG, "the second cable is not used");
+    }
+    println!("used after {} ms", up.elapsed().as_millis());
+    // All goes by it when the first one is cut, and into a segment that was lent while it was down.
+    link(&["down", "va"]);
+    write_and_check(&world, 3, 4 << 20);
+    link(&["up", "va"]);
 }
 
 #[test]

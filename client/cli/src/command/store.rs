@@ -62,6 +62,9 @@ pub(crate) struct NodeArgs {
     /// Where the transfer engine listens; port 0 takes that of the last run, or the first free one from 15000
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
     transfer: SocketAddr,
+    /// The TCP port, at the address of --transfer, where RDMA peers connect; 0 takes the first free one of 15000 to 15999 behind --transfer's
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    rdma_port: u16,
     /// The largest segment; a larger mount is split
     #[arg(long, value_name = "SIZE", default_value = "1TiB")]
     max_registration: ByteSize,
@@ -98,6 +101,7 @@ impl NodeArgs {
             transports: self.transports.transports.clone(),
             rdma: self.transports.rdma(),
             listen: self.transfer,
+            rdma_port: self.rdma_port,
             rest,
             max_registration: self.max_registration.0,
             token,

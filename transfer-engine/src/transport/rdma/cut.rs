@@ -1,7 +1,7 @@
 //! Work in, slices out: each one work request. Pure: asks only where local memory is registered.
 
 use super::registry::{Buffers, LARGE};
-use crate::request::LocalSlice;
+use crate::request::Held;
 use crate::transport::{Single, Work};
 
 /// The most local stretches of one work request.
@@ -40,12 +40,12 @@ impl Slice {
     }
 
     /// Its local bytes, in order.
-    pub(super) fn local(self, work: &Work) -> impl Iterator<Item = LocalSlice> {
+    pub(super) fn local(self, work: &Work) -> impl Iterator<Item = Held<'_>> {
         let ((first, mut skip), mut left) = (self.local, self.len);
-        work.local[first..].iter().map_while(move |slice| {
-            let (base, len) = (slice.base + skip, left.min(slice.len - skip));
-            (skip, left) = (0, left - len);
-            (len > 0).then_some(LocalSlice { base, len })
+        (first..work.local.len()).map_while(move |place| {
+            let part = Held::of_work(work, place, skip, left)?;
+            (skip, left) = (0, left - part.slice().len);
+            (part.slice().len > 0).then_some(part)
         })
     }
 }

@@ -15,7 +15,7 @@ use super::link::{Known, Slot};
 use super::sending::Number;
 use super::sys::{Verb, WorkRequest};
 use super::transport::{Flight, RdmaTransport};
-use crate::request::Op;
+use crate::request::{Held, Op};
 use crate::transport::{Completion, Dash, Peer, Single, Work};
 use std::time::Instant;
 
@@ -37,12 +37,12 @@ enum Landed {
 impl RdmaTransport {
     pub(super) fn try_dash(&mut self, peer: Peer, single: &Single<'_>, work: &mut dyn FnMut(Instant) -> Box<Work>) -> Dash {
         // Nothing else is under way, so nothing else gets done.
-        let mut done = Vec::new();
-        self.look_sometimes(&mut done);
+        let (mut done, now) = (Vec::new(), Instant::now());
+        self.look_first(now, &mut done);
         if self.ports.len() > 1 {
             self.take_bearings();
         }
-        let Some(launched) = self.launch(peer, single, &mut done) else { return Dash::Refused };
+        let Some(launched) = self.launch(peer, single, now, &mut done) else { return Dash::Refused };
         // A software device may have done it all before the call that posts returned.
         self.take_completions(&mut done);
         let mut landed = self.landed(launched);
@@ -66,14 +66,14 @@ impl RdmaTransport {
     }
 
     /// Posts the operation, unless anything about it, or about its peer, needs a closer look.
-    fn launch(&mut self, peer: Peer, single: &Single<'_>, done: &mut Vec<Completion>) -> Option<Launched> {
+    fn launch(&mut self, peer: Peer, single: &Single<'_>, now: Instant, done: &mut Vec<Completion>) -> Option<Launched> {
         let Self { links, ports, buffers, devices, staging, .. } = self;
         let peer = peer.0 as usize;
         let (link, Single { op, segment, extent, local, .. }) = (&mut links[peer], *single);
         // A rail that is due is connected on the long way.
         let due = |slot: &Slot| match slot {
             Slot::Up(_) => false,
-            Slot::Down { retry: Some(retry), .. } => *retry <= Instant::now(),
+            Slot::Down { retry: Some(retry), .. } => *retry <= now,
             Slot::Down { .. } | Slot::Connecting | Slot::Probing(_) => true,
         };
         if !link.waiting.is_empty() || link.slots.iter().any(due) {
@@ -93,7 +93,7 @@ impl RdmaTransport {
         let place = rail.take_turn(extent.len, TURN_MIN);
         let sending = &mut rail.sendings[place];
         let op = if op == Op::Read { Verb::Read } else { Verb::Write };
-        let mark = if op == Verb::Read { sending.mark(|| Some(local)) } else { None };
+        let mark = if op == Verb::Read { sending.mark(|| Some(Held::of_single(single))) } else { None };
         // What went inside of the request may have to go through staging on another rail.
         let way = if place_here.is_some() { Way::Direct } else { Way::Staged };
         let (sequence, signaled) = sending.record(op, None, Some(Slice::of_single(single, way)), None, mark);
@@ -101,7 +101,7 @@ impl RdmaTransport {
         let request = WorkRequest { id: number.id(), op, remote: grant.base + extent.offset, key, signaled };
         match place_here {
             Some(here) => sending.chain.push(request, &[here]),
-            None => sending.chain.push_inline_work(request, std::iter::once(local)),
+            None => sending.chain.push_inline(request, std::iter::once(Held::of_single(single))),
         }
         ports[slot].outstanding += 1;
         match post_chain(rail, place, ports, staging.as_ref()) {

@@ -15,8 +15,6 @@ pub(crate) struct Device {
     pub(crate) domain: Arc<Domain>,
     pub(crate) limits: Limits,
     pub(crate) port: u8,
-    /// The address of the port when it was opened; see [`Device::current_gid`].
-    pub(crate) gid: [u8; 16],
     pub(crate) numa_node: Option<u32>,
     pub(crate) ethernet: bool,
     /// It speaks iWARP: connects by the connection manager, and says of a write that it is sent, not that it arrived.
@@ -30,14 +28,18 @@ pub(crate) struct Device {
 }
 
 impl Device {
-    /// Opens a device whose port is active.
+    /// Opens a device, whether or not its port is active now.
     fn open(name: &str, settings: &RdmaSettings, sysfs: &Sysfs) -> Result<Self, Unusable> {
         let context = Context::open(name).map_err(|e| e.to_string())?;
         let port = context.port(settings.port).map_err(|e| e.to_string())?;
-        active(name, settings.port, &port)?;
         let iwarp = context.is_iwarp();
-        let gid = gid_of(sysfs, name, settings.port, (port.ethernet, iwarp), settings.gid_index);
-        let gid = gid.map_err(|cause| Unusable { cause, set_so: settings.gid_index.is_some() })?;
+        match active(name, settings.port, &port) {
+            Ok(()) => {
+                let gid = gid_of(sysfs, name, settings.port, (port.ethernet, iwarp), settings.gid_index);
+                gid.map_err(|cause| Unusable { cause, set_so: settings.gid_index.is_some() })?;
+            }
+            Err(cause) => tracing::info!("RDMA: not used yet: {cause}"),
+        }
         let domain = Domain::new(&context).map_err(|e| e.to_string())?;
         let numa_node = settings.numa_nodes.get(name).copied().or_else(|| sysfs.node_of_device(name));
         Ok(Self {
@@ -47,7 +49,6 @@ impl Device {
             context,
             domain,
             port: settings.port,
-            gid: gid.bytes,
             numa_node,
             ethernet: port.ethernet,
             iwarp,
@@ -55,6 +56,11 @@ impl Device {
             sysfs: sysfs.clone(),
             last_gid: Mutex::default(),
         })
+    }
+
+    /// The address of its port now, for peers; `None` while the port is not active.
+    pub(crate) fn address(&self) -> Option<[u8; 16]> {
+        self.current_port().and_then(|_| self.current_gid()).ok().map(|gid| gid.bytes)
     }
 
     /// The address of its port now. It may change: a link that comes back gets its addresses anew, maybe at other places of the table.
@@ -102,7 +108,8 @@ impl From<String> for Unusable {
     }
 }
 
-/// The devices of an engine, opened when the first of them is needed.
+/// The devices of an engine, opened when the first of them is needed: also those whose port is not active then, so that they are used as soon
+/// as it is. Memory is registered with them too.
 pub(crate) struct Devices {
     settings: RdmaSettings,
     sysfs: Sysfs,
@@ -135,14 +142,21 @@ impl Devices {
         self.topology.get_or_init(|| Topology::read(&self.sysfs))
     }
 
-    /// All that are used, at least one. Without any the next call tries again: a link may have come up.
+    /// All that are used, at least one. Without any the next call tries again.
     pub(crate) fn get(&self) -> Result<&[Arc<Device>], Failure> {
         self.opened().map_err(|Unusable { cause, .. }| unusable(cause))
     }
 
-    /// The same for who is to serve: settings that cannot be met are told from a machine that has no RDMA now.
+    /// The same for who is to serve, now, so that some port must be active: settings that cannot be met are told from a machine that has no
+    /// RDMA now.
     pub(crate) fn demand(&self) -> Result<&[Arc<Device>], EngineError> {
-        self.opened().map_err(|Unusable { cause, set_so }| if set_so { EngineError::Setting(cause) } else { EngineError::NoRdma(cause) })
+        let told = |Unusable { cause, set_so }| if set_so { EngineError::Setting(cause) } else { EngineError::NoRdma(cause) };
+        let devices = self.opened().map_err(told)?;
+        let dark: Vec<String> = devices.iter().filter_map(|device| Some(device.current_port().err()?.cause)).collect();
+        if dark.len() == devices.len() {
+            return Err(EngineError::NoRdma(dark.join("; ")));
+        }
+        Ok(devices)
     }
 
     fn opened(&self) -> Result<&[Arc<Device>], Unusable> {

@@ -11,7 +11,7 @@ use super::sys::{Local, Refused, Verb, WorkRequest};
 use super::transport::{Advance, Flight, RdmaTransport};
 use super::wire::{Ask, Grant};
 use crate::fault::{Failure, TransferErrorKind};
-use crate::request::{LocalSlice, Op};
+use crate::request::Op;
 use crate::segment::check_bounds;
 use crate::transport::Completion;
 use std::sync::atomic::Ordering::Relaxed;
@@ -63,7 +63,7 @@ fn post_slices(id: u64, flight: &mut Flight, slots: &mut [Slot], grant: &Grant, 
                 return Advance::Full;
             };
             if work.op == Op::Write {
-                staging.copy(&stretch, work, slice.local(work));
+                staging.copy(&stretch, work.op, slice.local(work));
             }
             TALLIES.staged_bytes.fetch_add(slice.len, Relaxed);
             Some(stretch)
@@ -87,15 +87,15 @@ fn post_slices(id: u64, flight: &mut Flight, slots: &mut [Slot], grant: &Grant, 
                     local[used - 1] = Local { len: local[used - 1].len + part.len, key: 0, ..local[used - 1] };
                 }
             };
-            slice.local(work).for_each(|part| buffers.place(device, part, &mut take));
+            slice.local(work).for_each(|part| buffers.place(device, part.slice(), &mut take));
         }
         let place = rail.take_turn(slice.len, turn);
         let generation = rail.generation;
         let sending = rail.load(place);
         let op = if work.op == Op::Read { Verb::Read } else { Verb::Write };
         let mark = if op == Verb::Read {
-            let staged = stretch.as_ref().map(|stretch| LocalSlice { base: staging.place(stretch, device).0, len: slice.len });
-            sending.mark(|| staged.or_else(|| slice.local(work).last()))
+            let into = || if let Some(stretch) = &stretch { staging.held(stretch, slice.len) } else { slice.local(work).last() };
+            sending.mark(into)
         } else {
             None
         };
@@ -108,7 +108,7 @@ fn post_slices(id: u64, flight: &mut Flight, slots: &mut [Slot], grant: &Grant, 
             signaled,
         };
         if inline {
-            sending.chain.push_inline_work(request, slice.local(work));
+            sending.chain.push_inline(request, slice.local(work));
         } else {
             sending.chain.push(request, &local[..used]);
         }

@@ -9,7 +9,8 @@ use rustc_hash::FxHashMap;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// How long a rail that could not be connected, or did not carry its first bytes, is left alone.
+/// How long a rail that could not be connected, or did not carry its first bytes, is left alone, and a port that is not active. So a rail is
+/// back well within a second of its link, as long as its peer has work.
 pub(super) const PAUSE: Duration = Duration::from_millis(200);
 
 /// One rail of the peer, or why there is none.

@@ -14,7 +14,7 @@
 //! - [`slots`]: where the work lies that came in. What waits and what devices have names it by a number that finds it without a table, and
 //!   finds nothing once it is gone.
 //! - [`watch`]: sockets, rails that stall or are due, and peers that find no room. A rail that broke is tried again while its peer has work,
-//!   five times a second; idle peers are not probed, so theirs come back with the next work.
+//!   five times a second, if the port of our device is active; idle peers are not probed, so theirs come back with the next work.
 //! - [`registry`]: the memory devices may touch. [`mod@serve`]: the side that lends. [`queue`]: the life of a queue pair.
 //!
 //! # Why nothing is touched after it came back
@@ -78,6 +78,8 @@ mod topology;
 mod transport;
 mod watch;
 mod wire;
+#[cfg(test)]
+mod world;
 
 pub(crate) use device::Devices;
 pub(crate) use serve::serve;
@@ -132,6 +134,7 @@ impl Family for Rdma {
 pub(crate) struct Tallies {
     pub(crate) sleeps: AtomicU64,
     pub(crate) staged_bytes: AtomicU64,
+    pub(crate) rails_tried: AtomicU64,
     pub(crate) rails_connected: AtomicU64,
     pub(crate) rails_lost: AtomicU64,
 }
@@ -139,6 +142,7 @@ pub(crate) struct Tallies {
 pub(crate) static TALLIES: Tallies = Tallies {
     sleeps: AtomicU64::new(0),
     staged_bytes: AtomicU64::new(0),
+    rails_tried: AtomicU64::new(0),
     rails_connected: AtomicU64::new(0),
     rails_lost: AtomicU64::new(0),
 };
@@ -155,6 +159,7 @@ pub(crate) fn counts() -> RdmaCounts {
         events,
         sleeps: of(&TALLIES.sleeps),
         staged_bytes: of(&TALLIES.staged_bytes),
+        rails_tried: of(&TALLIES.rails_tried),
         rails_connected: of(&TALLIES.rails_connected),
         rails_lost: of(&TALLIES.rails_lost),
     }

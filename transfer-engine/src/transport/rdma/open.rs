@@ -3,7 +3,7 @@
 use super::cut::PARTS;
 use super::device::Device;
 use super::manager;
-use super::queue::Queue;
+use super::queue::{Queue, Role};
 use super::sending::{DEPTH, Unproven};
 use super::sys::{Capacity, CompletionQueue, Events};
 use super::wire::{self, Ask, Offer, Tell};
@@ -75,11 +75,15 @@ pub(super) fn open(
     let sges = device.limits.max_sge.clamp(1, PARTS as u32);
     // One request more for the proof; and soft-iWARP makes no queue pair without receives.
     let capacity = Capacity { sends: DEPTH as u32 + 1, receives: u32::from(device.iwarp), sges, inline: INLINE };
-    let queue = |_| Queue::new(device, completions, completions, None, capacity);
+    let queue = |_| Queue::new(device, Role::Asks, completions, completions, capacity);
     let queues = (0..settings.queue_pairs).map(queue).collect::<Result<Vec<_>, _>>()?;
     let own = queues.first().map_or([0; 16], |queue| queue.end().gid);
     let by = if device.iwarp { RdmaConnection::Cm } else { settings.connection };
-    let fits = |offer: &Offer| offer.iwarp == device.iwarp && (by == RdmaConnection::Exchange || offer.manager.is_some());
+    if offers.iter().all(|offer| !offer.is_active()) {
+        return Err(talk.failure(&"no port of its devices is active").into());
+    }
+    let fits =
+        |offer: &Offer| offer.is_active() && offer.iwarp == device.iwarp && (by == RdmaConnection::Exchange || offer.manager.is_some());
     let order = in_order(own, &offers, fits, slot);
     let Some(&remote) = order.get(failures % order.len().max(1)) else { return Err(talk.failure(&no_offer(device.iwarp, by)).into()) };
     connect(talk, device, queues, &offers, remote, by).map_err(|cause| NotOpened { cause, chosen: true })

@@ -2,10 +2,11 @@
 
 use super::cut::PARTS;
 use super::device::Device;
+use super::link::PAUSE;
 use super::sys::{Channel, Completed, CompletionQueue};
 use crate::fault::{Failure, TransferErrorKind};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Waits that are expected to be longer are slept through.
 const SPIN_MAX: Duration = Duration::from_micros(100);
@@ -23,6 +24,8 @@ pub(super) struct Port {
     pub(super) outstanding: usize,
     /// Work requests whose queue pair was destroyed since the completion queue was last empty: what came back of them may still be in it.
     left: usize,
+    /// That its port is not active, and when it may be asked again.
+    dark: Option<(Failure, Instant)>,
 }
 
 impl Port {
@@ -33,7 +36,16 @@ impl Port {
         let completions = CompletionQueue::new(&device.context, depth, Some(&channel)).map_err(failed)?;
         // Fewer events under load; not every device can.
         completions.moderate(16, 8);
-        Ok(Self { device: Arc::clone(device), channel, completions, distance: 10, armed: false, outstanding: 0, left: 0 })
+        Ok(Self { device: Arc::clone(device), channel, completions, distance: 10, armed: false, outstanding: 0, left: 0, dark: None })
+    }
+
+    /// Why no rail can begin here, if its port is not active, and when it is worth asking again. For all peers together the device is asked
+    /// no more often than one rail is tried.
+    pub(super) fn dark(&mut self, now: Instant) -> Option<(Failure, Instant)> {
+        if self.dark.as_ref().is_none_or(|(_, again)| *again <= now) {
+            self.dark = self.device.current_port().err().map(|cause| (cause, now + PAUSE));
+        }
+        self.dark.clone()
     }
 
     /// Whether slices may be posted. Half of the queue is kept for probes, without which no rail would come up.

@@ -4,8 +4,7 @@ use super::device::Device;
 use super::sys::{Access, Local, MemoryRegion};
 use crate::fault::{Failure, TransferErrorKind};
 use crate::memory::{Memory, PAGE, Region};
-use crate::request::LocalSlice;
-use crate::transport::Work;
+use crate::request::{Held, LocalSlice, Op};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -19,10 +18,10 @@ pub(super) struct Registered {
     /// For each device, the region of each piece.
     regions: Vec<Vec<MemoryRegion>>,
     /// Where it is found.
-    table: Arc<Held>,
+    table: Arc<Table>,
 }
 
-type Held = Mutex<HashMap<(u64, u64), Weak<Registered>>>;
+type Table = Mutex<HashMap<(u64, u64), Weak<Registered>>>;
 
 impl Drop for Registered {
     fn drop(&mut self) {
@@ -36,6 +35,12 @@ impl Drop for Registered {
 }
 
 impl Registered {
+    /// A buffer under keys that may be those of other memory: one region for each device.
+    #[cfg(test)]
+    pub(super) fn as_it_is(base: u64, len: u64, regions: Vec<Vec<MemoryRegion>>) -> Arc<Self> {
+        Arc::new(Self { base, len, piece: len, regions, table: Arc::default() })
+    }
+
     /// The end of the memory region that holds the byte at `at`, which is in the buffer.
     fn end_of(&self, at: u64) -> u64 {
         let piece = (at - self.base) / self.piece + 1;
@@ -52,7 +57,7 @@ impl Registered {
 /// keeps it until the last lane has let go of it.
 #[derive(Default)]
 pub(super) struct Registry {
-    held: Arc<Held>,
+    held: Arc<Table>,
 }
 
 impl Registry {
@@ -87,19 +92,19 @@ pub(super) fn piece_for(devices: &[Arc<Device>], wanted: u64) -> u64 {
 }
 
 /// Registers `len` bytes with every device, piece by piece, as many at a time as there are processors: pinning is what takes long.
-pub(super) fn in_pieces(
-    devices: &[Arc<Device>],
+pub(super) fn in_pieces<D: Sync, R: Send>(
+    devices: &[D],
     len: u64,
     piece: u64,
-    register: impl Fn(&Arc<Device>, u64, u64) -> std::io::Result<MemoryRegion> + Sync,
-) -> std::io::Result<Vec<Vec<MemoryRegion>>> {
+    register: impl Fn(&D, u64, u64) -> std::io::Result<R> + Sync,
+) -> std::io::Result<Vec<Vec<R>>> {
     let pieces: Vec<(u64, u64)> = (0..len.div_ceil(piece)).map(|i| (i * piece, piece.min(len - i * piece))).collect();
     let jobs: Vec<(usize, u64, u64)> = (0..devices.len()).flat_map(|d| pieces.iter().map(move |&(at, len)| (d, at, len))).collect();
-    let each = |jobs: &[(usize, u64, u64)]| -> std::io::Result<Vec<MemoryRegion>> {
+    let each = |jobs: &[(usize, u64, u64)]| -> std::io::Result<Vec<R>> {
         jobs.iter().map(|&(d, at, len)| register(&devices[d], at, len)).collect()
     };
     let threads = thread::available_parallelism().map_or(1, usize::from).min(jobs.len());
-    let made: Vec<MemoryRegion> = if threads <= 1 {
+    let made: Vec<R> = if threads <= 1 {
         each(&jobs)?
     } else {
         let share = jobs.len().div_ceil(threads);
@@ -179,7 +184,7 @@ pub(super) const LARGE: u64 = 256 << 10;
 const LARGES: u64 = 32;
 
 /// Registered memory of a lane, through which bytes of unregistered buffers go. A cache of registrations would save the copy, but could not
-/// know when a caller's memory is freed and its address used again.
+/// know when a caller's memory is freed and its address used again: `docs/decisions/0010-registration.md`.
 pub(super) struct Staging {
     memory: Arc<Memory>,
     /// One for each device.
@@ -225,6 +230,11 @@ impl Staging {
         (self.memory.base() + stretch.offset, self.regions.get(device).map_or(0, MemoryRegion::lkey))
     }
 
+    /// The first bytes of a stretch.
+    pub(super) fn held(&self, stretch: &Stretch, len: u64) -> Option<Held<'_>> {
+        Held::of_memory(&self.memory, stretch.offset, len)
+    }
+
     /// A byte that is nobody's: what a device writes there is not looked at.
     pub(super) fn spare(&self, device: usize) -> Local {
         let base = self.memory.base() + SMALL * SMALLS + LARGE * LARGES;
@@ -232,11 +242,11 @@ impl Staging {
     }
 
     /// Copies local bytes of a write in, of a read out.
-    pub(super) fn copy(&self, stretch: &Stretch, work: &Work, local: impl Iterator<Item = LocalSlice>) {
+    pub(super) fn copy<'a>(&self, stretch: &Stretch, op: Op, local: impl Iterator<Item = Held<'a>>) {
         let mut offset = stretch.offset;
-        for slice in local {
-            self.memory.stage(offset, work, slice);
-            offset += slice.len;
+        for part in local {
+            self.memory.stage(offset, op, part);
+            offset += part.slice().len;
         }
     }
 }
@@ -244,6 +254,31 @@ impl Staging {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::HashSet;
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn pieces_are_registered_by_several_threads_at_one_time_and_come_in_order() {
+        const PIECE: u64 = 1 << 20;
+        const LEN: u64 = 4 * PIECE - 4096;
+        let processors = thread::available_parallelism().map_or(1, usize::from).min(8);
+        // Two devices, four pieces each, and each thread takes as many.
+        let threads = 8_usize.div_ceil(8_usize.div_ceil(processors));
+        let (here, begun) = (Mutex::new(HashSet::new()), Instant::now());
+        let register = |device: &&'static str, at, len| {
+            here.lock().unwrap().insert(thread::current().id());
+            while here.lock().unwrap().len() < threads {
+                assert!(begun.elapsed() < Duration::from_secs(20), "they come one after the other");
+                thread::yield_now();
+            }
+            Ok((*device, at, len))
+        };
+        let of = |device| vec![(device, 0, PIECE), (device, PIECE, PIECE), (device, 2 * PIECE, PIECE), (device, 3 * PIECE, PIECE - 4096)];
+        assert_eq!(in_pieces(&["a", "b"], LEN, PIECE, register).unwrap(), [of("a"), of("b")]);
+        assert_eq!(here.lock().unwrap().len(), threads);
+        let refuse = |_: &&str, at, _| if at == 2 * PIECE { Err(std::io::Error::other("no")) } else { Ok(()) };
+        assert_eq!(in_pieces(&["a", "b"], LEN, PIECE, refuse).unwrap_err().to_string(), "no");
+    }
 
     #[test]
     fn a_buffer_is_registered_once_and_found_only_as_long_as_it_is_held() {

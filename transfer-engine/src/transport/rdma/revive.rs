@@ -1,5 +1,6 @@
 //! The rails of a peer: connected when they are due, probed before they carry bytes, and what the peer says over their sockets.
 
+use super::TALLIES;
 use super::link::{Key, Known, PAUSE, Slot};
 use super::open::{self, NotOpened};
 use super::rail::Rail;
@@ -11,6 +12,7 @@ use crate::fault::{Failure, TransferErrorKind};
 use crate::transport::Completion;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::Instant;
 
@@ -19,11 +21,22 @@ impl RdmaTransport {
     pub(super) fn revive(&mut self, peer: usize, now: Instant) {
         for slot in 0..self.links[peer].slots.len() {
             match self.links[peer].slots[slot] {
-                Slot::Down { retry: Some(retry), .. } if retry > now => self.retry = Some(self.retry.map_or(retry, |at| at.min(retry))),
-                Slot::Down { .. } => self.connect_rail(peer, slot),
+                Slot::Down { retry: Some(retry), .. } if retry > now => self.remember(retry),
+                Slot::Down { .. } => match self.ports[slot].dark(now) {
+                    None => self.connect_rail(peer, slot),
+                    Some((cause, again)) => {
+                        self.links[peer].slots[slot] = Slot::Down { cause: Some(cause), retry: Some(again) };
+                        self.remember(again);
+                    }
+                },
                 Slot::Connecting | Slot::Probing(_) | Slot::Up(_) => {}
             }
         }
+    }
+
+    /// A rail may be tried again then.
+    fn remember(&mut self, retry: Instant) {
+        self.retry = Some(self.retry.map_or(retry, |at| at.min(retry)));
     }
 
     /// Once a rail may be tried again: the peers that have work get theirs. The others are not probed, only when something is asked of them.
@@ -48,7 +61,10 @@ impl RdmaTransport {
             wake.fire();
         });
         self.links[peer].slots[slot] = match started {
-            Ok(_) => Slot::Connecting,
+            Ok(_) => {
+                TALLIES.rails_tried.fetch_add(1, Relaxed);
+                Slot::Connecting
+            }
             Err(e) => {
                 let cause = Failure::new(TransferErrorKind::PeerUnreachable, format!("no thread to connect with: {e}"));
                 Slot::Down { cause: Some(cause), retry: Some(Instant::now() + PAUSE) }

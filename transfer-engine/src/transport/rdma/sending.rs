@@ -4,7 +4,7 @@ use super::cut::Slice;
 use super::queue::Queue;
 use super::registry::{Staging, Stretch};
 use super::sys::{Chain, Local, Mark, Verb, WorkRequest};
-use crate::request::LocalSlice;
+use crate::request::Held;
 use std::collections::VecDeque;
 
 /// Work requests in one send queue.
@@ -97,7 +97,7 @@ impl Sending {
     }
 
     /// Leaves a mark for the read that is counted in next, if that tells whether its bytes came. `into` is where the last of them go.
-    pub(super) fn mark(&self, into: impl FnOnce() -> Option<LocalSlice>) -> Option<Mark> {
+    pub(super) fn mark<'a>(&self, into: impl FnOnce() -> Option<Held<'a>>) -> Option<Mark> {
         // Another value each time, so that memory cannot have the one it had.
         let value = self.seed.wrapping_add(u64::from(self.next).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         self.unproven.marks.then(into).flatten().and_then(|into| Mark::leave(into, value))

@@ -14,7 +14,7 @@ use crate::transport::Completion;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
-/// So many rails may break under a piece of work before it is given up.
+/// So many rails may break under a piece of work, with nothing of it arriving in between, before it is given up.
 const BROKEN_MAX: u32 = 8;
 /// So often the peer's device may refuse a key the peer has just given.
 const REFUSED_MAX: u32 = 2;
@@ -28,12 +28,13 @@ fn settled(sent: Sent, flights: &mut Slots<Flight>, staging: &mut Option<Staging
         if let (Some(Flight { work, .. }), Some(slice)) = (&flight, slice)
             && work.op == Op::Read
         {
-            staging.copy(&stretch, work, slice.local(work));
+            staging.copy(&stretch, work.op, slice.local(work));
         }
         staging.give(stretch);
     }
-    let (Some(id), Some(Flight { work, todo, outstanding, .. })) = (work, flight) else { return };
+    let (Some(id), Some(Flight { work, todo, outstanding, broken, .. })) = (work, flight) else { return };
     *outstanding -= 1;
+    *broken = 0;
     if *outstanding == 0 && todo.as_ref().is_some_and(|todo| todo.is_empty(work)) {
         done.extend(flights.remove(id).map(|flight| Completion { work: flight.work, outcome: Ok(()) }));
     }
@@ -201,3 +202,6 @@ impl RdmaTransport {
         self.stranded.push(peer);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -32,6 +32,8 @@ pub(super) const MANAGERS: u64 = 1 << 32;
 const ALONE: Duration = Duration::from_micros(10);
 /// A lane that always has something done looks after its sockets once in so many steps; any other does before it sleeps.
 pub(super) const LOOK: u32 = 64;
+/// And one that begins something when it did not look for so long.
+pub(super) const QUIET: Duration = Duration::from_millis(1);
 
 /// Work that came in and has not gone back.
 pub(super) struct Flight {
@@ -41,7 +43,7 @@ pub(super) struct Flight {
     pub(super) todo: Option<Todo>,
     /// Slices devices have.
     pub(super) outstanding: u32,
-    /// Rails that broke under it, and how often the peer's device refused its key.
+    /// Rails that broke under it since something of it arrived last, and how often the peer's device refused its key.
     pub(super) broken: u32,
     pub(super) refused: u32,
     /// In the peer's `waiting`.
@@ -91,8 +93,9 @@ pub(super) struct RdmaTransport {
     pub(super) stranded: Vec<usize>,
     patience: Patience,
     completed: Vec<Completed>,
-    /// Steps since it looked after its sockets.
+    /// Steps since it looked after its sockets, and when that was.
     pub(super) unlooked: u32,
+    pub(super) looked: Instant,
     /// Peers that the work being taken is for; kept for its memory.
     asked: Vec<usize>,
     /// When it was last looked for rails that stalled.
@@ -138,6 +141,7 @@ impl RdmaTransport {
             patience: Patience::new(),
             completed: Vec::new(),
             unlooked: 0,
+            looked: Instant::now(),
             asked: Vec::new(),
             watched: Instant::now(),
             retry: None,
@@ -247,7 +251,7 @@ impl Transport for RdmaTransport {
     }
 
     fn submit(&mut self, queue: &mut VecDeque<Box<Work>>, now: Instant, done: &mut Vec<Completion>) -> usize {
-        self.look_sometimes(done);
+        self.look_first(now, done);
         if self.ports.len() > 1 {
             self.take_bearings();
         }
@@ -320,7 +324,11 @@ impl Transport for RdmaTransport {
         }
         // What ends that sleep is for the next poll to see.
         self.unlooked = LOOK;
-        (armed && self.retry.is_none()).then_some(self.epoll.0.as_fd())
+        armed.then_some(self.epoll.0.as_fd())
+    }
+
+    fn may_rest(&self, now: Instant) -> Duration {
+        self.longest_sleep(now)
     }
 }
 

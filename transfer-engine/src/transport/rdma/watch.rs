@@ -5,7 +5,7 @@ use super::link::Slot;
 use super::open::Opened;
 use super::ports::Port;
 use super::rail::STALL;
-use super::transport::{CHANNELS, LOOK, MANAGERS, RdmaTransport, WAKE};
+use super::transport::{CHANNELS, LOOK, MANAGERS, QUIET, RdmaTransport, WAKE};
 use crate::fault::{Failure, TransferErrorKind};
 use crate::lane::milliseconds;
 use crate::transport::Completion;
@@ -25,6 +25,15 @@ impl RdmaTransport {
         }
     }
 
+    /// The same before something is begun, and when nobody has looked for a while: a rail may be there again, or a key be worthless, which to
+    /// use would break its rail.
+    pub(super) fn look_first(&mut self, now: Instant, done: &mut Vec<Completion>) {
+        if now.saturating_duration_since(self.looked) >= QUIET {
+            self.unlooked = LOOK;
+        }
+        self.look_sometimes(done);
+    }
+
     /// Looks after sockets, channels and connecting threads. Returns after at most `wait`.
     pub(super) fn look(&mut self, wait: Duration, done: &mut Vec<Completion>) {
         let mut events = [EpollEvent::empty(); 32];
@@ -32,7 +41,7 @@ impl RdmaTransport {
             TALLIES.sleeps.fetch_add(1, Relaxed);
         }
         let count = self.epoll.wait(&mut events, EpollTimeout::from(milliseconds(wait))).unwrap_or(0);
-        self.unlooked = 0;
+        (self.unlooked, self.looked) = (0, Instant::now());
         for event in &events[..count] {
             match event.data() {
                 WAKE => self.wake.clear(),
@@ -49,9 +58,9 @@ impl RdmaTransport {
             self.connected(news, done);
         }
         self.revive_due();
-        if self.watched.elapsed() >= STALL / 5 {
+        if self.looked.duration_since(self.watched) >= STALL / 5 {
             self.take_completions(done);
-            self.watched = Instant::now();
+            self.watched = self.looked;
             self.end_stalled(self.watched, done);
         }
     }
@@ -105,7 +114,7 @@ impl RdmaTransport {
             return Ok(opened);
         }
         let cause = format!(
-            "the completion queue of {} has no room for more peers now: allow a larger one (RdmaSettings::completions)",
+            "the completion queue of {} has no room for more peers now: allow a larger one (RdmaSettings::completions, --rdma-completions)",
             port.device.name
         );
         Err(Failure::new(TransferErrorKind::PeerUnreachable, cause))

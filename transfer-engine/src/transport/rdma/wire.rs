@@ -62,7 +62,7 @@ impl End {
 pub(super) struct Offer {
     /// Its name there, for messages.
     pub(super) name: String,
-    /// The address of its port, to choose the nearest.
+    /// The address of its port, to choose the nearest; zeros while the port is not active.
     pub(super) gid: [u8; 16],
     /// It speaks iWARP, and connects to its like only.
     pub(super) iwarp: bool,
@@ -72,6 +72,12 @@ pub(super) struct Offer {
     pub(super) places: bool,
     /// The port where the connection manager listens, at the address that `gid` is.
     pub(super) manager: Option<u16>,
+}
+
+impl Offer {
+    pub(super) fn is_active(&self) -> bool {
+        self.gid != [0; 16]
+    }
 }
 
 /// From the asking side.

@@ -167,7 +167,7 @@ pub(crate) struct Request {
 
 impl Listener {
     pub(crate) fn new(device: &Device) -> Result<Self, Failure> {
-        let at = SocketAddr::new(ip_of(device.gid), 0);
+        let at = SocketAddr::new(ip_of(device.current_gid()?.bytes), 0);
         let failed = |e: &dyn std::fmt::Display| {
             let cause = format!("{}: the connection manager cannot listen at {}: {e}", device.name, at.ip());
             Failure::new(TransferErrorKind::Failed, cause)

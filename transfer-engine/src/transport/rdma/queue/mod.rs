@@ -14,14 +14,14 @@
 //! `Queue::follow` takes the steps of `Queue::connect` where the connection manager (`rdma_cm`) meets the peer; on iWARP the device takes them
 //! itself as the manager connects, and they are only written down here.
 //!
-//! The peer writes and reads from `ReadyToReceive` until `Error`. There is no way back: a queue pair that failed is drained and another one made,
+//! The peer of one that serves writes and reads from `ReadyToReceive` until `Error`; that of one that asks never does ([`Role`]). There is no way back: a queue pair that failed is drained and another one made,
 //! as packets of its earlier life may still be on their way to its number. To drain is to destroy it on the device: `ibv_destroy_qp` returns
 //! when the device is done with all that was posted; what has not completed by then never will.
 
 use crate::fault::{Failure, TransferErrorKind};
 use crate::transport::rdma::device::Device;
 use crate::transport::rdma::gid::Gid;
-use crate::transport::rdma::sys::{Capacity, Chain, CompletionQueue, Id, Path, QueuePair, Refused, SharedReceiveQueue};
+use crate::transport::rdma::sys::{Access, Capacity, Chain, CompletionQueue, Id, Path, QueuePair, Refused, SharedReceiveQueue};
 use crate::transport::rdma::wire::End;
 use std::io;
 use std::sync::Arc;
@@ -55,6 +55,15 @@ impl State {
     }
 }
 
+/// What a queue pair is for.
+#[derive(Clone, Copy)]
+pub(crate) enum Role<'a> {
+    /// It reads, writes and sends notices. Its peer may do none of that.
+    Asks,
+    /// Its peer reads, writes and sends notices: each of those takes one of these receives, where the device has any to share.
+    Serves(Option<&'a Arc<SharedReceiveQueue>>),
+}
+
 /// A queue pair, and where it is in its life.
 pub(crate) struct Queue {
     /// `None` once it is drained.
@@ -72,11 +81,15 @@ impl Queue {
     /// A queue pair in `Init`. A device that takes fewer inline bytes than asked for gives what it has: see [`Queue::capacity`].
     pub(crate) fn new(
         device: &Arc<Device>,
+        role: Role<'_>,
         send: &Arc<CompletionQueue>,
         receive: &Arc<CompletionQueue>,
-        shared: Option<&Arc<SharedReceiveQueue>>,
         capacity: Capacity,
     ) -> Result<Self, Failure> {
+        let (access, shared) = match role {
+            Role::Asks => (Access::Local, None),
+            Role::Serves(shared) => (Access::Remote, shared),
+        };
         // Looked up anew each time: both change when the link goes down and up.
         let (gid, port) = (device.current_gid()?, device.current_port()?);
         let pair = make(device, send, receive, shared, capacity)?;
@@ -86,7 +99,7 @@ impl Queue {
         let end = End { number: pair.number(), psn, gid: gid.bytes, lid: port.lid, mtu: port.mtu, reads, answers };
         let capacity = pair.capacity();
         let mut queue = Self { pair: Some(pair), state: State::Reset, capacity, device: Arc::clone(device), gid, end, id: None };
-        queue.step(State::Init, |pair, device| pair.to_init(device.port))?;
+        queue.step(State::Init, |pair, device| pair.to_init(device.port, access))?;
         Ok(queue)
     }
 

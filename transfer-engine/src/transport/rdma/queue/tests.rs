@@ -1,9 +1,9 @@
 //! The life of queue pairs, and what verbs do on real devices: those tests take the first device there is.
 
-use super::{Capacity, Chain, CompletionQueue, End, Path, Queue, SharedReceiveQueue, State};
+use super::{Capacity, Chain, CompletionQueue, End, Path, Queue, Role, SharedReceiveQueue, State};
 use crate::memory::{Memory, Region};
 use crate::rdma::RdmaSettings;
-use crate::request::LocalSlice;
+use crate::request::Held;
 use crate::transport::rdma::device::{Device, Devices};
 use crate::transport::rdma::sys::{Access, Channel, Completed, Live, Local, MemoryRegion, Status, Verb, WorkRequest, counts, live};
 use std::os::fd::AsFd;
@@ -25,11 +25,14 @@ fn a_life_has_no_way_back() {
 
 #[test]
 fn inline_bytes_are_copied_from_where_they_lie() {
-    let (one, two) = ([1_u8; 5], [2_u8; 5]);
+    let (memory, bytes) = (Memory::anonymous(4096).unwrap(), *b"1111122222");
+    assert!(memory.write_at(0, &bytes));
     let mut chain = Chain::new();
-    for local in [vec![&one[..], &two[..4]], vec![&two[3..]], vec![&one[..0], &two[..], &one[4..]]] {
-        chain.push_inline_work(request(1, Verb::Write, 0, 0, false), local.iter().copied().map(LocalSlice::from_ref));
-        assert_eq!((&chain.inline, chain.len()), (&local.concat(), 1));
+    for parts in [&[(0, 5), (5, 4)][..], &[(8, 2)], &[(0, 0), (5, 5), (4, 1)]] {
+        let local = parts.iter().map(|&(from, len)| Held::of_memory(&memory, from, len).unwrap());
+        chain.push_inline(request(1, Verb::Write, 0, 0, false), local);
+        let want: Vec<u8> = parts.iter().flat_map(|&(from, len)| &bytes[from as usize..][..len as usize]).copied().collect();
+        assert_eq!((&chain.inline, chain.len()), (&want, 1));
         chain.clear();
     }
 }
@@ -56,7 +59,8 @@ fn alone() -> Alone {
     let before = live();
     let devices = Devices::new(RdmaSettings::default()).unwrap();
     let all = devices.get().unwrap();
-    let near = |device: &&Arc<Device>| device.gid[..15] == all[0].gid[..15];
+    let network = |device: &Arc<Device>| device.current_gid().unwrap().bytes[..15].to_owned();
+    let near = |device: &&Arc<Device>| network(device) == network(&all[0]);
     let (device, there) = (Arc::clone(&all[0]), Arc::clone(all.iter().rfind(near).unwrap()));
     Alone { device, there, before, _turn: turn }
 }
@@ -79,17 +83,17 @@ struct Side {
 }
 
 impl Side {
-    fn new(device: &Arc<Device>, shared: Option<&Arc<SharedReceiveQueue>>, channel: Option<&Arc<Channel>>) -> Self {
+    fn new(device: &Arc<Device>, role: Role<'_>, channel: Option<&Arc<Channel>>) -> Self {
         let completions = CompletionQueue::new(&device.context, 128, channel).unwrap();
         assert!(completions.depth() >= 128);
-        let queue = Queue::new(device, &completions, &completions, shared, CAPACITY).unwrap();
+        let queue = Queue::new(device, role, &completions, &completions, CAPACITY).unwrap();
         let memory = Memory::anonymous(SIZE).unwrap();
         let region = MemoryRegion::of_memory(&device.domain, &memory, 0, SIZE, Access::Remote).unwrap();
         Self { queue, completions, region, memory }
     }
 
     fn pair(alone: &Alone) -> (Self, Self) {
-        let (mut one, mut other) = (Self::new(&alone.device, None, None), Self::new(&alone.there, None, None));
+        let (mut one, mut other) = (Self::new(&alone.device, Role::Asks, None), Self::new(&alone.there, Role::Serves(None), None));
         one.queue.connect(&other.queue.end()).unwrap();
         other.queue.connect(&one.queue.end()).unwrap();
         assert_eq!((one.queue.state, other.queue.state), (State::ReadyToSend, State::ReadyToSend));
@@ -145,9 +149,10 @@ fn bytes_move_by_write_read_inline_and_chains() {
     assert_eq!((one.wait(1)[0].id, one.bytes(2 << 20, 1 << 19)), (2, pattern[1 << 19..].to_vec()));
 
     // Inline bytes need no registration and may change as soon as they are pushed.
-    let mut bytes = *b"a few bytes of the submitter";
-    chain.push_inline_work(request(3, Verb::Write, base + 100, key, true), std::iter::once(LocalSlice::from_ref(&bytes[2..5])));
-    bytes.fill(b'-');
+    let few = Memory::anonymous(4096).unwrap();
+    assert!(few.write_at(0, b"a few bytes of the submitter"));
+    chain.push_inline(request(3, Verb::Write, base + 100, key, true), std::iter::once(Held::of_memory(&few, 2, 3).unwrap()));
+    assert!(few.write_at(0, &[b'-'; 28]));
     one.queue.post(&mut chain).unwrap();
     assert_eq!((one.wait(1)[0].status, other.bytes(100, 3)), (Status::Success, b"few".to_vec()));
 
@@ -175,7 +180,7 @@ fn every_object_is_destroyed_and_counted() {
     assert_eq!((alone.before, live().contexts >= 1, live().domains >= 1), (Live::default(), true, true));
     let channel = Channel::new(&alone.device.context).unwrap();
     let shared = SharedReceiveQueue::new(&alone.device.domain, 16).unwrap();
-    let side = Side::new(&alone.device, Some(&shared), Some(&channel));
+    let side = Side::new(&alone.device, Role::Serves(Some(&shared)), Some(&channel));
     assert_eq!((side.queue.state, side.queue.capacity().sges >= 4), (State::Init, true));
     let Live { regions, channels, completion_queues, shared_queues, queue_pairs, .. } = live();
     assert_eq!((regions, channels, completion_queues, shared_queues, queue_pairs), (1, 1, 1, 1, 1));
@@ -229,6 +234,28 @@ fn what_the_peer_does_not_lend_is_refused_and_the_queue_pair_flushes() {
 
 #[test]
 #[ignore = "needs an RDMA device: scripts/rxe-vm"]
+fn the_peer_of_a_queue_pair_that_asks_can_do_nothing_to_its_side() {
+    let alone = alone();
+    for op in [Verb::Write, Verb::Read, Verb::WriteImmediate(7)] {
+        let (asks, mut serves) = Side::pair(&alone);
+        assert!(asks.memory.write_at(0, &[1; 64]) && serves.memory.write_at(0, &[2; 64]));
+        // Memory that anyone with its key may touch, and the right key.
+        let mut chain = Chain::new();
+        chain.push(request(1, op, asks.memory.base(), asks.region.rkey(), true), &[serves.local(0, 64)]);
+        serves.queue.post(&mut chain).unwrap();
+        let status = serves.wait(1)[0].status;
+        // iWARP cannot tell a write from the answer to a read.
+        if alone.device.iwarp && op != Verb::Read {
+            continue;
+        }
+        assert!(!matches!(status, Status::Success | Status::Flushed), "{op:?}: {status}");
+        assert_eq!((asks.bytes(0, 64), serves.bytes(0, 64)), (vec![1; 64], vec![2; 64]), "{op:?}");
+    }
+    alone.ends();
+}
+
+#[test]
+#[ignore = "needs an RDMA device: scripts/rxe-vm"]
 fn a_queue_pair_that_is_given_up_takes_nothing_more_and_lets_go_when_drained() {
     let alone = alone();
     let (mut one, mut other) = Side::pair(&alone);
@@ -277,8 +304,8 @@ fn an_immediate_number_wakes_who_sleeps_on_the_channel() {
     let alone = alone();
     let channel = Channel::new(&alone.device.context).unwrap();
     let shared = SharedReceiveQueue::new(&alone.device.domain, 16).unwrap();
-    let mut one = Side::new(&alone.device, None, None);
-    let mut other = Side::new(&alone.device, Some(&shared), Some(&channel));
+    let mut one = Side::new(&alone.device, Role::Asks, None);
+    let mut other = Side::new(&alone.device, Role::Serves(Some(&shared)), Some(&channel));
     one.queue.connect(&other.queue.end()).unwrap();
     other.queue.connect(&one.queue.end()).unwrap();
     shared.post(8).unwrap();
@@ -307,7 +334,7 @@ fn a_receiver_that_is_not_ready_is_told_and_a_queue_pair_made_anew_gets_through(
     let mut chain = Chain::new();
     for receives in [0, 1] {
         shared.post(receives).unwrap();
-        let (mut one, mut other) = (Side::new(&alone.device, None, None), Side::new(&alone.there, Some(&shared), None));
+        let (mut one, mut other) = (Side::new(&alone.device, Role::Asks, None), Side::new(&alone.there, Role::Serves(Some(&shared)), None));
         one.queue.connect(&other.queue.end()).unwrap();
         other.queue.connect(&one.queue.end()).unwrap();
         chain.push(request(1, Verb::WriteImmediate(7), 0, 0, true), &[]);
@@ -346,11 +373,11 @@ fn what_the_device_does_not_have_is_said() {
     assert!(error.contains(&format!("at most {} entries", limits.max_cqe)) && error.contains(name), "{error}");
     let completions = CompletionQueue::new(&alone.device.context, 16, None).unwrap();
     let large = Capacity { sends: limits.max_qp_wr + 1, ..CAPACITY };
-    let error = Queue::new(&alone.device, &completions, &completions, None, large).map(|_| ()).unwrap_err().cause;
+    let error = Queue::new(&alone.device, Role::Asks, &completions, &completions, large).map(|_| ()).unwrap_err().cause;
     assert!(error.contains(&format!("at most {} work requests", limits.max_qp_wr)), "{error}");
     // Inline bytes beyond the device are no reason to fail.
     let inline = Capacity { inline: 1 << 20, ..CAPACITY };
-    let mut queue = Queue::new(&alone.device, &completions, &completions, None, inline).unwrap();
+    let mut queue = Queue::new(&alone.device, Role::Asks, &completions, &completions, inline).unwrap();
     assert!((1..1 << 20).contains(&queue.capacity().inline), "{:?}", queue.capacity());
 
     let odd = End { mtu: 1000, ..queue.end() };

@@ -3,7 +3,7 @@
 use crate::fault::{Failure, TransferErrorKind};
 use crate::notice::PLACES;
 use crate::transport::rdma::device::Device;
-use crate::transport::rdma::queue::Queue;
+use crate::transport::rdma::queue::{Queue, Role};
 use crate::transport::rdma::serve::{Note, Shared};
 use crate::transport::rdma::sys::{Capacity, Channel, CompletionQueue, SharedReceiveQueue};
 use crate::transport::rdma::wire::End;
@@ -129,7 +129,7 @@ impl Station {
         let capacity = Capacity { receives: u32::from(receives.is_none()), ..CAPACITY };
         let mut queues = Vec::with_capacity(wish.ends.len());
         for end in &wish.ends {
-            let mut queue = Queue::new(device, completions, completions, receives.as_ref(), capacity)?;
+            let mut queue = Queue::new(device, Role::Serves(receives.as_ref()), completions, completions, capacity)?;
             if !wish.managed {
                 queue.connect(end)?;
             }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::memory::Memory;
 use crate::notice::Notices;
-use crate::transport::rdma::queue::Queue;
+use crate::transport::rdma::queue::{Queue, Role};
 use crate::transport::rdma::sys::{Access, Capacity, Chain, CompletionQueue, Live, Local, MemoryRegion, Status, Verb, WorkRequest, live};
 use crate::transport::rdma::wire::{self, Ask, End, Grant, Refusal, Tell, VERSION};
 use perilune_protocol::Capability;
@@ -74,7 +74,7 @@ impl Peer {
     fn new(rig: &Rig, number: usize, count: usize) -> Self {
         let device = &rig.devices.get().unwrap()[number];
         let completions = CompletionQueue::new(&device.context, 64, None).unwrap();
-        let queue = |_| Queue::new(device, &completions, &completions, None, CAPACITY).unwrap();
+        let queue = |_| Queue::new(device, Role::Asks, &completions, &completions, CAPACITY).unwrap();
         let mut queues: Vec<Queue> = (0..count).map(queue).collect();
         let (stream, answer) = Self::ask(&rig.server, number, queues.iter().map(Queue::end).collect());
         let Tell::Connected { ends, credits } = answer else { panic!("{answer:?}") };

@@ -114,7 +114,7 @@ fn told(size: u64, piece: u64, devices: usize) -> Result<(), String> {
         return Ok(());
     }
     Err(format!(
-        "{keys} memory regions of {piece} bytes are more than the {KEYS_MAX} that peers can be told of: allow larger ones (RdmaSettings::region)"
+        "{keys} memory regions of {piece} bytes are more than the {KEYS_MAX} that peers can be told of: allow larger ones (RdmaSettings::region, --rdma-region)"
     ))
 }
 

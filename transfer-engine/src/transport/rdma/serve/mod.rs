@@ -119,7 +119,7 @@ fn start(
     let offer = |((device, manager), station): ((&Arc<Device>, &Option<Listener>), &Arc<Station>)| {
         let manager = manager.as_ref().map(Listener::port);
         let (notices, places) = (station.depth > 0, device.soft_roce);
-        Offer { name: device.name.clone(), gid: device.gid, iwarp: device.iwarp, notices, places, manager }
+        Offer { name: device.name.clone(), gid: device.address().unwrap_or_default(), iwarp: device.iwarp, notices, places, manager }
     };
     let offers = devices.iter().zip(&managers).zip(&connector.stations).map(offer).collect();
     let (notes, heard) = mpsc::channel();
@@ -136,6 +136,7 @@ fn start(
         conns: HashMap::new(),
         next: first_manager + devices.len() as u64,
         managers,
+        connection: settings.connection,
         devices,
         desk,
     };
@@ -144,11 +145,17 @@ fn start(
     Ok(RdmaServer { at: real, notes, thread: Some(thread), shared })
 }
 
+/// Whether the connection manager is to listen at a device.
+fn by_manager(device: &Device, connection: RdmaConnection) -> bool {
+    device.iwarp || connection == RdmaConnection::Cm
+}
+
 /// The connection manager of each device, where it is used. A device without it serves those who connect another way, if it can.
 fn listeners(devices: &[Arc<Device>], connection: RdmaConnection) -> Result<Vec<Option<Listener>>, EngineError> {
     let (mut listeners, mut refused) = (Vec::new(), None);
     for device in devices {
-        let wanted = device.iwarp || connection == RdmaConnection::Cm;
+        // A port that is not active has no address to listen at; it is looked at again as peers come.
+        let wanted = by_manager(device, connection) && device.address().is_some();
         let listener = wanted.then(|| Listener::new(device)).transpose().unwrap_or_else(|failure| {
             tracing::warn!("{}", failure.cause);
             refused = Some(failure.cause);

@@ -1,6 +1,7 @@
 //! The thread of the server: who connects, who speaks, who is told what.
 
 use crate::lane::milliseconds;
+use crate::rdma::RdmaConnection;
 use crate::segment::Exports;
 use crate::transport::door::Door;
 use crate::transport::rdma::device::Device;
@@ -8,7 +9,7 @@ use crate::transport::rdma::manager::{Heard, Listener};
 use crate::transport::rdma::serve::conn::{Conn, Served};
 use crate::transport::rdma::serve::connect::{Connected, Connector};
 use crate::transport::rdma::serve::notices::{Desk, KEEP_MAX};
-use crate::transport::rdma::serve::{FIRST_DEVICE, LISTENER, Note, Shared, WAKE};
+use crate::transport::rdma::serve::{FIRST_DEVICE, LISTENER, Note, Shared, WAKE, by_manager};
 use crate::transport::rdma::wire::{Offer, Tell, encode};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags, EpollTimeout};
@@ -29,6 +30,7 @@ pub(super) struct Reactor {
     pub(super) devices: Vec<Arc<Device>>,
     /// The connection manager of each device, where it is used.
     pub(super) managers: Vec<Option<Listener>>,
+    pub(super) connection: RdmaConnection,
     /// What peers are told of the devices, in the same order.
     pub(super) offers: Vec<Offer>,
     pub(super) exports: Arc<Exports>,
@@ -230,8 +232,31 @@ impl Reactor {
         strangers[..many].iter().for_each(|number| self.close(*number));
     }
 
+    /// Links come and go, and their addresses with them: who connects now is told of those there are.
+    fn look_at_links(&mut self) {
+        for (place, (device, offer)) in self.devices.iter().zip(&mut self.offers).enumerate() {
+            offer.gid = device.address().unwrap_or_default();
+            if !offer.is_active() || self.managers[place].is_some() || !by_manager(device, self.connection) {
+                continue;
+            }
+            let number = FIRST_DEVICE + (2 * self.devices.len() + place) as u64;
+            let listener = Listener::new(device).map_err(|failure| failure.cause).and_then(|listener| {
+                let polled = self.epoll.add(&**listener.events(), EpollEvent::new(EpollFlags::EPOLLIN, number));
+                polled.map(|()| listener).map_err(|e| e.to_string())
+            });
+            match listener {
+                Ok(listener) => (offer.manager, self.managers[place]) = (Some(listener.port()), Some(listener)),
+                Err(cause) => tracing::debug!("{cause}"),
+            }
+        }
+    }
+
     fn accept(&mut self) {
+        let mut looked = false;
         while let Some(stream) = self.door.next(&self.epoll, "RDMA") {
+            if !std::mem::replace(&mut looked, true) {
+                self.look_at_links();
+            }
             let number = self.next;
             self.next += 1;
             let conn = Conn::new(stream).and_then(|conn| {

@@ -2,7 +2,7 @@
 
 use super::types::{Local, Verb, WorkRequest};
 use crate::memory::copy;
-use crate::request::LocalSlice;
+use crate::request::{Held, LocalSlice};
 use rdma_mummy_sys as ib;
 use std::ptr::null_mut;
 
@@ -68,14 +68,13 @@ impl Chain {
         self.add(request, 1, ib::ibv_send_flags::IBV_SEND_INLINE);
     }
 
-    /// Adds a write of these bytes, the local ones of a write that has not gone back to its submitter, who keeps them valid until then.
-    /// They are copied now.
-    pub(crate) fn push_inline_work(&mut self, request: WorkRequest, local: impl Iterator<Item = LocalSlice>) {
+    /// Adds a write of these bytes, which are copied now.
+    pub(crate) fn push_inline<'a>(&mut self, request: WorkRequest, local: impl Iterator<Item = Held<'a>>) {
         let from = self.inline.len();
-        for LocalSlice { base, len } in local {
+        for LocalSlice { base, len } in local.map(Held::slice) {
             let at = self.inline.len();
             self.inline.resize(at + len as usize, 0);
-            // SAFETY: readable memory for the reason above; the target is ours, and as long.
+            // SAFETY: they are held; the target is ours, and as long.
             unsafe { copy(base, self.inline[at..].as_mut_ptr().expose_provenance() as u64, len) };
         }
         self.inlined(request, from);

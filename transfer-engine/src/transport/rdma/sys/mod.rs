@@ -1,7 +1,8 @@
 //! All unsafe calls of verbs and of the connection manager, one function for each.
 //!
 //! An object owns by `Arc` what it was made from, so nothing is destroyed before what depends on it. Raw pointers stay in here.
-//! The device touches memory only through the keys of memory regions, whose makers promised that it stays valid. So posting is safe code.
+//! The device touches memory only through the keys of memory regions, whose makers promised that it stays valid; what is copied here is
+//! [`Held`](crate::request::Held). So posting is safe code.
 //!
 //! - [`device`]: devices and protection domains. [`memory`]: memory regions. [`completion`]: completion queues and their channels.
 //! - [`queue_pair`]: queue pairs, and receives that several share. [`chain`]: the work requests that are posted to them.

@@ -1,7 +1,7 @@
 //! Queue pairs, and the receives that several of them share.
 
 use super::live::{COUNTERS, Kind, add};
-use super::types::mtu_of_bytes;
+use super::types::{Access, mtu_of_bytes};
 use super::{Capacity, Chain, CompletionQueue, Domain, Id, Path, Raw, Refused, check, explain};
 use rdma_mummy_sys as ib;
 use std::io;
@@ -60,7 +60,7 @@ pub(crate) struct QueuePair {
     _send: Arc<CompletionQueue>,
     _receive: Arc<CompletionQueue>,
     _shared: Option<Arc<SharedReceiveQueue>>,
-    _domain: Arc<Domain>,
+    domain: Arc<Domain>,
 }
 
 impl QueuePair {
@@ -90,7 +90,7 @@ impl QueuePair {
         // SAFETY: it was just made.
         let number = unsafe { (*raw.get()).qp_num };
         let (send, receive, shared) = (Arc::clone(send), Arc::clone(receive), shared.cloned());
-        Ok(Self { raw, number, capacity: given, _send: send, _receive: receive, _shared: shared, _domain: Arc::clone(domain) })
+        Ok(Self { raw, number, capacity: given, _send: send, _receive: receive, _shared: shared, domain: Arc::clone(domain) })
     }
 
     /// Its number on the device.
@@ -103,11 +103,16 @@ impl QueuePair {
         self.capacity
     }
 
-    /// From reset to init: receives may be posted.
-    pub(crate) fn to_init(&self, port: u8) -> io::Result<()> {
+    /// From reset to init: receives may be posted. With local access the peer can neither write nor read here, whatever keys it knows.
+    pub(crate) fn to_init(&self, port: u8, access: Access) -> io::Result<()> {
         let mut wanted = attributes(ib::ibv_qp_state::IBV_QPS_INIT);
         wanted.port_num = port;
-        wanted.qp_access_flags = (ib::ibv_access_flags::IBV_ACCESS_REMOTE_WRITE | ib::ibv_access_flags::IBV_ACCESS_REMOTE_READ).0;
+        wanted.qp_access_flags = match access {
+            // To iWARP the answer to a read is a write of the peer.
+            Access::Local if self.domain.context.is_iwarp() => ib::ibv_access_flags::IBV_ACCESS_REMOTE_WRITE.0,
+            Access::Local => 0,
+            Access::Remote => (ib::ibv_access_flags::IBV_ACCESS_REMOTE_WRITE | ib::ibv_access_flags::IBV_ACCESS_REMOTE_READ).0,
+        };
         let which = ib::ibv_qp_attr_mask::IBV_QP_STATE
             | ib::ibv_qp_attr_mask::IBV_QP_PKEY_INDEX
             | ib::ibv_qp_attr_mask::IBV_QP_PORT
