@@ -74,6 +74,8 @@ pub struct MasterConfig {
     pub vault_root: Option<PathBuf>,
     /// How long a changefeed waits after an error before it tries again; twice as long each time, up to ten minutes.
     pub feed_backoff: Duration,
+    /// What a sink is asked just when its changefeed is paused or deleted is waited for so long, and then broken off.
+    pub feed_patience: Duration,
     /// A changefeed that lags so far behind is given up.
     pub feed_gc_ttl: Duration,
     /// Asked of every caller, over RPC and HTTP.
@@ -114,6 +116,7 @@ impl Default for MasterConfig {
             secret_key_files: Vec::new(),
             vault_root: None,
             feed_backoff: Duration::from_secs(10),
+            feed_patience: Duration::from_secs(10),
             feed_gc_ttl: Duration::from_secs(86_400),
             token: None,
             insecure: false,

@@ -5,7 +5,7 @@ use crate::feeds::{Counts, Kept, Place, Progress};
 use crate::observe::FeedUse;
 use perilune_protocol::{Outcome, Tso};
 use perilune_state::Effect;
-use perilune_state::directory::FeedRecord;
+use perilune_state::directory::{FeedId, FeedRecord};
 
 impl Engine {
     /// A fresh stamp of the one clock.
@@ -24,9 +24,41 @@ impl Engine {
         kept.filter(|kept| kept.run == feed.run).unwrap_or_else(|| Kept::begin(feed))
     }
 
-    /// Writes it down; `None`: it is of no account any more.
-    pub(crate) async fn keep_progress(&self, key: String, kept: Option<&Kept>) -> Outcome<()> {
-        self.commit(&Effect::Setting { key, value: kept.map(Kept::text) }).await
+    /// Writes down how far a feed says that it is, which is more than it writes down itself, so that it stays there when it is delivered no more.
+    pub(crate) async fn keep_live(&self, feed: &FeedRecord) -> Outcome<()> {
+        let Some(Progress { checkpoint, last_synced, .. }) = self.reign.feeds.progress(feed) else { return Ok(()) };
+        let live = Kept { run: feed.run, checkpoint, last_synced };
+        if live == self.kept_progress(feed) {
+            return Ok(());
+        }
+        self.keep_progress(feed, &live).await
+    }
+
+    /// Writes it down.
+    pub(crate) async fn keep_progress(&self, feed: &FeedRecord, kept: &Kept) -> Outcome<()> {
+        self.commit(&Effect::Setting { key: feed.progress_key(), value: Some(kept.text()) }).await
+    }
+
+    /// Somebody lets a feed go on that stands still: from now on it has all its time to deliver what it held before.
+    pub(crate) async fn note_resumed(&self, feed: FeedId, now: Tso) -> Outcome<()> {
+        let value = Some(now.physical_ms().to_string());
+        self.commit(&Effect::Setting { key: FeedRecord::resumed_key_of(feed), value }).await
+    }
+
+    /// Since when a feed holds what it has not delivered, in milliseconds of the one clock: since that happened, or since it was let go on.
+    pub(crate) fn held_since_ms(&self, feed: &FeedRecord) -> u64 {
+        let resumed = self.setting(&FeedRecord::resumed_key_of(feed.id)).and_then(|text| text.parse().ok());
+        self.feed_progress(feed).checkpoint.physical_ms().max(resumed.unwrap_or(0))
+    }
+
+    /// A feed is gone: nothing that was written down about it is of account any more.
+    pub(crate) async fn forget_feed(&self, feed: FeedId) -> Outcome<()> {
+        for key in [FeedRecord::progress_key_of(feed), FeedRecord::resumed_key_of(feed)] {
+            if self.setting(&key).is_some() {
+                self.commit(&Effect::Setting { key, value: None }).await?;
+            }
+        }
+        Ok(())
     }
 
     /// How feeds fare, those of tenants that are there. Where this member does not lead, none: it does not know.

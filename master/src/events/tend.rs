@@ -3,15 +3,13 @@
 
 use crate::engine::Engine;
 use crate::log::Room;
-use perilune_protocol::Tso;
 use perilune_state::Effect;
 use std::sync::atomic::Ordering;
 
 /// Who asked how far all is known will ask again within so many milliseconds.
 const ASKS_AGAIN_MS: u64 = 10_000;
-/// The clock may move on for so many milliseconds more, or the log is asked for the same again and this.
-const AHEAD_MS: u64 = 4_000;
-const RAISED_MS: u64 = 10_000;
+/// The clock may move on for so many milliseconds more, or the log is asked for a higher limit.
+const LEFT_MS: u64 = 4_000;
 
 impl Engine {
     /// A round of that.
@@ -23,10 +21,10 @@ impl Engine {
         }
         let state = self.state();
         let mut news = state.nodes.news(state.began(), self.now());
-        let (asked, wall) = (self.events().asked.load(Ordering::Relaxed), self.wall_ms());
-        let limit = state.tso.limit().physical_ms();
-        if asked > 0 && self.now() < asked + ASKS_AGAIN_MS && limit < wall + AHEAD_MS {
-            news.push(Effect::TsoLimit(Tso::from_physical(wall + RAISED_MS)));
+        let asked = self.events().asked.load(Ordering::Relaxed);
+        if asked > 0 && self.now() < asked + ASKS_AGAIN_MS {
+            let near = state.tso.near_limit(self.wall_ms(), LEFT_MS);
+            news.extend(near.map(|need| Effect::TsoLimit(need.0)));
         }
         news.extend(self.expired_safepoints());
         for effect in news {

@@ -21,6 +21,7 @@ mod row;
 mod run;
 pub(crate) mod safepoint;
 mod sink;
+mod task;
 mod uri;
 
 pub(crate) use check::check;
@@ -40,7 +41,7 @@ pub(crate) use sink::{Place, Whose, open};
 pub(crate) use uri::SinkUri;
 
 use crate::engine::Engine;
-use perilune_state::directory::{FeedId, FeedRecord};
+use perilune_state::directory::FeedRecord;
 
 /// What a config says of rows.
 ///
@@ -58,11 +59,4 @@ pub(crate) fn sink_of(engine: &Engine, feed: &FeedRecord) -> Result<String, Fail
     let Some(sealed) = &feed.sealed else { return Ok(feed.sink.clone()) };
     let opened = engine.safe().and_then(|safe| safe.open_sink(feed.tenant, &feed.name, sealed));
     opened.map_err(|fault| Code::Unknown.with(fault.message))
-}
-
-/// A feed is gone, and how far it was with it.
-pub(crate) async fn forget(engine: &Engine, feed: FeedId) {
-    if let Err(fault) = engine.keep_progress(FeedRecord::progress_key_of(feed), None).await {
-        tracing::warn!(feed = feed.0, "how far a changefeed was that is gone stays written down: {fault}");
-    }
 }

@@ -3,8 +3,9 @@
 use super::config::ReplicaConfig;
 use super::failure::{Code, Failure};
 use super::progress::{Counts, Progress};
-use super::run::{Delivery, Ended, deliver};
+use super::run::Ended;
 use super::safepoint::Keeper;
+use super::task::{Begin, Task};
 use crate::engine::Engine;
 use crate::work::Bell;
 use perilune_protocol::Tso;
@@ -13,7 +14,6 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Handle;
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 /// How often it looks, if nobody rings.
@@ -73,24 +73,15 @@ pub(crate) fn run(engine: &Engine, handle: &Handle) {
     }
 }
 
-/// Begins a task.
-pub(crate) type Begin<'a> = &'a dyn Fn(Delivery) -> JoinHandle<Ended>;
-
 /// Has feeds delivered, round by round. What it has begun ends with it.
 #[derive(Default)]
 pub(crate) struct Owner {
-    running: BTreeMap<FeedId, Running>,
+    running: BTreeMap<FeedId, Task>,
     /// Of feeds that stumbled and have not recovered.
     streaks: BTreeMap<FeedId, Streak>,
     keeper: Keeper,
     /// From where a feed began anew last, since somebody else had written.
     anew: BTreeMap<FeedId, Tso>,
-}
-
-struct Running {
-    /// What was begun.
-    feed: FeedRecord,
-    task: JoinHandle<Ended>,
 }
 
 /// One error after the other.
@@ -116,7 +107,7 @@ impl Streak {
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        self.running.values().for_each(|running| running.task.abort());
+        self.running.values().for_each(Task::abort);
     }
 }
 
@@ -125,7 +116,7 @@ impl Owner {
         let known = engine.directory();
         let gone: Vec<FeedId> = self.running.keys().copied().filter(|id| known.feed(*id).is_none_or(|feed| !feed.state.runs())).collect();
         for id in gone {
-            self.stop(engine, id).await;
+            self.stop(engine, &known, id).await;
         }
         self.anew.retain(|id, _| known.feed(*id).is_some_and(|feed| feed.state.runs()));
         self.streaks.retain(|id, _| known.feed(*id).is_some_and(|feed| feed.state.runs() || feed.state == FeedState::Pending));
@@ -144,41 +135,49 @@ impl Owner {
             FeedState::Pending => return self.retry(engine, feed).await,
             FeedState::Failed | FeedState::Stopped | FeedState::Finished => return,
         }
-        if self.running.get(&feed.id).is_some_and(|running| is_another(&running.feed, feed)) {
-            self.stop(engine, feed.id).await;
+        let stops = self.running.get(&feed.id).is_some_and(|task| task.is_stopping() || is_another(&task.feed, feed));
+        if stops && !self.stop(engine, known, feed.id).await {
+            return;
         }
         match self.running.get(&feed.id) {
             None => {
                 let namespace = known.tenant(feed.tenant).map_or_else(String::new, |tenant| tenant.name.clone());
                 engine.reign.feeds.tell(feed.id, feed.run, engine.kept_progress(feed).progress());
-                let task = begin(Box::pin(deliver(engine.clone(), feed.clone(), namespace)));
-                self.running.insert(feed.id, Running { feed: feed.clone(), task });
+                self.running.insert(feed.id, Task::begin(engine, feed, namespace, begin));
             }
-            Some(running) if running.task.is_finished() => {
-                let Some(running) = self.running.remove(&feed.id) else { return };
-                engine.reign.feeds.ended(feed.id);
-                let ended = running.task.await.unwrap_or_else(|e| Ended::Failed(Code::Unknown.with(format!("it stopped: {e}"))));
-                match ended {
-                    Ended::Reached => self.becomes(engine, feed, FeedEvent::Reached, None).await,
+            Some(task) if task.is_finished() => {
+                let Some(mut task) = self.running.remove(&feed.id) else { return };
+                let end = task.end().await.unwrap_or_else(|e| Ended::Failed(Code::Unknown.with(format!("it stopped: {e}"))));
+                match end {
                     Ended::Failed(failure) if failure.code.begins_anew() && self.may_begin_anew(engine, feed) => {
                         tracing::info!(feed = feed.name, "begins anew from what was kept: {failure}");
+                        engine.reign.feeds.ended(feed.id);
                         engine.reign.feeds.bell.ring();
                     }
-                    Ended::Failed(failure) => self.failed(engine, feed, failure).await,
+                    Ended::Reached => {
+                        ended(engine, known, &task.feed).await;
+                        self.becomes(engine, feed, FeedEvent::Reached, None).await;
+                    }
+                    Ended::Failed(failure) => {
+                        ended(engine, known, &task.feed).await;
+                        self.failed(engine, feed, failure).await;
+                    }
                 }
             }
             Some(_) => self.recover(engine, feed).await,
         }
     }
 
-    /// Ends the task of a feed, and waits until nothing is written for it any more.
-    async fn stop(&mut self, engine: &Engine, id: FeedId) {
-        if let Some(Running { task, .. }) = self.running.remove(&id) {
-            task.abort();
-            // Its only other end is its own.
-            let _ = task.await;
+    /// Stops the task of a feed. Whether it has ended; if not, the next round goes on.
+    async fn stop(&mut self, engine: &Engine, known: &Known, id: FeedId) -> bool {
+        let Some(task) = self.running.get_mut(&id) else { return true };
+        if !task.stop(engine.inner.config.feed_patience).await {
+            return false;
         }
-        engine.reign.feeds.ended(id);
+        if let Some(task) = self.running.remove(&id) {
+            ended(engine, known, &task.feed).await;
+        }
+        true
     }
 
     /// A feed whose sink was written to by somebody else begins anew, unless that is how it ended before without having got on: a leader that is
@@ -262,6 +261,16 @@ impl Owner {
     }
 }
 
+/// The task of a feed has ended. How far it came is written down, unless the feed is gone, or is to begin elsewhere.
+async fn ended(engine: &Engine, known: &Known, begun: &FeedRecord) {
+    if known.feed(begun.id).is_some_and(|feed| feed.run == begun.run)
+        && let Err(fault) = engine.keep_live(begun).await
+    {
+        tracing::warn!(feed = begun.name, "how far a changefeed came is not written down: {fault}");
+    }
+    engine.reign.feeds.ended(begun.id);
+}
+
 fn is_another(begun: &FeedRecord, feed: &FeedRecord) -> bool {
     let what = |feed: &FeedRecord| (feed.run, feed.sink.clone(), feed.sealed.clone(), feed.config.clone(), feed.target);
     what(begun) != what(feed)
@@ -282,7 +291,7 @@ fn lost(engine: &Engine, feed: &FeedRecord) -> Option<Failure> {
         let why = "fail to create or maintain changefeed due to snapshot loss caused by GC. checkpoint-ts";
         return Some(Code::SnapshotLostByGc.with(format!("{why} {} is earlier than or equal to GC safepoint at {}", checkpoint.0, safe.0)));
     }
-    if u128::from(engine.wall_ms().saturating_sub(checkpoint.physical_ms())) > engine.inner.config.feed_gc_ttl.as_millis() {
+    if u128::from(engine.wall_ms().saturating_sub(engine.held_since_ms(feed))) > engine.inner.config.feed_gc_ttl.as_millis() {
         let why = "has exceeded the GC TTL and the changefeed is blocking global GC progression";
         return Some(Code::GcTtlExceeded.with(format!("the checkpoint-ts({}) lag of the changefeed({}) {why}", checkpoint.0, feed.name)));
     }

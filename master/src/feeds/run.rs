@@ -11,6 +11,7 @@ use super::progress::{Kept, Progress};
 use super::row::{Row, Rows};
 use super::sink::{self, Sink, Whose};
 use super::sink_of;
+use super::task::Gate;
 use crate::engine::Engine;
 use crate::events::{Page, ReadError};
 use crate::planted::{self, Defect};
@@ -51,10 +52,10 @@ pub(crate) enum Ended {
 pub(crate) type Delivery = Pin<Box<dyn Future<Output = Ended> + Send>>;
 
 /// Delivers until it is told to end, which may be at any moment.
-pub(super) async fn deliver(engine: Engine, feed: FeedRecord, namespace: String) -> Ended {
+pub(super) async fn deliver(engine: Engine, feed: FeedRecord, namespace: String, gate: Gate) -> Ended {
     let label = format!("{namespace}/{}", feed.name);
     let run = async {
-        let mut run = Run::begin(&engine, &feed, &label, &namespace).await?;
+        let mut run = Run::begin(&engine, &feed, &label, &namespace, gate).await?;
         run.go().await
     };
     run.await.map_or_else(Ended::Failed, |()| Ended::Reached)
@@ -64,6 +65,8 @@ struct Run<'a> {
     engine: &'a Engine,
     feed: &'a FeedRecord,
     sink: Box<dyn Sink>,
+    /// Passed before the sink is asked for anything.
+    gate: Gate,
     rows: Option<Rows>,
     bootstrap: Option<Bootstrap>,
     quota: u64,
@@ -81,13 +84,16 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    async fn begin(engine: &'a Engine, feed: &'a FeedRecord, label: &str, namespace: &str) -> Result<Self, Failure> {
+    async fn begin(engine: &'a Engine, feed: &'a FeedRecord, label: &str, namespace: &str, gate: Gate) -> Result<Self, Failure> {
         let config = ReplicaConfig::stored(&feed.config);
         let config = config.map_err(|e| Code::InvalidReplicaConfig.with(format!("invalid replica config, as it is stored: {e}")))?;
         let checked = check(&sink_of(engine, feed)?, &config)?;
         let kept = engine.kept_progress(feed);
         let whose = Whose { name: label, cluster: engine.inner.log.cluster_id(), run: [feed.id.0, u64::from(feed.run)] };
-        let sink = sink::open(&whose, &checked, &config, &engine.feed_place()).await?;
+        let sink = {
+            let _inside = gate.pass().await;
+            sink::open(&whose, &checked, &config, &engine.feed_place()).await?
+        };
         let (events, from) = (engine.events().clone(), kept.checkpoint);
         let next = aside(move || if planted::is(Defect::SkippedGap) { Ok(events.resolved().1) } else { events.at(from) })
             .await?
@@ -98,6 +104,7 @@ impl<'a> Run<'a> {
             engine,
             feed,
             sink,
+            gate,
             rows: Some(Rows::new(feed.tenant, namespace, checked.filter)),
             bootstrap,
             quota: config.memory_quota,
@@ -143,7 +150,10 @@ impl<'a> Run<'a> {
     async fn take(&mut self, rows: &[Row]) -> Result<(), Failure> {
         let Some(last) = rows.last() else { return Ok(()) };
         vouched(self.engine).await;
-        let there = self.sink.write(rows).await?;
+        let there = {
+            let _inside = self.gate.pass().await;
+            self.sink.write(rows).await?
+        };
         self.engine.reign.feeds.count(self.feed.id, |counts| {
             counts.rows += rows.len() as u64;
             counts.bytes += there;
@@ -206,9 +216,12 @@ impl<'a> Run<'a> {
         let keeps = Duration::from_millis(self.sink.keeps_ms());
         let due = self.kept_since.is_some_and(|since| since.elapsed() >= keeps || self.kept > self.quota / 2);
         let silent = self.kept_since.is_none() && self.told.elapsed() >= TELL_IDLE_EVERY.max(keeps);
+        // Until it is told how far that was, so that whoever is stopped has told it.
+        let mut inside = None;
         if now || due || silent {
             vouched(self.engine).await;
             let began = Instant::now();
+            inside = Some(self.gate.pass().await);
             self.sink.flush(self.progress.resolved).await?;
             self.engine.reign.feeds.count(self.feed.id, |counts| {
                 counts.flushes += 1;
@@ -221,6 +234,7 @@ impl<'a> Run<'a> {
             self.progress.checkpoint = self.progress.resolved;
         }
         self.engine.reign.feeds.tell(self.feed.id, self.feed.run, self.progress);
+        drop(inside);
         let news = self.progress.last_synced > self.written.0.last_synced;
         if self.written.1.elapsed() >= if news { KEEP_EVERY } else { KEEP_IDLE_EVERY } {
             self.keep().await;
@@ -232,7 +246,7 @@ impl<'a> Run<'a> {
     async fn keep(&mut self) {
         let Progress { checkpoint, last_synced, .. } = self.progress;
         let kept = Kept { run: self.feed.run, checkpoint, last_synced };
-        match self.engine.keep_progress(self.feed.progress_key(), Some(&kept)).await {
+        match self.engine.keep_progress(self.feed, &kept).await {
             Ok(()) => self.written = (kept, Instant::now()),
             // Then more is delivered again.
             Err(fault) => tracing::warn!(feed = self.feed.name, "how far a changefeed is is not written down: {fault}"),

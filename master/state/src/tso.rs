@@ -37,6 +37,14 @@ impl TsoSource {
         }
     }
 
+    /// The limit that is to be logged when less than so many milliseconds of stamps are left before the one that there is. Told by the stamps, which may be
+    /// ahead of the wall clock.
+    pub fn near_limit(&self, now_ms: u64, left_ms: u64) -> Option<NeedLimit> {
+        let next = (self.last.load(Ordering::Relaxed) + 1).max(Tso::from_physical(now_ms).0);
+        let is_near = self.limit.load(Ordering::Relaxed) < next + Tso::from_physical(left_ms).0;
+        is_near.then(|| NeedLimit(Tso(next + Tso::from_physical(LIMIT_AHEAD_MS).0)))
+    }
+
     /// One for an entry of the log, which carries it to every later leader and so needs no limit: above all issued before, and at least this.
     pub fn stamp(&self, least: Tso) -> Tso {
         let next = |last: u64| (last + 1).max(least.0);
@@ -73,6 +81,21 @@ mod tests {
         assert!(tso.next(0, 1).is_err(), "the log knows only up to 10");
         tso.raise_limit(Tso(11));
         assert!(tso.next(0, 1).is_err());
+    }
+
+    #[test]
+    fn a_limit_is_near_by_the_stamps_also_where_the_clock_is_behind_them() {
+        let tso = TsoSource::default();
+        tso.raise_limit(Tso::from_physical(20_000));
+        assert_eq!(tso.near_limit(10_000, 4000), None);
+        assert_eq!(tso.near_limit(16_001, 4000), Some(NeedLimit(Tso::from_physical(26_001))));
+        // A new leader, whose clock is behind that of the one before.
+        tso.skip_past_limit();
+        assert!(tso.next(10_000, 1).is_err());
+        let NeedLimit(limit) = tso.near_limit(10_000, 4000).unwrap();
+        tso.raise_limit(limit);
+        assert!(tso.next(10_000, 1).is_ok_and(|stamp| stamp > Tso::from_physical(20_000)));
+        assert_eq!(tso.near_limit(10_000, 4000), None, "not again before the stamps have come near");
     }
 
     #[test]

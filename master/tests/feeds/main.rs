@@ -37,6 +37,7 @@ fn config(dir: &Path) -> MasterConfig {
         http: vec![any],
         vault_root: Some(sinks),
         feed_backoff: Duration::from_millis(100),
+        feed_patience: Duration::from_millis(300),
         suspect_after: hour,
         lost_after: 2 * hour,
         ..MasterConfig::default()
@@ -106,12 +107,15 @@ impl Served {
         said["timestamp"].as_u64().unwrap() << 18 | said["logic_time"].as_u64().unwrap()
     }
 
+    /// Up to which stamp everything is at the sink.
+    fn checkpoint(&self, feed: &str) -> u64 {
+        self.get(&format!("changefeeds/{feed}/status"))["checkpoint_ts"].as_u64().unwrap()
+    }
+
     /// Until everything until now is at the sink.
     fn until_delivered(&self, feed: &str) {
         let now = self.now();
-        wait::wait(&format!("{feed} has what there is"), || {
-            (self.get(&format!("changefeeds/{feed}/status"))["checkpoint_ts"].as_u64().unwrap() >= now).then_some(())
-        });
+        wait::wait(&format!("{feed} has what there is"), || (self.checkpoint(feed) >= now).then_some(()));
     }
 
     /// A segment that some node lends.

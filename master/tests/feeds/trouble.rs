@@ -95,6 +95,100 @@ fn a_feed_that_is_deleted_while_it_writes_writes_no_more() {
     );
 }
 
+/// A feed of objects to a listener that has been asked for the row of `a` and does not answer.
+fn held(served: &Served, listener: &Listener) {
+    let sink = format!("http://{}?timeout=60s", listener.addr);
+    served.create(json!({"changefeed_id": "f", "sink_uri": sink, "replica_config": {"filter": {"rules": ["default.*"]}}}));
+    served.create(json!({"changefeed_id": "beside", "sink_uri": "blackhole://"}));
+    served.lend();
+    served.until_delivered("f");
+    listener.hold(true);
+    served.put(&["a"]);
+    wait::wait("it to be asked", || listener.of("rows").iter().any(|seen| seen.body.contains("\"a\"")).then_some(()));
+}
+
+#[test]
+fn a_feed_that_is_paused_is_so_once_its_sink_has_answered() {
+    let (listener, served) = (Listener::start(), Served::start_with(|config| config.feed_patience = Duration::from_secs(50)));
+    held(&served, &listener);
+    let http = served.master.http_addrs()[0];
+    let paused = std::thread::spawn(move || http::send(http, "POST", "/api/v2/changefeeds/f/pause", "").status);
+    served.until_state("f", "stopped");
+    assert!(!paused.is_finished(), "its sink is still being asked");
+    // Whoever lets it go on now has it begin behind what is being asked.
+    assert_eq!(served.ask("POST", "changefeeds/f/resume", "{}").status, 200);
+    let again = std::thread::spawn(move || http::send(http, "POST", "/api/v2/changefeeds/f/pause", "").status);
+    served.until_state("f", "stopped");
+    listener.hold(false);
+    assert_eq!((paused.join().unwrap(), again.join().unwrap()), (200, 200));
+    let asked = || ["rows", "watermark"].map(|event| listener.of(event).len());
+    let before = asked();
+    served.put(&["b"]);
+    served.until_delivered("beside");
+    assert_eq!((asked(), keys(&listener)), (before, vec!["a".to_owned()]));
+    assert_eq!(served.ask("POST", "changefeeds/f/resume", "{}").status, 200);
+    served.until_delivered("f");
+    assert_eq!(keys(&listener), ["a", "b"]);
+}
+
+#[test]
+fn a_feed_that_is_deleted_is_gone_once_its_sink_has_answered() {
+    let (listener, served) = (Listener::start(), Served::start_with(|config| config.feed_patience = Duration::from_secs(50)));
+    held(&served, &listener);
+    let http = served.master.http_addrs()[0];
+    let deleted = std::thread::spawn(move || http::send(http, "DELETE", "/api/v2/changefeeds/f", "").status);
+    wait::wait("it to be unknown", || (served.ask("GET", "changefeeds/f", "").status == 400).then_some(()));
+    assert!(!deleted.is_finished(), "its sink is still being asked");
+    listener.hold(false);
+    assert_eq!(deleted.join().unwrap(), 200);
+    let asked = || ["rows", "watermark"].map(|event| listener.of(event).len());
+    let before = asked();
+    served.put(&["b"]);
+    served.until_delivered("beside");
+    assert_eq!((asked(), keys(&listener)), (before, vec!["a".to_owned()]));
+}
+
+#[test]
+fn a_sink_that_does_not_answer_does_not_keep_a_feed_from_being_paused() {
+    let (listener, served) = (Listener::start(), Served::start());
+    held(&served, &listener);
+    let before = served.checkpoint("f");
+    assert_eq!(served.ask("POST", "changefeeds/f/pause", "").status, 200);
+    let asked = listener.of("rows").len();
+    listener.hold(false);
+    served.put(&["b"]);
+    served.until_delivered("beside");
+    assert_eq!((listener.of("rows").len(), served.checkpoint("f")), (asked, before), "nobody has acknowledged that row");
+    assert_eq!(served.ask("POST", "changefeeds/f/resume", "{}").status, 200);
+    served.until_delivered("f");
+    assert_eq!(keys(&listener), ["a", "b"]);
+}
+
+#[test]
+fn how_far_a_feed_is_does_not_go_back_when_it_is_paused_or_stumbles() {
+    let (listener, served) = (Listener::start(), Served::start());
+    served.create_hook("f", &listener, json!({"filter": {"rules": ["default.*"]}}));
+    served.lend();
+    let not_before = |served: &Served, far: u64| assert!(served.checkpoint("f") >= far, "{} is before {far}", served.checkpoint("f"));
+    for _ in 0..2 {
+        // Nothing happens, so it is written down rarely.
+        served.until_delivered("f");
+        let far = served.checkpoint("f");
+        assert_eq!(served.ask("POST", "changefeeds/f/pause", "").status, 200);
+        not_before(&served, far);
+        assert_eq!(served.ask("POST", "changefeeds/f/resume", "{}").status, 200);
+        served.until_state("f", "normal");
+        not_before(&served, far);
+    }
+    served.until_delivered("f");
+    let far = served.checkpoint("f");
+    listener.answer_to(Some(("\"poison\"", 503)));
+    served.put(&["poison"]);
+    served.until_state("f", "pending");
+    not_before(&served, far);
+    not_before(&served.restarted(), far);
+}
+
 #[test]
 fn a_bucket_that_is_slow_and_takes_the_keys_no_more_gets_every_row_in_the_end() {
     let (s3, served) = (S3d::start(), Served::start());
@@ -161,4 +255,29 @@ fn a_feed_that_lags_longer_than_garbage_is_kept_for_it_has_failed() {
     served.ask("POST", "changefeeds/f/pause", "");
     let why = served.failed("f");
     assert!(why["code"] == "CDC:ErrGCTTLExceeded" && why["message"].as_str().unwrap().contains("the changefeed(f)"), "{why}");
+}
+
+#[test]
+fn a_feed_that_has_lagged_too_long_has_that_time_again_when_it_is_let_go_on() {
+    let (listener, served) = (Listener::start(), Served::start_with(|config| config.feed_gc_ttl = Duration::from_secs(3)));
+    served.create_hook("f", &listener, json!({"filter": {"rules": ["default.*"]}}));
+    served.lend();
+    served.until_delivered("f");
+    assert_eq!(served.ask("POST", "changefeeds/f/pause", "").status, 200);
+    served.put(&["a"]);
+    assert_eq!(served.failed("f")["code"], "CDC:ErrGCTTLExceeded");
+    let behind = served.checkpoint("f");
+    assert_eq!(served.ask("POST", "changefeeds/f/resume", "{}").status, 200);
+    let held = served.get("safepoints");
+    assert!(held.to_string().contains("ticdc-resuming-0_f"), "what it lacks is kept for it: {held}");
+    let came = |times| {
+        let bodies = || listener.bodies("rows").iter().filter(|body| body.contains("\"a\"")).count();
+        wait::wait("its row", || (bodies() >= times).then_some(()));
+    };
+    came(1);
+    // From an earlier stamp as well.
+    assert_eq!(served.ask("POST", "changefeeds/f/pause", "").status, 200);
+    let over = body(json!({"overwrite_checkpoint_ts": behind}));
+    assert_eq!(served.ask("POST", "changefeeds/f/resume", &over).status, 200);
+    came(2);
 }

@@ -11,7 +11,7 @@ pub(crate) struct Listener {
     pub(crate) addr: SocketAddr,
     seen: Arc<Mutex<Vec<Seen>>>,
     answers: Arc<Mutex<Answers>>,
-    /// Whether it lets callers wait.
+    /// Whether it lets whoever brings rows wait.
     held: Arc<(Mutex<bool>, Condvar)>,
 }
 
@@ -52,12 +52,15 @@ impl Listener {
                         let mut answers = answers.lock().unwrap();
                         let about = answers.to.as_ref().filter(|(text, _)| body.contains(text)).map(|(_, status)| *status);
                         let mut request = Seen { headers, body, status: 200 };
-                        let next = if request.header("x-perilune-event") == "rows" { answers.next.pop_front() } else { None };
+                        let is_rows = request.header("x-perilune-event") == "rows";
+                        let next = if is_rows { answers.next.pop_front() } else { None };
                         let status = about.or(next).unwrap_or(200);
                         drop(answers);
                         request.status = status;
                         seen.lock().unwrap().push(request);
-                        drop(held.1.wait_while(held.0.lock().unwrap(), |held| *held));
+                        if is_rows {
+                            drop(held.1.wait_while(held.0.lock().unwrap(), |held| *held));
+                        }
                         // The caller may be gone.
                         let _ = write!(stream.get_mut(), "HTTP/1.1 {status} Said\r\nContent-Length: 0\r\n\r\n");
                     }
@@ -67,7 +70,7 @@ impl Listener {
         Self { addr, seen, answers, held }
     }
 
-    /// Whether it reads what comes and answers nothing.
+    /// Whether it reads rows that come and answers nothing.
     pub(crate) fn hold(&self, held: bool) {
         *self.held.0.lock().unwrap() = held;
         self.held.1.notify_all();
@@ -106,7 +109,7 @@ impl Listener {
         self.answers.lock().unwrap().next.extend(statuses);
     }
 
-    fn answer_to(&self, to: Option<(&str, u16)>) {
+    pub(crate) fn answer_to(&self, to: Option<(&str, u16)>) {
         self.answers.lock().unwrap().to = to.map(|(text, status)| (text.into(), status));
     }
 }

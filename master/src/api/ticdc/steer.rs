@@ -5,19 +5,20 @@ use super::said::{self, Name, Resume};
 use super::{Answer, done, engine};
 use crate::api::App;
 use crate::api::extract::Query;
+use crate::engine::Engine;
+use crate::feeds::Code;
 use crate::feeds::safepoint::{Bridge, hold_for, let_go};
-use crate::feeds::{self, Code};
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use perilune_protocol::Tso;
-use perilune_state::directory::{FeedEvent, is_feed_name};
+use perilune_state::directory::{FeedEvent, FeedId, is_feed_name};
 use std::time::Duration;
 
-/// How long a feed that ends may take to stop writing.
+/// How long a feed may take to stop writing: longer than [`crate::MasterConfig::feed_patience`], unless that is set to more.
 const ENDING: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// A feed stands still. Of one that does already, nothing becomes.
+/// A feed stands still: when this is answered, nothing is written for it any more. Of one that does already, nothing becomes.
 #[utoipa::path(
     post, path = "/api/v2/changefeeds/{changefeed_id}/pause", tag = "changefeeds",
     params(("changefeed_id" = String, Path, description = "Its name."), ("namespace" = Option<String>, Query, description = "`default`, unless said.")),
@@ -25,10 +26,26 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 )]
 pub(super) async fn pause(State(app): State<App>, Path(name): Name, query: Query) -> Answer {
     let engine = engine(&app)?;
-    let id = said::feed(&engine.directory(), &query, &name)?.id;
+    let known = engine.directory();
+    let feed = said::feed(&known, &query, &name)?;
+    let id = feed.id;
+    engine.keep_live(feed).await?;
     engine.decide(&|known, now_ms| known.advance_feed(id, FeedEvent::Pause, None, now_ms)).await?;
     engine.reign.feeds.bell.ring();
+    // One that does not stop in time was broken off, and stands still as well.
+    is_quiet(&engine, id).await;
     done()
+}
+
+/// Waits until nothing is written any more for a feed that is not to deliver. Whether that came about.
+async fn is_quiet(engine: &Engine, id: FeedId) -> bool {
+    let runs = || engine.directory().feed(id).is_some_and(|feed| feed.state.runs());
+    let quiet = async {
+        while engine.reign.feeds.delivers(id) && !runs() && engine.leads() {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    };
+    tokio::time::timeout(ENDING, quiet).await.is_ok()
 }
 
 /// A feed that stands still goes on, from where it was or from another stamp. Of one that does not, nothing becomes.
@@ -53,8 +70,17 @@ pub(super) async fn resume(State(app): State<App>, Path(name): Name, query: Quer
     }
     // Until it is said for all feeds together.
     hold_for(&engine, Bridge::Resuming, feed.tenant, &name, from).await?;
-    let id = feed.id;
-    engine.decide(&|known, now_ms| known.resume_feed(id, over, now_ms)).await?;
+    let (id, tenant, stands) = (feed.id, feed.tenant, feed.state.after(FeedEvent::Resume).is_some());
+    let resumed = async {
+        if stands {
+            engine.note_resumed(id, now).await?;
+        }
+        Ok::<_, Refusal>(engine.decide(&|known, now_ms| known.resume_feed(id, over, now_ms)).await?)
+    };
+    if let Err(refusal) = resumed.await {
+        let_go(&engine, Bridge::Resuming, tenant, &name).await;
+        return Err(refusal);
+    }
     engine.reign.feeds.bell.ring();
     done()
 }
@@ -75,17 +101,14 @@ pub(super) async fn delete(State(app): State<App>, Path(name): Name, query: Quer
     let (id, tenant) = (feed.id, feed.tenant);
     engine.decide(&|known, _| known.drop_feed(id)).await?;
     engine.reign.feeds.bell.ring();
-    let gone = async {
-        while engine.reign.feeds.delivers(id) && engine.leads() {
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
-    };
-    if tokio::time::timeout(ENDING, gone).await.is_err() {
+    if !is_quiet(&engine, id).await {
         return Err(Code::Unknown.with(format!("changefeed exists after deletion, {name}: it is still writing")).into());
     }
     for why in [Bridge::Creating, Bridge::Resuming] {
         let_go(&engine, why, tenant, &name).await;
     }
-    feeds::forget(&engine, id).await;
+    if let Err(fault) = engine.forget_feed(id).await {
+        tracing::warn!(feed = name, "what was written down about a changefeed that is gone stays: {fault}");
+    }
     done()
 }

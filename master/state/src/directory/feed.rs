@@ -143,6 +143,11 @@ impl FeedRecord {
     pub fn progress_key_of(id: FeedId) -> String {
         format!("{}feed.{}", crate::settings::JOB_RECORD, id.0)
     }
+
+    /// The setting that keeps when somebody let it go on last, in milliseconds of the one clock.
+    pub fn resumed_key_of(id: FeedId) -> String {
+        format!("{}.resumed", Self::progress_key_of(id))
+    }
 }
 
 /// All of them.
