@@ -47,7 +47,7 @@ struct Means<'a> {
 /// Puts slices of the piece of work with this number into the chains of queue pairs with room.
 fn post_slices(id: u64, flight: &mut Flight, slots: &mut [Slot], grant: &Grant, means: Means<'_>) -> Advance {
     let Means { ports, buffers, staging, limits } = means;
-    let Flight { work, todo: Some(todo), outstanding, waits, .. } = flight else { return Advance::Done };
+    let Flight { work, todo: Some(todo), outstanding, waits, shaken, .. } = flight else { return Advance::Done };
     let turn = (work.bytes / slots.len().max(1) as u64).clamp(TURN_MIN, TURN_MAX);
     while let Some(slice) = todo.next(work, buffers, limits) {
         let Some(rail) = best(slots, ports, slice.len) else {
@@ -99,6 +99,9 @@ fn post_slices(id: u64, flight: &mut Flight, slots: &mut [Slot], grant: &Grant, 
         } else {
             None
         };
+        if *shaken {
+            sending.hasten();
+        }
         let (sequence, signaled) = sending.record(op, Some(id), Some(slice), stretch, mark);
         let request = WorkRequest {
             id: Number { generation, place, sequence }.id(),

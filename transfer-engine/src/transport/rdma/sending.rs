@@ -13,7 +13,7 @@ pub(super) const DEPTH: usize = 128;
 const WINDOW: u64 = 8 << 20;
 /// At least every so many work requests, and so many bytes, one reports its success.
 const SIGNAL_REQUESTS: u32 = 64;
-const SIGNAL_BYTES: u64 = 4 << 20;
+const SIGNAL_BYTES: u64 = 2 << 20;
 
 /// What a work request is known by: the rail, by its generation of 24 bits, the place of the queue pair there, of 8, and its own number on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,6 +127,11 @@ impl Sending {
         }
         self.sent.push_back(Sent { sequence, work, slice, stretch, mark });
         (sequence, signaled)
+    }
+
+    /// Has the next request report its success, unless a proof does.
+    pub(super) fn hasten(&mut self) {
+        self.silent_requests = SIGNAL_REQUESTS;
     }
 
     fn has_room_for_one_more(&self) -> bool {

@@ -172,6 +172,7 @@ impl RdmaTransport {
             {
                 flight.outstanding -= 1;
                 flight.broken += u32::from(of_path && flight.outstanding == 0);
+                flight.shaken |= of_path;
                 flight.todo.get_or_insert_default().give_back(slice);
                 if !std::mem::replace(&mut flight.waits, true) {
                     link.waiting.push_front(id);

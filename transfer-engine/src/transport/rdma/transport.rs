@@ -46,6 +46,9 @@ pub(super) struct Flight {
     /// Rails that broke under it since something of it arrived last, and how often the peer's device refused its key.
     pub(super) broken: u32,
     pub(super) refused: u32,
+    /// A rail broke under it: each of its slices reports its success from then on, so that what came stays, and a slow path is told from a
+    /// dead one.
+    pub(super) shaken: bool,
     /// In the peer's `waiting`.
     pub(super) waits: bool,
 }
@@ -110,7 +113,7 @@ pub(super) struct RdmaTransport {
 impl Flight {
     pub(super) fn new(work: Box<Work>) -> Self {
         let peer = work.peer.0 as usize;
-        Self { work, peer, todo: None, outstanding: 0, broken: 0, refused: 0, waits: true }
+        Self { work, peer, todo: None, outstanding: 0, broken: 0, refused: 0, shaken: false, waits: true }
     }
 }
 

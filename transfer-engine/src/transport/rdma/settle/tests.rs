@@ -5,7 +5,7 @@ use crate::memory::Memory;
 use crate::rdma::RdmaSettings;
 use crate::transport::Transport;
 use crate::transport::rdma::registry::Registered;
-use crate::transport::rdma::sys::{Access, MemoryRegion};
+use crate::transport::rdma::sys::{Access, MemoryRegion, counts};
 use crate::transport::rdma::world::{LONG, World, link, lost, settings};
 use std::time::Duration;
 
@@ -74,5 +74,26 @@ fn work_that_goes_on_in_between_outlasts_any_number_of_broken_rails() {
     }
     world.finish(done).unwrap();
     assert!(broken > BROKEN_MAX, "{broken} rails broke");
+    assert!(world.bytes() == [world.framed(1, 1), world.framed(2, 1)]);
+}
+
+/// A chain of many slices that moves slowly reports nothing for long, is taken for stalled, and would begin again and again.
+#[test]
+#[ignore = "needs an RDMA device: scripts/rxe-vm"]
+fn each_slice_reports_its_success_once_a_rail_broke_under_its_work() {
+    // Eight slices make a chain, of 64.
+    let few = RdmaSettings { completions: 16, slice: 64 << 10, ..settings(&["va"]) };
+    let mut world = World::with(few, &["vb"], 8 << 20);
+    world.register();
+    world.connect(1);
+    world.len = 4 << 20;
+    world.fill(1, 2);
+    let mut done = world.begin(Op::Read);
+    let rail = world.lane.links[0].ups().next().map(|rail| rail.generation).unwrap();
+    let before = counts().completions;
+    world.lane.lose(rail, Failure::new(TransferErrorKind::PeerGone, "of this test"), true, &mut done);
+    world.finish(done).unwrap();
+    let reports = counts().completions - before;
+    assert!(reports >= 32, "{reports} reports");
     assert!(world.bytes() == [world.framed(1, 1), world.framed(2, 1)]);
 }
