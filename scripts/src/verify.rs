@@ -38,7 +38,7 @@ pub fn verify(root: &Path) -> Problems {
     }
     // The tests have just built it, and alone it would be built anew, with fewer features of its libraries.
     steps.push(("openapi", Box::new(|| run_script(root, "scripts/openapi-check", &["--examples", "2", "--built"]))));
-    steps.push(("simulation", Box::new(|| simulate(root, &["--seeds", "0..300"]))));
+    steps.push(("simulation", Box::new(|| both_halves(root))));
     steps.push(("planted defects", Box::new(|| simulate(root, &["--planted"]))));
     steps.push(("loom", Box::new(|| every_interleaving(root))));
     steps.push(("rdma", Box::new(|| in_the_guest(root))));
@@ -75,6 +75,16 @@ fn test_server(root: &Path) -> Problems {
 fn target_of(root: &Path, name: &str) -> String {
     let usual = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), Into::into);
     usual.join(name).to_string_lossy().into_owned()
+}
+
+/// 300 seeds of the simulation, on two cores.
+fn both_halves(root: &Path) -> Problems {
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| simulate(root, &["--seeds", "0..150"]));
+        let mut problems = simulate(root, &["--seeds", "150..300"]);
+        problems.extend(first.join().unwrap_or_else(|_| vec!["the first half panicked".into()]));
+        problems
+    })
 }
 
 /// The control plane in one thread, from seeds; `docs/simulation.md`.
