@@ -2,8 +2,8 @@
 
 use crate::Store;
 use perilune_protocol::event::{Cursor, Event, EventFilter};
-use perilune_protocol::rpc::watch::{self, From, ListAll, Listed, Watched};
-use perilune_protocol::{Millis, Outcome, Tso};
+use perilune_protocol::rpc::watch::{self, From, ListAll, Listed, WatchFeed, Watched};
+use perilune_protocol::{FaultCode, Millis, Outcome, Tso};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -34,6 +34,8 @@ pub enum Since {
 pub struct Watch {
     store: Store,
     question: watch::Watch,
+    /// Only what this changefeed carries.
+    feed: Option<String>,
     /// The part of all that there is that is to be asked for next, and of how many; `None`: what happens.
     part: Option<(u32, u32)>,
     ready: VecDeque<Event>,
@@ -49,20 +51,42 @@ pub struct Watch {
 impl Store {
     /// Watches what happens to objects, segments and nodes: those of the store's tenant or, for the admin, of `everybody`.
     pub fn watch(&self, since: Since, filter: EventFilter, everybody: bool) -> Watch {
-        let from = match since {
-            Since::Snapshot | Since::Now => From::Now,
-            Since::Oldest => From::Oldest,
-            Since::Cursor(cursor) => From::Cursor(cursor),
-            Since::After(stamp) => From::After(stamp),
-        };
-        let question = watch::Watch { from, filter, everybody, most_bytes: PAGE_BYTES, wait_ms: 0, consumer: String::new() };
-        let part = (since == Since::Snapshot).then_some((0, 0));
-        let (store, ready) = (self.clone(), VecDeque::new());
-        Watch { store, question, part, ready, listed: 0, cursor: None, resolved: Tso(0), behind: 0, settled: None }
+        Watch::new(self, since.place(), (since == Since::Snapshot).then_some((0, 0)), filter, everybody)
+    }
+
+    /// Watches what a changefeed of the store's tenant carries or, for the admin with `everybody`, of the tenant that the filter names: from where the
+    /// feed is, unless something else is said.
+    ///
+    /// # Errors
+    /// [`FaultCode::InvalidParams`] for [`Since::Snapshot`].
+    pub fn watch_feed(&self, feed: impl Into<String>, since: Option<Since>, filter: EventFilter, everybody: bool) -> Outcome<Watch> {
+        if since == Some(Since::Snapshot) {
+            return Err(FaultCode::InvalidParams.with("a changefeed carries what happens, and has no snapshot"));
+        }
+        let from = since.map_or(From::Checkpoint, Since::place);
+        Ok(Watch { feed: Some(feed.into()), ..Watch::new(self, from, None, filter, everybody) })
+    }
+}
+
+impl Since {
+    /// Where what happens begins.
+    fn place(self) -> From {
+        match self {
+            Self::Snapshot | Self::Now => From::Now,
+            Self::Oldest => From::Oldest,
+            Self::Cursor(cursor) => From::behind(cursor),
+            Self::After(stamp) => From::After(stamp),
+        }
     }
 }
 
 impl Watch {
+    fn new(store: &Store, from: From, part: Option<(u32, u32)>, filter: EventFilter, everybody: bool) -> Self {
+        let question = watch::Watch { from, filter, everybody, most_bytes: PAGE_BYTES, wait_ms: 0, consumer: String::new() };
+        let (store, feed, ready) = (store.clone(), None, VecDeque::new());
+        Self { store, question, feed, part, ready, listed: 0, cursor: None, resolved: Tso(0), behind: 0, settled: None }
+    }
+
     /// The same by this name, up to 64 visible characters of ASCII: the masters show how far it lags (`perilune_consumer_lag_seconds`).
     pub fn named(mut self, consumer: impl Into<String>) -> Self {
         self.question.consumer = consumer.into();
@@ -123,12 +147,17 @@ impl Watch {
         // So that an answer that is late is none that was lost.
         let wait = if has_place { patience.min(WAIT).min(self.store.patience() / 2) } else { Duration::ZERO };
         self.question.wait_ms = Millis::from(wait).0;
-        let Watched { events, next, resolved, behind } = self.store.call(&self.question)?;
+        let told = match &self.feed {
+            None => self.store.call(&self.question),
+            Some(feed) => self.store.call(&WatchFeed { feed: feed.clone(), watch: self.question.clone() }),
+        };
+        let Watched { events, next, resolved, behind } = told?;
         let came = !events.is_empty();
         self.question.from = From::Cursor(next);
         // Behind all that is ready, and so far beyond it.
         (self.resolved, self.behind) = (resolved.max(self.resolved), behind);
-        self.ready.extend(events);
+        let stamped = |event: Event| Event { cursor: Cursor { stamp: event.commit_ts, ..event.cursor }, ..event };
+        self.ready.extend(events.into_iter().map(stamped));
         if !came {
             self.cursor = Some(next);
         }

@@ -129,7 +129,7 @@ fn place(from: Option<&str>, begin: From) -> Outcome<From> {
             stamp.map(|stamp| From::After(Tso(stamp)))
         }
         Some(cursor) => {
-            cursor.parse().map(From::Cursor).map_err(|e| FaultCode::InvalidParams.with(format!("{e}; or say now, oldest, or a stamp")))
+            cursor.parse().map(From::behind).map_err(|e| FaultCode::InvalidParams.with(format!("{e}; or say now, oldest, or a stamp")))
         }
     }
 }

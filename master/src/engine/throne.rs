@@ -120,6 +120,7 @@ impl Throne {
         }
         // Otherwise the lead is lost already, and the standing about to say so.
         let Some((state, overlaps)) = seat.take(term, clock.now()) else { return Ok(()) };
+        state.tso.stagger(clock.wall_ms());
         for overlap in overlaps {
             let Overlap { key, why, .. } = &overlap;
             match overlap.left() {

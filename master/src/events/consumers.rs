@@ -70,7 +70,7 @@ mod tests {
     #[test]
     fn so_many_are_counted_until_they_are_silent() {
         let consumers = Consumers::default();
-        let at = |index| (Cursor { cluster: Uuid::nil(), index, place: 0 }, Tso::from_physical(5000));
+        let at = |index| (Cursor { cluster: Uuid::nil(), index, place: 0, stamp: Tso(0) }, Tso::from_physical(5000));
         (0..200).for_each(|nth| consumers.told(&format!("c{nth}"), None, at(7), nth));
         consumers.told("c3", Some(TenantId(2)), at(9), 200);
         consumers.told("c3", None, at(9), 1000);

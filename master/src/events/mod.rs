@@ -67,6 +67,14 @@ pub enum ReadError {
         /// The first place from which everything can be read.
         oldest: Cursor,
     },
+    /// What happened before it is not what it was told behind, as where a lone master has lost power, and its last entries with that.
+    #[error(
+        "what this cursor was told behind is not what happened: begin with a snapshot, or at {oldest} if what is missing does not matter"
+    )]
+    Rewritten {
+        /// The first place from which everything can be read.
+        oldest: Cursor,
+    },
     /// This master has not come so far: another may have, or will never, where a cluster was restored from an older state.
     #[error(
         "this cursor lies behind all that has happened here so far: ask again, or another master; if it stays so, begin with a snapshot"
@@ -83,7 +91,7 @@ pub enum ReadError {
 impl From<ReadError> for Fault {
     fn from(error: ReadError) -> Self {
         let code = match error {
-            ReadError::OutOfRange { .. } => FaultCode::OutOfRange,
+            ReadError::OutOfRange { .. } | ReadError::Rewritten { .. } => FaultCode::OutOfRange,
             ReadError::Ahead => FaultCode::WrongState,
             ReadError::Foreign(_) => FaultCode::InvalidParams,
             ReadError::Broken(_) => FaultCode::Storage,
@@ -107,7 +115,22 @@ impl EventLog {
     }
 
     fn cursor(&self, index: u64, place: u32) -> Cursor {
-        Cursor { cluster: self.cluster, index, place }
+        Cursor { cluster: self.cluster, index, place, stamp: Tso(0) }
+    }
+
+    /// The same place, unless what lies just before it was decided at another time than its stamp. May read files.
+    ///
+    /// # Errors
+    /// [`ReadError::Rewritten`].
+    pub(crate) fn verified(&self, cursor: Cursor) -> Result<Cursor, ReadError> {
+        let before = cursor.before();
+        // What is not there, is of another cluster or cannot be read is told by whoever reads on.
+        let there = self.history.read(before, 1).ok().and_then(|read| read.into_iter().next());
+        let is_other = |past: &Past| past.index == before && past.stamp != Some(cursor.stamp);
+        if cursor.cluster == self.cluster && there.as_ref().is_some_and(is_other) {
+            return Err(ReadError::Rewritten { oldest: self.cursor(self.history.first(), 0) });
+        }
+        Ok(cursor)
     }
 
     /// Events from a place on: those of about so many bytes of the log, more when a single entry of it is larger. May read files, and takes
@@ -132,12 +155,12 @@ impl EventLog {
                 let (effects, moot) = (log::unpack(&data).map_err(unreadable)?, moot.of(commit_ts));
                 for (nth, effect) in (0..).zip(effects).filter(|(nth, _)| *nth >= skip && !moot.contains(nth)) {
                     let told = told::event(effect).map_err(|e| unreadable(e.to_string()))?;
-                    let cursor = self.cursor(index, nth + 1);
+                    let cursor = Cursor { stamp: commit_ts, ..self.cursor(index, nth + 1) };
                     page.events.extend(told.map(|(tenant, what)| Event { cursor, commit_ts, tenant, what }));
                 }
                 page.resolved = commit_ts;
             }
-            page.next = self.cursor(index + 1, 0);
+            page.next = Cursor { stamp: stamp.unwrap_or(Tso(0)), ..self.cursor(index + 1, 0) };
         }
         // What came to nothing in entries that were cut meanwhile may have been forgotten before it was asked for.
         let first = self.history.first();

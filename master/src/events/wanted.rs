@@ -119,7 +119,7 @@ mod tests {
             What::NodeDown { node },
         ];
         let known = Known::default();
-        let cursor = Cursor { cluster: Uuid::nil(), index: 1, place: 1 };
+        let cursor = Cursor { cluster: Uuid::nil(), index: 1, place: 1, stamp: Tso(0) };
         let mut carried = 0;
         for (rules, ignored) in [
             (vec!["*.*"], vec![]),

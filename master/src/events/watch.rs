@@ -3,9 +3,9 @@
 use super::{EventLog, Page, Wanted};
 use crate::engine::Engine;
 use crate::work::aside;
-use perilune_protocol::Outcome;
 use perilune_protocol::event::Cursor;
-use perilune_protocol::rpc::watch::{From, WAIT_MAX, Watch, Watched};
+use perilune_protocol::rpc::watch::{From, WAIT_MAX, Watch, WatchFeed, Watched};
+use perilune_protocol::{FaultCode, Outcome};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -20,9 +20,30 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Watch`] says.
-    pub(crate) async fn watch(&self, question: Watch) -> Outcome<Watched> {
-        let Watch { from, filter, most_bytes, wait_ms, everybody: _, consumer } = question;
-        let wanted = Arc::new(Wanted::new(filter)?.by(consumer)?);
+    pub(crate) async fn watch(&self, mut question: Watch) -> Outcome<Watched> {
+        let wanted = Wanted::new(std::mem::take(&mut question.filter))?;
+        self.told(wanted, question).await
+    }
+
+    /// Answers the question.
+    ///
+    /// # Errors
+    /// As [`WatchFeed`] says.
+    pub(crate) async fn watch_feed(&self, WatchFeed { feed, mut watch }: WatchFeed) -> Outcome<Watched> {
+        let known = self.directory();
+        let found = known.feed_named(watch.filter.tenant.unwrap_or_default(), &feed);
+        let found = found.ok_or_else(|| FaultCode::InvalidParams.with(format!("the tenant has no changefeed {feed:.130?}")))?;
+        let wanted = Wanted::of_feed(found, std::mem::take(&mut watch.filter))?;
+        if watch.from == From::Checkpoint {
+            watch.from = From::After(self.feed_progress(found).checkpoint);
+        }
+        self.told(wanted, watch).await
+    }
+
+    /// A page of what is wanted. The filter of the question is in that already.
+    async fn told(&self, wanted: Wanted, question: Watch) -> Outcome<Watched> {
+        let Watch { from, most_bytes, wait_ms, consumer, filter: _, everybody: _ } = question;
+        let wanted = Arc::new(wanted.by(consumer)?);
         let from = self.events().begin(from).await?;
         self.events().page(from, &wanted, most_bytes as usize, Duration::from_millis(wait_ms)).await
     }
@@ -34,8 +55,10 @@ impl EventLog {
         match from {
             From::Now => Ok(self.resolved().1),
             From::Cursor(cursor) => Ok(cursor),
+            From::Stamped(cursor, stamp) => self.aside(move |log| log.verified(Cursor { stamp, ..cursor })).await,
             From::Oldest => self.aside(|log| log.oldest().map(|(_, cursor)| cursor)).await,
             From::After(stamp) => self.aside(move |log| log.at(stamp)).await,
+            From::Checkpoint => Err(FaultCode::InvalidParams.with("only a changefeed has a checkpoint")),
         }
     }
 

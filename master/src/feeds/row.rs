@@ -10,7 +10,7 @@
 //! keeps the highest knows what is there however often rows arrive.
 
 use super::filter::{Filter, Op};
-use perilune_protocol::event::{Event, What};
+use perilune_protocol::event::{Cursor, Event, What};
 use perilune_protocol::{ObjectKey, SegmentId, TenantId, Tso};
 use perilune_state::directory::{Known, TableRecord};
 use std::collections::HashMap;
@@ -168,7 +168,9 @@ impl Rows {
                 (op, self.table_of(known, key), values)
             }
         };
-        let row = Row { table, op, commit_ts: event.commit_ts, place: event.cursor.to_string(), values };
+        // Receivers know rows by it, those of releases before as well, which knew no stamp.
+        let place = Cursor { stamp: Tso(0), ..event.cursor }.to_string();
+        let row = Row { table, op, commit_ts: event.commit_ts, place, values };
         self.filter.takes(&row.table.db, &row.table.name, op).then_some(row)
     }
 

@@ -261,6 +261,10 @@ pub(crate) fn answer(engine: &Engine, session: &Arc<Session>, op: u16, id: u64, 
             q.filter.tenant = s.watches(&e, q.everybody, q.filter.tenant)?;
             e.watch(q).await
         }),
+        watch::WatchFeed::OP => with(engine, id, body, move |mut q: watch::WatchFeed| async move {
+            q.watch.filter.tenant = s.watches(&e, q.watch.everybody, q.watch.filter.tenant)?;
+            e.watch_feed(q).await
+        }),
         watch::ListAll::OP => with(engine, id, body, move |mut q: watch::ListAll| async move {
             q.filter.tenant = s.watches(&e, q.everybody, q.filter.tenant)?;
             aside(move || e.list_all(&q)).await?

@@ -19,7 +19,7 @@ impl Oracle {
         let (index, nth) = place;
         let commit_ts = self.stamps.get(&index).copied().filter(|_| !self.moot.contains(&place))?;
         let (tenant, what) = told::event(bytes).ok().flatten()?;
-        Some(Event { cursor: Cursor { cluster: CLUSTER, index, place: nth as u32 + 1 }, commit_ts, tenant, what })
+        Some(Event { cursor: Cursor { cluster: CLUSTER, index, place: nth as u32 + 1, stamp: commit_ts }, commit_ts, tenant, what })
     }
 
     /// "told once, in order" and "resolved is resolved": a reader was told this from one place to another.

@@ -72,7 +72,7 @@ impl Reader {
             }
             return Ok(());
         };
-        match log.read(from, world.range(1, 4000) as usize) {
+        match log.verified(from).and_then(|from| log.read(from, world.range(1, 4000) as usize)) {
             Ok(Page { events, next, resolved }) => {
                 if let Some(index) = &mut self.index {
                     events.iter().for_each(|event| index.apply(event));

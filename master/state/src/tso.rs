@@ -66,6 +66,12 @@ impl TsoSource {
     pub fn skip_past_limit(&self) {
         self.last.fetch_max(self.limit.load(Ordering::Relaxed), Ordering::Relaxed);
     }
+
+    /// Leaves out stamps of less than a millisecond, other ones at another time. A lone master that loses its last entries with the power knows the limit
+    /// that it knew when it began before: it does not give the stamps of those to others.
+    pub fn stagger(&self, now_ms: u64) {
+        self.last.fetch_add(now_ms & ((1 << Tso::LOGICAL_BITS) - 1), Ordering::Relaxed);
+    }
 }
 
 #[cfg(test)]
@@ -81,6 +87,19 @@ mod tests {
         assert!(tso.next(0, 1).is_err(), "the log knows only up to 10");
         tso.raise_limit(Tso(11));
         assert!(tso.next(0, 1).is_err());
+    }
+
+    #[test]
+    fn who_begins_at_the_same_limit_at_another_time_gives_other_stamps() {
+        let first = |now_ms| {
+            let tso = TsoSource::default();
+            tso.raise_limit(Tso::from_physical(20_000));
+            tso.skip_past_limit();
+            tso.stagger(now_ms);
+            tso.stamp(Tso(0))
+        };
+        assert!(first(10_000) > Tso::from_physical(20_000) && first(10_000) != first(10_001));
+        assert!(first(u64::MAX) <= Tso::from_physical(20_001));
     }
 
     #[test]

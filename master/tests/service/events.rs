@@ -5,6 +5,7 @@ use super::*;
 use perilune_master::events::{EventLog, ReadError};
 use perilune_protocol::event::{Cursor, Event, What};
 use perilune_protocol::{FaultCode, ObjectKey, Tso};
+use std::process::Command;
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -117,6 +118,46 @@ fn a_cursor_that_leads_nowhere_is_refused_for_what_it_is() {
     assert_eq!(log.at(Tso(1)).unwrap_err(), ReadError::OutOfRange { oldest });
     let far = Cursor { index: end.index + 1000, ..end };
     assert!(log.wait(end, Duration::from_secs(10)) && !log.wait(far, Duration::from_millis(1)));
+}
+
+/// As where power was lost before the last entries were on disk: others have their numbers now.
+#[test]
+fn a_cursor_behind_what_was_lost_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (kept, lost) = (dir.path().join("kept"), dir.path().join("lost"));
+    let put = |data: &Path, keys: &[&str]| {
+        let master = start(data);
+        let mut peer = Peer::hello(&master);
+        peer.lend();
+        keys.iter().for_each(|key| drop(peer.put(key, 100)));
+        (master, peer)
+    };
+    put(&kept, &["a"]).0.stop();
+    assert!(Command::new("cp").arg("-r").args([&kept, &lost]).status().unwrap().success());
+    let (master, _peer) = put(&lost, &["b", "c"]);
+    let ahead = told(&events(&master), events(&master).oldest().unwrap().1).0;
+    master.stop();
+    let (master, _peer) = put(&kept, &["d", "e", "f", "g", "h", "i", "j", "k"]);
+    let log = events(&master);
+    let here = told(&log, log.oldest().unwrap().1).0;
+    for event in &here {
+        assert_eq!(page_from(&master, event.cursor), 200, "{event:?}");
+        let next = log.read(event.cursor, 1).unwrap().next;
+        assert!(page_from(&master, next) == 200 && next.stamp > Tso(0), "{next:?}");
+    }
+    let (same, other): (Vec<&Event>, Vec<&Event>) = ahead.iter().partition(|event| here.contains(event));
+    assert!(same.len() >= 2 && other.len() >= 2, "a segment and a put before, others behind: {ahead:?}");
+    assert!(same.iter().all(|event| page_from(&master, event.cursor) == 200));
+    for event in other {
+        assert_eq!(page_from(&master, event.cursor), 410, "{event:?}");
+        assert_eq!(page_from(&master, Cursor { stamp: Tso(0), ..event.cursor }), 200, "as consumers kept it before it had a stamp");
+    }
+}
+
+/// What is answered to whoever goes on behind a cursor.
+fn page_from(master: &Master, cursor: Cursor) -> u16 {
+    let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+    agent.get(format!("http://{}/api/v2/events?from={cursor}", master.http_addrs()[0])).call().unwrap().status().as_u16()
 }
 
 #[test]

@@ -14,9 +14,12 @@ use std::time::Duration;
 #[derive(clap::Args)]
 pub(crate) struct Watch {
     /// Where to begin: now, oldest (as far back as is kept), snapshot (all there is, then what happens), or the cursor of an event (--json shows
-    /// them), behind which it goes on
-    #[arg(long, value_name = "PLACE", default_value = "now")]
-    from: Place,
+    /// them), behind which it goes on; without it now, with --feed what the changefeed has not delivered yet
+    #[arg(long, value_name = "PLACE")]
+    from: Option<Place>,
+    /// Only what the changefeed of this name carries, whether it delivers or not
+    #[arg(long, value_name = "NAME")]
+    feed: Option<String>,
     /// Only of these kinds, separated by commas: put, replicas, removed, cleared, offloaded, cold-lost, demoted, mounted, draining, unmounted,
     /// node-up, node-down
     #[arg(long, value_name = "KIND", value_delimiter = ',')]
@@ -65,7 +68,12 @@ impl Watch {
     pub(crate) fn run(self, global: &Global) -> Result<(), Failure> {
         let prefixes = self.prefix.into_iter().map(ObjectKey::from).collect();
         let filter = EventFilter { tenant: None, prefixes, kinds: self.kind, tables: self.table };
-        let mut watch = self.client.connect()?.watch(self.from.0, filter, self.everybody).named(self.consumer);
+        let (store, since) = (self.client.connect()?, self.from.map(|place| place.0));
+        let watch = match self.feed {
+            None => store.watch(since.unwrap_or(Since::Now), filter, self.everybody),
+            Some(feed) => store.watch_feed(feed, since, filter, self.everybody)?,
+        };
+        let mut watch = watch.named(self.consumer);
         let mut shown = 0;
         while self.count == 0 || shown < self.count {
             match watch.next(PATIENCE) {

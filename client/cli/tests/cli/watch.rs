@@ -2,7 +2,7 @@
 
 use crate::cold::connect;
 use crate::group::{Process, all, at, leader, lends, master};
-use crate::harness::{Dev, perilune, wait_for};
+use crate::harness::{Dev, perilune, run, said, wait_for};
 use nix::sys::signal::Signal;
 use perilune_client::{Since, Store, StoreConfig, Watch};
 use perilune_protocol::event::{Event, EventFilter, EventKind, What};
@@ -27,6 +27,17 @@ fn a_cursor_goes_on_where_it_was_after_the_master_was_killed() {
     assert_eq!(keys, ["a/1", "a/2"]);
     assert_eq!((&shown[0]["event"], &shown[0]["size"]), (&"put".into(), &5.into()));
     let cursor = shown[0]["cursor"].as_str().unwrap().to_owned();
+    // What a feed carries.
+    assert!(run(["feeds", "create", "f", "--sink", "blackhole://", "--rule", "default.*", "--http", &dev.http]).status.success());
+    let shown = dev.json(&["watch", "--feed", "f", "--from", "oldest", "--count", "3"]);
+    let keys: Vec<&str> = shown.iter().map(|event| event["key"].as_str().unwrap()).collect();
+    assert_eq!(keys, ["a/1", "b/1", "a/2"]);
+    let shown = dev.json(&["watch", "--feed", "f", "--from", &cursor, "--count", "1"]);
+    assert_eq!((&shown[0]["event"], &shown[0]["key"]), (&"put".into(), &"b/1".into()));
+    for (args, why) in [(["g", "--from", "now"], "no changefeed"), (["f", "--from", "snapshot"], "no snapshot")] {
+        let refused = said(&dev.run(&[&["watch", "--count", "1", "--feed"][..], &args[..]].concat()));
+        assert!(refused.contains(why), "{args:?}: {refused}");
+    }
 
     dev.kill();
     let dev = dev.start_again(dir.path(), &[]);

@@ -16,18 +16,22 @@ use crate::{ColdName, NodeId, ObjectKey, Pin, ReplicaPlace, SegmentDesc, Segment
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
+use std::cmp::Ordering;
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 use uuid::Uuid;
 
-/// A place between two events of one cluster. Opaque to those who keep it: as text base64url, as bytes [`Cursor::BYTES`] of them.
+/// A place between two events of one cluster. Opaque to those who keep it: as text base64url.
 ///
 /// ```text
-/// | version = 1 | cluster | index of the log's entry | place in the entry | crc-32c of all before |
-///     1 byte      16 bytes     8, big-endian            4, big-endian           4, big-endian
+/// | version = 1 | cluster | index of the log's entry | place in the entry |                       | crc-32c of all before |
+/// | version = 2 | cluster | index of the log's entry | place in the entry | stamp of what was told |         ..            |
+///     1 byte      16 bytes     8, big-endian            4, big-endian       8, big-endian            4, big-endian
 /// ```
-/// Later places are greater, also as bytes, among those of one cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+/// The second form is that of a place whose stamp is known: a master whose log has another entry there tells so. Two cursors are the same when their
+/// places are. Later places are greater, also as bytes of one version, among those of one cluster.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Cursor {
     /// Of which cluster.
     pub cluster: Uuid,
@@ -35,6 +39,10 @@ pub struct Cursor {
     pub index: u64,
     /// How many effects of that entry lie before this place.
     pub place: u32,
+    /// When the entry was decided that holds what lies just before this place; 0: not known. Messages leave it out: events have it as their
+    /// [`Event::commit_ts`], questions say it by [`crate::rpc::watch::From::Stamped`].
+    #[serde(skip)]
+    pub stamp: Tso,
 }
 
 /// Bytes or text that are no cursor: cut short, altered, or of a later version.
@@ -42,21 +50,26 @@ pub struct Cursor {
 #[error("this is no cursor, or not all of it: take one exactly as it was told")]
 pub struct NoCursor;
 
-const VERSION: u8 = 1;
+/// Bytes of the checksum.
+const SUM: usize = 4;
 
 impl Cursor {
-    /// How long it is as bytes.
-    pub const BYTES: usize = 1 + 16 + 8 + 4 + 4;
+    /// The entry that holds what lies just before this place.
+    pub fn before(&self) -> u64 {
+        if self.place > 0 { self.index } else { self.index.saturating_sub(1) }
+    }
 
     /// The form to be kept.
-    pub fn to_bytes(self) -> [u8; Self::BYTES] {
-        let mut bytes = [0; Self::BYTES];
-        bytes[0] = VERSION;
-        bytes[1..17].copy_from_slice(self.cluster.as_bytes());
-        bytes[17..25].copy_from_slice(&self.index.to_be_bytes());
-        bytes[25..29].copy_from_slice(&self.place.to_be_bytes());
-        let sum = crc(&bytes[..29]);
-        bytes[29..].copy_from_slice(&sum);
+    pub fn to_bytes(self) -> Vec<u8> {
+        let mut bytes = vec![if self.stamp == Tso(0) { 1 } else { 2 }];
+        bytes.extend_from_slice(self.cluster.as_bytes());
+        bytes.extend_from_slice(&self.index.to_be_bytes());
+        bytes.extend_from_slice(&self.place.to_be_bytes());
+        if self.stamp > Tso(0) {
+            bytes.extend_from_slice(&self.stamp.0.to_be_bytes());
+        }
+        let sum = crc(&bytes);
+        bytes.extend_from_slice(&sum);
         bytes
     }
 
@@ -65,15 +78,51 @@ impl Cursor {
     /// # Errors
     /// Whatever is not exactly what [`Cursor::to_bytes`] gave.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, NoCursor> {
-        let bytes: &[u8; Self::BYTES] = bytes.try_into().map_err(|_| NoCursor)?;
-        let (body, sum) = bytes.split_at(29);
-        if body[0] != VERSION || crc(body) != sum {
+        let (body, sum) = bytes.split_at(bytes.len().saturating_sub(SUM));
+        if crc(body) != sum {
             return Err(NoCursor);
         }
-        let [cluster, index, place] = [&body[1..17], &body[17..25], &body[25..29]];
-        let cluster = Uuid::from_slice(cluster).map_err(|_| NoCursor)?;
-        let index = u64::from_be_bytes(index.try_into().map_err(|_| NoCursor)?);
-        Ok(Self { cluster, index, place: u32::from_be_bytes(place.try_into().map_err(|_| NoCursor)?) })
+        let (version, body) = body.split_first().ok_or(NoCursor)?;
+        let (cluster, body) = body.split_first_chunk::<16>().ok_or(NoCursor)?;
+        let (index, body) = body.split_first_chunk().ok_or(NoCursor)?;
+        let (place, stamp) = body.split_first_chunk().ok_or(NoCursor)?;
+        let stamp = match (version, stamp.try_into().map(u64::from_be_bytes)) {
+            (1, _) if stamp.is_empty() => 0,
+            (2, Ok(stamp @ 1..)) => stamp,
+            _ => return Err(NoCursor),
+        };
+        let (cluster, index, place) = (Uuid::from_bytes(*cluster), u64::from_be_bytes(*index), u32::from_be_bytes(*place));
+        Ok(Self { cluster, index, place, stamp: Tso(stamp) })
+    }
+
+    fn order(&self) -> (Uuid, u64, u32) {
+        (self.cluster, self.index, self.place)
+    }
+}
+
+impl PartialEq for Cursor {
+    fn eq(&self, other: &Self) -> bool {
+        self.order() == other.order()
+    }
+}
+
+impl Eq for Cursor {}
+
+impl Hash for Cursor {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.order().hash(state);
+    }
+}
+
+impl PartialOrd for Cursor {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Cursor {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.order().cmp(&other.order())
     }
 }
 
@@ -383,22 +432,29 @@ mod tests {
     use super::*;
 
     fn cursor() -> Cursor {
-        Cursor { cluster: Uuid::from_u128(0x67e5_5044_10b1_426f_9247_bb68_0e5f_e0c8), index: 77, place: 3 }
+        Cursor { cluster: Uuid::from_u128(0x67e5_5044_10b1_426f_9247_bb68_0e5f_e0c8), index: 77, place: 3, stamp: Tso(0) }
     }
+
+    const STAMPED: &str = "AmflUEQQsUJvkke7aA5f4MgAAAAAAAAATQAAAAMAAakHrByAAD4ZAI8";
 
     #[test]
     fn a_cursor_comes_back_and_every_other_byte_is_noticed() {
         let text = cursor().to_string();
         assert_eq!(text, "AWflUEQQsUJvkke7aA5f4MgAAAAAAAAATQAAAAN4aFPP", "kept by consumers: for good");
-        assert_eq!(text.parse(), Ok(cursor()));
-        let bytes = cursor().to_bytes();
-        for cut in 0..bytes.len() {
-            assert_eq!(Cursor::from_bytes(&bytes[..cut]), Err(NoCursor));
-        }
-        for bit in 0..bytes.len() * 8 {
-            let mut altered = bytes;
-            altered[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(Cursor::from_bytes(&altered), Err(NoCursor), "bit {bit}");
+        let stamped = Cursor { stamp: Tso(467_325_394_124_800), ..cursor() };
+        assert_eq!(stamped.to_string(), STAMPED, "the same");
+        for (cursor, text) in [(cursor(), text.as_str()), (stamped, STAMPED)] {
+            let found: Cursor = text.parse().unwrap();
+            assert_eq!((found, found.stamp), (cursor, cursor.stamp));
+            let bytes = cursor.to_bytes();
+            for cut in 0..bytes.len() {
+                assert_eq!(Cursor::from_bytes(&bytes[..cut]), Err(NoCursor));
+            }
+            for bit in 0..bytes.len() * 8 {
+                let mut altered = bytes.clone();
+                altered[bit / 8] ^= 1 << (bit % 8);
+                assert_eq!(Cursor::from_bytes(&altered), Err(NoCursor), "bit {bit}");
+            }
         }
         for noise in ["", "now", "AWfl", &format!("{text}="), &format!("{text}A")] {
             assert_eq!(noise.parse::<Cursor>(), Err(NoCursor), "{noise}");
@@ -408,8 +464,10 @@ mod tests {
     #[test]
     fn later_places_are_greater_also_as_bytes() {
         let places = [(1, 0), (1, 1), (1, 300), (2, 0), (255, 9), (256, 0), (u64::MAX, u32::MAX)];
-        let cursors = places.map(|(index, place)| Cursor { index, place, ..cursor() });
-        assert!(cursors.is_sorted() && cursors.map(Cursor::to_bytes).is_sorted());
+        for stamp in [Tso(0), Tso(7)] {
+            let cursors = places.map(|(index, place)| Cursor { index, place, stamp, ..cursor() });
+            assert!(cursors.is_sorted() && cursors.map(Cursor::to_bytes).is_sorted());
+        }
     }
 
     #[test]

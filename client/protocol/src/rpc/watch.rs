@@ -10,7 +10,7 @@ pub const WAIT_MAX: Millis = Millis(30_000);
 
 /// What happened from a place on. Answered as soon as something that is wanted did, or the wait is over.
 ///
-/// Faults: `OutOfRange` when what followed the place is not kept any more (begin with [`ListAll`]), `InvalidParams` for a place in another
+/// Faults: `OutOfRange` when what followed the place is not kept any more, or is no more what had happened there (begin with [`ListAll`]), `InvalidParams` for a place in another
 /// cluster's log, rules on tables that are none, and what is no name of a consumer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Watch {
@@ -40,7 +40,30 @@ pub enum From {
     Cursor(Cursor),
     /// Behind all that was decided up to then.
     After(Tso),
+    /// Behind all that a changefeed has delivered; of [`WatchFeed`] only.
+    Checkpoint,
+    /// Behind this one, if what lies just before it was decided then ([`Cursor::stamp`]).
+    Stamped(Cursor, Tso),
 }
+
+impl From {
+    /// Behind this one, with all that is known of it.
+    pub fn behind(cursor: Cursor) -> Self {
+        if cursor.stamp > Tso(0) { Self::Stamped(cursor, cursor.stamp) } else { Self::Cursor(cursor) }
+    }
+}
+
+/// What a changefeed carries, from a place on: the events of its tenant that its rules take, and `watch` wants. Whether it delivers has no part in it.
+///
+/// Faults: those of [`Watch`]; `InvalidParams` when there is no such changefeed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchFeed {
+    /// Its name. It is one of the caller's tenant, or of the one that the filter names (`default`, where it names none).
+    pub feed: String,
+    /// The rest of the question.
+    pub watch: Watch,
+}
+call!(WatchFeed = 92 "watch_feed" -> Watched, LONG);
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
