@@ -15,7 +15,6 @@ use perilune_protocol::{Fault, FaultCode, ObjectKey, ObjectPlace, Outcome, Segme
 use perilune_transfer_engine::{Job, Segment, TransferErrorKind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use through::Through;
 use tracing::warn;
 
 /// Bytes that one run of the engine moves; a batch beyond that gets its deadline anew for every run.
@@ -170,10 +169,10 @@ fn recall(core: &Core, reads: &mut [Read<'_>], deadline: &mut Instant) {
         fetch(core, &mut cold, *deadline);
         through.extend(cold.into_iter().filter(|r| r.outcome.is_none() && r.cold.is_some()));
     }
-    let mut reader = Through::new(core, deadline);
-    for read in through {
-        let Some(place) = read.cold.take() else { continue };
-        read.outcome = match reader.read(read, &place) {
+    let places: Vec<_> = through.iter_mut().filter_map(|read| read.cold.take()).collect();
+    let outcomes = through::read_all(core, &mut through, &places, deadline);
+    for (read, outcome) in through.into_iter().zip(outcomes) {
+        read.outcome = match outcome {
             // It is another one by now.
             Err(fault) if fault.code == FaultCode::WrongState && read.recalls < RECALLS_MAX => {
                 (read.questions, read.recalls) = (0, read.recalls + 1);

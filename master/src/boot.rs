@@ -138,7 +138,7 @@ impl Master {
         let brain = || Brain::new(config.rules(), clock.clone());
         match &config.restore {
             Some(Restore::File(file)) => {
-                let log::Revived { cluster, from, index } = log::revive(&log_config, file, brain())?;
+                let log::Revived { cluster, from, index } = log::revive(&log_config, file, brain(), log::unchanged)?;
                 tracing::warn!(%cluster, "a new group begins with what the cluster {from} knew at entry {index}");
             }
             Some(Restore::Vault(from)) => drop(retrieve(from, &config, &log_config, &secrets, clock.wall_ms(), brain)?),

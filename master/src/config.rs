@@ -207,9 +207,7 @@ impl MasterConfig {
     /// The part the brain decides by.
     pub fn rules(&self) -> Rules {
         let ms = |d: Duration| perilune_protocol::Millis::from(d).0;
-        // Where memory is gone, nobody is waited for.
-        let unheard = if matches!(self.restore, Some(Restore::Vault(_))) { Duration::ZERO } else { self.lost_after };
-        let silence = Silence { suspect_ms: ms(self.suspect_after), lost_ms: ms(self.lost_after), unheard_ms: ms(unheard) };
+        let silence = Silence { suspect_ms: ms(self.suspect_after), lost_ms: ms(self.lost_after) };
         Rules {
             lease_ms: ms(self.lease),
             put_discard_ms: ms(self.put_discard),

@@ -7,7 +7,7 @@ use crate::work::cold::{Manifest, before, list_checkpoints, succeed, take_over};
 use crate::{MasterConfig, engine::Brain, log::LogConfig};
 use perilune_protocol::TenantId;
 use perilune_protocol::vault::VaultTarget;
-use perilune_state::State;
+use perilune_state::{State, snapshot};
 use perilune_vault::{Class, Keys, Limits, Secrets, Vault, VaultFault};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -110,7 +110,8 @@ pub(crate) fn retrieve(
         take_over_others(&seat.state(), secrets, &cluster_name, &theirs);
     }
     let config = LogConfig { cluster: Some(cluster), ..config.clone() };
-    let revived = log::revive(&config, &fetched.0, brain())?;
+    // The nodes that lent memory may be gone; whoever comes lends it anew.
+    let revived = log::revive(&config, &fetched.0, brain(), snapshot::without_memory)?;
     tracing::warn!(%cluster, from = manifest.cluster, checkpoint = manifest.number, "a new group begins from vault://{}", from.name);
     Ok(revived)
 }

@@ -1,10 +1,11 @@
 //! `object_store` alone: a put and a get for each object, so many at a time.
 
 use super::place::Prepared;
-use super::{Bytes, Duration, Mover, Trouble};
-use futures_util::{StreamExt, TryStreamExt, stream};
+use super::{Bytes, Duration, Mover, Trouble, touched};
+use futures_util::{StreamExt, stream};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::runtime::Runtime;
@@ -25,8 +26,13 @@ impl Bare {
         Ok(Self { store: place.store("bare")?, runtime, in_flight, objects: 0 })
     }
 
-    /// Does something with each object, each time on a task of its own.
-    fn each<T: Send + 'static, F>(&self, values: &[Bytes], act: impl Fn(Arc<dyn ObjectStore>, Path, Bytes) -> F) -> Result<Vec<T>, Trouble>
+    /// Does something with each object, each time on a task of its own, and shows what came of it, in their order.
+    fn each<T: Send + 'static, F>(
+        &self,
+        values: &[Bytes],
+        act: impl Fn(Arc<dyn ObjectStore>, Path, Bytes) -> F,
+        mut show: impl FnMut(usize, T) -> Result<(), Trouble>,
+    ) -> Result<(), Trouble>
     where
         F: Future<Output = object_store::Result<T>> + Send + 'static,
     {
@@ -34,7 +40,13 @@ impl Bare {
             let task = self.runtime.spawn(act(Arc::clone(&self.store), name(nth), value.clone()));
             async move { Ok::<T, Trouble>(task.await??) }
         });
-        self.runtime.block_on(work.buffered(self.in_flight).try_collect())
+        self.runtime.block_on(async {
+            let mut done = pin!(work.buffered(self.in_flight).enumerate());
+            while let Some((nth, done)) = done.next().await {
+                show(nth, done?)?;
+            }
+            Ok(())
+        })
     }
 }
 
@@ -45,20 +57,29 @@ fn name(nth: usize) -> Path {
 impl Mover for Bare {
     fn offload(&mut self, values: &[Bytes]) -> Result<Duration, Trouble> {
         let began = Instant::now();
-        self.each(values, |store, name, value| async move { store.put(&name, value.into()).await })?;
+        self.each(values, |store, name, value| async move { store.put(&name, value.into()).await }, |_, _| Ok(()))?;
         self.objects = values.len();
         Ok(began.elapsed())
     }
 
     fn read_back(&mut self, values: &[Bytes]) -> Result<Duration, Trouble> {
+        let mut buffers = touched(values);
         let began = Instant::now();
-        let read = self.each(values, |store, name, _| async move { store.get(&name).await?.bytes().await })?;
+        self.each(
+            values,
+            |store, name, _| async move { store.get(&name).await?.bytes().await },
+            |nth, bytes| {
+                let into = buffers[nth].get_mut(..bytes.len()).ok_or("object_store gave more bytes than were put")?;
+                into.copy_from_slice(&bytes);
+                Ok(())
+            },
+        )?;
         let took = began.elapsed();
-        if read == values { Ok(took) } else { Err("object_store gave other bytes than were put".into()) }
+        if buffers == values { Ok(took) } else { Err("object_store gave other bytes than were put".into()) }
     }
 
     fn forget(&mut self) -> Result<(), Trouble> {
         let nothing = vec![Bytes::new(); std::mem::take(&mut self.objects)];
-        self.each(&nothing, |store, name, _| async move { store.delete(&name).await }).map(drop)
+        self.each(&nothing, |store, name, _| async move { store.delete(&name).await }, |_, ()| Ok(()))
     }
 }

@@ -1,7 +1,8 @@
 //! `perilune bench vault`: memory to a vault and back, beside `object_store` used bare on the same one, in interleaved rounds.
 //!
-//! Both have as many objects on their way and send the same bytes. The bare one reads values from its own memory and keeps nothing; ours
-//! takes them out of a store node's, compares checksums, writes down where they went, and gives them to a reader.
+//! Both have as many objects on their way and send the same bytes; in a directory both have them on disk before they say so, and both bring them
+//! into buffers of the caller that were written to before. The bare one reads values from its own memory and checks nothing; ours takes them out
+//! of a store node's and back to it, compares checksums, and writes down where they went.
 
 mod bare;
 mod ours;
@@ -75,6 +76,11 @@ trait Mover {
     fn read_back(&mut self, values: &[Bytes]) -> Result<Duration, Trouble>;
     /// They are deleted.
     fn forget(&mut self) -> Result<(), Trouble>;
+}
+
+/// Buffers for values, in memory that was written to before: whoever fills them meets no page for the first time.
+fn touched(values: &[Bytes]) -> Vec<Vec<u8>> {
+    values.iter().map(|value| vec![0xff; value.len()]).collect()
 }
 
 /// The medians of one case.

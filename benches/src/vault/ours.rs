@@ -1,7 +1,7 @@
 //! This build: a master and a store node as processes of their own, with a vault, and a reader in this process.
 
 use super::place::{At, Bucket, Prepared};
-use super::{Bytes, Duration, Mover, Options, Trouble};
+use super::{Bytes, Duration, Mover, Options, Trouble, touched};
 use crate::group::request;
 use crate::pinned::Process;
 use futures_util::TryStreamExt;
@@ -90,17 +90,20 @@ impl Ours {
         Ok(request(self.http, method, path, body, PATIENCE).ok_or_else(|| format!("{path} was not answered"))?)
     }
 
-    /// Objects that have left memory for the vault so far.
-    fn demoted(&self) -> Result<u64, Trouble> {
+    fn metric(&self, name: &str) -> Result<u64, Trouble> {
         let page = self.ask("GET", "/metrics", "")?;
-        let line =
-            page.lines().find_map(|line| line.strip_prefix("perilune_demoted_total ")).ok_or("the master does not count demotions")?;
-        Ok(line.trim().parse()?)
+        let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        Ok(value.ok_or_else(|| format!("the master has no {name}"))?.trim().parse()?)
     }
 
-    /// Puts other values until all of the objects are in the vault only. The memory stays, so that its pages are mapped by those who use it, as
-    /// they are in a store that has run for a while.
-    fn crowd_out(&self, before: u64) -> Result<(), Trouble> {
+    /// Objects that have left memory for the vault so far.
+    fn demoted(&self) -> Result<u64, Trouble> {
+        self.metric("perilune_demoted_total")
+    }
+
+    /// Puts other values until all of the objects, of so many bytes, are in the vault only and there is room for them again. The memory stays, so
+    /// that its pages are mapped by those who use it, as they are in a store that has run for a while.
+    fn crowd_out(&self, before: u64, bytes: u64) -> Result<(), Trouble> {
         let filler = vec![7; FILLER_BYTES];
         let began = Instant::now();
         let mut keys: Vec<ObjectKey> = Vec::new();
@@ -115,6 +118,12 @@ impl Ours {
         }
         // Some have left by themselves.
         self.store.remove(&keys, true);
+        while self.metric("perilune_used_bytes")? + 2 * bytes > self.metric("perilune_capacity_bytes")? {
+            if began.elapsed() > PATIENCE {
+                return Err("what was removed stays in memory".into());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
         Ok(())
     }
 }
@@ -139,8 +148,8 @@ impl Mover for Ours {
     }
 
     fn read_back(&mut self, values: &[Bytes]) -> Result<Duration, Trouble> {
-        self.crowd_out(self.before)?;
-        let mut buffers: Vec<Vec<u8>> = values.iter().map(|value| vec![0; value.len()]).collect();
+        self.crowd_out(self.before, values.iter().map(|value| value.len() as u64).sum())?;
+        let mut buffers = touched(values);
         let each = values.len().div_ceil(READERS);
         let began = Instant::now();
         let (store, in_flight) = (&self.store, self.in_flight);

@@ -106,6 +106,14 @@ impl VaultTarget {
         }
     }
 
+    /// The bucket and what all names in it begin with.
+    pub fn bucket(&self) -> Option<(&str, &str)> {
+        match self {
+            Self::S3(s3) => Some((&s3.bucket, &s3.prefix)),
+            Self::Hdfs(_) => None,
+        }
+    }
+
     /// Whether this release can store something there.
     pub fn is_usable(&self) -> bool {
         match self {

@@ -23,6 +23,7 @@ mod runtime;
 mod s3;
 mod seal;
 mod shelf;
+mod stretch;
 mod target;
 mod upload;
 mod vault;

@@ -3,12 +3,13 @@
 use crate::fault::{Class, VaultFault, Vaulted};
 use crate::key::{Cipher, FOOTER};
 use crate::layout::{Footer, HEADER_BYTES, Header, PIECE_BYTES, combined, tail, without_tail};
-use crate::place::Got;
+use crate::place::{Fetched, Payload};
 use crate::runtime::Pending;
+use crate::stretch::Stretch;
 use crate::upload::WHOLE_BYTES;
 use crate::vault::Vault;
 use bytes::{Bytes, BytesMut};
-use perilune_protocol::{ObjectKey, TenantId, Tso, checksum};
+use perilune_protocol::{Checksum, ObjectKey, TenantId, Tso};
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::Instant;
@@ -22,6 +23,8 @@ pub const CLAIM: &str = "owner/cluster";
 const REQUEST_BYTES: u64 = 8 << 20;
 /// Requests on their way at a time.
 const FLYING_MAX: usize = 4;
+/// Bytes of a value that are copied and then summed up while the processor has them at hand.
+const STEP_BYTES: usize = 256 << 10;
 
 /// One upload of one version of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,8 +80,13 @@ impl Vault {
         for number in 0..header.pieces() {
             let len = header.piece_len(number);
             let mut piece = vec![0; len as usize];
-            source(number * PIECE_BYTES, &mut piece).map_err(|why| Class::Caller.with(why))?;
-            let sum = checksum(&[&piece]);
+            let (mut at, mut sum) = (number * PIECE_BYTES, Checksum::default());
+            for step in piece.chunks_mut(STEP_BYTES) {
+                source(at, step).map_err(|why| Class::Caller.with(why))?;
+                sum.update(step);
+                at += step.len() as u64;
+            }
+            let sum = sum.finish();
             footer.checksum = if number == 0 { sum } else { combined(footer.checksum, sum, len) };
             footer.pieces.push(sum);
             if number + 1 == header.pieces() && footer.checksum != object.checksum {
@@ -126,7 +134,7 @@ struct Reading<'a> {
     cipher: Option<Cipher>,
     footer: Footer,
     /// The first bytes of the object.
-    first: Bytes,
+    first: Stretch,
 }
 
 impl<'a> Reading<'a> {
@@ -140,12 +148,14 @@ impl<'a> Reading<'a> {
         let is_small = object.size <= PIECE_BYTES || (most <= WHOLE_BYTES && range.end - range.start == object.size);
         let tail = plain.piece_at(plain.pieces())..most;
         let ending = if is_small { None } else { Some(vault.begin_get(&path, Some(tail.clone()), deadline)?) };
-        let Got { bytes: first, size } = vault.get(&path, Some(0..if is_small { most } else { HEADER_BYTES }), deadline)?;
-        if let Some(version) = Header::newer(&first) {
+        let Fetched { parts, size } = vault.begin_get(&path, Some(0..if is_small { most } else { HEADER_BYTES }), deadline)?.wait()?;
+        let first = Stretch { at: 0, parts };
+        let head = first.first(HEADER_BYTES as usize);
+        if let Some(version) = Header::newer(&head) {
             let why = format!("{path} has version {version} of the layout, which a later release writes: let one of that read it");
             return Err(Class::Invalid.with(format!("{}: {why}", vault.shared.shown)));
         }
-        let header = Header::decode(&first).map_err(damaged)?;
+        let header = Header::decode(&head).map_err(damaged)?;
         let expected = Header { sealed: header.sealed, piece: header.piece, ..object.header(false) };
         if header != expected {
             return Err(damaged("is another upload, or of another version".into()));
@@ -164,12 +174,12 @@ impl<'a> Reading<'a> {
         let header_bytes = header.encode();
         let end = header.piece_at(header.pieces())..total;
         let there = match ending {
-            None => slice(&first, &end),
-            Some(ending) => slice(&ending.wait()?.bytes, &(end.start - tail.start..end.end - tail.start)),
+            None => first.cut(&end),
+            Some(ending) => Stretch { at: tail.start, parts: ending.wait()?.parts }.cut(&end),
         };
         let end = match there {
-            Some(end) => end,
-            None => vault.get(&path, Some(end), deadline)?.bytes,
+            Some(end) => end.concat(),
+            None => vault.get(&path, Some(end), deadline)?.bytes.to_vec(),
         };
         let mut footer = without_tail(&end).map_err(damaged)?.to_vec();
         let footer = match &cipher {
@@ -197,39 +207,52 @@ impl<'a> Reading<'a> {
                 next = until;
             }
             let Some((numbers, coming)) = flying.pop_front() else { return Ok(()) };
-            let bytes = match coming {
-                Coming::There(bytes) => bytes,
-                Coming::Flying(pending) => pending.wait()?.bytes,
+            let parts = match coming {
+                Coming::There(parts) => parts,
+                Coming::Flying(pending) => pending.wait()?.parts,
             };
-            let begin = self.header.piece_at(numbers.start);
+            let mut stretch = Stretch { at: self.header.piece_at(numbers.start), parts };
             // A `Bytes` that nobody else holds is opened where it is.
-            let (bytes, mut sealed) = if self.cipher.is_some() { (Bytes::new(), BytesMut::from(bytes)) } else { (bytes, BytesMut::new()) };
+            let mut sealed = self.cipher.as_ref().map(|cipher| (cipher, BytesMut::from(std::mem::take(&mut stretch).joined())));
             for number in numbers {
-                let stored = (self.header.piece_at(number) - begin) as usize..(self.header.piece_at(number + 1) - begin) as usize;
+                let stored = self.header.piece_at(number)..self.header.piece_at(number + 1);
                 let cut = || self.damaged(number, "was cut");
-                let plain = match &self.cipher {
-                    Some(cipher) => {
-                        let stored = sealed.get_mut(stored).ok_or_else(cut)?;
-                        cipher.open(number as u32, &self.header_bytes, stored).map_err(|why| self.damaged(number, &why))?
-                    }
-                    None => bytes.get(stored).ok_or_else(cut)?,
+                let plain = match &mut sealed {
+                    Some((cipher, bytes)) => vec![self.opened(cipher, number, bytes).ok_or_else(cut)??],
+                    None => stretch.cut(&stored).ok_or_else(cut)?,
                 };
-                if self.footer.pieces.get(number as usize) != Some(&checksum(&[plain])) {
+                let mut sum = Checksum::default();
+                plain.iter().for_each(|part| sum.update(part));
+                if self.footer.pieces.get(number as usize) != Some(&sum.finish()) {
                     return Err(self.damaged(number, "was altered"));
                 }
-                let at = number * piece;
-                let wanted = range.start.max(at)..range.end.min(at + plain.len() as u64);
-                sink(wanted.start, &plain[(wanted.start - at) as usize..(wanted.end - at) as usize])
-                    .map_err(|why| Class::Caller.with(why))?;
+                let mut at = number * piece;
+                for part in plain {
+                    let end = at + part.len() as u64;
+                    let wanted = range.start.max(at)..range.end.min(end);
+                    if !wanted.is_empty() {
+                        let bytes = &part[(wanted.start - at) as usize..(wanted.end - at) as usize];
+                        sink(wanted.start, bytes).map_err(|why| Class::Caller.with(why))?;
+                    }
+                    at = end;
+                }
             }
         }
+    }
+
+    /// The next piece of some that are sealed, `None` where it is not all there.
+    fn opened(&self, cipher: &Cipher, number: u64, sealed: &mut BytesMut) -> Option<Vaulted<Bytes>> {
+        let stored = (self.header.piece_at(number + 1) - self.header.piece_at(number)) as usize;
+        let mut piece = (stored <= sealed.len()).then(|| sealed.split_to(stored))?;
+        let opened = cipher.open(number as u32, &self.header_bytes, &mut piece).map(<[u8]>::len);
+        Some(opened.map_err(|why| self.damaged(number, &why)).map(|plain| piece.freeze().slice(..plain)))
     }
 
     /// Asks for some pieces, unless they are there.
     fn ask(&self, numbers: Range<u64>) -> Vaulted<Coming> {
         let range = self.header.piece_at(numbers.start)..self.header.piece_at(numbers.end);
-        match slice(&self.first, &range) {
-            Some(bytes) => Ok(Coming::There(bytes)),
+        match self.first.cut(&range) {
+            Some(parts) => Ok(Coming::There(parts)),
             None => self.vault.begin_get(&self.path, Some(range), self.deadline).map(Coming::Flying),
         }
     }
@@ -240,16 +263,10 @@ impl<'a> Reading<'a> {
 }
 
 enum Coming {
-    There(Bytes),
-    Flying(Pending<Got>),
+    There(Payload),
+    Flying(Pending<Fetched>),
 }
 
 fn damaged(vault: &Vault, path: &str, why: &str) -> VaultFault {
     Class::Damaged.with(format!("{}: {path} {why}", vault.shared.shown))
-}
-
-/// `range` of some bytes, if all of it is there.
-fn slice(bytes: &Bytes, range: &Range<u64>) -> Option<Bytes> {
-    let range = usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?;
-    (range.end <= bytes.len()).then(|| bytes.slice(range))
 }

@@ -4,6 +4,7 @@ use crate::dir::Dir;
 use crate::fault::{Class, VaultFault, Vaulted};
 use crate::s3::S3;
 use crate::shelf::Shelf;
+use crate::stretch::Stretch;
 use bytes::Bytes;
 use std::ops::Range;
 use std::sync::Arc;
@@ -15,6 +16,26 @@ pub struct Got {
     pub bytes: Bytes,
     /// Bytes of the whole object.
     pub size: u64,
+}
+
+/// The same as they came: in parts, which nobody has joined.
+#[derive(Clone, Debug)]
+pub(crate) struct Fetched {
+    pub(crate) parts: Payload,
+    pub(crate) size: u64,
+}
+
+impl Fetched {
+    /// Joined, which costs a copy where there is more than one.
+    pub(crate) fn joined(self) -> Got {
+        Got { bytes: Stretch { at: 0, parts: self.parts }.joined(), size: self.size }
+    }
+}
+
+impl From<Got> for Fetched {
+    fn from(Got { bytes, size }: Got) -> Self {
+        Self { parts: vec![bytes], size }
+    }
 }
 
 /// A name and its bytes.
@@ -70,11 +91,11 @@ impl Place {
         }
     }
 
-    pub(crate) async fn get(&self, name: &str, range: Option<Range<u64>>) -> Vaulted<Got> {
+    pub(crate) async fn get(&self, name: &str, range: Option<Range<u64>>) -> Vaulted<Fetched> {
         match self {
             Self::S3(s3) => s3.get(name, range).await,
-            Self::Shelf(shelf) => shelf.get(name, range),
-            Self::Dir(_) => self.on_disk(name, |dir, name| dir.get(name, range)).await,
+            Self::Shelf(shelf) => shelf.get(name, range).map(Fetched::from),
+            Self::Dir(_) => self.on_disk(name, |dir, name| dir.get(name, range)).await.map(Fetched::from),
         }
     }
 

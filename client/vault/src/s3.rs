@@ -2,7 +2,7 @@
 
 use crate::fault::{Class, VaultFault, Vaulted};
 use crate::gate::Limits;
-use crate::place::{Got, Listed, Part, Payload, same};
+use crate::place::{Fetched, Listed, Part, Payload, same};
 use crate::target::{Keys, S3Target};
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
@@ -70,11 +70,11 @@ impl S3 {
         Ok(())
     }
 
-    pub(crate) async fn get(&self, name: &str, range: Option<Range<u64>>) -> Vaulted<Got> {
+    pub(crate) async fn get(&self, name: &str, range: Option<Range<u64>>) -> Vaulted<Fetched> {
         let options = GetOptions { range: range.map(GetRange::Bounded), ..Default::default() };
         let result = self.store.get_opts(&self.at(name), options).await?;
         let size = result.meta.size;
-        Ok(Got { bytes: result.bytes().await?, size })
+        Ok(Fetched { parts: result.into_stream().try_collect().await?, size })
     }
 
     pub(crate) async fn head(&self, name: &str) -> Vaulted<u64> {

@@ -5,7 +5,7 @@ use crate::dir::Dir;
 use crate::fault::{Class, Vaulted};
 use crate::gate::{Gate, Limits};
 use crate::key::Key;
-use crate::place::{Got, Listed, Place};
+use crate::place::{Fetched, Got, Listed, Place};
 use crate::runtime::Pending;
 use crate::s3::S3;
 use crate::shelf::Shelf;
@@ -132,11 +132,11 @@ impl Vault {
     /// # Errors
     /// [`Class::NoObject`], [`Class::Damaged`] for a range that begins behind its end, and as [`Vault::put`].
     pub fn get(&self, name: &str, range: Option<Range<u64>>, deadline: Instant) -> Vaulted<Got> {
-        self.begin_get(name, range, deadline)?.wait()
+        self.begin_get(name, range, deadline)?.wait().map(Fetched::joined)
     }
 
     /// As [`Vault::get`], to be waited for later.
-    pub(crate) fn begin_get(&self, name: &str, range: Option<Range<u64>>, deadline: Instant) -> Vaulted<Pending<Got>> {
+    pub(crate) fn begin_get(&self, name: &str, range: Option<Range<u64>>, deadline: Instant) -> Vaulted<Pending<Fetched>> {
         if range.as_ref().is_some_and(Range::is_empty) {
             return Err(Class::Invalid.with("a range to be read has at least one byte"));
         }
@@ -234,7 +234,7 @@ impl fmt::Debug for Vault {
 async fn unless_ours(done: Vaulted<()>, turn: Turn, place: &Place, name: &str, bytes: &Bytes) -> Vaulted<()> {
     match done {
         Err(fault) if fault.class == Class::Exists && turn == Turn::Again => {
-            if place.get(name, None).await?.bytes == *bytes {
+            if place.get(name, None).await?.joined().bytes == *bytes {
                 Ok(())
             } else {
                 Err(fault)

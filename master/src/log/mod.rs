@@ -90,7 +90,7 @@ pub use members::{MEMBERS_MAX, Member, Members, Seat, is_address};
 pub use progress::{Feed, GroupProgress, Progress};
 pub use proposal::Proposal;
 pub use retain::Keeps;
-pub use revive::{Revived, revive};
+pub use revive::{PassOn, Revived, revive, unchanged};
 pub(crate) use revive::{beside, check_empty, inspect};
 pub use role::Standing;
 pub use room::Room;

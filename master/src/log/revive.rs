@@ -44,12 +44,20 @@ fn feed<M: Machine>(file: &Path, machine: &mut M) -> Result<(snapshot::SnapshotI
     Ok((id, from))
 }
 
-/// Makes `config.dir` the directory of a group that begins with what `file` holds, with `config.members` and `config.cluster` (or a new id).
-/// `machine` is only there to find out whether it can read it.
+/// Writes what a new group begins with, from what a snapshot holds.
+pub type PassOn = fn(&mut dyn io::Read, &mut dyn io::Write) -> io::Result<()>;
+
+/// All of it.
+pub fn unchanged(from: &mut dyn io::Read, to: &mut dyn io::Write) -> io::Result<()> {
+    io::copy(from, to).map(drop)
+}
+
+/// Makes `config.dir` the directory of a group that begins with what `pass_on` makes of what `file` holds, with `config.members` and
+/// `config.cluster` (or a new id). `machine` is only there to find out whether it can read it.
 ///
 /// # Errors
 /// When the directory holds anything, when the file is not a whole snapshot or is of the very cluster that is to begin, or when something cannot be written. Nothing is left behind.
-pub fn revive<M: Machine>(config: &LogConfig, file: &Path, mut machine: M) -> Result<Revived, LogError> {
+pub fn revive<M: Machine>(config: &LogConfig, file: &Path, mut machine: M, pass_on: PassOn) -> Result<Revived, LogError> {
     check_empty(&config.dir)?;
     let mut members = config.first_members().map_err(LogError::Config)?;
     let (id, from) = feed(file, &mut machine)?;
@@ -69,7 +77,7 @@ pub fn revive<M: Machine>(config: &LogConfig, file: &Path, mut machine: M) -> Re
         let made = Directory::open(Arc::new(System), &unfinished, Some(cluster))?;
         let mut body =
             snapshot::open(&System, file, id, from).map_err(|e| LogError::NotASnapshot { path: file.into(), what: e.to_string() })?;
-        let copy = Box::new(move |out: &mut dyn io::Write| io::copy(&mut body, out).map(drop));
+        let copy = Box::new(move |out: &mut dyn io::Write| pass_on(&mut body, out));
         let dir = directory::snapshots(&unfinished);
         snapshot::write(&System, &dir, id, cluster, copy).map_err(|e| io_error(&dir, "the snapshot cannot be written", e))?;
         begin_log(&unfinished, config.member, members, id)?;

@@ -220,6 +220,30 @@ pub fn saved(from: &mut dyn Read) -> io::Result<Saved> {
     Ok(saved)
 }
 
+/// Passes on what was written, for whoever begins again without the memory that was lent: no segment is there, and an object is what it is in a
+/// vault, or nothing.
+pub fn without_memory(from: &mut dyn Read, to: &mut dyn Write) -> io::Result<()> {
+    let gone = |record: ObjectRecord| ObjectRecord { replicas: Vec::new(), ..record };
+    let mut ended = false;
+    loop {
+        let mut chunk = match take(from) {
+            Err(e) if ended && e.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
+            chunk => chunk?,
+        };
+        match &mut chunk {
+            Chunk::Head { segments, .. } => segments.clear(),
+            Chunk::Windows { windows, .. } => windows.clear(),
+            Chunk::Lent(_) | Chunk::LentAs(_) | Chunk::Departed(_) => continue,
+            Chunk::ObjectsV2(records) => chunk = Chunk::Objects(records.drain(..).map(|old| gone(old.into())).collect()),
+            Chunk::Objects(records) => records.iter_mut().for_each(|record| record.replicas.clear()),
+            Chunk::Cold(records) => records.iter_mut().for_each(|(record, _)| record.replicas.clear()),
+            Chunk::End => ended = true,
+            _ => {}
+        }
+        put(to, &chunk)?;
+    }
+}
+
 /// What `state` knows, in a state of its own that can lead, with those of its objects that could not be given the space they claim.
 pub fn copy(state: &Arc<State>) -> (State, Vec<Overlap>) {
     let fresh = fill(State::loose(state.rules), Arc::clone(state))();

@@ -137,6 +137,10 @@ fn begins_again(s3: Option<S3d>) {
     std::fs::remove_dir_all(dir.path().join("data")).unwrap();
 
     let first = kit.again("first", &["--take-over"]);
+    // The memory that there was is gone, and not listed as what may come back.
+    let listed = run(["segments", "--json", "--master", &first.rpc]);
+    assert!(listed.status.success() && listed.stdout.iter().filter(|byte| **byte == b'\n').count() == 1, "{}", said(&listed));
+    assert_eq!(metric(&fetch(&first.http, "/metrics"), "perilune_capacity_bytes"), Some(64 * MIB as u64));
     assert_eq!(first.store.exists(&[key(7), key(200)]), Ok(vec![true, false]));
     first.check(0..200);
     let late = b"put in the new cluster";

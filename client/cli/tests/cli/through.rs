@@ -2,7 +2,7 @@
 //! room for.
 
 use crate::cold::{MIB, PATIENCE, Stand, change_memory, key};
-use crate::harness::{Dev, run, said};
+use crate::harness::{Dev, run, said, wait_for};
 use crate::s3d::{AK, BUCKET, S3d, SK};
 use crate::tenants::node;
 use crate::vaults::vaults;
@@ -14,6 +14,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::ops::Range;
+use std::time::Duration;
 
 const PIECE: usize = 4 * MIB;
 /// More than a node has room for at a time.
@@ -109,6 +110,10 @@ fn what_memory_has_no_room_for_is_read_through_a_node() {
         readers.into_iter().for_each(|reader| assert!(reader.join().unwrap().unwrap() == large));
     });
     assert_eq!((stand.metric("recalled_total"), stand.metric("read_through_bytes_total")), (0, (READERS * large.len()) as u64));
+    // Who can be told of memory alone is to ask again.
+    let query = |n: usize| crate::tenants::send("GET", &format!("http://{}/query_key?key=model/block%20{n}", stand.dev.http), "");
+    let (status, told) = query(1);
+    assert!(status == 503 && told.contains("ask again") && told.contains("/api/get"), "{status} {told}");
     let mut into = vec![0; large.len() + 7];
     assert_eq!(stand.store.get_into(&key(1), &mut into), Ok(large.len()));
     assert!(into[..large.len()] == large);
@@ -120,12 +125,12 @@ fn what_memory_has_no_room_for_is_read_through_a_node() {
     let full = (100..).find_map(|n| stand.store.put(&key(n), &value(n, MIB / 2), &PutConfig::default()).err()).unwrap();
     assert_eq!(full.code, FaultCode::NoSpace, "{full}");
     assert!(stand.store.get(&key(2)).unwrap() == small);
-    assert_eq!(stand.metric("recalled_total"), 0);
+    assert_eq!((stand.metric("recalled_total"), query(2).0), (0, 503));
     // There is room again: it comes to memory.
     s3.say("faults off");
     assert_eq!(stand.offload()["left"], 0);
+    assert_eq!((query(2).0, stand.metric("recalled_total")), (200, 1));
     assert!(stand.store.get(&key(2)).unwrap() == small);
-    assert_eq!(stand.metric("recalled_total"), 1);
 }
 
 fn of_acme(dev: &Dev) -> Store {
@@ -166,4 +171,30 @@ fn tenants_read_through_their_own_nodes_out_of_their_own_vaults() {
         store.call(&question).unwrap().passed.segment.node
     };
     assert_ne!(nodes(&stand.store, 0), nodes(&acme, 0));
+}
+
+#[test]
+fn objects_of_one_batch_are_read_through_a_node_together() {
+    let stand = Stand::start(Some(S3d::start()), &["--segment-size", "64MiB"]);
+    let s3 = stand.s3.as_ref().unwrap();
+    // Larger than the memory that is to come, and each of two stretches.
+    let values: Vec<_> = (0..3).map(|n| value(n, 9 * MIB + n)).collect();
+    let keys: Vec<_> = (0..3).map(key).collect();
+    (0..3).for_each(|n| put(&stand.store, n, &values[n]));
+    assert_eq!(stand.offload()["left"], 0);
+    stand.change_memory(8 * MIB);
+    for (got, value) in stand.store.get_batch(&keys).into_iter().zip(&values) {
+        assert!(got.unwrap() == *value);
+    }
+    assert_eq!((stand.metric("recalled_total"), stand.metric("read_through_bytes_total")), (0, 3 * 9 * MIB as u64 + 3));
+
+    // Nothing is answered any more, so what is asked for is all that is on its way at a time: two requests for each stretch.
+    const FAULTS: u64 = 1000;
+    s3.say(&format!("fault slow 600000 {FAULTS} GET /cold/kv/objects"));
+    let hasty = crate::cold::connect(&stand.dev, Duration::from_secs(3));
+    std::thread::scope(|scope| {
+        let batch = scope.spawn(|| hasty.get_batch(&keys));
+        wait_for("four stretches to be asked for", || (s3.say("faults").trim().parse::<u64>().unwrap() <= FAULTS - 8).then_some(()));
+        assert!(batch.join().unwrap().iter().all(Result::is_err));
+    });
 }

@@ -1,7 +1,7 @@
 //! The meta service about vaults and what opens them, as its page speaks: its samples as they stand there, and every refusal.
 
 use crate::clusters::{Page, TOKEN};
-use crate::harness::Dev;
+use crate::harness::{Dev, fetch, wait_for};
 use crate::tenants::send;
 use serde_json::{Value, json};
 
@@ -73,6 +73,12 @@ fn the_samples_about_vaults_are_answered_as_they_stand_there() {
     let shown = &shown["storage_vault"][0];
     assert_eq!((&shown["ready"], &shown["hdfs_info"]["build_conf"]["hdfs_confs"][0]["value"]), (&false.into(), &MASK.into()));
     assert!(shown["reason"].as_str().unwrap().contains("no client"), "{shown}");
+    wait_for("it to be counted as one that does not work", || {
+        let page = fetch(&dev.http, "/metrics");
+        page.lines()
+            .any(|line| line.starts_with("perilune_vault_up{") && line.contains("sample_instance_id") && line.ends_with(" 0"))
+            .then_some(())
+    });
 
     let s3 = r#"{
   "instance_id": "sample_instance_id_2",

@@ -6,7 +6,7 @@ use crate::fault::{Class, VaultFault, Vaulted};
 use crate::place::{Got, Listed, Part, same};
 use bytes::Bytes;
 use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -60,12 +60,16 @@ impl Dir {
 
     pub(crate) fn get(&self, name: &str, range: Option<Range<u64>>) -> Vaulted<Got> {
         let read = || {
-            let file = File::open(self.dir.join(name))?;
+            let mut file = File::open(self.dir.join(name))?;
             let size = file.metadata()?.len();
             let range = range.clone().unwrap_or(0..size);
             let len = range.end.min(size).saturating_sub(range.start);
-            let mut bytes = vec![0; len as usize];
-            file.read_exact_at(&mut bytes, range.start)?;
+            file.seek(SeekFrom::Start(range.start))?;
+            // Written once, by the file.
+            let mut bytes = Vec::with_capacity(len as usize);
+            if file.take(len).read_to_end(&mut bytes)? as u64 != len {
+                return Err(ErrorKind::UnexpectedEof.into());
+            }
             Ok((range, Got { bytes: bytes.into(), size }))
         };
         let (range, got) = read().map_err(|e: std::io::Error| match e.kind() {

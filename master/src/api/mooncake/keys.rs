@@ -5,7 +5,7 @@ use crate::api::extract::{Query, readings};
 use crate::api::{App, Facade, stream};
 use axum::extract::State;
 use axum::http::StatusCode;
-use perilune_protocol::{FaultCode, ObjectKey, ObjectPlace, Outcome, ReplicaPlace, TenantId};
+use perilune_protocol::{Fault, FaultCode, ObjectKey, ObjectPlace, Outcome, ReplicaPlace, TenantId};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -47,6 +47,9 @@ fn meant(engine: &dyn Facade, tenant: TenantId, raw: &str) -> Outcome<ObjectKey>
 
 /// Where the replicas of an object are. Grants a lease, as a read does.
 ///
+/// What is in a vault only is brought to memory first: a reader that speaks Mooncake's protocol can be told of memory alone. What does not come
+/// there soon is 503, to be asked for again; a store node gives it out without room for it (`/api/get`).
+///
 /// The key may be percent-encoded or not: it is looked up decoded, and where that names no object, as it was sent.
 /// The body serves two kinds of readers, see `docs/decisions/0001-query-key-body.md`.
 #[utoipa::path(
@@ -67,7 +70,7 @@ pub(super) async fn query_key(State(app): State<App>, query: Query) -> Answer {
     let key = meant(&*app.engine, tenant, raw)?;
     let mut place = locate(&app, tenant, &key)?;
     if place.replicas.is_empty() {
-        app.engine.recall(tenant, &key).await?;
+        app.engine.recall(tenant, &key).await.map_err(not_yet)?;
         place = locate(&app, tenant, &key)?;
     }
     let replicas = buffers(&*app.engine, tenant, &place)?;
@@ -77,6 +80,16 @@ pub(super) async fn query_key(State(app): State<App>, query: Query) -> Answer {
     let mut response = json(StatusCode::OK, &body);
     response.headers_mut().insert(axum::http::header::CONTENT_TYPE, axum::http::HeaderValue::from_static(TEXT));
     Ok(response)
+}
+
+/// What is in its vault only, and does not come to memory at present.
+fn not_yet(fault: Fault) -> Fault {
+    match fault.code {
+        FaultCode::NoSpace | FaultCode::Timeout => {
+            FaultCode::NoReadableReplica.with(format!("{}: ask again, or get it from a store node (/api/get)", fault.message))
+        }
+        _ => fault,
+    }
 }
 
 fn locate(app: &App, tenant: TenantId, key: &ObjectKey) -> Outcome<ObjectPlace> {

@@ -70,7 +70,12 @@ impl Face for Mooncake {
 
     fn refuse(fault: &Fault) -> Response {
         let error_message = if fault.code == FaultCode::InvalidParams { &fault.message } else { fault.code.as_str() };
-        json(face::status(fault.code), &Body { success: false, error_code: fault.code.number(), error_message, message: &fault.message })
+        let body = Body { success: false, error_code: fault.code.number(), error_message, message: &fault.message };
+        let mut response = json(face::status(fault.code), &body);
+        if response.status() == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
+        }
+        response
     }
 }
 

@@ -4,15 +4,16 @@
 //! That a vault was claimed is written down, once, as a setting of the group. From then on a claim that is missing is never made anew: what is
 //! there is something else, such as the folder that a mount is to cover.
 
+use super::health::Condition;
 use super::opened::Opened;
-use super::{Claim, claim, lock, usable};
+use super::{Claim, claim, lock};
 use crate::engine::Engine;
 use crate::work::aside;
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use perilune_protocol::{Outcome, VaultId};
 use perilune_state::Effect;
-use perilune_state::directory::TenantStatus;
+use perilune_state::directory::{TenantStatus, VaultRecord};
 use perilune_state::settings::JOB_RECORD;
 use perilune_vault::{Class, Vault, Vaulted};
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -125,9 +126,13 @@ impl Claims {
         if now >= self.tidy {
             self.tidy = now + AGAIN;
             engine.forget_dropped().await;
-            engine.reign.cold.health.keep(&usable(engine));
+            engine.reign.cold.health.keep(&engine.directory().all_vaults().map(|vault| vault.id).collect::<Vec<_>>());
         }
-        for record in engine.directory().all_vaults().filter(|vault| vault.target.is_usable()) {
+        for record in engine.directory().all_vaults() {
+            if !record.target.is_usable() {
+                say_unusable(engine, record);
+                continue;
+            }
             let (id, revision, claimed) = (record.id, record.revision, engine.reign.cold.claim(record.id));
             let is_ours = claimed == Some(Claim::Ours);
             // Another key may open it at last.
@@ -198,6 +203,17 @@ impl Claims {
                 }
             }
         }
+    }
+}
+
+/// Nobody is to take a vault that this release has no client for for one that works.
+fn say_unusable(engine: &Engine, record: &VaultRecord) {
+    let cold = &engine.reign.cold;
+    if cold.health.of(record.id).is_none() {
+        let why = format!("{}: this release has no client for it, so nothing is brought there", record.target);
+        tracing::warn!(vault = %record.id, "{why}");
+        cold.failed(record.tenant, &why);
+        cold.health.did_not(record.id, Condition::Refuses, &why, engine.wall_ms());
     }
 }
 

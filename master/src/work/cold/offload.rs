@@ -40,7 +40,10 @@ impl Engine {
     /// Has all of a tenant's brought to its vault that is not there yet, and waits a while.
     pub(crate) async fn offload(&self, tenant: TenantId, wait_ms: u64) -> Outcome<Offloaded> {
         if !has_vault(self.state(), tenant) {
-            return Err(FaultCode::WrongState.with("the tenant has no vault that objects can be brought to: add one"));
+            let none = "the tenant has no vault that objects can be brought to: add one";
+            let unusable =
+                self.directory().vault_of(tenant).map(|vault| format!("{none} (this release has no client for {})", vault.target));
+            return Err(FaultCode::WrongState.with(unusable.unwrap_or_else(|| none.into())));
         }
         let until = Instant::now() + Duration::from_millis(wait_ms).min(WAIT_MAX);
         let mut look = Look::default();

@@ -4,7 +4,7 @@ use super::asked::{Keeper, NewVault, Pair, VAULTS_MAX, VaultRefused};
 use super::decide::{Decision, Refused, check_text};
 use super::record::{Change, Known, TenantRecord};
 use super::vault::{Secret, VaultRecord, VaultsRecord};
-use perilune_protocol::vault::VaultTarget;
+use perilune_protocol::vault::{S3Place, VaultTarget};
 use perilune_protocol::{TenantId, VaultId};
 
 /// Where what belongs to no vault is sealed for.
@@ -179,9 +179,10 @@ impl Known {
         if record.vaults.len() >= VAULTS_MAX {
             return Err(VaultRefused::Full.into());
         }
-        check_target(&vault.target)?;
         let tenant = record.tenant;
-        for other in record.vaults.iter().filter(|other| other.target == vault.target) {
+        let target = self.apart(tenant, &vault.target);
+        check_target(&target)?;
+        for other in record.vaults.iter().filter(|other| other.target == target) {
             let pair = other.secret.as_ref().map(|secret| keeper.open(tenant, other.id, secret)).transpose().map_err(Refused::Secret)?;
             if pair.as_ref().map(keys) == vault.pair.as_ref().map(keys) {
                 return Err(VaultRefused::Same.into());
@@ -194,13 +195,30 @@ impl Known {
             tenant,
             number: record.vaults.iter().map(|vault| vault.number).max().unwrap_or(0) + 1,
             name: vault.name.clone(),
-            target: vault.target.clone(),
+            target,
             secret: vault.pair.as_ref().map(seal).transpose()?,
             revision: 1,
             ctime_ms: now_ms,
             mtime_ms: now_ms,
         });
         Ok(())
+    }
+
+    /// Where a vault of a tenant lies that is to be there: no two tenants have one folder, so where another has this one, its name ends with the
+    /// tenant's number. Which service it is counts for nothing: one may be called by several names.
+    fn apart(&self, tenant: TenantId, target: &VaultTarget) -> VaultTarget {
+        let is_taken = |place: &S3Place| {
+            let others = self.all_vaults().filter(|vault| vault.tenant != tenant);
+            others.filter_map(|vault| vault.target.bucket()).any(|other| other == (&*place.bucket, &*place.prefix))
+        };
+        let mut target = target.clone();
+        if let VaultTarget::S3(place) = &mut target {
+            while is_taken(place) {
+                let between = if place.prefix.is_empty() { "" } else { "_" };
+                place.prefix = format!("{}{between}{}", place.prefix, tenant.0);
+            }
+        }
+        target
     }
 }
 

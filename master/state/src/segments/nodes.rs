@@ -14,8 +14,6 @@ pub struct Silence {
     pub suspect_ms: u64,
     /// Its replicas are gone unless it returns.
     pub lost_ms: u64,
-    /// The same for one that never registered with this leader.
-    pub unheard_ms: u64,
 }
 
 /// What a node says of itself.
@@ -178,7 +176,7 @@ impl Nodes {
         for segment in segments.table().iter() {
             let reach = match nodes.get(&segment.node()) {
                 Some(node) => node.reach,
-                None if now.saturating_sub(began) >= self.silence.unheard_ms => Reach::Lost,
+                None if now.saturating_sub(began) >= self.silence.lost_ms => Reach::Lost,
                 None => self.reach(now.saturating_sub(began), false),
             };
             if segment.reach() != reach {
@@ -244,7 +242,7 @@ mod tests {
 
     #[test]
     fn silence_is_judged_step_by_step_and_a_dead_node_must_register_again() {
-        let nodes = Nodes::new(Silence { suspect_ms: 2000, lost_ms: 10_000, unheard_ms: 10_000 });
+        let nodes = Nodes::new(Silence { suspect_ms: 2000, lost_ms: 10_000 });
         let segments = Segments::default();
         let id = NodeId::random();
         assert_eq!(nodes.beat(id, 1, 0, 0), None, "unknown");
@@ -263,7 +261,7 @@ mod tests {
     }
     #[test]
     fn what_a_node_is_to_free_is_kept_once_and_not_for_one_that_is_lost() {
-        let nodes = Nodes::new(Silence { suspect_ms: 2000, lost_ms: 10_000, unheard_ms: 10_000 });
+        let nodes = Nodes::new(Silence { suspect_ms: 2000, lost_ms: 10_000 });
         let (segments, id) = (Segments::default(), NodeId::random());
         nodes.register(id, Said::default(), 1, 0);
         let [first, second] = [(); 2].map(|()| SegmentId::random());

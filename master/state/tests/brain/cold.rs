@@ -54,6 +54,31 @@ impl Story {
 }
 
 #[test]
+fn who_begins_again_without_the_memory_has_what_is_in_vaults_and_no_segment() {
+    let (mut leader, _) = Leader::with_nodes(2, 16 * MIB);
+    for key in ["saved", "unsaved", "left"] {
+        leader.put(key, MIB);
+    }
+    save(&mut leader, "saved");
+    save(&mut leader, "left");
+    assert_eq!(demote(&mut leader, "left"), Applied::Done);
+    let (mut bytes, mut passed_on) = (Vec::new(), Vec::new());
+    snapshot::writer(leader.state.clone())(&mut bytes).unwrap();
+    snapshot::without_memory(&mut bytes.as_slice(), &mut passed_on).unwrap();
+    let state = Arc::new(snapshot::read(&mut passed_on.as_slice(), RULES, 1).unwrap());
+    state.lead(1).unwrap();
+    assert!(state.segments.table().is_empty());
+    for key in ["saved", "left"] {
+        assert!(object(&state, key).unwrap().is_only_cold(), "{key}");
+    }
+    let unsaved = object(&state, "unsaved").unwrap();
+    assert!(unsaved.replicas.is_empty() && unsaved.cold.is_none(), "it is for the job that removes what nobody can reach");
+    assert_eq!((state.meters.of(TENANT).bytes(), state.meters.of(TENANT).objects()), (0, 3));
+    assert_eq!(state.directory.known().vault(VaultId(1)), leader.state.directory.known().vault(VaultId(1)));
+    assert!(snapshot::without_memory(&mut &bytes[..bytes.len() / 2], &mut Vec::new()).is_err(), "half of one is none");
+}
+
+#[test]
 fn what_is_in_a_vault_may_leave_memory_and_is_found_all_the_same() {
     let (mut leader, _) = Leader::with_nodes(1, 16 * MIB);
     leader.put("k", MIB);

@@ -27,7 +27,7 @@ const RULES: Rules = Rules {
     lease_ms: 10_000,
     put_discard_ms: 30_000,
     put_release_ms: 600_000,
-    silence: Silence { suspect_ms: 2000, lost_ms: 10_000, unheard_ms: 10_000 },
+    silence: Silence { suspect_ms: 2000, lost_ms: 10_000 },
     placement: Placement::Random,
 };
 

@@ -105,6 +105,44 @@ fn new_objects_go_to_the_newest_vault_that_can_be_used() {
 }
 
 #[test]
+fn no_two_tenants_have_one_folder_of_a_bucket() {
+    let mut leader = Leader::new();
+    for tenant in ["acme", "other", "third"] {
+        leader.decide(|known| known.create(tenant, "", "", 1)).unwrap();
+    }
+    let at_root = |name: &str| {
+        let mut vault = bucket(name, "b", "");
+        let VaultTarget::S3(place) = &mut vault.target else { unreachable!() };
+        place.prefix.clear();
+        vault
+    };
+    leader.add_vault("acme", &bucket("a", "b", "")).unwrap();
+    leader.add_vault("acme", &at_root("root")).unwrap();
+    leader.add_vault("other", &bucket("a", "b", "")).unwrap();
+    leader.add_vault("other", &at_root("root")).unwrap();
+    leader.add_vault("other", &bucket("c", "another", "")).unwrap();
+    let id = |leader: &Leader, tenant: &str| leader.vaults(tenant).tenant.0;
+    let other = id(&leader, "other");
+    // It says where the other's was put.
+    let mut sly = bucket("a", "b", "");
+    let VaultTarget::S3(place) = &mut sly.target else { unreachable!() };
+    place.prefix = format!("p_{other}");
+    leader.add_vault("third", &sly).unwrap();
+    let folders = |leader: &Leader, tenant: &str| {
+        leader.vaults(tenant).vaults.iter().map(|vault| vault.target.prefix().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(folders(&leader, "acme"), ["p", ""]);
+    assert_eq!(folders(&leader, "other"), [format!("p_{other}"), other.to_string(), "p".into()]);
+    assert_eq!(folders(&leader, "third"), [format!("p_{other}_{}", id(&leader, "third"))]);
+    refused(leader.add_vault("other", &bucket("d", "b", "")), VaultRefused::Same);
+    // What a dropped one has is not emptied yet.
+    leader.decide(|known| known.drop_tenant("acme", 9)).unwrap();
+    leader.decide(|known| known.create("late", "", "", 1)).unwrap();
+    leader.add_vault("late", &bucket("a", "b", "")).unwrap();
+    assert_eq!(folders(&leader, "late"), [format!("p_{}", id(&leader, "late"))]);
+}
+
+#[test]
 fn what_cannot_be_is_refused_and_changes_nothing() {
     let mut leader = Leader::new();
     leader.decide(|known| known.create("acme", "", "", 1)).unwrap();

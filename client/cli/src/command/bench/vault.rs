@@ -19,13 +19,13 @@ pub(super) struct Vault {
     /// Sizes of objects, separated by commas
     #[arg(long, value_name = "SIZE", value_delimiter = ',', default_value = "64KiB,1MiB,16MiB")]
     sizes: Vec<ByteSize>,
-    /// Objects on their way at a time; a store node has no more than 16 uploads
+    /// Objects on their way at a time; a store node has no more than 32 uploads
     #[arg(long, value_name = "COUNT", default_value_t = 16)]
     in_flight: usize,
     /// Bytes of the objects of one measurement; memory for three times as much is needed
     #[arg(long, value_name = "SIZE", default_value = "256MiB")]
     bytes: ByteSize,
-    /// Where the vault that is a directory is made
+    /// Where the vault that is a directory is made; on a disk both sides wait for it
     #[arg(long, value_name = "DIR", default_value = "/dev/shm")]
     dir: PathBuf,
     /// Measure with a bucket of this S3 service, such as http://127.0.0.1:9000, as well
