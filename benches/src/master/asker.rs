@@ -1,21 +1,17 @@
 //! Questions, and how each is asked for a while; every answer is looked at.
 
-use super::cluster::Cluster;
+use crate::cluster::{Cluster, put_start};
 use crate::pinned::Meter;
 use crate::random::{Random, mix};
 use crate::report::Latency;
 use crate::rivals::{Sample, Trouble};
 use perilune_protocol::rpc::Call;
 use perilune_protocol::rpc::object::{Exists, Locate, MatchPrefix, PutEnd, PutStart, Remove};
-use perilune_protocol::{ObjectKey, Outcome, PutConfig, Tso, WriterId};
+use perilune_protocol::{ObjectKey, Outcome, Tso};
 use std::time::{Duration, Instant};
 
 /// Bytes of every key.
 pub(super) const KEY_BYTES: usize = 40;
-/// Bytes of a value that is claimed to be stored.
-const VALUE: u64 = 4096;
-/// Keys of a call that fills the table.
-const FILL: usize = 128;
 /// Keys that one measurement puts at most, so that their room is there in every round.
 const PUT_KEYS: usize = 1 << 17;
 /// Keys of the questions that are made before the clock starts, and asked in turn.
@@ -66,10 +62,6 @@ fn keys(generation: u32, count: usize) -> Vec<ObjectKey> {
     (0..count as u64).map(|n| ObjectKey::from(format!("{generation:08x}{:016x}{n:016x}", mix(n)))).collect()
 }
 
-fn put_start(keys: &[ObjectKey]) -> PutStart {
-    PutStart { puts: keys.iter().map(|key| (key.clone(), VALUE)).collect(), config: PutConfig::default(), writer: WriterId::random() }
-}
-
 impl<'a> Asker<'a> {
     pub(super) fn new(cluster: &'a Cluster) -> Self {
         Self { cluster, random: Random::new(3), generation: 0, standing: Vec::new(), started: Vec::new(), put: Vec::new() }
@@ -83,11 +75,7 @@ impl<'a> Asker<'a> {
     /// Puts `count` objects that stay.
     pub(super) fn fill(&mut self, count: usize) -> Result<(), Trouble> {
         let keys = self.new_keys(count);
-        for keys in keys.chunks(FILL) {
-            let grants = self.cluster.store.call(&put_start(keys))?.into_iter().collect::<Outcome<Vec<_>>>()?;
-            let puts = keys.iter().zip(grants).map(|(key, grant)| (key.clone(), grant.version, 0)).collect();
-            self.cluster.store.call(&PutEnd { puts })?.into_iter().collect::<Outcome<Vec<()>>>()?;
-        }
+        self.cluster.put(&keys)?;
         self.standing.extend(keys);
         Ok(())
     }

@@ -4,14 +4,13 @@
 //! one call after the other, with one key and with many keys a call. Values are never written: a put ends with an invented checksum.
 
 mod asker;
-mod cluster;
 mod watcher;
 
+use crate::cluster::Cluster;
 use crate::pinned::{self, CLIENT_CORE, SERVER_CORE};
 use crate::report::{Origin, Percentiles, Table, median, range};
 use crate::rivals::{Sample, Trouble};
 use asker::{Asker, Question};
-use cluster::Cluster;
 use indicatif::ProgressBar;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -99,7 +98,7 @@ pub fn run(options: &Options) -> Result<Figures, Trouble> {
     if pinned {
         pinned::stay_on(&[CLIENT_CORE])?;
     }
-    let cluster = Cluster::start(options, pinned.then_some(SERVER_CORE))?;
+    let cluster = Cluster::start(&options.program, &options.dir, &[], pinned.then_some(SERVER_CORE))?;
     let mut asker = Asker::new(&cluster);
     // The first puts make the master allocate what it needs once, however many objects there are.
     asker.fill(options.objects.min(1000))?;

@@ -6,7 +6,7 @@
 
 mod bare;
 mod ours;
-mod place;
+pub(crate) mod place;
 
 pub use place::{Bucket, Place};
 

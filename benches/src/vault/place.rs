@@ -10,6 +10,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Where objects are brought.
 #[derive(Clone, Debug)]
@@ -41,14 +42,14 @@ pub struct Bucket {
 }
 
 /// A place that is there, and what ends with it.
-pub(super) struct Prepared {
-    pub(super) at: At,
+pub(crate) struct Prepared {
+    pub(crate) at: At,
     _server: Option<Process>,
     _folder: Option<Folder>,
 }
 
 /// Where it is.
-pub(super) enum At {
+pub(crate) enum At {
     Directory(PathBuf),
     Bucket(Bucket),
 }
@@ -64,14 +65,16 @@ impl Drop for Folder {
 
 impl Folder {
     fn below(dir: &Path) -> Result<Self, Trouble> {
-        let path = dir.join(format!("perilune-bench-vault-{}", std::process::id()));
+        static FOLDERS: AtomicUsize = AtomicUsize::new(0);
+        let nth = FOLDERS.fetch_add(1, Ordering::Relaxed);
+        let path = dir.join(format!("perilune-bench-vault-{}-{nth}", std::process::id()));
         std::fs::create_dir(&path).map_err(|e| format!("making {}: {e}", path.display()))?;
         Ok(Self(path))
     }
 }
 
 impl Place {
-    pub(super) fn prepare(&self, logs: &Path) -> Result<Prepared, Trouble> {
+    pub(crate) fn prepare(&self, logs: &Path) -> Result<Prepared, Trouble> {
         match self {
             Self::Directory(dir) => {
                 let folder = Folder::below(dir)?;
@@ -98,7 +101,7 @@ impl Place {
 }
 
 impl Prepared {
-    pub(super) fn name(&self) -> &'static str {
+    pub(crate) fn name(&self) -> &'static str {
         match self.at {
             At::Directory(_) => "directory",
             At::Bucket(_) => "s3",
@@ -106,7 +109,7 @@ impl Prepared {
     }
 
     /// `object_store` on a folder of it, as its users have it: with nothing of ours in between.
-    pub(super) fn store(&self, folder: &str) -> Result<Arc<dyn ObjectStore>, Trouble> {
+    pub(crate) fn store(&self, folder: &str) -> Result<Arc<dyn ObjectStore>, Trouble> {
         let store: Box<dyn ObjectStore> = match &self.at {
             // On disk before it is acknowledged, as ours.
             At::Directory(dir) => Box::new(LocalFileSystem::new_with_prefix(dir)?.with_fsync(true)),

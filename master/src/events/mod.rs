@@ -118,7 +118,7 @@ impl EventLog {
         Cursor { cluster: self.cluster, index, place, stamp: Tso(0) }
     }
 
-    /// The same place, unless what lies just before it was decided at another time than its stamp. May read files.
+    /// The same place, unless what lies just before it was decided at another time than its stamp, where that is known. May read files.
     ///
     /// # Errors
     /// [`ReadError::Rewritten`].
@@ -127,7 +127,7 @@ impl EventLog {
         // What is not there, is of another cluster or cannot be read is told by whoever reads on.
         let there = self.history.read(before, 1).ok().and_then(|read| read.into_iter().next());
         let is_other = |past: &Past| past.index == before && past.stamp != Some(cursor.stamp);
-        if cursor.cluster == self.cluster && there.as_ref().is_some_and(is_other) {
+        if cursor.stamp > Tso(0) && cursor.cluster == self.cluster && there.as_ref().is_some_and(is_other) {
             return Err(ReadError::Rewritten { oldest: self.cursor(self.history.first(), 0) });
         }
         Ok(cursor)

@@ -65,6 +65,22 @@ fn vault_measures_both_ways_beside_the_library_alone() {
 }
 
 #[test]
+fn feeds_measures_every_sink_beside_the_library_that_it_is_made_with() {
+    let below = tempfile::tempdir().unwrap();
+    let dir = below.path().to_str().unwrap();
+    let numbers = ["/events_per_s", "/lag/p50_us", "/lag/p99_us"];
+    let figures = figures(&["feeds", "--events", "2000", "--watched", "20", "--pause", "1ms", "--dir", dir], &numbers);
+    let measured: Vec<_> = figures.iter().map(|figure| (figure["sink"].as_str().unwrap(), figure["bare"]["library"].as_str())).collect();
+    assert_eq!(measured, [("blackhole", None), ("directory", Some("object_store")), ("webhook", Some("reqwest"))]);
+    for figure in &figures[1..] {
+        for number in ["/requests", "/bytes", "/bare/events_per_s", "/bare/ratio", "/bare/request/p99_us"] {
+            assert!(figure.pointer(number).and_then(Value::as_f64) > Some(0.0), "{number} of {figure}");
+        }
+    }
+    assert_eq!(std::fs::read_dir(below.path()).unwrap().count(), 0, "nothing is left behind");
+}
+
+#[test]
 fn settings_that_make_no_sense_are_refused() {
     for args in [
         ["transfer", "--sizes", "17MiB"],
@@ -73,6 +89,7 @@ fn settings_that_make_no_sense_are_refused() {
         ["master", "--batches", "0"],
         ["alloc", "--space", "1MiB"],
         ["vault", "--in-flight", "0"],
+        ["feeds", "--events", "0"],
     ] {
         assert_eq!(run(["bench"].iter().chain(&args)).status.code(), Some(2), "{args:?}");
     }

@@ -2,6 +2,7 @@
 
 mod alloc;
 mod commits;
+mod feeds;
 mod master;
 mod outage;
 mod store;
@@ -33,6 +34,7 @@ enum What {
     Outage(outage::Outage),
     Commits(commits::Commits),
     Vault(vault::Vault),
+    Feeds(feeds::Feeds),
     /// Answer questions of a plain socket: the other side of the physical floor
     #[command(hide = true)]
     AnswerRaw,
@@ -54,6 +56,7 @@ impl Bench {
             What::Outage(c) => c.run(global),
             What::Commits(c) => c.run(global),
             What::Vault(c) => c.run(global),
+            What::Feeds(c) => c.run(global),
             What::AnswerRaw => {
                 let tell = |port| output::line(port).map_err(|_| std::io::Error::other("nobody reads the port"));
                 rivals::answer_raw(tell).map_err(|e| Failure::of("answering", e))
