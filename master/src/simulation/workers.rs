@@ -7,6 +7,7 @@ use crate::engine::{Engine, Group, Reign};
 use crate::feeds;
 use crate::log::Member;
 use crate::work::{cold, evict, housekeeping, jobs, pools, recycle};
+use futures_util::future::join_all;
 use perilune_protocol::{FaultCode, Outcome};
 use perilune_state::objects::recency::Orders;
 use std::future::poll_fn;
@@ -35,7 +36,9 @@ pub(super) fn keep(world: &Rc<World>, id: u64, up: &mut Up) {
     up.hire(async move {
         loop {
             awake(&world, id, 250).await;
-            polled(&world, collector.round(false)).await;
+            let due = polled(&world, collector.due(false)).await;
+            let cleaned = polled(&world, join_all(due.into_iter().map(cold::Errand::run))).await;
+            cleaned.into_iter().for_each(|cleaned| collector.ended(cleaned));
         }
     });
 }

@@ -1,6 +1,6 @@
 //! Offloads as jobs of shards, which are stopped half-way, and vaults that are in nobody else's way.
 
-use crate::cold::{MIB, PATIENCE, Stand, change_memory, key, value};
+use crate::cold::{MIB, PATIENCE, Stand, change_memory, files, key, value};
 use crate::group::{Process, Shared};
 use crate::harness::{perilune, run, said, wait_for};
 use crate::s3d::{AK, BUCKET, S3d, SK};
@@ -134,4 +134,29 @@ fn a_vault_that_is_slow_holds_up_no_other_tenant() {
 
 fn table_jobs(stand: &Stand) -> usize {
     lines(&tables(stand, &["list", "default", "--json"])).iter().filter_map(|table| table["jobs"].as_array()).map(Vec::len).sum()
+}
+
+#[test]
+fn a_vault_that_deletes_slowly_holds_up_no_other() {
+    let stand = Stand::start(Some(S3d::start()), &["--segment-size", "64MiB"]);
+    let (slow, quick) = (stand.s3.as_ref().unwrap(), S3d::start());
+    stand.put(0..40);
+    assert_eq!(stand.offload()["left"], 0);
+    // From now on new objects go there.
+    done(&stand.dev, SK, &["add", "default", "second", "--bucket", BUCKET, "--endpoint", quick.url(), "--prefix", "second", "--ak", AK]);
+    stand.put(100..140);
+    assert_eq!(stand.offload()["left"], 0);
+    let left = |vault: &std::path::Path| files(vault).iter().filter(|path| path.to_str().unwrap().contains("/objects/")).count();
+    assert_eq!((left(&slow.files()), left(&quick.files())), (40, 40));
+    for verb in ["DELETE", "delete"] {
+        slow.say(&format!("fault slow 1000 100000 {verb}"));
+    }
+    // What was brought to the slow one first is garbage first.
+    for some in [0..40, 100..140] {
+        stand.store.remove(&some.map(key).collect::<Vec<_>>(), true).into_iter().for_each(|outcome| outcome.unwrap());
+    }
+    wait_for("the quick vault to be empty", || (left(&quick.files()) == 0).then_some(()));
+    assert!(left(&slow.files()) > 0, "it waited for the slow one");
+    slow.say("faults off");
+    wait_for("the slow vault to be empty", || (left(&slow.files()) == 0).then_some(()));
 }

@@ -191,7 +191,7 @@ fn objects_of_one_batch_are_read_through_a_node_together() {
     // Nothing is answered any more, so what is asked for is all that is on its way at a time: two requests for each stretch.
     const FAULTS: u64 = 1000;
     s3.say(&format!("fault slow 600000 {FAULTS} GET /cold/kv/objects"));
-    let hasty = crate::cold::connect(&stand.dev, Duration::from_secs(3));
+    let hasty = crate::cold::connect(&stand.dev, Duration::from_secs(5));
     std::thread::scope(|scope| {
         let batch = scope.spawn(|| hasty.get_batch(&keys));
         wait_for("four stretches to be asked for", || (s3.say("faults").trim().parse::<u64>().unwrap() <= FAULTS - 8).then_some(()));

@@ -1,20 +1,19 @@
 //! Deletes uploads that nothing refers to any more: those that the leader knows to be such, soon; those that a crash left, by looking at all that
 //! is in every vault now and then. One master does so at a time, whoever has the lease for it (`engine/gc.rs`); it need not lead, and asks the
-//! leader what may go.
+//! leader what may go. In each vault an errand of its own is done (`errand.rs`), so that one that is slow holds up none of the others.
 
-use super::opened::Opened;
-use super::{claim, soon, usable};
+use super::errand::{Cleaned, Errand, Reach, Sweep};
+use super::usable;
 use crate::api::forward;
-use crate::engine::{Engine, Group, Leader};
+use crate::engine::{Engine, Group};
 use crate::log::Member;
-use crate::work::aside;
 use axum::http::Method;
-use futures_util::stream::{self, StreamExt};
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use perilune_protocol::access::Token;
 use perilune_protocol::{ColdName, FaultCode, Outcome, VaultId};
-use perilune_vault::{Class, ColdObject, Vault, Vaulted};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -26,20 +25,15 @@ pub(crate) const PATH: &str = "/tiflash/remote/garbage";
 const ASK_EVERY: Duration = Duration::from_secs(1);
 /// So many are deleted between two looks at whose the vault is.
 pub(super) const LOOK: usize = 256;
-/// So many are tried again; those beyond are found by looking at the vault.
+/// So many of a vault are tried again; those beyond are found by looking at the vault.
 const AGAIN_MAX: usize = 1 << 16;
+/// After what could not be deleted of a vault.
+const REST: Duration = Duration::from_secs(1);
 /// All of a vault is looked at so long after somebody began to collect, or to lead, and then so often.
 const FIRST_SWEEP: Duration = Duration::from_secs(10);
-const SWEEP_EVERY: Duration = Duration::from_secs(3600);
-/// A vault that could not be looked at, or of which the leader could not say what may go, is tried again so much later, and each time twice as
-/// long after that.
-const SWEEP_AGAIN: Duration = Duration::from_secs(5);
-const SWEEP_AGAIN_MAX: Duration = Duration::from_secs(600);
-/// Vaults that are looked at together.
-const SWEPT_AT_ONCE: usize = 4;
-/// Names of one page, and so many the leader is asked about at a time: it walks the index for them.
-const PAGE: usize = 1000;
-const ASKED: usize = 16_000;
+pub(super) const SWEEP_EVERY: Duration = Duration::from_secs(3600);
+/// Vaults in which something is done at a time: each has a thread meanwhile.
+const AT_ONCE: usize = 32;
 
 /// What the leader is asked by the master that collects.
 #[derive(Default, Serialize, Deserialize, ToSchema)]
@@ -89,15 +83,20 @@ impl Engine {
 
 /// Until the master stops.
 pub(crate) async fn run(group: Group, token: Option<Token>, mut stop: watch::Receiver<bool>) {
-    let mut collector = Collector::begin(group, Called { token });
+    let mut collector = Collector::begin(group.clone(), Called { token });
+    let mut under_way = FuturesUnordered::new();
     loop {
         let at_once = tokio::select! {
             biased;
             _ = stop.changed() => return,
-            () = collector.group.asked_to_collect() => true,
+            () = group.asked_to_collect() => true,
+            Some(cleaned) = under_way.next(), if !under_way.is_empty() => {
+                collector.ended(cleaned);
+                false
+            }
             () = tokio::time::sleep(super::EVERY) => false,
         };
-        collector.round(at_once).await;
+        under_way.extend(collector.due(at_once).await.into_iter().map(Errand::run));
     }
 }
 
@@ -113,54 +112,71 @@ struct Called {
     token: Option<Token>,
 }
 
-/// Knows what it opened, and when it looks next.
+impl Asks for Called {
+    async fn ask(&self, leader: Member, question: Question) -> Outcome<Answer> {
+        let body = serde_json::to_vec(&question).map_err(|e| FaultCode::Internal.with(e.to_string()))?;
+        forward::call(&leader.http, self.token.as_ref(), Method::POST, PATH, body).await
+    }
+}
+
+/// Knows what is to be done in each vault, and has it done when its turn comes.
 pub(crate) struct Collector<A> {
-    group: Group,
-    asks: A,
-    opened: Opened,
-    /// What could not be deleted, to be tried again.
-    again: Vec<(VaultId, ColdName)>,
-    /// When all of each vault is looked at, while this master collects; and the term that was decided in.
-    sweeps: HashMap<VaultId, Sweep>,
+    reach: Arc<Reach<A>>,
+    bins: BTreeMap<VaultId, Bin>,
+    /// The term in which it was decided when each vault is looked at, and how often that was decided anew for all.
     term: u64,
+    looks: u64,
+    /// Errands so far.
+    errands: u64,
     ask: Instant,
 }
 
-/// A look at all of a vault.
-#[derive(Clone)]
-struct Sweep {
-    due: Instant,
-    /// The pause after it was broken off, and where it goes on then.
-    pause: Duration,
-    after: Option<String>,
+/// What is to be done in one vault.
+#[derive(Default)]
+struct Bin {
+    /// Uploads to be deleted, and until when they wait.
+    names: Vec<ColdName>,
+    rests: Option<Instant>,
+    /// When all of it is looked at, if that has been decided.
+    sweep: Option<Sweep>,
+    /// Something is done there.
+    busy: bool,
+    /// The number of the last errand there: those that were served last are behind.
+    served: u64,
 }
 
-impl Sweep {
-    fn begin(due: Instant) -> Self {
-        Self { due, pause: SWEEP_AGAIN, after: None }
-    }
-
-    fn broken_off(self, after: Option<String>) -> Self {
-        Self { due: Instant::now() + self.pause, pause: (2 * self.pause).min(SWEEP_AGAIN_MAX), after }
+impl Bin {
+    /// What is to be done there now, if anything is.
+    fn due(&mut self, now: Instant) -> Option<(Vec<ColdName>, Option<Sweep>)> {
+        let names = if self.rests.is_none_or(|until| until <= now) {
+            self.names.split_off(self.names.len().saturating_sub(LOOK))
+        } else {
+            Vec::new()
+        };
+        let sweep = self.sweep.clone().filter(|sweep| sweep.due <= now);
+        (!names.is_empty() || sweep.is_some()).then_some((names, sweep))
     }
 }
 
 impl<A: Asks> Collector<A> {
     pub(crate) fn begin(group: Group, asks: A) -> Self {
-        Self { group, asks, opened: Opened::default(), again: Vec::new(), sweeps: HashMap::new(), term: 0, ask: Instant::now() }
+        let reach = Arc::new(Reach::new(group, asks));
+        Self { reach, bins: BTreeMap::new(), term: 0, looks: 0, errands: 0, ask: Instant::now() }
     }
 
-    /// Does once all that is due.
-    pub(crate) async fn round(&mut self, at_once: bool) {
-        if !self.group.collects() {
-            self.again.clear();
-            self.sweeps.clear();
+    /// What is to be done now, to be run at one time; with `at_once` all vaults are looked at.
+    pub(crate) async fn due(&mut self, at_once: bool) -> Vec<Errand<A>> {
+        let reach = Arc::clone(&self.reach);
+        if !reach.group.collects() {
+            self.bins.retain(|_, bin| bin.busy);
+            self.bins.values_mut().for_each(|bin| (bin.names, bin.sweep) = (Vec::new(), None));
             self.term = 0;
-            return;
+            return Vec::new();
         }
-        let (term, now, all) = (self.group.term(), Instant::now(), usable(&self.group.engine()));
+        let (engine, term, now) = (reach.group.engine(), reach.group.term(), Instant::now());
         if at_once || term != self.term {
-            self.sweeps.clear();
+            self.looks += 1;
+            self.bins.values_mut().for_each(|bin| bin.sweep = None);
         }
         // What is left over by whoever did it before; a vault that is new has nothing yet.
         let first = match (at_once, term != self.term) {
@@ -169,189 +185,74 @@ impl<A: Asks> Collector<A> {
             (false, false) => now + SWEEP_EVERY,
         };
         self.term = term;
-        self.sweeps.retain(|id, _| self.group.engine().directory().vault(*id).is_some());
-        for id in &all {
-            self.sweeps.entry(*id).or_insert_with(|| Sweep::begin(first));
+        for id in usable(&engine) {
+            self.bins.entry(id).or_default().sweep.get_or_insert_with(|| Sweep::begin(first));
         }
-        self.sweep_due(all).await;
-        if at_once || Instant::now() >= self.ask {
-            self.collect().await;
+        if at_once || now >= self.ask {
+            self.take().await;
         }
+        let known = engine.directory();
+        self.bins.retain(|id, bin| bin.busy || known.vault(*id).is_some());
+        self.errands_due(&reach, Instant::now())
+    }
+
+    /// Those who waited longest come first.
+    fn errands_due(&mut self, reach: &Arc<Reach<A>>, now: Instant) -> Vec<Errand<A>> {
+        let room = AT_ONCE.saturating_sub(self.bins.values().filter(|bin| bin.busy).count());
+        let mut idle: Vec<_> = self.bins.iter_mut().filter(|(_, bin)| !bin.busy).collect();
+        idle.sort_by_key(|(_, bin)| bin.served);
+        let mut due = Vec::new();
+        for (vault, bin) in idle {
+            if due.len() == room {
+                break;
+            }
+            let Some((names, sweep)) = bin.due(now) else { continue };
+            self.errands += 1;
+            (bin.busy, bin.served) = (true, self.errands);
+            due.push(Errand { reach: Arc::clone(reach), vault: *vault, names, sweep, looks: self.looks });
+        }
+        due
     }
 
     /// What the leader knows to be garbage.
-    async fn collect(&mut self) {
-        let taken = match self.leader(Question { take: LOOK, listed: Vec::new() }).await {
+    async fn take(&mut self) {
+        let taken = match self.reach.leader(Question { take: LOOK, listed: Vec::new() }).await {
             Ok(answer) => answer.taken,
             Err(fault) => {
                 tracing::debug!("the leader does not say what is garbage: {fault}");
                 Vec::new()
             }
         };
-        if taken.is_empty() && !self.group.leads() {
+        if taken.is_empty() && !self.reach.group.leads() {
             self.ask = Instant::now() + ASK_EVERY;
         }
-        let mut all = std::mem::take(&mut self.again);
-        all.extend(taken.into_iter().map(|taken| (taken.vault, taken.name)));
-        self.again = self.delete(all).await;
-        self.again.truncate(AGAIN_MAX);
-    }
-
-    /// Looks at the vaults whose turn it is, a few together.
-    async fn sweep_due(&mut self, all: Vec<VaultId>) {
-        let now = Instant::now();
-        let due = |id: VaultId| self.sweeps.get(&id).filter(|sweep| sweep.due <= now).map(|sweep| (id, sweep.clone()));
-        let due: Vec<(VaultId, Sweep)> = all.into_iter().filter_map(due).collect();
-        let swept: Vec<_> = {
-            let this = &*self;
-            let each = due.into_iter().map(|(id, sweep)| async move {
-                let mut left = Vec::new();
-                (id, this.sweep(id, sweep, &mut left).await, left)
-            });
-            stream::iter(each).buffer_unordered(SWEPT_AT_ONCE).collect().await
-        };
-        for (id, sweep, left) in swept {
-            self.sweeps.insert(id, sweep);
-            self.again.extend(left);
+        for Taken { vault, name } in taken {
+            self.bins.entry(vault).or_default().names.push(name);
         }
     }
 
-    /// Deletes everything in a vault that nothing refers to; says when it is looked at next. What could not be deleted is `left`.
-    async fn sweep(&self, id: VaultId, sweep: Sweep, left: &mut Vec<(VaultId, ColdName)>) -> Sweep {
-        let mut after = sweep.after.clone();
-        loop {
-            let from = after.clone();
-            let listed = match self.at(id, move |vault| list(vault, from)).await {
-                Ok(listed) => listed,
-                Err(fault) => {
-                    tracing::debug!(vault = %id, "what is in a vault could not be looked at: {fault}");
-                    // Another cluster's is none of ours; what is away is looked at when it is back.
-                    let is_ours = fault.class != Class::Invalid;
-                    return if is_ours { sweep.broken_off(after) } else { Sweep::begin(Instant::now() + SWEEP_EVERY) };
-                }
-            };
-            let orphans = match self.leader(Question { take: 0, listed: listed.names }).await {
-                Ok(answer) => answer.may_go,
-                Err(fault) => {
-                    tracing::debug!(vault = %id, "the leader does not say what may go: {fault}");
-                    return sweep.broken_off(after);
-                }
-            };
-            if !orphans.is_empty() {
-                tracing::info!(vault = %id, orphans = orphans.len(), "uploads that nothing refers to are deleted");
-                left.extend(self.delete(orphans.into_iter().map(|name| (id, name)).collect()).await);
-            }
-            match listed.after {
-                None => return Sweep::begin(Instant::now() + SWEEP_EVERY),
-                next => after = next,
-            }
+    /// An errand was done.
+    pub(crate) fn ended(&mut self, cleaned: Cleaned) {
+        let Some(bin) = self.bins.get_mut(&cleaned.vault) else { return };
+        bin.busy = false;
+        bin.rests = (!cleaned.left.is_empty()).then(|| Instant::now() + REST);
+        // The latest is tried first: what is tried in vain holds up nothing that came after it.
+        bin.names.splice(..0, cleaned.left);
+        bin.names.truncate(AGAIN_MAX);
+        // Where it was decided anew meanwhile, all of it is yet to be looked at.
+        if let Some(sweep) = cleaned.sweep.filter(|_| cleaned.looks == self.looks) {
+            bin.sweep = Some(sweep);
         }
     }
-
-    /// Deletes uploads; gives those that could not be.
-    async fn delete(&self, all: Vec<(VaultId, ColdName)>) -> Vec<(VaultId, ColdName)> {
-        let mut by_vault: BTreeMap<u64, Vec<ColdName>> = BTreeMap::new();
-        all.into_iter().for_each(|(vault, name)| by_vault.entry(vault.0).or_default().push(name));
-        let mut left = Vec::new();
-        for (vault, names) in by_vault {
-            // Whoever was overtaken is to notice soon.
-            for some in names.chunks(LOOK) {
-                left.extend(self.delete_some(VaultId(vault), some.to_vec()).await);
-            }
-        }
-        left
-    }
-
-    async fn delete_some(&self, id: VaultId, names: Vec<ColdName>) -> Vec<(VaultId, ColdName)> {
-        let (engine, asked) = (self.group.engine(), names.clone());
-        let deleted = self.at(id, move |vault| {
-            let one = |name: ColdName| vault.delete(&ColdObject::path(name.0), soon()).map(|()| engine.metrics().garbage_deleted());
-            Ok(asked.into_iter().filter_map(|name| one(name).err().map(|fault| (name, fault.message))).collect::<Vec<_>>())
-        });
-        match deleted.await {
-            Ok(failed) => {
-                if let Some((_, why)) = failed.first() {
-                    tracing::debug!(vault = %id, "an upload that nothing refers to was not deleted: {why}");
-                }
-                failed.into_iter().map(|(name, _)| (id, name)).collect()
-            }
-            // It was dropped, or another cluster may name what is there.
-            Err(fault) if [Class::NoBucket, Class::Invalid].contains(&fault.class) => Vec::new(),
-            Err(_) => names.into_iter().map(|name| (id, name)).collect(),
-        }
-    }
-
-    /// Asks a vault that is surely this cluster's something, off the threads that serve.
-    async fn at<T: Send + 'static>(&self, id: VaultId, ask: impl FnOnce(&Vault) -> Vaulted<T> + Send + 'static) -> Vaulted<T> {
-        let (engine, opened) = (self.group.engine(), self.opened.clone());
-        let asked = aside(move || {
-            let vault = opened.open(&engine, id).unwrap_or_else(|| Err(Class::NoBucket.with("it was dropped")))?;
-            if vault.is_away() {
-                return Err(Class::Away.with("it is away"));
-            }
-            claim::check(&vault, &engine.welcome().cluster)?;
-            ask(&vault)
-        });
-        asked.await.unwrap_or_else(|fault| Err(Class::Away.with(fault.message)))
-    }
-
-    /// Asks the leader.
-    async fn leader(&self, question: Question) -> Outcome<Answer> {
-        match self.group.settled().await? {
-            Leader::Here => self.group.engine().garbage(question).await,
-            Leader::There(leader) => self.asks.ask(leader, question).await,
-        }
-    }
-}
-
-impl Asks for Called {
-    async fn ask(&self, leader: Member, question: Question) -> Outcome<Answer> {
-        let body = serde_json::to_vec(&question).map_err(|e| FaultCode::Internal.with(e.to_string()))?;
-        forward::call(&leader.http, self.token.as_ref(), Method::POST, PATH, body).await
-    }
-}
-
-/// Some of what is in a vault, and behind which name to go on.
-pub(super) struct Listed {
-    pub(super) names: Vec<ColdName>,
-    pub(super) after: Option<String>,
-}
-
-pub(super) fn list(vault: &Vault, mut after: Option<String>) -> Vaulted<Listed> {
-    let mut names = Vec::new();
-    loop {
-        after = page(vault, after, &mut |name, _| names.push(name))?;
-        if after.is_none() || names.len() + PAGE > ASKED {
-            return Ok(Listed { names, after });
-        }
-    }
-}
-
-/// Shows all uploads in a vault, and the bytes of each.
-pub(super) fn for_each(vault: &Vault, visit: &mut dyn FnMut(ColdName, u64)) -> Vaulted<()> {
-    let mut after = page(vault, None, visit)?;
-    while after.is_some() {
-        after = page(vault, after, visit)?;
-    }
-    Ok(())
-}
-
-/// The next page of them; gives behind which name to go on.
-fn page(vault: &Vault, after: Option<String>, visit: &mut dyn FnMut(ColdName, u64)) -> Vaulted<Option<String>> {
-    let page = vault.list("objects", after.as_deref(), PAGE, soon())?;
-    for listed in &page {
-        if let Some(name) = listed.name.rsplit('/').next().and_then(|name| name.parse().ok()) {
-            visit(name, listed.size);
-        }
-    }
-    let whole = page.len() == PAGE;
-    Ok(page.into_iter().next_back().map(|listed| listed.name).filter(|_| whole))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::errand::SWEEP_AGAIN;
     use super::super::tests::{Stand, until};
     use super::*;
+    use perilune_vault::ColdObject;
+    use std::path::PathBuf;
 
     struct Nobody;
 
@@ -361,33 +262,76 @@ mod tests {
         }
     }
 
+    /// An upload that nobody knows.
+    fn orphan(stand: &Stand, folder: &str) -> PathBuf {
+        let path = stand.folder(folder).join(ColdObject::path(ColdName::random().0));
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, "nobody's").unwrap();
+        path
+    }
+
+    /// A collector that looks at no vault by itself for now.
+    fn collector(stand: &Stand) -> Collector<Nobody> {
+        let collector = Collector::begin(stand.master.group(), Nobody);
+        until("this master to collect", || collector.reach.group.collects());
+        collector
+    }
+
+    fn run(stand: &Stand, collector: &mut Collector<Nobody>, errands: Vec<Errand<Nobody>>) {
+        for errand in errands {
+            collector.ended(stand.runtime.block_on(errand.run()));
+        }
+    }
+
+    fn round(stand: &Stand, collector: &mut Collector<Nobody>, at_once: bool) {
+        let due = stand.runtime.block_on(collector.due(at_once));
+        run(stand, collector, due);
+    }
+
+    fn sweep(collector: &mut Collector<Nobody>, vault: VaultId) -> &mut Sweep {
+        collector.bins.get_mut(&vault).unwrap().sweep.as_mut().unwrap()
+    }
+
     #[test]
     fn a_vault_that_is_away_is_tried_again_alone_and_ever_more_seldom() {
         let stand = Stand::start();
         let [main, gone] = ["main", "gone"].map(|name| stand.vault(name));
-        let mut collector = Collector::begin(stand.master.group(), Nobody);
-        until("this master to collect", || collector.group.collects());
+        let mut collector = collector(&stand);
         let away = stand.folder("away");
         std::fs::rename(stand.folder("gone"), &away).unwrap();
-        let orphan = |folder: &str| {
-            let path = stand.folder(folder).join(ColdObject::path(ColdName::random().0));
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(&path, "nobody's").unwrap();
-            path
-        };
-        let first = orphan("main");
-        stand.runtime.block_on(collector.round(true));
+        let first = orphan(&stand, "main");
+        round(&stand, &mut collector, true);
         assert!(!first.exists());
         for times in 2..5 {
-            let sweep = |id| &collector.sweeps[&id];
-            assert!(sweep(main).due > Instant::now() + SWEEP_EVERY / 2 && sweep(gone).pause == SWEEP_AGAIN * (1 << (times - 1)));
-            collector.sweeps.get_mut(&gone).unwrap().due = Instant::now();
-            stand.runtime.block_on(collector.round(false));
+            assert!(sweep(&mut collector, main).due > Instant::now() + SWEEP_EVERY / 2);
+            assert_eq!(sweep(&mut collector, gone).pause, SWEEP_AGAIN * (1 << (times - 1)));
+            sweep(&mut collector, gone).due = Instant::now();
+            round(&stand, &mut collector, false);
         }
         std::fs::rename(&away, stand.folder("gone")).unwrap();
-        let third = orphan("gone");
-        collector.sweeps.get_mut(&gone).unwrap().due = Instant::now();
-        stand.runtime.block_on(collector.round(false));
-        assert!(!third.exists() && collector.sweeps[&gone].due > Instant::now() + SWEEP_EVERY / 2);
+        let third = orphan(&stand, "gone");
+        sweep(&mut collector, gone).due = Instant::now();
+        round(&stand, &mut collector, false);
+        assert!(!third.exists() && sweep(&mut collector, gone).due > Instant::now() + SWEEP_EVERY / 2);
+    }
+
+    #[test]
+    fn a_vault_that_takes_long_holds_up_no_other_and_is_looked_at_again_if_that_was_asked_for_meanwhile() {
+        let stand = Stand::start();
+        let [slow, quick] = ["slow", "quick"].map(|name| stand.vault(name));
+        let mut collector = collector(&stand);
+        let due = stand.runtime.block_on(collector.due(true));
+        let (long, short): (Vec<_>, Vec<_>) = due.into_iter().partition(|errand| errand.vault == slow);
+        run(&stand, &mut collector, short);
+        let left = orphan(&stand, "quick");
+        let again = stand.runtime.block_on(collector.due(true));
+        assert_eq!(again.iter().map(|errand| errand.vault).collect::<Vec<_>>(), [quick]);
+        run(&stand, &mut collector, again);
+        assert!(!left.exists());
+        // It began before anybody asked for the second time.
+        run(&stand, &mut collector, long);
+        let late = orphan(&stand, "slow");
+        round(&stand, &mut collector, false);
+        assert!(!late.exists());
     }
 }

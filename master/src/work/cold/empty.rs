@@ -1,7 +1,8 @@
 //! Empties the vaults of a dropped tenant, as the last step before it is forgotten what opens them.
 
 use super::claims::Standing;
-use super::{claim, collect, lock, soon};
+use super::collect::LOOK;
+use super::{claim, errand, lock, soon};
 use crate::engine::Engine;
 use crate::work::aside;
 use perilune_protocol::vault::VaultTarget;
@@ -86,7 +87,7 @@ impl Engine {
             let looked = aside(move || -> Vaulted<_> {
                 // Others may use the same folder: what their objects refer to stays.
                 claim::check(&asked, &engine.welcome().cluster)?;
-                let listed = collect::list(&asked, after)?;
+                let listed = errand::list(&asked, after)?;
                 Ok((engine.unreferred(listed.names), listed.after))
             });
             // What another leader has named meanwhile, this one does not know.
@@ -139,7 +140,7 @@ impl Engine {
 
 /// Whether all of them were deleted by then.
 fn delete(engine: &Engine, vault: &Vault, left: Vec<ColdName>, until: Instant) -> Vaulted<bool> {
-    for some in left.chunks(collect::LOOK) {
+    for some in left.chunks(LOOK) {
         if Instant::now() >= until {
             return Ok(false);
         }
@@ -150,8 +151,5 @@ fn delete(engine: &Engine, vault: &Vault, left: Vec<ColdName>, until: Instant) -
 }
 
 fn is_one_folder(a: &VaultTarget, b: &VaultTarget) -> bool {
-    match (a, b) {
-        (VaultTarget::S3(a), VaultTarget::S3(b)) => (&a.bucket, &a.prefix) == (&b.bucket, &b.prefix),
-        (a, b) => a == b,
-    }
+    a == b || a.bucket().is_some() && a.bucket() == b.bucket()
 }

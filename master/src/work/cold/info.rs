@@ -1,7 +1,7 @@
 //! What is in the vaults, counted by listing them.
 
 use super::opened::Opened;
-use super::{claim, collect, manifest, usable};
+use super::{claim, errand, manifest, usable};
 use crate::engine::Engine;
 use crate::work::aside;
 use perilune_protocol::{ColdName, FaultCode, Outcome, VaultId};
@@ -71,7 +71,7 @@ impl Engine {
             }
         }
         let mut listed = Vec::new();
-        collect::for_each(&vault, &mut |name, bytes| {
+        errand::for_each(&vault, &mut |name, bytes| {
             let files = if of_checkpoints.contains(&name) { &mut data_file } else { &mut dt_file };
             files.num += 1;
             files.bytes += bytes;

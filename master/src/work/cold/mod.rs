@@ -19,6 +19,7 @@ mod collect;
 mod crew;
 mod down;
 mod empty;
+mod errand;
 mod health;
 mod info;
 mod kept;
@@ -43,6 +44,8 @@ pub(crate) use collect::{Asks, Collector};
 #[cfg(feature = "simulation")]
 pub(crate) use crew::Crew;
 pub(crate) use crew::run;
+#[cfg(feature = "simulation")]
+pub(crate) use errand::Errand;
 pub(crate) use health::Finding;
 pub(crate) use info::StoreInfo;
 pub(crate) use manifest::{Manifest, list as list_checkpoints};
