@@ -100,6 +100,7 @@ mod tests {
     use crate::feeds::Rows;
     use perilune_protocol::event::{Cursor, RemoveReason};
     use perilune_protocol::{NodeId, Pin, SegmentId, TenantId, Tso};
+    use perilune_state::directory::{FeedId, FeedState};
     use uuid::Uuid;
 
     /// The stream of a feed for programs has the events that its rows are made of.
@@ -139,6 +140,42 @@ mod tests {
             }
         }
         assert!(carried > 10, "{carried}");
+    }
+
+    /// Of what a feed carries, whoever asks has what its own rules take as well; of another tenant nothing.
+    #[test]
+    fn who_asks_for_a_feed_narrows_it_and_does_not_widen_it() {
+        let config = serde_json::json!({"filter": {"rules": ["system.*", "!system.nodes"]}});
+        let feed = FeedRecord {
+            id: FeedId(1),
+            tenant: TenantId(2),
+            name: "f".into(),
+            sink: "blackhole://".into(),
+            sealed: None,
+            config: ReplicaConfig::default().over(config.as_object().unwrap()).unwrap().shown().to_string(),
+            start: Tso(1),
+            target: None,
+            state: FeedState::Normal,
+            error: None,
+            warning: None,
+            run: 0,
+            creator: String::new(),
+            ctime_ms: 0,
+            mtime_ms: 0,
+        };
+        let cursor = Cursor { cluster: Uuid::nil(), index: 1, place: 1, stamp: Tso(0) };
+        let takes = |tenant: Option<u32>, rules: &[&str]| {
+            let tables = rules.iter().map(|rule| (*rule).into()).collect();
+            let wanted = Wanted::of_feed(&feed, EventFilter { tenant: tenant.map(TenantId), tables, ..EventFilter::default() })?;
+            let event = |what| Event { cursor, commit_ts: Tso(3), tenant: Some(TenantId(2)), what };
+            let all = [What::Unmounted { segment: SegmentId::random() }, What::NodeDown { node: NodeId::random() }, What::Cleared];
+            Ok::<_, perilune_protocol::Fault>(all.map(|what| wanted.wants(&Known::default(), &event(what))))
+        };
+        assert_eq!(takes(None, &[]), Ok([true, false, true]));
+        assert_eq!(takes(Some(2), &["*.segments", "*.nodes"]), Ok([true, false, false]), "what both take");
+        assert_eq!(takes(None, &["default.*"]), Ok([false; 3]));
+        assert_eq!(takes(Some(3), &[]).unwrap_err().code, FaultCode::InvalidParams, "the feed is of another");
+        assert_eq!(takes(None, &["a"]).unwrap_err().code, FaultCode::InvalidParams);
     }
 
     #[test]

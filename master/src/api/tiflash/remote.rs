@@ -162,7 +162,10 @@ async fn secret_keys(State(app): State<App>) -> Answer<SecretKeysKnown> {
 #[utoipa::path(
     post, path = "/tiflash/remote/secret_keys/held", tag = "process",
     request_body = SecretKeysHeld,
-    responses((status = 200, description = "The leader has heard it.", body = bool, content_type = "application/json"),(status = 400, description = "That says nothing."))
+    responses(
+        (status = 200, description = "The leader has heard it.", body = bool, content_type = "application/json"),
+        (status = 400, description = "That says nothing.")
+    )
 )]
 async fn secret_keys_held(State(app): State<App>, said: Bytes) -> Answer<bool> {
     let said = serde_json::from_slice(&said).map_err(|e| FaultCode::InvalidParams.with(format!("the body says nothing of keys: {e}")))?;
