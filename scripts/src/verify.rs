@@ -31,7 +31,7 @@ pub fn verify(root: &Path) -> Problems {
     ];
     steps.push(("test server", Box::new(|| test_server(root))));
     if has_nextest() {
-        steps.push(("tests", cargo("nextest run --workspace --no-fail-fast")));
+        steps.push(("tests", cargo("nextest run --profile ci --workspace --no-fail-fast")));
         steps.push(("doc tests", cargo("test --workspace --doc --quiet")));
     } else {
         steps.push(("tests", cargo("test --workspace --no-fail-fast")));
