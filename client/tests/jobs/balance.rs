@@ -67,7 +67,7 @@ fn no_more_bytes_are_moved_than_was_set() {
         // What a quarter of a second saves up may be moved at once, and one step may overdraw it.
         let most = (begun.elapsed().as_secs_f64() * RATE as f64) as u64 + RATE / 4 + (256 << 10);
         assert!(moved <= most, "{moved} bytes moved after {:?}, at most {most} may be", begun.elapsed());
-        assert!(begun.elapsed() < Duration::from_secs(30), "only {moved} bytes were moved");
+        assert!(begun.elapsed() < Duration::from_secs(200), "only {moved} bytes were moved");
         std::thread::sleep(Duration::from_millis(20));
     }
     cluster.set("job_bytes_per_second", "1GiB");

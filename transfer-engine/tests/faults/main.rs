@@ -69,7 +69,7 @@ fn what_is_lost_ends_at_the_deadline_and_nothing_else_does() {
     let mut back = [[0; 8]; 200];
     let mut jobs: Vec<Job<'_>> = back.iter_mut().enumerate().map(|(i, into)| Job::read(&world.segment, at(i), into)).collect();
     let outcomes = world.client.run(&mut jobs, deadline);
-    assert!(begun.elapsed() >= deadline && begun.elapsed() < Duration::from_secs(5));
+    assert!(begun.elapsed() >= deadline && begun.elapsed() < LONG);
     let lost = outcomes.iter().filter(|outcome| outcome.is_err()).count();
     assert!((10..150).contains(&lost), "{lost} of 200 lost");
     for error in outcomes.iter().filter_map(|outcome| outcome.as_ref().err()) {
@@ -113,7 +113,7 @@ fn a_cancelled_transfer_comes_back_at_once_and_is_never_written_to() {
             std::thread::yield_now();
         }
         drop(ticket);
-        assert!(begun.elapsed() < Duration::from_secs(5), "a drop does not wait for the deadline");
+        assert!(begun.elapsed() < LONG / 2, "a drop does not wait for the deadline");
         buffer.fill(9);
         std::thread::yield_now();
         assert!(buffer.iter().all(|&b| b == 9));

@@ -130,7 +130,7 @@ fn a_stopped_peer_still_serves_by_its_device_but_answers_no_question() {
         let begun = Instant::now();
         let error = client.run(&mut [Job::read(segment, at(0, 8), &mut [0; 8])], patience)[0].clone().unwrap_err();
         println!("told: {error}");
-        assert!(begun.elapsed() >= patience && begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+        assert!(begun.elapsed() >= patience && begun.elapsed() < LONG / 2, "{:?}", begun.elapsed());
         assert_eq!(error.kind, TransferErrorKind::Timeout, "{error}");
         error.to_string()
     };
@@ -177,7 +177,7 @@ fn a_killed_peer_is_told_at_once_leaves_the_buffers_alone_and_is_found_again() {
     let error = outcome.expect_err("the peer died before all was there: LEN is too small for this machine");
     println!("told after {} ms: {error}", killed.elapsed().as_millis());
     assert_eq!(error.kind, TransferErrorKind::PeerGone, "{error}");
-    assert!(killed.elapsed() < Duration::from_secs(5), "{:?}", killed.elapsed());
+    assert!(killed.elapsed() < LONG / 2, "{:?}", killed.elapsed());
     assert_eq!(rdma_objects(), objects - queue_pairs, "its queue pairs are destroyed, everything else stays");
     // What the device had not delivered by then never comes.
     buffer.fill(0xaa);
