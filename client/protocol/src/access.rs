@@ -154,16 +154,19 @@ impl Access {
         self.admit(bearer(authorization))
     }
 
-    /// Whom the token is of that an HTTP request brings, as [`Access::identify`] says.
+    /// Whom the token is of that an HTTP request brings, as [`Access::identify`] says: as `Bearer`, or as the password of whatever user in `Basic`.
     ///
     /// # Errors
     /// As [`Access::admit_http`].
     pub fn identify_http<'a>(&self, header: impl Fn(&str) -> Option<&'a [u8]>) -> Outcome<Option<Principal>> {
         let authorization = header("authorization");
         self.admit_page(header)?;
-        match bearer(authorization) {
-            Some(presented) => self.identify(presented),
-            None => self.admit(None).map(|()| None),
+        if let Some(presented) = bearer(authorization) {
+            return self.identify(presented);
+        }
+        match authorization.and_then(basic).as_deref().and_then(|text| text.split_once(':')) {
+            Some((_, password)) if self.token.is_some() => self.identify(password),
+            _ => self.admit(None).map(|()| None),
         }
     }
 

@@ -61,7 +61,7 @@ fn faces<F: Face>(app: &App) -> OpenApiRouter<App> {
 }
 
 /// What everybody may ask: whoever watches over processes has no token, and learns whether this one serves.
-const OPEN: &str = "/health";
+const OPEN: [&str; 2] = ["/health", "/api/v2/health"];
 
 /// On requests of those who would not have been let in elsewhere.
 #[derive(Clone)]
@@ -79,7 +79,10 @@ async fn admitted(State(app): State<App>, mut request: Request, next: Next) -> R
         outcome => outcome.map(drop),
     };
     match outcome {
-        Err(fault) if request.uri().path() != OPEN => {
+        Err(fault) if !OPEN.contains(&request.uri().path()) => {
+            if request.uri().path().starts_with(ticdc::ROOT) {
+                return ticdc::not_admitted(&fault, request.headers());
+            }
             let body = axum::Json(serde_json::json!({ "error": fault.message }));
             (face::status(fault.code), [(header::WWW_AUTHENTICATE, "Bearer")], body).into_response()
         }

@@ -1,6 +1,6 @@
 //! Whether a changefeed can be as it is asked for: what its page allows, and what would have no effect here.
 
-use super::config::ReplicaConfig;
+use super::config::{ReplicaConfig, StorageConfig};
 use super::duration::Nanos;
 use super::failure::{Code, Failure};
 use super::filter::Filter;
@@ -9,6 +9,12 @@ use super::uri::SinkUri;
 
 /// The parameter of a URI that asks for lists.
 pub(crate) const BOOTSTRAP: &str = "send-bootstrap";
+/// What else any URI may say.
+const COMMON: [&str; 2] = ["protocol", "enable-tidb-extension"];
+/// How files are cut.
+const FILES: [&str; 3] = ["worker-count", "flush-interval", "file-size"];
+/// What opens a bucket.
+const BUCKET: [&str; 4] = ["access-key", "secret-access-key", "endpoint", "region"];
 
 /// What a sink is written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +37,7 @@ impl Scheme {
     /// [`Code::SinkUriInvalid`].
     pub(crate) fn of(uri: &SinkUri) -> Result<Self, Failure> {
         Ok(match uri.scheme.as_str() {
-            "blackhole" => Self::Blackhole,
+            "blackhole" | "noop" => Self::Blackhole,
             "file" => Self::File,
             "s3" => Self::S3,
             "http" | "https" => Self::Http,
@@ -49,6 +55,8 @@ pub(crate) struct Checked {
     pub(crate) scheme: Scheme,
     pub(crate) protocol: Protocol,
     pub(crate) filter: Filter,
+    /// How files are cut; the URI says it before the config does.
+    pub(crate) storage: StorageConfig,
     /// Whether all there is is to be listed now and then.
     pub(crate) bootstrap: bool,
 }
@@ -59,11 +67,43 @@ pub(crate) fn check(uri: &str, config: &ReplicaConfig) -> Result<Checked, Failur
     let uri = SinkUri::parse(uri).map_err(|why| Code::SinkUriInvalid.with(format!("sink uri invalid '{why}'")))?;
     let scheme = Scheme::of(&uri)?;
     let protocol = Protocol::of(scheme, uri.get("protocol").or(config.sink.protocol.as_deref()))?;
+    let storage = cut(&uri, scheme, config)?;
     limits(config)?;
     without_effect(config)?;
     let filter = Filter::new(config)?;
     let bootstrap = uri.get(BOOTSTRAP) == Some("true");
-    Ok(Checked { uri, scheme, protocol, filter, bootstrap })
+    Ok(Checked { uri, scheme, protocol, filter, storage, bootstrap })
+}
+
+/// What config and URI together say of files; a parameter that would have no effect is refused.
+fn cut(uri: &SinkUri, scheme: Scheme, config: &ReplicaConfig) -> Result<StorageConfig, Failure> {
+    let mut storage = config.sink.cloud_storage_config.clone().unwrap_or_default();
+    let files = matches!(scheme, Scheme::File | Scheme::S3);
+    let known =
+        |name: &str| COMMON.contains(&name) || name == BOOTSTRAP || FILES.contains(&name) || scheme == Scheme::S3 && BUCKET.contains(&name);
+    if let Some(name) = uri.query.keys().find(|name| files && !known(name)) {
+        return Err(Code::SinkUriInvalid.with(format!("sink uri invalid '{name:.64} has no effect here: leave it out'")));
+    }
+    let wrong = |name: &str| Code::StorageSinkInvalidConfig.with(format!("storage sink config invalid: {name} of the URI cannot be read"));
+    for name in FILES.into_iter().filter(|_| files) {
+        let Some(said) = uri.get(name) else { continue };
+        match name {
+            "flush-interval" => storage.flush_interval = Some(Nanos::parse(said).ok_or_else(|| wrong(name))?),
+            "file-size" => storage.file_size = Some(said.parse().map_err(|_| wrong(name))?),
+            _ => storage.worker_count = Some(said.parse().map_err(|_| wrong(name))?),
+        }
+    }
+    let wrong = |why: &str| Err(Code::StorageSinkInvalidConfig.with(format!("storage sink config invalid: {why}")));
+    if storage.flush_interval.is_some_and(|said| !(Nanos::seconds(2)..=Nanos::seconds(600)).contains(&said)) {
+        return wrong("flush_interval is 2s to 10m");
+    }
+    if storage.file_size.is_some_and(|said| !(1 << 20..=512 << 20).contains(&said)) {
+        return wrong("file_size is 1 MiB to 512 MiB");
+    }
+    if [storage.worker_count, storage.flush_concurrency].into_iter().flatten().any(|said| !(1..=512).contains(&said)) {
+        return wrong("worker_count and flush_concurrency are 1 to 512");
+    }
+    Ok(storage)
 }
 
 fn invalid(why: impl std::fmt::Display) -> Failure {
@@ -101,6 +141,12 @@ fn limits(config: &ReplicaConfig) -> Result<(), Failure> {
         let said = config.changefeed_error_stuck_duration;
         return Err(invalid(format_args!("The ChangefeedErrorStuckDuration:{said} must be larger than {}", Nanos::seconds(1800))));
     }
+    if config.synced_status.synced_check_interval < 0 || config.synced_status.checkpoint_interval < 0 {
+        return Err(invalid("synced_check_interval and checkpoint_interval must not be negative"));
+    }
+    if config.mounter.worker_num < 0 {
+        return Err(invalid("mounter.worker_num must not be negative"));
+    }
     if config.sink.encoder_concurrency < 0 {
         return Err(invalid("sink.encoder_concurrency must not be negative"));
     }
@@ -118,17 +164,7 @@ fn limits(config: &ReplicaConfig) -> Result<(), Failure> {
     if !["base64", "hex"].contains(&csv.binary_encoding_method.as_str()) {
         return wrong("csv.binary_encoding_method is base64 or hex");
     }
-    let storage = config.sink.cloud_storage_config.clone().unwrap_or_default();
     let wrong = |why: &str| Err(Code::StorageSinkInvalidConfig.with(format!("storage sink config invalid: {why}")));
-    if storage.flush_interval.is_some_and(|said| !(Nanos::seconds(2)..=Nanos::seconds(600)).contains(&said)) {
-        return wrong("flush_interval is 2s to 10m");
-    }
-    if storage.file_size.is_some_and(|said| !(1 << 20..=512 << 20).contains(&said)) {
-        return wrong("file_size is 1 MiB to 512 MiB");
-    }
-    if [storage.worker_count, storage.flush_concurrency].into_iter().flatten().any(|said| !(1..=512).contains(&said)) {
-        return wrong("worker_count and flush_concurrency are 1 to 512");
-    }
     if config.sink.file_index_width.is_some_and(|said| !(1..=20).contains(&said)) {
         return wrong("file_index_width is 1 to 20");
     }
@@ -163,6 +199,13 @@ fn without_effect(config: &ReplicaConfig) -> Result<(), Failure> {
         (!sink.column_selectors.is_empty(), "sink.column_selectors"),
         (!sink.dispatchers.is_empty(), "sink.dispatchers"),
         (sink.schema_registry.as_deref().is_some_and(|at| !at.is_empty()), "sink.schema_registry"),
+        (sink.only_output_updated_columns, "sink.only_output_updated_columns"),
+        (sink.delete_only_output_handle_key_columns, "sink.delete_only_output_handle_key_columns"),
+        (sink.content_compatible, "sink.content_compatible"),
+        (sink.enable_kafka_sink_v2, "sink.enable_kafka_sink_v2"),
+        (sink.debezium_disable_schema, "sink.debezium_disable_schema"),
+        (sink.safe_mode == Some(true), "sink.safe_mode"),
+        (sink.transaction_atomicity.as_deref().is_some_and(|said| !["", "none"].contains(&said)), "sink.transaction_atomicity"),
         (sink.kafka_config.is_some(), "sink.kafka_config"),
         (sink.pulsar_config.is_some(), "sink.pulsar_config"),
         (sink.mysql_config.is_some(), "sink.mysql_config"),
@@ -209,6 +252,9 @@ mod tests {
             json!({"sink": {"mysql_config": {}}}),
             json!({"consistent": {"storage": "s3://b?secret-access-key=hidden"}}),
             json!({"changefeed_error_stuck_duration": "29m"}),
+            json!({"sink": {"safe_mode": true}}),
+            json!({"sink": {"only_output_updated_columns": true}}),
+            json!({"synced_status": {"synced_check_interval": -1}}),
         ] {
             assert_eq!(message("blackhole://", config.clone()).0, Code::InvalidReplicaConfig, "{config}");
         }
@@ -216,6 +262,24 @@ mod tests {
         assert_eq!(message("file:///x?protocol=csv", json!({"sink": {"csv": {"quote": "\"\""}}})).0, Code::SinkInvalidConfig);
         let storage = |config| json!({"sink": {"cloud_storage_config": config}});
         assert_eq!(message("blackhole://", storage(json!({"flush_interval": "1s"}))).0, Code::StorageSinkInvalidConfig);
+    }
+
+    #[test]
+    fn a_uri_says_how_files_are_cut_and_nothing_without_effect() {
+        let cut = |uri: &str| check(uri, &ReplicaConfig::default()).map(|checked| checked.storage);
+        let storage = cut("file:///x?protocol=csv&flush-interval=10s&file-size=1048576&worker-count=4").unwrap();
+        assert_eq!((storage.flush_interval, storage.file_size, storage.worker_count), (Some(Nanos::seconds(10)), Some(1 << 20), Some(4)));
+        for (wrong, code) in [
+            ("file:///x?protocol=csv&nonsense=1", Code::SinkUriInvalid),
+            ("file:///x?protocol=csv&region=r", Code::SinkUriInvalid),
+            ("s3://b/x?protocol=csv&session-token=a", Code::SinkUriInvalid),
+            ("file:///x?protocol=csv&flush-interval=soon", Code::StorageSinkInvalidConfig),
+            ("file:///x?protocol=csv&flush-interval=1s", Code::StorageSinkInvalidConfig),
+            ("file:///x?protocol=csv&file-size=1", Code::StorageSinkInvalidConfig),
+        ] {
+            assert_eq!(cut(wrong).unwrap_err().code, code, "{wrong}");
+        }
+        assert!(cut("http://h/x?anything=1").is_ok(), "what a listener is told is its own");
     }
 
     #[test]

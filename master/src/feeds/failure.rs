@@ -46,6 +46,8 @@ codes! {
     Webhook "CDC:ErrWebhookSink"
     #[cfg(feature = "kafka")] Kafka "CDC:ErrKafkaSendMessage"
     RowRejected "CDC:ErrSinkRejectedRow"
+    CredentialNotFound "CDC:ErrCredentialNotFound"
+    Unauthorized "CDC:ErrUnauthorized"
     GetPdClientFailed "CDC:ErrAPIGetPDClientFailed"
     NotReady "CDC:ErrServerIsNotReady"
     Unhealthy "CDC:ErrClusterIsUnhealthy"

@@ -74,7 +74,6 @@ pub(crate) struct Row {
     pub(crate) values: Vec<Value>,
 }
 
-#[cfg(feature = "kafka")]
 impl Row {
     /// What names it in its table, as bytes.
     pub(crate) fn key(&self) -> Vec<u8> {

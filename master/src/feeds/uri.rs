@@ -74,6 +74,64 @@ impl SinkUri {
         format!("{}://{}{}{query}", self.scheme, self.authority, self.path)
     }
 
+    /// The whole of it, unmasked.
+    fn revealed(&self) -> String {
+        let mut user = encoded(&self.user);
+        if let Some(password) = &self.password {
+            user.push_str(&format!(":{}", encoded(password)));
+        }
+        let place = self.without(&[]);
+        match place.split_once("://") {
+            Some((scheme, rest)) if !user.is_empty() => format!("{scheme}://{user}@{rest}"),
+            _ => place,
+        }
+    }
+
+    /// Whether a mask stands in the place of a secret, as in what was read here.
+    pub(crate) fn has_mask(&self) -> bool {
+        self.secrets().any(|secret| secret == MASK)
+    }
+
+    fn secrets(&self) -> impl Iterator<Item = &str> {
+        let in_query = self.query.iter().filter(|(name, _)| is_secret(name)).map(|(_, value)| value.as_str());
+        // A user without a password is a token.
+        in_query.chain([self.password.as_deref().unwrap_or(&self.user)])
+    }
+
+    /// What `text` means to whoever read `old` masked: a mask stands for what is there. Not where it would go to another place.
+    ///
+    /// # Errors
+    /// Why that is not known.
+    pub(crate) fn unmasked(text: &str, old: &str) -> Result<String, &'static str> {
+        let (Ok(mut new), Ok(before)) = (Self::parse(text), Self::parse(old)) else { return Ok(text.to_owned()) };
+        if !new.has_mask() {
+            return Ok(text.to_owned());
+        }
+        if (&new.scheme, &new.authority) != (&before.scheme, &before.authority) {
+            return Err("another place does not get a secret that is masked here: say it");
+        }
+        for (name, value) in new.query.iter_mut().filter(|(name, value)| is_secret(name) && *value == MASK) {
+            value.clone_from(before.query.get(name).ok_or("a mask stands for a secret that there was not: say it")?);
+        }
+        match &mut new.password {
+            Some(password) if password == MASK => {
+                *password = before.password.clone().ok_or("a mask stands for a password that there was not: say it")?;
+            }
+            None if new.user == MASK => (new.user, new.password) = (before.user.clone(), before.password.clone()),
+            _ => {}
+        }
+        Ok(if new == before { old.to_owned() } else { new.revealed() })
+    }
+
+    /// Whether files of both would lie at one place.
+    pub(crate) fn is_at(&self, other: &Self) -> bool {
+        let place = |uri: &Self| {
+            let path: Vec<String> = uri.path.split('/').filter(|part| !["", "."].contains(part)).map(str::to_owned).collect();
+            (uri.scheme.clone(), uri.authority.clone(), path, uri.get("endpoint").map(|at| at.trim_end_matches('/').to_owned()))
+        };
+        ["file", "s3"].contains(&self.scheme.as_str()) && place(self) == place(other)
+    }
+
     /// Whether something in it may be a secret.
     pub(crate) fn has_secret(&self) -> bool {
         // A user without a password is a token.
@@ -160,6 +218,42 @@ mod tests {
         }
         for (plain, secret) in [("file:///a?protocol=csv", false), ("kafka://a:1,b:2/t", false), ("s3://b?session-token=x", true)] {
             assert_eq!(SinkUri::parse(plain).unwrap().has_secret(), secret, "{plain}");
+        }
+    }
+
+    #[test]
+    fn a_mask_means_what_was_there() {
+        let old = "http://u:p@h:1/x?protocol=canal-json&secret=s3&token=t";
+        let is = |said: &str| SinkUri::unmasked(said, old);
+        let masked = shown(old);
+        assert_eq!(masked, "http://u:xxxxx@h:1/x?protocol=canal-json&secret=xxxxx&token=xxxxx");
+        assert_eq!(is(&masked), Ok(old.into()));
+        let another = "http://u:xxxxx@h:1/y?secret=xxxxx&token=new";
+        let meant = is(another).unwrap();
+        let whole = SinkUri::parse(&meant).unwrap();
+        assert_eq!(
+            (whole.password.as_deref(), whole.get("secret"), whole.get("token"), whole.path.as_str()),
+            (Some("p"), Some("s3"), Some("new"), "/y")
+        );
+        assert!(!whole.has_mask() && SinkUri::parse(another).unwrap().has_mask());
+        for plain in ["http://elsewhere/?secret=a", "nonsense", "http://h:1/xxxxx?protocol=xxxxx"] {
+            assert_eq!(is(plain), Ok(plain.into()));
+        }
+        for wrong in ["http://elsewhere/?secret=xxxxx", "https://u:xxxxx@h:1/x", "http://h:1/x?access-key=xxxxx"] {
+            assert!(is(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(SinkUri::unmasked("https://xxxxx@h/x", "https://t%3Aa@h/x").unwrap(), "https://t%3Aa@h/x");
+    }
+
+    #[test]
+    fn places_are_told_apart() {
+        let is = |a: &str, b: &str| SinkUri::parse(a).unwrap().is_at(&SinkUri::parse(b).unwrap());
+        assert!(is("file:///a/b?protocol=csv", "file:///a//b/?protocol=canal-json"));
+        assert!(is("s3://b/p?endpoint=http://h:1&access-key=a", "S3://b/p/?endpoint=http://h:1/"));
+        for (a, b) in
+            [("file:///a/b", "file:///a"), ("s3://b/p?endpoint=http://h:1", "s3://b/p?endpoint=http://h:2"), ("http://h/x", "http://h/x")]
+        {
+            assert!(!is(a, b), "{a} {b}");
         }
     }
 

@@ -163,6 +163,34 @@ fn c17_lists() {
 }
 
 #[test]
+fn files_of_two_feeds_do_not_lie_in_one_place_and_any_tenant_may_have_feeds() {
+    let served = Served::start_with(|config| config.meta_token = Some(perilune_protocol::access::Token::of_the_page()));
+    let uri = served.sink("f", "csv");
+    served.create(json!({"changefeed_id": "f", "sink_uri": uri}));
+    let again = json!({"changefeed_id": "g", "sink_uri": uri.replace("csv", "canal-json")}).to_string();
+    assert_eq!(
+        served.refused("POST", "changefeeds", &again),
+        "400 [CDC:ErrSinkURIInvalid]sink uri invalid 'the changefeed f has its files there'"
+    );
+    served.create(json!({"changefeed_id": "g", "sink_uri": served.sink("g", "csv")}));
+    assert_eq!(served.ask("POST", "changefeeds/g/pause", "").status, 200);
+    let there = json!({"sink_uri": uri}).to_string();
+    assert!(served.refused("PUT", "changefeeds/g", &there).starts_with("400 [CDC:ErrChangefeedUpdateRefused]"));
+
+    let http = served.master.http_addrs()[0];
+    let tenant = json!({"instance_id": "team_a.prod", "name": "team", "user_id": "u"}).to_string();
+    assert_eq!(http::send(http, "POST", "/MetaService/http/create_instance?token=greedisgood9999", &tenant).status, 200);
+    let made = served.create(json!({"changefeed_id": "f", "namespace": "team_a.prod", "sink_uri": "noop://"}));
+    assert_eq!(made["namespace"], "team_a.prod");
+    assert_eq!(served.ask("GET", "changefeeds/f/status?namespace=team_a.prod", "").status, 200);
+
+    for typo in ["xyz", "wran", "perilune=debug,nonsense", ""] {
+        let said = served.refused("POST", "log", &json!({"log_level": typo}).to_string());
+        assert!(said.starts_with("400 [CDC:ErrAPIInvalidParam]fail to change log level: ") && said.contains("none of debug"), "{said}");
+    }
+}
+
+#[test]
 fn c18_no_secret_is_shown() {
     let listener = webhook::Listener::start();
     let served = Served::start();

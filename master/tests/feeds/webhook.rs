@@ -1,7 +1,7 @@
 //! A listener of HTTP as a sink, and what it refuses.
 
 use super::*;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Condvar, Mutex};
@@ -92,7 +92,7 @@ impl Listener {
         !seen.is_empty()
             && seen.iter().all(|seen| {
                 let (time, signature) = seen.header("x-perilune-signature").split_once(",v1=").expect("a signature");
-                let signed = format!("{}.{}", time.strip_prefix("t=").unwrap(), seen.body);
+                let signed = format!("{}.{}.{}", time.strip_prefix("t=").unwrap(), seen.header("idempotency-key"), seen.body);
                 let mut openssl = std::process::Command::new("openssl")
                     .args(["dgst", "-sha256", "-hmac", secret])
                     .stdin(std::process::Stdio::piped())
@@ -173,6 +173,44 @@ fn rows_are_posted_in_order_and_again_until_they_are_taken() {
 }
 
 #[test]
+fn what_two_feeds_send_to_one_listener_has_keys_of_its_own() {
+    let (listener, served) = (Listener::start(), Served::start());
+    for feed in ["f", "g"] {
+        served.create(json!({"changefeed_id": feed, "sink_uri": format!("http://{}/", listener.addr)}));
+    }
+    served.lend();
+    served.put(&["a"]);
+    ["f", "g"].into_iter().for_each(|feed| served.until_delivered(feed));
+    let keys = |feed: &str| -> BTreeSet<String> {
+        let of_feed = listener.of("rows").into_iter().filter(|seen| seen.header("x-perilune-feed") == format!("default/{feed}"));
+        of_feed.map(|seen| seen.header("idempotency-key").to_owned()).collect()
+    };
+    assert!(!keys("f").is_empty() && !keys("g").is_empty() && keys("f").is_disjoint(&keys("g")));
+}
+
+#[test]
+fn a_mask_that_is_given_back_stands_for_what_was_there() {
+    let (listener, served) = (Listener::start(), Served::start());
+    let uri = format!("http://u:pass@{}/hook?protocol=canal-json&secret=s3cret", listener.addr);
+    let masked = served.create(json!({"changefeed_id": "f", "sink_uri": uri}))["sink_uri"].as_str().unwrap().to_owned();
+    assert!(masked.contains("xxxxx") && !masked.contains("s3cret"), "{masked}");
+    assert_eq!(served.ask("POST", "changefeeds/f/pause", "").status, 200);
+    let update = |said: Value| served.ask("PUT", "changefeeds/f", &said.to_string());
+    assert!(update(json!({"sink_uri": masked})).body.contains("the same with the old one"), "nothing is changed");
+    assert_eq!(update(json!({"sink_uri": masked, "replica_config": {"memory_quota": 5_000_000}})).status, 200);
+    let elsewhere = masked.replace("127.0.0.1", "127.0.0.2");
+    assert!(served.refused("PUT", "changefeeds/f", &json!({"sink_uri": elsewhere}).to_string()).contains("is masked here: say it"));
+    let anew = json!({"changefeed_id": "g", "sink_uri": masked}).to_string();
+    assert!(served.refused("POST", "changefeeds", &anew).starts_with("400 [CDC:ErrSinkURIInvalid]"));
+    assert_eq!(served.ask("POST", "changefeeds/f/resume", "{}").status, 200);
+    served.lend();
+    served.put(&["a"]);
+    served.until_delivered("f");
+    assert!(keys(&listener) == ["a"] && listener.signed_with("s3cret"));
+    assert!(listener.of("rows").iter().all(|seen| seen.header("authorization") == "Basic dTpwYXNz"), "u:pass");
+}
+
+#[test]
 fn one_row_that_is_not_taken_holds_up_the_feed_and_is_named() {
     let (listener, served) = (Listener::start(), Served::start());
     served.create(json!({"changefeed_id": "f", "sink_uri": format!("http://{}", listener.addr)}));
@@ -180,7 +218,8 @@ fn one_row_that_is_not_taken_holds_up_the_feed_and_is_named() {
     listener.answer_to(Some(("\"poison\"", 422)));
     served.put(&["a", "poison", "z"]);
     let why = served.until_state("f", "pending")["last_error"].clone();
-    assert!(why["code"] == "CDC:ErrSinkRejectedRow" && why["message"].as_str().unwrap().contains("default.default"), "{why}");
+    let message = why["message"].as_str().unwrap();
+    assert!(why["code"] == "CDC:ErrSinkRejectedRow" && message.contains("\"poison\" in default.default"), "{why}");
     assert_eq!(served.get("changefeeds")["items"][0]["state"], "warning", "as lists show what waits");
     assert_eq!(keys(&listener), ["a"]);
     listener.answer_to(None);
@@ -194,6 +233,8 @@ fn a_listener_that_is_not_there_is_found_out_when_the_feed_is_created() {
     let served = Served::start();
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let said = served.refused("POST", "changefeeds", &body(json!({"sink_uri": format!("http://{closed}/?token=hidden")})));
-    assert!(said.starts_with("500 [CDC:ErrWebhookSink]") && !said.contains("hidden"), "{said}");
+    assert!(said.starts_with("500 [CDC:ErrWebhookSink]") && !said.contains("hidden") && said.contains("refused"), "{said}");
+    let said = served.refused("POST", "changefeeds", &body(json!({"sink_uri": "http://[::1"})));
+    assert!(said.starts_with("400 [CDC:ErrSinkURIInvalid]"), "{said}");
     assert_eq!(served.get("changefeeds")["total"], 0);
 }

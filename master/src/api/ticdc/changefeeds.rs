@@ -7,11 +7,11 @@ use super::{Answer, engine, group, json};
 use crate::api::App;
 use crate::api::extract::Query;
 use crate::feeds::safepoint::{Bridge, hold_for, let_go};
-use crate::feeds::{self, Code, Progress, ReplicaConfig, SinkUri, Whose};
+use crate::feeds::{self, Code, Failure, Progress, ReplicaConfig, SinkUri, Whose};
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use perilune_protocol::Tso;
-use perilune_state::directory::{FeedState, NewFeed, Trouble, is_feed_name};
+use perilune_state::directory::{FeedId, FeedRecord, FeedState, Known, NewFeed, Trouble, is_feed_name};
 use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -34,13 +34,15 @@ pub(super) async fn create(State(app): State<App>, body: Bytes) -> Answer {
     }
     let name = if asked.changefeed_id.is_empty() { Uuid::new_v4().to_string() } else { asked.changefeed_id };
     let namespace = if asked.namespace.is_empty() { said::DEFAULT_NAMESPACE.into() } else { asked.namespace };
-    for (what, said) in [("changefeed_id", &name), ("namespace", &namespace)] {
-        if !is_feed_name(said) {
-            return Err(Refusal::parameter(what, said));
-        }
+    if !is_feed_name(&name) {
+        return Err(Refusal::parameter("changefeed_id", &name));
     }
     let known = engine.directory();
     let Some(tenant) = known.named(&namespace).map(|tenant| tenant.id) else {
+        // A tenant may be called what is no name of TiCDC's; what none is called is refused in its words.
+        if !is_feed_name(&namespace) {
+            return Err(Refusal::parameter("namespace", &namespace));
+        }
         return Err(Code::ApiInvalidParam.with(format!("invalid namespace: {namespace}: there is no tenant of this name")).into());
     };
     if known.feed_named(tenant, &name).is_some() {
@@ -61,6 +63,10 @@ pub(super) async fn create(State(app): State<App>, body: Bytes) -> Answer {
             return Err(Refusal::from(Code::TargetTsBeforeStartTs.with(why)));
         }
         let checked = feeds::check(&asked.sink_uri, &config)?;
+        if checked.uri.has_mask() {
+            return Err(Code::SinkUriInvalid.with("sink uri invalid 'xxxxx stands for a secret that is not told: say it'").into());
+        }
+        alone(&known, &checked.uri, None)?;
         let label = format!("{namespace}/{name}");
         drop(feeds::open(&Whose::tried(&label), &checked, &config, &engine.feed_place()).await?);
         let new = NewFeed {
@@ -75,13 +81,26 @@ pub(super) async fn create(State(app): State<App>, body: Bytes) -> Answer {
         Ok::<_, Refusal>(engine.decide(&|known, now_ms| known.create_feed(&namespace, &new, now_ms)).await?)
     };
     if let Err(refusal) = created.await {
-        let_go(&engine, Bridge::Creating, tenant, &name).await;
+        // Where another request made one of this name meanwhile, it is held for that.
+        if engine.directory().feed_named(tenant, &name).is_none() {
+            let_go(&engine, Bridge::Creating, tenant, &name).await;
+        }
         return Err(refusal);
     }
     engine.reign.feeds.bell.ring();
     let known = engine.directory();
     let Some(feed) = known.feed_named(tenant, &name) else { return Err(Refusal::not_exists(&namespace, &name)) };
     json(&Info::of(group, &known, feed, Progress::at(start), false))
+}
+
+/// No other feed that may still write has its files there: each would find the other's in its way, and readers would find both.
+pub(super) fn alone(known: &Known, uri: &SinkUri, own: Option<FeedId>) -> Result<(), Failure> {
+    let is_there = |feed: &&FeedRecord| SinkUri::parse(&feed.sink).is_ok_and(|other| other.is_at(uri));
+    let others = known.feeds().filter(|feed| Some(feed.id) != own && feed.state != FeedState::Finished);
+    match others.filter(|feed| is_there(feed)).map(|feed| &feed.name).next() {
+        Some(name) => Err(Code::SinkUriInvalid.with(format!("sink uri invalid 'the changefeed {name} has its files there'"))),
+        None => Ok(()),
+    }
 }
 
 /// The URI of a sink as it is kept where something in it may be a secret.

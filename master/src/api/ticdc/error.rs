@@ -53,6 +53,19 @@ impl Refusal {
         Code::NotExists.with(format!("changefeed not exists, {namespace:.200}/{name:.200}")).into()
     }
 
+    /// Of somebody who may not ask this, who said who it is or did not.
+    pub(super) fn not_admitted(fault: &Fault, says_who: bool) -> Self {
+        let status = crate::api::face::status(fault.code);
+        let (code, message) = match says_who || status != StatusCode::UNAUTHORIZED {
+            true => (Code::Unauthorized, format!("user unauthorized, error: {}", fault.message)),
+            false => {
+                let how = "please specify the user and password via authorization header";
+                (Code::CredentialNotFound, format!("credential not found: {how}, the token being the password, or as a bearer's"))
+            }
+        };
+        Self { status, code: code.text(), message }
+    }
+
     /// The same of a change of a feed.
     pub(super) fn of_update(why: impl std::fmt::Display) -> Self {
         Code::UpdateRefused.with(format!("changefeed update error: {why}")).into()

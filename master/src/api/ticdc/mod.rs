@@ -19,7 +19,7 @@ use super::App;
 use super::face::Face;
 use crate::engine::{Engine, Group};
 use axum::extract::{DefaultBodyLimit, Request};
-use axum::http::{Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use error::Refusal;
 use perilune_probe::Refusing;
@@ -32,7 +32,7 @@ use utoipa_axum::routes;
 pub(super) struct Ticdc;
 
 /// Where it is.
-const ROOT: &str = "/api/v2/";
+pub(super) const ROOT: &str = "/api/v2/";
 /// The longest body it reads.
 const BODY_BYTES_MAX: usize = 256 << 10;
 /// What a master tells of itself, or does by itself.
@@ -102,6 +102,14 @@ pub(super) fn unknown(method: &Method, uri: &Uri) -> Option<Response> {
         return Some((status, [(header::LOCATION, format!("{ROOT}{path}{query}"))]).into_response());
     }
     Some((StatusCode::NOT_FOUND, "404 page not found").into_response())
+}
+
+/// Whoever may not come in is told so in the words of this face.
+pub(super) fn not_admitted(fault: &Fault, headers: &HeaderMap) -> Response {
+    let says = headers.contains_key(header::AUTHORIZATION);
+    let mut response = Refusal::not_admitted(fault, says).into_response();
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    response
 }
 
 fn group(app: &App) -> Result<&Group, Refusal> {

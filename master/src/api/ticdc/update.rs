@@ -1,13 +1,13 @@
 //! A feed that stands still becomes another.
 
-use super::changefeeds::sealed;
+use super::changefeeds::{alone, sealed};
 use super::error::{Refusal, runs};
 use super::models::Info;
 use super::said::{self, Asked, Name};
 use super::{Answer, engine, group, json};
 use crate::api::App;
 use crate::api::extract::Query;
-use crate::feeds::{self, Code, ReplicaConfig, Whose};
+use crate::feeds::{self, Code, ReplicaConfig, SinkUri, Whose};
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use perilune_protocol::Tso;
@@ -38,11 +38,13 @@ pub(super) async fn update(State(app): State<App>, Path(name): Name, query: Quer
     let config = old_config.over(&asked.replica_config);
     let config = config.map_err(|e| Code::ApiInvalidParam.with(format!("invalid api parameter: {e}")))?;
     let old_uri = feeds::sink_of(&engine, feed)?;
-    let uri = if asked.sink_uri.is_empty() { old_uri.clone() } else { asked.sink_uri };
+    let invalid = |why| Code::SinkUriInvalid.with(format!("sink uri invalid '{why}'"));
+    let uri = if asked.sink_uri.is_empty() { old_uri.clone() } else { SinkUri::unmasked(&asked.sink_uri, &old_uri).map_err(invalid)? };
     if target == feed.target && config == old_config && uri == old_uri {
         return Err(Refusal::of_update("changefeed config is the same with the old one, do nothing"));
     }
     let checked = feeds::check(&uri, &config).map_err(Refusal::of_update)?;
+    alone(&known, &checked.uri, Some(feed.id)).map_err(Refusal::of_update)?;
     let before = feeds::check(&old_uri, &old_config).ok();
     if before.is_some_and(|before| before.protocol != checked.protocol) {
         return Err(Refusal::of_update("the protocol of a sink does not change: whoever reads it would have to notice where"));

@@ -116,7 +116,7 @@ pub(crate) async fn open(whose: &Whose<'_>, checked: &Checked, config: &ReplicaC
     Ok(match checked.scheme {
         Scheme::Blackhole => Box::new(blackhole::Blackhole),
         Scheme::File | Scheme::S3 => Box::new(storage::Storage::open(whose, checked, config, place).await?),
-        Scheme::Http => Box::new(webhook::Webhook::open(whose.name, checked, config).await?),
+        Scheme::Http => Box::new(webhook::Webhook::open(whose, checked, config).await?),
         #[cfg(feature = "kafka")]
         Scheme::Kafka => Box::new(kafka::Kafka::open(checked, config).await?),
     })

@@ -5,12 +5,12 @@
 //! Content-Type: application/x-ndjson
 //! X-Perilune-Feed: NAMESPACE/NAME
 //! X-Perilune-Event: ping | rows | watermark
-//! Idempotency-Key: the place of the first row and of the last, the same whenever these rows are sent again
-//! X-Perilune-Signature: t=SECONDS,v1=HEX       HMAC-SHA256 with `secret` of "SECONDS." and the body; where there is a secret
+//! Idempotency-Key: of the feed as it is set up, and the places of the first row and of the last: the same whenever these rows are sent again
+//! X-Perilune-Signature: t=SECONDS,v1=HEX       HMAC-SHA256 with `secret` of "SECONDS.KEY." and the body, KEY being the one above; where there is a secret
 //! ```
 //! Parameters of the URI that are ours, `protocol`, `secret` and `timeout`, are not sent; `user:password@` is sent as basic authentication.
 
-use super::Sink;
+use super::{Sink, Whose};
 use crate::api::Boxed;
 use crate::feeds::check::{BOOTSTRAP, Checked};
 use crate::feeds::config::ReplicaConfig;
@@ -41,6 +41,8 @@ pub(super) struct Webhook {
     basic: Option<(String, Option<String>)>,
     secret: Option<Zeroizing<String>>,
     feed: String,
+    /// Of this feed in this run with this config: what another feed sends, or this one anew on purpose, has other keys.
+    stem: String,
     encoder: Encoder,
     /// A body ends with the row that makes it so long.
     body_bytes: usize,
@@ -48,7 +50,7 @@ pub(super) struct Webhook {
 
 impl Webhook {
     /// Opens the connection and posts a `ping`.
-    pub(super) async fn open(feed: &str, checked: &Checked, config: &ReplicaConfig) -> Result<Self, Failure> {
+    pub(super) async fn open(whose: &Whose<'_>, checked: &Checked, config: &ReplicaConfig) -> Result<Self, Failure> {
         let wrong = |why: String| Code::SinkInvalidConfig.with(format!("sink config invalid: {why}"));
         let uri = &checked.uri;
         let timeout = match uri.get("timeout") {
@@ -60,13 +62,17 @@ impl Webhook {
         };
         perilune_vault::provide_tls();
         let client = Client::builder().connect_timeout(CONNECT).timeout(timeout).redirect(reqwest::redirect::Policy::none()).build();
-        let client = client.map_err(|e| wrong(e.without_url().to_string()))?;
+        let client = client.map_err(|e| wrong(causes(e)))?;
+        let [feed, run] = whose.run;
+        let set_up = format!("{:?}{}", checked.protocol, config.shown());
+        let sum = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32IsoHdlc, set_up.as_bytes());
         let new = Self {
             client,
             url: uri.without(&OURS),
             basic: (!uri.user.is_empty()).then(|| (uri.user.clone(), uri.password.clone())),
             secret: uri.get("secret").map(|secret| Zeroizing::new(secret.to_owned())),
-            feed: feed.to_owned(),
+            feed: whose.name.to_owned(),
+            stem: format!("{feed}.{run}.{sum:08x}"),
             encoder: Encoder::new(checked.protocol, config, true),
             body_bytes: usize::try_from(config.memory_quota / BODIES_IN_QUOTA).unwrap_or(BODY_BYTES).min(BODY_BYTES),
         };
@@ -77,6 +83,7 @@ impl Webhook {
     }
 
     async fn post(&self, event: &str, key: &str, body: Vec<u8>) -> Result<StatusCode, Failure> {
+        let key = &format!("{}.{key}", self.stem);
         let mut request = self.client.post(&self.url).header("Content-Type", "application/x-ndjson");
         request = request.header("X-Perilune-Feed", &self.feed).header("X-Perilune-Event", event).header("Idempotency-Key", key);
         if let Some((user, password)) = &self.basic {
@@ -84,11 +91,13 @@ impl Webhook {
         }
         if let Some(secret) = &self.secret {
             let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-            request = request.header("X-Perilune-Signature", format!("t={seconds},v1={}", signature(secret, seconds, &body)));
+            request = request.header("X-Perilune-Signature", format!("t={seconds},v1={}", signature(secret, seconds, key, &body)));
         }
         let answer = request.body(body).send().await;
-        // The URL may hold what only the receiver should see.
-        answer.map(|answer| answer.status()).map_err(|e| Code::Webhook.with(format!("the listener did not answer: {:#}", e.without_url())))
+        answer.map(|answer| answer.status()).map_err(|e| match e.is_builder() {
+            true => Code::SinkUriInvalid.with(format!("sink uri invalid '{}'", causes(e))),
+            false => Code::Webhook.with(format!("the listener did not answer: {}", causes(e))),
+        })
     }
 
     async fn take(&mut self, rows: &[Row]) -> Result<u64, Failure> {
@@ -121,8 +130,9 @@ impl Webhook {
             match self.post("rows", &format!("{0}.{0}", row.place), body).await? {
                 status if status.is_success() => {}
                 status if about_rows.contains(&status) => {
-                    let (db, table, at) = (&row.table.db, &row.table.name, row.commit_ts.0);
-                    let why = format!("the listener answers {status} to the row of {db}.{table} at {at}, place {}", row.place);
+                    let (db, table, at, key) = (&row.table.db, &row.table.name, row.commit_ts.0, row.key());
+                    let key = String::from_utf8_lossy(&key);
+                    let why = format!("the listener answers {status} to the row of {key:?} in {db}.{table} at {at}, place {}", row.place);
                     return Err(Code::RowRejected.with(why));
                 }
                 status => return Err(refused(status)),
@@ -155,10 +165,22 @@ fn refused(status: StatusCode) -> Failure {
     Code::Webhook.with(format!("the listener answers {status}"))
 }
 
-fn signature(secret: &str, seconds: u64, body: &[u8]) -> String {
+/// An error with what it came from, on one line. Without the URL, which may hold what only the receiver should see.
+fn causes(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(&error);
+    while let Some(next) = cause {
+        text.push_str(&format!(": {next}"));
+        cause = next.source();
+    }
+    text
+}
+
+fn signature(secret: &str, seconds: u64, key: &str, body: &[u8]) -> String {
     // A key of any length is one.
     let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(secret.as_bytes()) else { return String::new() };
-    mac.update(format!("{seconds}.").as_bytes());
+    mac.update(format!("{seconds}.{key}.").as_bytes());
     mac.update(body);
     hex(&mac.finalize().into_bytes())
 }
@@ -167,11 +189,11 @@ fn signature(secret: &str, seconds: u64, body: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    /// `printf '1700000000.{"a":1}' | openssl dgst -sha256 -hmac s3cret`
+    /// `printf '1700000000.1.1.0.ping.{"a":1}' | openssl dgst -sha256 -hmac s3cret`
     #[test]
     fn a_signature_is_what_openssl_makes() {
-        assert_eq!(signature("s3cret", 1_700_000_000, br#"{"a":1}"#), SIGNED);
+        assert_eq!(signature("s3cret", 1_700_000_000, "1.1.0.ping", br#"{"a":1}"#), SIGNED);
     }
 
-    const SIGNED: &str = "1698a50bc74d1ff1db85c4e0a5297c2ad9fdba245d5737cdb789e4cc6e098940";
+    const SIGNED: &str = "48c8f6103c299fb4ca97dd67add5d5453a8e71065cf39ba5b1cc319e175383e7";
 }

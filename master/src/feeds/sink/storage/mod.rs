@@ -84,7 +84,7 @@ impl Storage {
     }
 
     fn over(vault: Vault, whose: &Whose<'_>, checked: &Checked, config: &ReplicaConfig) -> Self {
-        let storage = config.sink.cloud_storage_config.clone().unwrap_or_default();
+        let storage = &checked.storage;
         let date_chars = match config.sink.date_separator.as_str() {
             "year" => 4,
             "month" => 7,
