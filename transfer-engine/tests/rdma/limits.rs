@@ -49,11 +49,19 @@ fn until_enough(world: &World, group: &Group, device: &str) -> Vec<String> {
     let mut told = Vec::new();
     for objects in 0..30 {
         group.allow(device, &objects.to_string());
-        match write_once(world) {
-            Ok(()) => return told,
-            Err((kind, text)) => {
-                assert_eq!(kind, TransferErrorKind::PeerUnreachable, "{text}");
-                told.push(text);
+        let begun = Instant::now();
+        loop {
+            match write_once(world) {
+                Ok(()) => return told,
+                // That no device could be opened is remembered for a moment.
+                Err((_, text)) if text.contains("no protection domain") && told.last() == Some(&text) => {
+                    assert!(begun.elapsed() < LONG, "{told:?}");
+                }
+                Err((kind, text)) => {
+                    assert_eq!(kind, TransferErrorKind::PeerUnreachable, "{text}");
+                    told.push(text);
+                    break;
+                }
             }
         }
     }
@@ -140,9 +148,9 @@ fn devices_addresses_and_ports_that_are_not_there_are_named() {
     let down = status.devices.iter().find(|device| device.name == "rxe_vc").unwrap();
     assert_eq!((down.active, down.state.as_str()), (false, "down"), "{status}");
     assert!(status.usable() && status.to_string().contains("rxe_vc port 1: down"), "{status}");
-    let error = start(only("vc")).unwrap_err();
-    assert!(matches!(&error, EngineError::NoRdma(why) if why == "rxe_vc: port 1 is not active but down: is its link up?"), "{error}");
-    start(RdmaSettings::default()).expect("the other devices do");
+    for settings in [only("vc"), RdmaSettings::default()] {
+        start(settings).expect("a server waits for its link");
+    }
     // Who asks tries again each time.
     link(&["up", "vc"]);
     let world = world(&["vc"], &["vd"], false);

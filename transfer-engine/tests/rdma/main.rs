@@ -164,6 +164,27 @@ fn without_any_cable_tcp_carries_the_bytes_and_without_tcp_the_caller_is_told() 
 
 #[test]
 #[ignore = "needs RDMA devices on two cables: scripts/rxe-vm --net pairs"]
+fn without_any_cable_at_first_a_server_waits_for_one() {
+    link(&["down", "vc"]);
+    // Neither side has a link as it begins, nor when the segment is lent.
+    let world = world(&["vc"], &["vd"], true);
+    let by_rdma = || {
+        let counters = world.client.counters();
+        counters.transports.iter().find(|c| c.transport == "rdma" && c.counted == Counted::Asked).map_or(0, |c| c.write.bytes)
+    };
+    write_and_check(&world, 1, 1 << 20);
+    assert_eq!(by_rdma(), 0, "TCP carries the bytes");
+    link(&["up", "vc"]);
+    let up = Instant::now();
+    while by_rdma() == 0 {
+        write_and_check(&world, 2, 64 << 10);
+        assert!(up.elapsed() < LONG, "the cable is not used");
+    }
+    println!("used after {} ms", up.elapsed().as_millis());
+}
+
+#[test]
+#[ignore = "needs RDMA devices on two cables: scripts/rxe-vm --net pairs"]
 fn notices_arrive_when_links_are_cut_under_them() {
     const BEFORE: u32 = 100;
     const ALL: u32 = 600;
@@ -215,7 +236,7 @@ fn a_notice_goes_by_tcp_where_the_devices_carry_none_and_without_tcp_the_caller_
 }
 
 #[test]
-#[ignore = "needs an RDMA device: scripts/rxe-vm"]
+#[ignore = "needs RDMA devices on a cable: scripts/rxe-vm --net pair"]
 fn work_that_is_taken_back_does_not_hold_up_what_was_under_way_with_it() {
     let world = world(&["va"], &["vb"], false);
     write_and_check(&world, 1, 1 << 20);
@@ -243,7 +264,7 @@ fn work_that_is_taken_back_does_not_hold_up_what_was_under_way_with_it() {
 }
 
 #[test]
-#[ignore = "needs an RDMA device: scripts/rxe-vm"]
+#[ignore = "needs RDMA devices on a cable: scripts/rxe-vm --net pair"]
 fn nothing_is_left_and_few_doorbells_are_rung() {
     let devices: (&[&str], &[&str]) = (&["va"], &["vb"]);
     let world = world(devices.0, devices.1, false);
