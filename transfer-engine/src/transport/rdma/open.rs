@@ -4,11 +4,13 @@ use super::cut::PARTS;
 use super::device::Device;
 use super::manager;
 use super::queue::{Queue, Role};
+use super::rail::STALL;
 use super::sending::{DEPTH, Unproven};
 use super::sys::{Capacity, CompletionQueue, Events};
 use super::wire::{self, Ask, Offer, Tell};
 use crate::fault::{Failure, TransferErrorKind};
 use crate::rdma::{RdmaConnection, RdmaSettings};
+use nix::sys::socket::{setsockopt, sockopt};
 use std::cmp::Reverse;
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Read};
@@ -133,6 +135,8 @@ impl<'a> Talk<'a> {
             let control = TcpStream::connect_timeout(&at, ACCEPT)?;
             control.set_nodelay(true)?;
             control.set_write_timeout(Some(ACCEPT))?;
+            // A host that vanished acknowledges no question: its rails are replaced as if they stalled. One that was only stopped does.
+            setsockopt(&control, sockopt::TcpUserTimeout, &(STALL.as_millis() as u32))?;
             Ok(control)
         };
         let control = connect().map_err(|e| unreachable(address, &e))?;
