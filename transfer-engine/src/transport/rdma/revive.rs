@@ -80,8 +80,7 @@ impl RdmaTransport {
         }
         match outcome.map_err(|not| not.cause).and_then(|opened| self.admit(slot, opened)) {
             Ok(opened) => {
-                self.generation = self.generation % 0xff_ffff + 1;
-                let generation = self.generation;
+                let generation = self.next_generation();
                 let mut rail = Box::new(Rail::new(generation, slot, opened));
                 let polled = rail.watch(&self.epoll);
                 for place in 0..rail.sendings.len() {
@@ -112,6 +111,16 @@ impl RdmaTransport {
                 } else {
                     self.revive(peer, Instant::now());
                 }
+            }
+        }
+    }
+
+    /// One that no rail has.
+    fn next_generation(&mut self) -> u32 {
+        loop {
+            self.generation = self.generation % 0xff_ffff + 1;
+            if !self.rails.contains_key(&self.generation) {
+                return self.generation;
             }
         }
     }

@@ -124,7 +124,7 @@ impl Frame for Ask {
 }
 
 impl Frame for Tell {
-    /// A segment of 16 TiB in pieces of 4 GiB, on eight devices, fits four times.
+    /// The keys of a segment, of five bytes each: as many as a server lends it with (`serve/lent.rs`).
     const BODY_MAX: usize = 1 << 20;
 }
 

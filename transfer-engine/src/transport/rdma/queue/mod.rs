@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! state             entered by                      may be posted   left by                        local buffers belong to
-//! Reset             it is made                      nothing         Queue::new, at once            their submitter
-//! Init              Queue::new                      nothing         Queue::connect                 their submitter
+//! Reset             it is made                      nothing         Queue::new, at once; fail      their submitter
+//! Init              Queue::new                      nothing         Queue::connect, fail           their submitter
 //! ReadyToReceive    Queue::connect, half way        nothing         Queue::connect, fail           their submitter
 //! ReadyToSend       Queue::connect                  chains          fail                           the device, from post to completion
 //! Error             fail: we gave it up, or the     nothing         drain                          the device: what was posted comes back

@@ -210,9 +210,7 @@ impl QueuePair {
 
 impl Drop for QueuePair {
     fn drop(&mut self) {
-        // First to error, so that the peer hears of it. After the second call the device touches nothing for it any more.
-        let _ = self.to_error();
-        // SAFETY: it exists, and nobody has its pointer afterwards.
+        // SAFETY: it exists, and nobody has its pointer afterwards. When this returns the device touches nothing for it any more.
         let code = unsafe { ib::ibv_destroy_qp(self.raw.get()) };
         Kind::QueuePair.destroyed(code);
         if let Err(cause) = check(code)

@@ -44,8 +44,6 @@ pub(crate) struct Port {
     pub(crate) lid: u16,
     /// RoCE, or iWARP.
     pub(crate) ethernet: bool,
-    /// Bytes of the longest message.
-    pub(crate) max_message: u32,
 }
 
 /// What the device may do with a memory region.
