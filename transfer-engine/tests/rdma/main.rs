@@ -1,10 +1,12 @@
 //! RDMA where it breaks: links that go down under a transfer, peers that die, objects left behind. In a guest: `scripts/rxe-vm --net pairs`.
 #![cfg(feature = "rdma")]
 
+mod ends;
 mod limits;
 mod peers;
 mod reads;
 
+use ends::kind;
 use perilune_protocol::{Capability, Extent, NodeId, Protocol, SegmentDesc, SegmentId};
 use perilune_transfer_engine::{Counted, Engine, Job, LocalSlice, Memory, Op, RdmaSettings, Request, Segment, rdma_counts, rdma_objects};
 use std::process::Command;
@@ -21,16 +23,9 @@ struct World {
     segment: Segment,
 }
 
-/// The kind of devices: soft-RoCE, or what PERILUNE_RDMA_KIND names (`siw`).
-fn kind() -> String {
-    std::env::var("PERILUNE_RDMA_KIND").unwrap_or_else(|_| "rxe".to_owned())
-}
-
-/// Devices on these ends of cables.
 fn settings(ends: &[&str]) -> RdmaSettings {
-    let kind = kind();
     let connection = std::env::var("PERILUNE_RDMA_CONNECTION").map(|word| word.parse().unwrap()).unwrap_or_default();
-    RdmaSettings { devices: ends.iter().map(|end| format!("{kind}_{end}")).collect(), connection, ..RdmaSettings::default() }
+    RdmaSettings { devices: ends::devices(ends), connection, ..RdmaSettings::default() }
 }
 
 fn at(offset: u64, len: usize) -> Vec<Extent> {
@@ -221,7 +216,7 @@ fn notices_arrive_when_links_are_cut_under_them() {
 }
 
 #[test]
-#[ignore = "needs RDMA devices on a cable: scripts/rxe-vm --net pair"]
+#[ignore = "needs an RDMA device: scripts/rxe-vm"]
 fn a_notice_goes_by_tcp_where_the_devices_carry_none_and_without_tcp_the_caller_is_told() {
     let (alone, both) = (world(&["va"], &["vb"], false), world(&["va"], &["vb"], true));
     match alone.client.notify(&alone.segment, 7, LONG) {
@@ -236,7 +231,7 @@ fn a_notice_goes_by_tcp_where_the_devices_carry_none_and_without_tcp_the_caller_
 }
 
 #[test]
-#[ignore = "needs RDMA devices on a cable: scripts/rxe-vm --net pair"]
+#[ignore = "needs an RDMA device: scripts/rxe-vm"]
 fn work_that_is_taken_back_does_not_hold_up_what_was_under_way_with_it() {
     let world = world(&["va"], &["vb"], false);
     write_and_check(&world, 1, 1 << 20);
@@ -264,7 +259,7 @@ fn work_that_is_taken_back_does_not_hold_up_what_was_under_way_with_it() {
 }
 
 #[test]
-#[ignore = "needs RDMA devices on a cable: scripts/rxe-vm --net pair"]
+#[ignore = "needs an RDMA device: scripts/rxe-vm"]
 fn nothing_is_left_and_few_doorbells_are_rung() {
     let devices: (&[&str], &[&str]) = (&["va"], &["vb"]);
     let world = world(devices.0, devices.1, false);

@@ -103,7 +103,7 @@ fn there_and_back(client: &Engine, segment: &Segment, seed: u8, len: usize) {
 }
 
 #[test]
-#[ignore = "needs RDMA devices on a cable: scripts/rxe-vm --net pairs"]
+#[ignore = "needs an RDMA device: scripts/rxe-vm"]
 fn a_stopped_peer_still_serves_by_its_device_but_answers_no_question() {
     let (peer, client) = (Peer::start("0"), client());
     let [known, other] = peer.segments(&client);

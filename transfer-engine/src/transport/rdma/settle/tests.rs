@@ -101,7 +101,7 @@ fn work_that_goes_on_in_between_outlasts_any_number_of_broken_rails() {
 
 /// A chain of many slices that moves slowly reports nothing for long, is taken for stalled, and would begin again and again.
 #[test]
-#[ignore = "needs RDMA devices on a cable: scripts/rxe-vm --net pair"]
+#[ignore = "needs an RDMA device: scripts/rxe-vm"]
 fn each_slice_reports_its_success_once_a_rail_broke_under_its_work() {
     // Eight slices make a chain, of 64.
     let few = RdmaSettings { completions: 16, slice: 64 << 10, ..settings(&["va"]) };
