@@ -5,6 +5,7 @@ mod ends;
 mod limits;
 mod peers;
 mod reads;
+mod traffic;
 
 use ends::kind;
 use perilune_protocol::{Capability, Extent, NodeId, Protocol, SegmentDesc, SegmentId};
@@ -34,10 +35,14 @@ fn at(offset: u64, len: usize) -> Vec<Extent> {
 
 /// A server and a client, over the devices named, and over TCP too where asked.
 fn world(ours: &[&str], theirs: &[&str], tcp: bool) -> World {
-    let server = Engine::builder().rdma(settings(theirs)).listen_rdma("127.0.0.1:0".parse().unwrap());
+    world_of(settings(ours), settings(theirs), tcp)
+}
+
+fn world_of(ours: RdmaSettings, theirs: RdmaSettings, tcp: bool) -> World {
+    let server = Engine::builder().rdma(theirs).listen_rdma("127.0.0.1:0".parse().unwrap());
     let server = if tcp { server.listen_tcp("127.0.0.1:0".parse().unwrap()) } else { server };
     let server = server.build().unwrap();
-    let client = Engine::builder().rdma(settings(ours)).lanes(1).deadline(LONG).build().unwrap();
+    let client = Engine::builder().rdma(ours).lanes(1).deadline(LONG).build().unwrap();
     let (id, capability, memory) = (SegmentId::random(), Capability::random(), Memory::anonymous(SIZE).unwrap());
     server.export(id, Arc::clone(&memory), capability).unwrap();
     server.export_rdma(id).unwrap();

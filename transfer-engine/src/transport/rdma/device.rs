@@ -4,7 +4,7 @@ use crate::fault::{EngineError, Failure, TransferErrorKind};
 use crate::rdma::RdmaSettings;
 use crate::transport::rdma::gid::Gid;
 use crate::transport::rdma::link::PAUSE;
-use crate::transport::rdma::sys::{Context, Domain, Limits, Port};
+use crate::transport::rdma::sys::{Class, Context, Domain, Limits, Port};
 use crate::transport::rdma::topology::{Sysfs, Topology};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
@@ -23,6 +23,8 @@ pub(crate) struct Device {
     pub(crate) iwarp: bool,
     /// Its acknowledgements come after the bytes are in memory, but the success of a read may be a lie: see `rdma/mod.rs`.
     pub(crate) soft_roce: bool,
+    /// Of the packets that its queue pairs send.
+    pub(crate) class: Class,
     gid_index: Option<u8>,
     sysfs: Sysfs,
     /// The entry that was used last: a table has a thousand places, and mostly it is still the one.
@@ -54,6 +56,7 @@ impl Device {
             numa_node,
             ethernet: port.ethernet,
             iwarp,
+            class: Class { traffic: settings.traffic_class, level: settings.service_level },
             gid_index: settings.gid_index,
             sysfs: sysfs.clone(),
             last_gid: Mutex::default(),
@@ -220,12 +223,14 @@ pub(super) fn no_device() -> String {
 }
 
 fn check(settings: &RdmaSettings) -> Result<(), String> {
-    let RdmaSettings { devices, port, queue_pairs, completions, slice, region, .. } = settings;
+    let RdmaSettings { devices, port, service_level, queue_pairs, completions, slice, region, .. } = settings;
     let twice = devices.iter().enumerate().find(|(place, name)| devices[..*place].contains(name));
     if let Some((_, name)) = twice {
         Err(format!("RDMA device `{name}` is named twice"))
     } else if *port == 0 {
         Err("RDMA port 0: the ports of a device are numbered from 1".to_owned())
+    } else if *service_level > 15 {
+        Err(format!("RDMA service level {service_level}: there are 0 to 15"))
     } else if !(1..=16).contains(queue_pairs) {
         Err(format!("{queue_pairs} RDMA queue pairs: there must be 1 to 16"))
     } else if !(16..=4 << 20).contains(completions) {
@@ -254,6 +259,7 @@ mod tests {
         };
         bad(&|s| s.devices = vec!["a".into(), "b".into(), "a".into()], "`a` is named twice");
         bad(&|s| s.port = 0, "port 0");
+        bad(&|s| s.service_level = 16, "0 to 15");
         bad(&|s| s.queue_pairs = 0, "1 to 16");
         bad(&|s| s.queue_pairs = 17, "1 to 16");
         bad(&|s| s.completions = 15, "16 to 4194304");

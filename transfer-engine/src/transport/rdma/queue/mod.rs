@@ -126,6 +126,7 @@ impl Queue {
             psn: other.psn,
             mtu: self.end.mtu.min(other.mtu),
             reads: answers,
+            class: self.device.class,
         };
         let psn = self.end.psn;
         self.step(State::ReadyToReceive, |pair, _| pair.to_ready_to_receive(&path))?;
@@ -135,7 +136,7 @@ impl Queue {
     /// Connects it to the other end that the connection manager heard from.
     pub(crate) fn follow(&mut self, id: &Id) -> Result<(), Failure> {
         let iwarp = self.device.iwarp;
-        self.step(State::ReadyToReceive, |pair, _| if iwarp { Ok(()) } else { pair.to_ready_to_receive_by(id) })?;
+        self.step(State::ReadyToReceive, |pair, device| if iwarp { Ok(()) } else { pair.to_ready_to_receive_by(id, device.class) })?;
         self.step(State::ReadyToSend, |pair, _| if iwarp { Ok(()) } else { pair.to_ready_to_send_by(id) })
     }
 

@@ -28,7 +28,7 @@ pub(super) use manager::{Asked, Event, Events, Id, Terms};
 pub(crate) use mark::Mark;
 pub(crate) use memory::MemoryRegion;
 pub(crate) use queue_pair::{QueuePair, SharedReceiveQueue};
-pub(crate) use types::{Access, Capacity, Completed, Limits, Local, Path, Port, Refused, Status, Verb, WorkRequest};
+pub(crate) use types::{Access, Capacity, Class, Completed, Limits, Local, Path, Port, Refused, Status, Verb, WorkRequest};
 
 use live::Kind;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
