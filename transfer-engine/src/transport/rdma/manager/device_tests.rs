@@ -121,6 +121,8 @@ impl Moved {
 impl Drop for Moved {
     fn drop(&mut self) {
         ip("address del 10.78.0.9/24 dev vb");
+        ip("rule del pref 20 from 10.78.0.1 to 10.78.0.9 lookup 101");
+        ip("rule del pref 20 from 10.78.0.9 to 10.78.0.1 lookup 102");
         link(&["up", "vb"]);
     }
 }
