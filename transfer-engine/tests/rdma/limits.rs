@@ -126,6 +126,25 @@ fn ends_of_different_mtu_use_the_smaller_one() {
     }
 }
 
+/// As where a switch has a smaller MTU than the ports.
+#[test]
+#[ignore = "needs RDMA devices on a cable: scripts/rxe-vm --net pairs"]
+fn a_path_that_loses_large_packets_only_is_not_used() {
+    for end in ["va", "vb"] {
+        link(&["largest", end, "2000"]);
+        let (world, before) = (world(&["va"], &["vb"], true), rdma_counts());
+        (1..4).for_each(|seed| write_and_check(&world, seed, 64 << 10));
+        let after = rdma_counts();
+        assert!(after.rails_lost > before.rails_lost && after.rails_connected == before.rails_connected, "{end}: a packet shows it");
+        link(&["clear", end]);
+        let cleared = Instant::now();
+        while rdma_counts().rails_connected == before.rails_connected {
+            write_and_check(&world, 4, 64 << 10);
+            assert!(cleared.elapsed() < LONG, "the path is used once it is whole");
+        }
+    }
+}
+
 #[test]
 #[ignore = "needs RDMA devices on two cables: scripts/rxe-vm --net pairs"]
 fn devices_addresses_and_ports_that_are_not_there_are_named() {

@@ -16,8 +16,8 @@ use std::time::Instant;
 
 /// So many rails may break under a piece of work, with nothing of it arriving in between, before it is given up.
 const BROKEN_MAX: u32 = 8;
-/// The same for work that has another path. A rail over which only large packets are lost comes up again and again, and takes up to two seconds
-/// to break: no deadline outlasts many.
+/// The same for work that has another path: a rail that comes up, and breaks under the first bytes, takes up to two seconds for that, and no
+/// deadline outlasts many.
 const BROKEN_BESIDE: u32 = 1;
 /// So often the peer's device may refuse a key the peer has just given.
 const REFUSED_MAX: u32 = 2;

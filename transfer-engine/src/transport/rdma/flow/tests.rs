@@ -48,8 +48,8 @@ fn transport() -> RdmaTransport {
 fn rail(generation: u32) -> (Box<Rail>, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let control = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    let (queues, unproven) = (Vec::new(), Unproven::default());
-    let opened = Opened { control, queues, remote: 0, offers: 1, notices: true, credits: 0, events: None, unproven };
+    let (queues, unproven, scratch) = (Vec::new(), Unproven::default(), Default::default());
+    let opened = Opened { control, queues, remote: 0, offers: 1, notices: true, credits: 0, events: None, unproven, scratch };
     (Box::new(Rail::new(generation, 0, opened)), listener.accept().unwrap().0)
 }
 
@@ -73,7 +73,7 @@ fn what_waits_keeps_waiting_when_a_rail_breaks() {
     assert!(transport.links[0].slots[0].rail().unwrap().broken.is_some(), "so that the next `ring` ends it");
 }
 
-/// A rail over which only large packets are lost comes up again and again: who has another path does not wait for the last time.
+/// Rails that come up and break take their time: who has another path does not wait for the last one.
 #[test]
 fn work_with_another_path_takes_it_after_fewer_broken_rails() {
     let mut transport = transport();

@@ -7,7 +7,7 @@ use crate::transport::rdma::notify::WISH_MAX;
 use crate::transport::rdma::queue::Queue;
 use crate::transport::rdma::serve::lent::Lent;
 use crate::transport::rdma::serve::notices::Purse;
-use crate::transport::rdma::wire::{Ask, ENDS_MAX, End, Grant, Inbox, Offer, Refusal, Tell, VERSION, encode};
+use crate::transport::rdma::wire::{Ask, ENDS_MAX, End, Grant, Inbox, Offer, Refusal, Scratch, Tell, VERSION, encode};
 use nix::sys::epoll::EpollFlags;
 use nix::sys::socket::{setsockopt, sockopt};
 use perilune_protocol::{Capability, SegmentId};
@@ -149,11 +149,11 @@ impl Conn {
     }
 
     /// The queue pairs it asked for, or why there are none.
-    pub(super) fn connected(&mut self, outcome: Result<(Vec<Queue>, Vec<End>), Failure>) -> Result<(), String> {
+    pub(super) fn connected(&mut self, outcome: Result<(Vec<Queue>, Vec<End>), Failure>, scratch: Scratch) -> Result<(), String> {
         match (outcome, &self.phase) {
             (Ok((queues, ends)), &Phase::Connecting { device }) => {
                 self.phase = Phase::Connected { device, queues, since: Instant::now() };
-                self.tell(&Tell::Connected { ends, credits: self.purse.standing });
+                self.tell(&Tell::Connected { ends, credits: self.purse.standing, scratch });
             }
             (Ok(_), _) => {}
             (Err(failure), _) => self.refuse(failure.cause),

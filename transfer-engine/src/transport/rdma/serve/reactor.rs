@@ -203,10 +203,11 @@ impl Reactor {
                 self.connector.done(number);
                 // Of a connection that ended meanwhile the queue pairs are dropped here.
                 let Some(served) = self.conns.get_mut(&number) else { return };
-                if let (Ok((_, ends)), Some(device)) = (&outcome, served.conn.connecting()) {
+                let Some(device) = served.conn.connecting() else { return };
+                if let Ok((_, ends)) = &outcome {
                     self.desk.admit(number, device, ends, &mut served.conn.purse);
                 }
-                let told = served.conn.connected(outcome);
+                let told = served.conn.connected(outcome, self.connector.stations[device].scratch);
                 self.settle(number, told);
             }
             Note::Withdrawn(segment) => {
