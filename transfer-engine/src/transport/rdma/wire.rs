@@ -7,7 +7,8 @@
 //!                                           <-  Devices { version, devices }
 //!   Connect { device, ends, token }         ->                                    queue pairs are made on that device; with a token
 //!                                                                                 they are connected by the connection manager after this
-//!                                           <-  Connected { ends, credits, scratch }  or Refused { cause }; so many notices may be sent
+//!                                           <-  Connected { ends, credits, scratch }
+//!                                                                                 or Refused { cause }; so many notices may be sent
 //!   Key { id, segment, capability }         ->
 //!                                           <-  Key { id, grant }
 //!                                           <-  Withdrawn { segment }             at any time
