@@ -202,7 +202,8 @@ impl Engine {
     }
 
     /// Takes the registration of the buffer that starts at `ptr` back. When this returns no transport knows it any more, so its memory may
-    /// be freed, and other memory at its address be registered. Waits for the threads that move bytes: not for use by a waker.
+    /// be freed, and other memory at its address be registered. A transfer of it that is still under way by RDMA fails. Waits for the threads
+    /// that move bytes: not for use by a waker.
     ///
     /// # Errors
     /// When no registered buffer starts there.

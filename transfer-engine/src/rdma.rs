@@ -14,6 +14,12 @@ pub struct RdmaSettings {
     pub port: u8,
     /// The index of the GID to use on each device; `None` chooses: RoCE v2 before v1, IPv4-mapped before IPv6.
     pub gid_index: Option<u8>,
+    /// The traffic class of the packets that this side sends: on RoCE v2 the byte of DSCP and ECN in their IP header, by which networks know what
+    /// they must not lose. iWARP has none, as the kernel sends its packets.
+    pub traffic_class: u8,
+    /// The service level of the packets that this side sends, 0 to 15: on InfiniBand their priority, on RoCE one that devices may map to that of
+    /// Ethernet.
+    pub service_level: u8,
     /// Queue pairs to a peer on each device, for each lane. 1 to 16.
     pub queue_pairs: u8,
     /// Entries of each lane's completion queue on each device, where the device gives as many: half as many work requests are under way at
@@ -36,6 +42,8 @@ impl Default for RdmaSettings {
             devices: Vec::new(),
             port: 1,
             gid_index: None,
+            traffic_class: 0,
+            service_level: 0,
             queue_pairs: 2,
             completions: 4096,
             slice: 1 << 20,

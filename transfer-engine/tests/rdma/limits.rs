@@ -49,11 +49,19 @@ fn until_enough(world: &World, group: &Group, device: &str) -> Vec<String> {
     let mut told = Vec::new();
     for objects in 0..30 {
         group.allow(device, &objects.to_string());
-        match write_once(world) {
-            Ok(()) => return told,
-            Err((kind, text)) => {
-                assert_eq!(kind, TransferErrorKind::PeerUnreachable, "{text}");
-                told.push(text);
+        let begun = Instant::now();
+        loop {
+            match write_once(world) {
+                Ok(()) => return told,
+                // That no device could be opened is remembered for a moment.
+                Err((_, text)) if text.contains("no protection domain") && told.last() == Some(&text) => {
+                    assert!(begun.elapsed() < LONG, "{told:?}");
+                }
+                Err((kind, text)) => {
+                    assert_eq!(kind, TransferErrorKind::PeerUnreachable, "{text}");
+                    told.push(text);
+                    break;
+                }
             }
         }
     }
@@ -118,6 +126,25 @@ fn ends_of_different_mtu_use_the_smaller_one() {
     }
 }
 
+/// As where a switch has a smaller MTU than the ports.
+#[test]
+#[ignore = "needs RDMA devices on a cable: scripts/rxe-vm --net pairs"]
+fn a_path_that_loses_large_packets_only_is_not_used() {
+    for end in ["va", "vb"] {
+        link(&["largest", end, "2000"]);
+        let (world, before) = (world(&["va"], &["vb"], true), rdma_counts());
+        (1..4).for_each(|seed| write_and_check(&world, seed, 64 << 10));
+        let after = rdma_counts();
+        assert!(after.rails_lost > before.rails_lost && after.rails_connected == before.rails_connected, "{end}: a packet shows it");
+        link(&["clear", end]);
+        let cleared = Instant::now();
+        while rdma_counts().rails_connected == before.rails_connected {
+            write_and_check(&world, 4, 64 << 10);
+            assert!(cleared.elapsed() < LONG, "the path is used once it is whole");
+        }
+    }
+}
+
 #[test]
 #[ignore = "needs RDMA devices on two cables: scripts/rxe-vm --net pairs"]
 fn devices_addresses_and_ports_that_are_not_there_are_named() {
@@ -140,9 +167,9 @@ fn devices_addresses_and_ports_that_are_not_there_are_named() {
     let down = status.devices.iter().find(|device| device.name == "rxe_vc").unwrap();
     assert_eq!((down.active, down.state.as_str()), (false, "down"), "{status}");
     assert!(status.usable() && status.to_string().contains("rxe_vc port 1: down"), "{status}");
-    let error = start(only("vc")).unwrap_err();
-    assert!(matches!(&error, EngineError::NoRdma(why) if why == "rxe_vc: port 1 is not active but down: is its link up?"), "{error}");
-    start(RdmaSettings::default()).expect("the other devices do");
+    for settings in [only("vc"), RdmaSettings::default()] {
+        start(settings).expect("a server waits for its link");
+    }
     // Who asks tries again each time.
     link(&["up", "vc"]);
     let world = world(&["vc"], &["vd"], false);

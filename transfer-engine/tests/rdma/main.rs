@@ -1,10 +1,13 @@
 //! RDMA where it breaks: links that go down under a transfer, peers that die, objects left behind. In a guest: `scripts/rxe-vm --net pairs`.
 #![cfg(feature = "rdma")]
 
+mod ends;
 mod limits;
 mod peers;
 mod reads;
+mod traffic;
 
+use ends::kind;
 use perilune_protocol::{Capability, Extent, NodeId, Protocol, SegmentDesc, SegmentId};
 use perilune_transfer_engine::{Counted, Engine, Job, LocalSlice, Memory, Op, RdmaSettings, Request, Segment, rdma_counts, rdma_objects};
 use std::process::Command;
@@ -21,16 +24,9 @@ struct World {
     segment: Segment,
 }
 
-/// The kind of devices: soft-RoCE, or what PERILUNE_RDMA_KIND names (`siw`).
-fn kind() -> String {
-    std::env::var("PERILUNE_RDMA_KIND").unwrap_or_else(|_| "rxe".to_owned())
-}
-
-/// Devices on these ends of cables.
 fn settings(ends: &[&str]) -> RdmaSettings {
-    let kind = kind();
     let connection = std::env::var("PERILUNE_RDMA_CONNECTION").map(|word| word.parse().unwrap()).unwrap_or_default();
-    RdmaSettings { devices: ends.iter().map(|end| format!("{kind}_{end}")).collect(), connection, ..RdmaSettings::default() }
+    RdmaSettings { devices: ends::devices(ends), connection, ..RdmaSettings::default() }
 }
 
 fn at(offset: u64, len: usize) -> Vec<Extent> {
@@ -39,10 +35,14 @@ fn at(offset: u64, len: usize) -> Vec<Extent> {
 
 /// A server and a client, over the devices named, and over TCP too where asked.
 fn world(ours: &[&str], theirs: &[&str], tcp: bool) -> World {
-    let server = Engine::builder().rdma(settings(theirs)).listen_rdma("127.0.0.1:0".parse().unwrap());
+    world_of(settings(ours), settings(theirs), tcp)
+}
+
+fn world_of(ours: RdmaSettings, theirs: RdmaSettings, tcp: bool) -> World {
+    let server = Engine::builder().rdma(theirs).listen_rdma("127.0.0.1:0".parse().unwrap());
     let server = if tcp { server.listen_tcp("127.0.0.1:0".parse().unwrap()) } else { server };
     let server = server.build().unwrap();
-    let client = Engine::builder().rdma(settings(ours)).lanes(1).deadline(LONG).build().unwrap();
+    let client = Engine::builder().rdma(ours).lanes(1).deadline(LONG).build().unwrap();
     let (id, capability, memory) = (SegmentId::random(), Capability::random(), Memory::anonymous(SIZE).unwrap());
     server.export(id, Arc::clone(&memory), capability).unwrap();
     server.export_rdma(id).unwrap();
@@ -164,6 +164,27 @@ fn without_any_cable_tcp_carries_the_bytes_and_without_tcp_the_caller_is_told() 
 
 #[test]
 #[ignore = "needs RDMA devices on two cables: scripts/rxe-vm --net pairs"]
+fn without_any_cable_at_first_a_server_waits_for_one() {
+    link(&["down", "vc"]);
+    // Neither side has a link as it begins, nor when the segment is lent.
+    let world = world(&["vc"], &["vd"], true);
+    let by_rdma = || {
+        let counters = world.client.counters();
+        counters.transports.iter().find(|c| c.transport == "rdma" && c.counted == Counted::Asked).map_or(0, |c| c.write.bytes)
+    };
+    write_and_check(&world, 1, 1 << 20);
+    assert_eq!(by_rdma(), 0, "TCP carries the bytes");
+    link(&["up", "vc"]);
+    let up = Instant::now();
+    while by_rdma() == 0 {
+        write_and_check(&world, 2, 64 << 10);
+        assert!(up.elapsed() < LONG, "the cable is not used");
+    }
+    println!("used after {} ms", up.elapsed().as_millis());
+}
+
+#[test]
+#[ignore = "needs RDMA devices on two cables: scripts/rxe-vm --net pairs"]
 fn notices_arrive_when_links_are_cut_under_them() {
     const BEFORE: u32 = 100;
     const ALL: u32 = 600;
@@ -200,7 +221,7 @@ fn notices_arrive_when_links_are_cut_under_them() {
 }
 
 #[test]
-#[ignore = "needs RDMA devices on a cable: scripts/rxe-vm --net pair"]
+#[ignore = "needs an RDMA device: scripts/rxe-vm"]
 fn a_notice_goes_by_tcp_where_the_devices_carry_none_and_without_tcp_the_caller_is_told() {
     let (alone, both) = (world(&["va"], &["vb"], false), world(&["va"], &["vb"], true));
     match alone.client.notify(&alone.segment, 7, LONG) {

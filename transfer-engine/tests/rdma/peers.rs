@@ -103,7 +103,7 @@ fn there_and_back(client: &Engine, segment: &Segment, seed: u8, len: usize) {
 }
 
 #[test]
-#[ignore = "needs RDMA devices on a cable: scripts/rxe-vm --net pairs"]
+#[ignore = "needs an RDMA device: scripts/rxe-vm"]
 fn a_stopped_peer_still_serves_by_its_device_but_answers_no_question() {
     let (peer, client) = (Peer::start("0"), client());
     let [known, other] = peer.segments(&client);
@@ -145,6 +145,38 @@ fn a_stopped_peer_still_serves_by_its_device_but_answers_no_question() {
     peer.signal(Signal::SIGCONT);
     there_and_back(&client, &other, 78, 64 << 10);
     there_and_back(&late, &peer.segments(&late)[0], 79, 64 << 10);
+}
+
+/// Loses all that goes over the loopback, where the exchange is; ends with the value.
+struct Cut;
+
+impl Cut {
+    fn new() -> Self {
+        assert!(Command::new("tc").args("qdisc add dev lo root netem loss 100%".split(' ')).status().unwrap().success());
+        Self
+    }
+}
+
+impl Drop for Cut {
+    fn drop(&mut self) {
+        let _ = Command::new("tc").args("qdisc del dev lo root".split(' ')).status();
+    }
+}
+
+#[test]
+#[ignore = "needs RDMA devices on a cable: scripts/rxe-vm --net pairs"]
+fn a_host_that_vanished_is_noticed_by_who_asks_it_something() {
+    let (peer, client) = (Peer::start("0"), client());
+    let [known, other] = peer.segments(&client);
+    there_and_back(&client, &known, 1, 4 << 10);
+    let cut = Cut::new();
+    let (begun, lost) = (Instant::now(), rdma_counts().rails_lost);
+    let error = client.run(&mut [Job::read(&other, at(0, 8), &mut [0; 8])], LONG).remove(0).unwrap_err();
+    println!("told after {} ms: {error}", begun.elapsed().as_millis());
+    assert_eq!((error.kind, rdma_counts().rails_lost), (TransferErrorKind::PeerGone, lost + 1), "{error}");
+    assert!(begun.elapsed() < LONG / 2, "{:?}", begun.elapsed());
+    drop(cut);
+    there_and_back(&client, &other, 2, 4 << 10);
 }
 
 #[test]

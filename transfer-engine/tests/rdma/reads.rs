@@ -2,7 +2,7 @@
 
 use super::{LONG, World, at, link, pattern, world};
 use perilune_transfer_engine::{Job, Op, rdma_counts};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// A read of 1 MiB for each of the two queue pairs of a cable: each reports its success.
 const LEN: usize = 2 << 20;

@@ -19,6 +19,12 @@ pub(crate) struct TransportArgs {
     /// The index of the GID to use on each RDMA device; chosen (RoCE v2 and IPv4 first) unless given
     #[arg(long, value_name = "INDEX")]
     rdma_gid_index: Option<u8>,
+    /// The traffic class of the RDMA packets sent from here (on RoCE v2 the byte of DSCP and ECN), for networks that tell by it what they must not lose
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    rdma_traffic_class: u8,
+    /// The service level of the RDMA packets sent from here, 0 to 15
+    #[arg(long, value_name = "NUMBER", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=15))]
+    rdma_service_level: u8,
     /// Queue pairs to a peer on each RDMA device, 1 to 16
     #[arg(long, value_name = "COUNT", default_value_t = RdmaSettings::default().queue_pairs, value_parser = clap::value_parser!(u8).range(1..=16))]
     rdma_queue_pairs: u8,
@@ -59,6 +65,8 @@ impl TransportArgs {
         RdmaSettings {
             devices: self.rdma_devices.clone(),
             gid_index: self.rdma_gid_index,
+            traffic_class: self.rdma_traffic_class,
+            service_level: self.rdma_service_level,
             queue_pairs: self.rdma_queue_pairs,
             connection: self.rdma_connection,
             slice: self.rdma_slice.0,
@@ -102,6 +110,8 @@ mod tests {
             "--rdma-queue-pairs=3",
             "--rdma-devices=mlx5_0",
             "--rdma-gid-index=5",
+            "--rdma-traffic-class=104",
+            "--rdma-service-level=3",
             "--rdma-connection=cm",
         ];
         let given = settings(&words).unwrap();
@@ -110,6 +120,8 @@ mod tests {
             devices: vec!["mlx5_0".to_owned()],
             port: 1,
             gid_index: Some(5),
+            traffic_class: 104,
+            service_level: 3,
             queue_pairs: 3,
             completions: 128,
             slice: 64 << 10,

@@ -3,9 +3,11 @@
 use crate::fault::{EngineError, Failure, TransferErrorKind};
 use crate::rdma::RdmaSettings;
 use crate::transport::rdma::gid::Gid;
-use crate::transport::rdma::sys::{Context, Domain, Limits, Port};
+use crate::transport::rdma::link::PAUSE;
+use crate::transport::rdma::sys::{Class, Context, Domain, Limits, Port};
 use crate::transport::rdma::topology::{Sysfs, Topology};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Instant;
 
 /// An opened device.
 pub(crate) struct Device {
@@ -21,6 +23,8 @@ pub(crate) struct Device {
     pub(crate) iwarp: bool,
     /// Its acknowledgements come after the bytes are in memory, but the success of a read may be a lie: see `rdma/mod.rs`.
     pub(crate) soft_roce: bool,
+    /// Of the packets that its queue pairs send.
+    pub(crate) class: Class,
     gid_index: Option<u8>,
     sysfs: Sysfs,
     /// The entry that was used last: a table has a thousand places, and mostly it is still the one.
@@ -52,6 +56,7 @@ impl Device {
             numa_node,
             ethernet: port.ethernet,
             iwarp,
+            class: Class { traffic: settings.traffic_class, level: settings.service_level },
             gid_index: settings.gid_index,
             sysfs: sysfs.clone(),
             last_gid: Mutex::default(),
@@ -96,6 +101,7 @@ fn unusable(cause: String) -> Failure {
 }
 
 /// Why a device is not used.
+#[derive(Clone)]
 struct Unusable {
     cause: String,
     /// The settings name what is not there, while other devices or addresses are.
@@ -115,6 +121,8 @@ pub(crate) struct Devices {
     sysfs: Sysfs,
     topology: OnceLock<Topology>,
     opened: OnceLock<Vec<Arc<Device>>>,
+    /// Why there were none when it was looked last, and when it is looked again. Held while devices are opened, so that one thread does.
+    missed: Mutex<Option<(Unusable, Instant)>>,
 }
 
 impl Devices {
@@ -125,7 +133,7 @@ impl Devices {
 
     fn with(settings: RdmaSettings, sysfs: Sysfs) -> Result<Self, EngineError> {
         check(&settings).map_err(EngineError::Setting)?;
-        Ok(Self { settings, sysfs, topology: OnceLock::new(), opened: OnceLock::new() })
+        Ok(Self { settings, sysfs, topology: OnceLock::new(), opened: OnceLock::new(), missed: Mutex::default() })
     }
 
     pub(crate) fn settings(&self) -> &RdmaSettings {
@@ -142,19 +150,19 @@ impl Devices {
         self.topology.get_or_init(|| Topology::read(&self.sysfs))
     }
 
-    /// All that are used, at least one. Without any the next call tries again.
+    /// All that are used, at least one. Without any it is looked again, but no more often than one rail is tried: a container may see devices
+    /// that it cannot open, and each transfer to a peer that has some asks here.
     pub(crate) fn get(&self) -> Result<&[Arc<Device>], Failure> {
         self.opened().map_err(|Unusable { cause, .. }| unusable(cause))
     }
 
-    /// The same for who is to serve, now, so that some port must be active: settings that cannot be met are told from a machine that has no
-    /// RDMA now.
+    /// The same for who is to serve: settings that cannot be met are told from a machine that has no RDMA. Ports need not be active yet.
     pub(crate) fn demand(&self) -> Result<&[Arc<Device>], EngineError> {
         let told = |Unusable { cause, set_so }| if set_so { EngineError::Setting(cause) } else { EngineError::NoRdma(cause) };
         let devices = self.opened().map_err(told)?;
         let dark: Vec<String> = devices.iter().filter_map(|device| Some(device.current_port().err()?.cause)).collect();
         if dark.len() == devices.len() {
-            return Err(EngineError::NoRdma(dark.join("; ")));
+            tracing::warn!("RDMA: no peer is served before a link is up: {}", dark.join("; "));
         }
         Ok(devices)
     }
@@ -163,7 +171,17 @@ impl Devices {
         if let Some(opened) = self.opened.get() {
             return Ok(opened);
         }
-        let opened = self.open()?;
+        let mut missed = self.missed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((why, again)) = &*missed
+            && Instant::now() < *again
+        {
+            return Err(why.clone());
+        }
+        // Who had the lock before may have opened them.
+        if let Some(opened) = self.opened.get() {
+            return Ok(opened);
+        }
+        let opened = self.open().inspect_err(|why| *missed = Some((why.clone(), Instant::now() + PAUSE)))?;
         Ok(self.opened.get_or_init(|| opened))
     }
 
@@ -185,7 +203,6 @@ impl Devices {
             match open(name) {
                 Ok(device) => opened.push(device),
                 Err(why) => {
-                    tracing::info!("RDMA: not used: {}", why.cause);
                     set_so |= why.set_so;
                     skipped.push(why.cause);
                 }
@@ -194,6 +211,7 @@ impl Devices {
         if opened.is_empty() {
             return Err(Unusable { cause: format!("no RDMA device can be used: {}", skipped.join("; ")), set_so });
         }
+        skipped.iter().for_each(|cause| tracing::info!("RDMA: not used: {cause}"));
         Ok(opened)
     }
 }
@@ -205,12 +223,14 @@ pub(super) fn no_device() -> String {
 }
 
 fn check(settings: &RdmaSettings) -> Result<(), String> {
-    let RdmaSettings { devices, port, queue_pairs, completions, slice, region, .. } = settings;
+    let RdmaSettings { devices, port, service_level, queue_pairs, completions, slice, region, .. } = settings;
     let twice = devices.iter().enumerate().find(|(place, name)| devices[..*place].contains(name));
     if let Some((_, name)) = twice {
         Err(format!("RDMA device `{name}` is named twice"))
     } else if *port == 0 {
         Err("RDMA port 0: the ports of a device are numbered from 1".to_owned())
+    } else if *service_level > 15 {
+        Err(format!("RDMA service level {service_level}: there are 0 to 15"))
     } else if !(1..=16).contains(queue_pairs) {
         Err(format!("{queue_pairs} RDMA queue pairs: there must be 1 to 16"))
     } else if !(16..=4 << 20).contains(completions) {
@@ -239,6 +259,7 @@ mod tests {
         };
         bad(&|s| s.devices = vec!["a".into(), "b".into(), "a".into()], "`a` is named twice");
         bad(&|s| s.port = 0, "port 0");
+        bad(&|s| s.service_level = 16, "0 to 15");
         bad(&|s| s.queue_pairs = 0, "1 to 16");
         bad(&|s| s.queue_pairs = 17, "1 to 16");
         bad(&|s| s.completions = 15, "16 to 4194304");
@@ -264,5 +285,21 @@ mod tests {
         assert_eq!(error, "there is no RDMA device `mlx5_7`; there are: mlx5_0, mlx5_1");
         assert!(matches!(devices.demand().map(|_| ()), Err(EngineError::Setting(same)) if same == error));
         assert!(matches!(none.demand().map(|_| ()), Err(EngineError::NoRdma(_))));
+    }
+
+    #[test]
+    fn who_asks_again_at_once_is_told_the_same_without_another_look() {
+        let (root, sysfs) = folder(&[("class/infiniband/mlx5_0/node_type", "1: CA")]);
+        let wanted = RdmaSettings { devices: vec!["mlx5_7".into()], ..Default::default() };
+        let devices = Devices::with(wanted, sysfs).unwrap();
+        let told = || devices.get().map(|_| ()).unwrap_err().cause;
+        let (begun, first) = (Instant::now(), told());
+        std::fs::rename(root.path().join("class/infiniband/mlx5_0"), root.path().join("class/infiniband/mlx5_1")).unwrap();
+        let second = told();
+        assert!(second == first || begun.elapsed() >= PAUSE, "{second}");
+        while told() == first {
+            assert!(begun.elapsed() < 100 * PAUSE, "it is never looked again");
+        }
+        assert!(told().ends_with("there are: mlx5_1") && begun.elapsed() >= PAUSE);
     }
 }

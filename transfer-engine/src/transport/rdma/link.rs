@@ -19,7 +19,7 @@ pub(super) enum Slot {
     Down { cause: Option<Failure>, retry: Option<Instant> },
     /// A thread is connecting it.
     Connecting,
-    /// Connected; a write of no bytes is on its way over every queue pair, to see whether anything gets through.
+    /// Connected; a packet is on its way over every queue pair, to see whether anything gets through.
     Probing(Box<Rail>),
     /// Carries bytes.
     Up(Box<Rail>),

@@ -13,7 +13,7 @@
 //! - [`notify`]: notices, each a write of no bytes that takes a receive of the peer, and the credits that say when there is one.
 //! - [`slots`]: where the work lies that came in. What waits and what devices have names it by a number that finds it without a table, and
 //!   finds nothing once it is gone.
-//! - [`watch`]: sockets, rails that stall or are due, and peers that find no room. A rail that broke is tried again while its peer has work,
+//! - [`watch`]: sockets, devices that go away, rails that stall or are due, and peers that find no room. A rail that broke is tried again while its peer has work,
 //!   five times a second, if the port of our device is active; idle peers are not probed, so theirs come back with the next work.
 //! - [`registry`]: the memory devices may touch. [`mod@serve`]: the side that lends. [`queue`]: the life of a queue pair.
 //!

@@ -4,11 +4,13 @@ use super::cut::PARTS;
 use super::device::Device;
 use super::manager;
 use super::queue::{Queue, Role};
+use super::rail::STALL;
 use super::sending::{DEPTH, Unproven};
 use super::sys::{Capacity, CompletionQueue, Events};
-use super::wire::{self, Ask, Offer, Tell};
+use super::wire::{self, Ask, Offer, Scratch, Tell};
 use crate::fault::{Failure, TransferErrorKind};
 use crate::rdma::{RdmaConnection, RdmaSettings};
+use nix::sys::socket::{setsockopt, sockopt};
 use std::cmp::Reverse;
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Read};
@@ -33,6 +35,8 @@ pub(super) struct Opened {
     pub(super) credits: u32,
     pub(super) events: Option<Arc<Events>>,
     pub(super) unproven: Unproven,
+    /// Where probes go, and how many bytes they need to fill a packet.
+    pub(super) scratch: (Scratch, u32),
 }
 
 impl Opened {
@@ -103,10 +107,11 @@ fn connect(
         (at, uuid::Uuid::new_v4().as_u128())
     });
     let ends = queues.iter().map(Queue::end).collect();
-    let (theirs, credits) = match talk.ask(&Ask::Connect { device: remote as u16, ends, token: managed.map(|(_, token)| token) })? {
-        Tell::Connected { ends, credits } if ends.len() == queues.len() => (ends, credits),
-        other => return Err(talk.not_that(other)),
-    };
+    let (theirs, credits, scratch) =
+        match talk.ask(&Ask::Connect { device: remote as u16, ends, token: managed.map(|(_, token)| token) })? {
+            Tell::Connected { ends, credits, scratch } if ends.len() == queues.len() => (ends, credits, scratch),
+            other => return Err(talk.not_that(other)),
+        };
     let events = match managed {
         Some((at, token)) => Some(manager::connect(device, &mut queues, at, token)?),
         None => {
@@ -115,8 +120,10 @@ fn connect(
         }
     };
     talk.control.set_nonblocking(true).map_err(|e| talk.failure(&e))?;
+    let packet = queues.iter().zip(&theirs).map(|(queue, end)| queue.end().mtu.min(end.mtu)).min().unwrap_or(1);
     let unproven = Unproven { reads: device.iwarp || device.soft_roce, writes: !places, marks: device.soft_roce };
-    Ok(Opened { control: talk.control, queues, remote, offers: offers.len(), notices, credits, events, unproven })
+    let (control, offers, scratch) = (talk.control, offers.len(), (scratch, packet));
+    Ok(Opened { control, queues, remote, offers, notices, credits, events, unproven, scratch })
 }
 
 /// The exchange, while it blocks.
@@ -133,6 +140,8 @@ impl<'a> Talk<'a> {
             let control = TcpStream::connect_timeout(&at, ACCEPT)?;
             control.set_nodelay(true)?;
             control.set_write_timeout(Some(ACCEPT))?;
+            // A host that vanished acknowledges no question: its rails are replaced as if they stalled. One that was only stopped does.
+            setsockopt(&control, sockopt::TcpUserTimeout, &(STALL.as_millis() as u32))?;
             Ok(control)
         };
         let control = connect().map_err(|e| unreachable(address, &e))?;

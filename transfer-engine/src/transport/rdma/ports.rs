@@ -82,6 +82,11 @@ impl Port {
         self.armed
     }
 
+    /// Its device is gone: no completion will come that could be missed.
+    pub(super) fn part(&mut self) {
+        self.armed = true;
+    }
+
     /// After the channel became readable.
     pub(super) fn disarm(&mut self) {
         if self.channel.take() > 0 {

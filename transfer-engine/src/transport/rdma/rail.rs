@@ -62,7 +62,7 @@ pub(super) enum Shown {
 
 impl Rail {
     pub(super) fn new(generation: u32, device: usize, opened: Opened) -> Self {
-        let Opened { control, queues, remote, offers, notices, credits, events, unproven } = opened;
+        let Opened { control, queues, remote, offers, notices, credits, events, unproven, .. } = opened;
         let inline = u64::from(queues.iter().map(|queue| queue.capacity().inline).min().unwrap_or(0));
         let sendings = queues.into_iter().map(|queue| Sending::new(queue, unproven)).collect();
         let (inbox, turn, standing, asked, broken, shown, pace) = (Inbox::default(), (0, 0), credits, 0, None, Shown::No, Vec::new());

@@ -182,6 +182,9 @@ const SMALL: u64 = 8 << 10;
 const SMALLS: u64 = 256;
 pub(super) const LARGE: u64 = 256 << 10;
 const LARGES: u64 = 32;
+/// Behind them lies a page whose first byte is nobody's, and one for probes.
+const SPARE: u64 = SMALL * SMALLS + LARGE * LARGES;
+const BLANK: u64 = SPARE + PAGE;
 
 /// Registered memory of a lane, through which bytes of unregistered buffers go. A cache of registrations would save the copy, but could not
 /// know when a caller's memory is freed and its address used again: `docs/decisions/0010-registration.md`.
@@ -202,7 +205,7 @@ pub(super) struct Stretch {
 
 impl Staging {
     pub(super) fn new(devices: &[Arc<Device>]) -> Result<Self, Failure> {
-        let size = SMALL * SMALLS + LARGE * LARGES + PAGE;
+        let size = BLANK + PAGE;
         // Without it nothing gets through by RDMA, but maybe by another transport.
         let none = |cause: &dyn std::fmt::Display| Failure::new(TransferErrorKind::PeerUnreachable, cause.to_string());
         let memory = Memory::anonymous(size).map_err(|e| none(&e))?;
@@ -237,8 +240,16 @@ impl Staging {
 
     /// A byte that is nobody's: what a device writes there is not looked at.
     pub(super) fn spare(&self, device: usize) -> Local {
-        let base = self.memory.base() + SMALL * SMALLS + LARGE * LARGES;
-        Local { base, len: 1, key: self.regions.get(device).map_or(0, MemoryRegion::lkey) }
+        self.at(SPARE, 1, device)
+    }
+
+    /// A byte to a page that holds nothing of anybody.
+    pub(super) fn blank(&self, device: usize, len: u32) -> Local {
+        self.at(BLANK, len.clamp(1, PAGE as u32), device)
+    }
+
+    fn at(&self, offset: u64, len: u32, device: usize) -> Local {
+        Local { base: self.memory.base() + offset, len, key: self.regions.get(device).map_or(0, MemoryRegion::lkey) }
     }
 
     /// Copies local bytes of a write in, of a read out.

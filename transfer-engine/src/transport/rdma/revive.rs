@@ -7,7 +7,7 @@ use super::rail::Rail;
 use super::sending::Number;
 use super::sys::{Verb, WorkRequest};
 use super::transport::{Flight, News, RdmaTransport};
-use super::wire::{Refusal, Tell};
+use super::wire::{Refusal, Scratch, Tell};
 use crate::fault::{Failure, TransferErrorKind};
 use crate::transport::Completion;
 use std::collections::BTreeSet;
@@ -80,17 +80,18 @@ impl RdmaTransport {
         }
         match outcome.map_err(|not| not.cause).and_then(|opened| self.admit(slot, opened)) {
             Ok(opened) => {
-                self.generation = self.generation % 0xff_ffff + 1;
-                let generation = self.generation;
+                let generation = self.next_generation();
+                let (Scratch { base, key }, packet) = opened.scratch;
+                let source = self.staging.as_ref().map(|staging| staging.blank(slot, packet));
                 let mut rail = Box::new(Rail::new(generation, slot, opened));
                 let polled = rail.watch(&self.epoll);
                 for place in 0..rail.sendings.len() {
-                    // No bytes: needs no key, and comes back only over a path that works. On iWARP a write would come back at once.
-                    let op = if self.ports[slot].device.iwarp { Verb::Read } else { Verb::Write };
+                    // A whole packet, one way or the other, as there are paths that lose only large ones. On iWARP a write would come back at once.
+                    let op = if self.ports[slot].device.iwarp || place % 2 == 1 { Verb::Read } else { Verb::Write };
                     let sending = rail.load(place);
                     let (sequence, signaled) = sending.record(op, None, None, None, None);
                     let id = Number { generation, place, sequence }.id();
-                    sending.chain.push(WorkRequest { id, op, remote: 0, key: 0, signaled }, &[]);
+                    sending.chain.push(WorkRequest { id, op, remote: base, key, signaled }, source.as_slice());
                     self.ports[slot].outstanding += 1;
                 }
                 self.rails.insert(generation, (peer, slot));
@@ -112,6 +113,16 @@ impl RdmaTransport {
                 } else {
                     self.revive(peer, Instant::now());
                 }
+            }
+        }
+    }
+
+    /// One that no rail has.
+    fn next_generation(&mut self) -> u32 {
+        loop {
+            self.generation = self.generation % 0xff_ffff + 1;
+            if !self.rails.contains_key(&self.generation) {
+                return self.generation;
             }
         }
     }

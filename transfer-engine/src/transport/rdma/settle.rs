@@ -16,6 +16,9 @@ use std::time::Instant;
 
 /// So many rails may break under a piece of work, with nothing of it arriving in between, before it is given up.
 const BROKEN_MAX: u32 = 8;
+/// The same for work that has another path: a rail that comes up, and breaks under the first bytes, takes up to two seconds for that, and no
+/// deadline outlasts many.
+const BROKEN_BESIDE: u32 = 1;
 /// So often the peer's device may refuse a key the peer has just given.
 const REFUSED_MAX: u32 = 2;
 
@@ -125,10 +128,15 @@ impl RdmaTransport {
 
     /// Ends a rail. Its queue pairs are destroyed here, so after this no buffer is touched by them; what they had not done is posted again.
     pub(super) fn lose(&mut self, generation: u32, cause: Failure, of_path: bool, done: &mut Vec<Completion>) {
-        let Some((peer, slot)) = self.end(generation, cause, of_path) else { return };
-        tracing::debug!(peer = %self.links[peer].address, slot, "an RDMA rail was lost");
-        let worn: Vec<u64> =
-            self.links[peer].waiting.iter().copied().filter(|&id| self.flights.get(id).is_some_and(|f| f.broken > BROKEN_MAX)).collect();
+        if let Some(peer) = self.end(generation, cause, of_path) {
+            self.go_on(peer, done);
+        }
+    }
+
+    /// After a rail of the peer ended: what too many broke under is given up, the rest is posted to others.
+    pub(super) fn go_on(&mut self, peer: usize, done: &mut Vec<Completion>) {
+        let worn = |flight: &Flight| flight.broken > if flight.work.has_other_path() { BROKEN_BESIDE } else { BROKEN_MAX };
+        let worn: Vec<u64> = self.links[peer].waiting.iter().copied().filter(|&id| self.flights.get(id).is_some_and(worn)).collect();
         for id in worn {
             let failure =
                 self.links[peer].cause().unwrap_or_else(|| Failure::new(TransferErrorKind::PeerGone, "its rails broke again and again"));
@@ -137,8 +145,9 @@ impl RdmaTransport {
         self.pump(peer, Instant::now(), done);
     }
 
-    fn end(&mut self, generation: u32, cause: Failure, of_path: bool) -> Option<(usize, usize)> {
+    fn end(&mut self, generation: u32, cause: Failure, of_path: bool) -> Option<usize> {
         let (peer, slot) = self.rails.remove(&generation)?;
+        tracing::debug!(peer = %self.links[peer].address, slot, cause = cause.cause, "an RDMA rail was lost");
         let probing = matches!(self.links[peer].slots[slot], Slot::Probing(_));
         // One that carried bytes is connected again at once, one that never did after a while.
         let retry = probing.then(|| Instant::now() + PAUSE);
@@ -179,7 +188,7 @@ impl RdmaTransport {
                 }
             }
         }
-        Some((peer, slot))
+        Some(peer)
     }
 
     /// Ends the rails that may still touch the buffers of a piece of work, or send its bytes. What else was on them is posted again.

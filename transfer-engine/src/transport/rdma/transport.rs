@@ -77,9 +77,10 @@ pub(super) struct RdmaTransport {
     pub(super) wake: Arc<Wake>,
     pub(super) epoll: Epoll,
     pub(super) ports: Vec<Port>,
+    /// Before the memory that their queue pairs use: fields are dropped in this order.
+    pub(super) links: Vec<Link>,
     pub(super) staging: Option<Staging>,
     pub(super) buffers: Buffers,
-    pub(super) links: Vec<Link>,
     numbers: FxHashMap<Address, Peer>,
     /// The peer that was asked for last.
     last: Option<(Address, Peer)>,

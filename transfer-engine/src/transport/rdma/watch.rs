@@ -4,12 +4,14 @@ use super::TALLIES;
 use super::link::Slot;
 use super::open::Opened;
 use super::ports::Port;
-use super::rail::STALL;
+use super::rail::{Rail, STALL};
+use super::sys::device_is_gone;
 use super::transport::{CHANNELS, LOOK, MANAGERS, QUIET, RdmaTransport, WAKE};
 use crate::fault::{Failure, TransferErrorKind};
 use crate::lane::milliseconds;
 use crate::transport::Completion;
 use nix::sys::epoll::{EpollEvent, EpollTimeout};
+use std::os::fd::AsFd;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
@@ -46,7 +48,10 @@ impl RdmaTransport {
             match event.data() {
                 WAKE => self.wake.clear(),
                 channel if channel >= CHANNELS => {
-                    if let Some(port) = self.ports.get_mut((channel - CHANNELS) as usize) {
+                    let place = (channel - CHANNELS) as usize;
+                    if device_is_gone(*event) {
+                        self.part_with(place, done);
+                    } else if let Some(port) = self.ports.get_mut(place) {
                         port.disarm();
                     }
                 }
@@ -63,6 +68,23 @@ impl RdmaTransport {
             self.watched = self.looked;
             self.end_stalled(self.watched, done);
         }
+    }
+
+    /// A device is gone: its rails are ended, as no completion comes of them any more. Others are not begun while its port cannot be asked.
+    pub(super) fn part_with(&mut self, place: usize, done: &mut Vec<Completion>) {
+        let Some(port) = self.ports.get_mut(place) else { return };
+        let _ = self.epoll.delete(port.channel.as_fd());
+        port.part();
+        let cause = format!("the device {} is gone", port.device.name);
+        let of_device = |rail: &mut Rail| (rail.device == place).then_some(rail.generation);
+        for generation in self.rails_where(of_device) {
+            self.lose(generation, Failure::new(TransferErrorKind::PeerGone, cause.clone()), true, done);
+        }
+    }
+
+    /// The generations that `of` finds among the rails of all peers.
+    fn rails_where(&mut self, of: impl Fn(&mut Rail) -> Option<u32>) -> Vec<u32> {
+        self.links.iter_mut().flat_map(|link| link.slots.iter_mut().filter_map(Slot::rail)).filter_map(of).collect()
     }
 
     /// What the connection manager said of a rail: when it is over, which on iWARP no completion may tell.
@@ -86,9 +108,7 @@ impl RdmaTransport {
 
     /// Ends the rails on which nothing moves though something should.
     pub(super) fn end_stalled(&mut self, now: Instant, done: &mut Vec<Completion>) {
-        let rails = self.links.iter_mut().flat_map(|link| link.slots.iter_mut().filter_map(Slot::rail));
-        let stalled: Vec<u32> = rails.filter_map(|rail| rail.stalled(now).then_some(rail.generation)).collect();
-        for generation in stalled {
+        for generation in self.rails_where(|rail| rail.stalled(now).then_some(rail.generation)) {
             let cause = format!("nothing was acknowledged for {} s", STALL.as_secs());
             self.lose(generation, Failure::new(TransferErrorKind::PeerGone, cause), true, done);
         }

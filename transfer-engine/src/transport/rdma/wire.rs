@@ -7,7 +7,8 @@
 //!                                           <-  Devices { version, devices }
 //!   Connect { device, ends, token }         ->                                    queue pairs are made on that device; with a token
 //!                                                                                 they are connected by the connection manager after this
-//!                                           <-  Connected { ends, credits }       or Refused { cause }; so many notices may be sent
+//!                                           <-  Connected { ends, credits, scratch }
+//!                                                                                 or Refused { cause }; so many notices may be sent
 //!   Key { id, segment, capability }         ->
 //!                                           <-  Key { id, grant }
 //!                                           <-  Withdrawn { segment }             at any time
@@ -28,7 +29,7 @@ use std::io::{Error, ErrorKind, Read, Result, Write};
 use std::marker::PhantomData;
 
 /// The version of this exchange. A peer of another one is refused.
-pub(super) const VERSION: u16 = 3;
+pub(super) const VERSION: u16 = 4;
 /// The most queue pairs of one rail.
 pub(super) const ENDS_MAX: usize = 16;
 
@@ -55,6 +56,15 @@ impl End {
     pub(super) fn reads_with(&self, other: &Self) -> (u8, u8) {
         (self.reads.min(other.answers), self.answers.min(other.reads))
     }
+}
+
+/// A page of the serving side that holds nothing: where the asking side tries whether its packets get through.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Scratch {
+    /// The address of its first byte, to the device.
+    pub(super) base: u64,
+    /// Its key there.
+    pub(super) key: u32,
 }
 
 /// A device of the serving side.
@@ -102,7 +112,7 @@ pub(super) enum Tell {
     /// Answers `Hello`.
     Devices { version: u16, devices: Vec<Offer> },
     /// Answers `Connect`: as many ends, in the same order, ready to receive; and the credits the connection may hold without a wish.
-    Connected { ends: Vec<End>, credits: u32 },
+    Connected { ends: Vec<End>, credits: u32, scratch: Scratch },
     /// Answers `Hello` or `Connect`; the connection is closed after it.
     Refused { cause: String },
     /// Answers `Key`.
@@ -124,7 +134,7 @@ impl Frame for Ask {
 }
 
 impl Frame for Tell {
-    /// A segment of 16 TiB in pieces of 4 GiB, on eight devices, fits four times.
+    /// The keys of a segment, of five bytes each: as many as a server lends it with (`serve/lent.rs`).
     const BODY_MAX: usize = 1 << 20;
 }
 
@@ -265,7 +275,8 @@ mod tests {
         let end = End { number: 17, psn: 0xff_ffff, gid: [7; 16], lid: 3, mtu: 4096, reads: 16, answers: 4 };
         let key =
             Tell::Key { id: 9, grant: Ok(Grant { base: 1 << 40, size: 1 << 33, piece: 1 << 32, keys: vec![vec![1, 2], vec![3, 4]] }) };
-        let said = [Tell::Connected { ends: vec![end; 3], credits: 8 }, Tell::Refused { cause: "full".to_owned() }, key];
+        let scratch = Scratch { base: 1 << 47, key: 7 };
+        let said = [Tell::Connected { ends: vec![end; 3], credits: 8, scratch }, Tell::Refused { cause: "full".to_owned() }, key];
         let bytes: Vec<u8> = said.iter().flat_map(encode).collect();
         for step in [1, 3, 7, bytes.len()] {
             let (mut inbox, mut heard) = (Inbox::<Tell>::default(), Vec::new());

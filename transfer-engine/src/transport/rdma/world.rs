@@ -1,5 +1,8 @@
 //! A lane's transport and a peer that lends memory, on real devices: for the tests of the rooms.
 
+#[path = "../../../tests/rdma/ends.rs"]
+mod ends;
+
 use super::Rdma;
 use super::device::Devices;
 use super::transport::RdmaTransport;
@@ -25,7 +28,7 @@ const THERE: u64 = 4096;
 const HERE: u64 = 8192;
 
 pub(super) fn settings(ends: &[&str]) -> RdmaSettings {
-    RdmaSettings { devices: ends.iter().map(|end| format!("rxe_{end}")).collect(), ..RdmaSettings::default() }
+    RdmaSettings { devices: ends::devices(ends), ..RdmaSettings::default() }
 }
 
 /// Disturbs a cable of the guest.

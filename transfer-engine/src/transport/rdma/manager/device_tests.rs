@@ -10,8 +10,10 @@ use crate::transport::rdma::rail::Rail;
 use crate::transport::rdma::serve::{RdmaServer, serve};
 use crate::transport::rdma::sys::{Capacity, Chain, Completed, CompletionQueue, Status, Verb, WorkRequest, live};
 use crate::transport::rdma::wire::{self, Ask, Tell, VERSION};
+use crate::transport::rdma::world::link;
 use crate::transport::{Address, Server};
 use std::net::TcpStream;
+use std::process::Command;
 
 /// Far longer than anything here takes.
 const LONG: Duration = Duration::from_secs(30);
@@ -90,6 +92,53 @@ fn who_does_not_know_the_token_is_refused_and_disturbs_nobody() {
     let refused = connect(&rig.device, &mut [queue], at, 4711).map(|_| ()).unwrap_err();
     assert!(refused.cause.contains(&rig.device.name) && refused.cause.contains("the peer refused"), "{refused:?}");
     rig.open(RdmaConnection::Cm).unwrap();
+}
+
+fn ip(line: &str) {
+    assert!(Command::new("ip").args(line.split(' ')).status().unwrap().success(), "ip {line}");
+}
+
+/// Gives the end vb of the cable another address; its own comes back with the end of this.
+struct Moved;
+
+impl Moved {
+    fn new() -> Self {
+        let moved = Self;
+        let lines = [
+            "address del 10.78.0.2/24 dev vb",
+            "rule add pref 20 from 10.78.0.1 to 10.78.0.9 lookup 101",
+            "rule add pref 20 from 10.78.0.9 to 10.78.0.1 lookup 102",
+            "route replace 10.78.0.9 dev va src 10.78.0.1 table 101",
+            "neighbour replace 10.78.0.9 lladdr 02:00:00:00:00:bb dev va nud permanent",
+            "address add 10.78.0.9/24 dev vb",
+            "route replace 10.78.0.1 dev vb src 10.78.0.9 table 102",
+        ];
+        lines.into_iter().for_each(ip);
+        moved
+    }
+}
+
+impl Drop for Moved {
+    fn drop(&mut self) {
+        ip("address del 10.78.0.9/24 dev vb");
+        ip("rule del pref 20 from 10.78.0.1 to 10.78.0.9 lookup 101");
+        ip("rule del pref 20 from 10.78.0.9 to 10.78.0.1 lookup 102");
+        link(&["up", "vb"]);
+    }
+}
+
+#[test]
+#[ignore = "needs RDMA devices on a cable: scripts/rxe-vm --net pair"]
+fn a_port_whose_address_changed_is_listened_at_anew() {
+    let rig = Rig::new(RdmaConnection::Cm);
+    // The second of the devices is the other end of our cable.
+    assert_eq!(rig.open(RdmaConnection::Cm).unwrap().remote, 1);
+    let _moved = Moved::new();
+    let begun = Instant::now();
+    // Until the device has the new address it offers none.
+    while rig.open(RdmaConnection::Cm).map_or(true, |rail| rail.remote != 1) {
+        assert!(begun.elapsed() < LONG, "it is not found again");
+    }
 }
 
 #[test]

@@ -147,6 +147,7 @@ impl Events {
 pub(crate) struct Listener {
     events: Arc<Events>,
     id: Id,
+    at: IpAddr,
 }
 
 /// What a listener heard.
@@ -178,7 +179,12 @@ impl Listener {
         id.bind(at).map_err(|e| failed(&e))?;
         same_device(device, &id, at).map_err(|e| failed(&e))?;
         id.listen(BACKLOG).map_err(|e| failed(&e))?;
-        Ok(Self { events, id })
+        Ok(Self { events, id, at: at.ip() })
+    }
+
+    /// Whether it is where peers look for it that are told this address of the port.
+    pub(crate) fn is_at(&self, gid: [u8; 16]) -> bool {
+        self.at == ip_of(gid)
     }
 
     pub(crate) fn port(&self) -> u16 {

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! state             entered by                      may be posted   left by                        local buffers belong to
-//! Reset             it is made                      nothing         Queue::new, at once            their submitter
-//! Init              Queue::new                      nothing         Queue::connect                 their submitter
+//! Reset             it is made                      nothing         Queue::new, at once; fail      their submitter
+//! Init              Queue::new                      nothing         Queue::connect, fail           their submitter
 //! ReadyToReceive    Queue::connect, half way        nothing         Queue::connect, fail           their submitter
 //! ReadyToSend       Queue::connect                  chains          fail                           the device, from post to completion
 //! Error             fail: we gave it up, or the     nothing         drain                          the device: what was posted comes back
@@ -126,6 +126,7 @@ impl Queue {
             psn: other.psn,
             mtu: self.end.mtu.min(other.mtu),
             reads: answers,
+            class: self.device.class,
         };
         let psn = self.end.psn;
         self.step(State::ReadyToReceive, |pair, _| pair.to_ready_to_receive(&path))?;
@@ -135,7 +136,7 @@ impl Queue {
     /// Connects it to the other end that the connection manager heard from.
     pub(crate) fn follow(&mut self, id: &Id) -> Result<(), Failure> {
         let iwarp = self.device.iwarp;
-        self.step(State::ReadyToReceive, |pair, _| if iwarp { Ok(()) } else { pair.to_ready_to_receive_by(id) })?;
+        self.step(State::ReadyToReceive, |pair, device| if iwarp { Ok(()) } else { pair.to_ready_to_receive_by(id, device.class) })?;
         self.step(State::ReadyToSend, |pair, _| if iwarp { Ok(()) } else { pair.to_ready_to_send_by(id) })
     }
 

@@ -5,7 +5,7 @@ use crate::memory::{Memory, Region};
 use crate::rdma::RdmaSettings;
 use crate::request::Held;
 use crate::transport::rdma::device::{Device, Devices};
-use crate::transport::rdma::sys::{Access, Channel, Completed, Live, Local, MemoryRegion, Status, Verb, WorkRequest, counts, live};
+use crate::transport::rdma::sys::{Access, Channel, Class, Completed, Live, Local, MemoryRegion, Status, Verb, WorkRequest, counts, live};
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -383,7 +383,18 @@ fn what_the_device_does_not_have_is_said() {
     let odd = End { mtu: 1000, ..queue.end() };
     let error = queue.connect(&odd).unwrap_err().cause;
     assert!(error.contains("not 1000"), "{error}");
-    let nowhere = Path { port: 1, gid_index: 250, global: true, gid: [0; 16], lid: 0, number: 1, psn: 0, mtu: 1024, reads: 1 };
+    let nowhere = Path {
+        port: 1,
+        gid_index: 250,
+        global: true,
+        gid: [0; 16],
+        lid: 0,
+        number: 1,
+        psn: 0,
+        mtu: 1024,
+        reads: 1,
+        class: Class::default(),
+    };
     assert!(queue.pair.as_ref().unwrap().to_ready_to_receive(&nowhere).is_err());
     drop((queue, completions));
     alone.ends();

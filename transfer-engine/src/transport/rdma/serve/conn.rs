@@ -7,7 +7,7 @@ use crate::transport::rdma::notify::WISH_MAX;
 use crate::transport::rdma::queue::Queue;
 use crate::transport::rdma::serve::lent::Lent;
 use crate::transport::rdma::serve::notices::Purse;
-use crate::transport::rdma::wire::{Ask, ENDS_MAX, End, Grant, Inbox, Offer, Refusal, Tell, VERSION, encode};
+use crate::transport::rdma::wire::{Ask, ENDS_MAX, End, Grant, Inbox, Offer, Refusal, Scratch, Tell, VERSION, encode};
 use nix::sys::epoll::EpollFlags;
 use nix::sys::socket::{setsockopt, sockopt};
 use perilune_protocol::{Capability, SegmentId};
@@ -24,6 +24,8 @@ const UNSENT_PAUSE: usize = 64 << 10;
 const UNSENT_MAX: usize = 8 << 20;
 /// A host that vanished is noticed after 10 s of silence and 4 unanswered probes, 5 s apart; its queue pairs go with it.
 const KEEPALIVE: (u32, u32, u32) = (10, 5, 4);
+/// And after as many milliseconds when it was told something last: nothing is probed while that is not acknowledged.
+const UNACKNOWLEDGED: u32 = 30_000;
 
 /// A connection, and what it is polled for.
 pub(super) struct Served {
@@ -69,6 +71,7 @@ impl Conn {
         setsockopt(&stream, sockopt::TcpKeepIdle, &idle)?;
         setsockopt(&stream, sockopt::TcpKeepInterval, &interval)?;
         setsockopt(&stream, sockopt::TcpKeepCount, &count)?;
+        setsockopt(&stream, sockopt::TcpUserTimeout, &UNACKNOWLEDGED)?;
         let (peer, phase) = (stream.peer_addr()?.ip(), Phase::New { since: Instant::now() });
         let (inbox, unsent, purse) = Default::default();
         Ok(Self { stream, peer, inbox, unsent, phase, wish: None, purse, known: false, token: None })
@@ -146,11 +149,11 @@ impl Conn {
     }
 
     /// The queue pairs it asked for, or why there are none.
-    pub(super) fn connected(&mut self, outcome: Result<(Vec<Queue>, Vec<End>), Failure>) -> Result<(), String> {
+    pub(super) fn connected(&mut self, outcome: Result<(Vec<Queue>, Vec<End>), Failure>, scratch: Scratch) -> Result<(), String> {
         match (outcome, &self.phase) {
             (Ok((queues, ends)), &Phase::Connecting { device }) => {
                 self.phase = Phase::Connected { device, queues, since: Instant::now() };
-                self.tell(&Tell::Connected { ends, credits: self.purse.standing });
+                self.tell(&Tell::Connected { ends, credits: self.purse.standing, scratch });
             }
             (Ok(_), _) => {}
             (Err(failure), _) => self.refuse(failure.cause),

@@ -1,12 +1,13 @@
 //! Makes queue pairs and connects them to the ends of a peer, on threads of its own: finding the peer's address may take a second.
 
 use crate::fault::{Failure, TransferErrorKind};
+use crate::memory::{Memory, PAGE};
 use crate::notice::PLACES;
 use crate::transport::rdma::device::Device;
 use crate::transport::rdma::queue::{Queue, Role};
 use crate::transport::rdma::serve::{Note, Shared};
-use crate::transport::rdma::sys::{Capacity, Channel, CompletionQueue, SharedReceiveQueue};
-use crate::transport::rdma::wire::End;
+use crate::transport::rdma::sys::{Access, Capacity, Channel, CompletionQueue, MemoryRegion, SharedReceiveQueue};
+use crate::transport::rdma::wire::{End, Scratch};
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::{Arc, mpsc};
@@ -36,6 +37,9 @@ pub(super) struct Station {
     pub(super) receives: Option<Arc<SharedReceiveQueue>>,
     /// Receives that are posted: as many notices as may be on their way to this device.
     pub(super) depth: u32,
+    /// A page that peers may write and read, and what they are told of it.
+    _page: MemoryRegion,
+    pub(super) scratch: Scratch,
 }
 
 impl Station {
@@ -47,7 +51,10 @@ impl Station {
         let receives = (depth > 0).then(|| SharedReceiveQueue::new(&device.domain, depth)).transpose()?;
         receives.iter().try_for_each(|receives| receives.post(depth))?;
         completions.arm()?;
-        Ok(Self { device: Arc::clone(device), channel, completions, receives, depth })
+        let memory = Memory::anonymous(PAGE).map_err(std::io::Error::other)?;
+        let page = MemoryRegion::of_memory(&device.domain, &memory, 0, PAGE, Access::Remote)?;
+        let scratch = Scratch { base: memory.base(), key: page.rkey() };
+        Ok(Self { device: Arc::clone(device), channel, completions, receives, depth, _page: page, scratch })
     }
 }
 

@@ -77,7 +77,7 @@ impl Peer {
         let queue = |_| Queue::new(device, Role::Asks, &completions, &completions, CAPACITY).unwrap();
         let mut queues: Vec<Queue> = (0..count).map(queue).collect();
         let (stream, answer) = Self::ask(&rig.server, number, queues.iter().map(Queue::end).collect());
-        let Tell::Connected { ends, credits } = answer else { panic!("{answer:?}") };
+        let Tell::Connected { ends, credits, .. } = answer else { panic!("{answer:?}") };
         assert_eq!(ends.len(), count);
         queues.iter_mut().zip(&ends).for_each(|(queue, end)| queue.connect(end).unwrap());
         let source = Memory::anonymous(PIECE).unwrap();

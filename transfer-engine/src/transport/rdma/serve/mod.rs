@@ -8,7 +8,8 @@
 //! The right to a segment is checked when its keys are asked for; of what happens afterwards only the devices know, and they check keys. All
 //! segments share one protection domain of each device, so a peer with queue pairs can reach one whose capability it never had, if it
 //! guesses an address in it and the 32 bits of its key: a wrong guess costs it its queue pair. That is why peers get queue pairs for a
-//! moment only without showing a capability, and why the port belongs into a network whose hosts are trusted.
+//! moment only without showing a capability, and why the port belongs into a network whose hosts are trusted. The one key they have before
+//! is that of a page that holds nothing.
 
 mod conn;
 mod connect;

@@ -10,11 +10,13 @@ use crate::transport::rdma::serve::conn::{Conn, Served};
 use crate::transport::rdma::serve::connect::{Connected, Connector};
 use crate::transport::rdma::serve::notices::{Desk, KEEP_MAX};
 use crate::transport::rdma::serve::{FIRST_DEVICE, LISTENER, Note, Shared, WAKE, by_manager};
+use crate::transport::rdma::sys::device_is_gone;
 use crate::transport::rdma::wire::{Offer, Tell, encode};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags, EpollTimeout};
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::thread::{self, Scope};
@@ -68,6 +70,7 @@ impl Reactor {
                     number => {
                         let (place, count) = ((number - FIRST_DEVICE) as usize, self.devices.len());
                         match self.devices.get(place) {
+                            _ if place < 2 * count && device_is_gone(*event) => self.part_with(place % count),
                             Some(device) => tell_events(device),
                             None if place < 2 * count => self.desk.collect(place - count),
                             None if place < 3 * count => self.managed(place - 2 * count),
@@ -108,6 +111,20 @@ impl Reactor {
         }
         self.desk.look_at(number, &mut served.conn.purse);
         self.settle(number, ended);
+    }
+
+    /// A device is gone: its peers hear it by the end of their connections.
+    fn part_with(&mut self, device: usize) {
+        tracing::warn!("the RDMA device {} is gone", self.devices[device].name);
+        let _ = self.epoll.delete(&self.devices[device].context);
+        let _ = self.epoll.delete(self.connector.stations[device].channel.as_fd());
+        self.cut(device);
+    }
+
+    /// Ends all queue pairs of a device.
+    fn cut(&mut self, device: usize) {
+        let ended: Vec<u64> = self.conns.iter().filter(|(_, s)| s.conn.device() == Some(device)).map(|(n, _)| *n).collect();
+        ended.into_iter().for_each(|number| self.close(number));
     }
 
     /// What the connection manager of a device heard.
@@ -186,10 +203,11 @@ impl Reactor {
                 self.connector.done(number);
                 // Of a connection that ended meanwhile the queue pairs are dropped here.
                 let Some(served) = self.conns.get_mut(&number) else { return };
-                if let (Ok((_, ends)), Some(device)) = (&outcome, served.conn.connecting()) {
+                let Some(device) = served.conn.connecting() else { return };
+                if let Ok((_, ends)) = &outcome {
                     self.desk.admit(number, device, ends, &mut served.conn.purse);
                 }
-                let told = served.conn.connected(outcome);
+                let told = served.conn.connected(outcome, self.connector.stations[device].scratch);
                 self.settle(number, told);
             }
             Note::Withdrawn(segment) => {
@@ -202,8 +220,7 @@ impl Reactor {
                 }
             }
             Note::Cut { device, done } => {
-                let ended: Vec<u64> = self.conns.iter().filter(|(_, s)| s.conn.device() == Some(device)).map(|(n, _)| *n).collect();
-                ended.into_iter().for_each(|number| self.close(number));
+                self.cut(device);
                 drop(done);
             }
         }
@@ -236,8 +253,14 @@ impl Reactor {
     fn look_at_links(&mut self) {
         for (place, (device, offer)) in self.devices.iter().zip(&mut self.offers).enumerate() {
             offer.gid = device.address().unwrap_or_default();
-            if !offer.is_active() || self.managers[place].is_some() || !by_manager(device, self.connection) {
+            let heard = self.managers[place].as_ref().is_some_and(|listener| listener.is_at(offer.gid));
+            if !offer.is_active() || heard || !by_manager(device, self.connection) {
                 continue;
+            }
+            // One at an address that the port had before hears nobody.
+            if let Some(old) = self.managers[place].take() {
+                let _ = self.epoll.delete(&**old.events());
+                offer.manager = None;
             }
             let number = FIRST_DEVICE + (2 * self.devices.len() + place) as u64;
             let listener = Listener::new(device).map_err(|failure| failure.cause).and_then(|listener| {

@@ -7,6 +7,7 @@ use crate::transport::Transport;
 use crate::transport::rdma::registry::Registered;
 use crate::transport::rdma::sys::{Access, MemoryRegion, counts};
 use crate::transport::rdma::world::{LONG, World, link, lost, settings};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 /// One device refuses the local memory for good while the other one has slices of the same read.
@@ -46,6 +47,27 @@ fn work_that_is_refused_for_good_leaves_the_other_rails_before_it_goes_back() {
     world.fill(4, 5);
     world.submit(Op::Read).unwrap();
     assert!(world.bytes() == [world.framed(4, 4), world.framed(5, 4)]);
+}
+
+/// As a device says that was reset by its driver; it does so without an end.
+#[test]
+#[ignore = "needs RDMA devices on two cables: scripts/rxe-vm --net pairs"]
+fn what_a_device_had_that_is_gone_goes_over_another_one() {
+    let mut world = World::new(&["va", "vc"], &["vb", "vd"], 32 << 20);
+    world.register();
+    world.connect(2);
+    world.len = 24 << 20;
+    world.fill(1, 2);
+    link(&["delay", "va", "40ms"]);
+    let mut done = world.begin(Op::Read);
+    assert!(done.is_empty() && world.lane.links[0].ups().all(|rail| rail.backlog() > 0), "both have some of it");
+    let before = lost();
+    world.lane.part_with(0, &mut done);
+    assert_eq!(lost(), before + 1);
+    world.finish(done).unwrap();
+    link(&["clear", "va"]);
+    assert!(world.bytes() == [world.framed(1, 1), world.framed(2, 1)]);
+    assert!(world.lane.epoll.delete(world.lane.ports[0].channel.as_fd()).is_err(), "it is listened to no more");
 }
 
 /// As on a machine so busy that its software devices break the connection over every few MiB.

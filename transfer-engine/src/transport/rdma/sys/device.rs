@@ -143,7 +143,6 @@ impl Context {
             mtu: types::bytes_of_mtu(answer.active_mtu),
             lid: answer.lid,
             ethernet: answer.link_layer == ib::IBV_LINK_LAYER_ETHERNET,
-            max_message: answer.max_msg_sz,
         })
     }
 

@@ -28,9 +28,10 @@ pub(super) use manager::{Asked, Event, Events, Id, Terms};
 pub(crate) use mark::Mark;
 pub(crate) use memory::MemoryRegion;
 pub(crate) use queue_pair::{QueuePair, SharedReceiveQueue};
-pub(crate) use types::{Access, Capacity, Completed, Limits, Local, Path, Port, Refused, Status, Verb, WorkRequest};
+pub(crate) use types::{Access, Capacity, Class, Completed, Limits, Local, Path, Port, Refused, Status, Verb, WorkRequest};
 
 use live::Kind;
+use nix::sys::epoll::{EpollEvent, EpollFlags};
 use std::io;
 use std::ptr::NonNull;
 
@@ -62,6 +63,12 @@ pub(super) fn check(code: i32) -> io::Result<()> {
         1.. => Err(io::Error::from_raw_os_error(code)),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// Whether the event says that the device behind a descriptor is gone: reset by its driver, or unplugged. The kernel says so for ever, so the
+/// descriptor must be watched no more (`ib_uverbs_event_poll`; nothing else sets this flag there).
+pub(crate) fn device_is_gone(event: EpollEvent) -> bool {
+    event.events().contains(EpollFlags::EPOLLERR)
 }
 
 /// The error with more words, still of its kind.

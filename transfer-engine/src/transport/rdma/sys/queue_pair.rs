@@ -1,7 +1,7 @@
 //! Queue pairs, and the receives that several of them share.
 
 use super::live::{COUNTERS, Kind, add};
-use super::types::{Access, mtu_of_bytes};
+use super::types::{Access, Class, mtu_of_bytes};
 use super::{Capacity, Chain, CompletionQueue, Domain, Id, Path, Raw, Refused, check, explain};
 use rdma_mummy_sys as ib;
 use std::io;
@@ -135,6 +135,7 @@ impl QueuePair {
         wanted.ah_attr.grh.dgid = ib::ibv_gid { raw: path.gid };
         wanted.ah_attr.grh.sgid_index = path.gid_index;
         wanted.ah_attr.grh.hop_limit = 64;
+        classify(&mut wanted, path.class);
         let which = ib::ibv_qp_attr_mask::IBV_QP_STATE
             | ib::ibv_qp_attr_mask::IBV_QP_AV
             | ib::ibv_qp_attr_mask::IBV_QP_PATH_MTU
@@ -161,9 +162,10 @@ impl QueuePair {
     }
 
     /// From init to ready to receive, towards the peer that the connection manager heard of.
-    pub(crate) fn to_ready_to_receive_by(&self, id: &Id) -> io::Result<()> {
+    pub(crate) fn to_ready_to_receive_by(&self, id: &Id, class: Class) -> io::Result<()> {
         let (mut wanted, which) = id.attributes(ib::ibv_qp_state::IBV_QPS_RTR)?;
         wanted.min_rnr_timer = RNR_TIMER;
+        classify(&mut wanted, class);
         self.modify(wanted, which)
     }
 
@@ -210,9 +212,7 @@ impl QueuePair {
 
 impl Drop for QueuePair {
     fn drop(&mut self) {
-        // First to error, so that the peer hears of it. After the second call the device touches nothing for it any more.
-        let _ = self.to_error();
-        // SAFETY: it exists, and nobody has its pointer afterwards.
+        // SAFETY: it exists, and nobody has its pointer afterwards. When this returns the device touches nothing for it any more.
         let code = unsafe { ib::ibv_destroy_qp(self.raw.get()) };
         Kind::QueuePair.destroyed(code);
         if let Err(cause) = check(code)
@@ -233,6 +233,11 @@ fn patience(wanted: &mut ib::ibv_qp_attr) {
     wanted.timeout = 14;
     wanted.retry_cnt = 6;
     wanted.rnr_retry = 6;
+}
+
+fn classify(wanted: &mut ib::ibv_qp_attr, class: Class) {
+    wanted.ah_attr.grh.traffic_class = class.traffic;
+    wanted.ah_attr.sl = class.level;
 }
 
 fn attributes(state: ib::ibv_qp_state::Type) -> ib::ibv_qp_attr {

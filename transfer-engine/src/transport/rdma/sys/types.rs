@@ -44,8 +44,6 @@ pub(crate) struct Port {
     pub(crate) lid: u16,
     /// RoCE, or iWARP.
     pub(crate) ethernet: bool,
-    /// Bytes of the longest message.
-    pub(crate) max_message: u32,
 }
 
 /// What the device may do with a memory region.
@@ -70,6 +68,15 @@ pub(crate) struct Capacity {
     pub(crate) inline: u32,
 }
 
+/// How the network treats the packets that a queue pair sends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Class {
+    /// Of the global header; on RoCE v2 the byte of DSCP and ECN.
+    pub(crate) traffic: u8,
+    /// The service level, 0 to 15.
+    pub(crate) level: u8,
+}
+
 /// The other end of a connection and the way to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Path {
@@ -91,6 +98,8 @@ pub(crate) struct Path {
     pub(crate) mtu: u32,
     /// Reads of the peer that we answer at one time.
     pub(crate) reads: u8,
+    /// Of our packets.
+    pub(crate) class: Class,
 }
 
 /// A stretch of registered local memory.
