@@ -1,6 +1,6 @@
 //! From key to object, without a lock. The hottest room.
 
-use super::key::ByKey;
+use super::key::{ByKey, KeyMap};
 use super::{KeyRef, Object};
 use perilune_protocol::Tso;
 use std::ops::ControlFlow;
@@ -41,16 +41,10 @@ pub enum Published {
     Known(Arc<Object>),
 }
 
-/// Nobody chooses keys so that they meet in one place; but the walks of a simulated run go as those of the run before.
-#[cfg(not(feature = "simulation"))]
-type Hashing = std::hash::RandomState;
-#[cfg(feature = "simulation")]
-type Hashing = std::hash::BuildHasherDefault<std::hash::DefaultHasher>;
-
 /// Over `papaya`: lock-free reads and writes, and iteration that does not stop either (DESIGN D2).
 #[derive(Default)]
 pub struct PapayaIndex {
-    map: papaya::HashMap<ByKey<Object>, (), Hashing>,
+    map: KeyMap<Object, ()>,
 }
 
 impl ObjectIndex for PapayaIndex {

@@ -7,7 +7,7 @@
 //!     └──────────────► Discarded ► entry gone, space in limbo until the writer must have stopped
 //! ```
 
-use super::key::{ByKey, Keyed};
+use super::key::{ByKey, KeyMap, Keyed};
 use super::{Few, Key, KeyRef, Replica};
 use crate::MonotonicMs;
 use crate::write::Stamp;
@@ -114,7 +114,7 @@ impl Keyed for Put {
 /// The room.
 #[derive(Default)]
 pub struct Puts {
-    map: papaya::HashMap<ByKey<Put>, Arc<Put>>,
+    map: KeyMap<Put, Arc<Put>>,
     /// Those that were given up last, the newest behind.
     given_up: Mutex<VecDeque<GivenUp>>,
 }
