@@ -69,8 +69,8 @@ pub(crate) struct ByKey<T>(pub(crate) Arc<T>);
 /// What is found by its own key, and what is kept beside it. Lock-free.
 pub(crate) type KeyMap<T, V> = papaya::HashMap<ByKey<T>, V, Hashing>;
 
-/// A hash is most of the work of a lookup, so it is not the standard library's, which takes five times as long. Nobody chooses keys so that they
-/// meet in one place: it is seeded at random as well; but the walks of a simulated run go as those of the run before.
+/// Not the standard library's, which was more than half of the instructions of a lookup. Nobody chooses keys so that they meet in one place: it
+/// is seeded at random as well; but the walks of a simulated run go as those of the run before.
 #[cfg(not(feature = "simulation"))]
 pub(crate) type Hashing = ahash::RandomState;
 #[cfg(feature = "simulation")]
