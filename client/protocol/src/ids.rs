@@ -105,6 +105,11 @@ impl ObjectKey {
         &self.0
     }
 
+    /// The same without a copy.
+    pub fn into_bytes(self) -> Box<[u8]> {
+        self.0
+    }
+
     /// Says what is wrong with this key, if anything.
     pub fn check(&self) -> Result<(), crate::Fault> {
         match self.0.len() {

@@ -28,7 +28,7 @@ use walks::Walks;
 use crate::config::MasterConfig;
 use crate::events::EventLog;
 use crate::feeds::Feeds;
-use crate::log::{Log, Member, Room};
+use crate::log::{Log, Member, Proposal, Room};
 use crate::observe::Metrics;
 use crate::planted::{self, Defect};
 use crate::secrets::SecretKeys;
@@ -156,16 +156,27 @@ impl Engine {
 
     /// Puts an effect into the log. Resolves when it has been committed and applied.
     /// Only in this reign.
-    pub(crate) fn propose(&self, effect: &Effect) -> crate::log::Proposal<Applied> {
+    pub(crate) fn propose(&self, effect: &Effect) -> Proposal<Applied> {
         if self.reign.term == 0 {
-            return crate::log::Proposal::refused(self.inner.not_leader());
+            return Proposal::refused(self.inner.not_leader());
         }
-        let bytes = effect.encode();
-        if self.inner.log.is_crowded() && Handle::try_current().is_ok_and(|h| h.runtime_flavor() == RuntimeFlavor::MultiThread) {
-            // The log may make its proposers wait. Lookups and heartbeats on this worker must not wait with them.
-            return tokio::task::block_in_place(|| self.inner.log.propose_in(self.reign.term, bytes));
+        self.handing_in(|| self.inner.log.propose_in(self.reign.term, effect.encode()))
+    }
+
+    /// The same for several, each with a proposal of its own, in order.
+    pub(crate) fn propose_all<'a>(&self, effects: impl IntoIterator<Item = &'a Effect>) -> Vec<Proposal<Applied>> {
+        let effects = effects.into_iter();
+        if self.reign.term == 0 {
+            return effects.map(|_| Proposal::refused(self.inner.not_leader())).collect();
         }
-        self.inner.log.propose_in(self.reign.term, bytes)
+        self.handing_in(|| self.inner.log.propose_all(self.reign.term, effects.map(Effect::encode)))
+    }
+
+    /// The log may make its proposers wait. Lookups and heartbeats on this worker must not wait with them.
+    fn handing_in<T>(&self, propose: impl FnOnce() -> T) -> T {
+        let is_crowded = self.inner.log.is_crowded();
+        let may_leave = || Handle::try_current().is_ok_and(|h| h.runtime_flavor() == RuntimeFlavor::MultiThread);
+        if is_crowded && may_leave() { tokio::task::block_in_place(propose) } else { propose() }
     }
 
     /// Whether changes can be stored. After the log failed, reads go on and nothing else does.
@@ -214,7 +225,7 @@ impl Engine {
 
     /// What becomes of a proposal. One that is refused while the reign goes on (the lead may not have been taken from its hands after all, a
     /// majority is far behind, the disk is full) surely is not stored, and is proposed again: what it is about was already set aside for it.
-    pub(crate) async fn stored(&self, effect: &Effect, mut proposal: crate::log::Proposal<Applied>) -> Outcome<()> {
+    pub(crate) async fn stored(&self, effect: &Effect, mut proposal: Proposal<Applied>) -> Outcome<()> {
         if planted::is(Defect::EarlyAnswer) && matches!(effect, Effect::Commit(_)) {
             return Ok(());
         }
@@ -229,7 +240,7 @@ impl Engine {
     }
 
     /// The same for threads.
-    pub(crate) fn wait_stored(&self, effect: &Effect, mut proposal: crate::log::Proposal<Applied>) -> Outcome<()> {
+    pub(crate) fn wait_stored(&self, effect: &Effect, mut proposal: Proposal<Applied>) -> Outcome<()> {
         loop {
             let outcome = proposal.wait();
             if !self.is_worth_repeating(&outcome) {

@@ -87,9 +87,9 @@ impl Engine {
     }
 
     async fn put_start_one(&self, key: &ObjectKey, size: u64, config: &PutConfig, version: Tso, stamp: Stamp<'_>) -> Outcome<PutGrant> {
-        let (mut tries, mut rooms, mut heard) = (0, 0, self.inner.heard.subscribe());
-        let patience = tokio::time::Instant::now() + NODE_PATIENCE;
-        let saving = tokio::time::Instant::now() + SAVING_PATIENCE;
+        // What most puts do not need is had when it is needed.
+        let (mut tries, mut rooms, mut heard, mut begun) = (0, 0, None, None);
+        let mut since = || *begun.get_or_insert_with(tokio::time::Instant::now);
         loop {
             let stamp = Stamp { now: self.now(), draw: self.draw(), ..stamp };
             match self.state().put_start(key, size, config, version, stamp) {
@@ -109,14 +109,18 @@ impl Engine {
                     // A segment that went meanwhile is no longer a candidate on the next try.
                     let _ = self.commit(&effect).await.map_err(|e| tracing::debug!("{e}"));
                 }
-                Err(PutRefusal::NeedNode(fault)) => {
-                    if tokio::time::timeout_at(patience, heard.changed()).await.is_err() {
-                        return Err(fault);
+                Err(PutRefusal::NeedNode(fault)) => match &mut heard {
+                    // Who is heard from now on is not missed; who was heard until now is found by the next try.
+                    None => heard = Some(self.inner.heard.subscribe()),
+                    Some(heard) => {
+                        if tokio::time::timeout_at(since() + NODE_PATIENCE, heard.changed()).await.is_err() {
+                            return Err(fault);
+                        }
                     }
-                }
+                },
                 Err(PutRefusal::NeedRoom(bytes, fault)) => {
                     rooms += 1;
-                    if self.saves_first(stamp.tenant) && tokio::time::Instant::now() < saving {
+                    if self.saves_first(stamp.tenant) && tokio::time::Instant::now() < since() + SAVING_PATIENCE {
                         if !self.reign.evictor.make_room(stamp.tenant, bytes, evict::Loss::Never).await {
                             tokio::time::sleep(SAVING_PAUSE).await;
                         }
@@ -139,22 +143,18 @@ impl Engine {
 
     /// Publishes puts.
     pub async fn put_end(&self, tenant: TenantId, question: PutEnd) -> Vec<Outcome<()>> {
-        // Proposed first and waited for afterwards, so that a batch shares log entries.
-        let mut endings = Vec::with_capacity(question.puts.len());
-        for (key, version, checksum) in &question.puts {
-            endings.push(self.state().put_end(tenant, key, *version, *checksum).map(|ending| match ending {
-                PutEnding::Propose(effect) => {
-                    let size = if let Effect::Commit(record) = &effect { record.size } else { 0 };
-                    Some((self.propose(&effect), effect, size))
-                }
-                PutEnding::Underway | PutEnding::Published => None,
-            }));
-        }
+        let end = |(key, version, checksum): &(ObjectKey, Tso, u64)| self.state().put_end(tenant, key, *version, *checksum);
+        let endings: Vec<_> = question.puts.iter().map(end).collect();
+        let mut proposals = self.propose_all(endings.iter().flatten().filter_map(PutEnding::effect)).into_iter();
         let mut outcomes = Vec::with_capacity(endings.len());
         for (ending, (key, version, checksum)) in endings.into_iter().zip(&question.puts) {
             outcomes.push(match ending {
-                Ok(Some((proposal, effect, size))) => self.stored(&effect, proposal).await.inspect(|()| self.metrics().value_put(size)),
-                Ok(None) => self.await_ending(tenant, key, *version, *checksum).await,
+                Ok(PutEnding::Propose(effect)) => {
+                    let proposal = proposals.next().unwrap_or_else(|| self.propose(&effect));
+                    let size = if let Effect::Commit(record) = &effect { record.size } else { 0 };
+                    self.stored(&effect, proposal).await.inspect(|()| self.metrics().value_put(size))
+                }
+                Ok(PutEnding::Underway | PutEnding::Published) => self.await_ending(tenant, key, *version, *checksum).await,
                 Err(fault) => Err(fault),
             });
         }
@@ -185,13 +185,15 @@ impl Engine {
             return keys.iter().map(|_| Err(fault.clone())).collect();
         }
         let now = self.now();
-        // Proposed all at once, so that they share log entries, then waited for.
-        let propose = |key| self.state().remove(tenant, key, force, now).map(|effect| (self.propose(&effect), effect));
-        let proposed: Vec<_> = keys.iter().map(propose).collect();
-        let mut outcomes = Vec::with_capacity(proposed.len());
-        for proposal in proposed {
-            outcomes.push(match proposal {
-                Ok((proposal, effect)) => self.stored(&effect, proposal).await,
+        let effects: Vec<_> = keys.iter().map(|key| self.state().remove(tenant, key, force, now)).collect();
+        let mut proposals = self.propose_all(effects.iter().flatten()).into_iter();
+        let mut outcomes = Vec::with_capacity(effects.len());
+        for effect in effects {
+            outcomes.push(match effect {
+                Ok(effect) => {
+                    let proposal = proposals.next().unwrap_or_else(|| self.propose(&effect));
+                    self.stored(&effect, proposal).await
+                }
                 Err(fault) => Err(fault),
             });
         }
@@ -229,10 +231,9 @@ impl Engine {
         for step in found.await?.chunks(REMOVE_STEP) {
             self.writable()?;
             let going = step.iter().filter(|object| object.condemn(self.now(), true).is_ok());
-            let effects = going.map(|object| State::removal(object, RemoveReason::Recycled));
-            let proposals: Vec<_> = effects.map(|effect| (self.propose(&effect), effect)).collect();
-            for (proposal, effect) in proposals {
-                self.stored(&effect, proposal).await?;
+            let effects: Vec<_> = going.map(|object| State::removal(object, RemoveReason::Recycled)).collect();
+            for (effect, proposal) in effects.iter().zip(self.propose_all(&effects)) {
+                self.stored(effect, proposal).await?;
             }
         }
         Ok(())
@@ -243,9 +244,9 @@ impl Engine {
         let mut removed = 0;
         for step in objects.chunks(REMOVE_STEP) {
             self.writable()?;
-            let proposals: Vec<_> = step.iter().filter_map(&condemn).map(|effect| (self.propose(&effect), effect)).collect();
-            for (proposal, effect) in proposals {
-                self.wait_stored(&effect, proposal)?;
+            let effects: Vec<_> = step.iter().filter_map(&condemn).collect();
+            for (effect, proposal) in effects.iter().zip(self.propose_all(&effects)) {
+                self.wait_stored(effect, proposal)?;
                 removed += 1;
             }
         }

@@ -89,13 +89,14 @@ pub struct LogConfig {
     pub keeps: Keeps,
     /// Most effects in one raft entry.
     pub batch_effects: usize,
-    /// Most bytes of effects in one raft entry, unless a single effect is larger.
+    /// Most bytes of effects in one raft entry, unless a single effect is larger, or what was proposed together ([`super::Log::propose_all`]).
     pub batch_bytes: usize,
     /// Bytes that should be free on the disk; with less nothing new should be proposed, and with next to none nothing is taken. 0: any will do.
     pub reserve: u64,
     /// What the election timeouts are drawn from. Members that share one may stand for election at the same time.
     pub seed: u64,
-    /// Most effects that wait to be packed. A proposal beyond it waits for room, so a slow disk slows its callers down.
+    /// Most effects that wait to be packed, or sets of those that were proposed together. A proposal beyond it waits for room, so a slow disk slows
+    /// its callers down.
     pub queue_effects: usize,
 }
 

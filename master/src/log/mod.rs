@@ -113,6 +113,21 @@ use uuid::Uuid;
 /// Letters of other members that wait to be read; who writes more waits too.
 const LETTERS_WAITING: usize = 512;
 
+/// Effects that are handed in at once, at most, and their bytes: few enough that they fit into an entry.
+const TOGETHER: usize = 128;
+const TOGETHER_BYTES: usize = 256 << 10;
+
+/// Puts an effect to those that are to be handed in, unless it is refused.
+fn prepare<O>(term: u64, effect: Vec<u8>, together: &mut Vec<Waiting<O>>) -> Proposal<O> {
+    if effect.len() > EFFECT_BYTES_MAX {
+        let what = format!("an effect of {} bytes, the limit is {EFFECT_BYTES_MAX}", effect.len());
+        return Proposal::known(Err(FaultCode::InvalidParams.with(what)));
+    }
+    let (answer, proposal) = Proposal::new();
+    together.push(Waiting { effect, term, answer });
+    proposal
+}
+
 /// A handle of an open log; cheap to clone. The log closes when [`Log::close`] is called or its last handle drops.
 pub struct Log<M: Machine> {
     shared: Arc<Shared<M>>,
@@ -175,11 +190,33 @@ impl<M: Machine> Log<M> {
     /// The same for an effect that was decided in `term` and makes sense in no other: it is stored if this member leads in that very term.
     /// 0 is any term.
     pub fn propose_in(&self, term: u64, effect: Vec<u8>) -> Proposal<M::Output> {
-        if effect.len() > EFFECT_BYTES_MAX {
-            let what = format!("an effect of {} bytes, the limit is {EFFECT_BYTES_MAX}", effect.len());
-            return Proposal::known(Err(FaultCode::InvalidParams.with(what)));
+        let mut together = Vec::with_capacity(1);
+        let proposal = prepare(term, effect, &mut together);
+        self.hand_in(together);
+        proposal
+    }
+
+    /// The same for several at once: the log's thread is woken once for all, and they share an entry as far as that goes.
+    pub fn propose_all(&self, term: u64, effects: impl IntoIterator<Item = Vec<u8>>) -> Vec<Proposal<M::Output>> {
+        let (mut together, mut bytes) = (Vec::new(), 0);
+        let propose = |effect: Vec<u8>| {
+            if together.len() == TOGETHER || bytes + effect.len() > TOGETHER_BYTES {
+                bytes = 0;
+                self.hand_in(std::mem::take(&mut together));
+            }
+            bytes += effect.len();
+            prepare(term, effect, &mut together)
+        };
+        let proposals = effects.into_iter().map(propose).collect();
+        self.hand_in(together);
+        proposals
+    }
+
+    fn hand_in(&self, together: Vec<Waiting<M::Output>>) {
+        if !together.is_empty() {
+            // A closed log drops the answers, which tells whoever asked.
+            let _ = self.shared.inbox.send(Input::Propose(together));
         }
-        self.ask(|answer| Input::Propose(Waiting { effect, term, answer }))
     }
 
     /// Resolves when what the machine then shows includes everything that was acknowledged, by whatever leader, before this call. Only the

@@ -17,7 +17,8 @@ pub(super) struct Waiting<O> {
 
 /// What the log thread is asked to do.
 pub(super) enum Input<O> {
-    Propose(Waiting<O>),
+    /// They go into one entry.
+    Propose(Vec<Waiting<O>>),
     Read(Answer<()>),
     /// The same, whether this member leads or follows.
     CatchUp(Answer<()>),

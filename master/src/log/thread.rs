@@ -79,14 +79,15 @@ pub(super) fn serve<M: Machine>(driver: &mut Driver<M>, next: &mut Option<Input<
 }
 
 /// All that waits, within the bounds of one entry; and the input that ended it, if one did.
-fn gather<O>(config: &LogConfig, first: Waiting<O>, inbox: &Receiver<Input<O>>) -> Gathered<O> {
-    let mut bytes = first.effect.len();
-    let mut batch = vec![first];
+fn gather<O>(config: &LogConfig, first: Vec<Waiting<O>>, inbox: &Receiver<Input<O>>) -> Gathered<O> {
+    let size = |effects: &[Waiting<O>]| effects.iter().map(|waiting| waiting.effect.len() + entry::LENGTH_BYTES).sum::<usize>();
+    let (mut batch, mut bytes) = (first, 0);
+    bytes += size(&batch);
     while batch.len() < config.batch_effects {
         match inbox.try_recv() {
-            Ok(Input::Propose(more)) if bytes + more.effect.len() <= config.batch_bytes => {
-                bytes += more.effect.len() + entry::LENGTH_BYTES;
-                batch.push(more);
+            Ok(Input::Propose(more)) if batch.len() + more.len() <= config.batch_effects && bytes + size(&more) <= config.batch_bytes => {
+                bytes += size(&more);
+                batch.extend(more);
             }
             Ok(other) => return (batch, Some(other)),
             Err(_) => break,

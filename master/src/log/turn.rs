@@ -21,7 +21,7 @@ impl<M: Machine> Driver<M> {
     /// One request that is no proposal.
     pub(super) fn take(&mut self, input: Input<M::Output>) {
         match input {
-            Input::Propose(one) => self.propose(vec![one]),
+            Input::Propose(batch) => self.propose(batch),
             Input::Read(answer) => self.read(answer),
             Input::CatchUp(answer) => self.catch_up(answer),
             Input::Change(change, answer) => self.change(&change, answer),

@@ -291,9 +291,9 @@ async fn take_out(engine: &Engine, order: &mut Order, wanted: u64, may_go: impl 
             Some(_) => State::demotion(object),
             None => State::removal(object, RemoveReason::Evicted),
         };
-        let proposals: Vec<_> = leaving.iter().map(effect).map(|e| (engine.propose(&e), e)).collect();
-        for (object, (proposal, effect)) in leaving.iter().zip(proposals) {
-            match engine.stored(&effect, proposal).await {
+        let effects: Vec<_> = leaving.iter().map(effect).collect();
+        for ((object, effect), proposal) in leaving.iter().zip(&effects).zip(engine.propose_all(&effects)) {
+            match engine.stored(effect, proposal).await {
                 Ok(()) => {
                     left.freed += object.frees();
                     left.objects += 1;

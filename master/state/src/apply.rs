@@ -11,7 +11,7 @@ use crate::objects::departed::{Departed, Leaving};
 use crate::objects::limbo::{Limbo, Why};
 use crate::objects::puts::Puts;
 use crate::objects::recency::Recency;
-use crate::objects::{Key, KeyRef, Object, ObjectIndex, PapayaIndex, Published, Replica};
+use crate::objects::{Few, Key, KeyRef, Object, ObjectIndex, PapayaIndex, Published, Replica};
 use crate::reign::Footing;
 use crate::segments::{self, Phase, Segments, Table, nodes::Nodes, nodes::Silence};
 use crate::settings::Settings;
@@ -204,14 +204,14 @@ impl State {
 
     fn commit(&self, record: ObjectRecord, now: MonotonicMs) -> Applied {
         self.newest.fetch_max(record.version.0, Ordering::Relaxed);
-        let key = KeyRef::new(record.tenant, &record.key);
-        let object = Arc::new(self.object_of(&record, self.recency.stamps(1)));
+        let object = Arc::new(self.object_of(record, self.recency.stamps(1)));
+        let key = || object.key.to_object_key();
         if object.replicas.is_empty() {
-            self.settle(key, record.version, &object, false);
-            return Applied::Refused(FaultCode::SegmentNotFound.with(format!("{}: every segment it was written to is gone", record.key)));
+            self.settle(&object, false);
+            return Applied::Refused(FaultCode::SegmentNotFound.with(format!("{}: every segment it was written to is gone", key())));
         }
         if !self.is_leading()
-            && let Some(known) = self.index.remove(key, record.version)
+            && let Some(known) = self.index.remove(object.key.as_ref(), object.version)
         {
             // A snapshot knew the object but not yet every segment it lies on; this record knows all.
             self.vacate(&known.replicas, now, now);
@@ -226,22 +226,23 @@ impl State {
             }
             // A put ends once, so a leader never commits it twice; were it to, nothing is left to do.
             Published::Known(known) if known.version == object.version => {
-                self.settle(key, record.version, &object, false);
+                self.settle(&object, false);
                 return Applied::Nothing;
             }
             Published::Known(_) => {
                 self.refuse(&object.replicas, &mut leaving);
-                self.settle(key, record.version, &object, false);
-                return Applied::Refused(FaultCode::ObjectExists.with(format!("{}: a newer version was published meanwhile", record.key)));
+                self.settle(&object, false);
+                return Applied::Refused(FaultCode::ObjectExists.with(format!("{}: a newer version was published meanwhile", key())));
             }
         }
-        self.settle(key, record.version, &object, true);
+        self.settle(&object, true);
         Applied::Done
     }
 
     /// The put of an object is over: nobody writes there any more, and what was promised is what there is (`stays`) or nothing.
-    fn settle(&self, key: KeyRef<'_>, version: Tso, object: &Object, stays: bool) {
-        let put = self.puts.finish(key, version);
+    fn settle(&self, object: &Object, stays: bool) {
+        let key = object.key.as_ref();
+        let put = self.puts.finish(key, object.version);
         // Only what this leader gave room to is counted as being written.
         if put.is_some() && self.is_leading() {
             object.replicas.iter().for_each(|r| r.segment.space().settle(&r.extents));
@@ -253,7 +254,7 @@ impl State {
 
     /// An object that a snapshot knows. It may be younger than the segments of the snapshot: then the effect that says where it lies,
     /// and maybe also that it is gone, is yet to come.
-    pub(crate) fn adopt(&self, record: &ObjectRecord, cold: Option<ColdCopy>) {
+    pub(crate) fn adopt(&self, record: ObjectRecord, cold: Option<ColdCopy>) {
         let mut object = self.object_of(record, self.recency.stamps(1));
         object.cold = cold.map(Box::new);
         self.enter(Arc::new(object));
@@ -283,24 +284,20 @@ impl State {
     }
 
     /// Replicas at these places; those on segments that are not known are left out.
-    pub(crate) fn replicas_of(&self, places: &[ReplicaPlace]) -> Box<[Replica]> {
+    pub(crate) fn replicas_of(&self, places: Vec<ReplicaPlace>) -> Few<Replica> {
         let table = self.segments.table();
-        let replica =
-            |place: &ReplicaPlace| table.get(place.segment).map(|s| Replica { segment: s.clone(), extents: place.extents.clone().into() });
-        places.iter().filter_map(replica).collect()
+        let replica = |place: ReplicaPlace| Some(Replica { segment: table.get(place.segment)?.clone(), extents: place.extents.into() });
+        places.into_iter().filter_map(replica).collect()
     }
 
     /// The object a record describes; replicas on segments that are not known are left out.
-    fn object_of(&self, record: &ObjectRecord, stamp: u64) -> Object {
-        let replicas = self.replicas_of(&record.replicas);
-        let key = KeyRef::new(record.tenant, &record.key).to_owned();
-        let mut object = Object::new(key, record.version, record.size, record.checksum, record.pin, replicas, stamp);
-        object.wanted = record.wanted;
-        object
+    fn object_of(&self, record: ObjectRecord, stamp: u64) -> Object {
+        let ObjectRecord { tenant, key, version, size, checksum, pin, replicas, wanted } = record;
+        Object::new(Key::new(tenant, key), version, size, checksum, pin, self.replicas_of(replicas), stamp).wanting(wanted)
     }
 
     fn admit(&self, object: &Arc<Object>) {
-        if object.pin == Pin::Soft {
+        if object.pin() == Pin::Soft {
             self.soft_pins.fetch_add(1, Ordering::Relaxed);
         }
         self.occupy(&object.replicas);
@@ -330,7 +327,7 @@ impl State {
 
     /// What left the index counts no longer.
     pub(crate) fn discount(&self, object: &Object) {
-        if object.pin == Pin::Soft {
+        if object.pin() == Pin::Soft {
             self.soft_pins.fetch_sub(1, Ordering::Relaxed);
         }
         self.meters.of(object.key.as_ref().tenant).count(-1, -weight(object));
@@ -371,9 +368,9 @@ impl State {
             version: object.version,
             size: object.size,
             checksum: object.checksum,
-            pin: object.pin,
+            pin: object.pin(),
             replicas: places(&here),
-            wanted: object.wanted,
+            wanted: object.wanted(),
         }
     }
 }

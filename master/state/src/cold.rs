@@ -3,7 +3,7 @@
 use crate::MonotonicMs;
 use crate::apply::{Applied, State};
 use crate::effect::{ColdCopy, Effect};
-use crate::objects::{Key, KeyRef, Object};
+use crate::objects::{Few, Key, KeyRef, Object};
 use crate::segments::Phase;
 use crossbeam::queue::SegQueue;
 use perilune_protocol::{FaultCode, ObjectKey, TenantId, Tso};
@@ -92,7 +92,7 @@ impl State {
             return Applied::Refused(FaultCode::WrongState.with(format!("{key}: it has no copy in a vault, so those in memory stay")));
         }
         if !old.replicas.is_empty() {
-            self.reform(&old, old.with_replicas(Box::default()), &old.replicas, now);
+            self.reform(&old, old.with_replicas(Few::default()), &old.replicas, now);
         }
         // A member that began with a snapshot knows nothing of what lay on segments that are gone.
         if old.replicas.iter().all(|r| r.segment.phase() == Phase::Gone) {

@@ -271,7 +271,7 @@ fn fill(mut fresh: State, state: Arc<State>) -> impl FnOnce() -> State {
         });
         drop(segments);
         for (noted, replica) in state.departed.noted() {
-            fresh.departed.note(&fresh.replicas_of(&places(&[replica])), noted);
+            fresh.departed.note(&fresh.replicas_of(places(&[replica])), noted);
         }
         fresh
     }
@@ -285,9 +285,9 @@ fn enter(state: &State, chunk: Chunk, now: MonotonicMs) {
         }
         Chunk::Lent(segments) => segments.into_iter().for_each(|(tenant, record)| mount(state, tenant, "", record, now)),
         Chunk::LentAs(segments) => segments.into_iter().for_each(|(tenant, id, record)| mount(state, tenant, &id, record, now)),
-        Chunk::ObjectsV2(records) => records.into_iter().for_each(|record| state.adopt(&record.into(), None)),
-        Chunk::Objects(records) => records.iter().for_each(|record| state.adopt(record, None)),
-        Chunk::Cold(records) => records.into_iter().for_each(|(record, copy)| state.adopt(&record, Some(copy))),
+        Chunk::ObjectsV2(records) => records.into_iter().for_each(|record| state.adopt(record.into(), None)),
+        Chunk::Objects(records) => records.into_iter().for_each(|record| state.adopt(record, None)),
+        Chunk::Cold(records) => records.into_iter().for_each(|(record, copy)| state.adopt(record, Some(copy))),
         Chunk::Windows { elapsed, windows } => {
             let table = state.segments.table();
             for (segment, window) in windows {
@@ -301,7 +301,7 @@ fn enter(state: &State, chunk: Chunk, now: MonotonicMs) {
             }
             state.set_elapsed(elapsed);
         }
-        Chunk::Departed(gone) => state.departed.note(&state.replicas_of(&gone), now),
+        Chunk::Departed(gone) => state.departed.note(&state.replicas_of(gone), now),
         Chunk::Settings(map) => state.settings.replace(map),
         Chunk::Directory(known) => state.directory.replace(*known),
         Chunk::Pools(pools) => state.directory.replace_pools(pools),

@@ -6,7 +6,7 @@ use crate::directory::PoolId;
 use crate::effect::{Effect, ObjectRecord, RemoveReason};
 use crate::objects::limbo::Why;
 use crate::objects::puts::{Ending, Put};
-use crate::objects::{KeyRef, Object, Replica};
+use crate::objects::{Few, KeyRef, Object, Replica};
 use crate::segments::{Phase, Reach, Segment};
 use crate::window::{self, NoRoom};
 use crate::{MonotonicMs, place};
@@ -60,6 +60,13 @@ pub enum PutEnding {
     Underway,
     /// Nothing.
     Published,
+}
+
+impl PutEnding {
+    /// What the caller owes the log.
+    pub fn effect(&self) -> Option<&Effect> {
+        if let Self::Propose(effect) = self { Some(effect) } else { None }
+    }
 }
 
 /// Puts that were discarded.
@@ -217,7 +224,7 @@ impl State {
     }
 
     /// Space for all replicas, each on a segment of its own, on distinct nodes as long as there are enough.
-    fn allocate(&self, size: u64, config: &PutConfig, stamp: Stamp<'_>) -> Result<Box<[Replica]>, PutRefusal> {
+    fn allocate(&self, size: u64, config: &PutConfig, stamp: Stamp<'_>) -> Result<Few<Replica>, PutRefusal> {
         let wanted = usize::from(config.replicas);
         let table = self.segments.table();
         let of_tenant = table.iter().filter(|s| s.tenant() == stamp.tenant);

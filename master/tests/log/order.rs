@@ -93,6 +93,25 @@ fn all_that_waits_shares_an_entry_within_its_bounds() {
     assert_eq!((log.status().entries, log.status().effects), (6, 254));
 }
 
+/// However quick the log is to take what it is given: each set of 128 goes into one entry, and what is refused harms none of the others.
+#[test]
+fn what_is_proposed_together_shares_an_entry() {
+    let dir = tempfile::tempdir().unwrap();
+    let (applying, _applied) = mpsc::channel();
+    let (_go_on, gate) = mpsc::channel();
+    let log = Log::open(config(dir.path()), Slow { applying, go_on: gate }).unwrap();
+    let too_large = 300;
+    let effect = |n| vec![0; if n == too_large { EFFECT_BYTES_MAX + 1 } else { n % 7 }];
+    let outcomes: Vec<_> = log.propose_all(0, (0..301).map(effect)).into_iter().map(|p| p.wait()).collect();
+    assert_eq!(outcomes[too_large].as_ref().unwrap_err().code, FaultCode::InvalidParams);
+    let entries: Vec<u64> = outcomes.into_iter().filter_map(Result::ok).collect();
+    for set in entries.chunks(128) {
+        assert_eq!(set, vec![set[0]; set.len()]);
+    }
+    assert!(entries.is_sorted() && entries.len() == 300);
+    assert_eq!(log.status().effects, 300);
+}
+
 #[test]
 fn a_restart_replays_exactly_what_was_applied() {
     let dir = tempfile::tempdir().unwrap();

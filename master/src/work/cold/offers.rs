@@ -152,11 +152,11 @@ impl Queue {
 mod tests {
     use super::*;
     use perilune_protocol::{Pin, Tso};
-    use perilune_state::objects::KeyRef;
+    use perilune_state::objects::{Few, KeyRef};
 
     fn object(tenant: u32, n: u64) -> Arc<Object> {
         let key = KeyRef { tenant: TenantId(tenant), bytes: &n.to_le_bytes() }.to_owned();
-        Arc::new(Object::new(key, Tso(n), 1, 0, Pin::None, Box::default(), 0))
+        Arc::new(Object::new(key, Tso(n), 1, 0, Pin::None, Few::default(), 0))
     }
 
     fn offer(offers: &Offers, jobs: &ShardJobs, tenant: u32, n: u64) -> bool {

@@ -149,7 +149,7 @@ fn step(world: &World<'_>, object: &Arc<Object>, leaves: SegmentId) -> Step {
     let (lasting, nowhere) = (lasting(&object).count(), object.cold.is_some() && world.targets(&object, Some(leaves)).is_empty());
     if nowhere && lasting == 0 {
         Step::Demote(object)
-    } else if nowhere || lasting >= usize::from(object.wanted).max(1) {
+    } else if nowhere || lasting >= usize::from(object.wanted()).max(1) {
         Step::Drop { object, segment: leaves }
     } else {
         Step::Copy { object, to: None, drop: Some(leaves) }

@@ -145,7 +145,7 @@ fn step(object: &Arc<Object>, lost: SegmentId) -> Option<Step> {
     // Counted once, since nodes come and go meanwhile.
     match live(&object).count() {
         0 => None,
-        few if few < usize::from(object.wanted) => Some(Step::Copy { object, to: None, drop: Some(lost) }),
+        few if few < usize::from(object.wanted()) => Some(Step::Copy { object, to: None, drop: Some(lost) }),
         _ => Some(Step::Drop { object, segment: lost }),
     }
 }

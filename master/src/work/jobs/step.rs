@@ -149,5 +149,5 @@ pub(super) fn dead(object: &Object) -> Option<&Replica> {
 /// Whether there are fewer copies that can be read than were wanted, and one to make others from.
 pub(super) fn lacks(object: &Object) -> bool {
     let live = live(object).count();
-    live > 0 && live < usize::from(object.wanted)
+    live > 0 && live < usize::from(object.wanted())
 }

@@ -139,7 +139,7 @@ mod tests {
     use super::*;
     use perilune_protocol::{Pin, TenantId, Tso};
     use perilune_state::Rules;
-    use perilune_state::objects::KeyRef;
+    use perilune_state::objects::{Few, KeyRef};
     use std::collections::BTreeSet;
 
     fn state(objects: u64) -> State {
@@ -147,7 +147,7 @@ mod tests {
         let state = State::new(rules);
         for n in 0..objects {
             let key = KeyRef { tenant: TenantId(0), bytes: &n.to_be_bytes() }.to_owned();
-            state.index.publish(Arc::new(Object::new(key, Tso(n + 1), 1, 0, Pin::None, Box::default(), 0)));
+            state.index.publish(Arc::new(Object::new(key, Tso(n + 1), 1, 0, Pin::None, Few::default(), 0)));
         }
         state
     }

@@ -1,6 +1,7 @@
 //! From key to object, without a lock. The hottest room.
 
-use super::{Key, KeyRef, Object};
+use super::key::{ByKey, KeyMap};
+use super::{KeyRef, Object};
 use perilune_protocol::Tso;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -40,43 +41,35 @@ pub enum Published {
     Known(Arc<Object>),
 }
 
-/// Nobody chooses keys so that they meet in one place; but the walks of a simulated run go as those of the run before.
-#[cfg(not(feature = "simulation"))]
-type Hashing = std::hash::RandomState;
-#[cfg(feature = "simulation")]
-type Hashing = std::hash::BuildHasherDefault<std::hash::DefaultHasher>;
-
 /// Over `papaya`: lock-free reads and writes, and iteration that does not stop either (DESIGN D2).
 #[derive(Default)]
 pub struct PapayaIndex {
-    map: papaya::HashMap<Key, Arc<Object>, Hashing>,
+    map: KeyMap<Object, ()>,
 }
 
 impl ObjectIndex for PapayaIndex {
     fn get(&self, key: KeyRef<'_>) -> Option<Arc<Object>> {
-        self.map.pin().get(&key).cloned()
+        self.map.pin().get_key_value(&key).map(|(ByKey(object), ())| Arc::clone(object))
     }
 
     fn publish(&self, object: Arc<Object>) -> Published {
-        let map = self.map.pin();
-        if let Some(known) = map.get(&object.key.as_ref())
-            && known.version >= object.version
-        {
-            return Published::Known(known.clone());
+        let known = self.get(object.key.as_ref());
+        if let Some(known) = known.as_ref().filter(|known| known.version >= object.version) {
+            return Published::Known(Arc::clone(known));
         }
-        match map.insert(object.key.clone(), object) {
-            Some(old) => Published::Replaced(old.clone()),
-            None => Published::Fresh,
-        }
+        // Nobody else publishes, so this is what it takes the place of.
+        self.replace(object);
+        known.map_or(Published::Fresh, Published::Replaced)
     }
 
     fn replace(&self, object: Arc<Object>) {
-        self.map.pin().insert(object.key.clone(), object);
+        // The item as a whole, not only what stands beside it.
+        self.map.pin().insert(ByKey(object), ());
     }
 
     fn remove(&self, key: KeyRef<'_>, version: Tso) -> Option<Arc<Object>> {
-        match self.map.pin().remove_if(&key, |_, object| object.version == version) {
-            Ok(Some((_, object))) => Some(object.clone()),
+        match self.map.pin().remove_if(&key, |ByKey(object), ()| object.version == version) {
+            Ok(Some((ByKey(object), ()))) => Some(Arc::clone(object)),
             Ok(None) | Err(_) => None,
         }
     }
@@ -90,7 +83,7 @@ impl ObjectIndex for PapayaIndex {
     }
 
     fn for_each(&self, visit: &mut dyn FnMut(&Arc<Object>) -> ControlFlow<()>) {
-        for object in self.map.pin().values() {
+        for ByKey(object) in self.map.pin().keys() {
             if visit(object).is_break() {
                 return;
             }
@@ -101,11 +94,12 @@ impl ObjectIndex for PapayaIndex {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::objects::{Few, Key};
     use perilune_protocol::{Pin, TenantId};
     use std::collections::BTreeMap;
 
     fn object(key: &Key, version: u64) -> Arc<Object> {
-        Arc::new(Object::new(key.clone(), Tso(version), 1, 0, Pin::None, Box::default(), 0))
+        Arc::new(Object::new(key.clone(), Tso(version), 1, 0, Pin::None, Few::default(), 0))
     }
 
     /// The oracle is a map of versions; every answer of the index must be its answer.

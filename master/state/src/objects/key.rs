@@ -1,15 +1,15 @@
-//! The key of the index: a tenant's key bytes, shared by the index, the object and the order of eviction.
+//! The key of the index: a tenant's key bytes. Each object has them once, and the index finds it by them.
 
 use papaya::Equivalent;
 use perilune_protocol::{ObjectKey, TenantId};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-/// An owned key. Cloning shares the bytes.
+/// An owned key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
     tenant: TenantId,
-    bytes: Arc<[u8]>,
+    bytes: Box<[u8]>,
 }
 
 /// A key to look up with; borrows the bytes.
@@ -22,6 +22,11 @@ pub struct KeyRef<'a> {
 }
 
 impl Key {
+    /// A tenant's key.
+    pub fn new(tenant: TenantId, key: ObjectKey) -> Self {
+        Self { tenant, bytes: key.into_bytes() }
+    }
+
     /// The same key, borrowed.
     pub fn as_ref(&self) -> KeyRef<'_> {
         KeyRef { tenant: self.tenant, bytes: &self.bytes }
@@ -45,15 +50,48 @@ impl<'a> KeyRef<'a> {
     }
 }
 
-// Must agree with the derived Hash of `KeyRef`: the index hashes one to find the other.
+// Must agree with the derived Hash of `KeyRef`: a set hashes one to find the other.
 impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.as_ref().hash(state);
     }
 }
 
-impl Equivalent<Key> for KeyRef<'_> {
-    fn equivalent(&self, key: &Key) -> bool {
-        *self == key.as_ref()
+/// What has a key.
+pub(crate) trait Keyed {
+    /// Always the same.
+    fn key(&self) -> &Key;
+}
+
+/// An item of a map that is found by its own key.
+pub(crate) struct ByKey<T>(pub(crate) Arc<T>);
+
+/// What is found by its own key, and what is kept beside it. Lock-free.
+pub(crate) type KeyMap<T, V> = papaya::HashMap<ByKey<T>, V, Hashing>;
+
+/// Not the standard library's, which was more than half of the instructions of a lookup. Nobody chooses keys so that they meet in one place: it
+/// is seeded at random as well; but the walks of a simulated run go as those of the run before.
+#[cfg(not(feature = "simulation"))]
+pub(crate) type Hashing = ahash::RandomState;
+#[cfg(feature = "simulation")]
+pub(crate) type Hashing = std::hash::BuildHasherDefault<std::hash::DefaultHasher>;
+
+impl<T: Keyed> Hash for ByKey<T> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.key().hash(state);
+    }
+}
+
+impl<T: Keyed> PartialEq for ByKey<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.key() == other.0.key()
+    }
+}
+
+impl<T: Keyed> Eq for ByKey<T> {}
+
+impl<T: Keyed> Equivalent<ByKey<T>> for KeyRef<'_> {
+    fn equivalent(&self, item: &ByKey<T>) -> bool {
+        *self == item.0.key().as_ref()
     }
 }

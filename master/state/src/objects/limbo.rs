@@ -1,6 +1,6 @@
 //! Space that nobody may write into yet: its object is gone, but a reader's lease or a writer's deadline still runs.
 
-use super::Replica;
+use super::{Few, Replica};
 use crate::MonotonicMs;
 use crate::segments::Phase;
 use crossbeam::queue::SegQueue;
@@ -40,7 +40,7 @@ pub enum Why {
 struct Held {
     until: MonotonicMs,
     why: Why,
-    replicas: Box<[Replica]>,
+    replicas: Few<Replica>,
 }
 
 /// What a sweep freed.

@@ -7,7 +7,8 @@
 //!     └──────────────► Discarded ► entry gone, space in limbo until the writer must have stopped
 //! ```
 
-use super::{Key, KeyRef, Replica};
+use super::key::{ByKey, KeyMap, Keyed};
+use super::{Few, Key, KeyRef, Replica};
 use crate::MonotonicMs;
 use crate::write::Stamp;
 use perilune_protocol::{NodeId, Pin, PutConfig, SegmentId, TenantId, Tso, WriterId};
@@ -43,7 +44,7 @@ pub struct Put {
     /// How many copies were asked for.
     pub wanted: u8,
     /// Where the writer writes.
-    pub replicas: Box<[Replica]>,
+    pub replicas: Few<Replica>,
     writer: WriterId,
     /// When room was given, last. Relaxed: whoever discards by it wins or loses by `state`.
     started: AtomicU64,
@@ -53,7 +54,7 @@ pub struct Put {
 
 impl Put {
     /// A put that starts now.
-    pub fn new(key: Key, version: Tso, size: u64, config: &PutConfig, replicas: Box<[Replica]>, stamp: Stamp<'_>) -> Self {
+    pub fn new(key: Key, version: Tso, size: u64, config: &PutConfig, replicas: Few<Replica>, stamp: Stamp<'_>) -> Self {
         let (pin, wanted, started) = (config.pin, config.replicas, AtomicU64::new(stamp.now));
         Self { key, version, size, pin, wanted, replicas, writer: stamp.writer, started, state: AtomicU8::new(WRITING) }
     }
@@ -104,10 +105,16 @@ impl Put {
     }
 }
 
+impl Keyed for Put {
+    fn key(&self) -> &Key {
+        &self.key
+    }
+}
+
 /// The room.
 #[derive(Default)]
 pub struct Puts {
-    map: papaya::HashMap<Key, Arc<Put>>,
+    map: KeyMap<Put, Arc<Put>>,
     /// Those that were given up last, the newest behind.
     given_up: Mutex<VecDeque<GivenUp>>,
 }
@@ -129,7 +136,7 @@ const GIVEN_UP_MAX: usize = 16_384;
 impl Puts {
     /// Enters a put; at most one per key. The `Err` is the one that is there.
     pub fn begin(&self, put: Arc<Put>) -> Result<(), Arc<Put>> {
-        match self.map.pin().try_insert(put.key.clone(), put) {
+        match self.map.pin().try_insert(ByKey(Arc::clone(&put)), put) {
             Ok(_) => Ok(()),
             Err(occupied) => Err(occupied.current.clone()),
         }

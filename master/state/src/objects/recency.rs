@@ -1,15 +1,16 @@
 //! Who leaves first: least recently used, without touching anything on use but one word of the object.
 //!
-//! Each object stands once in an ordered map under the stamp it was last *seen* with. A use only raises the object's own
+//! Each object stands once in an ordered list under the stamp it was last *seen* with. A use only raises the object's own
 //! stamp. When the evictor meets an object whose stamp is newer than its place, it moves it there and goes on: exact LRU,
 //! paid for once per use and eviction, no scan. Stamps of one batch fall from head to tail, so the tail of a chain of
 //! blocks leaves before its head (a prefix without its head is worthless).
 
+use super::ranks::{Place, Ranks};
 use super::{Object, ObjectIndex};
 use crossbeam::queue::SegQueue;
 use perilune_protocol::{Pin, TenantId};
 use std::collections::BTreeMap;
-use std::ops::{Bound, ControlFlow};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -35,7 +36,7 @@ impl Recency {
 
     /// Apply: an object appeared. Hard-pinned ones never enter.
     pub(crate) fn admit(&self, object: &Arc<Object>) {
-        if object.pin != Pin::Hard && !object.is_only_cold() {
+        if object.pin() != Pin::Hard && !object.is_only_cold() {
             self.inbox.push(object.clone());
         }
     }
@@ -54,7 +55,7 @@ impl Orders {
         let inherited = recency.inherited.load(Ordering::Relaxed);
         let mut objects = Vec::with_capacity(index.len());
         index.for_each(&mut |object| {
-            if object.pin != Pin::Hard && !object.is_only_cold() {
+            if object.pin() != Pin::Hard && !object.is_only_cold() {
                 objects.push((object.version, object.clone()));
             }
             ControlFlow::Continue(())
@@ -96,9 +97,9 @@ pub struct Order {
 
 #[derive(Default)]
 struct Queue {
-    by_stamp: BTreeMap<(u64, u64), Arc<Object>>,
+    by_stamp: Ranks,
     /// Where the walk goes on, so that leased objects at the front do not hide those behind them.
-    cursor: Option<(u64, u64)>,
+    cursor: Option<Place>,
     /// Objects passed over in a row, over any number of calls. As many as there are: nothing can leave.
     passed: usize,
 }
@@ -108,13 +109,13 @@ pub const LOOKED_AT: usize = 4096;
 
 impl Order {
     fn insert(&mut self, object: Arc<Object>) {
-        let queue = if object.pin == Pin::Soft { &mut self.soft_pinned } else { &mut self.plain };
-        queue.insert(object);
+        let queue = if object.pin() == Pin::Soft { &mut self.soft_pinned } else { &mut self.plain };
+        queue.by_stamp.insert(object);
     }
 
     fn let_go(&mut self) {
-        self.plain.by_stamp.retain(|_, object| !object.is_condemned());
-        self.soft_pinned.by_stamp.retain(|_, object| !object.is_condemned());
+        self.plain.by_stamp.retain(|object| !object.is_condemned());
+        self.soft_pinned.by_stamp.retain(|object| !object.is_condemned());
     }
 
     /// The next objects to leave memory, oldest first. Those that are in no vault are condemned already: the caller must propose their
@@ -128,7 +129,7 @@ impl Order {
 
     /// What will leave next, oldest first as far as the evictor knows.
     pub fn oldest(&self) -> impl Iterator<Item = &Arc<Object>> {
-        self.plain.by_stamp.values().chain(self.soft_pinned.by_stamp.values()).filter(|object| !object.is_condemned())
+        self.plain.by_stamp.iter().chain(self.soft_pinned.by_stamp.iter()).filter(|object| !object.is_condemned())
     }
 
     /// Objects it knows.
@@ -143,11 +144,6 @@ impl Order {
 }
 
 impl Queue {
-    fn insert(&mut self, object: Arc<Object>) {
-        // The version makes the place unique: two objects of one stamp exist only when nobody used either.
-        self.by_stamp.insert((object.touched(), object.version.0), object);
-    }
-
     /// Returns what it found, and whether all that there is has been passed over in a row.
     fn take(&mut self, now: u64, count: usize, useful: &impl Fn(&Object) -> bool) -> (Vec<Arc<Object>>, bool) {
         let mut found = Vec::new();
@@ -155,19 +151,18 @@ impl Queue {
             if found.len() == count || self.by_stamp.is_empty() {
                 break;
             }
-            let from = self.cursor.map_or(Bound::Unbounded, Bound::Excluded);
-            let Some((place, object)) = self.by_stamp.range((from, Bound::Unbounded)).next() else {
+            let Some((place, object)) = self.by_stamp.after(self.cursor) else {
                 self.cursor = None;
                 continue;
             };
-            let (place, object) = (*place, object.clone());
+            let object = object.clone();
             if object.is_condemned() {
-                self.by_stamp.remove(&place);
+                self.by_stamp.remove(place);
             } else if object.touched() > place.0 {
-                self.by_stamp.remove(&place);
-                self.insert(object);
+                self.by_stamp.remove(place);
+                self.by_stamp.insert(object);
             } else if useful(&object) && may_leave(&object, now) {
-                self.by_stamp.remove(&place);
+                self.by_stamp.remove(place);
                 self.passed = 0;
                 found.push(object);
             } else {
@@ -192,12 +187,12 @@ fn may_leave(object: &Object, now: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::objects::KeyRef;
+    use crate::objects::{Few, KeyRef};
     use perilune_protocol::Tso;
 
     fn object(recency: &Recency, n: u64, pin: Pin) -> Arc<Object> {
         let key = KeyRef { tenant: TenantId(0), bytes: &n.to_le_bytes() }.to_owned();
-        let object = Arc::new(Object::new(key, Tso(n + 1), 1, 0, pin, Box::default(), recency.stamps(1)));
+        let object = Arc::new(Object::new(key, Tso(n + 1), 1, 0, pin, Few::default(), recency.stamps(1)));
         recency.admit(&object);
         object
     }

@@ -42,7 +42,7 @@ pub(super) fn contents(state: &State) -> BTreeMap<String, Lasting> {
         let here = o.replicas.iter().filter(|r| state.segments.table().get(r.segment.id()).is_some());
         let mut copies: Vec<_> = here.map(|r| (r.segment.id(), r.extents.to_vec())).collect();
         copies.sort_unstable();
-        all.insert(o.key.to_object_key().to_string(), (o.version.0, o.wanted, o.cold.as_ref().map(|cold| cold.name), copies));
+        all.insert(o.key.to_object_key().to_string(), (o.version.0, o.wanted(), o.cold.as_ref().map(|cold| cold.name), copies));
         ControlFlow::Continue(())
     });
     all
@@ -163,7 +163,7 @@ fn an_object_remembers_how_many_copies_were_wanted() {
     leader.end("k", grant.version);
     for state in [&leader.state, &leader.restarted().state, &Arc::new(snapshot::copy(&leader.state).0)] {
         let object = object(state, "k").unwrap();
-        assert_eq!((object.replicas.len(), object.wanted), (2, 3));
+        assert_eq!((object.replicas.len(), object.wanted()), (2, 3));
     }
 }
 

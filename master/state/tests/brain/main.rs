@@ -10,6 +10,7 @@ mod recovery;
 mod tenants;
 mod txn;
 mod vaults;
+mod weight;
 
 use perilune_protocol::rpc::object::PutGrant;
 use perilune_protocol::{Capability, Endpoint, NodeId, ObjectKey, Protocol, PutConfig, SegmentDesc, SegmentId, TenantId, Tso, WriterId};

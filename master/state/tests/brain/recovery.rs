@@ -213,7 +213,7 @@ fn a_snapshot_of_the_release_before_objects_remembered_what_was_wanted_is_read()
     let state = snapshot::read(&mut include_bytes!("../old/snapshot_v2.bin").as_slice(), RULES, 1).unwrap();
     let mut wanted = BTreeMap::new();
     state.index.for_each(&mut |o| {
-        wanted.insert(o.key.to_object_key().to_string(), (o.size, o.replicas.len(), o.wanted));
+        wanted.insert(o.key.to_object_key().to_string(), (o.size, o.replicas.len(), o.wanted()));
         ControlFlow::Continue(())
     });
     assert_eq!(wanted, [("double".to_owned(), (70_000, 2, 2)), ("single".to_owned(), (5000, 1, 1))].into());
