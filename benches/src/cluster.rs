@@ -3,10 +3,12 @@
 use crate::group::lend_nothing;
 use crate::pinned::Process;
 use crate::rivals::Trouble;
+use nix::sys::signal::Signal;
 use perilune_client::{Store, StoreConfig};
 use perilune_protocol::rpc::object::{PutEnd, PutStart};
 use perilune_protocol::{ObjectKey, Outcome, PutConfig, WriterId};
 use serde_json::Value;
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -24,6 +26,8 @@ pub(crate) struct Cluster {
     pub(crate) store: Store,
     /// Where the master speaks HTTP.
     pub(crate) http: SocketAddr,
+    /// Where the master speaks RPC.
+    rpc: String,
     master: Process,
     /// The node's own connection: the node is suspect when it closes, so it outlives the master.
     _node: Store,
@@ -34,10 +38,16 @@ pub(crate) fn put_start(keys: &[ObjectKey]) -> PutStart {
     PutStart { puts: keys.iter().map(|key| (key.clone(), VALUE)).collect(), config: PutConfig::default(), writer: WriterId::random() }
 }
 
+fn connect(master: &str, agent: &str) -> Outcome<Store> {
+    Store::connect(StoreConfig { masters: vec![master.to_owned()], agent: agent.to_owned(), ..StoreConfig::default() })
+}
+
 impl Cluster {
     /// The master has its data in `dir`, and these flags too; on a core of its own, where one is named.
     pub(crate) fn start(program: &Path, dir: &Path, flags: &[&str], core: Option<usize>) -> Result<Self, Trouble> {
         let ready = dir.join("master.ready");
+        // Of one that was started there before.
+        let _ = std::fs::remove_file(&ready);
         let mut command = Command::new(program);
         command.args(["master", "--rpc", "127.0.0.1:0", "--http", "127.0.0.1:0", "--ready-file"]).arg(&ready);
         // The node never beats: nothing but the questions shall use the master's time.
@@ -50,11 +60,20 @@ impl Cluster {
             found.ok_or_else(|| format!("perilune master wrote no address {name} into its ready file"))
         };
         let (rpc, http) = (address("/rpc")?, address("/http/0")?.parse()?);
-        let connect =
-            |agent: &str| Store::connect(StoreConfig { masters: vec![rpc.to_owned()], agent: agent.to_owned(), ..StoreConfig::default() });
-        let (store, node) = (connect("perilune-bench")?, connect("perilune-bench node")?);
+        let (store, node) = (connect(rpc, "perilune-bench")?, connect(rpc, "perilune-bench node")?);
         lend_nothing(&node)?;
-        Ok(Self { store, http, _node: node, master })
+        Ok(Self { store, http, rpc: rpc.to_owned(), _node: node, master })
+    }
+
+    /// One more client, with a connection of its own.
+    pub(crate) fn connect(&self, agent: &str) -> Outcome<Store> {
+        connect(&self.rpc, agent)
+    }
+
+    /// The master is no more; what it has in its directory stays.
+    pub(crate) fn kill(&mut self) -> io::Result<()> {
+        self.master.signal(Signal::SIGKILL)?;
+        self.master.child().wait().map(drop)
     }
 
     pub(crate) fn master(&self) -> u32 {

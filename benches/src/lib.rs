@@ -6,6 +6,7 @@
 //! store     put and get beside rivals and the physical floor       rivals/  how each of them is started and asked
 //! transfer  the transfer engine alone, beside a plain copy and a plain socket
 //! master    what questions cost a master
+//! restart   how a long log of a master starts
 //! commits   what masters can acknowledge, beside etcd                group, cluster  masters and nodes as processes
 //! outage    masters and nodes killed and stopped under load, every acknowledged value checked
 //! vault     memory to a vault and back, beside object_store used bare
@@ -27,6 +28,7 @@ pub mod pinned;
 pub mod random;
 pub mod replay;
 pub mod report;
+pub mod restart;
 pub mod rivals;
 pub mod store;
 pub mod trace;

@@ -2,7 +2,7 @@
 
 use crate::Store;
 use perilune_protocol::event::{Cursor, Event, EventFilter};
-use perilune_protocol::rpc::watch::{self, From, ListAll, Listed, WatchFeed, Watched};
+use perilune_protocol::rpc::watch::{self, Follow, Followed, From, ListAll, Listed, Watched};
 use perilune_protocol::{FaultCode, Millis, Outcome, Tso};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -33,9 +33,7 @@ pub enum Since {
 /// [`perilune_protocol::FaultCode::OutOfRange`], and the end of this watch. Begin with [`Since::Snapshot`] then.
 pub struct Watch {
     store: Store,
-    question: watch::Watch,
-    /// Only what this changefeed carries.
-    feed: Option<String>,
+    question: Follow,
     /// The part of all that there is that is to be asked for next, and of how many; `None`: what happens.
     part: Option<(u32, u32)>,
     ready: VecDeque<Event>,
@@ -64,7 +62,9 @@ impl Store {
             return Err(FaultCode::InvalidParams.with("a changefeed carries what happens, and has no snapshot"));
         }
         let from = since.map_or(From::Checkpoint, Since::place);
-        Ok(Watch { feed: Some(feed.into()), ..Watch::new(self, from, None, filter, everybody) })
+        let mut watch = Watch::new(self, from, None, filter, everybody);
+        watch.question.feed = Some(feed.into());
+        Ok(watch)
     }
 }
 
@@ -82,14 +82,14 @@ impl Since {
 
 impl Watch {
     fn new(store: &Store, from: From, part: Option<(u32, u32)>, filter: EventFilter, everybody: bool) -> Self {
-        let question = watch::Watch { from, filter, everybody, most_bytes: PAGE_BYTES, wait_ms: 0, consumer: String::new() };
-        let (store, feed, ready) = (store.clone(), None, VecDeque::new());
-        Self { store, question, feed, part, ready, listed: 0, cursor: None, resolved: Tso(0), behind: 0, settled: None }
+        let watch = watch::Watch { from, filter, everybody, most_bytes: PAGE_BYTES, wait_ms: 0, consumer: String::new() };
+        let (store, question, ready) = (store.clone(), Follow { feed: None, watch }, VecDeque::new());
+        Self { store, question, part, ready, listed: 0, cursor: None, resolved: Tso(0), behind: 0, settled: None }
     }
 
     /// The same by this name, up to 64 visible characters of ASCII: the masters show how far it lags (`perilune_consumer_lag_seconds`).
     pub fn named(mut self, consumer: impl Into<String>) -> Self {
-        self.question.consumer = consumer.into();
+        self.question.watch.consumer = consumer.into();
         self
     }
 
@@ -104,7 +104,7 @@ impl Watch {
                 let is_listed = self.listed > 0;
                 self.listed -= usize::from(is_listed);
                 // An event of a snapshot is no place to go on from: the rest of it would be missing.
-                self.cursor = match self.question.from {
+                self.cursor = match self.question.watch.from {
                     _ if self.is_settling() => None,
                     From::Cursor(begin) if is_listed => Some(begin),
                     _ => Some(event.cursor),
@@ -126,34 +126,30 @@ impl Watch {
     /// Asks for more. Whether something came.
     fn ask(&mut self, patience: Duration) -> Outcome<bool> {
         if let Some((part, parts)) = self.part {
-            let watch::Watch { filter, everybody, .. } = &self.question;
-            let begin = if let (From::Cursor(begin), 1..) = (self.question.from, part) { Some(begin) } else { None };
+            let watch::Watch { filter, everybody, from, .. } = &self.question.watch;
+            let begin = if let (From::Cursor(begin), 1..) = (*from, part) { Some(begin) } else { None };
             let question = ListAll { filter: filter.clone(), everybody: *everybody, part, parts, begin };
             let Listed { events, begin, settled, parts } = self.store.call(&question)?;
             if part == 0 {
-                self.question.from = From::Cursor(begin);
+                self.question.watch.from = From::Cursor(begin);
             }
             self.settled = Some(settled);
             self.listed += events.len();
             self.ready.extend(events);
             self.part = (part + 1 < parts).then_some((part + 1, parts));
-            if let (From::Cursor(begin), false) = (self.question.from, self.is_settling()) {
+            if let (From::Cursor(begin), false) = (self.question.watch.from, self.is_settling()) {
                 self.cursor = Some(begin);
             }
             return Ok(true);
         }
         // Until there is a place to come back to, what happens while an answer is lost would be missed.
-        let has_place = matches!(self.question.from, From::Cursor(_));
+        let has_place = matches!(self.question.watch.from, From::Cursor(_) | From::Stamped(..));
         // So that an answer that is late is none that was lost.
         let wait = if has_place { patience.min(WAIT).min(self.store.patience() / 2) } else { Duration::ZERO };
-        self.question.wait_ms = Millis::from(wait).0;
-        let told = match &self.feed {
-            None => self.store.call(&self.question),
-            Some(feed) => self.store.call(&WatchFeed { feed: feed.clone(), watch: self.question.clone() }),
-        };
-        let Watched { events, next, resolved, behind } = told?;
-        let came = !events.is_empty();
-        self.question.from = From::Cursor(next);
+        self.question.watch.wait_ms = Millis::from(wait).0;
+        let Followed { watched: Watched { events, next, resolved, behind }, stamp } = self.store.call(&self.question)?;
+        let (came, next) = (!events.is_empty(), Cursor { stamp, ..next });
+        self.question.watch.from = From::behind(next);
         // Behind all that is ready, and so far beyond it.
         (self.resolved, self.behind) = (resolved.max(self.resolved), behind);
         let stamped = |event: Event| Event { cursor: Cursor { stamp: event.commit_ts, ..event.cursor }, ..event };

@@ -13,6 +13,8 @@ pub enum Defect {
     EarlyCheckpoint,
     /// A changefeed that begins again reads from the end of the log.
     SkippedGap,
+    /// A log is cut without a look at what somebody needs of it.
+    ForgottenNeed,
     /// Extents are free before the last lease on them has lapsed.
     HastyReuse,
     /// A leader counts on its lease for longer than the others promised.
@@ -27,12 +29,13 @@ pub enum Defect {
 
 impl Defect {
     /// All of them, by name.
-    pub const ALL: [(&str, Self); 10] = [
+    pub const ALL: [(&str, Self); 11] = [
         ("careless-sweep", Self::CarelessSweep),
         ("early-answer", Self::EarlyAnswer),
         ("early-checkpoint", Self::EarlyCheckpoint),
         ("early-drop", Self::EarlyDrop),
         ("early-end", Self::EarlyEnd),
+        ("forgotten-need", Self::ForgottenNeed),
         ("hasty-reuse", Self::HastyReuse),
         ("long-lease", Self::LongLease),
         ("skipped-gap", Self::SkippedGap),

@@ -49,13 +49,14 @@ pub fn verify(root: &Path) -> Problems {
 pub fn kafka(root: &Path) -> Problems {
     let cargo = |words: &'static str| -> Box<dyn Fn() -> Problems + '_> { Box::new(move || run_cargo(root, words, &[])) };
     run(&[
-        ("clippy", cargo("clippy --package perilune-master --features kafka --all-targets -- -D warnings")),
+        ("clippy", cargo("clippy --package perilune --package perilune-master --features kafka --all-targets -- -D warnings")),
         (
             "tests",
             cargo(
                 "test --package perilune-master --features kafka --lib --test feeds -- kafka topic open_protocol a_key_stays what_cannot_be",
             ),
         ),
+        ("killed leaders", cargo("test --package perilune --features kafka --test cli -- kafka::")),
     ])
 }
 

@@ -108,7 +108,8 @@ pub fn run(options: &Options) -> Result<Figures, Trouble> {
     let bytes_per_object = (after as f64 - before as f64) / options.objects as f64;
     let memory = Memory { objects: options.objects, key_bytes: asker::KEY_BYTES, before, after, bytes_per_object };
 
-    let watchers: Vec<Watcher> = (0..options.watchers).map(|_| Watcher::begin(&cluster.store)).collect();
+    let watchers = (0..options.watchers).map(|_| Ok(Watcher::begin(cluster.connect("perilune-bench watcher")?)));
+    let watchers: Vec<Watcher> = watchers.collect::<Result<_, Trouble>>()?;
     let bar = ProgressBar::new(((options.rounds + 1) * options.batches.len() * Question::ALL.len()) as u64);
     let mut samples: BTreeMap<(Question, usize), Vec<Sample>> = BTreeMap::new();
     for round in 0..=options.rounds {

@@ -35,8 +35,9 @@ pub(super) struct Watcher {
 }
 
 impl Watcher {
-    pub(super) fn begin(store: &Store) -> Self {
-        let (store, stop) = (store.clone(), Arc::new(AtomicBool::new(false)));
+    /// It watches by this store, which nobody else uses.
+    pub(super) fn begin(store: Store) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
         let over = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
             let mut watch = store.watch(Since::Now, EventFilter::default(), true);

@@ -195,7 +195,8 @@ impl Machine for Brain {
     }
 
     fn needed(&self) -> Option<Tso> {
-        events::needed(&self.seat.lock().state.settings.map())
+        let needed = events::needed(&self.seat.lock().state.settings.map());
+        needed.filter(|_| !planted::is(Defect::ForgottenNeed))
     }
 
     fn leads(&mut self, term: Option<u64>) {

@@ -33,6 +33,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use uuid::Uuid;
 
+/// Who follows what happens looks no more often: what is decided meanwhile is read at once, so that many puts cost it one waking, as few do.
+pub(crate) const GATHER: Duration = Duration::from_millis(2);
+
 /// Events of one member's log. One for each member; shared.
 pub struct EventLog {
     cluster: Uuid,
@@ -123,14 +126,23 @@ impl EventLog {
     /// # Errors
     /// [`ReadError::Rewritten`].
     pub(crate) fn verified(&self, cursor: Cursor) -> Result<Cursor, ReadError> {
-        let before = cursor.before();
-        // What is not there, is of another cluster or cannot be read is told by whoever reads on.
-        let there = self.history.read(before, 1).ok().and_then(|read| read.into_iter().next());
-        let is_other = |past: &Past| past.index == before && past.stamp != Some(cursor.stamp);
-        if cursor.stamp > Tso(0) && cursor.cluster == self.cluster && there.as_ref().is_some_and(is_other) {
+        let is_other = |past: Past| past.stamp != Some(cursor.stamp);
+        if cursor.stamp > Tso(0) && cursor.cluster == self.cluster && self.before(cursor).is_some_and(is_other) {
             return Err(ReadError::Rewritten { oldest: self.cursor(self.history.first(), 0) });
         }
         Ok(cursor)
+    }
+
+    /// The same place, with its stamp where that can be found. May read files.
+    fn marked(&self, cursor: Cursor) -> Cursor {
+        let stamp = self.before(cursor).and_then(|past| past.stamp).unwrap_or(Tso(0));
+        Cursor { stamp, ..cursor }
+    }
+
+    /// The entry that holds what lies just before this place. What is not there, is of another cluster or cannot be read is told by whoever reads on.
+    fn before(&self, cursor: Cursor) -> Option<Past> {
+        let before = cursor.before();
+        self.history.read(before, 1).ok()?.into_iter().next().filter(|past| past.index == before)
     }
 
     /// Events from a place on: those of about so many bytes of the log, more when a single entry of it is larger. May read files, and takes
@@ -257,13 +269,8 @@ impl EventLog {
         self.consumers.lags(end, self.clock.now(), self.clock.wall_ms())
     }
 
-    /// Until something lies behind this place. False when nothing does after so long. Blocks.
-    pub fn wait(&self, beyond: Cursor, patience: Duration) -> bool {
-        self.history.wait(beyond.index, patience)
-    }
-
-    /// The same for async callers, as long as they like.
-    pub async fn changed(&self, beyond: Cursor) {
+    /// Until something lies behind this place.
+    pub(crate) async fn changed(&self, beyond: Cursor) {
         // An error means that the log is closed: whoever reads finds what there is.
         let _ = self.history.watch().wait_for(|reached| *reached >= beyond.index).await;
     }

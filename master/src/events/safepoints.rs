@@ -44,7 +44,7 @@ pub(crate) fn needed(settings: &SettingMap) -> Option<Tso> {
 }
 
 impl Safepoint {
-    fn read(key: &str, value: &str) -> Option<Self> {
+    pub(crate) fn read(key: &str, value: &str) -> Option<Self> {
         let service = key.strip_prefix(JOB_RECORD)?.strip_prefix(SAFEPOINT)?;
         let (stamp, until_ms) = value.split_once(' ')?;
         Some(Self { service: service.into(), stamp: Tso(stamp.parse().ok()?), until_ms: until_ms.parse().ok()? })

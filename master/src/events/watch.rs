@@ -1,10 +1,10 @@
 //! Pages of what happened, for whoever asks from where, and waits.
 
-use super::{EventLog, Page, Wanted};
+use super::{EventLog, GATHER, Page, ReadError, Wanted};
 use crate::engine::Engine;
 use crate::work::aside;
 use perilune_protocol::event::Cursor;
-use perilune_protocol::rpc::watch::{From, WAIT_MAX, Watch, WatchFeed, Watched};
+use perilune_protocol::rpc::watch::{Follow, Followed, From, WAIT_MAX, Watch, Watched};
 use perilune_protocol::{FaultCode, Outcome};
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,10 +28,19 @@ impl Engine {
     /// Answers the question.
     ///
     /// # Errors
-    /// As [`WatchFeed`] says.
-    pub(crate) async fn watch_feed(&self, WatchFeed { feed, mut watch }: WatchFeed) -> Outcome<Watched> {
+    /// As [`Follow`] says.
+    pub(crate) async fn follow(&self, Follow { feed, watch }: Follow) -> Outcome<Followed> {
+        let watched = match feed {
+            None => self.watch(watch).await?,
+            Some(feed) => self.watch_feed(&feed, watch).await?,
+        };
+        let stamp = watched.next.stamp;
+        Ok(Followed { watched, stamp })
+    }
+
+    async fn watch_feed(&self, feed: &str, mut watch: Watch) -> Outcome<Watched> {
         let known = self.directory();
-        let found = known.feed_named(watch.filter.tenant.unwrap_or_default(), &feed);
+        let found = known.feed_named(watch.filter.tenant.unwrap_or_default(), feed);
         let found = found.ok_or_else(|| FaultCode::InvalidParams.with(format!("the tenant has no changefeed {feed:.130?}")))?;
         let wanted = Wanted::of_feed(found, std::mem::take(&mut watch.filter))?;
         if watch.from == From::Checkpoint {
@@ -53,9 +62,12 @@ impl EventLog {
     /// The place that is meant.
     pub(crate) async fn begin(self: &Arc<Self>, from: From) -> Outcome<Cursor> {
         match from {
-            From::Now => Ok(self.resolved().1),
+            From::Now => self.aside(|log| Ok(log.marked(log.resolved().1))).await,
             From::Cursor(cursor) => Ok(cursor),
-            From::Stamped(cursor, stamp) => self.aside(move |log| log.verified(Cursor { stamp, ..cursor })).await,
+            From::Stamped(cursor, stamp) => {
+                let log = Arc::clone(self);
+                Ok(self.reading(cursor.before(), move || log.verified(Cursor { stamp, ..cursor })).await??)
+            }
             From::Oldest => self.aside(|log| log.oldest().map(|(_, cursor)| cursor)).await,
             From::After(stamp) => self.aside(move |log| log.at(stamp)).await,
             From::Checkpoint => Err(FaultCode::InvalidParams.with("only a changefeed has a checkpoint")),
@@ -63,23 +75,28 @@ impl EventLog {
     }
 
     /// What is wanted from a place on: as soon as there is something, or the wait is over, or so much was read that there is something to tell about
-    /// how far.
+    /// how far. Who waits is told little no sooner than [`GATHER`] after it asked.
     ///
     /// # Errors
     /// [`super::ReadError`].
     pub(crate) async fn page(self: &Arc<Self>, from: Cursor, wanted: &Arc<Wanted>, most_bytes: usize, wait: Duration) -> Outcome<Watched> {
-        let deadline = Instant::now() + wait.min(WAIT_MAX.into());
+        let asked = Instant::now();
+        let (soonest, deadline) = (asked + wait.min(GATHER), asked + wait.min(WAIT_MAX.into()));
         let most_bytes = most_bytes.clamp(*PAGE_BYTES.start(), *PAGE_BYTES.end());
         let (mut from, mut pages) = (from, 0);
         loop {
+            if self.history.is_little(from.index) && Instant::now() < soonest {
+                tokio::time::sleep_until(soonest).await;
+            }
             let of = Arc::clone(wanted);
-            let read = move |log: &Self| {
+            let read = move |log: &Self| -> Result<Page, ReadError> {
                 let mut page = log.read(from, most_bytes)?;
                 let known = log.seat.state().directory.known().clone();
                 page.events.retain(|event| of.wants(&known, event));
                 Ok(page)
             };
-            let Page { events, next, resolved } = self.aside(read).await?;
+            let log = Arc::clone(self);
+            let Page { events, next, resolved } = self.reading(from.index, move || read(&log)).await??;
             pages += 1;
             if !wanted.consumer.is_empty() {
                 self.consumers.told(&wanted.consumer, wanted.filter.tenant, (next, resolved), self.clock.now());
@@ -98,11 +115,13 @@ impl EventLog {
         }
     }
 
+    /// Has the entries from this one on read: off the threads that serve connections, unless there is little.
+    pub(crate) async fn reading<T: Send + 'static>(&self, from: u64, read: impl FnOnce() -> T + Send + 'static) -> Outcome<T> {
+        if self.history.is_little(from) { Ok(read()) } else { aside(read).await }
+    }
+
     /// Off the threads that serve connections: it may read files.
-    async fn aside<T: Send + 'static>(
-        self: &Arc<Self>,
-        read: impl FnOnce(&Self) -> Result<T, super::ReadError> + Send + 'static,
-    ) -> Outcome<T> {
+    async fn aside<T: Send + 'static>(self: &Arc<Self>, read: impl FnOnce(&Self) -> Result<T, ReadError> + Send + 'static) -> Outcome<T> {
         let log = Arc::clone(self);
         aside(move || read(&log)).await?.map_err(Into::into)
     }

@@ -13,7 +13,7 @@ use super::sink::{self, Sink, Whose};
 use super::sink_of;
 use super::task::Gate;
 use crate::engine::Engine;
-use crate::events::{Page, ReadError};
+use crate::events::{GATHER, Page, ReadError};
 use crate::planted::{self, Defect};
 use crate::work::aside;
 use perilune_protocol::Tso;
@@ -197,8 +197,9 @@ impl<'a> Run<'a> {
         let most = (self.quota / PAGES_IN_QUOTA).clamp(4096, PAGE_BYTES) as usize;
         let Some(mut maker) = self.rows.take() else { return Err(Code::Unknown.with("it was stopped")) };
         let target = self.feed.target;
-        let read = aside(move || {
-            let page = events.read(from, most);
+        let log = events.clone();
+        let read = events.reading(from.index, move || {
+            let page = log.read(from, most);
             let of = |page: &Page, maker: &mut Rows| {
                 let within = page.events.iter().take_while(|event| target.is_none_or(|target| event.commit_ts <= target));
                 within.filter_map(|event| maker.of(&known, event)).collect::<Vec<_>>()
@@ -263,7 +264,7 @@ impl<'a> Run<'a> {
         let events = self.engine.events().clone();
         tokio::select! {
             biased;
-            () = events.changed(self.next) => {}
+            () = events.changed(self.next) => tokio::time::sleep(GATHER).await,
             () = tokio::time::sleep(LOOK_EVERY) => {}
         }
     }

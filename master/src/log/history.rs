@@ -7,8 +7,7 @@ use bytes::Bytes;
 use perilune_protocol::Tso;
 use raft::eraftpb::{Entry, EntryType};
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use tokio::sync::watch;
 
 /// Applied entries kept in memory, by bytes of their data and by count.
@@ -16,6 +15,9 @@ const RECENT_BYTES: usize = 8 << 20;
 const RECENT_ENTRIES: usize = 1 << 16;
 /// Most entries that a reader takes while the log thread may wait.
 const STEP: usize = 1024;
+/// No more than this is little.
+const LITTLE_ENTRIES: usize = 64;
+const LITTLE_BYTES: usize = 16 << 10;
 
 /// An entry that was applied.
 #[derive(Clone, Debug)]
@@ -54,8 +56,6 @@ pub(crate) struct History {
     recent: Mutex<Recent>,
     /// The last entry that was applied, told once a turn.
     told: watch::Sender<u64>,
-    /// The same for threads that wait with `recent`.
-    bell: Condvar,
 }
 
 #[derive(Default)]
@@ -74,7 +74,7 @@ impl History {
     /// The log begins with the entry `first`.
     pub(super) fn new(reader: Reader, first: u64, reached: Reached) -> Self {
         let recent = Recent { first, reached, ..Recent::default() };
-        Self { reader: RwLock::new(Some(reader)), recent: Mutex::new(recent), told: watch::channel(reached.index).0, bell: Condvar::new() }
+        Self { reader: RwLock::new(Some(reader)), recent: Mutex::new(recent), told: watch::channel(reached.index).0 }
     }
 
     fn lock(&self) -> MutexGuard<'_, Recent> {
@@ -107,9 +107,7 @@ impl History {
             recent.under_way &= recent.reached.index < last;
             recent.reached.index
         };
-        if self.told.send_if_modified(|told| std::mem::replace(told, index) != index) {
-            self.bell.notify_all();
-        }
+        self.told.send_if_modified(|told| std::mem::replace(told, index) != index);
     }
 
     /// The log is closed, and may be opened anew: no file is read from here on.
@@ -185,23 +183,19 @@ impl History {
             .map_err(Unread::Broken)
     }
 
+    /// Whether there is little from `from` on, all of it in memory: not worth another thread, nor an answer of its own.
+    pub(crate) fn is_little(&self, from: u64) -> bool {
+        let recent = self.lock();
+        let begins = recent.entries.front().map_or(recent.reached.index + 1, |past| past.index);
+        let nth = from.checked_sub(begins).map_or(usize::MAX, |nth| nth as usize);
+        nth <= recent.entries.len() && recent.entries.len() - nth <= LITTLE_ENTRIES && {
+            recent.entries.range(nth..).map(|past| past.data.len()).sum::<usize>() <= LITTLE_BYTES
+        }
+    }
+
     /// What changes when more was applied; at least once whenever the entry it shows has been reached.
     pub(crate) fn watch(&self) -> watch::Receiver<u64> {
         self.told.subscribe()
-    }
-
-    /// Until the entry `index` was applied. False when that took longer than `patience`. Blocks.
-    pub(crate) fn wait(&self, index: u64, patience: Duration) -> bool {
-        let deadline = Instant::now() + patience;
-        let mut recent = self.lock();
-        while recent.reached.index < index {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
-            }
-            recent = self.bell.wait_timeout(recent, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        true
     }
 }
 

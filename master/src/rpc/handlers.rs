@@ -153,6 +153,11 @@ impl Counted for watch::Watched {
         (self.events.len() as u64, 0)
     }
 }
+impl Counted for watch::Followed {
+    fn failed(&self) -> (u64, u64) {
+        self.watched.failed()
+    }
+}
 impl Counted for watch::Listed {
     fn failed(&self) -> (u64, u64) {
         (self.events.len() as u64, 0)
@@ -261,9 +266,9 @@ pub(crate) fn answer(engine: &Engine, session: &Arc<Session>, op: u16, id: u64, 
             q.filter.tenant = s.watches(&e, q.everybody, q.filter.tenant)?;
             e.watch(q).await
         }),
-        watch::WatchFeed::OP => with(engine, id, body, move |mut q: watch::WatchFeed| async move {
+        watch::Follow::OP => with(engine, id, body, move |mut q: watch::Follow| async move {
             q.watch.filter.tenant = s.watches(&e, q.watch.everybody, q.watch.filter.tenant)?;
-            e.watch_feed(q).await
+            e.follow(q).await
         }),
         watch::ListAll::OP => with(engine, id, body, move |mut q: watch::ListAll| async move {
             q.filter.tenant = s.watches(&e, q.everybody, q.filter.tenant)?;

@@ -18,7 +18,7 @@ const READS: &[u16] = &[
     cluster::Stat::OP,
     watch::Watch::OP,
     watch::ListAll::OP,
-    watch::WatchFeed::OP,
+    watch::Follow::OP,
 ];
 const WRITES: &[u16] =
     &[object::PutStart::OP, object::PutEnd::OP, object::PutRevoke::OP, object::Remove::OP, object::RemoveMatching::OP, cold::Offload::OP];

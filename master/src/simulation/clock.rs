@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// 2023, somewhen.
-const WALL_BEGAN_MS: i64 = 1_700_000_000_000;
+pub(super) const WALL_BEGAN_MS: i64 = 1_700_000_000_000;
 
 pub(super) struct MemberTime {
     /// When this process began, and when the whole run did.

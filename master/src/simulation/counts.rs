@@ -29,4 +29,8 @@ pub(super) struct Counts {
     pub(super) resumed: u64,
     pub(super) files: u64,
     pub(super) feeds_failed: u64,
+    pub(super) needs: u64,
+    pub(super) held: u64,
+    /// Milliseconds by which the wall clock was ahead that was furthest.
+    pub(super) ahead_ms: u64,
 }

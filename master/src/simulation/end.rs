@@ -3,6 +3,7 @@
 use super::client::{self, Client, Found, Recalled};
 use super::master::start;
 use super::memory::Condition;
+use super::needs;
 use super::oracle::{Check, Key};
 use super::tenancy::Remaining;
 use super::vaults;
@@ -44,6 +45,7 @@ pub(super) async fn look(world: &Rc<World>) -> Check {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     jobs_end(world, &client).await?;
+    leading(world).map_or(Ok(()), |engine| needs::forgotten(&engine))?;
     let remaining = world.oracle.borrow().remaining();
     for left in &remaining {
         let good = left.record.replicas.iter().any(|place| is_good(world, &left.record, place));
@@ -208,7 +210,7 @@ async fn agree(world: &Rc<World>) -> Check {
 type Known = (Key, Tso, Vec<ReplicaPlace>, Option<ColdName>);
 
 fn compare(world: &World) -> Check {
-    let head = world.oracle.borrow().head();
+    let head = world.oracle.borrow().head.0;
     let remaining = world.oracle.borrow().remaining().into_iter();
     let expected: Vec<Known> = remaining
         .filter(|left| !left.record.replicas.is_empty() || left.cold.is_some())

@@ -100,7 +100,10 @@ fn one(world: &Rc<World>, nodes: &[Rc<Node>], kind: &'static str) {
         "hand-over" => masters.iter().for_each(|id| with(world, *id, |master| master.hand_over())),
         "clock" => {
             let by = world.range(0, 40_000) as i64 - 20_000;
-            with(world, id, |master| master.jump(by));
+            with(world, id, |master| {
+                let ahead_ms = &mut world.oracle.borrow_mut().counts.ahead_ms;
+                *ahead_ms = (*ahead_ms).max(master.jump(by));
+            });
         }
         "slow-disk" => mood(world, id, lasts, |moods| moods.slow_ms = 120),
         "failing-disk" => mood(world, id, lasts, |moods| moods.failing = 1),

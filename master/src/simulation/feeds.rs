@@ -70,7 +70,7 @@ fn bucket(feed: &FeedRecord) -> String {
 }
 
 /// Somewhere in what has happened; what follows may be gone.
-fn some_stamp(world: &World) -> Option<Tso> {
+pub(super) fn some_stamp(world: &World) -> Option<Tso> {
     let oracle = world.oracle.borrow();
     let last = oracle.stamps.last_key_value().map(|(index, _)| *index)?;
     oracle.stamps.range(world.below(last + 1)..).next().map(|(_, stamp)| *stamp)

@@ -2,6 +2,7 @@
 
 use super::clock::MemberTime;
 use super::disk::SimDisk;
+use super::needs;
 use super::rpc::Connection;
 use super::vaults;
 use super::ways;
@@ -37,6 +38,7 @@ pub(super) const CLUSTER: Uuid = Uuid::from_u128(7);
 enum Told {
     Applied(u64, Option<Tso>, Vec<u8>),
     Leads(u64),
+    Cut(Tso, Option<Tso>),
 }
 
 type Tap = Arc<Mutex<Vec<Told>>>;
@@ -73,6 +75,7 @@ impl Machine for Tapped {
     }
 
     fn forget(&mut self, before: Tso) {
+        self.hear(Told::Cut(before, needs::known(&self.brain.seat())));
         self.brain.forget(before);
     }
 
@@ -188,11 +191,11 @@ impl Master {
         }
     }
 
-    pub(super) fn jump(&mut self, by_ms: i64) {
+    /// By how many milliseconds it is ahead then.
+    pub(super) fn jump(&mut self, by_ms: i64) -> u64 {
         self.ahead_ms += by_ms;
-        if let Some(up) = &self.up {
-            up.time.ahead_ms.store(self.ahead_ms, Ordering::Relaxed);
-        }
+        self.up.iter().for_each(|up| up.time.ahead_ms.store(self.ahead_ms, Ordering::Relaxed));
+        self.ahead_ms.max(0) as u64
     }
 }
 
@@ -216,7 +219,7 @@ fn config_of(world: &World, id: u64, dir: PathBuf) -> MasterConfig {
         data_dir: dir,
         durability: world.options.durability,
         snapshot_entries: world.options.snapshot_entries,
-        event_log: Keeps { whoever: world.options.event_log_bytes, most: 0 },
+        event_log: Keeps { whoever: world.options.event_log_bytes, most: world.options.event_log_most },
         lease: ms(2000),
         put_discard: ms(4000),
         put_release: ms(10_000),
@@ -436,6 +439,7 @@ fn hear(world: &Rc<World>, id: u64, up: &mut Up) {
                 world.note("leads", || format!("master {id} in term {term}"));
                 world.oracle.borrow_mut().leads(id, term)
             }
+            Told::Cut(before, needed) => needs::cut(world, id, up, before, needed),
         };
         world.check(outcome);
     }

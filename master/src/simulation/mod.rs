@@ -8,7 +8,7 @@
 //! | `node`, `orders`, `worker`, `cold`, `client`, `memory`, `vaults` | who asks and carries out orders, and whose bytes lie where |
 //! | `disk`, `clock`, `draw` | the edges |
 //! | `faults`, `operator`, `steward`, `feeds` | what goes wrong, and what people have done meanwhile |
-//! | `watch` | who reads what happened |
+//! | `watch`, `needs` | who reads what happened, and who needs it |
 //! | `oracle`, `tenancy`, `owners`, `copies`, `chilled`, `told`, `delivered`, `end` | what must never happen, and what must be in the end |
 
 mod chilled;
@@ -25,6 +25,7 @@ mod faults;
 mod feeds;
 mod master;
 mod memory;
+mod needs;
 mod node;
 mod operator;
 mod oracle;
@@ -73,6 +74,8 @@ pub struct Options {
     durability: Durability,
     snapshot_entries: u64,
     event_log_bytes: u64,
+    /// The same while somebody needs it.
+    event_log_most: u64,
     tenants: u64,
     /// Tenants have vaults.
     cold: bool,
@@ -101,6 +104,7 @@ impl Options {
             tenants,
             cold: draw.per_mille(600),
             feeds: draw.per_mille(600),
+            event_log_most: draw.pick(&[0, needs::ALL]),
         }
     }
 
@@ -197,6 +201,7 @@ async fn direct(world: Rc<World>) {
     let clients: Vec<_> = (0..world.options.clients).map(begin).collect();
     operator::begin(&world);
     feeds::begin(&world);
+    needs::begin(&world);
     (0..3).for_each(|_| drop(tokio::task::spawn_local(watch::live(Rc::clone(&world)))));
     faults::run(&world, &nodes).await;
     world.closing.set(true);

@@ -8,6 +8,7 @@ use super::copies::Copies;
 use super::counts::Counts;
 use super::delivered::Delivered;
 use super::memory::{Condition, Memory};
+use super::needs::Needs;
 use super::owners::Owners;
 use super::vaults::{self, Shared};
 use perilune_protocol::{Extent, NodeId, ObjectKey, ReplicaPlace, SegmentId, TenantId, Tso};
@@ -60,6 +61,7 @@ pub(super) struct Oracle {
     /// The stamp of each entry.
     pub(super) stamps: BTreeMap<u64, Tso>,
     pub(super) delivered: Delivered,
+    pub(super) needs: Needs,
     /// How far the reference has come.
     pub(super) head: (u64, u64),
     pub(super) keys: BTreeMap<Key, BTreeMap<Tso, Version>>,
@@ -158,7 +160,7 @@ impl Oracle {
             Effect::LendAs { tenant, unique_id, desc } => self.lent(desc.id, tenant, &unique_id),
             Effect::Cold { tenant, key, version, copy, there } => return self.chill(&Key { tenant, key }, version, copy, there),
             Effect::Demote { tenant, key, version } => return self.demote(&Key { tenant, key }, version),
-            Effect::Setting { key, value } => return self.kept(&key, value.as_deref()),
+            Effect::Setting { key, value } => return self.set(now, &key, value.as_deref()),
             Effect::Directory { change, .. } => return self.directory(now, *change),
             Effect::Drain { segment, grace_ms } | Effect::Leaves { segment, grace_ms: Some(grace_ms), .. }
                 if self.mounted.contains(&segment) =>
@@ -481,11 +483,6 @@ impl Oracle {
         let some = copies.get(number as usize % copies.len().max(1)).map(|place| (*place).clone());
         self.counts.rotten += u64::from(some.is_some());
         some
-    }
-
-    /// The entry that was applied last by anybody.
-    pub(super) fn head(&self) -> u64 {
-        self.head.0
     }
 }
 

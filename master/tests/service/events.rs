@@ -3,7 +3,8 @@
 use super::group::Group;
 use super::*;
 use perilune_master::events::{EventLog, ReadError};
-use perilune_protocol::event::{Cursor, Event, What};
+use perilune_protocol::event::{Cursor, Event, EventFilter, What};
+use perilune_protocol::rpc::watch::{Follow, From, Watch};
 use perilune_protocol::{FaultCode, ObjectKey, Tso};
 use std::process::Command;
 use std::sync::Arc;
@@ -23,6 +24,11 @@ fn told(log: &EventLog, from: Cursor) -> (Vec<Event>, Cursor) {
             return (events, next);
         }
     }
+}
+
+/// Until all before this place is known there.
+fn reaches(log: &EventLog, place: Cursor) {
+    until("a master has come so far", || log.resolved().1 >= place);
 }
 
 fn events(master: &Master) -> Arc<EventLog> {
@@ -116,8 +122,6 @@ fn a_cursor_that_leads_nowhere_is_refused_for_what_it_is() {
     assert_eq!(log.read(Cursor { index: 0, ..end }, 1000).unwrap_err(), ReadError::OutOfRange { oldest });
     Peer::hello(&master).lend();
     assert_eq!(log.at(Tso(1)).unwrap_err(), ReadError::OutOfRange { oldest });
-    let far = Cursor { index: end.index + 1000, ..end };
-    assert!(log.wait(end, Duration::from_secs(10)) && !log.wait(far, Duration::from_millis(1)));
 }
 
 /// As where power was lost before the last entries were on disk: others have their numbers now.
@@ -132,12 +136,24 @@ fn a_cursor_behind_what_was_lost_is_refused() {
         keys.iter().for_each(|key| drop(peer.put(key, 100)));
         (master, peer)
     };
+    let follow = |peer: &mut Peer, from| {
+        let watch =
+            Watch { from, filter: EventFilter::default(), everybody: true, most_bytes: 1 << 20, wait_ms: 0, consumer: String::new() };
+        peer.call(&Follow { feed: None, watch }).map(|told| Cursor { stamp: told.stamp, ..told.watched.next })
+    };
     put(&kept, &["a"]).0.stop();
     assert!(Command::new("cp").arg("-r").args([&kept, &lost]).status().unwrap().success());
-    let (master, _peer) = put(&lost, &["b", "c"]);
+    let (master, mut peer) = put(&lost, &["b", "c"]);
+    // Of those who watch on, one was told something and one nothing.
+    let watching = [From::Oldest, From::Now].map(|from| follow(&mut peer, from).unwrap());
     let ahead = told(&events(&master), events(&master).oldest().unwrap().1).0;
     master.stop();
-    let (master, _peer) = put(&kept, &["d", "e", "f", "g", "h", "i", "j", "k"]);
+    let (master, mut peer) = put(&kept, &["d", "e", "f", "g", "h", "i", "j", "k"]);
+    for next in watching {
+        assert_eq!(follow(&mut peer, From::behind(next)).unwrap_err().code, FaultCode::OutOfRange, "{next:?}");
+        let next = follow(&mut peer, From::Oldest).unwrap();
+        assert_eq!(follow(&mut peer, From::behind(next)), Ok(next));
+    }
     let log = events(&master);
     let here = told(&log, log.oldest().unwrap().1).0;
     for event in &here {
@@ -175,7 +191,7 @@ fn what_is_resolved_moves_on_while_nothing_happens() {
     assert_eq!((log.resolved().1, master.engine().stat().applied), (end, applied), "nothing was written");
     let resolved = log.resolved().0;
     peer.put("l", 100);
-    assert!(log.wait(end, Duration::from_secs(10)));
+    reaches(&log, Cursor { index: end.index + 1, ..end });
     let (events, _) = told(&log, end);
     assert!(events[0].commit_ts > resolved);
 }
@@ -197,7 +213,7 @@ fn every_master_tells_the_same_through_changes_of_leaders() {
         group.masters[nth].take().unwrap().stop();
         let (other, _) = group.checked();
         let log = events(group.masters[other].as_ref().unwrap());
-        assert!(log.wait(Cursor { index: next.index - 1, ..next }, Duration::from_secs(10)));
+        reaches(&log, next);
         assert_eq!(told(&log, log.oldest().unwrap().1).0[..known.len()], known, "round {round}");
         group.up(nth);
     }
@@ -207,7 +223,7 @@ fn every_master_tells_the_same_through_changes_of_leaders() {
     let end = events(group.masters[nth].as_ref().unwrap()).resolved().1;
     let tell = |nth: usize| {
         let log = events(group.masters[nth].as_ref().unwrap());
-        assert!(log.wait(Cursor { index: end.index - 1, ..end }, Duration::from_secs(10)), "master {}", nth + 1);
+        reaches(&log, end);
         let (events, _) = told(&log, log.oldest().unwrap().1);
         events.into_iter().filter(|event| event.cursor < end).collect::<Vec<_>>()
     };

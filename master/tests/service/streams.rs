@@ -2,7 +2,7 @@
 
 use super::*;
 use perilune_protocol::event::{Cursor, EventFilter};
-use perilune_protocol::rpc::watch::{From, ListAll, Listed, Watch, WatchFeed, Watched};
+use perilune_protocol::rpc::watch::{Follow, Followed, From, ListAll, Listed, Watch};
 use perilune_protocol::{FaultCode, ObjectKey};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -65,14 +65,14 @@ fn tables_and_feeds_choose_what_is_told() {
     let ask = |feed: &str, from| {
         let (filter, consumer) = (EventFilter::default(), String::new());
         let watch = Watch { from, filter, everybody: true, most_bytes: 1 << 20, wait_ms: 0, consumer };
-        WatchFeed { feed: feed.into(), watch }
+        Follow { feed: Some(feed.into()), watch }
     };
-    let over_rpc = |told: Watched| told.events.iter().map(|event| event.cursor).collect::<Vec<_>>();
+    let over_rpc = |told: Followed| told.watched.events.iter().map(|event| event.cursor).collect::<Vec<_>>();
     let over_http = page["events"].as_array().unwrap().iter().map(|event| event["cursor"].as_str().unwrap().parse().unwrap());
     let over_http: Vec<Cursor> = over_http.collect();
     assert_eq!(over_rpc(peer.call(&ask("f", From::Oldest)).unwrap()), over_http);
     assert_eq!(over_rpc(peer.call(&ask("f", From::Cursor(cursor.parse().unwrap()))).unwrap()), over_http[2..]);
-    until("all is delivered", || peer.call(&ask("f", From::Checkpoint)).unwrap().events.is_empty());
+    until("all is delivered", || peer.call(&ask("f", From::Checkpoint)).unwrap().watched.events.is_empty());
     assert_eq!(peer.call(&ask("g", From::Oldest)).unwrap_err().code, FaultCode::InvalidParams);
     assert_eq!(peer.call(&ask("f", From::Checkpoint).watch).unwrap_err().code, FaultCode::InvalidParams, "of a feed only");
     let stamp = page["events"][0]["commit_ts"].as_u64().unwrap();

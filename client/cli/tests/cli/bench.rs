@@ -44,6 +44,13 @@ fn master_measures_every_question_with_one_key_and_with_many() {
 }
 
 #[test]
+fn restart_measures_a_master_with_a_log_and_one_without() {
+    let figures = figures(&["restart", "--bytes", "4MiB", "--disk", "/tmp"], &["/start_ms", "/resident", "/bytes", "/objects"]);
+    let bytes: Vec<u64> = figures.iter().map(|figure| figure["bytes"].as_u64().unwrap()).collect();
+    assert!(bytes.len() == 2 && bytes[0] < bytes[1] && bytes[1] >= 4 << 20, "{bytes:?}");
+}
+
+#[test]
 fn alloc_measures_sizes_threads_and_the_live_share() {
     let numbers = ["/ns_per_pair", "/p50_ns", "/p99_ns", "/pairs_per_s", "/live"];
     let figures = figures(&["alloc", "--space", "64MiB", "--sizes", "64KiB", "--time", "5ms"], &numbers);

@@ -110,18 +110,18 @@ fn csv_below(dir: &Path, files: &mut BTreeMap<String, String>) {
 }
 
 /// Three masters with a place for sinks, and a node.
-struct Fleet {
+pub(crate) struct Fleet {
     group: u8,
     dir: tempfile::TempDir,
     flags: Vec<String>,
-    masters: Vec<Process>,
+    pub(crate) masters: Vec<Process>,
     /// What was put, whether it was removed or not.
-    put: BTreeSet<String>,
+    pub(crate) put: BTreeSet<String>,
     _node: (Process, Shared),
 }
 
 impl Fleet {
-    fn start(group: u8) -> Self {
+    pub(crate) fn start(group: u8) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (sinks, key) = (dir.path().join("sinks"), dir.path().join("secret.key"));
         fs::create_dir(&sinks).unwrap();
@@ -137,7 +137,7 @@ impl Fleet {
         at(self.group, 30_000 + nth)
     }
 
-    fn leader(&self) -> usize {
+    pub(crate) fn leader(&self) -> usize {
         leader(self.group)
     }
 
@@ -146,7 +146,7 @@ impl Fleet {
     }
 
     /// A feed of all objects that is quick to flush, with these flags for its sink.
-    fn create(&self, name: &str, sink: &[&str]) {
+    pub(crate) fn create(&self, name: &str, sink: &[&str]) {
         let config = self.dir.path().join("config.json");
         let quick =
             r#"{"sink": {"csv": {"include_commit_ts": true}, "date_separator": "none", "cloud_storage_config": {"flush_interval": "2s"}}}"#;
@@ -159,7 +159,7 @@ impl Fleet {
         format!("file://{}/{name}?protocol=csv", self.sinks().display())
     }
 
-    fn put(&mut self, name: String) {
+    pub(crate) fn put(&mut self, name: String) {
         let value = self.dir.path().join("value");
         fs::write(&value, &name).unwrap();
         let output = finish(perilune().args(["put", &name]).arg(&value).args(["--master", &all(self.group), "--deadline", "60s"]));
@@ -167,12 +167,12 @@ impl Fleet {
         self.put.insert(name);
     }
 
-    fn remove(&self, name: &str) {
+    pub(crate) fn remove(&self, name: &str) {
         let output = finish(perilune().args(["rm", name, "--force", "--master", &all(self.group), "--deadline", "60s"]));
         assert!(output.status.success(), "{name}: {}", said(&output));
     }
 
-    fn restart(&mut self, nth: usize) {
+    pub(crate) fn restart(&mut self, nth: usize) {
         self.masters[nth - 1] = master_of(self.group, self.dir.path(), nth, &self.flags);
     }
 
@@ -184,8 +184,8 @@ impl Fleet {
         })
     }
 
-    /// Until these feeds have delivered everything. Says what they say of themselves if they never do.
-    fn until_delivered(&self, names: &[&str]) {
+    /// Until these feeds have delivered everything, up to the stamp that this gives. Says what they say of themselves if they never do.
+    pub(crate) fn until_delivered(&self, names: &[&str]) -> u64 {
         let now: Value = serde_json::from_str(&self.ask("POST", "/api/v2/tso", "{}")).unwrap();
         // The clock of a later leader may be ahead of all walls for long, and only count.
         let (now, began) = (now["timestamp"].as_u64().unwrap() << 18 | now["logic_time"].as_u64().unwrap(), Instant::now());
@@ -205,11 +205,17 @@ impl Fleet {
                 far.filter(|far| *far >= now)
             });
         }
+        now
+    }
+
+    /// What the masters know.
+    pub(crate) fn keys(&self) -> BTreeSet<String> {
+        self.ask("GET", "/get_all_keys", "").lines().map(str::to_owned).collect()
     }
 
     /// What readers of these directories know is what is there.
     fn check(&self, trees: &[&Path]) {
-        let keys: BTreeSet<String> = self.ask("GET", "/get_all_keys", "").lines().map(str::to_owned).collect();
+        let keys = self.keys();
         for tree in trees {
             let mut files = BTreeMap::new();
             csv_below(tree, &mut files);

@@ -19,6 +19,8 @@ mod group;
 mod harness;
 mod health;
 mod jobs;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod keys;
 mod killed;
 mod members;

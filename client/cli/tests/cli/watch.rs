@@ -4,11 +4,12 @@ use crate::cold::connect;
 use crate::group::{Process, all, at, leader, lends, master};
 use crate::harness::{Dev, perilune, run, said, wait_for};
 use nix::sys::signal::Signal;
-use perilune_client::{Since, Store, StoreConfig, Watch};
+use perilune_client::{Put, Since, Store, StoreConfig, Watch};
 use perilune_protocol::event::{Event, EventFilter, EventKind, What};
-use perilune_protocol::{ObjectKey, PutConfig, SegmentId, Tso};
+use perilune_protocol::{FaultCode, ObjectKey, PutConfig, SegmentId, Tso};
 use std::collections::{BTreeMap, BTreeSet};
-use std::process::Stdio;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_millis(200);
@@ -76,6 +77,58 @@ fn a_cursor_goes_on_where_it_was_after_the_master_was_killed() {
     assert_eq!(store.remove(&["a/3".into()], true).len(), 1);
     let text = dev.ok(&["watch", "--from", "snapshot", "--kind", "put,mounted", "--count", "3"]);
     assert!(text.contains("mounted") && text.contains("a/1") && text.contains("a/2") && !text.contains("b/1"), "{text}");
+}
+
+/// As where power was lost before the last entries were on disk: others have their numbers now.
+#[test]
+fn a_watch_that_runs_on_notices_that_what_it_told_is_lost() {
+    const GROUP: u8 = 34;
+    let dir = tempfile::tempdir().unwrap();
+    let (rpc, data, kept, ready) = (at(GROUP, 10_001), dir.path().join("data"), dir.path().join("kept"), dir.path().join("ready"));
+    let start = || {
+        let _ = std::fs::remove_file(&ready);
+        let mut command = perilune();
+        command.args(["master", "--rpc", &rpc, "--http", &at(GROUP, 30_001)]).arg("--data-dir").arg(&data);
+        let master = Process(command.arg("--ready-file").arg(&ready).stdout(Stdio::null()).spawn().unwrap());
+        wait_for("the master to be up", || ready.exists().then_some(()));
+        master
+    };
+    let copy = |from: &Path, to: &Path| assert!(Command::new("cp").arg("-r").args([from, to]).status().unwrap().success());
+    let connect = || {
+        let config = StoreConfig { masters: vec![rpc.clone()], deadline: Duration::from_secs(30), ..StoreConfig::default() };
+        Store::connect(config).unwrap()
+    };
+    let master = start();
+    let _node = lends(&rpc, dir.path(), "node", "16MiB");
+    let store = connect();
+    let put = |key: &str| assert_eq!(store.put(&key.into(), b"value", &PutConfig::default()), Ok(Put::Stored));
+    put("a");
+    drop(master);
+    copy(&data, &kept);
+    let master = start();
+    // One is told what is lost then, the other nothing, and both watch on.
+    let kinds = |kinds: &[EventKind]| EventFilter { kinds: kinds.to_vec(), ..EventFilter::default() };
+    let mut watches = [kinds(&[EventKind::Put]), kinds(&[EventKind::Cleared])].map(|filter| connect().watch(Since::Now, filter, true));
+    watches.iter_mut().for_each(|watch| assert_eq!(watch.next(SOON), Ok(None)));
+    (0..3).for_each(|n| put(&format!("lost{n}")));
+    wait_for("what is lost to be told", || watches[0].next(SOON).unwrap());
+    assert_eq!(watches[1].next(SOON), Ok(None));
+    drop(master);
+    std::fs::remove_dir_all(&data).unwrap();
+    copy(&kept, &data);
+    let _master = start();
+    (0..20).for_each(|n| put(&format!("other{n}")));
+    for watch in &mut watches {
+        // What it was given before it asks again may be left.
+        wait_for("it to notice", || match watch.next(SOON) {
+            Ok(told) => {
+                let is_lost = |event: &Event| event.what.object().is_some_and(|(key, _)| key.to_string().starts_with("lost"));
+                assert!(told.iter().all(is_lost), "{told:?}");
+                None
+            }
+            Err(fault) => (fault.code == FaultCode::OutOfRange).then_some(()),
+        });
+    }
 }
 
 /// Which keys are on which nodes, by what was told. A node is where its transfer engine is called.

@@ -40,7 +40,7 @@ pub struct Cursor {
     /// How many effects of that entry lie before this place.
     pub place: u32,
     /// When the entry was decided that holds what lies just before this place; 0: not known. Messages leave it out: events have it as their
-    /// [`Event::commit_ts`], questions say it by [`crate::rpc::watch::From::Stamped`].
+    /// [`Event::commit_ts`], questions say it by [`crate::rpc::watch::From::Stamped`], answers by [`crate::rpc::watch::Followed`].
     #[serde(skip)]
     pub stamp: Tso,
 }

@@ -40,7 +40,7 @@ pub enum From {
     Cursor(Cursor),
     /// Behind all that was decided up to then.
     After(Tso),
-    /// Behind all that a changefeed has delivered; of [`WatchFeed`] only.
+    /// Behind all that a changefeed has delivered; of [`Follow`] only.
     Checkpoint,
     /// Behind this one, if what lies just before it was decided then ([`Cursor::stamp`]).
     Stamped(Cursor, Tso),
@@ -53,17 +53,27 @@ impl From {
     }
 }
 
-/// What a changefeed carries, from a place on: the events of its tenant that its rules take, and `watch` wants. Whether it delivers has no part in it.
+/// The same by somebody who goes on: the answer says the stamp that makes the next question [`From::Stamped`]. Or what a changefeed carries, from a
+/// place on: the events of its tenant that its rules take, and `watch` wants. Whether it delivers has no part in it.
 ///
 /// Faults: those of [`Watch`]; `InvalidParams` when there is no such changefeed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WatchFeed {
-    /// Its name. It is one of the caller's tenant, or of the one that the filter names (`default`, where it names none).
-    pub feed: String,
+pub struct Follow {
+    /// The name of the changefeed, of the caller's tenant, or of the one that the filter names (`default`, where it names none).
+    pub feed: Option<String>,
     /// The rest of the question.
     pub watch: Watch,
 }
-call!(WatchFeed = 92 "watch_feed" -> Watched, LONG);
+call!(Follow = 93 "follow" -> Followed, LONG);
+
+/// What happened, and what it ends with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Followed {
+    /// What happened.
+    pub watched: Watched,
+    /// [`Cursor::stamp`] of its `next`.
+    pub stamp: Tso,
+}
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

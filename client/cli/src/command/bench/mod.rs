@@ -5,6 +5,7 @@ mod commits;
 mod feeds;
 mod master;
 mod outage;
+mod restart;
 mod store;
 mod transfer;
 mod vault;
@@ -32,6 +33,7 @@ enum What {
     Master(master::Master),
     Alloc(alloc::Alloc),
     Outage(outage::Outage),
+    Restart(restart::Restart),
     Commits(commits::Commits),
     Vault(vault::Vault),
     Feeds(feeds::Feeds),
@@ -54,6 +56,7 @@ impl Bench {
             What::Master(c) => c.run(global),
             What::Alloc(c) => c.run(global),
             What::Outage(c) => c.run(global),
+            What::Restart(c) => c.run(global),
             What::Commits(c) => c.run(global),
             What::Vault(c) => c.run(global),
             What::Feeds(c) => c.run(global),
