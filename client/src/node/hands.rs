@@ -1,12 +1,13 @@
 //! The threads of a node that work for the master: one asks for orders, one tells what came of them, the others carry them out.
 
 use super::lending::Lending;
-use crate::master::Master;
+use crate::master::{Link, Master};
 use perilune_protocol::rpc::Call;
+use perilune_protocol::rpc::work::BeginRun;
 use perilune_protocol::{FaultCode, NodeId, Outcome};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 use tracing::debug;
@@ -38,6 +39,15 @@ pub(super) trait Hand: Send + 'static {
     fn carry_out(&mut self, order: Self::Order, until: Instant) -> Self::Done;
 }
 
+/// Says on a connection which process will ask there. Masters of earlier releases wait for what another had taken, or think that a token does
+/// not allow it.
+pub(super) fn begin_run(link: &Link, question: &BeginRun, deadline: Instant) -> Outcome<()> {
+    match link.call(question, deadline)? {
+        Err(fault) if matches!(fault.code, FaultCode::NotSupported | FaultCode::Forbidden) => Ok(()),
+        told => told,
+    }
+}
+
 /// The threads. Stops them when dropped; what they are at is then left unfinished.
 pub(super) struct Hands {
     stop: Option<Sender<()>>,
@@ -49,18 +59,16 @@ impl Hands {
     /// Begins. `master` is a connection of its own, so that heartbeats never wait for work; `hand` makes one that is told when to stop.
     pub(super) fn begin<H: Hand>(master: Master, lending: &Arc<Lending>, hand: impl Fn(&Arc<AtomicBool>) -> H) -> Outcome<Self> {
         let failed = |e: std::io::Error| FaultCode::Internal.with(format!("cannot start a thread that works for the master: {e}"));
-        let (give, given) = channel::<(H::Order, Instant)>();
+        // Of several that wait at its end one wakes up for each order.
+        let (give, given) = crossbeam::channel::unbounded::<(H::Order, Instant)>();
         let (done, told) = channel();
         let (free, freed) = channel();
-        let given = Arc::new(Mutex::new(given));
         let stopping = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::new();
         for _ in 0..H::HANDS {
-            let (mut hand, given, done, free) = (hand(&stopping), Arc::clone(&given), done.clone(), free.clone());
+            let (mut hand, given, done, free) = (hand(&stopping), given.clone(), done.clone(), free.clone());
             let run = move || {
-                loop {
-                    let next = given.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                    let Ok((order, until)) = next else { return };
+                for (order, until) in given {
                     // Those who take and tell may have stopped.
                     let _ = done.send(hand.carry_out(order, until));
                     let _ = free.send(());
@@ -99,7 +107,7 @@ impl Drop for Hands {
 struct Taker<H: Hand> {
     master: Arc<Master>,
     lending: Arc<Lending>,
-    give: Sender<(H::Order, Instant)>,
+    give: crossbeam::channel::Sender<(H::Order, Instant)>,
     /// A hand is free again.
     freed: Receiver<()>,
     stopped: Receiver<()>,
