@@ -46,6 +46,11 @@ uuid_id!(
 );
 
 uuid_id!(
+    /// A process of a store node: another with each start.
+    RunId
+);
+
+uuid_id!(
     /// One attempt to put values: asked again with the same id, a master gives the same room again.
     WriterId
 );

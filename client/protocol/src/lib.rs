@@ -21,7 +21,7 @@ pub mod time;
 pub mod vault;
 
 pub use fault::{Fault, FaultCode, Outcome};
-pub use ids::{Capability, ColdName, NodeId, ObjectKey, SegmentId, TenantId, VaultId, WriterId};
+pub use ids::{Capability, ColdName, NodeId, ObjectKey, RunId, SegmentId, TenantId, VaultId, WriterId};
 pub use object::{ObjectPlace, Pin, PutConfig, ReplicaPlace};
 pub use segment::{Endpoint, Protocol, SegmentDesc, SegmentStatus};
 pub use size::{ByteSize, Extent};

@@ -1,8 +1,9 @@
 //! The threads of a node that work for the master: one asks for orders, one tells what came of them, the others carry them out.
 
 use super::lending::Lending;
-use crate::master::Master;
+use crate::master::{Link, Master};
 use perilune_protocol::rpc::Call;
+use perilune_protocol::rpc::work::BeginRun;
 use perilune_protocol::{FaultCode, NodeId, Outcome};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -36,6 +37,15 @@ pub(super) trait Hand: Send + 'static {
     /// Milliseconds.
     fn limit_ms(order: &Self::Order) -> u64;
     fn carry_out(&mut self, order: Self::Order, until: Instant) -> Self::Done;
+}
+
+/// Says on a connection which process will ask there. Masters of earlier releases wait for what another had taken, or think that a token does
+/// not allow it.
+pub(super) fn begin_run(link: &Link, question: &BeginRun, deadline: Instant) -> Outcome<()> {
+    match link.call(question, deadline)? {
+        Err(fault) if matches!(fault.code, FaultCode::NotSupported | FaultCode::Forbidden) => Ok(()),
+        told => told,
+    }
 }
 
 /// The threads. Stops them when dropped; what they are at is then left unfinished.

@@ -32,7 +32,8 @@ use nix::fcntl::{Flock, FlockArg};
 use passage::Passage;
 use perilune_probe::{Front, Life, Probe, Stage};
 use perilune_protocol::rpc::session::Greet;
-use perilune_protocol::{FaultCode, NodeId, Outcome, Protocol, SegmentDesc, SegmentId};
+use perilune_protocol::rpc::work::BeginRun;
+use perilune_protocol::{FaultCode, NodeId, Outcome, Protocol, RunId, SegmentDesc, SegmentId};
 use record::Record;
 use std::fs::{self, File};
 use std::net::SocketAddr;
@@ -159,7 +160,12 @@ impl StoreNode {
         let greet = Greet { agent: agent.clone(), tenant, unique_id, ..Greet::default() };
         let caller = Caller { greet, token: config.token.clone() };
         let master = Master::new(config.masters.clone(), caller.clone(), Some(greeting))?;
-        let [orders, cold_orders, keys] = [(); 3].map(|()| Master::new(config.masters.clone(), caller.clone(), None));
+        let begin = BeginRun { node: lending.node(), run: RunId::random() };
+        let [orders, cold_orders] = [begin.clone(), begin].map(|begin| {
+            let greeting = Box::new(move |link: &_, deadline| hands::begin_run(link, &begin, deadline));
+            Master::new(config.masters.clone(), caller.clone(), Some(greeting))
+        });
+        let keys = Master::new(config.masters.clone(), caller.clone(), None);
         let store = Store::new(StoreConfig {
             masters: config.masters.clone(),
             tenant: config.tenant.clone(),

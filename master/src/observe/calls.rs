@@ -28,6 +28,7 @@ const KNOWN: &[(u16, &str)] = &[
     entry::<cluster::Stat>(),
     entry::<cluster::ListNodes>(),
     entry::<cluster::SyncStatus>(),
+    entry::<work::BeginRun>(),
     entry::<work::TakeWork>(),
     entry::<cold::TakeCold>(),
     entry::<cold::Recall>(),

@@ -6,7 +6,7 @@ use crate::work::aside;
 use perilune_protocol::access::{Access, Token};
 use perilune_protocol::principal::Principal;
 use perilune_protocol::rpc::{self, Call, cluster, cold, job, member, object, segment, session, vault, watch, work};
-use perilune_protocol::{Fault, FaultCode, Outcome, TenantId};
+use perilune_protocol::{Fault, FaultCode, NodeId, Outcome, RunId, TenantId};
 use perilune_state::segments::WORD_BYTES_MAX;
 use perilune_state::settings::JOB_BYTES_PER_SECOND;
 use std::future::Future;
@@ -29,6 +29,8 @@ pub(crate) struct Session {
     token: OnceLock<Token>,
     /// Set by Hello or Greet, once.
     speaker: OnceLock<Speaker>,
+    /// Set by BeginRun, once.
+    run: OnceLock<RunId>,
 }
 
 impl Session {
@@ -37,7 +39,7 @@ impl Session {
         if access.is_open() {
             admitted.get_or_init(|| None);
         }
-        Self { id, host: peer.ip().to_string(), access, admitted, token: OnceLock::new(), speaker: OnceLock::new() }
+        Self { id, host: peer.ip().to_string(), access, admitted, token: OnceLock::new(), speaker: OnceLock::new(), run: OnceLock::new() }
     }
 
     /// Whether it is one who may come in.
@@ -73,6 +75,11 @@ impl Session {
     /// Of whom it may take something: of everybody, or of its tenant.
     fn reaches(&self, engine: &Engine) -> Outcome<Option<TenantId>> {
         self.principal().map(|_| self.tenant(engine)).transpose()
+    }
+
+    /// Whether it may speak for a node about work.
+    fn works_as(&self, engine: &Engine, node: NodeId) -> Outcome<()> {
+        self.reaches(engine)?.map_or(Ok(()), |tenant| engine.is_of(node, tenant))
     }
 
     /// Of whom it may be told: of its tenant; the admin, if it asks so, of everybody or of anyone.
@@ -238,17 +245,21 @@ pub(crate) fn answer(engine: &Engine, session: &Arc<Session>, op: u16, id: u64, 
             e.in_step(q.keyspace, q.table).await
         }),
         cluster::ListNodes::OP => with(engine, id, body, move |_: cluster::ListNodes| async move { Ok(e.nodes()) }),
-        work::TakeWork::OP => with(engine, id, body, move |q: work::TakeWork| async move {
-            if let Some(tenant) = s.reaches(&e)? {
-                e.is_of(q.node, tenant)?;
+        work::BeginRun::OP => with(engine, id, body, move |q: work::BeginRun| async move {
+            s.works_as(&e, q.node)?;
+            if *s.run.get_or_init(|| q.run) != q.run {
+                return Err(FaultCode::WrongState.with("the connection belongs to another run already: open one of its own"));
             }
-            Ok(e.take_work(q).await)
+            e.begin_run(&q);
+            Ok(())
+        }),
+        work::TakeWork::OP => with(engine, id, body, move |q: work::TakeWork| async move {
+            s.works_as(&e, q.node)?;
+            Ok(e.take_work(q, s.run.get().copied()).await)
         }),
         cold::TakeCold::OP => with(engine, id, body, move |q: cold::TakeCold| async move {
-            if let Some(tenant) = s.reaches(&e)? {
-                e.is_of(q.node, tenant)?;
-            }
-            Ok(e.take_cold(q).await)
+            s.works_as(&e, q.node)?;
+            Ok(e.take_cold(q, s.run.get().copied()).await)
         }),
         cold::Recall::OP => with(engine, id, body, move |q: cold::Recall| async move { Ok(e.recall(s.tenant(&e)?, q).await) }),
         cold::ReadThrough::OP => with(engine, id, body, move |q: cold::ReadThrough| async move { e.read_through(s.tenant(&e)?, q).await }),

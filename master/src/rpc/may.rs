@@ -28,6 +28,7 @@ const LENDS: &[u16] = &[
     session::Beat::OP,
     segment::Mount::OP,
     segment::Unmount::OP,
+    work::BeginRun::OP,
     work::TakeWork::OP,
     cluster::SyncStatus::OP,
     cold::TakeCold::OP,

@@ -3,12 +3,14 @@
 use super::node::Node;
 use super::rpc::{ask, is_elsewhere};
 use super::world::World;
-use perilune_protocol::NodeId;
 use perilune_protocol::rpc::Call;
+use perilune_protocol::rpc::work::BeginRun;
+use perilune_protocol::{NodeId, RunId};
 use std::cell::RefCell;
 use std::fmt::Debug;
 use std::rc::Rc;
 use std::time::Duration;
+use uuid::Uuid;
 
 /// How long it lets itself be kept waiting.
 const WAIT_MS: u64 = 300;
@@ -50,7 +52,18 @@ pub(super) async fn work<T: Trade>(node: Rc<Node>, world: Rc<World>) {
     let (life, caller) = (node.life.get(), node.caller + T::CALLER);
     let (mut leader, bench) =
         (world.range(1, world.options.masters), Rc::new(RefCell::new(Bench::<T::Done> { done: Vec::new(), under_way: 0 })));
+    let begin = BeginRun { node: node.id, run: RunId(Uuid::from_u64_pair(node.caller, life)) };
+    let mut begun = false;
     while node.life.get() == life && !world.done.get() {
+        if !begun {
+            let answer = ask(&world, caller, leader, &begin).await;
+            begun = answer.as_ref().is_some_and(|answer| answer.outcome.is_ok());
+            if is_elsewhere(&answer) {
+                leader = world.other_than(leader);
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        }
         let (done, under_way) = {
             let mut bench = bench.borrow_mut();
             (std::mem::take(&mut bench.done), bench.under_way)
@@ -59,6 +72,8 @@ pub(super) async fn work<T: Trade>(node: Rc<Node>, world: Rc<World>) {
         let question = T::question(node.id, done, (T::HANDS - under_way.min(T::HANDS)) as u32, wait_ms);
         let answer = ask(&world, caller, leader, &question).await;
         let elsewhere = is_elsewhere(&answer);
+        // Another connection is another beginning.
+        begun &= answer.is_some() && !elsewhere;
         match answer.and_then(|answer| answer.outcome.ok()) {
             Some(orders) => {
                 // Some are told twice.

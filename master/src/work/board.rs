@@ -1,6 +1,6 @@
 //! Where orders for store nodes are put, nodes take them, and their outcomes come back. Soft: it dies with the reign.
 
-use perilune_protocol::NodeId;
+use perilune_protocol::{NodeId, RunId};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -51,6 +51,8 @@ struct Open {
     /// Until when it waits to be taken, or its node works on it.
     until: u64,
     taken: bool,
+    /// Which process of the node took it, if that said so.
+    run: Option<RunId>,
 }
 
 /// How an order ended.
@@ -89,19 +91,32 @@ impl<O: Order> Board<O> {
         inner.next += 1;
         let id = inner.next;
         *order.id() = id;
-        inner.open.insert(id, Open { node, until, taken: false });
+        inner.open.insert(id, Open { node, until, taken: false, run: None });
         let desk = inner.desks.entry(node).or_default();
         desk.orders.push_back(order);
         desk.news.notify_one();
         id
     }
 
-    /// The next orders of a node, for which it waits a while if there are none.
-    pub(crate) async fn take_waiting(&self, node: NodeId, room: usize, wait_ms: u64, now: impl Fn() -> u64) -> Vec<O> {
+    /// A process of a node has begun: what another took ends in silence. False where that was nothing.
+    pub(crate) fn begin_run(&self, node: NodeId, run: RunId) -> bool {
+        let mut inner = self.lock();
+        let theirs = inner.open.values_mut().filter(|open| open.node == node && open.taken && open.run != Some(run));
+        theirs.map(|open| open.until = 0).count() > 0
+    }
+
+    /// The next orders of a node, or of a run of it, for which it waits a while if there are none.
+    pub(crate) async fn take_waiting(
+        &self,
+        (node, run): (NodeId, Option<RunId>),
+        room: usize,
+        wait_ms: u64,
+        now: impl Fn() -> u64,
+    ) -> Vec<O> {
         let until = tokio::time::Instant::now() + Duration::from_millis(wait_ms).min(WAIT_MAX);
         let news = self.news(node);
         loop {
-            let orders = self.take(node, room, now());
+            let orders = self.take((node, run), room, now());
             if !orders.is_empty() {
                 return orders;
             }
@@ -126,14 +141,14 @@ impl<O: Order> Board<O> {
     }
 
     /// The next orders of a node, which it may work on until `limit_ms` after `now`.
-    fn take(&self, node: NodeId, room: usize, now: u64) -> Vec<O> {
+    fn take(&self, (node, run): (NodeId, Option<RunId>), room: usize, now: u64) -> Vec<O> {
         let mut inner = self.lock();
         let Inner { desks, open, .. } = &mut *inner;
         let Some(Desk { orders: queue, .. }) = desks.get_mut(&node) else { return Vec::new() };
         let mut orders: Vec<O> = queue.drain(..room.min(queue.len())).collect();
         for order in &mut orders {
             if let Some(open) = open.get_mut(order.id()) {
-                (open.until, open.taken) = (now + order.limit_ms() + LATE_MS, true);
+                (open.until, open.taken, open.run) = (now + order.limit_ms() + LATE_MS, true, run);
             }
         }
         orders
@@ -183,20 +198,35 @@ mod tests {
         let (board, node, other) = (Board::<WorkOrder>::new(7), NodeId::random(), NodeId::random());
         let [a, b, c] = [(); 3].map(|()| board.put(node, order(), 50));
         assert!(a > 7 << 32);
-        assert_eq!(board.take(other, 9, 0), vec![]);
-        assert_eq!(board.take(node, 2, 10).iter().map(|o| o.id).collect::<Vec<_>>(), [a, b]);
+        assert_eq!(board.take((other, None), 9, 0), vec![]);
+        assert_eq!(board.take((node, None), 2, 10).iter().map(|o| o.id).collect::<Vec<_>>(), [a, b]);
         let right = |id| (id, WorkOutcome::Right);
         board.say(other, vec![right(a)]);
         assert_eq!(board.ended(49, |_| false), vec![], "it is not for others to say");
         board.say(node, vec![right(a), right(a), right(99)]);
         assert_eq!(board.ended(49, |_| false), vec![(a, Ended::Said(WorkOutcome::Right))]);
         assert_eq!(board.ended(50, |_| false), vec![(c, Ended::Silence { taken: false })]);
-        assert_eq!(board.take(node, 9, 50), vec![], "what was given up is not handed out");
+        assert_eq!(board.take((node, None), 9, 50), vec![], "what was given up is not handed out");
         assert_eq!(board.ended(110 + LATE_MS - 1, |_| false), vec![]);
         assert_eq!(board.ended(110 + LATE_MS, |_| false), vec![(b, Ended::Silence { taken: true })]);
         board.say(node, vec![right(b)]);
         assert_eq!(board.ended(9999, |_| false), vec![], "too late");
         let d = board.put(node, order(), u64::MAX);
         assert_eq!(board.ended(0, |n| n == node), vec![(d, Ended::Silence { taken: false })]);
+    }
+
+    #[test]
+    fn what_a_process_took_ends_when_the_next_begins() {
+        let (board, node, [first, second]) = (Board::<WorkOrder>::new(7), NodeId::random(), [(); 2].map(|()| RunId::random()));
+        let [a, b, c] = [(); 3].map(|()| board.put(node, order(), 50));
+        assert_eq!(board.take((node, None), 1, 0).len() + board.take((node, Some(first)), 1, 0).len(), 2);
+        assert!(!board.begin_run(NodeId::random(), second), "that is another node");
+        assert!(board.begin_run(node, first), "who took without a word was another");
+        let silence = |id| (id, Ended::Silence { taken: true });
+        assert_eq!(board.ended(0, |_| false), vec![silence(a)]);
+        assert!(!board.begin_run(node, first), "it has only connected anew");
+        assert!(board.begin_run(node, second));
+        assert_eq!(board.ended(0, |_| false), vec![silence(b)]);
+        assert_eq!(board.take((node, Some(second)), 9, 0).iter().map(|o| o.id).collect::<Vec<_>>(), [c], "what nobody took is there");
     }
 }

@@ -7,7 +7,7 @@ use perilune_master::{Master, MasterConfig};
 use perilune_protocol::access::Token;
 use perilune_protocol::principal::{Principal, Role};
 use perilune_protocol::rpc::{self, cluster, object, segment, session};
-use perilune_protocol::{FaultCode, ObjectKey, Outcome, SegmentDesc};
+use perilune_protocol::{FaultCode, ObjectKey, Outcome, RunId, SegmentDesc};
 use std::io::Write;
 use std::net::SocketAddr;
 
@@ -268,6 +268,8 @@ fn whoever_has_the_token_of_one_tenant_touches_nothing_of_another() {
     assert_eq!(ours.call(&as_them).unwrap_err().code, FaultCode::WrongState, "whoever names none of a node's memory would unmount it");
     let their_work = perilune_protocol::rpc::work::TakeWork { node: their_memory.node, done: vec![], room: 1, wait_ms: 0 };
     assert_eq!(ours.call(&their_work).unwrap_err().code, FaultCode::WrongState);
+    let their_run = perilune_protocol::rpc::work::BeginRun { node: their_memory.node, run: RunId::random() };
+    assert_eq!(ours.call(&their_run).unwrap_err().code, FaultCode::WrongState, "what they took is not for others to give up");
     for fault in [
         ours.call(&segment::ListSegments {}).map(drop),
         ours.call(&cluster::ListNodes {}).map(drop),

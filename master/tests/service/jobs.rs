@@ -2,10 +2,15 @@
 
 use super::*;
 use perilune_protocol::rpc::job::{JobState, ListJobs, SwitchJob};
-use perilune_protocol::rpc::work::{TakeWork, WorkDone, WorkOrder, WorkOutcome};
+use perilune_protocol::rpc::work::{BeginRun, TakeWork, WorkDone, WorkOrder, WorkOutcome};
+use perilune_protocol::{FaultCode, RunId};
 
 fn hurried(dir: &Path) -> Master {
-    let config = MasterConfig {
+    Master::start(in_a_hurry(dir)).unwrap()
+}
+
+fn in_a_hurry(dir: &Path) -> MasterConfig {
+    MasterConfig {
         lease: Duration::from_millis(100),
         heartbeat: Duration::from_millis(50),
         suspect_after: Duration::from_millis(300),
@@ -13,8 +18,7 @@ fn hurried(dir: &Path) -> Master {
         put_discard: Duration::from_secs(2),
         put_release: Duration::from_secs(5),
         ..config(dir)
-    };
-    Master::start(config).unwrap()
+    }
 }
 
 /// A node that a test plays: heartbeats on one connection, work on another.
@@ -150,6 +154,31 @@ fn a_node_that_dies_in_the_middle_of_a_copy_is_replaced_and_its_room_is_held() {
         next.beat();
         used(&mut peer, &dead) == 0
     });
+}
+
+#[test]
+fn what_a_node_took_before_it_was_killed_is_ordered_anew_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let hour = Duration::from_secs(3600);
+    let master = Master::start(MasterConfig { put_discard: hour, put_release: hour, ..in_a_hurry(dir.path()) }).unwrap();
+    let mut peer = Peer::hello(&master);
+    let mut source = Node::up(&master);
+    put_wanting_two(&mut peer, "k");
+    let mut target = Node::up(&master);
+    let begin = |node: &mut Node, run| node.work.call(&BeginRun { node: node.desc.node, run }).unwrap();
+    let (first, second) = (RunId::random(), RunId::random());
+    begin(&mut target, first);
+    assert_eq!(target.work.call(&BeginRun { node: target.desc.node, run: second }).unwrap_err().code, FaultCode::WrongState);
+    peer.call(&SwitchJob { job: "shard_repair".into(), on: true }).unwrap();
+    let order = target.order(&mut [&mut source]);
+    target.work = Peer::hello(&master);
+    begin(&mut target, second);
+    let again = target.order(&mut [&mut source]);
+    assert_eq!((again.place.segment, again.checksum), (order.place.segment, order.checksum));
+    assert_ne!(again.place.extents, order.place.extents, "what the first may have written to is left alone");
+    target.say(order.id, WorkOutcome::Right);
+    target.say(again.id, WorkOutcome::Right);
+    until("it is published", || copies(&mut peer, "k").len() == 2);
 }
 
 #[test]

@@ -1,8 +1,18 @@
 //! What a master has store nodes do to the memory they lend: fetch a copy from elsewhere, or compare one with its checksum.
 
 use super::call;
-use crate::{Extent, NodeId, ReplicaPlace, SegmentDesc};
+use crate::{Extent, NodeId, ReplicaPlace, RunId, SegmentDesc};
 use serde::{Deserialize, Serialize};
+
+/// A process of a node says who it is, on a connection on which it will ask for work of any kind: nobody is any more at what an earlier one took.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BeginRun {
+    /// The node.
+    pub node: NodeId,
+    /// The process.
+    pub run: RunId,
+}
+call!(BeginRun = 54 "begin_run" -> ());
 
 /// A node tells what became of its work and asks for more. Answered as soon as there is some, or with nothing after `wait_ms`.
 ///

@@ -56,7 +56,7 @@ use super::board::{Board, Ended, Order};
 use crate::engine::Engine;
 use offers::Offers;
 use perilune_protocol::rpc::cold::{ColdOrder, ColdOutcome, ColdWay, Recall, TakeCold};
-use perilune_protocol::{ColdName, FaultCode, NodeId, Outcome, ReplicaPlace, TenantId, VaultId};
+use perilune_protocol::{ColdName, FaultCode, NodeId, Outcome, ReplicaPlace, RunId, TenantId, VaultId};
 use perilune_state::State;
 use perilune_state::directory::VaultRecord;
 use perilune_state::objects::{KeyRef, Object};
@@ -171,6 +171,13 @@ impl Cold {
     /// There is something to do.
     pub(crate) fn ring(&self) {
         self.news.notify_one();
+    }
+
+    /// A node has begun anew.
+    pub(crate) fn begin_run(&self, node: NodeId, run: RunId) {
+        if self.board.begin_run(node, run) {
+            self.ring();
+        }
     }
 
     /// Has a node do something, and waits for how it ends.
@@ -292,7 +299,7 @@ fn is_dirty(object: &Object) -> bool {
 
 impl Engine {
     /// A node says what it did, and gets more to do.
-    pub(crate) async fn take_cold(&self, question: TakeCold) -> Vec<ColdOrder> {
+    pub(crate) async fn take_cold(&self, question: TakeCold, run: Option<RunId>) -> Vec<ColdOrder> {
         let cold = &self.reign.cold;
         if !question.done.is_empty() {
             cold.board.say(question.node, question.done.into_iter().map(|done| (done.id, done.outcome)));
@@ -302,7 +309,7 @@ impl Engine {
             // It only tells: it is to be answered, and to keep no news from who waits for some.
             return Vec::new();
         }
-        cold.board.take_waiting(question.node, question.room as usize, question.wait_ms, || self.now()).await
+        cold.board.take_waiting((question.node, run), question.room as usize, question.wait_ms, || self.now()).await
     }
 
     /// Has objects fetched from their vaults.

@@ -31,9 +31,9 @@ pub(crate) use crew::run;
 use super::Bell;
 use super::board::{Board, Order};
 use crate::engine::Engine;
-use perilune_protocol::Outcome;
 use perilune_protocol::rpc::job::{JobSegment, JobState, SwitchJob};
-use perilune_protocol::rpc::work::{TakeWork, WorkOrder, WorkOutcome};
+use perilune_protocol::rpc::work::{BeginRun, TakeWork, WorkOrder, WorkOutcome};
+use perilune_protocol::{Outcome, RunId};
 use perilune_state::settings::{Switch, word};
 use std::sync::{Mutex, PoisonError};
 use step::{End, Step, World};
@@ -126,8 +126,17 @@ impl Engine {
         Ok(())
     }
 
+    /// A node has begun anew: what it had taken before is not waited for.
+    pub(crate) fn begin_run(&self, question: &BeginRun) {
+        let BeginRun { node, run } = *question;
+        if self.reign.jobs.board.begin_run(node, run) {
+            self.reign.jobs.bell.ring();
+        }
+        self.reign.cold.begin_run(node, run);
+    }
+
     /// A node says what it did, and gets more to do.
-    pub(crate) async fn take_work(&self, question: TakeWork) -> Vec<WorkOrder> {
+    pub(crate) async fn take_work(&self, question: TakeWork, run: Option<RunId>) -> Vec<WorkOrder> {
         let jobs = &self.reign.jobs;
         if !question.done.is_empty() {
             jobs.board.say(question.node, question.done.into_iter().map(|done| (done.id, done.outcome)));
@@ -137,6 +146,6 @@ impl Engine {
             // It only tells: it is to be answered, and to keep no news from who waits for some.
             return Vec::new();
         }
-        jobs.board.take_waiting(question.node, question.room as usize, question.wait_ms, || self.now()).await
+        jobs.board.take_waiting((question.node, run), question.room as usize, question.wait_ms, || self.now()).await
     }
 }
