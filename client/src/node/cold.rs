@@ -63,15 +63,14 @@ impl ColdHand {
         let vault = self.vaults.open(order.vault, order.revision, until)?;
         let ColdOrder { name, tenant, key, version, size, checksum, place, way, .. } = order;
         let object = ColdObject { name: name.0, tenant, key, version, size, checksum };
-        let mut own = || self.mover.own(place.segment).map_err(ColdOutcome::Failed);
         let moved = match way {
             ColdWay::Up => {
-                let own = own()?;
-                let mut source = |at, into: &mut [u8]| self.mover.read(&own, &place.extents, at, into, until);
+                let memory = self.mover.memory(place.segment).map_err(ColdOutcome::Failed)?;
+                let mut source = |at, into: &mut [u8]| self.mover.copy(&memory, &place.extents, at, into);
                 vault.write_object(&object, &mut source, until)
             }
             ColdWay::Down => {
-                let own = own()?;
+                let own = self.mover.own(place.segment).map_err(ColdOutcome::Failed)?;
                 let mut sink = |at, bytes: &[u8]| self.mover.write(&own, &place.extents, at, bytes, until);
                 // What comes back was compared with its checksums before it was written, so it is not read once more.
                 vault.read_object(&object, 0..size, &mut sink, until).map(|()| 0)

@@ -5,9 +5,9 @@ use crate::master::{Link, Master};
 use perilune_protocol::rpc::Call;
 use perilune_protocol::rpc::work::BeginRun;
 use perilune_protocol::{FaultCode, NodeId, Outcome};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 use tracing::debug;
@@ -59,18 +59,16 @@ impl Hands {
     /// Begins. `master` is a connection of its own, so that heartbeats never wait for work; `hand` makes one that is told when to stop.
     pub(super) fn begin<H: Hand>(master: Master, lending: &Arc<Lending>, hand: impl Fn(&Arc<AtomicBool>) -> H) -> Outcome<Self> {
         let failed = |e: std::io::Error| FaultCode::Internal.with(format!("cannot start a thread that works for the master: {e}"));
-        let (give, given) = channel::<(H::Order, Instant)>();
+        // Of several that wait at its end one wakes up for each order.
+        let (give, given) = crossbeam::channel::unbounded::<(H::Order, Instant)>();
         let (done, told) = channel();
         let (free, freed) = channel();
-        let given = Arc::new(Mutex::new(given));
         let stopping = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::new();
         for _ in 0..H::HANDS {
-            let (mut hand, given, done, free) = (hand(&stopping), Arc::clone(&given), done.clone(), free.clone());
+            let (mut hand, given, done, free) = (hand(&stopping), given.clone(), done.clone(), free.clone());
             let run = move || {
-                loop {
-                    let next = given.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                    let Ok((order, until)) = next else { return };
+                for (order, until) in given {
                     // Those who take and tell may have stopped.
                     let _ = done.send(hand.carry_out(order, until));
                     let _ = free.send(());
@@ -109,7 +107,7 @@ impl Drop for Hands {
 struct Taker<H: Hand> {
     master: Arc<Master>,
     lending: Arc<Lending>,
-    give: Sender<(H::Order, Instant)>,
+    give: crossbeam::channel::Sender<(H::Order, Instant)>,
     /// A hand is free again.
     freed: Receiver<()>,
     stopped: Receiver<()>,

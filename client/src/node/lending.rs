@@ -273,6 +273,16 @@ impl Lending {
         self.lock().lent.iter().filter(|lent| !lent.ending).map(|lent| lent.desc.clone()).collect()
     }
 
+    /// The same of one segment.
+    pub(crate) fn desc(&self, id: SegmentId) -> Option<SegmentDesc> {
+        self.lock().lent.iter().find(|lent| lent.desc.id == id && !lent.ending).map(|lent| lent.desc.clone())
+    }
+
+    /// The memory of one segment. It stays mapped as long as somebody has it, also where it is not lent any more.
+    pub(crate) fn memory(&self, id: SegmentId) -> Option<Arc<Memory>> {
+        self.lock().lent.iter().find(|lent| lent.desc.id == id && !lent.ending).map(|lent| Arc::clone(&lent.memory))
+    }
+
     /// The records of all segments.
     pub(crate) fn all_kept(&self) -> Vec<Kept> {
         self.lock().record.segments.clone()

@@ -1,11 +1,11 @@
 //! Moves bytes between this process and segments, piece by piece, for orders of the master.
 //!
 //! Bytes go through the transfer engine at both ends, so what it promises holds: no byte of a segment moves after it was withdrawn,
-//! none is written after the deadline.
+//! none is written after the deadline. What is only read, of this process' own memory, need not.
 
 use super::lending::Lending;
 use perilune_protocol::{Checksum, Extent, SegmentDesc, SegmentId};
-use perilune_transfer_engine::{Engine, Job, Segment};
+use perilune_transfer_engine::{Engine, Job, Memory, Segment};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,8 +36,34 @@ impl Mover {
 
     /// A segment that this node lends.
     pub(super) fn own(&mut self, segment: SegmentId) -> Result<Segment, String> {
-        let own = self.lending.descs().into_iter().find(|desc| desc.id == segment);
-        own.map(|desc| self.reach(&desc)).ok_or_else(|| format!("segment {segment} is not lent by this node"))
+        self.lending.desc(segment).map(|desc| self.reach(&desc)).ok_or_else(|| not_lent(segment))
+    }
+
+    /// Its memory.
+    pub(super) fn memory(&self, segment: SegmentId) -> Result<Arc<Memory>, String> {
+        self.lending.memory(segment).ok_or_else(|| not_lent(segment))
+    }
+
+    /// Copies bytes of a value that lies in `extents` of memory of this process, from `at` on, straight from there. For who compares a checksum
+    /// of what was copied: it may have been withdrawn meanwhile, and be somebody else's.
+    pub(super) fn copy(&self, memory: &Memory, extents: &[Extent], at: u64, into: &mut [u8]) -> Result<(), String> {
+        self.may_go_on()?;
+        if !memory.intact() {
+            return Err("the memory was cut short".into());
+        }
+        let mut rest = into;
+        for Extent { offset, len } in cut(extents, (at, at + rest.len() as u64)) {
+            let (piece, behind) = rest.split_at_mut(len as usize);
+            if !memory.read_at(offset, piece) {
+                return Err(format!("{len} bytes from offset {offset} do not lie in the segment"));
+            }
+            rest = behind;
+        }
+        if rest.is_empty() { Ok(()) } else { Err("the value is longer than where it lies".into()) }
+    }
+
+    fn may_go_on(&self) -> Result<(), String> {
+        if self.stopping.load(Ordering::Relaxed) { Err("this node stops".into()) } else { Ok(()) }
     }
 
     pub(super) fn reach(&mut self, desc: &SegmentDesc) -> Segment {
@@ -82,9 +108,7 @@ impl Mover {
     }
 
     fn run(&mut self, job: Job<'_>, id: SegmentId, until: Instant) -> Result<(), String> {
-        if self.stopping.load(Ordering::Relaxed) {
-            return Err("this node stops".into());
-        }
+        self.may_go_on()?;
         let left = until.saturating_duration_since(Instant::now()).min(PIECE_PATIENCE);
         if left.is_zero() {
             return Err("the time for it is over".into());
@@ -96,6 +120,10 @@ impl Mover {
         }
         Ok(())
     }
+}
+
+fn not_lent(segment: SegmentId) -> String {
+    format!("segment {segment} is not lent by this node")
 }
 
 /// Segments come and go, and nobody tells which are gone: now and then those that are still there are reached anew.

@@ -3,7 +3,7 @@
 use crate::fault::{Class, VaultFault, Vaulted};
 use crate::gate::{Gate, Limits};
 use crate::place::Place;
-use crate::runtime::{Pending, begin};
+use crate::runtime::Operation;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -25,13 +25,13 @@ pub(crate) enum Turn {
     Again,
 }
 
-/// Begins an operation; `what` says it in messages, such as `put objects/5f/...`.
+/// An operation; `what` says it in messages, such as `put objects/5f/...`.
 pub(crate) fn operation<T, F>(
     shared: &Arc<Shared>,
     what: String,
     deadline: Instant,
     once: impl Fn(Place, Turn) -> F + Send + Sync + 'static,
-) -> Vaulted<Pending<T>>
+) -> Operation<T>
 where
     T: Send + 'static,
     F: Future<Output = Vaulted<T>> + Send + 'static,
@@ -39,10 +39,12 @@ where
     if let Place::Shelf(_) = &shared.place {
         let answer = pin!(once(shared.place.clone(), Turn::First)).poll(&mut Context::from_waker(Waker::noop()));
         let Poll::Ready(answer) = answer else { unreachable!("a shelf answers at once") };
-        return Ok(Pending::done(answer.map_err(|fault| fault.at(format_args!("{}: {what}", shared.shown)))));
+        return Operation::Done(answer.map_err(|fault| fault.at(format_args!("{}: {what}", shared.shown))));
     }
-    let shared = Arc::clone(shared);
-    begin(async move { repeat(&shared, deadline, once).await.map_err(|fault| fault.at(format_args!("{}: {what}", shared.shown))) })
+    let (shared, is_dir) = (Arc::clone(shared), matches!(shared.place, Place::Dir(_)));
+    let work = async move { repeat(&shared, deadline, once).await.map_err(|fault| fault.at(format_args!("{}: {what}", shared.shown))) };
+    // Calls into a directory have threads of their own.
+    if is_dir { Operation::Here(Box::pin(work)) } else { Operation::There(Box::pin(work)) }
 }
 
 async fn repeat<T, F: Future<Output = Vaulted<T>>>(shared: &Shared, deadline: Instant, once: impl Fn(Place, Turn) -> F) -> Vaulted<T> {

@@ -19,6 +19,7 @@ mod key;
 mod layout;
 mod object;
 mod place;
+mod pool;
 mod runtime;
 mod s3;
 mod seal;

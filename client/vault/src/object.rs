@@ -2,8 +2,9 @@
 
 use crate::fault::{Class, VaultFault, Vaulted};
 use crate::key::{Cipher, FOOTER};
-use crate::layout::{Footer, HEADER_BYTES, Header, PIECE_BYTES, combined, tail, without_tail};
+use crate::layout::{Footer, HEADER_BYTES, Header, PIECE_BYTES, TAG_BYTES, combined, tail, without_tail};
 use crate::place::{Fetched, Payload};
+use crate::pool::{BUFFER_BYTES, Buffer};
 use crate::runtime::Pending;
 use crate::stretch::Stretch;
 use crate::upload::WHOLE_BYTES;
@@ -79,26 +80,39 @@ impl Vault {
         let mut footer = Footer { pieces: Vec::new(), checksum: 0, key: object.key.clone() };
         for number in 0..header.pieces() {
             let len = header.piece_len(number);
-            let mut piece = vec![0; len as usize];
             let (mut at, mut sum) = (number * PIECE_BYTES, Checksum::default());
-            for step in piece.chunks_mut(STEP_BYTES) {
-                source(at, step).map_err(|why| Class::Caller.with(why))?;
-                sum.update(step);
-                at += step.len() as u64;
+            let mut fill = |bytes: &mut [u8]| -> Vaulted<()> {
+                for step in bytes.chunks_mut(STEP_BYTES) {
+                    source(at, step).map_err(|why| Class::Caller.with(why))?;
+                    sum.update(step);
+                    at += step.len() as u64;
+                }
+                Ok(())
+            };
+            match &cipher {
+                // Sealed as a whole.
+                Some(cipher) => {
+                    let mut piece = Vec::with_capacity((len + TAG_BYTES) as usize);
+                    piece.resize(len as usize, 0);
+                    fill(&mut piece)?;
+                    cipher.seal(number as u32, &bytes, &mut piece);
+                    upload.push(piece.into())?;
+                }
+                None => {
+                    for begin in (0..len as usize).step_by(BUFFER_BYTES) {
+                        let mut buffer = Buffer::take(len as usize - begin);
+                        fill(&mut buffer)?;
+                        upload.push(buffer.into_bytes())?;
+                    }
+                }
             }
             let sum = sum.finish();
             footer.checksum = if number == 0 { sum } else { combined(footer.checksum, sum, len) };
             footer.pieces.push(sum);
-            if number + 1 == header.pieces() && footer.checksum != object.checksum {
-                return Err(
-                    Class::Wrong.with(format!("the bytes of {} are not those of version {} any more", object.key, object.version.0))
-                );
-            }
-            if let Some(cipher) = &cipher {
-                piece.reserve_exact(16);
-                cipher.seal(number as u32, &bytes, &mut piece);
-            }
-            upload.push(piece.into())?;
+        }
+        // Dropped, it never was.
+        if footer.checksum != object.checksum {
+            return Err(Class::Wrong.with(format!("the bytes of {} are not those of version {} any more", object.key, object.version.0)));
         }
         let mut end = footer.encode(&header);
         if let Some(cipher) = &cipher {
@@ -147,8 +161,8 @@ impl<'a> Reading<'a> {
         // One request brings all that is asked of a small object, sealed or not; of others the header, while another brings the end.
         let is_small = object.size <= PIECE_BYTES || (most <= WHOLE_BYTES && range.end - range.start == object.size);
         let tail = plain.piece_at(plain.pieces())..most;
-        let ending = if is_small { None } else { Some(vault.begin_get(&path, Some(tail.clone()), deadline)?) };
-        let Fetched { parts, size } = vault.begin_get(&path, Some(0..if is_small { most } else { HEADER_BYTES }), deadline)?.wait()?;
+        let ending = if is_small { None } else { Some(vault.fetch(&path, Some(tail.clone()), deadline)?.begin()?) };
+        let Fetched { parts, size } = vault.fetch(&path, Some(0..if is_small { most } else { HEADER_BYTES }), deadline)?.finish()?;
         let first = Stretch { at: 0, parts };
         let head = first.first(HEADER_BYTES as usize);
         if let Some(version) = Header::newer(&head) {
@@ -253,7 +267,7 @@ impl<'a> Reading<'a> {
         let range = self.header.piece_at(numbers.start)..self.header.piece_at(numbers.end);
         match self.first.cut(&range) {
             Some(parts) => Ok(Coming::There(parts)),
-            None => self.vault.begin_get(&self.path, Some(range), self.deadline).map(Coming::Flying),
+            None => self.vault.fetch(&self.path, Some(range), self.deadline)?.begin().map(Coming::Flying),
         }
     }
 

@@ -95,7 +95,7 @@ impl Place {
         match self {
             Self::S3(s3) => s3.get(name, range).await,
             Self::Shelf(shelf) => shelf.get(name, range).map(Fetched::from),
-            Self::Dir(_) => self.on_disk(name, |dir, name| dir.get(name, range)).await.map(Fetched::from),
+            Self::Dir(_) => self.on_disk(name, |dir, name| dir.get(name, range)).await,
         }
     }
 

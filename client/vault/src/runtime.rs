@@ -1,8 +1,11 @@
 //! The two threads on which requests run, and the waiting for them from other threads.
 
 use crate::fault::{Class, Vaulted};
-use std::sync::OnceLock;
+use std::pin::Pin;
 use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 
@@ -14,6 +17,53 @@ static RUNTIME: OnceLock<Result<Runtime, String>> = OnceLock::new();
 fn runtime() -> Vaulted<&'static Runtime> {
     let start = || Builder::new_multi_thread().worker_threads(THREADS).thread_name("vault").enable_all().build().map_err(|e| e.to_string());
     RUNTIME.get_or_init(start).as_ref().map_err(|e| Class::Away.with(format!("the threads that talk to vaults cannot be started: {e}")))
+}
+
+/// Something to be done.
+pub(crate) enum Operation<T> {
+    Done(Vaulted<T>),
+    /// By the two threads: what a bucket wants (signatures, encryption) takes no more processors, whoever waits for it.
+    There(Work<T>),
+    /// By who waits for it, who has nothing to do but wait.
+    Here(Work<T>),
+}
+
+type Work<T> = Pin<Box<dyn Future<Output = Vaulted<T>> + Send>>;
+
+impl<T: Send + 'static> Operation<T> {
+    /// Begins it, to be waited for later.
+    pub(crate) fn begin(self) -> Vaulted<Pending<T>> {
+        match self {
+            Self::Done(done) => Ok(Pending::done(done)),
+            Self::There(work) | Self::Here(work) => begin(work),
+        }
+    }
+
+    /// Waits for it on this thread. It has a deadline, so this ends.
+    pub(crate) fn finish(self) -> Vaulted<T> {
+        let mut work = match self {
+            Self::Done(done) => return done,
+            Self::There(work) => return begin(work)?.wait(),
+            Self::Here(work) => work,
+        };
+        let _context = runtime()?.enter();
+        let waker = Waker::from(Arc::new(Sleeper(thread::current())));
+        loop {
+            match work.as_mut().poll(&mut Context::from_waker(&waker)) {
+                Poll::Ready(done) => return done,
+                Poll::Pending => thread::park(),
+            }
+        }
+    }
+}
+
+/// A thread that waits for its own work. The runtime's own way of that refuses threads on which another one runs.
+struct Sleeper(Thread);
+
+impl Wake for Sleeper {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
 }
 
 /// Something under way. Dropped, it is given up.
@@ -34,7 +84,7 @@ pub(crate) fn begin<T: Send + 'static>(work: impl Future<Output = Vaulted<T>> + 
 
 impl<T> Pending<T> {
     /// It has ended.
-    pub(crate) fn done(result: Vaulted<T>) -> Self {
+    fn done(result: Vaulted<T>) -> Self {
         let (give, taken) = sync_channel(1);
         // There is room for one.
         let _ = give.send(result);

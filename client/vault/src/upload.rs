@@ -3,7 +3,8 @@
 use crate::attempts::{Shared, Turn, operation};
 use crate::fault::{Class, Vaulted};
 use crate::place::{Part, Payload, Place, len};
-use crate::runtime::{Pending, begin};
+use crate::pool::BUFFER_BYTES;
+use crate::runtime::{Operation, Pending, begin};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,6 +15,8 @@ const PART_BYTES: u64 = 8 << 20;
 /// So many go in one request where it is known that there are no more: parts would cost three requests for every one, and a bucket has the
 /// object put together.
 pub(crate) const WHOLE_BYTES: u64 = 3 * PART_BYTES;
+/// The same of a file: what was just filled and summed up is written while the processor has it at hand.
+const DISK_PART_BYTES: u64 = 2 * BUFFER_BYTES as u64;
 /// Parts on their way at a time.
 const FLYING_MAX: usize = 4;
 /// What S3 allows.
@@ -39,7 +42,12 @@ pub struct Upload {
 impl Upload {
     /// Of at most `size` bytes.
     pub(crate) fn new(shared: Arc<Shared>, name: &str, size: u64, deadline: Instant) -> Self {
-        let full = if size <= WHOLE_BYTES { u64::MAX } else { PART_BYTES };
+        let full = match &shared.place {
+            // A part costs next to nothing there.
+            Place::Dir(_) if size > DISK_PART_BYTES => DISK_PART_BYTES,
+            _ if size <= WHOLE_BYTES => u64::MAX,
+            _ => PART_BYTES,
+        };
         let (gathered, flying, parts) = (Payload::new(), VecDeque::new(), Vec::new());
         Self { shared, name: name.into(), deadline, id: None, full, gathered, gathered_len: 0, sent: 0, flying, parts }
     }
@@ -65,8 +73,8 @@ impl Upload {
             self.ask("put", move |place, name, _| {
                 let bytes = bytes.clone();
                 async move { place.put(&name, bytes, false).await }
-            })?
-            .wait()?;
+            })
+            .finish()?;
             return Ok(size);
         }
         if self.gathered_len > 0 {
@@ -92,8 +100,8 @@ impl Upload {
                     done => done,
                 }
             }
-        })?
-        .wait()?;
+        })
+        .finish()?;
         self.id = None;
         Ok(size)
     }
@@ -103,7 +111,7 @@ impl Upload {
         let id = match &self.id {
             Some(id) => Arc::clone(id),
             None => {
-                let id: Arc<str> = self.ask("begin", |place, name, _| async move { place.begin(&name).await })?.wait()?.into();
+                let id: Arc<str> = self.ask("begin", |place, name, _| async move { place.begin(&name).await }).finish()?.into();
                 Arc::clone(self.id.insert(id))
             }
         };
@@ -119,15 +127,17 @@ impl Upload {
         let part = Part { number, offset: self.sent, bytes: std::mem::take(&mut self.gathered) };
         self.sent += len(&part.bytes);
         self.gathered_len = 0;
-        let flying = self.ask("put a part of", move |place, name, _| {
-            let (id, part) = (Arc::clone(&id), part.clone());
-            async move { place.part(&name, &id, part).await }
-        })?;
+        let flying = self
+            .ask("put a part of", move |place, name, _| {
+                let (id, part) = (Arc::clone(&id), part.clone());
+                async move { place.part(&name, &id, part).await }
+            })
+            .begin()?;
         self.flying.push_back(flying);
         Ok(())
     }
 
-    fn ask<T, F>(&self, verb: &str, once: impl Fn(Place, Arc<str>, Turn) -> F + Send + Sync + 'static) -> Vaulted<Pending<T>>
+    fn ask<T, F>(&self, verb: &str, once: impl Fn(Place, Arc<str>, Turn) -> F + Send + Sync + 'static) -> Operation<T>
     where
         T: Send + 'static,
         F: Future<Output = Vaulted<T>> + Send + 'static,

@@ -6,7 +6,7 @@ use crate::fault::{Class, Vaulted};
 use crate::gate::{Gate, Limits};
 use crate::key::Key;
 use crate::place::{Fetched, Got, Listed, Place};
-use crate::runtime::Pending;
+use crate::runtime::Operation;
 use crate::s3::S3;
 use crate::shelf::Shelf;
 use crate::target::{Keys, Target};
@@ -132,15 +132,15 @@ impl Vault {
     /// # Errors
     /// [`Class::NoObject`], [`Class::Damaged`] for a range that begins behind its end, and as [`Vault::put`].
     pub fn get(&self, name: &str, range: Option<Range<u64>>, deadline: Instant) -> Vaulted<Got> {
-        self.begin_get(name, range, deadline)?.wait().map(Fetched::joined)
+        self.fetch(name, range, deadline)?.finish().map(Fetched::joined)
     }
 
-    /// As [`Vault::get`], to be waited for later.
-    pub(crate) fn begin_get(&self, name: &str, range: Option<Range<u64>>, deadline: Instant) -> Vaulted<Pending<Fetched>> {
+    /// As [`Vault::get`], now or later.
+    pub(crate) fn fetch(&self, name: &str, range: Option<Range<u64>>, deadline: Instant) -> Vaulted<Operation<Fetched>> {
         if range.as_ref().is_some_and(Range::is_empty) {
             return Err(Class::Invalid.with("a range to be read has at least one byte"));
         }
-        self.begin("get", name, deadline, move |place, name, _| {
+        self.operation("get", name, deadline, move |place, name, _| {
             let range = range.clone();
             async move { place.get(&name, range).await }
         })
@@ -168,7 +168,7 @@ impl Vault {
             let (folder, after) = (folder.clone(), after.clone());
             async move { place.list(&folder, after, max).await }
         };
-        operation(&self.shared, what, deadline, once)?.wait()
+        operation(&self.shared, what, deadline, once).finish()
     }
 
     /// Deletes an object; one that is not there is deleted already.
@@ -204,23 +204,23 @@ impl Vault {
         T: Send + 'static,
         F: Future<Output = Vaulted<T>> + Send + 'static,
     {
-        self.begin(verb, name, deadline, once)?.wait()
+        self.operation(verb, name, deadline, once)?.finish()
     }
 
-    fn begin<T, F>(
+    fn operation<T, F>(
         &self,
         verb: &str,
         name: &str,
         deadline: Instant,
         once: impl Fn(Place, Arc<str>, Turn) -> F + Send + Sync + 'static,
-    ) -> Vaulted<Pending<T>>
+    ) -> Vaulted<Operation<T>>
     where
         T: Send + 'static,
         F: Future<Output = Vaulted<T>> + Send + 'static,
     {
         check_name(name)?;
         let name: Arc<str> = name.into();
-        operation(&self.shared, format!("{verb} {name}"), deadline, move |place, turn| once(place, Arc::clone(&name), turn))
+        Ok(operation(&self.shared, format!("{verb} {name}"), deadline, move |place, turn| once(place, Arc::clone(&name), turn)))
     }
 }
 

@@ -166,7 +166,7 @@ impl Memory {
     }
 
     /// Whether every byte still exists. A named object may be cut short by anybody who may write it; then its bytes must not be touched.
-    pub(crate) fn intact(&self) -> bool {
+    pub fn intact(&self) -> bool {
         is_intact(self.file(), self.sealed, self.offset + self.len())
     }
 

@@ -3,10 +3,11 @@
 mod uploads;
 
 use crate::fault::{Class, VaultFault, Vaulted};
-use crate::place::{Got, Listed, Part, same};
+use crate::place::{Fetched, Listed, Part, Payload, same};
+use crate::pool::Buffer;
 use bytes::Bytes;
 use std::fs::{self, File};
-use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
+use std::io::{ErrorKind, IoSlice, Write};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -36,7 +37,7 @@ impl Dir {
     pub(crate) fn replace(&self, name: &str, there: &Bytes, bytes: Bytes) -> Vaulted<()> {
         self.write(&[bytes], |id| {
             // Once all is on disk, so that next to nothing lies between the look and the move.
-            same(&self.get(name, None)?.bytes, there)?;
+            same(&self.get(name, None)?.joined().bytes, there)?;
             self.publish(id, name, false)
         })
     }
@@ -45,9 +46,7 @@ impl Dir {
         let id = self.begin()?;
         let write = || {
             let file = self.uploads.file(&id)?;
-            for part in bytes {
-                (&*file).write_all(part)?;
-            }
+            write_all(&file, bytes)?;
             file.sync_all()
         };
         let done = write().map_err(|e| self.fault(e)).and_then(|()| publish(&id));
@@ -58,19 +57,20 @@ impl Dir {
         done
     }
 
-    pub(crate) fn get(&self, name: &str, range: Option<Range<u64>>) -> Vaulted<Got> {
+    pub(crate) fn get(&self, name: &str, range: Option<Range<u64>>) -> Vaulted<Fetched> {
         let read = || {
-            let mut file = File::open(self.dir.join(name))?;
+            let file = File::open(self.dir.join(name))?;
             let size = file.metadata()?.len();
             let range = range.clone().unwrap_or(0..size);
-            let len = range.end.min(size).saturating_sub(range.start);
-            file.seek(SeekFrom::Start(range.start))?;
-            // Written once, by the file.
-            let mut bytes = Vec::with_capacity(len as usize);
-            if file.take(len).read_to_end(&mut bytes)? as u64 != len {
-                return Err(ErrorKind::UnexpectedEof.into());
+            let mut parts = Payload::new();
+            let (mut at, end) = (range.start, range.end.min(size));
+            while at < end {
+                let mut buffer = Buffer::take(usize::try_from(end - at).unwrap_or(usize::MAX));
+                file.read_exact_at(&mut buffer, at)?;
+                at += buffer.len() as u64;
+                parts.push(buffer.into_bytes());
             }
-            Ok((range, Got { bytes: bytes.into(), size }))
+            Ok((range, Fetched { parts, size }))
         };
         let (range, got) = read().map_err(|e: std::io::Error| match e.kind() {
             ErrorKind::UnexpectedEof => Class::Damaged.with("it became shorter while it was read"),
@@ -189,24 +189,24 @@ impl Dir {
             fs::remove_file(&from).map_err(|e| self.fault(e))?;
         }
         self.uploads.end(id);
-        // The names of new folders, too, are to be there after a power failure.
-        for folder in self.folders_of(&to) {
-            match sync(folder) {
-                Err(e) if e.kind() != ErrorKind::NotFound => return Err(self.fault(e)),
-                _ => {}
-            }
+        match sync(self.folders_of(&to).next().unwrap_or(&self.dir)) {
+            // Deleted again already.
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(self.fault(e)),
+            _ => Ok(()),
         }
-        sync(&self.dir).map_err(|e| self.fault(e))
     }
 
-    /// Makes the folders above `path`, but never the vault's own.
+    /// Makes the folders above `path`, but never the vault's own. Their names are on disk before anything is moved there.
     fn make_folders(&self, path: &Path) -> std::io::Result<()> {
         let folders: Vec<_> = self.folders_of(path).collect();
-        for folder in folders.iter().rev() {
+        let mut above = self.dir.as_path();
+        for folder in folders.into_iter().rev() {
             match fs::create_dir(folder) {
+                Ok(()) => sync(above)?,
                 Err(e) if e.kind() != ErrorKind::AlreadyExists => return Err(e),
-                _ => {}
+                Err(_) => {}
             }
+            above = folder;
         }
         Ok(())
     }
@@ -222,6 +222,21 @@ impl Dir {
         }
         error.into()
     }
+}
+
+/// All of these, one behind the other.
+fn write_all(mut file: &File, parts: &[Bytes]) -> std::io::Result<()> {
+    let mut slices: Vec<IoSlice<'_>> = parts.iter().filter(|part| !part.is_empty()).map(|part| IoSlice::new(part)).collect();
+    let mut left = &mut slices[..];
+    while !left.is_empty() {
+        match file.write_vectored(left) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(written) => IoSlice::advance_slices(&mut left, written),
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
 }
 
 fn sync(folder: &Path) -> std::io::Result<()> {
