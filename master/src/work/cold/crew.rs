@@ -45,7 +45,7 @@ type Flight = Pin<Box<dyn Future<Output = Landed> + Send>>;
 
 /// What has ended.
 enum Landed {
-    Up { object: Arc<Object>, node: NodeId, vault: VaultId, how: Uploaded, job: Arc<ShardJob> },
+    Up { object: Arc<Object>, node: NodeId, vault: Target, how: Uploaded, job: Arc<ShardJob> },
     Down { key: Key, size: u64, vault: VaultId, outcome: Outcome<()> },
     Through { tenant: TenantId, len: u64, vault: VaultId, failed: Option<Fault> },
 }
@@ -109,8 +109,8 @@ pub(crate) struct Crew {
     /// Who wants an object that is being fetched, or is to be.
     wanted: HashMap<Key, Vec<oneshot::Sender<Outcome<()>>>>,
     lines: HashMap<VaultId, Line>,
-    /// Until when a vault is left alone, and the pause after that.
-    paused: HashMap<VaultId, (u64, u64)>,
+    /// Until when a vault is left alone, and the pause after that. What another pair opens is another one.
+    paused: HashMap<Target, (u64, u64)>,
     /// Until when an object is.
     resting: HashMap<Key, u64>,
     complained: u64,
@@ -262,7 +262,7 @@ impl Crew {
             let engine = engine.clone();
             let flight = async move {
                 let how = upload(&engine, &object, &replica, vault).await;
-                Landed::Up { object, node, vault: vault.id, how, job }
+                Landed::Up { object, node, vault, how, job }
             };
             self.flights.push(Box::pin(flight));
         }
@@ -285,7 +285,7 @@ impl Crew {
         }
         if self.uploading.contains(&object.key)
             || self.resting.contains_key(&object.key)
-            || self.paused.get(&vault.id).is_some_and(|(until, _)| *until > now)
+            || self.paused.get(&vault).is_some_and(|(until, _)| *until > now)
         {
             return Fit::Never;
         }
@@ -346,21 +346,22 @@ impl Crew {
         }
     }
 
-    fn uploaded(&mut self, object: &Object, vault: VaultId, how: Uploaded) {
+    fn uploaded(&mut self, object: &Object, vault: Target, how: Uploaded) {
         let (now, tenant) = (self.engine.now(), object.key.as_ref().tenant);
         match how {
             Uploaded::Saved => {
-                self.engine.reign.cold.health.did(vault, None, self.engine.wall_ms());
+                self.engine.reign.cold.health.did(vault.id, None, self.engine.wall_ms());
                 self.paused.remove(&vault);
                 self.engine.metrics().offloaded(object.size);
             }
             Uploaded::Moot => {}
             Uploaded::Away(condition, why) => {
-                self.engine.reign.cold.health.did_not(vault, condition, &why, self.engine.wall_ms());
+                self.engine.reign.cold.health.did_not(vault.id, condition, &why, self.engine.wall_ms());
                 self.engine.metrics().offload_failed();
                 let pause = self.paused.get(&vault).map_or(PAUSE_MS, |(_, pause)| *pause);
                 // Those that were begun together fail together.
                 if self.paused.get(&vault).is_none_or(|(until, _)| *until <= now) {
+                    self.paused.retain(|other, _| other.id != vault.id);
                     self.paused.insert(vault, (now + pause, (2 * pause).min(PAUSE_MAX_MS)));
                 }
                 self.complain(tenant, &why);

@@ -238,7 +238,7 @@ enum Claim {
 }
 
 /// A vault as it is now.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Target {
     id: VaultId,
     revision: u64,
