@@ -6,6 +6,7 @@ use crate::output;
 use crate::settings::Global;
 use perilune_protocol::ByteSize;
 use perilune_protocol::rpc::cold::{Offload as Question, Offloaded};
+use std::time::Duration;
 
 /// Bring all objects of a tenant that are in memory only to its vault, and wait for it
 ///
@@ -19,8 +20,10 @@ pub(crate) struct Offload {
 impl Offload {
     pub(crate) fn run(self, global: &Global) -> Result<(), Failure> {
         let store = self.client.connect()?;
-        // The answer needs time on its way.
-        let wait_ms = u64::try_from(self.client.deadline.0.as_millis() * 3 / 4).unwrap_or(u64::MAX);
+        // The answer needs time on its way: a second, where there is twice as much.
+        let deadline = self.client.deadline.0;
+        let wait = deadline - (deadline / 4).max(Duration::from_secs(1).min(deadline / 2));
+        let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
         let found = store.call(&Question { wait_ms })?;
         if global.json {
             output::json(&found)?;
