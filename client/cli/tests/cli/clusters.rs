@@ -245,6 +245,13 @@ fn clusters_that_cannot_be_are_refused_in_the_words_of_the_page() {
     add("c", "COMPUTE", json!([{"cloud_unique_id": "1:i:b1", "ip": "172.21.0.5"}]), 400, no_port);
     let malformed = r#"add node input args node invalid, cluster={"cluster_id":"c","cluster_name":"c","type":"COMPUTE","nodes":[{"ip":"172.21.0.5","heartbeat_port":9050}]}"#;
     add("c", "COMPUTE", json!([{"ip": "172.21.0.5", "heartbeat_port": 9050}]), 400, malformed);
+    for bad in ["a/b", "a\\b", "a\u{0}b", &"x".repeat(10_000)] {
+        let body = json!({"instance_id": "i", "cluster": {"cluster_name": "c", "cluster_id": bad, "type": "COMPUTE"}});
+        let (status, answer) = page.ask("add_cluster", &body.to_string());
+        assert!(status == 400 && answer["msg"].as_str().unwrap().len() < 300, "{bad:.20}: {answer}");
+        let (status, answer) = page.ask("add_cluster", &with_nodes("c", "COMPUTE", &json!([backend(bad, 9050)])));
+        assert!(status == 400, "{bad:.20}: {answer}");
+    }
     let far = page.ask("add_cluster", &with_nodes("c", "COMPUTE", &json!([{"cloud_unique_id": "b", "ip": "a", "heartbeat_port": 70_000}])));
     assert!(far.0 == 400 && far.1["msg"].as_str().unwrap().starts_with("add node input args node invalid"), "{far:?}");
     let unknown = with_nodes("c", "COMPUTE", &json!([])).replace("\"i\"", "\"nobody\"");

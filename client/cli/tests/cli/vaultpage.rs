@@ -35,6 +35,38 @@ fn instance(page: &Page<'_>, id: &str) -> Value {
 const MASK: &str = "******";
 
 #[test]
+fn an_instance_begins_with_a_directory_below_the_root_and_with_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("vaults");
+    std::fs::create_dir(&root).unwrap();
+    let dev = Dev::start_with(dir.path(), &["--segment-size", "64MiB", "--vault-root", root.to_str().unwrap()]);
+    let page = Page(&dev);
+    let create = |id: &str, fs_name: &str, prefix: &str| {
+        let vault = json!({"hdfs_info": {"build_conf": {"fs_name": fs_name}, "prefix": prefix}});
+        page.ok("create_instance", &json!({"instance_id": id, "name": "n", "user_id": "u", "vault": vault}).to_string());
+    };
+    let shown =
+        |id: &str| page.ok("show_storage_vaults", &json!({"cloud_unique_id": format!("1:{id}:n")}).to_string())["storage_vault"][0].clone();
+    let url = format!("file://{}", root.display());
+    create("inside", &url, "a/folder");
+    let vault = wait_for("the directory to be ready", || Some(shown("inside")).filter(|vault| vault["ready"] == true));
+    let prefix = vault["hdfs_info"]["prefix"].as_str().unwrap();
+    wait_for("the directory to be claimed", || root.join(prefix).join("owner/cluster").is_file().then_some(()));
+    let outside = [
+        ("elsewhere", format!("file://{}", dir.path().display()), "p", "--vault-root"),
+        ("above", format!("{url}/.."), "p", "`..`"),
+        ("beside", url, "../p", "prefix"),
+    ];
+    for (id, fs_name, prefix, why) in outside {
+        create(id, &fs_name, prefix);
+        let vault = wait_for("it to be looked at", || Some(shown(id)).filter(|vault| vault["reason"].is_string()));
+        assert!(vault["ready"] == false && vault["reason"].as_str().unwrap().contains(why), "{vault}");
+    }
+    assert_eq!(std::fs::read_dir(&root).unwrap().count(), 1, "nothing of the others is there");
+    assert!(!dir.path().join("p").exists());
+}
+
+#[test]
 fn the_samples_about_vaults_are_answered_as_they_stand_there() {
     let dir = tempfile::tempdir().unwrap();
     let dev = Dev::start(dir.path());

@@ -18,7 +18,7 @@ impl Known {
     /// [`Refused::Pool`], [`Refused::Unknown`], [`Refused::Dropped`], [`Refused::Wrong`].
     pub fn add_pool(&self, meant: Meant<'_>, kind: PoolKind, users: &[String], nodes: &[Described], now_ms: u64) -> Decision {
         check_name(meant.name)?;
-        check_text(meant.cluster_id)?;
+        check_id(meant.cluster_id)?;
         users.iter().try_for_each(|user| check_text(user))?;
         if kind == PoolKind::Sql {
             let count = |kind| nodes.iter().filter(|node| node.kind == Some(kind)).count();
@@ -212,7 +212,7 @@ fn read(kind: PoolKind, nodes: &[Described], status: NodeStatus, now_ms: u64) ->
     let mut records = Vec::with_capacity(nodes.len());
     for (nth, node) in nodes.iter().enumerate() {
         let named = !node.unique_id.is_empty() && (!node.ip.is_empty() || !node.host.is_empty());
-        let plain = [&node.unique_id, &node.ip, &node.host].iter().all(|text| check_text(text).is_ok());
+        let plain = check_id(&node.unique_id).is_ok() && [&node.ip, &node.host].iter().all(|text| check_text(text).is_ok());
         let of_kind = (kind == PoolKind::Sql) == matches!(node.kind, Some(NodeKind::Master | NodeKind::Observer | NodeKind::Follower));
         if !(named && plain && of_kind) {
             return Err(PoolRefused::BadNode(nth));
@@ -289,6 +289,15 @@ fn check_name(name: &str) -> Result<(), PoolRefused> {
 
 fn check_text(text: &str) -> Result<(), Refused> {
     super::decide::check_text("an id or a name", text)
+}
+
+/// Whoever makes a path of an id stays where it was.
+fn check_id(id: &str) -> Result<(), Refused> {
+    check_text(id)?;
+    match id.chars().find(|c| matches!(c, '/' | '\\')) {
+        None => Ok(()),
+        Some(separator) => Err(Refused::Wrong(format!("an id cannot have {separator:?} in it"))),
+    }
 }
 
 fn too_many() -> Refused {
