@@ -57,7 +57,7 @@ impl EventLog {
             From::Cursor(cursor) => Ok(cursor),
             From::Stamped(cursor, stamp) => self.aside(move |log| log.verified(Cursor { stamp, ..cursor })).await,
             From::Oldest => self.aside(|log| log.oldest().map(|(_, cursor)| cursor)).await,
-            From::After(stamp) => self.aside(move |log| log.at(stamp)).await,
+            From::After(stamp) => self.aside(move |log| log.after(stamp)).await,
             From::Checkpoint => Err(FaultCode::InvalidParams.with("only a changefeed has a checkpoint")),
         }
     }
@@ -73,13 +73,16 @@ impl EventLog {
         let (mut from, mut pages) = (from, 0);
         loop {
             let of = Arc::clone(wanted);
-            let read = move |log: &Self| {
+            let read = move |log: &Self| -> Outcome<Page> {
                 let mut page = log.read(from, most_bytes)?;
+                // Later than what was read: what was decided behind a change of the rules is told by the new ones.
                 let known = log.seat.state().directory.known().clone();
+                let of = of.as_of(&known)?;
                 page.events.retain(|event| of.wants(&known, event));
                 Ok(page)
             };
-            let Page { events, next, resolved } = self.aside(read).await?;
+            let log = Arc::clone(self);
+            let Page { events, next, resolved } = aside(move || read(&log)).await??;
             pages += 1;
             if !wanted.consumer.is_empty() {
                 self.consumers.told(&wanted.consumer, wanted.filter.tenant, (next, resolved), self.clock.now());
