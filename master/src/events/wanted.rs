@@ -101,18 +101,18 @@ fn is_carried(tables: &Filter, known: &Known, event: &Event) -> bool {
         What::NodeUp { .. } => system("nodes", Op::Insert),
         What::NodeDown { .. } => system("nodes", Op::Delete),
         What::Cleared => system("tenants", Op::Delete),
-        What::Put { key, .. }
-        | What::Replicas { key, .. }
-        | What::Removed { key, .. }
-        | What::Offloaded { key, .. }
-        | What::ColdLost { key, .. }
-        | What::Demoted { key, .. } => {
+        What::Put { key, version, .. }
+        | What::Replicas { key, version, .. }
+        | What::Removed { key, version, .. }
+        | What::Offloaded { key, version, .. }
+        | What::ColdLost { key, version, .. }
+        | What::Demoted { key, version } => {
             let op = match event.what {
                 What::Put { .. } => Op::Insert,
                 What::Removed { .. } => Op::Delete,
                 _ => Op::Update,
             };
-            let table = known.table_of(event.tenant.unwrap_or_default(), key.as_bytes());
+            let table = known.table_at(event.tenant.unwrap_or_default(), key.as_bytes(), *version);
             tables.takes(&table.db, &table.name, op)
         }
     }

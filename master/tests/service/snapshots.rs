@@ -252,3 +252,32 @@ fn a_stream_of_a_feed_obeys_its_rules_as_they_are_and_ends_with_it() {
     assert_eq!(told.next(), Some(("ended".into(), None)));
     assert_eq!(told.next(), None);
 }
+
+#[test]
+fn what_was_put_to_a_table_is_told_of_it_after_it_was_dropped() {
+    let dir = tempfile::tempdir().unwrap();
+    let token = Some(perilune_protocol::access::Token::of_the_page());
+    let master = Master::start(MasterConfig { meta_token: token, ..config(dir.path()) }).unwrap();
+    let meta = |call: &str, body: &str| {
+        let url = format!("http://{}/MetaService/http/{call}?token=greedisgood9999", master.http_addrs()[0]);
+        let answer: Value = ureq::post(url).send(body).unwrap().body_mut().read_json().unwrap();
+        assert_eq!(answer["code"], "OK", "{answer}");
+    };
+    let mut peer = Peer::hello(&master);
+    peer.lend();
+    let old = peer.put("rt/old", 100).version;
+    until("the next millisecond", || master.engine().events().resolved().0.physical_ms() > old.physical_ms());
+    meta("create_table", r#"{"instance_id": "default", "db_name": "rt", "table_name": "a", "prefix": "rt/", "shards": 4}"#);
+    ["rt/0", "rt/1"].iter().for_each(|key| drop(peer.put(key, 100)));
+    meta("drop_table", r#"{"instance_id": "default", "db_name": "rt", "table_name": "a"}"#);
+    let keys = ["rt/1", "rt/old"].iter().map(|key| ObjectKey::from(*key)).collect();
+    peer.call(&object::Remove { keys, force: true }).unwrap().into_iter().for_each(|outcome| outcome.unwrap());
+    let told = |query: &str| {
+        let page = json(&master, query).1;
+        let brief = |event: &Value| format!("{} {}", event["event"].as_str().unwrap(), event["key"].as_str().unwrap());
+        page["events"].as_array().unwrap_or_else(|| panic!("{page}")).iter().map(brief).collect::<Vec<_>>()
+    };
+    assert_eq!(told("events?from=oldest&table=rt.*"), ["put rt/0", "put rt/1", "removed rt/1"]);
+    assert_eq!(told("events?from=oldest&table=default.*"), ["put rt/old", "removed rt/old"]);
+    assert_eq!(told("events?from=snapshot&table=rt.*"), ["put rt/0"]);
+}
