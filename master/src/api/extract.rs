@@ -42,6 +42,11 @@ impl Query {
         }
     }
 
+    /// For whom its caller speaks; `None`: the admin.
+    pub(super) fn principal(&self) -> Option<&Principal> {
+        self.1.as_ref()
+    }
+
     /// The tenant that `tenant_id` names; where it names none that of the caller, or `default`.
     pub(super) fn tenant(&self, app: &App) -> Outcome<TenantId> {
         let named = self.text("tenant_id").unwrap_or_default();

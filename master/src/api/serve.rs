@@ -20,7 +20,9 @@ pub struct Limits {
     pub connections: usize,
     /// Time for the head of a request to arrive, and for an idle connection to say something.
     pub head: Duration,
-    /// Time for the peer to take bytes that were sent. A slow peer is fine, one that takes nothing is cut off.
+    /// Time for the peer to take bytes that were sent. A slow peer is fine, one that takes nothing is cut off: as Linux counts (`TCP_USER_TIMEOUT`), one
+    /// whose window stays closed, whether it is busy or dead. `SO_KEEPALIVE` would not find either: it asks only where nothing is under way. A window of
+    /// a slow reader opens by whole segments, 64 KiB on one host, so the time is long enough for readers of streams that pause.
     pub stall: Duration,
     /// Time for answers under way to be finished after a stop.
     pub farewell: Duration,
@@ -28,7 +30,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { connections: 512, head: Duration::from_secs(30), stall: Duration::from_secs(30), farewell: Duration::from_secs(1) }
+        Self { connections: 512, head: Duration::from_secs(30), stall: Duration::from_secs(120), farewell: Duration::from_secs(1) }
     }
 }
 

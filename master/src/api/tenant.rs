@@ -1,6 +1,6 @@
-//! What callers may ask over HTTP who speak for one tenant: what there is of its keys.
+//! What callers may ask over HTTP who speak for one tenant: what there is of its keys, and what happens to them.
 
-use super::App;
+use super::{App, ticdc};
 use perilune_protocol::principal::{Principal, Role};
 use perilune_protocol::{FaultCode, Outcome};
 
@@ -11,7 +11,8 @@ use perilune_protocol::{FaultCode, Outcome};
 pub(super) fn may_ask(app: &App, principal: &Principal, path: &str) -> Outcome<()> {
     app.engine.is_current(principal)?;
     let allowed = match path {
-        "/query_key" | "/batch_query_keys" | "/get_all_keys" => Role::Reader,
+        "/query_key" | "/batch_query_keys" | "/get_all_keys" | "/api/v2/events" => Role::Reader,
+        _ if ticdc::is_stream(path) => Role::Reader,
         "/api/v1/remove_all" => Role::Writer,
         _ => return Err(FaultCode::Forbidden.with("the token of a tenant does not open this")),
     };

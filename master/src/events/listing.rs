@@ -6,15 +6,19 @@
 
 use super::{EventLog, Wanted};
 use crate::engine::Engine;
-use perilune_protocol::event::{Cursor, Event, What};
+use perilune_protocol::event::{Cursor, Event, EventFilter, NoCursor, What};
 use perilune_protocol::rpc::watch::{ListAll, Listed};
 use perilune_protocol::{FaultCode, Outcome, TenantId, Tso};
 use perilune_state::objects::Object;
 use perilune_state::segments::Phase;
 use perilune_state::{MonotonicMs, State};
+use std::fmt;
 use std::ops::ControlFlow;
+use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+/// Where a list begins, as text.
+pub(crate) const SNAPSHOT: &str = "snapshot";
 /// Objects of a part, about.
 const PART_OBJECTS: usize = 8192;
 /// Most parts.
@@ -38,6 +42,28 @@ struct Walk {
     begun: MonotonicMs,
     used: MonotonicMs,
     parts: Vec<Arc<Vec<Arc<Object>>>>,
+}
+
+/// The part of a list that is to be told next. As text `snapshot`, where it begins, or `snapshot.PART.PARTS.CURSOR`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Listing {
+    part: u32,
+    parts: u32,
+    /// Where its first part begins; none before that.
+    begin: Option<Cursor>,
+}
+
+/// A part that is told, and what follows it.
+pub(crate) struct Told {
+    pub(crate) events: Vec<Event>,
+    /// The next part; `None`: that was the last.
+    pub(crate) next: Option<Listing>,
+    /// Behind this place is what completes the list.
+    pub(crate) begin: Cursor,
+    /// Nothing that was decided later is in here: the list is exact with all up to this stamp.
+    pub(crate) settled: Tso,
+    /// Entries of the log that lie behind `begin`.
+    pub(crate) behind: u64,
 }
 
 /// A part of a walk.
@@ -65,15 +91,54 @@ impl Engine {
     /// # Errors
     /// [`FaultCode::InvalidParams`] for a part that there is not.
     pub(crate) fn list_all(&self, question: &ListAll) -> Outcome<Listed> {
-        self.events().list(self.state(), question)
+        self.events().list(self.state(), question, &Arc::new(Wanted::new(question.filter.clone())?))
+    }
+
+    /// A part of what is wanted of all that there is. Blocks.
+    ///
+    /// # Errors
+    /// As [`ListAll`] says, and those of reading behind the place where the list begins.
+    pub(crate) fn list_from(&self, from: Listing, wanted: &Arc<Wanted>) -> Outcome<Told> {
+        let Listing { part, parts, begin } = from;
+        if let Some(begin) = begin {
+            // What is to complete the list is still there.
+            self.events().read(begin, 1)?;
+        }
+        let question = ListAll { filter: EventFilter::default(), everybody: true, part, parts, begin };
+        let Listed { events, begin: walked, parts, settled: _ } = self.events().list(self.state(), &question, wanted)?;
+        let begin = begin.unwrap_or(walked);
+        let next = (part + 1 < parts).then_some(Listing { part: part + 1, parts, begin: Some(begin) });
+        let reached = self.events().history.reached(|| None);
+        Ok(Told { events, next, begin, settled: reached.stamp, behind: (reached.index + 1).saturating_sub(begin.index) })
+    }
+}
+
+impl fmt::Display for Listing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(SNAPSHOT)?;
+        self.begin.map_or(Ok(()), |begin| write!(f, ".{}.{}.{begin}", self.part, self.parts))
+    }
+}
+
+impl FromStr for Listing {
+    type Err = NoCursor;
+
+    fn from_str(text: &str) -> Result<Self, NoCursor> {
+        if text == SNAPSHOT {
+            return Ok(Self::default());
+        }
+        let fields: Vec<&str> = text.split('.').collect();
+        let [SNAPSHOT, part, parts, begin] = fields[..] else { return Err(NoCursor) };
+        let number = |text: &str| text.parse().map_err(|_| NoCursor);
+        Ok(Self { part: number(part)?, parts: number(parts)?, begin: Some(begin.parse()?) })
     }
 }
 
 impl EventLog {
-    /// A part of what `state` knows, which is that of this member. Blocks.
-    pub(crate) fn list(&self, state: &State, question: &ListAll) -> Outcome<Listed> {
-        let wanted = Wanted::new(question.filter.clone())?;
+    /// A part of what `state` knows, which is that of this member. What is wanted says that, and not the question's filter. Blocks.
+    pub(crate) fn list(&self, state: &State, question: &ListAll, wanted: &Arc<Wanted>) -> Outcome<Listed> {
         let (part, known) = (question.part, state.directory.known().clone());
+        let wanted = wanted.as_of(&known)?;
         let Part { begin, stamp, objects, parts } = self.part(state, question)?;
         let mut events = Vec::new();
         let mut tell = |tenant: TenantId, what: What| {

@@ -20,6 +20,7 @@ mod wanted;
 mod watch;
 
 pub use consumers::Lag;
+pub(crate) use listing::{Listing, SNAPSHOT, Told};
 pub use safepoints::Safepoint;
 pub(crate) use safepoints::needed;
 pub(crate) use wanted::Wanted;
@@ -35,6 +36,8 @@ use uuid::Uuid;
 
 /// Who follows what happens looks no more often: what is decided meanwhile is read at once, so that many puts cost it one waking, as few do.
 pub(crate) const GATHER: Duration = Duration::from_millis(2);
+/// The clocks of two masters are no further apart.
+const SKEW_MS: u64 = 5_000;
 
 /// Events of one member's log. One for each member; shared.
 pub struct EventLog {
@@ -79,9 +82,7 @@ pub enum ReadError {
         oldest: Cursor,
     },
     /// This master has not come so far: another may have, or will never, where a cluster was restored from an older state.
-    #[error(
-        "this cursor lies behind all that has happened here so far: ask again, or another master; if it stays so, begin with a snapshot"
-    )]
+    #[error("this lies behind all that has happened here so far: ask again, or another master; if it stays so, begin with a snapshot")]
     Ahead,
     /// It was made by another cluster.
     #[error("this cursor is of the cluster {0}, and this one is another: begin with a snapshot")]
@@ -261,6 +262,20 @@ impl EventLog {
             }
         }
         Ok(self.cursor(low, 0))
+    }
+
+    /// The same for whoever names a stamp that nobody may have given.
+    ///
+    /// # Errors
+    /// [`ReadError::Ahead`], for one of the future.
+    pub(crate) fn after(&self, stamp: Tso) -> Result<Cursor, ReadError> {
+        let (state, now_ms) = (self.seat.state(), self.clock.wall_ms());
+        let given = if state.is_leading() { state.tso.next(now_ms, 1).ok() } else { None };
+        // Who follows hears of the latest stamps later than who gives them.
+        if stamp > self.resolved().0.max(given.unwrap_or(Tso::from_physical(now_ms + SKEW_MS))) {
+            return Err(ReadError::Ahead);
+        }
+        self.at(stamp)
     }
 
     /// How far those lag who named themselves and asked this master lately.

@@ -3,7 +3,8 @@
 use crate::feeds::{Filter, Op, ReplicaConfig, filter_of};
 use perilune_protocol::event::{Event, EventFilter, What};
 use perilune_protocol::{FaultCode, Outcome};
-use perilune_state::directory::{FeedRecord, Known};
+use perilune_state::directory::{FeedId, FeedRecord, Known};
+use std::sync::Arc;
 
 /// Most rules on tables of one question: each costs whoever answers.
 const RULES_MAX: usize = 32;
@@ -17,6 +18,15 @@ pub(crate) struct Wanted {
     tables: Vec<Filter>,
     /// As whom the consumer is shown; empty: it is not.
     pub(super) consumer: String,
+    /// Of which feed it is what that carries.
+    feed: Option<Carried>,
+}
+
+/// What was asked of a feed, and how that was then.
+struct Carried {
+    id: FeedId,
+    config: String,
+    asked: EventFilter,
 }
 
 impl Wanted {
@@ -33,7 +43,7 @@ impl Wanted {
             config.filter.rules.clone_from(&filter.tables);
             vec![filter_of(&config).map_err(|failure| FaultCode::InvalidParams.with(failure.message))?]
         };
-        Ok(Self { filter, tables, consumer: String::new() })
+        Ok(Self { filter, tables, consumer: String::new(), feed: None })
     }
 
     /// Of this, what a feed carries.
@@ -44,10 +54,24 @@ impl Wanted {
         if filter.tenant.is_some_and(|tenant| tenant != feed.tenant) {
             return Err(FaultCode::InvalidParams.with("the feed is of another tenant: leave tenant_id out"));
         }
-        let mut wanted = Self::new(EventFilter { tenant: Some(feed.tenant), ..filter })?;
+        let mut wanted = Self::new(EventFilter { tenant: Some(feed.tenant), ..filter.clone() })?;
         let config = ReplicaConfig::stored(&feed.config).map_err(|e| FaultCode::Internal.with(format!("the config of the feed: {e}")))?;
         wanted.tables.push(filter_of(&config).map_err(|failure| FaultCode::Internal.with(failure.message))?);
+        wanted.feed = Some(Carried { id: feed.id, config: feed.config.clone(), asked: filter });
         Ok(wanted)
+    }
+
+    /// The same as of now: the rules of a feed may be others, and a feed may be gone.
+    ///
+    /// # Errors
+    /// [`FaultCode::InvalidParams`] when it is.
+    pub(crate) fn as_of(self: &Arc<Self>, known: &Known) -> Outcome<Arc<Self>> {
+        let Some(Carried { id, config, asked }) = &self.feed else { return Ok(Arc::clone(self)) };
+        let feed = known.feed(*id).ok_or_else(|| FaultCode::InvalidParams.with("the changefeed was removed"))?;
+        if feed.config == *config {
+            return Ok(Arc::clone(self));
+        }
+        Self::of_feed(feed, asked.clone())?.by(self.consumer.clone()).map(Arc::new)
     }
 
     /// By this consumer; nobody in particular, where it has no name.
@@ -77,18 +101,18 @@ fn is_carried(tables: &Filter, known: &Known, event: &Event) -> bool {
         What::NodeUp { .. } => system("nodes", Op::Insert),
         What::NodeDown { .. } => system("nodes", Op::Delete),
         What::Cleared => system("tenants", Op::Delete),
-        What::Put { key, .. }
-        | What::Replicas { key, .. }
-        | What::Removed { key, .. }
-        | What::Offloaded { key, .. }
-        | What::ColdLost { key, .. }
-        | What::Demoted { key, .. } => {
+        What::Put { key, version, .. }
+        | What::Replicas { key, version, .. }
+        | What::Removed { key, version, .. }
+        | What::Offloaded { key, version, .. }
+        | What::ColdLost { key, version, .. }
+        | What::Demoted { key, version } => {
             let op = match event.what {
                 What::Put { .. } => Op::Insert,
                 What::Removed { .. } => Op::Delete,
                 _ => Op::Update,
             };
-            let table = known.table_of(event.tenant.unwrap_or_default(), key.as_bytes());
+            let table = known.table_at(event.tenant.unwrap_or_default(), key.as_bytes(), *version);
             tables.takes(&table.db, &table.name, op)
         }
     }
@@ -100,7 +124,7 @@ mod tests {
     use crate::feeds::Rows;
     use perilune_protocol::event::{Cursor, RemoveReason};
     use perilune_protocol::{NodeId, Pin, SegmentId, TenantId, Tso};
-    use perilune_state::directory::{FeedId, FeedState};
+    use perilune_state::directory::FeedState;
     use uuid::Uuid;
 
     /// The stream of a feed for programs has the events that its rows are made of.

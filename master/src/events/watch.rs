@@ -69,7 +69,7 @@ impl EventLog {
                 Ok(self.reading(cursor.before(), move || log.verified(Cursor { stamp, ..cursor })).await??)
             }
             From::Oldest => self.aside(|log| log.oldest().map(|(_, cursor)| cursor)).await,
-            From::After(stamp) => self.aside(move |log| log.at(stamp)).await,
+            From::After(stamp) => self.aside(move |log| log.after(stamp)).await,
             From::Checkpoint => Err(FaultCode::InvalidParams.with("only a changefeed has a checkpoint")),
         }
     }
@@ -89,9 +89,11 @@ impl EventLog {
                 tokio::time::sleep_until(soonest).await;
             }
             let of = Arc::clone(wanted);
-            let read = move |log: &Self| -> Result<Page, ReadError> {
+            let read = move |log: &Self| -> Outcome<Page> {
                 let mut page = log.read(from, most_bytes)?;
+                // Later than what was read: what was decided behind a change of the rules is told by the new ones.
                 let known = log.seat.state().directory.known().clone();
+                let of = of.as_of(&known)?;
                 page.events.retain(|event| of.wants(&known, event));
                 Ok(page)
             };

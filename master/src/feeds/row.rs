@@ -6,7 +6,7 @@
 //!   system.nodes       store nodes that are heard, or are not
 //!   system.tenants     that everything of the tenant was removed, each object told before
 //! ```
-//! A table is that whose rule takes the key when the row is made. Rows of one object say in `version` which version they are about, so that whoever
+//! A table is that whose rule took the key when the object was put, for all rows of that object. Rows of one object say in `version` which version they are about, so that whoever
 //! keeps the highest knows what is there however often rows arrive.
 
 use super::filter::{Filter, Op};
@@ -164,7 +164,7 @@ impl Rows {
             what => {
                 let (key, version) = what.object()?;
                 let (op, values) = object(what, key, version)?;
-                (op, self.table_of(known, key), values)
+                (op, self.table_of(known, key, version), values)
             }
         };
         // Receivers know rows by it, those of releases before as well, which knew no stamp.
@@ -180,8 +180,8 @@ impl Rows {
         all.filter(|table| filter.takes_table(&table.db, &table.name)).collect()
     }
 
-    fn table_of(&mut self, known: &Known, key: &ObjectKey) -> Arc<Table> {
-        let record = known.table_of(self.tenant, key.as_bytes());
+    fn table_of(&mut self, known: &Known, key: &ObjectKey, version: Tso) -> Arc<Table> {
+        let record = known.table_at(self.tenant, key.as_bytes(), version);
         self.tables.entry(record.id.0).or_insert_with(|| Arc::new(of_record(&record))).clone()
     }
 

@@ -8,7 +8,7 @@
 
 use super::oracle::{Check, Key};
 use super::world::World;
-use crate::events::{EventLog, Page, ReadError};
+use crate::events::{EventLog, Page, ReadError, Wanted};
 use perilune_protocol::event::{Cursor, Event, EventFilter, What};
 use perilune_protocol::rpc::watch::{ListAll, Listed};
 use perilune_protocol::{FaultCode, ObjectKey, Outcome, ReplicaPlace, SegmentId, Tso};
@@ -119,7 +119,7 @@ fn list(world: &World, id: u64, (part, parts): (u32, u32), begin: Option<Cursor>
     let up = masters.get(&id).and_then(|master| master.up.as_ref()).ok_or_else(|| FaultCode::Unreachable.with("it is down"))?;
     let engine = up.throne.served().0;
     let question = ListAll { filter: EventFilter::default(), everybody: true, part, parts, begin };
-    engine.events().list(&engine.inner.seat.state(), &question)
+    engine.events().list(&engine.inner.seat.state(), &question, &Arc::new(Wanted::new(EventFilter::default())?))
 }
 
 /// Objects with copies, and where these are, as whoever applies events knows them.

@@ -221,6 +221,36 @@ fn whose_a_segment_is_that_goes_is_told_to_nobody_else() {
     admin.call(&session::Hello { agent: "test".into(), tenant: String::new() }).unwrap();
     let told = told(&mut admin, true);
     assert_eq!(told.iter().filter(|event| !lent.iter().any(|(_, stays, _)| **event == ("unmounted", *stays))).count(), 12);
+
+    // Over HTTP the same, and what a feed of the tenant carries.
+    let feed = r#"{"changefeed_id": "f", "namespace": "acme", "sink_uri": "blackhole://", "replica_config": {"filter": {"rules": ["system.segments"]}}}"#;
+    assert_eq!(post(&master, "/api/v2/changefeeds", feed), 200);
+    let ask = |tenant: &str, path: &str| {
+        let token =
+            Principal { tenant: tenant.into(), user: String::new(), role: Role::Reader, generation: 1 }.token(&admin_token).unwrap();
+        let url = format!("http://{}/api/v2/{path}", master.http_addrs()[0]);
+        let mut answer = agent().get(url).header("Authorization", format!("Bearer {token}")).call().unwrap();
+        let body: serde_json::Value = answer.body_mut().read_json().unwrap();
+        let events = body["events"].as_array().into_iter().flatten().map(|event| event["segment"].as_str().unwrap().to_owned());
+        (answer.status().as_u16(), events.take(4).collect::<Vec<_>>())
+    };
+    for (tenant, stays, goes) in &lent {
+        let expected = [stays, goes, stays, goes].map(ToString::to_string).to_vec();
+        assert_eq!(ask(tenant, "events?from=oldest&table=system.segments"), (200, expected), "{tenant}");
+    }
+    let (_, stays, goes) = &lent[0];
+    let expected = [stays, goes, stays, goes].map(ToString::to_string).to_vec();
+    assert_eq!(ask("acme", "changefeeds/f/events?from=oldest"), (200, expected));
+    for (tenant, path) in [
+        ("acme", "events?tenant_id=other"),
+        ("other", "changefeeds/f/events?namespace=acme"),
+        ("acme", "changefeeds/f/events?tenant_id=default"),
+        ("acme", "changefeeds"),
+        ("acme", "safepoints"),
+    ] {
+        assert_eq!(ask(tenant, path).0, 403, "{tenant} {path}");
+    }
+    assert_eq!(ask("other", "changefeeds/f/events").0, 400, "it has none");
 }
 
 #[test]

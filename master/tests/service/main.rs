@@ -7,6 +7,7 @@ mod group;
 mod jobs;
 mod restart;
 mod safepoints;
+mod snapshots;
 mod streams;
 mod vaults;
 #[path = "../wait/mod.rs"]

@@ -9,8 +9,10 @@
 //! all ([`crate::rpc::watch::ListAll`]) equals the masters once it has come as far as that is settled.
 
 mod shown;
+mod streamed;
 
 pub use shown::Shown;
+pub use streamed::{Mark, Streamed};
 
 use crate::{ColdName, NodeId, ObjectKey, Pin, ReplicaPlace, SegmentDesc, SegmentId, TenantId, Tso, VaultId};
 use base64::Engine as _;

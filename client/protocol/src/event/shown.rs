@@ -9,7 +9,8 @@ use serde::Serialize;
 /// An event as JSON. Numbers beyond 2^53 (stamps, versions) are numbers all the same; `checksum` is 16 hexadecimal digits.
 #[derive(Serialize, Default)]
 pub struct Shown<'a> {
-    /// The place behind it.
+    /// The place behind it; none for what is told of all that there is, whose rest would be missing.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub cursor: String,
     /// When it was decided.
     pub commit_ts: u64,

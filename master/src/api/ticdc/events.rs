@@ -9,6 +9,7 @@ use crate::api::face::Face;
 use crate::events::Wanted;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
+use perilune_protocol::FaultCode;
 use perilune_protocol::rpc::watch::From;
 
 /// Whether a path below the root of this face is that of such a stream. Any master tells it.
@@ -22,8 +23,9 @@ pub(super) fn are_at(rest: &str) -> bool {
     get, path = "/api/v2/changefeeds/{changefeed_id}/events", tag = "changefeeds",
     params(
         ("changefeed_id" = String, Path, description = "Its name."),
-        ("namespace" = Option<String>, Query, description = "`default`, unless said."),
-        ("from" = Option<String>, Query, description = "A cursor, or a stamp, behind which it goes on; `oldest`; `now`; the checkpoint without it."),
+        ("namespace" = Option<String>, Query, description = "`default`, unless said; with a token of a tenant: that."),
+        ("from" = Option<String>, Query, description = "A cursor, or a stamp, behind which it goes on; `oldest`; `snapshot`, what there is and then \
+                                                       what happens; `now`; the checkpoint without it."),
         ("kind" = Option<String>, Query, description = "Kinds, separated by commas, such as `put,removed`; all without it."),
         ("prefix" = Option<String>, Query, description = "Only objects whose key begins so."),
         ("table" = Option<String>, Query, description = "Rules such as `db.*`, separated by commas, besides those of the feed."),
@@ -34,12 +36,18 @@ pub(super) fn are_at(rest: &str) -> bool {
     responses(
         (status = 200, description = "A page as JSON or, asked for with `Accept: text/event-stream`, all that comes.", body = serde_json::Value),
         (status = 400, description = "There is no such feed, or what was asked cannot be read.", body = serde_json::Value),
+        (status = 403, description = "The token is one of another tenant.", body = serde_json::Value),
         (status = 404, description = "There is no such tenant.", body = serde_json::Value),
         (status = 409, description = "This master has not come so far: ask another, or later.", body = serde_json::Value),
-        (status = 410, description = "What followed that place is not kept any more.", body = serde_json::Value)
+        (status = 410, description = "What followed that place is not kept any more: `snapshot` and `oldest` are what to ask for.", body = serde_json::Value)
     )
 )]
 pub(super) async fn events(State(app): State<App>, Path(name): Name, query: Query, headers: HeaderMap) -> Answer {
+    let namespace = said::namespace(&query);
+    if let Some(principal) = query.principal().filter(|principal| principal.tenant != namespace) {
+        let why = format!("the token is one of tenant {} and not of {namespace:.200?}", principal.tenant);
+        return Ok(Events::refuse(&FaultCode::Forbidden.with(why)));
+    }
     let engine = engine(&app)?;
     let known = engine.directory();
     let feed = said::feed(&known, &query, &name)?;

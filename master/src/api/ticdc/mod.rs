@@ -93,6 +93,11 @@ impl Face for Ticdc {
     }
 }
 
+/// Whether this is the path of what a feed carries.
+pub(super) fn is_stream(path: &str) -> bool {
+    path.strip_prefix(ROOT).is_some_and(events::are_at)
+}
+
 /// What is answered below [`ROOT`] where there is no such route, or not by this method; `None`: elsewhere.
 pub(super) fn unknown(method: &Method, uri: &Uri) -> Option<Response> {
     let path = uri.path().strip_prefix(ROOT)?;

@@ -67,9 +67,10 @@ pub(super) fn own_cluster(pd_addrs: &[String]) -> Result<(), Refusal> {
     Err(Code::GetPdClientFailed.with(why).into())
 }
 
-/// Which namespace is meant.
+/// Which namespace is meant: that of the caller, where it names none and speaks for a tenant.
 pub(super) fn namespace(query: &Query) -> String {
-    query.text("namespace").filter(|name| !name.is_empty()).unwrap_or_else(|| DEFAULT_NAMESPACE.into())
+    let named = query.text("namespace").filter(|name| !name.is_empty());
+    named.or_else(|| query.principal().map(|principal| principal.tenant.clone())).unwrap_or_else(|| DEFAULT_NAMESPACE.into())
 }
 
 /// The feed that a path names.

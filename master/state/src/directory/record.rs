@@ -5,7 +5,7 @@ use super::pool::{NodeRecord, PoolId, PoolRecord, Pools, StoredPools};
 use super::table::{ShardId, StoredTables, TableId, TableRecord, Tables};
 use super::vault::{StoredVaults, VaultRecord, Vaults, VaultsRecord};
 use perilune_protocol::metakey::MetaKey;
-use perilune_protocol::{TenantId, VaultId, tenant};
+use perilune_protocol::{TenantId, Tso, VaultId, tenant};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -198,6 +198,11 @@ impl Known {
     /// The table that a key belongs to.
     pub fn table_of(&self, tenant: TenantId, key: &[u8]) -> TableRecord {
         self.tables.taking(tenant, key).cloned().unwrap_or_else(|| TableRecord::default_of(tenant))
+    }
+
+    /// The table that an object belongs to that was put with this version, for good: also when it is dropped, or another is declared.
+    pub fn table_at(&self, tenant: TenantId, key: &[u8], version: Tso) -> TableRecord {
+        self.tables.taking_at(tenant, key, version.physical_ms()).cloned().unwrap_or_else(|| TableRecord::default_of(tenant))
     }
 
     /// The shard that a key belongs to. `rest`: the table for what no rule takes.

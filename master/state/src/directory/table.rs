@@ -20,6 +20,9 @@ pub const DEFAULT_NAME: &str = "default";
 /// Below this are the numbers of the default tables, so many for each tenant.
 const FIRST_NUMBER: u64 = 1 << 40;
 const DEFAULT_NUMBERS: u64 = 64;
+/// So long after a table is dropped, what is put is still told as of it: longer than the drop takes to be decided. Whoever is told of a put before it
+/// is decided, and of the rest behind it, is told the same table.
+const DROPPED_WITHIN_MS: u64 = 1000;
 
 /// A table, as it is stored. Its numbers, those of its index, partition and shards too, come from one counter.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,7 +106,8 @@ pub(super) struct Tables {
     /// The next number.
     next: u64,
     records: BTreeMap<TableId, TableRecord>,
-    rules: BTreeMap<TenantId, BTreeMap<Vec<u8>, TableId>>,
+    /// All that ever had a rule, the latest last.
+    rules: BTreeMap<TenantId, BTreeMap<Vec<u8>, Vec<TableId>>>,
 }
 
 /// How snapshots keep them.
@@ -129,11 +133,9 @@ impl Tables {
 
     pub(super) fn enter(&mut self, record: TableRecord) {
         self.next = self.next.max(record.first_shard.0 + u64::from(record.shards)).max(record.db_id + 1);
-        let rules = self.rules.entry(record.tenant).or_default();
-        if record.dropped {
-            rules.retain(|_, id| *id != record.id);
-        } else {
-            rules.insert(record.prefix.clone(), record.id);
+        let ids = self.rules.entry(record.tenant).or_default().entry(record.prefix.clone()).or_default();
+        if !ids.contains(&record.id) {
+            ids.push(record.id);
         }
         self.records.insert(record.id, record);
     }
@@ -168,13 +170,26 @@ impl Tables {
 
     /// The table that a key belongs to: the longest rule that takes it.
     pub(super) fn taking(&self, tenant: TenantId, key: &[u8]) -> Option<&TableRecord> {
+        self.taking_of(tenant, key, |table| !table.dropped)
+    }
+
+    /// The table that an object belongs to that was put at this time, for good. A put may have begun while the table was being dropped.
+    pub(super) fn taking_at(&self, tenant: TenantId, key: &[u8], put_ms: u64) -> Option<&TableRecord> {
+        self.taking_of(tenant, key, |table| table.ctime_ms <= put_ms && (!table.dropped || put_ms <= table.mtime_ms + DROPPED_WITHIN_MS))
+    }
+
+    fn taking_of(&self, tenant: TenantId, key: &[u8], is_meant: impl Fn(&TableRecord) -> bool) -> Option<&TableRecord> {
         let rules = self.rules.get(&tenant)?;
         let mut head = key;
         // The greatest rule that is not above `head` is the longest that takes it, or shows where it turns off.
-        while let Some((rule, id)) = rules.range::<[u8], _>((Unbounded, Included(head))).next_back() {
-            let same = rule.iter().zip(head).take_while(|(a, b)| a == b).count();
+        while let Some((rule, ids)) = rules.range::<[u8], _>((Unbounded, Included(head))).next_back() {
+            let mut same = rule.iter().zip(head).take_while(|(a, b)| a == b).count();
             if same == rule.len() {
-                return self.records.get(id);
+                let found = ids.iter().rev().filter_map(|id| self.records.get(id)).find(|table| is_meant(table));
+                if found.is_some() {
+                    return found;
+                }
+                same = same.checked_sub(1)?;
             }
             head = &head[..same];
         }
@@ -217,6 +232,27 @@ mod tests {
             assert_eq!(tables.taking(TenantId(1), key.as_bytes()).map(|t| t.name.clone()), expected, "{key:?}");
         }
         assert_eq!(tables.taking(TenantId(3), b"a"), None);
+    }
+
+    #[test]
+    fn an_object_stays_of_the_table_that_it_was_put_to() {
+        let mut tables = Tables::default();
+        let mut enter = |prefix: &str, declared, dropped: Option<u64>| {
+            let record = TableRecord { ctime_ms: declared, mtime_ms: declared, ..table(&tables, 1, prefix) };
+            let (id, gone) = (record.id, TableRecord { dropped: true, mtime_ms: dropped.unwrap_or(0), ..record.clone() });
+            tables.enter(record);
+            dropped.into_iter().for_each(|_| tables.enter(gone.clone()));
+            id
+        };
+        let (short, long) = (enter("a", 100_000, None), enter("ab", 200_000, Some(300_000)));
+        let again = enter("ab", 400_000, None);
+        for tables in [tables.clone(), Tables::from(tables.stored().unwrap())] {
+            let at = |key: &str, ms| tables.taking_at(TenantId(1), key.as_bytes(), ms).map(|table| table.id);
+            assert_eq!([99_999, 100_000, 200_000, 300_000].map(|ms| at("abc", ms)), [None, Some(short), Some(long), Some(long)]);
+            assert_eq!([302_000, 400_000].map(|ms| at("abc", ms)), [Some(short), Some(again)]);
+            assert_eq!(at("ac", 250_000), Some(short));
+            assert_eq!(tables.taking(TenantId(1), b"abc").unwrap().id, again);
+        }
     }
 
     #[test]
