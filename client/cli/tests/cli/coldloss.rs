@@ -30,9 +30,9 @@ fn a_tenant_at_its_quota_loses_nothing() {
     let stand = Stand::start(None, &["--segment-size", "64MiB"]);
     assert!(run(["tenants", "quota", "default", "--bytes", "8MiB", "--http", &stand.dev.http]).status.success());
     // As fast as they are taken.
-    put(&stand.store, 0..40);
-    assert_eq!((stand.metric("evicted_unsaved_total"), stand.metric("demoted_total") > 30), (0, true));
-    check(&stand.store, 0..40);
+    put(&stand.store, 0..24);
+    assert_eq!((stand.metric("evicted_unsaved_total"), stand.metric("demoted_total") > 14), (0, true));
+    check(&stand.store, 0..24);
     assert_eq!((stand.metric("evicted_unsaved_total"), stand.metric("cold_lost_total")), (0, 0));
 }
 
