@@ -40,6 +40,8 @@ pub(crate) struct Read<'a> {
     /// What the last answer said, if it is in its vault only; and how often it was fetched.
     cold: Option<ObjectPlace>,
     recalls: u8,
+    /// No copy in memory that it was told of could be read: there may be one in a vault.
+    stranded: bool,
     /// A node that holds a copy seems to be coming back.
     returning: bool,
     /// Copies of this place that did not work.
@@ -57,6 +59,7 @@ impl<'a> Read<'a> {
             questions: 0,
             cold: None,
             recalls: 0,
+            stranded: false,
             returning: false,
             failed: Vec::new(),
             last: None,
@@ -84,6 +87,17 @@ impl<'a> Read<'a> {
             (Some(Ok(_)), Target::Part { bytes, size, .. }) => Ok(Part { bytes, size }),
             (Some(Err(fault)), _) => Err(fault),
             _ => Err(never_tried(self.key)),
+        }
+    }
+
+    /// What went wrong in memory; and out of the vault, if it is in one.
+    fn stranded_by(&mut self, fault: &Fault) -> Fault {
+        let unreadable = || FaultCode::NoReadableReplica.with(format!("no copy of {} can be read at the moment", self.key));
+        let last = self.last.take().unwrap_or_else(unreadable);
+        if fault.code == FaultCode::WrongState {
+            last
+        } else {
+            last.code.with(format!("{}; out of its vault: {}", last.message, fault.message))
         }
     }
 
@@ -161,10 +175,10 @@ fn locate(core: &Core, reads: &mut [Read<'_>], deadline: Instant) {
 }
 
 /// Has fetched what is in vaults only, after all else was read: that waits for no vault. Then it is located as ever. What does not come to
-/// memory, or is wanted in part, is read through a node.
+/// memory, is wanted in part, or is there where it cannot be read, is read through a node.
 fn recall(core: &Core, reads: &mut [Read<'_>], deadline: &mut Instant) {
     let cold = reads.iter_mut().filter(|r| r.outcome.is_none() && r.cold.is_some());
-    let (mut through, mut cold): (Vec<_>, Vec<_>) = cold.partition(|read| matches!(read.target, Target::Part { .. }));
+    let (mut through, mut cold): (Vec<_>, Vec<_>) = cold.partition(|read| read.stranded || matches!(read.target, Target::Part { .. }));
     if !cold.is_empty() {
         fetch(core, &mut cold, *deadline);
         through.extend(cold.into_iter().filter(|r| r.outcome.is_none() && r.cold.is_some()));
@@ -173,6 +187,7 @@ fn recall(core: &Core, reads: &mut [Read<'_>], deadline: &mut Instant) {
     let outcomes = through::read_all(core, &mut through, &places, deadline);
     for (read, outcome) in through.into_iter().zip(outcomes) {
         read.outcome = match outcome {
+            Err(fault) if read.stranded => Some(Err(read.stranded_by(&fault))),
             // It is another one by now.
             Err(fault) if fault.code == FaultCode::WrongState && read.recalls < RECALLS_MAX => {
                 (read.questions, read.recalls) = (0, read.recalls + 1);
@@ -276,15 +291,16 @@ fn transfer(core: &Core, reads: &mut [Read<'_>], deadline: &mut Instant) {
     failures.tell();
 }
 
-/// Every copy of this place failed: ask once more, since the object may have moved or its node come back; then say the last failure.
+/// Every copy of this place failed: ask once more, since the object may have moved or its node come back; then it is read out of its vault, if
+/// it is in one.
 fn give_up_place(core: &Core, read: &mut Read<'_>) {
     core.places.forget(read.key);
     if read.questions < if read.returning { QUESTIONS_RETURNING } else { QUESTIONS_MAX } {
         read.place = None;
         read.failed.clear();
     } else {
-        let unreadable = || FaultCode::NoReadableReplica.with(format!("no copy of {} can be read at the moment", read.key));
-        read.outcome = Some(Err(read.last.take().unwrap_or_else(unreadable)));
+        read.stranded = true;
+        read.cold = read.place.take().map(|place| ObjectPlace { replicas: Vec::new(), ..ObjectPlace::clone(&place) });
     }
 }
 

@@ -41,6 +41,11 @@ impl Announcer {
         Self { lending, name, rest, turn: Mutex::new(()), refused: Mutex::default() }
     }
 
+    /// Why memory was not taken last; empty where all was.
+    pub(crate) fn refused(&self) -> String {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Mounts segments that are lent.
     pub(crate) fn mount(&self, master: &Master, segments: &[SegmentDesc], deadline: Instant) -> Outcome<()> {
         let ask = |link: &Link, until: Instant, _: Look<'_>| {
@@ -103,7 +108,7 @@ impl Announcer {
 }
 
 /// Beats until told to stop, reconnecting for ever. `heard` tells others whether the last beat was answered; it guards no data, so relaxed.
-/// `is_heard` is called whenever that begins.
+/// `is_heard` is called after each that was.
 pub(crate) fn run(master: &Master, lending: &Arc<Lending>, heard: &AtomicBool, stop: &Receiver<()>, is_heard: impl Fn()) {
     let mut watch = Watch::default();
     let mut offered = Instant::now();
@@ -125,8 +130,8 @@ pub(crate) fn run(master: &Master, lending: &Arc<Lending>, heard: &AtomicBool, s
                 heard.store(true, Ordering::Relaxed);
                 if !before {
                     info!("the master hears this node");
-                    is_heard();
                 }
+                is_heard();
             }
             Err(fault) => {
                 heard.store(false, Ordering::Relaxed);

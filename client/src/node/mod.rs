@@ -79,6 +79,12 @@ impl Node {
         self.heard.load(Ordering::Relaxed)
     }
 
+    /// Whether the master has taken some of its memory, if it has any to lend: one that is not registered waits until it is.
+    fn is_taken(&self) -> bool {
+        let kept = self.lending.all_kept();
+        kept.is_empty() || kept.iter().any(|kept| !kept.unannounced)
+    }
+
     /// Adds what can be wrong with a node that runs.
     fn add_checks(node: &Arc<Self>, life: &Life) {
         let looked_at = Arc::downgrade(node);
@@ -184,14 +190,18 @@ impl StoreNode {
         }
         Node::add_checks(&node, &life);
         front.show(rest::routes(&node, life.probe()));
-        if node.is_heard() {
-            life.reach(Stage::Running);
-        }
+        let (running, looked_at) = (life.clone(), Arc::downgrade(&node));
+        let is_heard = move || {
+            if looked_at.upgrade().is_some_and(|node| node.is_heard() && node.is_taken()) {
+                running.reach(Stage::Running);
+            }
+        };
+        is_heard();
         let (stop, stopped) = channel();
-        let (beating, running) = (Arc::clone(&node), life.clone());
+        let beating = Arc::clone(&node);
         let beat = thread::Builder::new()
             .name("heartbeat".into())
-            .spawn(move || beat::run(&beating.master, &beating.lending, &beating.heard, &stopped, || running.reach(Stage::Running)))
+            .spawn(move || beat::run(&beating.master, &beating.lending, &beating.heard, &stopped, is_heard))
             .map_err(|e| FaultCode::Internal.with(format!("cannot start the heartbeat: {e}")))?;
         let lending = &node.lending;
         let mover = |stopping: &_| Mover::new(&engine, lending, stopping);
@@ -241,6 +251,11 @@ impl StoreNode {
     /// Whether the master answered the last heartbeat.
     pub fn is_heard(&self) -> bool {
         self.node.is_heard()
+    }
+
+    /// Why the master takes none of the memory of this node, where it does not.
+    pub fn refused(&self) -> Option<String> {
+        (self.is_heard() && !self.node.is_taken()).then(|| self.node.announcer.refused())
     }
 
     /// The store as this node uses it for its REST face.

@@ -4,7 +4,7 @@ use super::Engine;
 use crate::work::cold::vault_for;
 use perilune_protocol::rpc::cold::{Remote, RemoteAnswer};
 use perilune_protocol::{FaultCode, Outcome, TenantId, Tso};
-use perilune_state::directory::{Known, TableId};
+use perilune_state::directory::{Known, ShardId, TableId};
 use perilune_state::gc::GcOwner;
 use perilune_state::settings::JOB_RECORD;
 use perilune_state::{Effect, State};
@@ -104,7 +104,8 @@ impl Engine {
         members.iter().filter(|member| member.votes && member.active).map(|member| member.id).collect()
     }
 
-    /// The shards of a table whose second copies are in step; of a table that there is not, none.
+    /// The shards of a table whose second copies are in step; of a table that there is not, none. One that is empty is, where others have second
+    /// copies or a checkpoint passed over it.
     pub(crate) async fn in_step(&self, keyspace: u32, table: i64) -> Outcome<Vec<u64>> {
         let known = self.directory();
         let of = |tenant: TenantId| {
@@ -114,6 +115,8 @@ impl Engine {
         let Some(table) = known.with_keyspace(keyspace).and_then(of) else { return Ok(Vec::new()) };
         let now = Tso::from_physical(self.wall_ms());
         let counts = self.count_shards(table.tenant, table.shards().collect()).await?;
-        Ok(counts.iter().filter(|(_, count)| count.is_in_step(now)).map(|(shard, _)| shard.0).collect())
+        let doubled = counts.values().any(|count| count.doubled > 0) || self.state().checkpoints.recorded().kept().next().is_some();
+        let is_in_step = |shard: &ShardId| counts.get(shard).map_or(doubled, |count| count.is_in_step(now));
+        Ok(table.shards().filter(is_in_step).map(|shard| shard.0).collect())
     }
 }

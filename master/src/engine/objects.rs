@@ -28,8 +28,10 @@ const WINDOW_TRIES: usize = 1024;
 const ENDING_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a put waits for a node that was there before to be heard again.
 const NODE_PATIENCE: Duration = Duration::from_secs(2);
-/// How long a put waits for what is in its way to be brought to a vault, where that is asked for; and the pause between two looks.
+/// How long a put waits for what is in its way to be brought to a vault: where nothing may be lost, and elsewhere, if that works; and the pause
+/// between two looks.
 const SAVING_PATIENCE: Duration = Duration::from_secs(5);
+const SAVING_SOON: Duration = Duration::from_secs(2);
 const SAVING_PAUSE: Duration = Duration::from_millis(10);
 /// How often a put asks for room before it gives up.
 const ROOM_TRIES: usize = 16;
@@ -120,12 +122,15 @@ impl Engine {
                 },
                 Err(PutRefusal::NeedRoom(bytes, fault)) => {
                     rooms += 1;
-                    if self.saves_first(stamp.tenant) && tokio::time::Instant::now() < since() + SAVING_PATIENCE {
-                        if !self.reign.evictor.make_room(stamp.tenant, bytes, evict::Loss::Never).await {
-                            tokio::time::sleep(SAVING_PAUSE).await;
+                    if let Some(patience) = self.saves_first(stamp.tenant) {
+                        if tokio::time::Instant::now() < since() + patience {
+                            if !self.reign.evictor.make_room(stamp.tenant, bytes, evict::Loss::Never).await {
+                                tokio::time::sleep(SAVING_PAUSE).await;
+                            }
+                            rooms = 0;
+                            continue;
                         }
-                        rooms = 0;
-                        continue;
+                        self.reign.evictor.waited_in_vain(stamp.tenant);
                     }
                     if rooms > ROOM_TRIES || !self.reign.evictor.make_room(stamp.tenant, bytes, evict::Loss::AtNeed).await {
                         self.metrics().put_without_room();
@@ -136,9 +141,13 @@ impl Engine {
         }
     }
 
-    /// Whether a put of this tenant is rather refused than that something is lost which could be brought to a vault.
-    fn saves_first(&self, tenant: TenantId) -> bool {
-        self.state().settings.strict_write_back() && cold::has_vault(self.state(), tenant)
+    /// How long a put of this tenant waits for what is in its way to be brought to a vault; `None` where that would not be, or not soon.
+    fn saves_first(&self, tenant: TenantId) -> Option<Duration> {
+        if self.state().settings.strict_write_back() {
+            return cold::has_vault(self.state(), tenant).then_some(SAVING_PATIENCE);
+        }
+        let is_soon = cold::has_quick_vault(self, tenant) && !self.reign.evictor.would_wait_in_vain(tenant);
+        is_soon.then_some(SAVING_SOON)
     }
 
     /// Publishes puts.

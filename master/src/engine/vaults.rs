@@ -4,8 +4,11 @@ use super::Engine;
 use crate::observe::VaultUse;
 use crate::secrets::Safe;
 use perilune_protocol::access::Token;
+use perilune_protocol::rpc::cold::SavedCopy;
 use perilune_protocol::rpc::vault::{VaultAccess, VaultKeys};
-use perilune_protocol::{FaultCode, Outcome, TenantId};
+use perilune_protocol::{FaultCode, ObjectKey, Outcome, TenantId};
+use perilune_state::effect::ColdCopy;
+use perilune_state::objects::KeyRef;
 
 impl Engine {
     /// What seals and opens the secrets of the directory.
@@ -16,7 +19,7 @@ impl Engine {
     /// How those vaults are of which it is known.
     pub(crate) fn vaults(&self) -> Vec<VaultUse> {
         let known = self.directory();
-        let found = known.all_vaults().filter_map(|vault| Some((vault, self.reign.cold.health.of(vault.id)?)));
+        let found = known.all_vaults().filter_map(|vault| Some((vault, self.reign.cold.health.of(vault.id, self.wall_ms())?)));
         let mut found: Vec<_> = found
             .map(|(vault, found)| VaultUse {
                 tenant: known.tenant(vault.tenant).map_or_else(String::new, |tenant| tenant.name.clone()),
@@ -29,6 +32,17 @@ impl Engine {
             .collect();
         found.sort_unstable_by_key(|vault| vault.id);
         found
+    }
+
+    /// The copies that objects of a tenant have in vaults.
+    pub(crate) fn saved(&self, tenant: TenantId, keys: &[ObjectKey]) -> Vec<Option<SavedCopy>> {
+        let known = self.directory();
+        let saved = |key: &ObjectKey| {
+            let ColdCopy { vault, name, stored } = *self.state().cold(KeyRef::new(tenant, key))?.cold.clone()?;
+            let vault_name = known.vault(vault).map_or_else(String::new, |record| record.name.clone());
+            Some(SavedCopy { vault, vault_name, name, stored })
+        };
+        keys.iter().map(saved).collect()
     }
 
     /// What opens a vault, for a node that lends memory to its tenant, and that presented `token` if it was asked for one.

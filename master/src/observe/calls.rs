@@ -33,6 +33,7 @@ const KNOWN: &[(u16, &str)] = &[
     entry::<cold::TakeCold>(),
     entry::<cold::Recall>(),
     entry::<cold::ReadThrough>(),
+    entry::<cold::Saved>(),
     entry::<cold::Offload>(),
     entry::<cold::Remote>(),
     entry::<vault::VaultKeys>(),

@@ -151,6 +151,11 @@ impl Counted for Vec<member::MemberState> {}
 impl Counted for Vec<job::JobState> {}
 impl Counted for Vec<work::WorkOrder> {}
 impl Counted for Vec<cold::ColdOrder> {}
+impl Counted for Vec<Option<cold::SavedCopy>> {
+    fn failed(&self) -> (u64, u64) {
+        (self.len() as u64, 0)
+    }
+}
 impl Counted for cold::Offloaded {}
 impl Counted for cold::RemoteAnswer {}
 impl Counted for cold::Through {}
@@ -268,6 +273,7 @@ pub(crate) fn answer(engine: &Engine, session: &Arc<Session>, op: u16, id: u64, 
         }),
         cold::Recall::OP => with(engine, id, body, move |q: cold::Recall| async move { Ok(e.recall(s.tenant(&e)?, q).await) }),
         cold::ReadThrough::OP => with(engine, id, body, move |q: cold::ReadThrough| async move { e.read_through(s.tenant(&e)?, q).await }),
+        cold::Saved::OP => with(engine, id, body, move |q: cold::Saved| async move { Ok(e.saved(s.tenant(&e)?, &q.keys)) }),
         cold::Offload::OP => with(engine, id, body, move |q: cold::Offload| async move { e.offload(s.tenant(&e)?, q.wait_ms).await }),
         cold::Remote::OP => with(engine, id, body, move |q: cold::Remote| async move { e.remote(q).await }),
         vault::VaultKeys::OP => {

@@ -15,6 +15,7 @@ const READS: &[u16] = &[
     object::ListKeys::OP,
     cold::Recall::OP,
     cold::ReadThrough::OP,
+    cold::Saved::OP,
     cluster::Stat::OP,
     watch::Watch::OP,
     watch::ListAll::OP,

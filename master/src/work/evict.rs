@@ -2,7 +2,7 @@
 //!
 //! Each tenant makes room for itself. One thread owns the orders of leaving. It evicts in small steps: condemn a few objects that nobody
 //! reads, put their removal into the log, and look again whether more is needed. What is in a vault just leaves memory; what could be brought
-//! to one is offered before it has to leave, and then leaves without only for a put that finds no room.
+//! to one is offered before it has to leave, and then leaves without only for a put that finds no room for a while.
 
 use super::cold::Offer;
 use super::{Bell, cold};
@@ -36,10 +36,13 @@ const HYSTERESIS: f64 = 0.005;
 
 /// The evicting worker as others see it.
 ///
-/// `demand`: added to by puts, taken whole by the worker. `evicted`: written by the worker, Relaxed: a number to look at.
+/// `demand`: added to by puts, taken whole by the worker. `evicted`: written by the worker, Relaxed: a number to look at. `vain`: puts add who
+/// waited, the worker takes out whose vault does something again.
 pub(crate) struct Evictor {
     pub(crate) bell: Bell,
     demand: Mutex<BTreeMap<TenantId, Demand>>,
+    /// Tenants of which a put waited in vain for something to be brought to a vault: others are not to wait as long.
+    vain: Mutex<BTreeSet<TenantId>>,
     evicted: AtomicU64,
     rounds: watch::Sender<Round>,
     /// When is looked next for what lies where nothing more is placed. The worker's alone.
@@ -76,13 +79,27 @@ struct Round {
 impl Default for Evictor {
     fn default() -> Self {
         let (evicted, rounds) = (AtomicU64::new(0), watch::channel(Round::default()).0);
-        Self { bell: Bell::default(), demand: Mutex::default(), evicted, rounds, rescue: Mutex::default() }
+        Self { bell: Bell::default(), demand: Mutex::default(), vain: Mutex::default(), evicted, rounds, rescue: Mutex::default() }
     }
 }
 
 impl Evictor {
     fn demand(&self) -> MutexGuard<'_, BTreeMap<TenantId, Demand>> {
         self.demand.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn vain(&self) -> MutexGuard<'_, BTreeSet<TenantId>> {
+        self.vain.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A put of this tenant waited for a vault in vain.
+    pub(crate) fn waited_in_vain(&self, tenant: TenantId) {
+        self.vain().insert(tenant);
+    }
+
+    /// Whether one did, and nothing that was brought there made room since.
+    pub(crate) fn would_wait_in_vain(&self, tenant: TenantId) -> bool {
+        self.vain().contains(&tenant)
     }
 
     /// Asks for about so many bytes of a tenant's and waits for a round that began after the question. False when it freed nothing.
@@ -174,9 +191,22 @@ fn in_use(state: &State) -> BTreeMap<TenantId, (u64, u64)> {
     by_tenant
 }
 
-/// Bytes of a tenant's memory that can be allocated from.
+/// Bytes that a tenant may use: of its memory that can be allocated from, and no more than its quota.
 pub(crate) fn memory_of(state: &State, tenant: TenantId) -> u64 {
-    state.segments.table().iter().filter(|s| s.tenant() == tenant && s.allocatable()).map(|s| s.space().capacity()).sum()
+    let lent: u64 = state.segments.table().iter().filter(|s| s.tenant() == tenant && s.allocatable()).map(|s| s.space().capacity()).sum();
+    quota_of(state, tenant).map_or(lent, |quota| lent.min(quota))
+}
+
+/// Bytes that a tenant may have in memory, if that is limited.
+fn quota_of(state: &State, tenant: TenantId) -> Option<u64> {
+    state.directory.known().tenant(tenant)?.quota.bytes
+}
+
+/// Bytes that are used beyond a share of what may be, of memory or of the quota: whichever is nearer to being full.
+fn beyond(state: &State, tenant: TenantId, (used, capacity): (u64, u64), share: f64) -> u64 {
+    let above = |used: u64, most: u64| used.saturating_sub((share * most as f64) as u64);
+    let of_quota = quota_of(state, tenant).map_or(0, |most| above(state.meters.of(tenant).bytes(), most));
+    above(used, capacity).max(of_quota)
 }
 
 /// Bytes that tenants use beyond the `high` watermark.
@@ -185,14 +215,14 @@ fn above(state: &State, high: f64) -> Bytes {
     above.map(|(tenant, (used, capacity))| (tenant, used - ((high - HYSTERESIS).max(0.0) * capacity as f64) as u64)).collect()
 }
 
-/// Has what would leave next brought to vaults, as much as is in use beyond a share of the memory.
+/// Has what would leave next brought to vaults, as much as is in use beyond a share of what may be.
 fn ahead(engine: &Engine, orders: &mut Orders) {
     let state = engine.state();
     let mark = state.settings.offload_above();
-    for (tenant, (used, capacity)) in in_use(state) {
-        let excess = used.saturating_sub((mark * capacity as f64) as u64);
+    for (tenant, memory) in in_use(state) {
+        let excess = beyond(state, tenant, memory, mark);
         if excess > 0 && cold::has_vault(state, tenant) {
-            offer(engine, orders.of(tenant), excess);
+            offer(engine, orders.of(tenant).oldest(), excess);
         }
     }
     rescue(engine, orders);
@@ -223,9 +253,9 @@ fn rescue(engine: &Engine, orders: &mut Orders) {
     *next = engine.now() + (engine.now() - now) * RESCUE_REST + RESCUE_EVERY_MS;
 }
 
-/// So many bytes of what would leave next are to be in a vault.
-fn offer(engine: &Engine, order: &Order, mut bytes: u64) {
-    for object in order.oldest().take(AHEAD_MAX) {
+/// So many bytes of these are to be in a vault.
+fn offer<'a>(engine: &Engine, objects: impl Iterator<Item = &'a Arc<Object>>, mut bytes: u64) {
+    for object in objects.take(AHEAD_MAX) {
         let is_full = object.cold.is_none() && {
             let shard = engine.state().shard_of(object.key.as_ref());
             matches!(engine.reign.cold.offers.offer(object, shard, &engine.reign.shard_jobs), Offer::Full)
@@ -253,8 +283,11 @@ async fn evict(engine: &Engine, tenant: TenantId, order: &mut Order, wanted: Dem
     };
     take_out(engine, order, may_lose, |_| true, &mut left).await;
     if has_vault && left.freed < wanted.bytes {
-        // What somebody waits for may be in pieces where less is in use than is brought there ahead.
-        offer(engine, order, wanted.bytes - left.freed);
+        // What somebody waits for may be in pieces where less is in use than is brought there ahead; and what is there may be leased.
+        offer(engine, order.oldest().filter(|object| object.cold.is_none()), wanted.bytes - left.freed);
+    }
+    if left.demoted > 0 {
+        engine.reign.evictor.vain().remove(&tenant);
     }
     left.shards.iter().for_each(|shard| engine.reign.shard_jobs.passed(*shard, |passes| passes.evictions += 1));
     let Left { freed, objects, demoted, .. } = left;

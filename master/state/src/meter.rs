@@ -35,13 +35,13 @@ impl Meter {
         self.promise_bytes(bytes, quota)?;
         add(&self.objects, quota.objects, 1).map_err(|has| {
             self.bytes.fetch_sub(bytes, Ordering::Relaxed);
-            OverQuota { has: format!("{has} objects"), quota }
+            OverQuota { has: format!("{has} objects"), quota, of: Limit::Objects }
         })?;
         Ok(())
     }
 
     fn promise_bytes(&self, bytes: u64, quota: Quota) -> Result<(), OverQuota> {
-        let over = |has| OverQuota { has: ByteSize(has).to_string(), quota };
+        let over = |has| OverQuota { has: ByteSize(has).to_string(), quota, of: Limit::Bytes };
         add(&self.bytes, quota.bytes, bytes).map(drop).map_err(over)
     }
 
@@ -91,6 +91,17 @@ impl State {
 pub struct OverQuota {
     has: String,
     quota: Quota,
+    /// Which limit it is.
+    pub(crate) of: Limit,
+}
+
+/// What a quota limits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Limit {
+    /// Bytes in memory: less where something leaves it.
+    Bytes,
+    /// Objects, those in vaults among them: fewer only where some are gone altogether.
+    Objects,
 }
 
 /// What an object counts for, in bytes.

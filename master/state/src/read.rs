@@ -4,6 +4,7 @@ use crate::MonotonicMs;
 use crate::apply::State;
 use crate::effect::ObjectRecord;
 use crate::objects::{KeyRef, Object};
+use crate::segments::{Reach, Segment};
 use perilune_protocol::{Fault, FaultCode, ObjectKey, ObjectPlace, TenantId};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ enum Reached {
 
 impl State {
     /// Where objects are; leases each that is in memory. A place without copies is that of an object which has to be fetched from its vault
-    /// first. The i-th key of the batch counts as used before the (i+1)-th.
+    /// first, as there is none in memory or only silent nodes have one. The i-th key of the batch counts as used before the (i+1)-th.
     pub fn locate(&self, tenant: TenantId, keys: &[ObjectKey], now: MonotonicMs) -> Vec<Result<ObjectPlace, Fault>> {
         let stamp = self.recency.stamps(keys.len());
         let lease = self.rules.lease_ms;
@@ -67,7 +68,7 @@ impl State {
     /// Finds an object that can be read, and leases it if that is in memory. One lookup: most questions are about keys that are not there.
     fn reach(&self, tenant: TenantId, key: &ObjectKey, now: MonotonicMs, stamp: u64) -> Option<Reached> {
         let mut object = self.index.get(KeyRef::new(tenant, key))?;
-        while !object.grant(now + self.rules.lease_ms, stamp) {
+        while !(self.is_at_hand(&object) && object.grant(now + self.rules.lease_ms, stamp)) {
             match self.successor(&object) {
                 Some(next) => object = next,
                 None if object.is_condemned() || object.cold.is_none() => return None,
@@ -75,6 +76,22 @@ impl State {
             }
         }
         Some(Reached::Memory(object))
+    }
+
+    /// Whether an object is to be read from memory. What is in a vault as well is not, where all nodes that have it in memory have fallen silent
+    /// and another of its tenant's has not, which can read the vault.
+    pub fn is_at_hand(&self, object: &Object) -> bool {
+        let mut there = object.replicas.iter().map(|replica| &replica.segment).filter(|segment| segment.readable());
+        if object.cold.is_none() || there.clone().any(|segment| !self.is_silent(segment)) {
+            return there.next().is_some();
+        }
+        let tenant = object.key.as_ref().tenant;
+        there.next().is_some() && !self.segments.table().iter().any(|s| s.tenant() == tenant && s.reach() == Reach::Alive)
+    }
+
+    /// Whether its node was heard by this leader, and is not now. Those that are yet to say that they are there mostly do.
+    fn is_silent(&self, segment: &Segment) -> bool {
+        segment.reach() != Reach::Alive && self.nodes.knows(segment.node())
     }
 
     /// What took the place of an object while somebody looked at it: the next version, or itself with other copies.

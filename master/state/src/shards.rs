@@ -20,7 +20,7 @@ pub struct ShardCount {
     pub bytes: u64,
     /// Its objects.
     pub objects: u64,
-    /// Their copies in memory.
+    /// Their copies that can be read, in memory and in vaults.
     pub copies: u64,
     /// Segments that have one.
     pub segments: BTreeSet<SegmentId>,
@@ -40,7 +40,8 @@ impl ShardCount {
     fn count(&mut self, object: &Object) {
         self.objects += 1;
         self.bytes += object.size;
-        self.copies += object.replicas.len() as u64;
+        let read = object.replicas.iter().filter(|r| r.segment.readable()).count() + usize::from(object.cold.is_some());
+        self.copies += read as u64;
         self.segments.extend(object.replicas.iter().map(|r| r.segment.id()));
         self.newest = self.newest.max(object.version);
         if object.cold.is_some() {

@@ -4,6 +4,7 @@
 use crate::apply::{State, places};
 use crate::directory::PoolId;
 use crate::effect::{Effect, ObjectRecord, RemoveReason};
+use crate::meter::Limit;
 use crate::objects::limbo::Why;
 use crate::objects::puts::{Ending, Put};
 use crate::objects::{Few, KeyRef, Object, Replica};
@@ -113,7 +114,9 @@ impl State {
         // Before room is taken, so that what there is never exceeds what there may be.
         if let Err(over) = meter.promise(promised, quota) {
             let fault = FaultCode::QuotaExceeded.with(format!("{key}: {over}, and nothing of it can leave now"));
-            let ever = quota.bytes.is_none_or(|most| promised <= most) && quota.objects != Some(0);
+            // Where nothing is to be lost, no eviction makes fewer objects of them.
+            let stays = over.of == Limit::Objects && self.directory.known().usable_vault_of(stamp.tenant).is_some();
+            let ever = quota.bytes.is_none_or(|most| promised <= most) && quota.objects != Some(0) && !stays;
             return Err(if ever { PutRefusal::NeedRoom(promised, fault) } else { fault.into() });
         }
         let replicas = self.allocate(size, config, stamp).inspect_err(|_| meter.count(-1, -(promised as i64)))?;

@@ -5,9 +5,10 @@ use crate::failure::Failure;
 use crate::output;
 use crate::settings::Global;
 use perilune_benches::report::Table;
+use perilune_protocol::rpc::cold::{Saved, SavedCopy};
 use perilune_protocol::rpc::object::Locate;
 use perilune_protocol::rpc::segment::Describe;
-use perilune_protocol::{ByteSize, ObjectKey};
+use perilune_protocol::{ByteSize, FaultCode, ObjectKey};
 use serde_json::{Value, json};
 
 /// Show where the copies of an object are
@@ -26,6 +27,11 @@ impl Query {
         let store = self.client.connect()?;
         let mut places = store.call(&Locate { keys: vec![ObjectKey::from(self.key.as_str())] })?;
         let place = places.pop().ok_or_else(|| Failure::Failed("the master answered nothing about the key".into()))??;
+        let saved = match store.call(&Saved { keys: vec![ObjectKey::from(self.key.as_str())] }) {
+            // Masters of earlier releases do not tell.
+            Err(fault) if fault.code == FaultCode::NotSupported => None,
+            saved => saved?.pop().flatten(),
+        };
         let segments = store.call(&Describe { segments: place.replicas.iter().map(|r| r.segment).collect() })?;
 
         let mut table = Table::new(["segment", "offset", "length", "segment id", "endpoint"]).left(0).left(3).left(4);
@@ -43,7 +49,7 @@ impl Query {
         if global.json {
             return output::json(&json!({
                 "key": self.key, "size": place.size, "version": place.version.0, "checksum": format!("{:016x}", place.checksum),
-                "lease_ms": place.lease_ms, "replicas": replicas,
+                "lease_ms": place.lease_ms, "replicas": replicas, "vault": saved,
             }));
         }
         output::line(format_args!(
@@ -54,6 +60,12 @@ impl Query {
             place.version.0,
             place.lease_ms
         ))?;
+        if let Some(SavedCopy { vault, vault_name, name, stored }) = saved {
+            output::line(format_args!("in vault {vault} {vault_name:?}: {}, stored as {name}", ByteSize(stored)))?;
+        }
+        if place.replicas.is_empty() {
+            return output::line(format_args!("not in memory: whoever reads it has it fetched"));
+        }
         output::bytes(table.to_string().as_bytes())
     }
 }

@@ -131,7 +131,11 @@ impl Store {
         } else {
             let rest = node.rest_addr().map_or("nowhere".to_owned(), |at| at.to_string());
             let lent = ByteSize(segments.iter().map(|s| s.size).sum());
-            output::line(format_args!("perilune store: REST on {rest}, lends {lent} in {} segments", segments.len()))?;
+            let lends = match node.refused() {
+                None => format!("lends {lent} in {} segments", segments.len()),
+                Some(why) => format!("waits to be registered and lends nothing of {lent} until then: {why}"),
+            };
+            output::line(format_args!("perilune store: REST on {rest}, {lends}"))?;
         }
         stop.wait(&runtime);
         self.rules.stop(node)

@@ -30,6 +30,9 @@ enum What {
         service: Service,
     },
     /// Add a vault: a bucket, or with --dir a directory
+    ///
+    /// A bucket wants a lifecycle rule that aborts multipart uploads which are not completed within a day: those of a node that was killed stay
+    /// otherwise, where no list of objects shows them.
     Add {
         #[command(flatten)]
         vault: Named,

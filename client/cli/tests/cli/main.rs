@@ -10,6 +10,7 @@ mod clusters;
 mod cold;
 mod coldjobs;
 mod coldkeys;
+mod coldloss;
 mod commands;
 mod crash;
 mod feeds;

@@ -151,8 +151,11 @@ fn pools_say_who_lends_where_puts_go_and_what_sleeps() {
     let refused = mount(&p);
     assert!(refused.0 == 403 && refused.1.contains("1:acme:p") && refused.1.contains("is not registered"), "{refused:?}");
     assert!(!cluster.lent_by(&p));
+    let life = || send("GET", &format!("http://{}/tiflash/store-status", p.rest), "").1;
+    assert_eq!(life(), "Ready", "it lends nothing yet");
     cluster.done(&["pools", "add", "acme", "prefill", "--default-of", "jack", "--node", "1:acme:p@127.0.0.1:9050"]);
     wait_for("the memory of p to be lent", || cluster.lent_by(&p).then_some(()));
+    wait_for("it to run", || (life() == "Running").then_some(()));
     cluster.done(&["pools", "add", "acme", "decode", "--default-of", "lx"]);
     cluster.done(&["pools", "add-node", "acme", "decode", "1:acme:d@127.0.0.1:9051"]);
     let d = cluster.node("d", &["--unique-id", "1:acme:d", "--tenant", "acme"]);

@@ -27,7 +27,7 @@ fn refused(output: &Output, why: &str) {
     assert!(!output.status.success() && said(output).contains(why), "{why}: {} {}", output.status, said(output));
 }
 
-fn list(dev: &Dev, tenant: &str) -> Vec<Value> {
+pub(crate) fn list(dev: &Dev, tenant: &str) -> Vec<Value> {
     let output = vaults(dev, "", &["list", tenant, "--json"]);
     assert!(output.status.success(), "{}", said(&output));
     String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()

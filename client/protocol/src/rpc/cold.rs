@@ -169,6 +169,28 @@ pub struct Offload {
 }
 call!(Offload = 89 "offload" -> Offloaded, LONG);
 
+/// Asks which copies objects have in vaults. No vault is asked for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Saved {
+    /// Which objects.
+    #[serde(deserialize_with = "super::items")]
+    pub keys: Vec<ObjectKey>,
+}
+call!(Saved = 84 "saved" -> Vec<Option<SavedCopy>>);
+
+/// The copy of an object in a vault.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedCopy {
+    /// Which vault.
+    pub vault: VaultId,
+    /// What it is called; empty where it has no name.
+    pub vault_name: String,
+    /// The upload.
+    pub name: ColdName,
+    /// Bytes that it takes there.
+    pub stored: u64,
+}
+
 /// What of a tenant is where.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offloaded {

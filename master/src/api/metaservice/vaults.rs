@@ -43,7 +43,7 @@ struct Looked {
     vault: StorageVault,
     /// New objects go there.
     is_default: bool,
-    /// Its prefix was listed just now.
+    /// Its prefix was listed just now, and objects are taken there as far as is known.
     ready: bool,
     /// Why it is not.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -149,13 +149,18 @@ pub(super) async fn show(app: &App, asked: &Asked) -> Answer {
     let looked = join_all(looks).await;
     let newest = all.newest().map(|vault| vault.id);
     let looked = all.vaults.iter().zip(looked).map(|(vault, outcome)| {
-        let outcome = outcome.unwrap_or_else(|fault| Err(fault.message));
+        let found = app.engine.vault_finding(vault.id);
+        let outcome = outcome.unwrap_or_else(|fault| Err(fault.message)).and_then(|()| match &found {
+            Some(found) if found.of_writes && !found.condition.is_up() => Err(found.last_error.clone()),
+            _ => Ok(()),
+        });
+        let outcome = outcome.map_err(|why| why.split_whitespace().collect::<Vec<_>>().join(" "));
         Ok(Looked {
             vault: StorageVault::of(all, vault, Shown::Masked)?,
             is_default: newest == Some(vault.id),
             ready: outcome.is_ok(),
             reason: outcome.err(),
-            health: app.engine.vault_finding(vault.id).map(Health::from),
+            health: found.map(Health::from),
         })
     });
     Ok(Found::Vaults(All { storage_vault: looked.collect::<Result<_, Refusal>>()? }))

@@ -386,7 +386,7 @@ impl Engine {
         let (mut left, mut behind, mut vaults): (u64, _, HashMap<TenantId, Option<Target>>) = (0, BTreeSet::new(), HashMap::new());
         let wait_ms = state.settings.checkpoint_wait_ms();
         let is_gone = |vault: VaultId| {
-            let found = cold.health.of(vault).filter(|found| !found.condition.is_up());
+            let found = cold.health.of(vault, now_ms).filter(|found| !found.condition.is_up());
             found.is_some_and(|found| now_ms.saturating_sub(found.since_ms) >= wait_ms)
         };
         state.index.for_each(&mut |object| {

@@ -4,7 +4,7 @@
 //! That a vault was claimed is written down, once, as a setting of the group. From then on a claim that is missing is never made anew: what is
 //! there is something else, such as the folder that a mount is to cover.
 
-use super::health::Condition;
+use super::health::{Asked, Condition};
 use super::opened::Opened;
 use super::{Claim, claim, lock};
 use crate::engine::Engine;
@@ -138,7 +138,10 @@ impl Claims {
             // Another key may open it at last.
             let is_due = self.due.get(&id).is_none_or(|(known, due)| *due <= now || (*known != revision && !is_ours));
             if self.looks.len() < AT_ONCE && is_due && is_wanted(engine, id) && self.under_way.insert(id) {
-                self.due.insert(id, (revision, now + if is_ours { AGAIN } else { LOOK_EVERY }));
+                let next = (revision, now + if is_ours { AGAIN } else { LOOK_EVERY });
+                if self.due.insert(id, next).is_some_and(|(known, _)| known != revision) {
+                    engine.reign.cold.health.forget_writes(id);
+                }
                 self.begin_look(engine, id, claimed);
             }
         }
@@ -176,7 +179,7 @@ impl Claims {
         match looked {
             None => {}
             Some(Ok(before)) => {
-                cold.health.did(id, Some(took), now_ms);
+                cold.health.looked(id, took, now_ms);
                 self.before.extend(before);
                 // Written down before anything is brought there.
                 if engine.standing_of(id) == Standing::New
@@ -190,7 +193,7 @@ impl Claims {
             }
             Some(Err(fault)) => {
                 cold.failed(tenant, &format!("vault {id}: {}", fault.message));
-                cold.health.did_not(id, (&fault).into(), &fault.message, now_ms);
+                cold.health.did_not(id, Asked::Look, (&fault).into(), &fault.message, now_ms);
                 match fault.class {
                     Class::Invalid if lock(&cold.claims).insert(id, Claim::Others) != Some(Claim::Others) => {
                         tracing::warn!(vault = %id, "nothing is brought there nor deleted there: {fault}");
@@ -209,11 +212,11 @@ impl Claims {
 /// Nobody is to take a vault that this release has no client for for one that works.
 fn say_unusable(engine: &Engine, record: &VaultRecord) {
     let cold = &engine.reign.cold;
-    if cold.health.of(record.id).is_none() {
+    if cold.health.of(record.id, engine.wall_ms()).is_none() {
         let why = format!("{}: this release has no client for it, so nothing is brought there", record.target);
         tracing::warn!(vault = %record.id, "{why}");
         cold.failed(record.tenant, &why);
-        cold.health.did_not(record.id, Condition::Refuses, &why, engine.wall_ms());
+        cold.health.did_not(record.id, Asked::Look, Condition::Refuses, &why, engine.wall_ms());
     }
 }
 

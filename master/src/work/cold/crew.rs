@@ -1,6 +1,7 @@
 //! Has uploads and fetches done, so many at a time. Each is a future that this thread polls, and ends with the reign.
 
 use super::down::fetch;
+use super::health::Asked;
 use super::offers::{Fit, Offered};
 use super::through::{Wanted, pass};
 use super::up::{Uploaded, upload};
@@ -237,7 +238,7 @@ impl Crew {
                 *under_way += 1;
                 let flight = async move {
                     let outcome = match engine.state().standing(key.as_ref()) {
-                        Some(object) if object.readable() => Ok(()),
+                        Some(object) if engine.state().is_at_hand(&object) => Ok(()),
                         Some(object) if object.cold.is_some() => fetch(&engine, &object).await,
                         _ => Err(FaultCode::ObjectNotFound.with(format!("{}: it was removed meanwhile", key.to_object_key()))),
                     };
@@ -350,13 +351,13 @@ impl Crew {
         let (now, tenant) = (self.engine.now(), object.key.as_ref().tenant);
         match how {
             Uploaded::Saved => {
-                self.engine.reign.cold.health.did(vault.id, None, self.engine.wall_ms());
+                self.engine.reign.cold.health.wrote(vault.id, self.engine.wall_ms());
                 self.paused.remove(&vault);
                 self.engine.metrics().offloaded(object.size);
             }
             Uploaded::Moot => {}
             Uploaded::Away(condition, why) => {
-                self.engine.reign.cold.health.did_not(vault.id, condition, &why, self.engine.wall_ms());
+                self.engine.reign.cold.health.did_not(vault.id, Asked::Write, condition, &why, self.engine.wall_ms());
                 self.engine.metrics().offload_failed();
                 let pause = self.paused.get(&vault).map_or(PAUSE_MS, |(_, pause)| *pause);
                 // Those that were begun together fail together.

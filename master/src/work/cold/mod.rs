@@ -54,6 +54,7 @@ pub(crate) use reseal::{SecretKeysHeld, SecretKeysKnown, tell as tell_keys};
 
 use super::board::{Board, Ended, Order};
 use crate::engine::Engine;
+use health::Condition;
 use offers::Offers;
 use perilune_protocol::rpc::cold::{ColdOrder, ColdOutcome, ColdWay, Recall, TakeCold};
 use perilune_protocol::{ColdName, FaultCode, NodeId, Outcome, ReplicaPlace, RunId, TenantId, VaultId};
@@ -109,7 +110,7 @@ pub(crate) struct Cold {
 #[derive(Default)]
 struct Errors {
     last: String,
-    by_tenant: HashMap<TenantId, String>,
+    by_tenant: HashMap<TenantId, (String, Instant)>,
 }
 
 /// What somebody wants of a vault.
@@ -214,9 +215,9 @@ impl Cold {
     }
 
     fn failed(&self, tenant: TenantId, why: &str) {
-        let mut errors = lock(&self.errors);
-        why.clone_into(&mut errors.last);
-        why.clone_into(errors.by_tenant.entry(tenant).or_default());
+        let (mut errors, why) = (lock(&self.errors), one_line(why));
+        errors.last.clone_from(&why);
+        errors.by_tenant.insert(tenant, (why, Instant::now()));
     }
 
     /// What went wrong last, with whatever: for the admin.
@@ -224,10 +225,15 @@ impl Cold {
         lock(&self.errors).last.clone()
     }
 
-    /// The same of one tenant.
-    fn last_error_of(&self, tenant: TenantId) -> String {
-        lock(&self.errors).by_tenant.get(&tenant).cloned().unwrap_or_default()
+    /// The same of one tenant, if it was after `since`.
+    fn last_error_of(&self, tenant: TenantId, since: Instant) -> Option<String> {
+        lock(&self.errors).by_tenant.get(&tenant).filter(|(_, at)| *at >= since).map(|(why, _)| why.clone())
     }
+}
+
+/// What a bucket says may be a page of XML.
+fn one_line(why: &str) -> String {
+    why.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// Whose a vault is, as is written in it.
@@ -252,7 +258,7 @@ impl From<&VaultRecord> for Target {
 
 /// Where uploads of a tenant go, if it has a vault.
 fn vault_of(state: &State, tenant: TenantId) -> Option<Target> {
-    state.directory.known().vault_of(tenant).filter(|vault| vault.target.is_usable()).map(Target::from)
+    state.directory.known().usable_vault_of(tenant).map(Target::from)
 }
 
 /// Vaults that this release can use, of all tenants.
@@ -273,6 +279,16 @@ fn vault(state: &State, id: VaultId) -> Option<Target> {
 /// Whether objects of a tenant may be brought somewhere.
 pub(crate) fn has_vault(state: &State, tenant: TenantId) -> bool {
     vault_of(state, tenant).is_some()
+}
+
+fn health_of(engine: &Engine, id: VaultId) -> Option<Finding> {
+    engine.reign.cold.health.of(id, engine.wall_ms())
+}
+
+/// Whether that is done soon, as far as is known.
+pub(crate) fn has_quick_vault(engine: &Engine, tenant: TenantId) -> bool {
+    let works = |vault: Target| health_of(engine, vault.id).is_some_and(|found| found.condition == Condition::Works);
+    vault_of(engine.state(), tenant).is_some_and(works)
 }
 
 fn order(object: &Object, way: ColdWay, place: ReplicaPlace, vault: Target, name: ColdName, limit_ms: u64) -> ColdOrder {
@@ -318,12 +334,15 @@ impl Engine {
         let until = Instant::now() + Duration::from_millis(question.wait_ms).min(WAIT_MAX);
         let mut waiting = Vec::with_capacity(question.keys.len());
         for key in &question.keys {
-            waiting.push(state.peek(tenant, key).map(|_| None).or_else(|fault| {
-                let object = state.cold(KeyRef::new(tenant, key)).ok_or(fault)?;
-                let (tell, told) = oneshot::channel();
-                lock(&cold.wishes).push(Wish::Fetch(object, tell));
-                Ok(Some(told))
-            }));
+            let away = state.cold(KeyRef::new(tenant, key)).filter(|object| !state.is_at_hand(object));
+            waiting.push(away.map_or_else(
+                || state.peek(tenant, key).map(|_| None),
+                |object| {
+                    let (tell, told) = oneshot::channel();
+                    lock(&cold.wishes).push(Wish::Fetch(object, tell));
+                    Ok(Some(told))
+                },
+            ));
         }
         cold.ring();
         let mut outcomes = Vec::with_capacity(waiting.len());

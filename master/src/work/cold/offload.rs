@@ -1,6 +1,6 @@
 //! Everything of a tenant that is in memory only is brought to its vault, when somebody asks for it.
 
-use super::{Offer, WAIT_MAX, has_vault, is_dirty};
+use super::{Offer, WAIT_MAX, has_vault, health_of, is_dirty, vault_of};
 use crate::engine::Engine;
 use perilune_protocol::rpc::cold::Offloaded;
 use perilune_protocol::{FaultCode, Outcome, TenantId};
@@ -16,8 +16,8 @@ use tokio::time::{Instant, sleep};
 const LOOK: Duration = Duration::from_millis(100);
 
 /// An offload of a tenant, by shard, as it was found at the last look.
-#[derive(Default)]
 struct Look {
+    began: Instant,
     found: Offloaded,
     /// Those that had something to be brought, with the job that does it. It is kept, so that one that was stopped does not begin again.
     shards: BTreeMap<ShardId, Shard>,
@@ -46,7 +46,7 @@ impl Engine {
             return Err(FaultCode::WrongState.with(unusable.unwrap_or_else(|| none.into())));
         }
         let until = Instant::now() + Duration::from_millis(wait_ms).min(WAIT_MAX);
-        let mut look = Look::default();
+        let mut look = Look { began: Instant::now(), found: Offloaded::default(), shards: BTreeMap::new() };
         loop {
             let settled = self.reign.cold.settled.notified();
             let engine = self.clone();
@@ -64,7 +64,11 @@ impl Engine {
     /// Counts what is where, and offers what is in memory only. Walks the index.
     fn look_and_offer(&self, tenant: TenantId, mut look: Look) -> Look {
         let (cold, jobs) = (&self.reign.cold, &self.reign.shard_jobs);
-        let mut found = Offloaded { last_error: cold.last_error_of(tenant), ..Offloaded::default() };
+        // Of these objects; or, where none of them was tried yet, why none is.
+        let held_up =
+            || vault_of(self.state(), tenant).and_then(|vault| health_of(self, vault.id)).filter(|found| !found.condition.is_up());
+        let last_error = cold.last_error_of(tenant, look.began).or_else(|| held_up().map(|found| found.last_error));
+        let mut found = Offloaded { last_error: last_error.unwrap_or_default(), ..Offloaded::default() };
         look.shards.values_mut().for_each(|shard| shard.left = 0);
         let mut full = false;
         self.state().for_each(tenant, &mut |object| {

@@ -253,6 +253,11 @@ impl Known {
         self.vaults_of(tenant)?.newest()
     }
 
+    /// The same, if this release can bring anything there.
+    pub fn usable_vault_of(&self, tenant: TenantId) -> Option<&VaultRecord> {
+        self.vault_of(tenant).filter(|vault| vault.target.is_usable())
+    }
+
     /// Numbers that no vault had.
     pub(super) fn fresh_vault(&self) -> VaultId {
         self.vaults.fresh()

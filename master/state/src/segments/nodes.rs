@@ -153,6 +153,11 @@ impl Nodes {
         }
     }
 
+    /// Whether this node registered with this leader, whatever became of it.
+    pub(crate) fn knows(&self, node: NodeId) -> bool {
+        self.lock().contains_key(&node)
+    }
+
     /// Whether this node registered on this connection.
     pub fn is_registered(&self, node: NodeId, session: u64) -> bool {
         self.lock().get(&node).is_some_and(|n| n.session == session)

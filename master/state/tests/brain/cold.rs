@@ -219,3 +219,29 @@ fn a_snapshot_with_copies_in_vaults_is_still_read() {
     assert_eq!((found.size, found.replicas.len(), found.cold.is_some()), (6000, 1, true));
     assert!(object(&state, "memory").unwrap().cold.is_none());
 }
+
+#[test]
+fn what_is_saved_is_read_out_of_its_vault_where_only_silent_nodes_have_it() {
+    let (mut leader, nodes) = Leader::with_nodes(2, 16 * MIB);
+    leader.put("saved", MIB);
+    save(&mut leader, "saved");
+    let copies = |leader: &Leader| {
+        let place = leader.state.locate(TENANT, &[key("saved")], leader.now).remove(0).unwrap();
+        assert_eq!(place.size, MIB);
+        place.replicas.len()
+    };
+    assert_eq!(copies(&leader), 1);
+    let at = object(&leader.state, "saved").unwrap().replicas[0].segment.node();
+    let (its, other) = if at == nodes[0] { (1, 2) } else { (2, 1) };
+    leader.state.nodes.disconnected(other);
+    leader.judge();
+    assert_eq!(copies(&leader), 1);
+    leader.state.nodes.disconnected(its);
+    leader.judge();
+    assert_eq!(copies(&leader), 1, "nobody else could read the vault");
+    leader.hear(nodes[other as usize - 1], other);
+    assert_eq!(copies(&leader), 0);
+    assert!(leader.exists("saved"));
+    leader.hear(nodes[its as usize - 1], its);
+    assert_eq!(copies(&leader), 1);
+}

@@ -1,0 +1,95 @@
+//! What is put stays, where there is a vault to bring it to: at a quota, and when a node dies.
+
+use crate::cold::{MIB, PATIENCE, Stand, connect};
+use crate::harness::{run, said, wait_for};
+use crate::s3d::S3d;
+use crate::tenants::{node, send};
+use crate::vaults::list;
+use perilune_client::{Put, Store};
+use perilune_protocol::{ObjectKey, PutConfig};
+use serde_json::{Value, json};
+
+fn big(n: usize) -> (ObjectKey, Vec<u8>) {
+    (format!("big {n}").as_str().into(), (0..MIB).map(|i| (i * 7 + n * 13 + (i >> 8)) as u8).collect())
+}
+
+fn put(store: &Store, objects: impl IntoIterator<Item = usize>) {
+    for (n, (key, value)) in objects.into_iter().map(|n| (n, big(n))) {
+        assert_eq!(store.put(&key, &value, &PutConfig::default()), Ok(Put::Stored), "{n}");
+    }
+}
+
+fn check(store: &Store, objects: impl IntoIterator<Item = usize>) {
+    for (n, (key, value)) in objects.into_iter().map(|n| (n, big(n))) {
+        assert!(store.get(&key).unwrap_or_else(|fault| panic!("{n}: {fault}")) == value, "{n}");
+    }
+}
+
+#[test]
+fn a_tenant_at_its_quota_loses_nothing() {
+    let stand = Stand::start(None, &["--segment-size", "64MiB"]);
+    assert!(run(["tenants", "quota", "default", "--bytes", "8MiB", "--http", &stand.dev.http]).status.success());
+    // As fast as they are taken.
+    put(&stand.store, 0..24);
+    assert_eq!((stand.metric("evicted_unsaved_total"), stand.metric("demoted_total") > 14), (0, true));
+    check(&stand.store, 0..24);
+    assert_eq!((stand.metric("evicted_unsaved_total"), stand.metric("cold_lost_total")), (0, 0));
+}
+
+#[test]
+fn what_is_in_a_vault_is_read_there_when_its_node_dies() {
+    let stand = Stand::start(Some(S3d::start()), &["--segment-size", "64MiB", "--lost-after", "10m"]);
+    let ask = |path: &str, body: &Value| {
+        let (status, text) = send("POST", &format!("http://{}/api/{path}", stand.dev.rest), &body.to_string());
+        assert_eq!(status, 200, "{path}: {text}");
+    };
+    ask("unmount", &json!({ "segment_ids": [stand.dev.json(&["segments"])[0]["segment_id"]] }));
+    let other = node(&stand.dev, stand.dir.path(), "default");
+    put(&stand.store, 0..8);
+    assert_eq!(stand.offload()["left"], 0);
+    ask("mount", &json!({ "size": 64 * MIB }));
+    // Who has read before goes there once more; who has not is told where they are, or that the node is silent.
+    check(&stand.store, 0..4);
+    drop(other);
+    check(&stand.store, 0..4);
+    check(&connect(&stand.dev, PATIENCE), 4..8);
+    wait_for("it to be suspect", || stand.dev.ok(&["nodes"]).contains("SUSPECT").then_some(()));
+    check(&stand.store, 0..8);
+    // By now they are in memory, so the vault is left alone.
+    let read = || (stand.metric("recalled_total"), stand.metric("read_through_bytes_total"));
+    let before = read();
+    check(&connect(&stand.dev, PATIENCE), 0..8);
+    assert_eq!(read(), before);
+}
+
+#[test]
+fn a_bucket_that_lists_and_takes_nothing_is_said_to_be_away() {
+    let stand = Stand::start(Some(S3d::start()), &["--segment-size", "64MiB"]);
+    put(&stand.store, 0..1);
+    assert_eq!(stand.offload()["left"], 0);
+    let s3 = stand.s3.as_ref().unwrap();
+    s3.say("fault refuse 503 1000000 PUT");
+    put(&stand.store, 1..3);
+    wait_for("it to be said", || {
+        let offload = stand.dev.run(&["offload", "--deadline", "2s"]);
+        assert!(!offload.status.success() && said(&offload).contains("2 objects"), "{}", said(&offload));
+        said(&offload).contains("503").then_some(())
+    });
+    // Its page is asked each time, and answers.
+    let vault = &list(&stand.dev, "default")[0];
+    assert!(vault["ready"] == false && vault["state"] == "away", "{vault}");
+    let (reason, error) = (vault["reason"].as_str().unwrap(), vault["last_error"].as_str().unwrap());
+    assert!(reason.contains("503") && reason == error && !error.contains('\n'), "{vault}");
+    s3.say("faults off");
+    wait_for("the rest to be brought", || stand.dev.run(&["offload", "--deadline", "5s"]).status.success().then_some(()));
+    let vault = &list(&stand.dev, "default")[0];
+    assert!(vault["ready"] == true && vault["state"] == "works", "{vault}");
+
+    // And who asks sees where it is.
+    let key = big(0).0.to_string();
+    let shown = stand.dev.json(&["query", &key]).remove(0);
+    assert!(shown["vault"]["vault_name"] == "main" && !shown["replicas"].as_array().unwrap().is_empty(), "{shown}");
+    stand.change_memory(64 * MIB);
+    let text = stand.dev.ok(&["query", &key]);
+    assert!(text.contains("\"main\"") && text.contains("not in memory"), "{text}");
+}
