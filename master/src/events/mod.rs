@@ -51,6 +51,8 @@ pub struct EventLog {
     asked: AtomicU64,
     walks: listing::Walks,
     consumers: consumers::Consumers,
+    /// Held by whoever decides about safepoints, until that is in the log: nobody is forgotten who has just said anew what it needs.
+    needs: tokio::sync::Mutex<()>,
 }
 
 /// Events that follow each other.
@@ -115,6 +117,7 @@ impl EventLog {
             asked: AtomicU64::new(0),
             walks: listing::Walks::default(),
             consumers: consumers::Consumers::default(),
+            needs: tokio::sync::Mutex::default(),
         }
     }
 

@@ -66,6 +66,7 @@ impl Engine {
         if ttl.is_zero() || ttl > TTL_MAX {
             return Err(FaultCode::InvalidParams.with(format!("a safepoint counts for up to {} s, and then again", TTL_MAX.as_secs())));
         }
+        let _decides = self.events().needs.lock().await;
         let is_new = self.state().settings.get(&key(service)).is_none();
         if is_new && all(&self.state().settings.map()).count() >= SAFEPOINTS_MAX {
             return Err(FaultCode::NoSpace.with(format!("there are {SAFEPOINTS_MAX} safepoints already")));
@@ -105,10 +106,13 @@ impl Engine {
     }
 
     /// Takes back those whose time is over.
-    pub(super) fn expired_safepoints(&self) -> impl Iterator<Item = Effect> {
+    pub(super) async fn forget_expired(&self) -> Outcome<()> {
+        let _decides = self.events().needs.lock().await;
         let now = self.wall_ms();
-        let expired = self.safepoints().into_iter().filter(move |safepoint| safepoint.until_ms <= now);
-        expired.map(|safepoint| Effect::Setting { key: key(&safepoint.service), value: None })
+        for safepoint in self.safepoints().into_iter().filter(|safepoint| safepoint.until_ms <= now) {
+            self.commit(&Effect::Setting { key: key(&safepoint.service), value: None }).await?;
+        }
+        Ok(())
     }
 
     /// Every event with a higher stamp can be read here. May read files.

@@ -26,12 +26,14 @@ impl Engine {
             let near = state.tso.near_limit(self.wall_ms(), LEFT_MS);
             news.extend(near.map(|need| Effect::TsoLimit(need.0)));
         }
-        news.extend(self.expired_safepoints());
-        for effect in news {
-            if let Err(fault) = self.commit(&effect).await {
-                tracing::debug!("tried again with the next round: {fault}");
-                return;
+        let tended = async {
+            for effect in news {
+                self.commit(&effect).await?;
             }
+            self.forget_expired().await
+        };
+        if let Err(fault) = tended.await {
+            tracing::debug!("tried again with the next round: {fault}");
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::harness::{PROGRAM, finish, perilune, remove_segments, said, wait_for};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
@@ -13,7 +14,12 @@ pub(crate) struct Process(pub(crate) Child);
 
 impl Process {
     pub(crate) fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.0.id().cast_signed()), signal).unwrap();
+        let pid = Pid::from_raw(self.0.id().cast_signed());
+        kill(pid, signal).unwrap();
+        // Whoever takes its place needs its ports. Still to be waited for, so its number is nobody else's.
+        if signal == Signal::SIGKILL {
+            waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).unwrap();
+        }
     }
 }
 
