@@ -44,10 +44,10 @@ pub(crate) async fn hold_for(engine: &Engine, why: Bridge, tenant: TenantId, nam
     if start <= safe {
         return Err(before(safe));
     }
-    // Of two that are created at once under one name one wins: what is held is enough for either.
-    let service = bridge(why, tenant, name);
-    let least = engine.safepoints().into_iter().filter(|held| held.service == service).map(|held| held.stamp).min();
-    let held = engine.set_safepoint(&service, least.map_or(Tso(start.0 - 1), |least| least.min(Tso(start.0 - 1))), BRIDGE_TTL).await;
+    // Of two that are created at once under one name one wins: what is held is enough for either. What is gone holds nobody up.
+    let (service, needs) = (bridge(why, tenant, name), Tso(start.0 - 1));
+    let known = engine.safepoints().into_iter().find(|known| known.service == service && known.stamp >= safe);
+    let held = engine.set_safepoint(&service, known.map_or(needs, |known| known.stamp.min(needs)), BRIDGE_TTL).await;
     held.map(drop).map_err(|fault| match fault.code {
         FaultCode::OutOfRange => before(start),
         FaultCode::NotLeader => Code::NotReady.with("cdc server is not ready"),
