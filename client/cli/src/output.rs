@@ -32,7 +32,7 @@ pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
 pub(crate) fn log_to_stderr(global: &Global) -> Result<(), Failure> {
     // The log store reports every torn last write as a warning, and our log says the same in our words.
     let filter = |said: &str| EnvFilter::try_new(format!("raft_engine=error,{said}"));
-    let begin = filter(&global.log).map_err(|e| {
+    let begin = loglevel::check(&global.log).and_then(|()| filter(&global.log).map_err(|e| e.to_string())).map_err(|e| {
         Failure::Usage(format!(
             "--log `{}` is not a filter: {e}; write a level (error, warn, info, debug, trace) or `module=level,...`",
             global.log

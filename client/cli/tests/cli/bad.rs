@@ -31,6 +31,7 @@ fn wrong_usage() {
         (vec!["replay", "--generate", "0"], vec!["--generate"]),
         (vec!["bench", "store", "--sizes", "0"], vec!["--sizes"]),
         (vec!["--log", "a=b=c", "stat"], vec!["--log"]),
+        (vec!["--log", "wran", "stat"], vec!["--log", "wran"]),
         (vec!["--config", "/no/such/file", "stat"], vec!["/no/such/file"]),
     ] {
         refused(&run(&args), 2, &words);
