@@ -6,8 +6,8 @@
 //!   system.nodes       store nodes that are heard, or are not
 //!   system.tenants     that everything of the tenant was removed, each object told before
 //! ```
-//! A table is that whose rule took the key when the object was put, for all rows of that object. Rows of one object say in `version` which version they are about, so that whoever
-//! keeps the highest knows what is there however often rows arrive.
+//! A table is that whose rule took the key when the object was put, for all rows of that object. Rows of one object say in `version` which
+//! version they are about, so that whoever keeps the highest knows what is there however often rows arrive.
 
 use super::filter::{Filter, Op};
 use perilune_protocol::event::{Cursor, Event, What};

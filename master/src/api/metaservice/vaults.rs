@@ -8,7 +8,7 @@ use super::{cluster, instance, said};
 use crate::api::{App, Decide};
 use crate::engine::Unchanged;
 use crate::work::aside;
-use crate::work::cold::{Finding, claim_record};
+use crate::work::cold::{Finding, claim_record, one_line};
 use futures_util::future::join_all;
 use perilune_protocol::VaultId;
 use perilune_state::directory::{Refused, VaultRefused};
@@ -154,7 +154,7 @@ pub(super) async fn show(app: &App, asked: &Asked) -> Answer {
             Some(found) if found.of_writes && !found.condition.is_up() => Err(found.last_error.clone()),
             _ => Ok(()),
         });
-        let outcome = outcome.map_err(|why| why.split_whitespace().collect::<Vec<_>>().join(" "));
+        let outcome = outcome.map_err(|why| one_line(&why));
         Ok(Looked {
             vault: StorageVault::of(all, vault, Shown::Masked)?,
             is_default: newest == Some(vault.id),

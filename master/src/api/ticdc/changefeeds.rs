@@ -95,10 +95,10 @@ pub(super) async fn create(State(app): State<App>, body: Bytes) -> Answer {
 
 /// No other feed that may still write has its files there: each would find the other's in its way, and readers would find both.
 pub(super) fn alone(known: &Known, uri: &SinkUri, own: Option<FeedId>) -> Result<(), Failure> {
-    let is_there = |feed: &&FeedRecord| SinkUri::parse(&feed.sink).is_ok_and(|other| other.is_at(uri));
-    let others = known.feeds().filter(|feed| Some(feed.id) != own && feed.state != FeedState::Finished);
-    match others.filter(|feed| is_there(feed)).map(|feed| &feed.name).next() {
-        Some(name) => Err(Code::SinkUriInvalid.with(format!("sink uri invalid 'the changefeed {name} has its files there'"))),
+    let is_there = |feed: &FeedRecord| SinkUri::parse(&feed.sink).is_ok_and(|other| other.is_at(uri));
+    let mut others = known.feeds().filter(|feed| Some(feed.id) != own && feed.state != FeedState::Finished);
+    match others.find(|feed| is_there(feed)) {
+        Some(feed) => Err(Code::SinkUriInvalid.with(format!("sink uri invalid 'the changefeed {} has its files there'", feed.name))),
         None => Ok(()),
     }
 }

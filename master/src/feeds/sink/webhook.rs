@@ -5,8 +5,8 @@
 //! Content-Type: application/x-ndjson
 //! X-Perilune-Feed: NAMESPACE/NAME
 //! X-Perilune-Event: ping | rows | watermark
-//! Idempotency-Key: of the feed as it is set up, and the places of the first row and of the last: the same whenever these rows are sent again
-//! X-Perilune-Signature: t=SECONDS,v1=HEX       HMAC-SHA256 with `secret` of "SECONDS.KEY." and the body, KEY being the one above; where there is a secret
+//! Idempotency-Key: of the feed as it is set up, and the places of the first row and of the last: the same when these are sent together again
+//! X-Perilune-Signature: t=SECONDS,v1=HEX       where there is a `secret`: HMAC-SHA256 with it of "SECONDS.KEY." and the body, KEY being that above
 //! ```
 //! Parameters of the URI that are ours, `protocol`, `secret` and `timeout`, are not sent; `user:password@` is sent as basic authentication.
 

@@ -232,7 +232,7 @@ impl Cold {
 }
 
 /// What a bucket says may be a page of XML.
-fn one_line(why: &str) -> String {
+pub(crate) fn one_line(why: &str) -> String {
     why.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
