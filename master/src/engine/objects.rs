@@ -122,6 +122,8 @@ impl Engine {
                 },
                 Err(PutRefusal::NeedRoom(bytes, fault)) => {
                     rooms += 1;
+                    // What is free may lie in pieces: each time more is asked for.
+                    let bytes = bytes.saturating_mul(1 << (rooms - 1));
                     if let Some(patience) = self.saves_first(stamp.tenant) {
                         if tokio::time::Instant::now() < since() + patience {
                             if !self.reign.evictor.make_room(stamp.tenant, bytes, evict::Loss::Never).await {

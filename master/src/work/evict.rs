@@ -20,7 +20,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-/// Objects per step.
+/// Objects per step, at most.
 const STEP: usize = 64;
 /// Objects that are looked at for what is to be brought to a vault: more do not leave at a time.
 const AHEAD_MAX: usize = 1 << 14;
@@ -29,9 +29,11 @@ const RESCUE_EVERY_MS: u64 = 1000;
 const RESCUE_REST: u64 = 10;
 /// How often usage is looked at when nobody rings: leases lapse and segments leave without anybody telling.
 const EVERY: Duration = Duration::from_secs(1);
+/// Between two complaints in the log, in milliseconds.
+const COMPLAIN_MS: u64 = 10_000;
 /// Pause after a round that found nothing.
 const BARREN_PAUSE: Duration = Duration::from_millis(5);
-/// Eviction goes this far below the high watermark, as a share of capacity, so that it does not run for every put.
+/// Eviction goes this far below the high watermark, or a quota, as a share of what may be used, so that it does not run for every put.
 const HYSTERESIS: f64 = 0.005;
 
 /// The evicting worker as others see it.
@@ -47,6 +49,8 @@ pub(crate) struct Evictor {
     rounds: watch::Sender<Round>,
     /// When is looked next for what lies where nothing more is placed. The worker's alone.
     rescue: Mutex<u64>,
+    /// Objects that left although they could have been brought to a vault first, and nobody was told of; and when that is to be told. The worker's alone.
+    unsaved: Mutex<(u64, u64)>,
 }
 
 /// What is asked of a tenant.
@@ -78,8 +82,16 @@ struct Round {
 
 impl Default for Evictor {
     fn default() -> Self {
-        let (evicted, rounds) = (AtomicU64::new(0), watch::channel(Round::default()).0);
-        Self { bell: Bell::default(), demand: Mutex::default(), vain: Mutex::default(), evicted, rounds, rescue: Mutex::default() }
+        let rounds = watch::channel(Round::default()).0;
+        Self {
+            bell: Bell::default(),
+            demand: Mutex::default(),
+            vain: Mutex::default(),
+            evicted: AtomicU64::new(0),
+            rounds,
+            rescue: Mutex::default(),
+            unsaved: Mutex::default(),
+        }
     }
 }
 
@@ -100,6 +112,17 @@ impl Evictor {
     /// Whether one did, and nothing that was brought there made room since.
     pub(crate) fn would_wait_in_vain(&self, tenant: TenantId) -> bool {
         self.vain().contains(&tenant)
+    }
+
+    /// So many objects left that no vault has. Says so in the log now and then.
+    fn lost_unsaved(&self, objects: u64, now: u64) {
+        let mut unsaved = self.unsaved.lock().unwrap_or_else(PoisonError::into_inner);
+        unsaved.0 += objects;
+        if now >= unsaved.1 {
+            let why = "puts came faster than uploads, or the vault takes none; write_back = strict would refuse such puts";
+            tracing::warn!(objects = unsaved.0, "objects left memory that no vault has: {why}");
+            *unsaved = (0, now + COMPLAIN_MS);
+        }
     }
 
     /// Asks for about so many bytes of a tenant's and waits for a round that began after the question. False when it freed nothing.
@@ -152,7 +175,8 @@ pub(crate) async fn round(engine: &Engine, orders: &mut Orders) {
     let mut wanted: BTreeMap<_, _> = above_watermark(engine).into_iter().map(patient).collect();
     for (tenant, demand) in std::mem::take(&mut *evictor.demand()) {
         let wanted = wanted.entry(tenant).or_default();
-        *wanted = Demand { bytes: demand.bytes.max(wanted.bytes), ..demand };
+        let some = (HYSTERESIS * memory_of(engine.state(), tenant) as f64) as u64;
+        *wanted = Demand { bytes: demand.bytes.max(wanted.bytes).max(some), ..demand };
     }
     let mut freed = Bytes::new();
     for (tenant, wanted) in &wanted {
@@ -293,7 +317,11 @@ async fn evict(engine: &Engine, tenant: TenantId, order: &mut Order, wanted: Dem
     let Left { freed, objects, demoted, .. } = left;
     engine.reign.evictor.evicted.fetch_add(objects, Ordering::Relaxed);
     engine.metrics().evicted(objects, freed);
-    engine.metrics().left_memory(demoted, if has_vault { objects - demoted } else { 0 });
+    let unsaved = if has_vault { objects - demoted } else { 0 };
+    engine.metrics().left_memory(demoted, unsaved);
+    if unsaved > 0 {
+        engine.reign.evictor.lost_unsaved(unsaved, engine.now());
+    }
     if freed < wanted.bytes {
         tracing::debug!(wanted = wanted.bytes, freed, "everything that is left is leased, pinned, or in no vault yet");
     }
@@ -318,7 +346,8 @@ async fn take_out(engine: &Engine, order: &mut Order, wanted: u64, may_go: impl 
     while left.freed < wanted && barren < barren_max {
         // Objects on nodes that are silent are left alone: their going would free nothing, and they may return.
         let (state, now) = (engine.state(), engine.now());
-        let leaving = order.next(now, STEP, |object| object.frees() > 0 && state.inherited(object) <= now && may_go(object));
+        let short = wanted - left.freed;
+        let leaving = order.next(now, STEP, short, |object| object.frees() > 0 && state.inherited(object) <= now && may_go(object));
         barren = if leaving.is_empty() { barren + 1 } else { 0 };
         let effect = |object: &Arc<Object>| match object.cold {
             Some(_) => State::demotion(object),

@@ -65,7 +65,7 @@ fn a_grace_period_ends_and_the_node_is_told_to_free_the_memory() {
 }
 
 #[test]
-fn eviction_makes_room_and_a_leased_object_stays() {
+fn eviction_makes_as_much_room_as_is_needed() {
     let dir = tempfile::tempdir().unwrap();
     let master = Master::start(MasterConfig { lease: Duration::from_millis(50), ..config(dir.path()) }).unwrap();
     let mut peer = Peer::hello(&master);
@@ -74,9 +74,9 @@ fn eviction_makes_room_and_a_leased_object_stays() {
         peer.put(&format!("k{n}"), 1 << 20);
     }
     let stat = peer.call(&cluster::Stat {}).unwrap();
-    assert!(stat.evictions >= 136 && stat.objects <= 64, "{stat:?}");
-    let found = peer.call(&object::Exists { keys: vec!["k0".into(), "k199".into()] }).unwrap();
-    assert_eq!(found, [false, true], "the oldest went first");
+    assert!((136..=144).contains(&stat.evictions) && (56..=64).contains(&stat.objects), "{stat:?}");
+    let found = peer.call(&object::Exists { keys: vec!["k0".into(), "k144".into(), "k199".into()] }).unwrap();
+    assert_eq!(found, [false, true, true], "the oldest went, and no more than had to");
     let removed = peer.call(&object::RemoveMatching { pattern: "^k1[0-9]9$".into(), force: true }).unwrap();
     assert!(removed >= 1);
     assert_eq!(peer.call(&object::RemoveMatching { pattern: "(".into(), force: true }).unwrap_err().code, FaultCode::InvalidParams);

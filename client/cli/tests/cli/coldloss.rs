@@ -1,13 +1,14 @@
 //! What is put stays, where there is a vault to bring it to: at a quota, and when a node dies.
 
 use crate::cold::{MIB, PATIENCE, Stand, connect};
-use crate::harness::{run, said, wait_for};
+use crate::harness::{Dev, run, said, wait_for};
 use crate::s3d::S3d;
 use crate::tenants::{node, send};
 use crate::vaults::list;
 use perilune_client::{Put, Store};
 use perilune_protocol::{ObjectKey, PutConfig};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
 fn big(n: usize) -> (ObjectKey, Vec<u8>) {
     (format!("big {n}").as_str().into(), (0..MIB).map(|i| (i * 7 + n * 13 + (i >> 8)) as u8).collect())
@@ -34,6 +35,19 @@ fn a_tenant_at_its_quota_loses_nothing() {
     assert_eq!((stand.metric("evicted_unsaved_total"), stand.metric("demoted_total") > 14), (0, true));
     check(&stand.store, 0..24);
     assert_eq!((stand.metric("evicted_unsaved_total"), stand.metric("cold_lost_total")), (0, 0));
+}
+
+#[test]
+fn a_put_at_the_quota_takes_the_place_of_the_oldest_alone() {
+    let dev = Dev::start(&["--segment-size", "64MiB"]);
+    let store = connect(&dev, PATIENCE);
+    assert!(run(["tenants", "quota", "default", "--bytes", "8MiB", "--http", &dev.http]).status.success());
+    put(&store, 0..8);
+    for n in 8..12 {
+        put(&store, n..n + 1);
+        let kept: BTreeSet<_> = dev.json(&["ls"]).iter().map(|line| line["key"].as_str().unwrap().to_owned()).collect();
+        assert_eq!(kept, (n - 7..=n).map(|n| format!("big {n}")).collect());
+    }
 }
 
 #[test]

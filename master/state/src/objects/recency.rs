@@ -118,13 +118,13 @@ impl Order {
         self.soft_pinned.by_stamp.retain(|object| !object.is_condemned());
     }
 
-    /// The next objects to leave memory, oldest first. Those that are in no vault are condemned already: the caller must propose their
-    /// removal. The others stay objects, and are to be demoted.
+    /// The next objects to leave memory, oldest first: as many as free so many bytes, and `count` at most. Those that are in no vault are
+    /// condemned already: the caller must propose their removal. The others stay objects, and are to be demoted.
     /// `now` decides who is leased, `useful` whether its leaving would help; soft-pinned objects come only when a whole round
     /// found nothing else.
-    pub fn next(&mut self, now: u64, count: usize, useful: impl Fn(&Object) -> bool) -> Vec<Arc<Object>> {
-        let (found, whole_round) = self.plain.take(now, count, &useful);
-        if found.is_empty() && whole_round { self.soft_pinned.take(now, count, &useful).0 } else { found }
+    pub fn next(&mut self, now: u64, count: usize, bytes: u64, useful: impl Fn(&Object) -> bool) -> Vec<Arc<Object>> {
+        let (found, whole_round) = self.plain.take(now, count, bytes, &useful);
+        if found.is_empty() && whole_round { self.soft_pinned.take(now, count, bytes, &useful).0 } else { found }
     }
 
     /// What will leave next, oldest first as far as the evictor knows.
@@ -145,10 +145,10 @@ impl Order {
 
 impl Queue {
     /// Returns what it found, and whether all that there is has been passed over in a row.
-    fn take(&mut self, now: u64, count: usize, useful: &impl Fn(&Object) -> bool) -> (Vec<Arc<Object>>, bool) {
-        let mut found = Vec::new();
+    fn take(&mut self, now: u64, count: usize, bytes: u64, useful: &impl Fn(&Object) -> bool) -> (Vec<Arc<Object>>, bool) {
+        let (mut found, mut freed) = (Vec::new(), 0);
         for _ in 0..LOOKED_AT {
-            if found.len() == count || self.by_stamp.is_empty() {
+            if found.len() == count || freed >= bytes || self.by_stamp.is_empty() {
                 break;
             }
             let Some((place, object)) = self.by_stamp.after(self.cursor) else {
@@ -164,6 +164,7 @@ impl Queue {
             } else if useful(&object) && may_leave(&object, now) {
                 self.by_stamp.remove(place);
                 self.passed = 0;
+                freed += object.frees();
                 found.push(object);
             } else {
                 self.cursor = Some(place);
@@ -198,7 +199,7 @@ mod tests {
     }
 
     fn next(orders: &mut Orders, now: u64, count: usize) -> Vec<Arc<Object>> {
-        orders.of(TenantId(0)).next(now, count, |_| true)
+        orders.of(TenantId(0)).next(now, count, u64::MAX, |_| true)
     }
 
     fn versions(found: &[Arc<Object>]) -> Vec<u64> {
@@ -302,6 +303,6 @@ mod tests {
         }
         orders.refresh(&recency, 20_000);
         assert_eq!(orders.of(TenantId(0)).len(), 20_000);
-        assert!(orders.of(TenantId(0)).next(0, 1, |_| false).is_empty(), "what would not help stays");
+        assert!(orders.of(TenantId(0)).next(0, 1, u64::MAX, |_| false).is_empty(), "what would not help stays");
     }
 }

@@ -201,7 +201,7 @@ fn what_is_only_in_a_vault_is_replaced_by_a_put_and_does_not_wait_to_be_evicted(
     for leader in [&leader, &leader.restarted()] {
         let mut orders = Orders::begin(&leader.state.recency, &*leader.state.index);
         orders.refresh(&leader.state.recency, 1);
-        assert!(orders.of(TENANT).next(leader.now, 9, |_| true).is_empty());
+        assert!(orders.of(TENANT).next(leader.now, 9, u64::MAX, |_| true).is_empty());
     }
     leader.put("k", 2 * MIB);
     assert_eq!(contents(&leader.state)["k"].2, None);
