@@ -1,6 +1,7 @@
 //! The key of the secrets in the directory: where it comes from, and what is done with it.
 
 use perilune_protocol::sealed::Sealed;
+use perilune_protocol::vault::VaultTarget;
 use perilune_protocol::{Fault, FaultCode, Outcome, TenantId, VaultId};
 use perilune_state::directory::{FeedRecord, Keeper, Pair, Secret, VaultRecord, VaultsRecord};
 use perilune_vault::{Bound, Class, Key, Keys, Limits, Sealer, Secrets, Target, Vault, VaultFault, Vaulted};
@@ -201,6 +202,15 @@ impl Safe {
         Target::made(&vault.target, self.vault_root.as_deref()).map(drop)
     }
 
+    /// Whether a vault may lie there: a directory only below `--vault-root`, where that is set. What is not mounted yet may be.
+    ///
+    /// # Errors
+    /// [`Class::Invalid`] where it may not.
+    pub(crate) fn admits(&self, target: &VaultTarget) -> Vaulted<()> {
+        let Some(root) = self.vault_root.as_deref().filter(|_| target.is_usable()) else { return Ok(()) };
+        Target::existing(target, Some(root)).map(drop).or_else(|fault| if fault.class == Class::Invalid { Err(fault) } else { Ok(()) })
+    }
+
     /// What a vault is opened with.
     ///
     /// # Errors
@@ -309,7 +319,7 @@ impl Keeper for Safe {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use perilune_protocol::vault::{HdfsPlace, VaultTarget};
+    use perilune_protocol::vault::HdfsPlace;
 
     const PAIR: (&str, &str) = ("AKIA", "wJalrXUtnFEMI");
 

@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde::Serialize;
 
 /// Who collects garbage, as the process that is asked sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,30 +17,44 @@ pub enum Owner {
     Other(String),
 }
 
+/// Who it is, in the order of the page.
+#[derive(Serialize)]
+struct Said<'a> {
+    status: &'static str,
+    owner_id: &'a str,
+    /// `true` or `false` in a text, where something was to be done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    execute: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Told<'a> {
+    message: &'a str,
+}
+
 impl Owner {
-    fn said(&self) -> (&'static str, &str) {
-        match self {
+    fn said(&self, execute: Option<String>) -> Response {
+        let (status, owner_id) = match self {
             Self::None | Self::Nobody => ("NoLeader", ""),
-            Self::This(at) => ("IsOwner", at),
-            Self::Other(at) => ("NotOwner", at),
-        }
+            Self::This(at) => ("IsOwner", &**at),
+            Self::Other(at) => ("NotOwner", &**at),
+        };
+        Json(Said { status, owner_id, execute }).into_response()
     }
 
     /// Who it is.
     pub fn info(&self) -> Response {
-        let (status, owner_id) = self.said();
         match self {
             Self::None => told("can not get gc owner, disagg_mode=None"),
-            _ => Json(json!({"status": status, "owner_id": owner_id})).into_response(),
+            _ => self.said(None),
         }
     }
 
     /// Whether garbage is looked for now: by the owner alone.
     pub fn gc(&self) -> Response {
-        let (status, owner_id) = self.said();
         match self {
             Self::None => told("can not trigger gc, disagg_mode=None"),
-            _ => Json(json!({"status": status, "owner_id": owner_id, "execute": self.is_this().to_string()})).into_response(),
+            _ => self.said(Some(self.is_this().to_string())),
         }
     }
 
@@ -73,12 +87,28 @@ pub fn ids(text: &str) -> Option<Vec<u64>> {
 }
 
 fn told(message: &str) -> Response {
-    Json(json!({ "message": message })).into_response()
+    Json(Told { message }).into_response()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn what_is_said_stands_in_the_order_of_the_page() {
+        let owner = Owner::This("172.31.9.1:3930".into());
+        let other = Owner::Other("172.31.9.1:3930".into());
+        for (answer, expected) in [
+            (owner.info(), r#"{"status":"IsOwner","owner_id":"172.31.9.1:3930"}"#),
+            (owner.gc(), r#"{"status":"IsOwner","owner_id":"172.31.9.1:3930","execute":"true"}"#),
+            (other.gc(), r#"{"status":"NotOwner","owner_id":"172.31.9.1:3930","execute":"false"}"#),
+            (Owner::Nobody.info(), r#"{"status":"NoLeader","owner_id":""}"#),
+            (Owner::None.gc(), r#"{"message":"can not trigger gc, disagg_mode=None"}"#),
+        ] {
+            let body = axum::body::to_bytes(answer.into_body(), 1000).await.unwrap();
+            assert_eq!(String::from_utf8_lossy(&body), expected);
+        }
+    }
 
     #[test]
     fn vaults_are_named_by_numbers() {

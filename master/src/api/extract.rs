@@ -1,7 +1,9 @@
-//! Query strings, read the same way everywhere.
+//! Query strings and bodies, read the same way everywhere.
 
 use super::App;
 use axum::extract::FromRequestParts;
+use axum::extract::rejection::BytesRejection;
+use axum::http::StatusCode;
 use axum::http::request::Parts;
 use perilune_protocol::principal::Principal;
 use perilune_protocol::{FaultCode, ObjectKey, Outcome, TenantId};
@@ -58,6 +60,15 @@ impl Query {
             None => app.engine.tenant(&named),
         }
     }
+}
+
+/// The status and the words for a body that was not read, which may have up to `limit` bytes.
+pub(super) fn unread(rejection: &BytesRejection, limit: usize) -> (StatusCode, String) {
+    let why = match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => format!("the body is longer than {limit} bytes"),
+        _ => rejection.body_text(),
+    };
+    (rejection.status(), why)
 }
 
 /// What a key in a query string may mean, likeliest first: decoded as forms are, decoded with `+` as itself, as it stands.

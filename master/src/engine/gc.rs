@@ -68,7 +68,7 @@ impl Engine {
             }
             Remote::Upload => self.set_upload_flag().await.map(RemoteAnswer::Upload),
             Remote::Info(ids) => {
-                let stores = serde_json::to_string(&serde_json::json!({ "stores": self.store_info(ids).await? }));
+                let stores = serde_json::to_string(&self.store_info(ids).await?);
                 stores.map(RemoteAnswer::Info).map_err(|e| FaultCode::Internal.with(e.to_string()))
             }
         }

@@ -114,6 +114,11 @@ impl State {
         self.form(self.index.get(key)?, Object::readable)
     }
 
+    /// Whether there is an object that can be read, from a vault at least.
+    pub(crate) fn reachable(&self, key: KeyRef<'_>) -> bool {
+        self.index.get(key).and_then(|object| self.form(object, Object::reachable)).is_some()
+    }
+
     /// The object of a key, if it has a copy in a vault.
     pub fn cold(&self, key: KeyRef<'_>) -> Option<Arc<Object>> {
         self.standing(key).filter(|object| object.cold.is_some())

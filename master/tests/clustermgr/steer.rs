@@ -167,6 +167,8 @@ fn a_request_is_sent_on_whole_and_only_once() {
     assert_eq!(said(&group.post(follower, "/config/set", &body)), DONE);
     assert_eq!(group.get(other, "/config/get?key=large").json(), value);
     assert_eq!(group.post(follower, "/config/set", &"x".repeat(2 << 20)).status, 413);
+    let reply = group.post(leader, "/config/set", &"x".repeat((64 << 10) + 1));
+    assert_eq!(said(&reply), (413, r#"{"error":"the body is longer than 65536 bytes","code":"Argument"}"#));
     // The query goes along, and what the leader refuses is what the asker hears.
     assert_eq!(said(&group.post(follower, "/config/delete?key=large", "")), DONE);
     assert_eq!(group.get(other, "/config/get?key=large").status, 404);

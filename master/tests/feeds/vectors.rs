@@ -48,6 +48,8 @@ fn c1_to_c9_what_is_refused_when_a_feed_is_created() {
     let bad = |said: &str| served.refused("POST", "changefeeds", said);
     assert_eq!(bad(""), "400 [CDC:ErrAPIInvalidParam]invalid api parameter: EOF");
     assert_eq!(bad("{"), "400 [CDC:ErrAPIInvalidParam]invalid api parameter: unexpected EOF");
+    let long = " ".repeat((256 << 10) + 1);
+    assert_eq!(bad(&long), "413 [CDC:ErrAPIInvalidParam]invalid api parameter: the body is longer than 262144 bytes");
     for wrong in
         ["[]", "7", r#"{"sink_uri": 7}"#, r#"{"start_ts": -1}"#, r#"{"sink_uri": "blackhole://", "replica_config": {"memory_quota": "x"}}"#]
     {

@@ -389,5 +389,7 @@ fn a_store_node_answers_as_a_master_says() {
     let info = page(&node.rest, "info");
     assert_eq!((info["stores"][0]["num_manifests"].as_u64(), info["stores"][0]["dt_file"]["num"].as_u64()), (Some(1), Some(3)), "{info}");
     assert_eq!(page(&node.rest, "info/1"), info);
+    let text = |at: &str| send("GET", &format!("http://{at}/tiflash/remote/info"), "").1;
+    assert_eq!(text(&node.rest), text(&stand.dev.http), "in one order");
     assert_eq!(send("GET", &format!("http://{}/tiflash/remote/info/x", node.rest), "").0, 400);
 }

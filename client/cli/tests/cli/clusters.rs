@@ -245,13 +245,15 @@ fn clusters_that_cannot_be_are_refused_in_the_words_of_the_page() {
     add("c", "COMPUTE", json!([{"cloud_unique_id": "1:i:b1", "ip": "172.21.0.5"}]), 400, no_port);
     let malformed = r#"add node input args node invalid, cluster={"cluster_id":"c","cluster_name":"c","type":"COMPUTE","nodes":[{"ip":"172.21.0.5","heartbeat_port":9050}]}"#;
     add("c", "COMPUTE", json!([{"ip": "172.21.0.5", "heartbeat_port": 9050}]), 400, malformed);
-    for bad in ["a/b", "a\\b", "a\u{0}b", &"x".repeat(10_000)] {
+    for bad in ["a/b", "a\\b", "a\u{0}b", "..", "a\u{202e}b", &"x".repeat(10_000)] {
         let body = json!({"instance_id": "i", "cluster": {"cluster_name": "c", "cluster_id": bad, "type": "COMPUTE"}});
         let (status, answer) = page.ask("add_cluster", &body.to_string());
         assert!(status == 400 && answer["msg"].as_str().unwrap().len() < 300, "{bad:.20}: {answer}");
         let (status, answer) = page.ask("add_cluster", &with_nodes("c", "COMPUTE", &json!([backend(bad, 9050)])));
-        assert!(status == 400, "{bad:.20}: {answer}");
+        assert!(status == 400 && !answer.to_string().contains('\u{202e}'), "{bad:.20}: {answer}");
     }
+    let nowhere = malformed.replace(r#""ip":"172.21.0.5""#, r#""cloud_unique_id":"b","ip":"172.21.0.500""#);
+    add("c", "COMPUTE", json!([{"cloud_unique_id": "b", "ip": "172.21.0.500", "heartbeat_port": 9050}]), 400, &nowhere);
     let far = page.ask("add_cluster", &with_nodes("c", "COMPUTE", &json!([{"cloud_unique_id": "b", "ip": "a", "heartbeat_port": 70_000}])));
     assert!(far.0 == 400 && far.1["msg"].as_str().unwrap().starts_with("add node input args node invalid"), "{far:?}");
     let unknown = with_nodes("c", "COMPUTE", &json!([])).replace("\"i\"", "\"nobody\"");
@@ -298,7 +300,9 @@ fn clusters_that_cannot_be_are_refused_in_the_words_of_the_page() {
 
     page.ok("add_node", &with_nodes("c", "COMPUTE", &json!([backend("1:i:b2", 9051)])));
     let taken = "compute node endpoint has been added, registered be node=172.21.0.5:9051";
-    page.refused("add_node", &with_nodes("c", "COMPUTE", &json!([backend("1:i:b3", 9052), backend("1:i:b2", 9051)])), 409, taken);
+    page.refused("add_node", &with_nodes("c", "COMPUTE", &json!([backend("1:i:b3", 9051)])), 409, taken);
+    let twice = occupied.replace("1:i:b1", "1:i:b2");
+    page.refused("add_node", &with_nodes("c", "COMPUTE", &json!([backend("1:i:b3", 9052), backend("1:i:b2", 9051)])), 409, &twice);
     assert_eq!(
         page.ok("get_cluster", r#"{"cloud_unique_id": "1:i:b2", "cluster_id": "c"}"#)["nodes"].as_array().unwrap().len(),
         2,
@@ -412,6 +416,7 @@ fn a_cluster_is_found_by_what_is_said_first_and_its_status_goes_the_ways_it_may(
     let both = json!([{"instance_id": "i", "clusters": [brief("1", "c1", "SUSPENDED"), brief("2", "c2", "NORMAL")]}]);
     assert_eq!(statuses(r#"{"instance_ids": ["i", "nobody", "bare"]}"#), both);
     assert_eq!(statuses(r#"{"cloud_unique_ids": ["1:i:f1", "1:nobody:x"]}"#), both);
+    assert_eq!(statuses(r#"{"instance_ids": ["bare"], "cloud_unique_ids": ["1:i:f1"]}"#), json!([]), "what is named by its id counts");
     let normal = json!([{"instance_id": "i", "clusters": [brief("2", "c2", "NORMAL")]}]);
     assert_eq!(statuses(r#"{"instance_ids": ["i", "bare"], "status": "NORMAL"}"#), normal);
     assert_eq!(statuses(r#"{"instance_ids": ["bare"]}"#), json!([]));

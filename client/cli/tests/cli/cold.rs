@@ -150,6 +150,15 @@ fn is_read_when_memory_has_gone(s3: Option<S3d>) {
     // One may have made room for another meanwhile.
     assert!((200..260).contains(&stand.metric("recalled_total")), "{}", stand.metric("recalled_total"));
     assert_eq!((stand.metric("recalls_failed_total"), stand.metric("cold_lost_total")), (0, 0));
+    // It has its value wherever its copy lies, so only what is said to replace it does.
+    stand.change_memory(64 * MIB);
+    let plain = PutConfig::default();
+    assert_eq!(stand.store.put(&key(1), b"other", &plain), Ok(Put::Existed));
+    let batch = stand.store.put_batch(&[(key(2), b"other".as_slice()), (key(200), b"200")], &plain);
+    assert_eq!(batch, [Ok(Put::Existed), Ok(Put::Stored)]);
+    let body = json!({"key": key(3).to_string(), "value": "other"}).to_string();
+    assert_eq!(send("PUT", &format!("http://{}/api/put", stand.dev.rest), &body).0, 200, "it keeps its value");
+    stand.check(1..4);
     // What is removed or replaced leaves nothing in the vault.
     assert_eq!(stand.store.put(&key(0), b"new", &PutConfig { upsert: true, ..PutConfig::default() }), Ok(Put::Stored));
     stand.store.remove(&(1..200).map(key).collect::<Vec<_>>(), true).into_iter().for_each(|outcome| outcome.unwrap());
@@ -207,6 +216,10 @@ fn what_was_altered_cut_or_deleted_in_the_vault_is_a_miss_and_is_said() {
     assert_eq!((right, missed, stand.metric("cold_lost_total")), (2, 4, 4), "{faults:?}");
     let there: usize = stand.store.exists(&(0..6).map(key).collect::<Vec<_>>()).unwrap().into_iter().map(usize::from).sum();
     assert_eq!(there, 2, "and for good");
+    // A miss is put anew.
+    let puts = (0..6).map(|n| stand.store.put(&key(n), &value(n), &PutConfig::default()).unwrap());
+    assert_eq!(puts.filter(|put| *put == Put::Stored).count(), 4);
+    stand.check(0..6);
 }
 
 #[test]
@@ -222,6 +235,7 @@ fn a_directory_that_is_not_mounted_loses_nothing() {
     for n in 0..5 {
         let fault = stand.store.get(&key(n)).unwrap_err();
         assert_eq!(fault.code.number(), -703, "{fault}");
+        assert_eq!(stand.store.put(&key(n), b"other", &PutConfig::default()), Ok(Put::Existed));
     }
     std::fs::remove_dir(&folder).unwrap();
     std::fs::rename(&away, &folder).unwrap();

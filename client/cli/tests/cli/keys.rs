@@ -99,11 +99,8 @@ fn the_page_is_answered_to_the_letter_and_every_key_of_the_log_is_read() {
             assert_eq!(send(method, &url, ""), (200, boxes.clone()), "{method} {call}");
         }
     }
-    let ascii = dev.ask("decode_key", &format!("&key={PAGE}&unicode=false")).1;
-    assert!(
-        ascii.starts_with("/------------------------- 0. key space: 1\n| /-----") && ascii.ends_with(&format!("v \n{PAGE}\n\n")),
-        "{ascii}"
-    );
+    let ascii = [("─", "-"), ("│", "|"), ("┌", "/"), ("▼", "v")].iter().fold(boxes, |text, (from, to)| text.replace(from, to));
+    assert_eq!(dev.ask("decode_key", &format!("&key={PAGE}&unicode=false")), (200, ascii));
     assert_eq!(dev.msg("decode_key", "&key="), (400, "no key to decode".into()));
     assert_eq!(dev.msg("decode_key", ""), (400, "no key to decode".into()));
     assert_eq!(dev.msg("decode_key", "&key=0110"), (400, "failed to decode key, key=0110".into()));

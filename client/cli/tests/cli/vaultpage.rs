@@ -52,16 +52,18 @@ fn an_instance_begins_with_a_directory_below_the_root_and_with_no_other() {
     let vault = wait_for("the directory to be ready", || Some(shown("inside")).filter(|vault| vault["ready"] == true));
     let prefix = vault["hdfs_info"]["prefix"].as_str().unwrap();
     wait_for("the directory to be claimed", || root.join(prefix).join("owner/cluster").is_file().then_some(()));
-    let outside = [
-        ("elsewhere", format!("file://{}", dir.path().display()), "p", "--vault-root"),
-        ("above", format!("{url}/.."), "p", "`..`"),
-        ("beside", url, "../p", "prefix"),
-    ];
-    for (id, fs_name, prefix, why) in outside {
-        create(id, &fs_name, prefix);
-        let vault = wait_for("it to be looked at", || Some(shown(id)).filter(|vault| vault["reason"].is_string()));
-        assert!(vault["ready"] == false && vault["reason"].as_str().unwrap().contains(why), "{vault}");
+    // What is not mounted yet may be one day; what lies elsewhere never does.
+    create("unmounted", &format!("{url}/unmounted"), "p");
+    std::os::unix::fs::symlink(dir.path(), root.join("link")).unwrap();
+    for fs_name in [format!("file://{}", dir.path().display()), format!("{url}/link"), "file:///etc".into()] {
+        let vault = json!({"name": "v", "hdfs_info": {"build_conf": {"fs_name": fs_name}, "prefix": "p"}});
+        for (call, id) in [("create_instance", "outside"), ("add_hdfs_vault", "inside")] {
+            let (status, answer) = page.ask(call, &json!({"instance_id": id, "vault": vault}).to_string());
+            let why = answer["msg"].as_str().unwrap();
+            assert!(status == 400 && why.starts_with("invalid fs_name: ") && why.contains("--vault-root"), "{fs_name}: {answer}");
+        }
     }
+    std::fs::remove_file(root.join("link")).unwrap();
     assert_eq!(std::fs::read_dir(&root).unwrap().count(), 1, "nothing of the others is there");
     assert!(!dir.path().join("p").exists());
 }
@@ -260,7 +262,15 @@ fn what_is_refused_about_vaults_is_refused_in_the_pages_words() {
     let hdfs =
         |fs: &str, prefix: &str| with_vault("i", &json!({"hdfs_info": {"build_conf": {"fs_name": fs, "user": "u"}, "prefix": prefix}}));
     create(hdfs("hdfs://h", "hdfs://p"), "invalid prefix: hdfs://p");
-    create(hdfs("", "p"), "invalid fs_name: ");
+    for prefix in ["..", "../../..", "a/../b", "a//b", "./a"] {
+        create(hdfs("hdfs://h", prefix), &format!("invalid prefix: {prefix}"));
+        create(with_obj("i", &obj(&[("prefix", prefix)])), &format!("invalid prefix: {prefix}"));
+        create(with_vault("i", &json!({"obj_info": obj(&[("prefix", prefix)])})), &format!("invalid prefix: {prefix}"));
+    }
+    create(with_obj("i", &obj(&[("prefix", "a\u{202e}b")])), r"prefix cannot have '\u{202e}' in it");
+    for fs_name in ["", "h", "file://x", "file://", "file:///a/../b", "hdfs://", "://x"] {
+        create(hdfs(fs_name, "p"), &format!("invalid fs_name: {fs_name}"));
+    }
     for part in ["user_id", "ak", "sk"] {
         let mut ram = json!({"user_id": "u", "ak": "a", "sk": "s"});
         ram[part] = "".into();

@@ -61,12 +61,13 @@ fn vaults_are_added_listed_rotated_and_dropped() {
     refused(&vaults(&dev, SK, &bucket(&s3, "again", "kv", AK)), "original obj infos has a same conf");
     refused(&vaults(&dev, "", &bucket(&s3, "none", "kv", AK)), "secret key is empty");
     done(&dev, "", &["add", "default", "near", "--dir", root, "--prefix", "near"]);
-    done(&dev, "", &["add", "default", "far", "--dir", "/etc"]);
+    refused(&vaults(&dev, "", &["add", "default", "far", "--dir", "/etc"]), "--vault-root");
+    done(&dev, "", &["add", "default", "far", "--dir", &format!("{root}/unmounted")]);
 
     let all = list(&dev, "default");
     let seen: Vec<_> = all.iter().map(|v| (v["name"].as_str().unwrap(), v["ready"] == true, v["is_default"] == true)).collect();
     assert_eq!(seen, [("main", true, false), ("near", true, false), ("far", false, true)], "{all:?}");
-    assert!(all[2]["reason"].as_str().unwrap().contains("--vault-root"), "{}", all[2]);
+    assert!(all[2]["reason"].as_str().unwrap().contains("mount or make the directory"), "{}", all[2]);
     let obj = &all[0]["obj_info"];
     assert_eq!((&obj["sk"], &obj["ak"], &obj["prefix"]), (&"******".into(), &"******".into(), &"kv".into()));
     done(&dev, "", &["drop", "default", "far", "--dir"]);

@@ -63,6 +63,11 @@ impl Refusal {
         Self::new(503, "too many long answers are under way: try again later")
     }
 
+    /// The body was not read.
+    pub(super) fn unread((status, detail): (StatusCode, String)) -> Self {
+        Self { status: status.as_u16(), ..Self::argument(detail) }
+    }
+
     /// What was said cannot be read.
     pub(super) fn argument(detail: impl Into<String>) -> Self {
         Self { code: Some("Argument"), ..Self::new(400, detail) }

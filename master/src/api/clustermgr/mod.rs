@@ -15,6 +15,7 @@ mod space;
 mod stat;
 
 use super::App;
+use super::extract::unread;
 use super::face::Face;
 use crate::engine::Group;
 use axum::body::Bytes;
@@ -68,6 +69,7 @@ impl Face for Clustermgr {
         Refusing::like::<error::Body>(&[
             (400, "What was asked cannot be read, makes no sense, or would do harm."),
             (404, "There is no such setting."),
+            (413, "The body is too long."),
             (501, "There is no group here."),
             (503, "Too much is under way."),
             (900, "Something else."),
@@ -92,7 +94,7 @@ impl<T: DeserializeOwned> FromRequest<App> for Said<T> {
     type Rejection = Refusal;
 
     async fn from_request(request: Request, app: &App) -> Result<Self, Refusal> {
-        let bytes = Bytes::from_request(request, app).await.map_err(|e| Refusal::argument(e.body_text()))?;
+        let bytes = Bytes::from_request(request, app).await.map_err(|e| Refusal::unread(unread(&e, BODY_BYTES_MAX)))?;
         // By way of an object: a list would do for a struct otherwise.
         let object = serde_json::from_slice::<Map<String, Value>>(&bytes);
         let said = object.and_then(|object| serde_json::from_value(Value::Object(object)));

@@ -128,7 +128,7 @@ pub(super) async fn create(app: &App, asked: &Create) -> Answer {
     let (id, names) = (&asked.instance_id, (asked.instance_id.as_str(), asked.name.as_str(), asked.user_id.as_str()));
     let incomplete = || Refusal::argument("ram user info err, please check it");
     let ram_user = asked.ram_user.as_ref().map(|user| user.pair().ok_or_else(incomplete)).transpose()?;
-    let vault = asked.vault()?;
+    let vault = asked.vault(app).await?;
     let sse = asked.sse_enabled == Some(true);
     if vault.is_none() && ram_user.is_none() && !sse {
         return decide(app, id, &|known, now_ms| known.create(names.0, names.1, names.2, now_ms)).await;
@@ -139,14 +139,14 @@ pub(super) async fn create(app: &App, asked: &Create) -> Answer {
 
 impl Create {
     /// The vault that the instance begins with, of the three ways to describe one.
-    fn vault(&self) -> Result<Option<NewVault>, Refusal> {
+    async fn vault(&self, app: &App) -> Result<Option<NewVault>, Refusal> {
         let one = || Refusal::argument("an instance is created with one of vault.obj_info, vault.hdfs_info and obj_info");
         match (&self.vault, &self.obj_info) {
             (None, None) => Ok(None),
             (None, Some(obj)) => obj.vault("", Optional { external_endpoint: true, provider: false }).map(Some),
             (Some(vault), None) => match (&vault.obj_info, &vault.hdfs_info) {
                 (Some(obj), None) => obj.vault(BUILT_IN, Optional::default()).map(Some),
-                (None, Some(hdfs)) => hdfs.vault(BUILT_IN).map(Some),
+                (None, Some(hdfs)) => hdfs.vault(BUILT_IN, app).await.map(Some),
                 _ => Err(one()),
             },
             (Some(_), Some(_)) => Err(one()),

@@ -24,7 +24,7 @@ mod txn;
 mod vaults;
 
 use super::App;
-use super::extract::Query;
+use super::extract::{Query, unread};
 use super::face::Face;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
@@ -75,6 +75,7 @@ impl Face for MetaService {
             (403, "Not the token of this face, nor that of the cluster."),
             (404, "There is no such call, tenant, cluster or node."),
             (409, "There is one already."),
+            (413, "The body is too long."),
             (500, "It was not done."),
         ])
     }
@@ -105,7 +106,12 @@ async fn call(
     }
     let answer = match body {
         Ok(body) => carried_out(&app, &name, &query, Said::new(uri.path(), &body)).await,
-        Err(rejection) => Err(Refusal::argument(format!("parse http request '{}': {rejection}", uri.path()))),
+        Err(rejection) => {
+            let (status, why) = unread(&rejection, BODY_BYTES_MAX);
+            let mut refusal = Refusal::argument(format!("parse http request '{}': {why}", uri.path()));
+            refusal.status = status;
+            Err(refusal)
+        }
     };
     if text::is_wanted(&name, &headers) {
         return text::message(answer);

@@ -2,6 +2,7 @@
 //! `snake_case` or `camelCase`, numbers where texts are meant and the other way round.
 
 use super::envelope::Refusal;
+use perilune_state::directory::is_unshown;
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
@@ -121,7 +122,7 @@ pub(super) fn number<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, 
 
 /// What a caller said, short enough to be said back.
 pub(super) fn shortened(said: &str) -> String {
-    let mut short: String = said.chars().filter(|c| !c.is_control()).take(SHOWN_CHARS).collect();
+    let mut short: String = said.chars().filter(|c| !is_unshown(*c)).take(SHOWN_CHARS).collect();
     if said.chars().count() > SHOWN_CHARS {
         short.push('…');
     }

@@ -1,6 +1,6 @@
 //! Clusters as the page shows them. Seconds are texts, ports are numbers, what is not set is left out.
 
-use perilune_state::directory::{NodeKind, NodeRecord, NodeStatus, PoolKind, PoolRecord, PoolStatus};
+use perilune_state::directory::{NodeKind, NodeRecord, NodeStatus, PoolKind, PoolRecord, PoolStatus, is_unshown};
 use serde::Serialize;
 
 #[derive(Serialize)]
@@ -107,7 +107,7 @@ pub(super) fn status(status: PoolStatus) -> &'static str {
 
 /// As it stands in messages.
 pub(super) fn json(shown: &impl Serialize) -> String {
-    serde_json::to_string(shown).unwrap_or_default()
+    serde_json::to_string(shown).unwrap_or_default().replace(is_unshown, "")
 }
 
 pub(super) fn seconds(ms: u64) -> String {

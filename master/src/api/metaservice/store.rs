@@ -2,6 +2,8 @@
 
 use super::envelope::Refusal;
 use super::said;
+use crate::api::App;
+use crate::work::aside;
 use perilune_protocol::vault::{HdfsPlace, Provider, S3Place, VaultTarget};
 use perilune_state::directory::{NewVault, Pair};
 use serde::{Deserialize, Serialize};
@@ -127,7 +129,7 @@ impl ObjInfo {
         let external = if self.external_endpoint.is_empty() { &self.endpoint } else { &self.external_endpoint };
         let place = S3Place {
             bucket: self.bucket.clone(),
-            prefix: trimmed(&self.prefix),
+            prefix: folder(&self.prefix)?,
             endpoint: self.endpoint.clone(),
             external_endpoint: external.clone(),
             region: self.region.clone(),
@@ -193,15 +195,12 @@ impl HdfsInfo {
     /// The folder that is meant. No two vaults have the same one: it is called by a number that is drawn for it, too.
     ///
     /// # Errors
-    /// What cannot be.
-    pub(super) fn vault(&self, name: &str) -> Result<NewVault, Refusal> {
-        let prefix = trimmed(&self.prefix);
-        if prefix.contains("://") {
-            return Err(Refusal::argument(format!("invalid prefix: {}", said::shortened(&self.prefix))));
-        }
+    /// What cannot be, or is not to be on this master.
+    pub(super) async fn vault(&self, name: &str, app: &App) -> Result<NewVault, Refusal> {
+        let prefix = folder(&self.prefix)?;
         let none = BuildConf::default();
         let conf = self.build_conf.as_ref().unwrap_or(&none);
-        if conf.fs_name.trim().is_empty() {
+        if !is_file_system(&conf.fs_name) {
             return Err(Refusal::argument(format!("invalid fs_name: {}", said::shortened(&conf.fs_name))));
         }
         let drawn = Uuid::new_v4();
@@ -213,7 +212,10 @@ impl HdfsInfo {
             principal: conf.hdfs_kerberos_principal.clone(),
             confs: conf.hdfs_confs.iter().map(|conf| (conf.key.clone(), conf.value.clone())).collect(),
         };
-        Ok(NewVault { name: name.into(), target: VaultTarget::Hdfs(place), pair: None })
+        let (safe, target) = (app.engine.safe()?, VaultTarget::Hdfs(place));
+        let new = NewVault { name: name.into(), target: target.clone(), pair: None };
+        let admitted = aside(move || safe.admits(&target)).await?;
+        admitted.map(|()| new).map_err(|fault| Refusal::argument(format!("invalid fs_name: {}", fault.message)))
     }
 }
 
@@ -221,6 +223,20 @@ fn mask(secret: &str) -> String {
     if secret.is_empty() { String::new() } else { MASKED.into() }
 }
 
-fn trimmed(prefix: &str) -> String {
-    prefix.trim_matches([' ', '/']).to_owned()
+/// The folder that a prefix names, none where it is empty.
+fn folder(prefix: &str) -> Result<String, Refusal> {
+    let folder = prefix.trim_matches([' ', '/']);
+    if folder.is_empty() || folder.split('/').all(|part| !matches!(part, "" | "." | "..")) {
+        return Ok(folder.to_owned());
+    }
+    Err(Refusal::argument(format!("invalid prefix: {}", said::shortened(prefix))))
+}
+
+/// Whether it is `hdfs://HOST:PORT`, `file:///PATH`, or another one's.
+fn is_file_system(fs_name: &str) -> bool {
+    match fs_name.split_once("://") {
+        Some(("file", path)) => path.starts_with('/') && !path.split('/').any(|part| part == ".."),
+        Some((kind, place)) => !kind.is_empty() && !place.is_empty(),
+        None => false,
+    }
 }

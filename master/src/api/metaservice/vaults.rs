@@ -96,7 +96,7 @@ pub(super) async fn add_s3(app: &App, asked: &Asked) -> Answer {
 pub(super) async fn add_hdfs(app: &App, asked: &Asked) -> Answer {
     let vault = asked.vault()?;
     let Some(hdfs) = &vault.hdfs_info else { return Err(Refusal::argument("hdfs info is not found")) };
-    let vault = hdfs.vault(&vault.name)?;
+    let vault = hdfs.vault(&vault.name, app).await?;
     let (owner, safe) = (asked.owner(app)?, app.engine.safe()?);
     decide(app, &owner, &|known, now_ms| known.add_vault(&owner, &vault, &safe, now_ms)).await
 }

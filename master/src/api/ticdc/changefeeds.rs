@@ -2,13 +2,12 @@
 
 use super::error::Refusal;
 use super::models::{Common, Info, Items, RunningError};
-use super::said::{self, Asked, Name};
+use super::said::{self, Asked, Body, Name};
 use super::{Answer, engine, group, json};
 use crate::api::App;
 use crate::api::extract::Query;
 use crate::feeds::safepoint::{Bridge, hold_for, let_go};
 use crate::feeds::{self, Code, Failure, Progress, ReplicaConfig, SinkUri, Whose};
-use axum::body::Bytes;
 use axum::extract::{Path, State};
 use perilune_protocol::Tso;
 use perilune_state::directory::{FeedId, FeedRecord, FeedState, Known, NewFeed, Trouble, is_feed_name};
@@ -22,7 +21,7 @@ use uuid::Uuid;
     request_body = Asked,
     responses((status = 200, description = "It is there.", body = Info))
 )]
-pub(super) async fn create(State(app): State<App>, body: Bytes) -> Answer {
+pub(super) async fn create(State(app): State<App>, Body(body): Body) -> Answer {
     let asked: Asked = said::parse(&body)?;
     let (group, engine) = (group(&app)?, engine(&app)?);
     let config = ReplicaConfig::default().over(&asked.replica_config);

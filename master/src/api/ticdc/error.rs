@@ -49,6 +49,11 @@ impl Refusal {
         Code::ApiInvalidParam.with(format!("invalid {what}: {said:.200}")).into()
     }
 
+    /// The body was not read.
+    pub(super) fn unread((status, why): (StatusCode, String)) -> Self {
+        Self { status, ..Self::from(Code::ApiInvalidParam.with(format!("invalid api parameter: {why}"))) }
+    }
+
     pub(super) fn not_exists(namespace: &str, name: &str) -> Self {
         Code::NotExists.with(format!("changefeed not exists, {namespace:.200}/{name:.200}")).into()
     }

@@ -78,6 +78,7 @@ impl Face for Ticdc {
     fn refusing() -> Refusing {
         Refusing::like::<error::Body>(&[
             (400, "What was asked cannot be read, cannot be, or is about what there is not."),
+            (413, "The body is too long."),
             (500, "It was not done."),
             (503, "No master leads, or none that can be reached."),
         ])

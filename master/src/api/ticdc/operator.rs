@@ -2,13 +2,12 @@
 
 use super::error::Refusal;
 use super::models::{Info, RunningError, capture_id};
-use super::said;
+use super::said::{self, Body};
 use super::{Answer, done, engine, group, json};
 use crate::api::App;
 use crate::engine::{Engine, Group};
 use crate::events::Safepoint;
 use crate::feeds::{Code, safepoint};
-use axum::body::Bytes;
 use axum::extract::State;
 use perilune_probe::loglevel;
 use perilune_state::directory::FeedRecord;
@@ -95,7 +94,7 @@ pub(super) struct Locks {
     request_body = Locks,
     responses((status = 200, description = "`{}`: there are no such locks.", body = Value))
 )]
-pub(super) async fn resolve_lock(body: Bytes) -> Answer {
+pub(super) async fn resolve_lock(Body(body): Body) -> Answer {
     let asked: Locks = said::parse(&body)?;
     said::own_cluster(&asked.pd_addrs)?;
     done()
@@ -116,7 +115,7 @@ pub(super) struct Level {
     request_body = Level,
     responses((status = 200, description = "`{}`: it does.", body = Value))
 )]
-pub(super) async fn log(body: Bytes) -> Answer {
+pub(super) async fn log(Body(body): Body) -> Answer {
     let Level { log_level } = said::parse(&body)?;
     let filter = match log_level.as_str() {
         // Nothing here is worse than an error.

@@ -1,8 +1,12 @@
 //! What callers say: bodies of JSON whatever the content type says, names in paths, the namespace.
 
+use super::BODY_BYTES_MAX;
 use super::error::Refusal;
-use crate::api::extract::Query;
+use crate::api::App;
+use crate::api::extract::{Query, unread};
 use crate::feeds::Code;
+use axum::body::Bytes;
+use axum::extract::{FromRequest, Request};
 use perilune_state::directory::{FeedRecord, Known, is_feed_name};
 use serde::Deserialize;
 use serde_json::error::Category;
@@ -42,6 +46,17 @@ pub(super) struct Resume {
     /// From this stamp; 0: from where it was.
     pub(super) overwrite_checkpoint_ts: u64,
     pub(super) pd_addrs: Vec<String>,
+}
+
+/// A body, whatever the content type says.
+pub(super) struct Body(pub(super) Bytes);
+
+impl FromRequest<App> for Body {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, app: &App) -> Result<Self, Refusal> {
+        Bytes::from_request(request, app).await.map(Self).map_err(|e| Refusal::unread(unread(&e, BODY_BYTES_MAX)))
+    }
 }
 
 /// Reads a body.

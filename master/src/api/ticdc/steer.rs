@@ -1,14 +1,13 @@
 //! Feeds are paused, go on, and end.
 
 use super::error::Refusal;
-use super::said::{self, Name, Resume};
+use super::said::{self, Body, Name, Resume};
 use super::{Answer, done, engine};
 use crate::api::App;
 use crate::api::extract::Query;
 use crate::engine::Engine;
 use crate::feeds::Code;
 use crate::feeds::safepoint::{Bridge, hold_for, let_go};
-use axum::body::Bytes;
 use axum::extract::{Path, State};
 use perilune_protocol::Tso;
 use perilune_state::directory::{FeedEvent, FeedId, is_feed_name};
@@ -55,7 +54,7 @@ async fn is_quiet(engine: &Engine, id: FeedId) -> bool {
     request_body = Resume,
     responses((status = 200, description = "`{}`.", body = serde_json::Value))
 )]
-pub(super) async fn resume(State(app): State<App>, Path(name): Name, query: Query, body: Bytes) -> Answer {
+pub(super) async fn resume(State(app): State<App>, Path(name): Name, query: Query, Body(body): Body) -> Answer {
     let engine = engine(&app)?;
     let known = engine.directory();
     let feed = said::feed(&known, &query, &name)?;

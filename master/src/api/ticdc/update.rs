@@ -3,12 +3,11 @@
 use super::changefeeds::{alone, sealed};
 use super::error::{Refusal, runs};
 use super::models::Info;
-use super::said::{self, Asked, Name};
+use super::said::{self, Asked, Body, Name};
 use super::{Answer, engine, group, json};
 use crate::api::App;
 use crate::api::extract::Query;
 use crate::feeds::{self, Code, ReplicaConfig, SinkUri, Whose};
-use axum::body::Bytes;
 use axum::extract::{Path, State};
 use perilune_protocol::Tso;
 use perilune_state::directory::{FeedRecord, FeedState};
@@ -20,7 +19,7 @@ use perilune_state::directory::{FeedRecord, FeedState};
     request_body = Asked,
     responses((status = 200, description = "It is so, and stands still.", body = Info))
 )]
-pub(super) async fn update(State(app): State<App>, Path(name): Name, query: Query, body: Bytes) -> Answer {
+pub(super) async fn update(State(app): State<App>, Path(name): Name, query: Query, Body(body): Body) -> Answer {
     let (group, engine) = (group(&app)?, engine(&app)?);
     let known = engine.directory();
     let feed = said::feed(&known, &query, &name)?;

@@ -1,10 +1,9 @@
 //! Which tables a feed would carry.
 
-use super::said::{self, Asked};
+use super::said::{self, Asked, Body};
 use super::{Answer, engine, json};
 use crate::api::App;
 use crate::feeds::{Code, ReplicaConfig, Rows, SinkUri, filter_of};
-use axum::body::Bytes;
 use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -33,7 +32,7 @@ struct TableName {
     request_body = Asked,
     responses((status = 200, description = "Those.", body = Tables))
 )]
-pub(super) async fn verify_table(State(app): State<App>, body: Bytes) -> Answer {
+pub(super) async fn verify_table(State(app): State<App>, Body(body): Body) -> Answer {
     let asked: Asked = said::parse(&body)?;
     said::own_cluster(&asked.pd_addrs)?;
     let config = ReplicaConfig::default().over(&asked.replica_config);

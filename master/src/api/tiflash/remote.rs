@@ -3,7 +3,7 @@
 use super::{App, Tiflash};
 use crate::api::face::{Face, Refusal};
 use crate::engine::{Engine, Group};
-use crate::work::cold::{Garbage, Listed, SecretKeysHeld, SecretKeysKnown, StoreInfo};
+use crate::work::cold::{Garbage, Listed, SecretKeysHeld, SecretKeysKnown, Stores};
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
@@ -72,19 +72,13 @@ async fn upload(State(app): State<App>) -> Response {
     set.map_or_else(|fault| Tiflash::refuse(&fault), |set| page::upload(Some(set)))
 }
 
-/// What is in all vaults of this cluster.
-#[derive(Serialize, ToSchema)]
-struct Stores {
-    stores: Vec<StoreInfo>,
-}
-
 /// Counts what is in the vaults of this cluster, by listing them.
 #[utoipa::path(
     get, path = "/tiflash/remote/info", tag = "process",
     responses((status = 200, description = "What is in each.", body = Stores), (status = 503, description = "One cannot be listed now."))
 )]
 async fn info(State(app): State<App>) -> Answer<Stores> {
-    Ok(Json(Stores { stores: leader(&app)?.store_info(None).await? }))
+    Ok(Json(leader(&app)?.store_info(None).await?))
 }
 
 /// The same of some of them.
@@ -99,7 +93,7 @@ async fn info(State(app): State<App>) -> Answer<Stores> {
 )]
 async fn info_of(State(app): State<App>, Path(ids): Path<String>) -> Result<Response, Refusal<Tiflash>> {
     let Some(ids) = page::ids(&ids) else { return Ok(StatusCode::BAD_REQUEST.into_response()) };
-    Ok(Json(Stores { stores: leader(&app)?.store_info(Some(ids)).await? }).into_response())
+    Ok(Json(leader(&app)?.store_info(Some(ids)).await?).into_response())
 }
 
 /// What there is of checkpoints.

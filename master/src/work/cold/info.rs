@@ -10,9 +10,15 @@ use serde::Serialize;
 use std::collections::HashSet;
 use utoipa::ToSchema;
 
+/// What is in all vaults of this cluster.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Stores {
+    stores: Vec<StoreInfo>,
+}
+
 /// What is in a vault of this cluster.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct StoreInfo {
+struct StoreInfo {
     /// Its number.
     store_id: u64,
     /// Checkpoints there that are whole.
@@ -39,17 +45,17 @@ impl Engine {
     ///
     /// # Errors
     /// One cannot be listed.
-    pub(crate) async fn store_info(&self, ids: Option<Vec<u64>>) -> Outcome<Vec<StoreInfo>> {
-        let mut found = Vec::new();
+    pub(crate) async fn store_info(&self, ids: Option<Vec<u64>>) -> Outcome<Stores> {
+        let mut stores = Vec::new();
         for id in usable(self).into_iter().filter(|id| ids.as_ref().is_none_or(|ids| ids.contains(&id.0))) {
             let engine = self.clone();
             let looked = aside(move || engine.info_of(id)).await?;
             let (mut info, listed) = looked.map_err(|fault| FaultCode::Unreachable.with(format!("vault {id}: {fault}")))?;
             let engine = self.clone();
             info.dt_file.num_delmark = self.inner.walks.run(move || engine.spare(listed)).await?;
-            found.push(info);
+            stores.push(info);
         }
-        Ok(found)
+        Ok(Stores { stores })
     }
 
     /// All but what of the objects' uploads is garbage, which is among those given.

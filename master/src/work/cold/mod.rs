@@ -47,7 +47,7 @@ pub(crate) use crew::run;
 #[cfg(feature = "simulation")]
 pub(crate) use errand::Errand;
 pub(crate) use health::Finding;
-pub(crate) use info::StoreInfo;
+pub(crate) use info::Stores;
 pub(crate) use manifest::{Manifest, list as list_checkpoints};
 pub(crate) use offers::Offer;
 pub(crate) use reseal::{SecretKeysHeld, SecretKeysKnown, tell as tell_keys};

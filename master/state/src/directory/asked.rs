@@ -43,8 +43,8 @@ pub enum PoolRefused {
     /// The nth node has no port.
     #[error("node {0} has no port")]
     NoPort(usize),
-    /// Another tenant's node presents the same.
-    #[error("{unique_id} is registered for another tenant")]
+    /// A node that presents the same is registered: of another tenant, or at the same place.
+    #[error("{unique_id} is registered already")]
     Occupied {
         /// What both present.
         unique_id: String,

@@ -196,8 +196,14 @@ pub(super) fn check_text(what: &str, text: &str) -> Result<(), Refused> {
     if text.len() > TEXT_BYTES_MAX {
         return Err(Refused::Wrong(format!("{what} has up to {TEXT_BYTES_MAX} bytes, not {}", text.len())));
     }
-    match text.chars().find(|c| c.is_control()) {
-        Some(control) => Err(Refused::Wrong(format!("{what} cannot have {control:?} in it"))),
+    match text.chars().find(|c| is_unshown(*c)) {
+        Some(unshown) => Err(Refused::Wrong(format!("{what} cannot have {unshown:?} in it"))),
         None => Ok(()),
     }
+}
+
+/// Whether a letter is none that is shown: a control character, or one that turns the direction of those beside it, so that what stands there
+/// looks like something else.
+pub fn is_unshown(letter: char) -> bool {
+    letter.is_control() || matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

@@ -26,7 +26,7 @@ mod table;
 mod vault;
 
 pub use asked::{Described, Keeper, Meant, NewVault, Pair, PoolRefused, VaultRefused};
-pub use decide::{Decision, Refused};
+pub use decide::{Decision, Refused, is_unshown};
 pub use declare::DEFAULT_KEYSPACE;
 pub use deliver::{FEED_NAME_BYTES_MAX, FeedRefused, NewFeed, is_feed_name};
 pub(crate) use feed::StoredFeeds;

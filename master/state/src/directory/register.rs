@@ -5,6 +5,7 @@ use super::decide::{Decision, Refused, TEXT_BYTES_MAX};
 use super::pool::{NodeKind, NodeRecord, NodeStatus, PoolKind, PoolRecord, PoolStatus};
 use super::record::{Change, Known, TenantRecord};
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 /// Most pools there may be: all are copied whenever one changes.
 const POOLS_MAX: usize = 10_000;
@@ -191,11 +192,12 @@ impl Known {
     /// What a node presents is one tenant's.
     fn check_free(&self, tenant: &TenantRecord, nodes: &[NodeRecord]) -> Result<(), PoolRefused> {
         let taken = nodes.iter().find_map(|node| self.member(&node.unique_id, "").filter(|(pool, _)| pool.tenant != tenant.id));
-        taken.map_or(Ok(()), |(pool, node)| Err(PoolRefused::Occupied { unique_id: node.unique_id.clone(), pool: Box::new(pool.clone()) }))
+        occupied(taken)
     }
 
-    /// No two nodes of one kind are at one place.
+    /// No two nodes of one kind are at one place, and none is registered twice.
     fn check_places(&self, tenant: &TenantRecord, kind: PoolKind, nodes: &[NodeRecord]) -> Result<(), PoolRefused> {
+        occupied(nodes.iter().find_map(|node| self.member(&node.unique_id, &node.endpoint()).filter(|(_, known)| known.is_at(node))))?;
         let registered = self.pools_of(tenant.id).filter(|pool| pool.kind == kind).flat_map(|pool| &pool.nodes);
         let mut places: BTreeSet<String> = registered.flat_map(NodeRecord::endpoints).collect();
         for node in nodes {
@@ -208,11 +210,15 @@ impl Known {
     }
 }
 
+fn occupied(taken: Option<(&PoolRecord, &NodeRecord)>) -> Result<(), PoolRefused> {
+    taken.map_or(Ok(()), |(pool, node)| Err(PoolRefused::Occupied { unique_id: node.unique_id.clone(), pool: Box::new(pool.clone()) }))
+}
+
 fn read(kind: PoolKind, nodes: &[Described], status: NodeStatus, now_ms: u64) -> Result<Vec<NodeRecord>, PoolRefused> {
     let mut records = Vec::with_capacity(nodes.len());
     for (nth, node) in nodes.iter().enumerate() {
         let named = !node.unique_id.is_empty() && (!node.ip.is_empty() || !node.host.is_empty());
-        let plain = check_id(&node.unique_id).is_ok() && [&node.ip, &node.host].iter().all(|text| check_text(text).is_ok());
+        let plain = check_id(&node.unique_id).is_ok() && [&node.ip, &node.host].iter().all(|text| text.is_empty() || is_host(text));
         let of_kind = (kind == PoolKind::Sql) == matches!(node.kind, Some(NodeKind::Master | NodeKind::Observer | NodeKind::Follower));
         if !(named && plain && of_kind) {
             return Err(PoolRefused::BadNode(nth));
@@ -294,10 +300,23 @@ fn check_text(text: &str) -> Result<(), Refused> {
 /// Whoever makes a path of an id stays where it was.
 fn check_id(id: &str) -> Result<(), Refused> {
     check_text(id)?;
-    match id.chars().find(|c| matches!(c, '/' | '\\')) {
+    match ["/", "\\", ".."].iter().find(|part| id.contains(**part)) {
         None => Ok(()),
-        Some(separator) => Err(Refused::Wrong(format!("an id cannot have {separator:?} in it"))),
+        Some(part) => Err(Refused::Wrong(format!("an id cannot have {part:?} in it"))),
     }
+}
+
+/// An address, or the name of a machine (RFC 1123, and `_` as containers have it), which is not numbers with dots between.
+fn is_host(text: &str) -> bool {
+    let is_label = |label: &str| {
+        let plain = (1..=63).contains(&label.len()) && label.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
+        plain && !label.starts_with('-') && !label.ends_with('-')
+    };
+    let is_name = text.len() <= 253 && text.split('.').all(is_label);
+    let is_number = |label: &str| label.bytes().all(|b| b.is_ascii_digit());
+    // With a port behind it, one of the sixth version stands in brackets.
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).filter(|bare| bare.contains(':')).unwrap_or(text);
+    bare.parse::<IpAddr>().is_ok() || (is_name && !(text.contains('.') && text.split('.').all(is_number)))
 }
 
 fn too_many() -> Refused {

@@ -2,7 +2,7 @@
 
 use super::copies::{Story, contents, object, room};
 use super::*;
-use perilune_protocol::{ColdName, VaultId};
+use perilune_protocol::{ColdName, FaultCode, VaultId};
 use perilune_state::effect::ColdCopy;
 use perilune_state::objects::KeyRef;
 use perilune_state::objects::recency::Orders;
@@ -193,7 +193,7 @@ fn a_removal_that_was_decided_holds_whatever_becomes_of_the_copies() {
 }
 
 #[test]
-fn what_is_only_in_a_vault_is_replaced_by_a_put_and_does_not_wait_to_be_evicted() {
+fn what_is_only_in_a_vault_keeps_its_value_unless_it_is_put_to_replace_it_and_does_not_wait_to_be_evicted() {
     let (mut leader, _) = Leader::with_nodes(1, 16 * MIB);
     leader.put("k", MIB);
     save(&mut leader, "k");
@@ -203,7 +203,10 @@ fn what_is_only_in_a_vault_is_replaced_by_a_put_and_does_not_wait_to_be_evicted(
         orders.refresh(&leader.state.recency, 1);
         assert!(orders.of(TENANT).next(leader.now, 9, u64::MAX, |_| true).is_empty());
     }
-    leader.put("k", 2 * MIB);
+    let refused = leader.start("k", 2 * MIB, &PutConfig::default()).unwrap_err();
+    assert_eq!(code(refused), FaultCode::ObjectExists.number());
+    let grant = leader.start("k", 2 * MIB, &upsert()).unwrap();
+    assert_eq!(leader.end("k", grant.version), Applied::Done);
     assert_eq!(contents(&leader.state)["k"].2, None);
     assert_eq!((leader.used(), leader.state.garbage.len()), (2 * MIB, 1));
 }

@@ -204,6 +204,21 @@ fn what_cannot_be_is_refused_and_changes_nothing() {
     assert!(add("fresh", "f", &[]).is_ok(), "one letter is a name, and no node is needed");
     assert_eq!(add("fresh", "fresh", &[node("x", 9050)]), Err(PoolRefused::EndpointTaken("10.0.0.1:9050".into(), PoolKind::Compute)));
     assert!(matches!(add("fresh", "fresh", &[node("x", 1), node("y", 1)]), Err(PoolRefused::EndpointTaken(..))));
+    let again = known.add_nodes(pool("prefill"), &[node("x", 1), node("p", 9050)], 1);
+    assert!(matches!(again, Err(Refused::Pool(PoolRefused::Occupied { unique_id, .. })) if unique_id == "1:acme:p"));
+    let at = |ip: &str| Described { ip: ip.into(), ..node("x", 1) };
+    for ip in ["10.0.0.2", "::1", "[fe80::1]", "node-1.rack_2.example.com", "n", "012345678901"] {
+        assert!(add("fresh", "fresh", &[at(ip)]).is_ok(), "{ip}");
+    }
+    for id in ["a/b", "a\\b", "..", "a\u{202e}b"] {
+        let named = Meant { tenant: "acme", cluster_id: id, name: "fresh" };
+        assert!(matches!(known.add_pool(named, PoolKind::Compute, &[], &[], 1), Err(Refused::Wrong(_))), "{id}");
+        assert_eq!(add("fresh", "fresh", &[Described { unique_id: id.into(), ..node("x", 1) }]), Err(PoolRefused::BadNode(0)), "{id}");
+    }
+    let long = "x".repeat(64);
+    for ip in ["10.0.0.256", "1.2.3", "a b", "a/b", "..", "a..b", "-a", "a:b", "[n]", "[1.2.3.4]", "\u{202e}", "ä", "n.", &long] {
+        assert_eq!(add("fresh", "fresh", &[at(ip)]), Err(PoolRefused::BadNode(0)), "{ip}");
+    }
     for bad in [
         Described { unique_id: String::new(), ..node("x", 1) },
         Described { unique_id: "a\nb".into(), ..node("x", 1) },
