@@ -39,7 +39,8 @@ fn a_tenant_at_its_quota_loses_nothing() {
 
 #[test]
 fn a_put_at_the_quota_takes_the_place_of_the_oldest_alone() {
-    let dev = Dev::start(&["--segment-size", "64MiB"]);
+    let dir = tempfile::tempdir().unwrap();
+    let dev = Dev::start(dir.path());
     let store = connect(&dev, PATIENCE);
     assert!(run(["tenants", "quota", "default", "--bytes", "8MiB", "--http", &dev.http]).status.success());
     put(&store, 0..8);
