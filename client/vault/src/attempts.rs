@@ -18,6 +18,12 @@ pub(crate) struct Shared {
     pub(crate) shown: String,
 }
 
+impl Shared {
+    pub(crate) fn is_dir(&self) -> bool {
+        matches!(self.place, Place::Dir(_))
+    }
+}
+
 /// Whether an attempt is the first, or may meet what an earlier one did without having been heard.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Turn {
@@ -41,7 +47,7 @@ where
         let Poll::Ready(answer) = answer else { unreachable!("a shelf answers at once") };
         return Operation::Done(answer.map_err(|fault| fault.at(format_args!("{}: {what}", shared.shown))));
     }
-    let (shared, is_dir) = (Arc::clone(shared), matches!(shared.place, Place::Dir(_)));
+    let (shared, is_dir) = (Arc::clone(shared), shared.is_dir());
     let work = async move { repeat(&shared, deadline, once).await.map_err(|fault| fault.at(format_args!("{}: {what}", shared.shown))) };
     // Calls into a directory have threads of their own.
     if is_dir { Operation::Here(Box::pin(work)) } else { Operation::There(Box::pin(work)) }

@@ -22,7 +22,7 @@ pub const CLAIM: &str = "owner/cluster";
 
 /// Bytes of pieces that are asked for in one request.
 const REQUEST_BYTES: u64 = 8 << 20;
-/// Requests on their way at a time.
+/// Requests on their way at a time. A directory is asked for one piece after another, into buffers that are still warm.
 const FLYING_MAX: usize = 4;
 /// Bytes of a value that are copied and then summed up while the processor has them at hand.
 const STEP_BYTES: usize = 256 << 10;
@@ -159,7 +159,8 @@ impl<'a> Reading<'a> {
         let (plain, sealed) = (object.header(false), object.header(true));
         let most = sealed.total(&object.key);
         // One request brings all that is asked of a small object, sealed or not; of others the header, while another brings the end.
-        let is_small = object.size <= PIECE_BYTES || (most <= WHOLE_BYTES && range.end - range.start == object.size);
+        let is_all = range.end - range.start == object.size;
+        let is_small = object.size <= PIECE_BYTES || (most <= WHOLE_BYTES && is_all && !vault.shared.is_dir());
         let tail = plain.piece_at(plain.pieces())..most;
         let ending = if is_small { None } else { Some(vault.fetch(&path, Some(tail.clone()), deadline)?.begin()?) };
         let Fetched { parts, size } = vault.fetch(&path, Some(0..if is_small { most } else { HEADER_BYTES }), deadline)?.finish()?;
@@ -213,10 +214,11 @@ impl<'a> Reading<'a> {
         let piece = u64::from(self.header.piece);
         let last = range.end.div_ceil(piece);
         let mut next = range.start / piece;
+        let (request, flying_max) = if self.vault.shared.is_dir() { (piece, 1) } else { (REQUEST_BYTES, FLYING_MAX) };
         let mut flying: VecDeque<(Range<u64>, Coming)> = VecDeque::new();
         loop {
-            while next < last && flying.len() < FLYING_MAX {
-                let until = last.min(next + (REQUEST_BYTES / piece).max(1));
+            while next < last && flying.len() < flying_max {
+                let until = last.min(next + (request / piece).max(1));
                 flying.push_back((next..until, self.ask(next..until)?));
                 next = until;
             }

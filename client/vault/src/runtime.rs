@@ -24,18 +24,18 @@ pub(crate) enum Operation<T> {
     Done(Vaulted<T>),
     /// By the two threads: what a bucket wants (signatures, encryption) takes no more processors, whoever waits for it.
     There(Work<T>),
-    /// By who waits for it, who has nothing to do but wait.
+    /// By who asks for it. Many are under way at a time, and what is passed on to other threads meets caches and buffers that never saw it.
     Here(Work<T>),
 }
 
 type Work<T> = Pin<Box<dyn Future<Output = Vaulted<T>> + Send>>;
 
 impl<T: Send + 'static> Operation<T> {
-    /// Begins it, to be waited for later.
+    /// Begins it, to be waited for later, where others do it.
     pub(crate) fn begin(self) -> Vaulted<Pending<T>> {
         match self {
-            Self::Done(done) => Ok(Pending::done(done)),
-            Self::There(work) | Self::Here(work) => begin(work),
+            Self::There(work) => begin(work),
+            here => Ok(Pending::done(here.finish())),
         }
     }
 

@@ -174,21 +174,17 @@ impl Dir {
 
     /// Gives a whole file its name.
     fn publish(&self, id: &str, name: &str, create: bool) -> Vaulted<()> {
-        let (from, to) = (self.uploads.path(id), self.dir.join(name));
-        let go = || if create { fs::hard_link(&from, &to) } else { fs::rename(&from, &to) };
+        let to = self.dir.join(name);
+        let go = || self.uploads.publish(id, &to, create);
         let mut moved = go();
         for _ in 0..MOVES {
             // Whoever deletes the last file of a folder removes the folder.
-            if !matches!(&moved, Err(e) if e.kind() == ErrorKind::NotFound && from.exists() && self.dir.is_dir()) {
+            if !matches!(&moved, Err(e) if e.kind() == ErrorKind::NotFound && self.dir.is_dir()) {
                 break;
             }
             moved = self.make_folders(&to).and_then(|()| go());
         }
         moved.map_err(|e| self.fault(e))?;
-        if create {
-            fs::remove_file(&from).map_err(|e| self.fault(e))?;
-        }
-        self.uploads.end(id);
         match sync(self.folders_of(&to).next().unwrap_or(&self.dir)) {
             // Deleted again already.
             Err(e) if e.kind() != ErrorKind::NotFound => Err(self.fault(e)),
