@@ -2,10 +2,10 @@
 
 use crate::Store;
 use perilune_protocol::event::{Cursor, Event, EventFilter};
-use perilune_protocol::rpc::watch::{self, Follow, Followed, From, ListAll, Listed, Watched};
-use perilune_protocol::{FaultCode, Millis, Outcome, Tso};
-use std::collections::VecDeque;
+use perilune_protocol::rpc::watch::{self, Follow, Followed, From, ListAll, ListFeed, Listed, Watched};
+use perilune_protocol::{Millis, Outcome, Tso};
 use std::time::{Duration, Instant};
+use std::vec;
 
 /// Bytes of the log that a page is asked for.
 const PAGE_BYTES: u32 = 1 << 20;
@@ -36,7 +36,7 @@ pub struct Watch {
     question: Follow,
     /// The part of all that there is that is to be asked for next, and of how many; `None`: what happens.
     part: Option<(u32, u32)>,
-    ready: VecDeque<Event>,
+    ready: vec::IntoIter<Event>,
     /// So many of those are of what there is, the rest of what happened.
     listed: usize,
     /// Behind the last event that was given.
@@ -53,18 +53,14 @@ impl Store {
     }
 
     /// Watches what a changefeed of the store's tenant carries or, for the admin with `everybody`, of the tenant that the filter names: from where the
-    /// feed is, unless something else is said.
-    ///
-    /// # Errors
-    /// [`FaultCode::InvalidParams`] for [`Since::Snapshot`].
-    pub fn watch_feed(&self, feed: impl Into<String>, since: Option<Since>, filter: EventFilter, everybody: bool) -> Outcome<Watch> {
-        if since == Some(Since::Snapshot) {
-            return Err(FaultCode::InvalidParams.with("a changefeed carries what happens, and has no snapshot"));
-        }
-        let from = since.map_or(From::Checkpoint, Since::place);
-        let mut watch = Watch::new(self, from, None, filter, everybody);
+    /// feed is, unless something else is said. A snapshot has what there is of what the feed carries.
+    pub fn watch_feed(&self, feed: impl Into<String>, since: Option<Since>, filter: EventFilter, everybody: bool) -> Watch {
+        let mut watch = self.watch(since.unwrap_or(Since::Now), filter, everybody);
         watch.question.feed = Some(feed.into());
-        Ok(watch)
+        if since.is_none() {
+            watch.question.watch.from = From::Checkpoint;
+        }
+        watch
     }
 }
 
@@ -83,8 +79,8 @@ impl Since {
 impl Watch {
     fn new(store: &Store, from: From, part: Option<(u32, u32)>, filter: EventFilter, everybody: bool) -> Self {
         let watch = watch::Watch { from, filter, everybody, most_bytes: PAGE_BYTES, wait_ms: 0, consumer: String::new() };
-        let (store, question, ready) = (store.clone(), Follow { feed: None, watch }, VecDeque::new());
-        Self { store, question, part, ready, listed: 0, cursor: None, resolved: Tso(0), behind: 0, settled: None }
+        let (store, question) = (store.clone(), Follow { feed: None, watch });
+        Self { store, question, part, ready: vec![].into_iter(), listed: 0, cursor: None, resolved: Tso(0), behind: 0, settled: None }
     }
 
     /// The same by this name, up to 64 visible characters of ASCII: the masters show how far it lags (`perilune_consumer_lag_seconds`).
@@ -98,24 +94,34 @@ impl Watch {
     /// # Errors
     /// When the masters refuse, or none answers in time. It may be asked again, and goes on where it was.
     pub fn next(&mut self, patience: Duration) -> Outcome<Option<Event>> {
-        let deadline = Instant::now() + patience;
+        let mut deadline = None;
         loop {
-            if let Some(event) = self.ready.pop_front() {
-                let is_listed = self.listed > 0;
-                self.listed -= usize::from(is_listed);
-                // An event of a snapshot is no place to go on from: the rest of it would be missing.
-                self.cursor = match self.question.watch.from {
-                    _ if self.is_settling() => None,
-                    From::Cursor(begin) if is_listed => Some(begin),
-                    _ => Some(event.cursor),
-                };
-                return Ok(Some(event));
+            if let Some(event) = self.ready.next() {
+                return Ok(Some(self.given(event)));
             }
-            let left = deadline.saturating_duration_since(Instant::now());
+            // What is there already costs no look at a clock.
+            let now = Instant::now();
+            let left = deadline.get_or_insert(now + patience).saturating_duration_since(now);
             if !self.ask(left)? && left.is_zero() {
                 return Ok(None);
             }
         }
+    }
+
+    /// One that was ready, as it is given.
+    fn given(&mut self, mut event: Event) -> Event {
+        let is_listed = self.listed > 0;
+        self.listed -= usize::from(is_listed);
+        if !is_listed {
+            event.cursor.stamp = event.commit_ts;
+        }
+        // An event of a snapshot is no place to go on from: the rest of it would be missing.
+        self.cursor = match self.question.watch.from {
+            _ if self.is_settling() => None,
+            From::Cursor(begin) if is_listed => Some(begin),
+            _ => Some(event.cursor),
+        };
+        event
     }
 
     /// Whether it still gives what there is, rather than what happens.
@@ -129,13 +135,16 @@ impl Watch {
             let watch::Watch { filter, everybody, from, .. } = &self.question.watch;
             let begin = if let (From::Cursor(begin), 1..) = (*from, part) { Some(begin) } else { None };
             let question = ListAll { filter: filter.clone(), everybody: *everybody, part, parts, begin };
-            let Listed { events, begin, settled, parts } = self.store.call(&question)?;
+            let Listed { events, begin, settled, parts } = match &self.question.feed {
+                Some(feed) => self.store.call(&ListFeed { feed: feed.clone(), list: question })?,
+                None => self.store.call(&question)?,
+            };
             if part == 0 {
                 self.question.watch.from = From::Cursor(begin);
             }
             self.settled = Some(settled);
             self.listed += events.len();
-            self.ready.extend(events);
+            self.ready = events.into_iter();
             self.part = (part + 1 < parts).then_some((part + 1, parts));
             if let (From::Cursor(begin), false) = (self.question.watch.from, self.is_settling()) {
                 self.cursor = Some(begin);
@@ -152,8 +161,7 @@ impl Watch {
         self.question.watch.from = From::behind(next);
         // Behind all that is ready, and so far beyond it.
         (self.resolved, self.behind) = (resolved.max(self.resolved), behind);
-        let stamped = |event: Event| Event { cursor: Cursor { stamp: event.commit_ts, ..event.cursor }, ..event };
-        self.ready.extend(events.into_iter().map(stamped));
+        self.ready = events.into_iter();
         if !came {
             self.cursor = Some(next);
         }
@@ -168,7 +176,9 @@ impl Watch {
 
     /// Whether what was given makes up the state of some moment, after [`Since::Snapshot`].
     pub fn is_exact(&self) -> bool {
-        !self.is_settling() && self.ready.is_empty() && self.settled.is_none_or(|settled| self.cursor.is_some_and(|at| at >= settled))
+        !self.is_settling()
+            && self.ready.as_slice().is_empty()
+            && self.settled.is_none_or(|settled| self.cursor.is_some_and(|at| at >= settled))
     }
 
     /// No event to come has this stamp or a lower one, once what is ready was taken.

@@ -1,6 +1,7 @@
 //! Builds every room in order and closes them in reverse. The only file that knows all of them.
 
 use crate::alive;
+use crate::api::serve::Limits;
 use crate::api::{self, App};
 use crate::config::MasterConfig;
 use crate::engine::{Brain, Clock, Engine, Group, Inner, Throne};
@@ -102,7 +103,7 @@ impl Master {
         let rpc = local(&rpc_listener, config.rpc);
         let http: Vec<SocketAddr> = http_listeners.iter().zip(&config.http).map(|(l, a)| local(l, *a)).collect();
         // Whoever asks how far this master is is told from now on.
-        let web = Web::open(&runtime, http_listeners, life.probe().alone(Arc::new(config.access())));
+        let web = Web::open(&runtime, config.http_limits, http_listeners, life.probe().alone(Arc::new(config.access())));
 
         let peers = match config.peer_listen {
             Some(address) => Some(Arc::new(listen_std(address)?)),
@@ -246,10 +247,10 @@ struct Web {
 }
 
 impl Web {
-    fn open(runtime: &Runtime, listeners: Vec<TcpListener>, routes: axum::Router) -> Self {
+    fn open(runtime: &Runtime, limits: Limits, listeners: Vec<TcpListener>, routes: axum::Router) -> Self {
         let front = Front::new(routes);
         let (close, closed) = watch::channel(false);
-        let serve = |listener| runtime.spawn(api::serve::run(listener, front.router(), closed.clone()));
+        let serve = |listener| runtime.spawn(api::serve::run_within(limits, listener, front.router(), closed.clone()));
         let servers = listeners.into_iter().map(serve).collect();
         Self { front, close, servers }
     }

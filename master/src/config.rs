@@ -1,5 +1,6 @@
 //! The settings of a master.
 
+use crate::api::serve::Limits;
 use crate::log::{Durability, Keeps, Member, Members};
 use crate::retrieve::Restore;
 use perilune_protocol::access::{Access, Token};
@@ -72,6 +73,8 @@ pub struct MasterConfig {
     pub secret_key_files: Vec<PathBuf>,
     /// Vaults may be directories below this one; without it, none.
     pub vault_root: Option<PathBuf>,
+    /// What a connection over HTTP may take.
+    pub http_limits: Limits,
     /// How long a changefeed waits after an error before it tries again; twice as long each time, up to ten minutes.
     pub feed_backoff: Duration,
     /// What a sink is asked just when its changefeed is paused or deleted is waited for so long, and then broken off.
@@ -115,6 +118,7 @@ impl Default for MasterConfig {
             meta_token: None,
             secret_key_files: Vec::new(),
             vault_root: None,
+            http_limits: Limits::default(),
             feed_backoff: Duration::from_secs(10),
             feed_patience: Duration::from_secs(10),
             feed_gc_ttl: Duration::from_secs(86_400),

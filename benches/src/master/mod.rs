@@ -164,8 +164,11 @@ impl std::fmt::Display for Figures {
             m.before as f64 / 1e6,
             m.after as f64 / 1e6
         )?;
-        let Watched { watchers, told, lag_ms, events, events_per_s } = &self.watched;
-        writeln!(f, "{watchers} watched and were told {told} events, the last ones {lag_ms:.0} ms after all was done.")?;
+        let Watched { watchers, told, cpu_us, lag_ms, events, events_per_s } = &self.watched;
+        writeln!(
+            f,
+            "{watchers} watched and were told {told} events, at {cpu_us:.2} us of client CPU each, the last ones {lag_ms:.0} ms after all was done."
+        )?;
         writeln!(f, "Afterwards {events} events were read back, {events_per_s:.0} a second.\n")?;
         let mut table = Table::new(["question", "keys a call", "keys/s", "p50", "p99", "master CPU", "client CPU"]).left(0);
         for figure in &self.figures {

@@ -5,7 +5,7 @@ use crate::feeds::{Counts, Kept, Place, Progress};
 use crate::observe::FeedUse;
 use perilune_protocol::{Outcome, Tso};
 use perilune_state::Effect;
-use perilune_state::directory::{FeedId, FeedRecord};
+use perilune_state::directory::{FeedId, FeedRecord, FeedState};
 
 impl Engine {
     /// A fresh stamp of the one clock.
@@ -13,9 +13,15 @@ impl Engine {
         self.stamps(1).await
     }
 
-    /// How far a feed is: as it says itself while it is delivered, otherwise as it was kept.
+    /// How far a feed is: as it says itself while it is delivered, otherwise as it was kept. What is complete in the log is known however far its
+    /// sink is, unless nobody is to deliver it.
     pub(crate) fn feed_progress(&self, feed: &FeedRecord) -> Progress {
-        self.reign.feeds.progress(feed).unwrap_or_else(|| self.kept_progress(feed).progress())
+        let told = self.reign.feeds.progress(feed).unwrap_or_else(|| self.kept_progress(feed).progress());
+        if !feed.state.runs() && feed.state != FeedState::Pending {
+            return told;
+        }
+        let complete = self.events().resolved().0;
+        Progress { resolved: feed.target.map_or(complete, |target| target.min(complete)).max(told.resolved), ..told }
     }
 
     /// How far it was when that was written down last.

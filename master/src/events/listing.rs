@@ -7,7 +7,7 @@
 use super::{EventLog, Wanted};
 use crate::engine::Engine;
 use perilune_protocol::event::{Cursor, Event, EventFilter, NoCursor, What};
-use perilune_protocol::rpc::watch::{ListAll, Listed};
+use perilune_protocol::rpc::watch::{ListAll, ListFeed, Listed};
 use perilune_protocol::{FaultCode, Outcome, TenantId, Tso};
 use perilune_state::objects::Object;
 use perilune_state::segments::Phase;
@@ -94,6 +94,16 @@ impl Engine {
         self.events().list(self.state(), question, &Arc::new(Wanted::new(question.filter.clone())?))
     }
 
+    /// Answers the question. Blocks.
+    ///
+    /// # Errors
+    /// As [`ListFeed`] says.
+    pub(crate) fn list_feed(&self, ListFeed { feed, list }: &ListFeed) -> Outcome<Listed> {
+        let known = self.directory();
+        let wanted = Wanted::of_feed(self.feed_named(&known, list.filter.tenant, feed)?, list.filter.clone())?;
+        self.events().list(self.state(), list, &Arc::new(wanted))
+    }
+
     /// A part of what is wanted of all that there is. Blocks.
     ///
     /// # Errors
@@ -143,7 +153,7 @@ impl EventLog {
         let mut events = Vec::new();
         let mut tell = |tenant: TenantId, what: What| {
             let event = Event { cursor: begin, commit_ts: stamp, tenant: Some(tenant), what };
-            if wanted.wants(&known, &event) {
+            if wanted.wants(&known, &event.about()) {
                 events.push(event);
             }
         };

@@ -2,7 +2,8 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `mod` | [`EventLog`]: reading from a place, waiting for more, how far all is known |
+//! | `mod` | [`EventLog`]: places in it, waiting for more, how far all is known |
+//! | `read` | what follows a place |
 //! | `told` | from an effect to an event |
 //! | `watch`, `listing` | what is asked for over the network: pages, and all that there is |
 //! | `wanted`, `consumers` | which events are told, and how far those are who are told |
@@ -13,6 +14,7 @@
 
 mod consumers;
 mod listing;
+mod read;
 mod safepoints;
 mod tend;
 pub(crate) mod told;
@@ -21,13 +23,14 @@ mod watch;
 
 pub use consumers::Lag;
 pub(crate) use listing::{Listing, SNAPSHOT, Told};
+pub use read::Page;
 pub use safepoints::Safepoint;
 pub(crate) use safepoints::needed;
 pub(crate) use wanted::Wanted;
 
 use crate::engine::{Clock, Seat};
-use crate::log::{self, History, Past, Unread};
-use perilune_protocol::event::{Cursor, Event};
+use crate::log::{History, Past, Unread};
+use perilune_protocol::event::Cursor;
 use perilune_protocol::{Fault, FaultCode, Tso};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -53,17 +56,6 @@ pub struct EventLog {
     consumers: consumers::Consumers,
     /// Held by whoever decides about safepoints, until that is in the log: nobody is forgotten who has just said anew what it needs.
     needs: tokio::sync::Mutex<()>,
-}
-
-/// Events that follow each other.
-#[derive(Clone, Debug)]
-pub struct Page {
-    /// In order. None does not mean that there will be none: see `next`.
-    pub events: Vec<Event>,
-    /// Where to go on.
-    pub next: Cursor,
-    /// Every event with a stamp up to this one lies before `next`. Now and then lower than another master, or this one before, has said.
-    pub resolved: Tso,
 }
 
 /// Why nothing can be read from a cursor.
@@ -147,46 +139,6 @@ impl EventLog {
     fn before(&self, cursor: Cursor) -> Option<Past> {
         let before = cursor.before();
         self.history.read(before, 1).ok()?.into_iter().next().filter(|past| past.index == before)
-    }
-
-    /// Events from a place on: those of about so many bytes of the log, more when a single entry of it is larger. May read files, and takes
-    /// milliseconds then.
-    ///
-    /// # Errors
-    /// [`ReadError`].
-    pub fn read(&self, from: Cursor, most_bytes: usize) -> Result<Page, ReadError> {
-        if from.cluster != self.cluster {
-            return Err(ReadError::Foreign(from.cluster));
-        }
-        let (known, end) = self.resolved();
-        if from > end {
-            return Err(ReadError::Ahead);
-        }
-        let moot = Arc::clone(&self.seat.state().moot);
-        let mut page = Page { events: Vec::new(), next: from, resolved: Tso(0) };
-        for Past { index, stamp, data } in self.history.read(from.index, most_bytes).map_err(|unread| self.error(unread))? {
-            if let Some(commit_ts) = stamp {
-                let skip = if index == from.index { from.place } else { 0 };
-                let unreadable = |what: String| ReadError::Broken(format!("the entry {index}: {what}"));
-                let (effects, moot) = (log::unpack(&data).map_err(unreadable)?, moot.of(commit_ts));
-                for (nth, effect) in (0..).zip(effects).filter(|(nth, _)| *nth >= skip && !moot.contains(nth)) {
-                    let told = told::event(effect).map_err(|e| unreadable(e.to_string()))?;
-                    let cursor = Cursor { stamp: commit_ts, ..self.cursor(index, nth + 1) };
-                    page.events.extend(told.map(|(tenant, what)| Event { cursor, commit_ts, tenant, what }));
-                }
-                page.resolved = commit_ts;
-            }
-            page.next = Cursor { stamp: stamp.unwrap_or(Tso(0)), ..self.cursor(index + 1, 0) };
-        }
-        // What came to nothing in entries that were cut meanwhile may have been forgotten before it was asked for.
-        let first = self.history.first();
-        if first > from.index {
-            return Err(ReadError::OutOfRange { oldest: self.cursor(first, 0) });
-        }
-        if page.next >= end {
-            page.resolved = page.resolved.max(known);
-        }
-        Ok(page)
     }
 
     fn error(&self, unread: Unread) -> ReadError {

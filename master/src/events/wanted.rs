@@ -1,7 +1,7 @@
 //! What somebody wants of what happens, made ready to be looked for.
 
 use crate::feeds::{Filter, Op, ReplicaConfig, filter_of};
-use perilune_protocol::event::{Event, EventFilter, What};
+use perilune_protocol::event::{About, EventFilter, EventKind};
 use perilune_protocol::{FaultCode, Outcome};
 use perilune_state::directory::{FeedId, FeedRecord, Known};
 use std::sync::Arc;
@@ -86,43 +86,35 @@ impl Wanted {
         Ok(Self { consumer, ..self })
     }
 
-    /// Whether an event is wanted.
-    pub(crate) fn wants(&self, known: &Known, event: &Event) -> bool {
-        self.filter.wants(event) && self.tables.iter().all(|tables| is_carried(tables, known, event))
+    /// Whether what is about this is wanted.
+    pub(crate) fn wants(&self, known: &Known, about: &About<'_>) -> bool {
+        self.filter.wants(about) && self.tables.iter().all(|tables| is_carried(tables, known, about))
     }
 }
 
-fn is_carried(tables: &Filter, known: &Known, event: &Event) -> bool {
-    let system = |table, op| tables.takes("system", table, op);
-    match &event.what {
-        What::Mounted { .. } => system("segments", Op::Insert),
-        What::Draining { .. } => system("segments", Op::Update),
-        What::Unmounted { .. } => system("segments", Op::Delete),
-        What::NodeUp { .. } => system("nodes", Op::Insert),
-        What::NodeDown { .. } => system("nodes", Op::Delete),
-        What::Cleared => system("tenants", Op::Delete),
-        What::Put { key, version, .. }
-        | What::Replicas { key, version, .. }
-        | What::Removed { key, version, .. }
-        | What::Offloaded { key, version, .. }
-        | What::ColdLost { key, version, .. }
-        | What::Demoted { key, version } => {
-            let op = match event.what {
-                What::Put { .. } => Op::Insert,
-                What::Removed { .. } => Op::Delete,
-                _ => Op::Update,
-            };
-            let table = known.table_at(event.tenant.unwrap_or_default(), key.as_bytes(), *version);
-            tables.takes(&table.db, &table.name, op)
-        }
+fn is_carried(tables: &Filter, known: &Known, about: &About<'_>) -> bool {
+    let op = match about.kind {
+        EventKind::Put | EventKind::Mounted | EventKind::NodeUp => Op::Insert,
+        EventKind::Removed | EventKind::Unmounted | EventKind::NodeDown | EventKind::Cleared => Op::Delete,
+        EventKind::Replicas | EventKind::Offloaded | EventKind::ColdLost | EventKind::Demoted | EventKind::Draining => Op::Update,
+    };
+    if let Some((key, version)) = about.object {
+        let table = known.table_at(about.tenant.unwrap_or_default(), key, version);
+        return tables.takes(&table.db, &table.name, op);
     }
+    let table = match about.kind {
+        EventKind::NodeUp | EventKind::NodeDown => "nodes",
+        EventKind::Cleared => "tenants",
+        _ => "segments",
+    };
+    tables.takes("system", table, op)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::feeds::Rows;
-    use perilune_protocol::event::{Cursor, RemoveReason};
+    use perilune_protocol::event::{Cursor, Event, RemoveReason, What};
     use perilune_protocol::{NodeId, Pin, SegmentId, TenantId, Tso};
     use perilune_state::directory::FeedState;
     use uuid::Uuid;
@@ -159,8 +151,12 @@ mod tests {
             let mut rows = Rows::new(TenantId(0), "default", filter_of(&config).unwrap());
             for what in &all {
                 let event = Event { cursor, commit_ts: version, tenant: Some(TenantId(0)), what: what.clone() };
-                assert_eq!(is_carried(&filter, &known, &event), rows.of(&known, &event).is_some(), "{rules:?} {ignored:?} {what:?}");
-                carried += usize::from(is_carried(&filter, &known, &event));
+                assert_eq!(
+                    is_carried(&filter, &known, &event.about()),
+                    rows.of(&known, &event).is_some(),
+                    "{rules:?} {ignored:?} {what:?}"
+                );
+                carried += usize::from(is_carried(&filter, &known, &event.about()));
             }
         }
         assert!(carried > 10, "{carried}");
@@ -193,7 +189,7 @@ mod tests {
             let wanted = Wanted::of_feed(&feed, EventFilter { tenant: tenant.map(TenantId), tables, ..EventFilter::default() })?;
             let event = |what| Event { cursor, commit_ts: Tso(3), tenant: Some(TenantId(2)), what };
             let all = [What::Unmounted { segment: SegmentId::random() }, What::NodeDown { node: NodeId::random() }, What::Cleared];
-            Ok::<_, perilune_protocol::Fault>(all.map(|what| wanted.wants(&Known::default(), &event(what))))
+            Ok::<_, perilune_protocol::Fault>(all.map(|what| wanted.wants(&Known::default(), &event(what).about())))
         };
         assert_eq!(takes(None, &[]), Ok([true, false, true]));
         assert_eq!(takes(Some(2), &["*.segments", "*.nodes"]), Ok([true, false, false]), "what both take");

@@ -1,11 +1,13 @@
 //! Pages of what happened, for whoever asks from where, and waits.
 
-use super::{EventLog, GATHER, Page, ReadError, Wanted};
+use super::told::Gather;
+use super::{EventLog, GATHER, ReadError, Wanted};
 use crate::engine::Engine;
 use crate::work::aside;
 use perilune_protocol::event::Cursor;
-use perilune_protocol::rpc::watch::{Follow, Followed, From, WAIT_MAX, Watch, Watched};
-use perilune_protocol::{FaultCode, Outcome};
+use perilune_protocol::rpc::watch::{Encoded, Follow, From, WAIT_MAX, Watch, Watched};
+use perilune_protocol::{FaultCode, Outcome, TenantId};
+use perilune_state::directory::{FeedRecord, Known};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -20,7 +22,7 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Watch`] says.
-    pub(crate) async fn watch(&self, mut question: Watch) -> Outcome<Watched> {
+    pub(crate) async fn watch<Events: Gather>(&self, mut question: Watch) -> Outcome<Watched<Events>> {
         let wanted = Wanted::new(std::mem::take(&mut question.filter))?;
         self.told(wanted, question).await
     }
@@ -29,19 +31,16 @@ impl Engine {
     ///
     /// # Errors
     /// As [`Follow`] says.
-    pub(crate) async fn follow(&self, Follow { feed, watch }: Follow) -> Outcome<Followed> {
-        let watched = match feed {
-            None => self.watch(watch).await?,
-            Some(feed) => self.watch_feed(&feed, watch).await?,
-        };
-        let stamp = watched.next.stamp;
-        Ok(Followed { watched, stamp })
+    pub(crate) async fn follow(&self, Follow { feed, watch }: Follow) -> Outcome<Watched<Encoded>> {
+        match feed {
+            None => self.watch(watch).await,
+            Some(feed) => self.watch_feed(&feed, watch).await,
+        }
     }
 
-    async fn watch_feed(&self, feed: &str, mut watch: Watch) -> Outcome<Watched> {
+    async fn watch_feed<Events: Gather>(&self, feed: &str, mut watch: Watch) -> Outcome<Watched<Events>> {
         let known = self.directory();
-        let found = known.feed_named(watch.filter.tenant.unwrap_or_default(), feed);
-        let found = found.ok_or_else(|| FaultCode::InvalidParams.with(format!("the tenant has no changefeed {feed:.130?}")))?;
+        let found = self.feed_named(&known, watch.filter.tenant, feed)?;
         let wanted = Wanted::of_feed(found, std::mem::take(&mut watch.filter))?;
         if watch.from == From::Checkpoint {
             watch.from = From::After(self.feed_progress(found).checkpoint);
@@ -49,8 +48,14 @@ impl Engine {
         self.told(wanted, watch).await
     }
 
+    /// A changefeed of a tenant, that of `default` where none is named.
+    pub(super) fn feed_named<'a>(&self, known: &'a Known, tenant: Option<TenantId>, feed: &str) -> Outcome<&'a FeedRecord> {
+        let found = known.feed_named(tenant.unwrap_or_default(), feed);
+        found.ok_or_else(|| FaultCode::InvalidParams.with(format!("the tenant has no changefeed {feed:.130?}")))
+    }
+
     /// A page of what is wanted. The filter of the question is in that already.
-    async fn told(&self, wanted: Wanted, question: Watch) -> Outcome<Watched> {
+    async fn told<Events: Gather>(&self, wanted: Wanted, question: Watch) -> Outcome<Watched<Events>> {
         let Watch { from, most_bytes, wait_ms, consumer, filter: _, everybody: _ } = question;
         let wanted = Arc::new(wanted.by(consumer)?);
         let from = self.events().begin(from).await?;
@@ -79,7 +84,13 @@ impl EventLog {
     ///
     /// # Errors
     /// [`super::ReadError`].
-    pub(crate) async fn page(self: &Arc<Self>, from: Cursor, wanted: &Arc<Wanted>, most_bytes: usize, wait: Duration) -> Outcome<Watched> {
+    pub(crate) async fn page<Events: Gather>(
+        self: &Arc<Self>,
+        from: Cursor,
+        wanted: &Arc<Wanted>,
+        most_bytes: usize,
+        wait: Duration,
+    ) -> Outcome<Watched<Events>> {
         let asked = Instant::now();
         let (soonest, deadline) = (asked + wait.min(GATHER), asked + wait.min(WAIT_MAX.into()));
         let most_bytes = most_bytes.clamp(*PAGE_BYTES.start(), *PAGE_BYTES.end());
@@ -89,16 +100,16 @@ impl EventLog {
                 tokio::time::sleep_until(soonest).await;
             }
             let of = Arc::clone(wanted);
-            let read = move |log: &Self| -> Outcome<Page> {
-                let mut page = log.read(from, most_bytes)?;
+            let read = move |log: &Self| -> Outcome<_> {
+                let unseen = log.entries(from, most_bytes)?;
                 // Later than what was read: what was decided behind a change of the rules is told by the new ones.
                 let known = log.seat.state().directory.known().clone();
-                let of = of.as_of(&known)?;
-                page.events.retain(|event| of.wants(&known, event));
-                Ok(page)
+                let (of, mut events) = (of.as_of(&known)?, Events::default());
+                let (next, resolved) = log.see(unseen, |effect, cursor, stamp| events.gather(&of, &known, effect, cursor, stamp))?;
+                Ok((events, next, resolved))
             };
             let log = Arc::clone(self);
-            let Page { events, next, resolved } = self.reading(from.index, move || read(&log)).await??;
+            let (events, next, resolved) = self.reading(from.index, move || read(&log)).await??;
             pages += 1;
             if !wanted.consumer.is_empty() {
                 self.consumers.told(&wanted.consumer, wanted.filter.tenant, (next, resolved), self.clock.now());

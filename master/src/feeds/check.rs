@@ -6,6 +6,7 @@ use super::failure::{Code, Failure};
 use super::filter::Filter;
 use super::sink::Protocol;
 use super::uri::SinkUri;
+use perilune_protocol::event::Cursor;
 
 /// The parameter of a URI that asks for lists.
 pub(crate) const BOOTSTRAP: &str = "send-bootstrap";
@@ -13,6 +14,8 @@ pub(crate) const BOOTSTRAP: &str = "send-bootstrap";
 const COMMON: [&str; 2] = ["protocol", "enable-tidb-extension"];
 /// How files are cut.
 const FILES: [&str; 3] = ["worker-count", "flush-interval", "file-size"];
+/// Most rows that are left out by their places.
+const IGNORED_MAX: usize = 128;
 /// What opens a bucket.
 const BUCKET: [&str; 4] = ["access-key", "secret-access-key", "endpoint", "region"];
 
@@ -42,7 +45,7 @@ impl Scheme {
             "s3" => Self::S3,
             "http" | "https" => Self::Http,
             #[cfg(feature = "kafka")]
-            "kafka" => Self::Kafka,
+            "kafka" | "kafka+ssl" => Self::Kafka,
             other => return Err(Code::SinkUriInvalid.with(format!("the sink scheme ({other:.64}) is not supported"))),
         })
     }
@@ -140,6 +143,13 @@ fn limits(config: &ReplicaConfig) -> Result<(), Failure> {
     if config.changefeed_error_stuck_duration < Nanos::seconds(1800) {
         let said = config.changefeed_error_stuck_duration;
         return Err(invalid(format_args!("The ChangefeedErrorStuckDuration:{said} must be larger than {}", Nanos::seconds(1800))));
+    }
+    let ignored = &config.filter.ignore_rows;
+    if ignored.len() > IGNORED_MAX {
+        return Err(invalid(format_args!("filter.ignore_rows names {} rows, at most {IGNORED_MAX}", ignored.len())));
+    }
+    if let Some(place) = ignored.iter().find(|place| place.parse::<Cursor>().is_err()) {
+        return Err(invalid(format_args!("filter.ignore_rows has places of rows, as errors name them, and {place:.64} is none")));
     }
     if config.synced_status.synced_check_interval < 0 || config.synced_status.checkpoint_interval < 0 {
         return Err(invalid("synced_check_interval and checkpoint_interval must not be negative"));
@@ -255,6 +265,7 @@ mod tests {
             json!({"sink": {"safe_mode": true}}),
             json!({"sink": {"only_output_updated_columns": true}}),
             json!({"synced_status": {"synced_check_interval": -1}}),
+            json!({"filter": {"ignore_rows": ["a"]}}),
         ] {
             assert_eq!(message("blackhole://", config.clone()).0, Code::InvalidReplicaConfig, "{config}");
         }

@@ -56,6 +56,7 @@ part! {
         rules: Vec<String> = vec!["*.*".into()],
         event_filters: Vec<EventFilter> = Vec::new(),
         ignore_txn_start_ts: Vec<u64> = Vec::new(),
+        ignore_rows: Vec<String> = Vec::new(),
     }
 }
 

@@ -8,7 +8,7 @@ use perilune_state::directory::FeedRecord;
 pub(crate) struct Progress {
     /// Everything up to this stamp is durable at the sink.
     pub(crate) checkpoint: Tso,
-    /// Everything up to this one was read from the log.
+    /// Everything up to this one is known: was read for it, or is complete in the log.
     pub(crate) resolved: Tso,
     /// The stamp of the last row that the sink has.
     pub(crate) last_synced: Tso,

@@ -75,6 +75,18 @@ pub(crate) struct Row {
 }
 
 impl Row {
+    /// What it is about, for people.
+    pub(crate) fn name(&self) -> String {
+        let Self { table, commit_ts, place, .. } = self;
+        format!(
+            "the row of {:?} in {}.{} at {commit_ts}, place {place}",
+            String::from_utf8_lossy(&self.key()),
+            table.db,
+            table.name,
+            commit_ts = commit_ts.0
+        )
+    }
+
     /// What names it in its table, as bytes.
     pub(crate) fn key(&self) -> Vec<u8> {
         let named = |name: &str| self.table.columns.iter().zip(&self.values).find(|(column, _)| column.name == name);

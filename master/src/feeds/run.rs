@@ -68,6 +68,8 @@ struct Run<'a> {
     /// Passed before the sink is asked for anything.
     gate: Gate,
     rows: Option<Rows>,
+    /// The places of rows that somebody wants left out: its sink does not take them.
+    ignored: Vec<String>,
     bootstrap: Option<Bootstrap>,
     quota: u64,
     next: Cursor,
@@ -106,6 +108,7 @@ impl<'a> Run<'a> {
             sink,
             gate,
             rows: Some(Rows::new(feed.tenant, namespace, checked.filter)),
+            ignored: config.filter.ignore_rows,
             bootstrap,
             quota: config.memory_quota,
             next,
@@ -207,8 +210,15 @@ impl<'a> Run<'a> {
             let rows = page.as_ref().map_or_else(|_| Vec::new(), |page| of(page, &mut maker));
             (page, rows, maker)
         });
-        let (page, rows, maker) = read.await?;
+        let (page, mut rows, maker) = read.await?;
         self.rows = Some(maker);
+        rows.retain(|row| {
+            let ignored = self.ignored.contains(&row.place);
+            if ignored {
+                tracing::warn!(feed = self.feed.name, place = row.place, "left out, as its config says: {}", row.name());
+            }
+            !ignored
+        });
         Ok((page.map_err(|error| unread(error, self.progress.checkpoint))?, rows))
     }
 

@@ -91,7 +91,7 @@ pub struct FeedUse {
     pub state: &'static str,
     /// How long ago that was up to which everything is durable at its sink, in milliseconds.
     pub checkpoint_lag_ms: u64,
-    /// The same for what was read for it.
+    /// The same for what is complete in the log, where it is to be delivered.
     pub resolved_lag_ms: u64,
     /// Rows that its sink took; what comes again counts again.
     pub rows: u64,

@@ -165,7 +165,9 @@ fn feeds(out: &mut Families, feeds: &[FeedUse]) {
     gauge("perilune_changefeed_checkpoint_lag_seconds", "How long ago that was up to which everything is durable at the sink", |feed| {
         feed.checkpoint_lag_ms
     });
-    gauge("perilune_changefeed_resolved_lag_seconds", "How long ago that was up to which the log was read", |feed| feed.resolved_lag_ms);
+    gauge("perilune_changefeed_resolved_lag_seconds", "How long ago that was up to which all is known that is to be delivered", |feed| {
+        feed.resolved_lag_ms
+    });
     type Of = fn(&FeedUse) -> u64;
     let families: [(&str, &str, Of); 5] = [
         ("perilune_changefeed_rows_total", "Rows that the sink took", |feed| feed.rows),

@@ -165,9 +165,9 @@ impl Counted for watch::Watched {
         (self.events.len() as u64, 0)
     }
 }
-impl Counted for watch::Followed {
+impl Counted for watch::Watched<watch::Encoded> {
     fn failed(&self) -> (u64, u64) {
-        self.watched.failed()
+        (self.events.count as u64, 0)
     }
 }
 impl Counted for watch::Listed {
@@ -283,13 +283,20 @@ pub(crate) fn answer(engine: &Engine, session: &Arc<Session>, op: u16, id: u64, 
             q.filter.tenant = s.watches(&e, q.everybody, q.filter.tenant)?;
             e.watch(q).await
         }),
-        watch::Follow::OP => with(engine, id, body, move |mut q: watch::Follow| async move {
-            q.watch.filter.tenant = s.watches(&e, q.watch.everybody, q.watch.filter.tenant)?;
-            e.follow(q).await
-        }),
+        watch::Follow::OP => {
+            let handle = move |mut q: watch::Follow| async move {
+                q.watch.filter.tenant = s.watches(&e, q.watch.everybody, q.watch.filter.tenant)?;
+                e.follow(q).await
+            };
+            answered(engine, id, body, handle, move |out, answer| watch::encode_followed(out, id, answer))
+        }
         watch::ListAll::OP => with(engine, id, body, move |mut q: watch::ListAll| async move {
             q.filter.tenant = s.watches(&e, q.everybody, q.filter.tenant)?;
             aside(move || e.list_all(&q)).await?
+        }),
+        watch::ListFeed::OP => with(engine, id, body, move |mut q: watch::ListFeed| async move {
+            q.list.filter.tenant = s.watches(&e, q.list.everybody, q.list.filter.tenant)?;
+            aside(move || e.list_feed(&q)).await?
         }),
         job::ListJobs::OP => with(engine, id, body, move |_: job::ListJobs| async move { Ok(e.jobs()) }),
         job::SwitchJob::OP => with(engine, id, body, move |q: job::SwitchJob| async move { e.switch_job(&q).await }),
@@ -311,6 +318,22 @@ where
     C::Reply: Counted + 'static,
     F: Future<Output = Outcome<C::Reply>> + Send + 'static,
 {
+    answered(engine, id, body, handle, move |out, answer| rpc::encode_answer(out, C::OP, id, answer))
+}
+
+/// The same for an answer that has bytes already: `append` makes a message of it.
+fn answered<C, R, F>(
+    engine: &Engine,
+    id: u64,
+    body: &[u8],
+    handle: impl FnOnce(C) -> F,
+    append: impl FnOnce(&mut Vec<u8>, &Outcome<R>) -> Outcome<()> + Send + 'static,
+) -> Answering
+where
+    C: Call + 'static,
+    R: Counted + Send + 'static,
+    F: Future<Output = Outcome<R>> + Send + 'static,
+{
     let (engine, started) = (engine.clone(), Instant::now());
     let answer = rpc::decode(body).map(handle);
     Box::pin(async move {
@@ -320,7 +343,7 @@ where
         };
         let (items, failed) = outcome.as_ref().map_or((0, 1), Counted::failed);
         engine.metrics().op(C::OP).observe(started, items, failed);
-        framed(C::OP, id, &outcome)
+        frame(C::OP, id, |out| append(out, &outcome))
     })
 }
 
@@ -338,8 +361,12 @@ async fn led<R: Counted>(engine: &Engine, answer: impl Future<Output = Outcome<R
 }
 
 fn framed<R: serde::Serialize>(op: u16, id: u64, outcome: &Outcome<R>) -> Vec<u8> {
+    frame(op, id, |out| rpc::encode_answer(out, op, id, outcome))
+}
+
+fn frame(op: u16, id: u64, append: impl FnOnce(&mut Vec<u8>) -> Outcome<()>) -> Vec<u8> {
     let mut frame = Vec::new();
-    if let Err(fault) = rpc::encode_answer(&mut frame, op, id, outcome) {
+    if let Err(fault) = append(&mut frame) {
         // Too long to send: the fault that says so is short.
         let _ = rpc::encode_answer::<()>(&mut frame, op, id, &Err(fault));
     }

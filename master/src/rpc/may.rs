@@ -19,6 +19,7 @@ const READS: &[u16] = &[
     cluster::Stat::OP,
     watch::Watch::OP,
     watch::ListAll::OP,
+    watch::ListFeed::OP,
     watch::Follow::OP,
 ];
 const WRITES: &[u16] =

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 ///
 /// 2: settings. 3: an object remembers how many copies were wanted, and its copies change. 4: windows of frames.
 /// 5: tenants. 6: pools. 7: vaults and tables. 8: changefeeds, checkpoints, and nodes that come and go. 9: whose the segment is that goes.
-const VERSION: u8 = 9;
+pub(crate) const VERSION: u8 = 9;
 
 /// One change of what must outlive the leader.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

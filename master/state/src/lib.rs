@@ -25,6 +25,7 @@ pub mod cold;
 pub mod directory;
 pub mod effect;
 pub mod gc;
+pub mod glance;
 pub mod meter;
 pub mod moot;
 pub mod objects;

@@ -49,6 +49,36 @@ fn a_listener_that_is_slow_delays_its_own_feed_and_no_other() {
 }
 
 #[test]
+fn what_is_complete_is_known_while_a_listener_is_slow_or_away() {
+    let (listener, served) = (Listener::start(), Served::start());
+    let config = json!({"filter": {"rules": ["default.*"]}, "synced_status": {"synced_check_interval": 1, "checkpoint_interval": 1}});
+    served.create_hook("f", &listener, config);
+    served.lend();
+    served.put(&["a"]);
+    served.until_delivered("f");
+    let stamp = |said: &Value, name: &str| said[name].as_u64().unwrap() >> 18;
+    let behind = |what: &str| {
+        wait::wait(what, || {
+            let said = served.get("changefeeds/f/status");
+            (stamp(&said, "resolved_ts") >= stamp(&said, "checkpoint_ts") + 1500).then_some(())
+        });
+        // Case 3b: not 3a, which says that all of it may have arrived.
+        let said = served.get("changefeeds/f/synced");
+        assert_eq!((&said["synced"], &said["info"]), (&false.into(), &"The data syncing is not finished, please wait".into()), "{said}");
+    };
+    listener.hold(true);
+    served.put(&["b"]);
+    behind("what a slow listener has not taken");
+    listener.answer_to(Some(("\"c\"", 503)));
+    listener.hold(false);
+    served.put(&["c"]);
+    served.until_state("f", "pending");
+    behind("what a listener that is away has not taken");
+    listener.answer_to(None);
+    wait::wait("case 2", || (served.get("changefeeds/f/synced")["info"] == "Data syncing is finished").then_some(()));
+}
+
+#[test]
 fn a_feed_has_no_more_in_flight_than_its_quota() {
     let quota = 64 << 10;
     let (listener, served) = (Listener::start(), Served::start());

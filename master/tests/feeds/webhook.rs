@@ -229,6 +229,31 @@ fn one_row_that_is_not_taken_holds_up_the_feed_and_is_named() {
 }
 
 #[test]
+fn one_row_that_is_not_taken_is_left_out_by_its_place_and_no_other() {
+    let (listener, served) = (Listener::start(), Served::start());
+    served.create(json!({"changefeed_id": "f", "sink_uri": format!("http://{}", listener.addr)}));
+    served.lend();
+    listener.answer_to(Some(("\"poison\"", 422)));
+    // Decided together: they have one stamp.
+    served.put(&["a", "poison", "z"]);
+    let why = served.until_state("f", "pending")["last_error"]["message"].as_str().unwrap().to_owned();
+    let place = why.rsplit_once("place ").unwrap().1;
+    assert_eq!(served.ask("POST", "changefeeds/f/pause", "").status, 200);
+    let config = |places: Value| json!({"replica_config": {"filter": {"ignore_rows": places}}}).to_string();
+    let said = served.refused("PUT", "changefeeds/f", &config(json!(["poison"])));
+    assert!(said.contains("poison is none"), "{said}");
+    assert_eq!(served.ask("PUT", "changefeeds/f", &config(json!([place]))).status, 200);
+    assert_eq!(served.ask("POST", "changefeeds/f/resume", "{}").status, 200);
+    served.until_delivered("f");
+    assert_eq!(keys(&listener), ["a", "z"]);
+    assert_eq!(served.get("changefeeds/f")["config"]["filter"]["ignore_rows"], json!([place]), "it is told");
+    // What happens to that object later is told.
+    served.remove("^poison$");
+    let why = served.until_state("f", "pending")["last_error"]["message"].as_str().unwrap().to_owned();
+    assert!(why.contains("poison") && !why.contains(place), "{why}");
+}
+
+#[test]
 fn a_listener_that_is_not_there_is_found_out_when_the_feed_is_created() {
     let served = Served::start();
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();

@@ -1,8 +1,9 @@
 //! What consumers ask for, and get: what they choose, all that there is in parts, and each at its own speed.
 
 use super::*;
+use perilune_master::api::serve::Limits;
 use perilune_protocol::event::{Cursor, EventFilter};
-use perilune_protocol::rpc::watch::{Follow, Followed, From, ListAll, Listed, Watch};
+use perilune_protocol::rpc::watch::{Follow, Followed, From, ListAll, ListFeed, Listed, Watch};
 use perilune_protocol::{FaultCode, ObjectKey};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -72,6 +73,12 @@ fn tables_and_feeds_choose_what_is_told() {
     let over_http: Vec<Cursor> = over_http.collect();
     assert_eq!(over_rpc(peer.call(&ask("f", From::Oldest)).unwrap()), over_http);
     assert_eq!(over_rpc(peer.call(&ask("f", From::Cursor(cursor.parse().unwrap()))).unwrap()), over_http[2..]);
+    // What there is, too.
+    let list = ListAll { filter: EventFilter::default(), everybody: true, part: 0, parts: 0, begin: None };
+    let listed = peer.call(&ListFeed { feed: "f".into(), list: list.clone() }).unwrap();
+    assert_eq!(keys(std::slice::from_ref(&listed)), [ObjectKey::from("llama/2")].into());
+    assert_eq!(listed.events.len(), 2, "it, and the segment");
+    assert_eq!(peer.call(&ListFeed { feed: "g".into(), list }).unwrap_err().code, FaultCode::InvalidParams);
     until("all is delivered", || peer.call(&ask("f", From::Checkpoint)).unwrap().watched.events.is_empty());
     assert_eq!(peer.call(&ask("g", From::Oldest)).unwrap_err().code, FaultCode::InvalidParams);
     assert_eq!(peer.call(&ask("f", From::Checkpoint).watch).unwrap_err().code, FaultCode::InvalidParams, "of a feed only");
@@ -161,10 +168,72 @@ fn streams_that_nobody_reads_keep_nobody_from_a_list_of_keys() {
     until("there is room for another", || open().1 == "200");
 }
 
+/// So many objects with long keys: events that no socket holds.
+const BATCHES: usize = 60;
+const BATCH: usize = 100;
+
+fn wide(batch: usize, n: usize) -> String {
+    format!("{}{batch}/{n}", "x".repeat(2000))
+}
+
+fn put_wide(peer: &mut Peer, batch: usize) {
+    let keys: Vec<ObjectKey> = (0..BATCH).map(|n| wide(batch, n).into()).collect();
+    let puts = keys.iter().map(|key| (key.clone(), 10)).collect();
+    let writer = WriterId::random();
+    let granted = peer.call(&object::PutStart { puts, config: PutConfig::default(), writer }).unwrap();
+    let ends = keys.into_iter().zip(granted).map(|(key, grant)| (key, grant.unwrap().version, 7)).collect();
+    peer.call(&object::PutEnd { puts: ends }).unwrap().into_iter().for_each(|outcome| outcome.unwrap());
+}
+
+/// Whether this system has the other end of a connection on it: neither closed nor given up.
+fn has_other_end(stream: &TcpStream) -> bool {
+    let hex = |at: SocketAddr| format!(":{:04X}", at.port());
+    let (there, here) = (hex(stream.peer_addr().unwrap()), hex(stream.local_addr().unwrap()));
+    let is_it = |line: &str| {
+        let mut fields = line.split_whitespace().skip(1);
+        fields.next().is_some_and(|local| local.ends_with(&there)) && fields.next().is_some_and(|peer| peer.ends_with(&here))
+    };
+    std::fs::read_to_string("/proc/net/tcp").unwrap().lines().any(is_it)
+}
+
+#[test]
+fn who_takes_nothing_is_cut_and_comes_back_to_all_it_missed() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = Limits { stall: Duration::from_millis(500), ..Limits::default() };
+    let master = Master::start(MasterConfig { http_limits: limits, ..config(dir.path()) }).unwrap();
+    let mut peer = Peer::hello(&master);
+    peer.lend();
+    let all = BATCHES / 2 * BATCH;
+    (0..BATCHES / 2).for_each(|batch| put_wide(&mut peer, batch));
+    let mut stuck = TcpStream::connect(master.http_addrs()[0]).unwrap();
+    nix::sys::socket::setsockopt(&stuck, nix::sys::socket::sockopt::RcvBuf, &65_536).unwrap();
+    stuck.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    stuck.write_all(b"GET /api/v2/events?from=oldest&kind=put HTTP/1.0\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n").unwrap();
+    assert!(has_other_end(&stuck));
+    until("it is cut", || !has_other_end(&stuck));
+    // What had been sent by then is there, and then nothing.
+    let mut sent = Vec::new();
+    let end = stuck.read_to_end(&mut sent);
+    assert!(end.is_err(), "a stream that was cut has no proper end");
+    let text = String::from_utf8_lossy(&sent);
+    let whole = &text[..text.rfind("\n\n").expect("an event")];
+    let of = |name: &str| whole.lines().filter_map(|line| line.strip_prefix(name).map(str::to_owned)).collect::<Vec<_>>();
+    let puts = of("event: ").iter().filter(|kind| *kind == "put").count();
+    assert!((1..all).contains(&puts), "{puts}");
+    let (mut from, mut next) = (of("id: ").pop().unwrap(), puts);
+    while next < all {
+        let (status, page) = get(&master, &format!("events?from={from}&kind=put"));
+        assert_eq!(status, 200, "{page}");
+        for told in brief(&page) {
+            assert_eq!(told, format!("put {}", wide(next / BATCH, next % BATCH)));
+            next += 1;
+        }
+        from = page["next"].as_str().unwrap().to_owned();
+    }
+}
+
 #[test]
 fn who_reads_slowly_lags_and_misses_nothing_and_hurts_nobody() {
-    const BATCHES: usize = 60;
-    const BATCH: usize = 100;
     let dir = tempfile::tempdir().unwrap();
     let master = start(dir.path());
     let mut peer = Peer::hello(&master);
@@ -177,14 +246,8 @@ fn who_reads_slowly_lags_and_misses_nothing_and_hurts_nobody() {
     slow.write_all(ask.as_bytes()).unwrap();
     let mut byte = [0; 1];
     slow.read_exact(&mut byte).unwrap();
-    let wide = "x".repeat(2000);
     for batch in 0..BATCHES {
-        let keys: Vec<ObjectKey> = (0..BATCH).map(|n| format!("{wide}{batch}/{n}").into()).collect();
-        let puts = keys.iter().map(|key| (key.clone(), 10)).collect();
-        let writer = WriterId::random();
-        let granted = peer.call(&object::PutStart { puts, config: PutConfig::default(), writer }).unwrap();
-        let ends = keys.into_iter().zip(granted).map(|(key, grant)| (key, grant.unwrap().version, 7)).collect();
-        peer.call(&object::PutEnd { puts: ends }).unwrap().into_iter().for_each(|outcome| outcome.unwrap());
+        put_wide(&mut peer, batch);
         slow.read_exact(&mut byte).unwrap();
     }
     // Others get on meanwhile.

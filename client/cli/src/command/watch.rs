@@ -71,7 +71,7 @@ impl Watch {
         let (store, since) = (self.client.connect()?, self.from.map(|place| place.0));
         let watch = match self.feed {
             None => store.watch(since.unwrap_or(Since::Now), filter, self.everybody),
-            Some(feed) => store.watch_feed(feed, since, filter, self.everybody)?,
+            Some(feed) => store.watch_feed(feed, since, filter, self.everybody),
         };
         let mut watch = watch.named(self.consumer);
         let mut shown = 0;

@@ -8,9 +8,11 @@
 //! none. Each event may be applied again. What begins with a list of
 //! all ([`crate::rpc::watch::ListAll`]) equals the masters once it has come as far as that is settled.
 
+mod filter;
 mod shown;
 mod streamed;
 
+pub use filter::{About, EventFilter};
 pub use shown::Shown;
 pub use streamed::{Mark, Streamed};
 
@@ -403,32 +405,6 @@ impl RemoveReason {
     }
 }
 
-/// Which events somebody wants. What is empty wants all.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EventFilter {
-    /// Of this tenant, and of nobody else.
-    pub tenant: Option<TenantId>,
-    /// About objects whose key begins with one of these. What is about no object is wanted as well.
-    pub prefixes: Vec<ObjectKey>,
-    /// Of these kinds.
-    pub kinds: Vec<EventKind>,
-    /// Of the tables that these rules take, the last one that matches deciding, as for changefeeds: `db.table`, `db.*`, `!db.table`. What is
-    /// about no object is of `system.segments`, `system.nodes` and `system.tenants`. Only a master knows tables, so [`EventFilter::wants`] does
-    /// not ask for them.
-    pub tables: Vec<String>,
-}
-
-impl EventFilter {
-    /// Whether an event is wanted.
-    pub fn wants(&self, event: &Event) -> bool {
-        let of_tenant = self.tenant.is_none() || event.tenant == self.tenant;
-        let begins = |key: &ObjectKey| self.prefixes.iter().any(|prefix| key.as_bytes().starts_with(prefix.as_bytes()));
-        of_tenant
-            && (self.kinds.is_empty() || self.kinds.contains(&event.what.kind()))
-            && (self.prefixes.is_empty() || event.what.object().is_none_or(|(key, _)| begins(key)))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -473,18 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_wants_what_it_names() {
-        let what = What::Demoted { key: "llama/1".into(), version: Tso(7) };
-        let event = Event { cursor: cursor(), commit_ts: Tso(9), tenant: Some(TenantId(2)), what };
-        let all = EventFilter::default();
-        assert!(all.wants(&event));
-        assert!(EventFilter { tenant: Some(TenantId(2)), ..all.clone() }.wants(&event));
-        assert!(!EventFilter { tenant: Some(TenantId(1)), ..all.clone() }.wants(&event));
-        assert!(EventFilter { prefixes: vec!["qwen/".into(), "llama/".into()], ..all.clone() }.wants(&event));
-        assert!(!EventFilter { prefixes: vec!["qwen/".into()], ..all.clone() }.wants(&event));
-        assert!(!EventFilter { kinds: vec![EventKind::Put], ..all.clone() }.wants(&event));
-        let down = Event { tenant: Some(TenantId(1)), what: What::NodeDown { node: NodeId::random() }, ..event };
-        assert!(EventFilter { tenant: Some(TenantId(1)), prefixes: vec!["qwen/".into()], kinds: vec![], tables: vec![] }.wants(&down));
+    fn a_kind_is_known_by_its_word() {
         for kind in EventKind::ALL {
             assert_eq!(kind.as_str().parse(), Ok(kind));
         }

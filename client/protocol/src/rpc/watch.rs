@@ -1,8 +1,9 @@
 //! What happened, asked for page by page: who is slow lags behind, and nothing is dropped.
 
-use super::call;
+use super::{Call, append, call};
 use crate::event::{Cursor, Event, EventFilter};
-use crate::{Millis, Tso};
+use crate::frame::{self, Kind};
+use crate::{Millis, Outcome, Tso};
 use serde::{Deserialize, Serialize};
 
 /// The longest that a question waits for something to happen.
@@ -77,15 +78,40 @@ pub struct Followed {
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Watched {
+pub struct Watched<Events = Vec<Event>> {
     /// In order. There may be none.
-    pub events: Vec<Event>,
+    pub events: Events,
     /// Where to go on.
     pub next: Cursor,
     /// Everything with a stamp up to this one lies before `next`.
     pub resolved: Tso,
     /// Entries of the log that lie behind `next`.
     pub behind: u64,
+}
+
+/// Events as a message has them, one behind the other.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Encoded {
+    /// How many.
+    pub count: usize,
+    /// Each as its `Event` is encoded.
+    pub bytes: Vec<u8>,
+}
+
+/// Appends the answer to the question `id` to `out`: the bytes that [`Followed`] has with these events.
+///
+/// # Errors
+/// As [`super::encode_answer`].
+pub fn encode_followed(out: &mut Vec<u8>, id: u64, answer: &Outcome<Watched<Encoded>>) -> Outcome<()> {
+    frame::encode(out, Kind::Answer, Follow::OP, id, |out| match answer {
+        Ok(Watched { events, next, resolved, behind }) => {
+            // That it is no fault, and then the fields in their order.
+            append(out, &(0u8, events.count))?;
+            out.extend_from_slice(&events.bytes);
+            append(out, &(next, resolved, behind, next.stamp))
+        }
+        Err(fault) => append(out, &Outcome::<()>::Err(fault.clone())),
+    })
 }
 
 /// All that there is, as events: segments, nodes and objects, in parts. Together with what follows `begin` of the first part it is exact, once
@@ -105,6 +131,18 @@ pub struct ListAll {
 }
 call!(ListAll = 91 "list_all" -> Listed, LONG);
 
+/// The same of what a changefeed carries.
+///
+/// Faults: `InvalidParams` when there is no such changefeed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListFeed {
+    /// Its name, as [`Follow::feed`].
+    pub feed: String,
+    /// The rest of the question.
+    pub list: ListAll,
+}
+call!(ListFeed = 94 "list_feed" -> Listed, LONG);
+
 /// A part of all that there is. The stamp of its events is that of `begin`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listed {
@@ -116,4 +154,34 @@ pub struct Listed {
     pub settled: Cursor,
     /// How many parts there are.
     pub parts: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::What;
+    use crate::rpc::encode_answer;
+    use crate::{FaultCode, SegmentId, TenantId};
+    use uuid::Uuid;
+
+    #[test]
+    fn what_is_encoded_already_makes_the_same_answer() {
+        let cursor = Cursor { cluster: Uuid::from_u128(7), index: 300, place: 2, stamp: Tso(900) };
+        let what = What::Unmounted { segment: SegmentId::random() };
+        let event = Event { cursor, commit_ts: Tso(900), tenant: Some(TenantId(3)), what };
+        for count in [0, 1, 200] {
+            let events = vec![event.clone(); count];
+            let encoded = Encoded { count, bytes: events.iter().flat_map(|event| postcard::to_stdvec(event).unwrap()).collect() };
+            let (mut as_events, mut as_bytes) = (vec![1, 2], vec![1, 2]);
+            let watched = Watched { events, next: cursor, resolved: Tso(1 << 60), behind: 5 };
+            encode_answer(&mut as_events, Follow::OP, 8, &Ok(Followed { watched, stamp: cursor.stamp })).unwrap();
+            encode_followed(&mut as_bytes, 8, &Ok(Watched { events: encoded, next: cursor, resolved: Tso(1 << 60), behind: 5 })).unwrap();
+            assert_eq!(as_events, as_bytes);
+        }
+        let fault = FaultCode::OutOfRange.with("gone");
+        let (mut as_events, mut as_bytes) = (Vec::new(), Vec::new());
+        encode_answer(&mut as_events, Follow::OP, 8, &Err::<Followed, _>(fault.clone())).unwrap();
+        encode_followed(&mut as_bytes, 8, &Err(fault)).unwrap();
+        assert_eq!(as_events, as_bytes);
+    }
 }

@@ -37,9 +37,9 @@ impl Kind {
         }
     }
 
-    fn events(self, page: &Page, events: &[Event]) -> Bytes {
+    fn events(self, page: &Page, events: Vec<Event>) -> Bytes {
         match self {
-            Self::Sse => page.show(events).fold(String::new(), |mut text, shown| {
+            Self::Sse => page.show(&events).fold(String::new(), |mut text, shown| {
                 // Without one, who comes back is told this part of all that there is once more.
                 if !shown.cursor.is_empty() {
                     let _ = writeln!(text, "id: {}", shown.cursor);
@@ -49,7 +49,7 @@ impl Kind {
                 let _ = write!(text, "event: {}\ndata: {data}\n\n", shown.event);
                 text
             }),
-            Self::Frames => return frames(events.iter().cloned().map(Streamed::Event)),
+            Self::Frames => return frames(events.into_iter().map(Streamed::Event)),
         }
         .into()
     }
@@ -102,8 +102,9 @@ pub(super) fn answer(app: &App, kind: Kind, reader: Reader, first: Page) -> Resp
 
 async fn send(kind: Kind, mut reader: Reader, mut page: Page, pieces: &mpsc::Sender<Bytes>) -> Result<(), mpsc::error::SendError<Bytes>> {
     loop {
-        for events in page.events.chunks(PIECE) {
-            pieces.send(kind.events(&page, events)).await?;
+        let mut events = std::mem::take(&mut page.events).into_iter();
+        while events.len() > 0 {
+            pieces.send(kind.events(&page, events.by_ref().take(PIECE).collect())).await?;
         }
         pieces.send(kind.mark(&page)).await?;
         // What follows all that there is says when it is exact, also where nothing happens.

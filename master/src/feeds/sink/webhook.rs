@@ -130,10 +130,7 @@ impl Webhook {
             match self.post("rows", &format!("{0}.{0}", row.place), body).await? {
                 status if status.is_success() => {}
                 status if about_rows.contains(&status) => {
-                    let (db, table, at, key) = (&row.table.db, &row.table.name, row.commit_ts.0, row.key());
-                    let key = String::from_utf8_lossy(&key);
-                    let why = format!("the listener answers {status} to the row of {key:?} in {db}.{table} at {at}, place {}", row.place);
-                    return Err(Code::RowRejected.with(why));
+                    return Err(Code::RowRejected.with(format!("the listener answers {status} to {}", row.name())));
                 }
                 status => return Err(refused(status)),
             }

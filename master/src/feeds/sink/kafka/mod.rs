@@ -3,6 +3,8 @@
 //! The producer is idempotent and leaves no gap: a message that cannot be delivered ends it before anything behind that one is. What a run before
 //! has sent may come again, and a leader that does not know yet that it is none may still send what it took: rows tell their version.
 
+mod security;
+
 use super::Sink;
 use crate::api::Boxed;
 use crate::feeds::check::{BOOTSTRAP, Checked};
@@ -67,11 +69,11 @@ impl Kafka {
     pub(super) async fn open(checked: &Checked, config: &ReplicaConfig) -> Result<Self, Failure> {
         let wrong = |why: String| Code::SinkInvalidConfig.with(format!("sink config invalid: {why}"));
         let uri = &checked.uri;
-        if let Some(name) = uri.query.keys().find(|name| !KNOWN.contains(&name.as_str())) {
+        if let Some(name) = uri.query.keys().find(|name| ![&KNOWN[..], &security::KNOWN].concat().contains(&name.as_str())) {
             return Err(wrong(format!("{name:.64} has no effect here: leave it out")));
         }
-        if !uri.user.is_empty() || uri.authority.is_empty() {
-            return Err(wrong("a sink is kafka://HOST:PORT[,HOST:PORT..]/TOPIC; names and passwords are not spoken".into()));
+        if uri.authority.is_empty() {
+            return Err(wrong("a sink is kafka://HOST:PORT[,HOST:PORT..]/TOPIC".into()));
         }
         let topic = uri.path.trim_matches('/').to_owned();
         let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
@@ -90,6 +92,9 @@ impl Kafka {
         said.set("queue.buffering.max.kbytes", kbytes.to_string()).set("linger.ms", "5");
         if let Some(bytes) = uri.get("max-message-bytes") {
             said.set("message.max.bytes", bytes);
+        }
+        for (name, value) in security::settings(uri).map_err(wrong)? {
+            said.set(name, value);
         }
         let producer = said.create_with_context(Deliveries::default()).map_err(|e| wrong(e.to_string()))?;
         let encoder = Encoder::new(checked.protocol, config, uri.get("enable-tidb-extension") != Some("false"));
@@ -273,7 +278,7 @@ mod tests {
             (format!("kafka://{boot}/t?protocol=csv"), Code::SinkUnknownProtocol),
             (format!("kafka://{boot}/?protocol=canal-json"), Code::SinkInvalidConfig),
             (format!("kafka://{boot}/a b?protocol=canal-json"), Code::SinkUriInvalid),
-            (format!("kafka://u:p@{boot}/t?protocol=canal-json"), Code::SinkInvalidConfig),
+            (format!("kafka://{boot}/t?protocol=canal-json&ca=/no/such/file"), Code::SinkInvalidConfig),
             (format!("kafka://{boot}/t?protocol=canal-json&compression=gzip"), Code::SinkInvalidConfig),
             (format!("kafka://{boot}/t?protocol=canal-json&sasl-mechanism=plain"), Code::SinkInvalidConfig),
             (format!("kafka://{boot}/t?protocol=canal-json&max-message-bytes=x"), Code::SinkInvalidConfig),
