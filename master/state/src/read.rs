@@ -109,6 +109,11 @@ impl State {
         Some(object)
     }
 
+    /// Whether another version stands where this one did.
+    pub fn was_replaced(&self, object: &Object) -> bool {
+        self.standing(object.key.as_ref()).is_some_and(|now| now.version != object.version)
+    }
+
     /// The object of a key, if it can be read from memory.
     pub(crate) fn readable(&self, key: KeyRef<'_>) -> Option<Arc<Object>> {
         self.form(self.index.get(key)?, Object::readable)

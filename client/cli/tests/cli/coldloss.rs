@@ -109,3 +109,37 @@ fn a_bucket_that_lists_and_takes_nothing_is_said_to_be_away() {
     let text = stand.dev.ok(&["query", &key]);
     assert!(text.contains("\"main\"") && text.contains("not in memory"), "{text}");
 }
+
+#[test]
+fn who_reads_a_key_out_of_its_vault_while_it_is_replaced_finds_a_value() {
+    let stand = Stand::start(Some(S3d::start()), &["--segment-size", "64MiB"]);
+    put(&stand.store, 0..6);
+    assert_eq!(stand.offload()["left"], 0);
+    let (s3, writer) = (stand.s3.as_ref().unwrap(), connect(&stand.dev, PATIENCE));
+    // The vault says late what it has; or what it is asked for is gone when it looks.
+    for (kind, objects) in [("late", 0..3), ("slow", 3..6)] {
+        stand.change_memory(64 * MIB);
+        s3.say(&format!("fault {kind} 1500 1000 GET /cold/kv/objects"));
+        std::thread::scope(|scope| {
+            let store = &stand.store;
+            let read = move |n: usize| match n % 3 {
+                // Through a node.
+                0 => store.get_range(&big(n).0, 0..MIB as u64).map(|part| part.bytes),
+                _ => store.get(&big(n).0),
+            };
+            let reads: Vec<_> = objects.clone().map(|n| (n, scope.spawn(move || read(n)))).collect();
+            wait_for("the vault to be asked", || (s3.say("faults").trim().parse::<u32>().unwrap() <= 997).then_some(()));
+            for n in objects {
+                let upsert = PutConfig { upsert: true, ..PutConfig::default() };
+                assert_eq!(writer.put(&big(n).0, &big(n + 100).1, &upsert), Ok(Put::Stored));
+            }
+            for (n, read) in reads {
+                let value = read.join().unwrap().unwrap_or_else(|fault| panic!("{kind} {n}: {fault}"));
+                assert!(value == big(n).1 || value == big(n + 100).1, "{kind} {n}");
+                assert!(stand.store.get(&big(n).0).unwrap() == big(n + 100).1, "{kind} {n}");
+            }
+        });
+        s3.say("faults off");
+    }
+    assert_eq!(stand.metric("cold_lost_total"), 0);
+}

@@ -239,7 +239,11 @@ impl Crew {
                 let flight = async move {
                     let outcome = match engine.state().standing(key.as_ref()) {
                         Some(object) if engine.state().is_at_hand(&object) => Ok(()),
-                        Some(object) if object.cold.is_some() => fetch(&engine, &object).await,
+                        Some(object) if object.cold.is_some() => match fetch(&engine, &object).await {
+                            // Whoever asked locates what is there now.
+                            Err(_) if engine.state().was_replaced(&object) => Ok(()),
+                            outcome => outcome,
+                        },
                         _ => Err(FaultCode::ObjectNotFound.with(format!("{}: it was removed meanwhile", key.to_object_key()))),
                     };
                     Landed::Down { key, size, vault, outcome }

@@ -33,7 +33,7 @@ impl Engine {
             Ok(_) => FaultCode::WrongState.with(format!("{key} is in no vault: it is read from memory")),
             Err(fault) => fault,
         })?;
-        let (size, checksum) = (object.size, object.checksum);
+        let (size, checksum, asked) = (object.size, object.checksum, Arc::clone(&object));
         let len = len.min(Passed::BYTES_MAX).min(size.saturating_sub(offset));
         if len == 0 {
             return Err(FaultCode::InvalidParams.with(format!("{key} has {size} bytes, and none from {offset} on are asked for")));
@@ -45,6 +45,9 @@ impl Engine {
         lock(&self.reign.cold.wishes).push(Wish::Through(Wanted { object, offset, len, taken, limit_ms, tell }));
         self.reign.cold.ring();
         match timeout(wait, told).await {
+            Ok(Ok(Err(_))) if state.was_replaced(&asked) => {
+                Err(FaultCode::WrongState.with(format!("{key} was replaced while it was read")))
+            }
             Ok(Ok(passed)) => Ok(Through { size, checksum, passed: passed? }),
             Ok(Err(_)) => Err(self.inner.not_leader()),
             Err(_) => Err(FaultCode::Timeout.with(format!("{key}: its vault did not give the bytes from {offset} on within {wait:.1?}"))),
