@@ -110,7 +110,7 @@ impl Facade for Throne {
     }
 
     fn vault_finding(&self, vault: VaultId) -> Option<Finding> {
-        self.engine().reign.cold.health.of(vault, self.engine().wall_ms())
+        self.engine().reign.cold.finding(vault, self.engine().wall_ms())
     }
 
     fn objects_in(&self, vaults: Vec<VaultId>) -> Boxed<'_, Outcome<HashMap<VaultId, u64>>> {

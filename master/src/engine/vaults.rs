@@ -19,7 +19,7 @@ impl Engine {
     /// How those vaults are of which it is known.
     pub(crate) fn vaults(&self) -> Vec<VaultUse> {
         let known = self.directory();
-        let found = known.all_vaults().filter_map(|vault| Some((vault, self.reign.cold.health.of(vault.id, self.wall_ms())?)));
+        let found = known.all_vaults().filter_map(|vault| Some((vault, self.reign.cold.finding(vault.id, self.wall_ms())?)));
         let mut found: Vec<_> = found
             .map(|(vault, found)| VaultUse {
                 tenant: known.tenant(vault.tenant).map_or_else(String::new, |tenant| tenant.name.clone()),

@@ -4,6 +4,7 @@ use crate::group::{Process, Shared, at};
 use crate::harness::{Dev, fetch, finish, metric, perilune, run, said, wait_for};
 use crate::s3d::{AK, BUCKET, S3d, SK};
 use crate::tenants::send;
+use crate::vaults::list;
 use perilune_client::{Put, Store, StoreConfig};
 use perilune_protocol::{ObjectKey, PutConfig};
 use serde_json::{Value, json};
@@ -259,6 +260,8 @@ fn nothing_is_brought_to_the_vault_of_another_cluster() {
         assert!(!look.status.success(), "{}", said(&look));
         said(&look).contains("give this one another bucket or prefix").then_some(())
     });
+    let vault = &list(&other, "default")[0];
+    assert!(vault["ready"] == false && vault["state"] == "refuses", "{vault}");
     assert!(store.get(&key(7)).unwrap() == value(7) && stand.uploads().len() == 5);
     stand.change_memory(64 * MIB);
     stand.check(0..5);

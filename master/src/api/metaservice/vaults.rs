@@ -151,7 +151,7 @@ pub(super) async fn show(app: &App, asked: &Asked) -> Answer {
     let looked = all.vaults.iter().zip(looked).map(|(vault, outcome)| {
         let found = app.engine.vault_finding(vault.id);
         let outcome = outcome.unwrap_or_else(|fault| Err(fault.message)).and_then(|()| match &found {
-            Some(found) if found.of_writes && !found.condition.is_up() => Err(found.last_error.clone()),
+            Some(found) if found.though_listed && !found.condition.is_up() => Err(found.last_error.clone()),
             _ => Ok(()),
         });
         let outcome = outcome.map_err(|why| one_line(&why));

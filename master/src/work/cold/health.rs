@@ -53,8 +53,8 @@ pub struct Finding {
     pub since_ms: u64,
     /// What went wrong last; empty where nothing did in this reign.
     pub last_error: String,
-    /// Whether it is the writes of objects that say so, and looks do not.
-    pub of_writes: bool,
+    /// Whether it can be listed and is so all the same: its writes say so, or it is another cluster's.
+    pub though_listed: bool,
 }
 
 /// What was asked of a vault.
@@ -87,8 +87,8 @@ impl Health {
         };
         // What one that is up says last is whatever went wrong with it.
         let silent = other.filter(|_| worst.condition.is_up() && worst.last_error.is_empty());
-        let of_writes = looks.is_none_or(|looks| looks.condition < worst.condition);
-        Some(Finding { last_error: silent.unwrap_or(worst).last_error.clone(), of_writes, ..worst.clone() })
+        let though_listed = looks.is_none_or(|looks| looks.condition < worst.condition);
+        Some(Finding { last_error: silent.unwrap_or(worst).last_error.clone(), though_listed, ..worst.clone() })
     }
 
     /// A look at its claim took so long.
@@ -123,7 +123,7 @@ impl Health {
         let mut all = lock(&self.0);
         let side = &mut all.entry(id).or_default()[asked as usize];
         let (found, at) = side.get_or_insert_with(|| {
-            (Finding { condition, since_ms: now_ms, last_error: String::new(), of_writes: asked == Asked::Write }, now_ms)
+            (Finding { condition, since_ms: now_ms, last_error: String::new(), though_listed: asked == Asked::Write }, now_ms)
         });
         *at = now_ms;
         if found.condition != condition {

@@ -214,6 +214,12 @@ impl Cold {
         lock(&self.claims).get(&vault).copied()
     }
 
+    /// How a vault is, as far as is known.
+    pub(crate) fn finding(&self, vault: VaultId, now_ms: u64) -> Option<Finding> {
+        let found = self.health.of(vault, now_ms)?;
+        Some(Finding { though_listed: found.though_listed || self.claim(vault) == Some(Claim::Others), ..found })
+    }
+
     fn failed(&self, tenant: TenantId, why: &str) {
         let (mut errors, why) = (lock(&self.errors), one_line(why));
         errors.last.clone_from(&why);
