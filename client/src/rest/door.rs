@@ -4,7 +4,7 @@ use super::refuse::Refusal;
 use crate::NodeConfig;
 use crate::master::{Caller, Master};
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use perilune_protocol::access::{Access, Token, bearer};
@@ -115,6 +115,18 @@ impl Door {
         self.vouched(presented).await
     }
 
+    /// A node has the keys of its own tenant only: whoever names another is not given what this one has under that key.
+    fn check_tenant(&self, uri: &Uri) -> Outcome<()> {
+        let query = uri.query().filter(|_| uri.path().starts_with("/api/")).unwrap_or_default();
+        let named = query.split('&').find_map(|pair| pair.strip_prefix("tenant_id=")).unwrap_or_default();
+        // Of all that is in the names of tenants, only this is ever escaped. Whose a node is by what it presents, the masters know.
+        if named.is_empty() || named.replace("%40", "@") == self.greet.tenant {
+            return Ok(());
+        }
+        Err(FaultCode::InvalidParams
+            .with("this node has the keys of its own tenant only: leave tenant_id out, or ask a node of that tenant"))
+    }
+
     /// What the masters say of a token: that it is good, and one of this node's tenant.
     async fn vouched(self: &Arc<Self>, presented: String) -> Outcome<()> {
         let was_good = match self.lock().of(&presented) {
@@ -159,7 +171,8 @@ fn is_verdict(fault: &Fault) -> bool {
 
 /// Lets in who may come in.
 pub(super) async fn admitted(State(door): State<Arc<Door>>, request: Request, next: Next) -> Response {
-    match door.admit(request.uri().path(), request.headers()).await {
+    let admitted = door.admit(request.uri().path(), request.headers()).await;
+    match admitted.and_then(|()| door.check_tenant(request.uri())) {
         Ok(()) => next.run(request).await,
         Err(fault) => {
             let refusal = Refusal::of("refused", &fault);

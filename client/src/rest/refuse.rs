@@ -55,14 +55,17 @@ impl IntoResponse for Refusal {
 pub(super) fn refusing() -> Refusing {
     Refusing::like::<Body>(&[
         (400, "What was asked cannot be read, or makes no sense."),
+        (403, "Its caller may not, or its tenant is over its budget."),
         (404, "There is no such key or segment."),
         (409, "It is being read, or is there already."),
+        (410, "The tenant of this node was dropped."),
         (413, "The body is too long."),
         (416, "The value has no byte of the range that is asked for."),
         (500, "It was not done."),
         (501, "This node cannot do that."),
         (503, "There is no room, or nobody to ask, at the moment."),
         (504, "It was not done in time."),
+        (507, "The tenant of this node is at its quota."),
     ])
 }
 
@@ -71,12 +74,14 @@ fn status(code: FaultCode) -> StatusCode {
     match code {
         FaultCode::InvalidParams => StatusCode::BAD_REQUEST,
         FaultCode::Unauthorized => StatusCode::UNAUTHORIZED,
-        FaultCode::Forbidden => StatusCode::FORBIDDEN,
-        FaultCode::ObjectNotFound | FaultCode::SegmentNotFound => StatusCode::NOT_FOUND,
+        FaultCode::Forbidden | FaultCode::TenantOverdue => StatusCode::FORBIDDEN,
+        FaultCode::ObjectNotFound | FaultCode::SegmentNotFound | FaultCode::TenantNotFound => StatusCode::NOT_FOUND,
+        FaultCode::TenantDeleted => StatusCode::GONE,
         FaultCode::ObjectExists | FaultCode::ObjectLeased | FaultCode::SegmentExists | FaultCode::WrongState => StatusCode::CONFLICT,
         FaultCode::NoSpace | FaultCode::NoReadableReplica | FaultCode::NotLeader | FaultCode::Unreachable | FaultCode::NodeNotFound => {
             StatusCode::SERVICE_UNAVAILABLE
         }
+        FaultCode::QuotaExceeded => StatusCode::INSUFFICIENT_STORAGE,
         FaultCode::Timeout => StatusCode::GATEWAY_TIMEOUT,
         FaultCode::NotSupported => StatusCode::NOT_IMPLEMENTED,
         _ => StatusCode::INTERNAL_SERVER_ERROR,

@@ -133,7 +133,7 @@ impl Store {
             let lent = ByteSize(segments.iter().map(|s| s.size).sum());
             let lends = match node.refused() {
                 None => format!("lends {lent} in {} segments", segments.len()),
-                Some(why) => format!("waits to be registered and lends nothing of {lent} until then: {why}"),
+                Some(why) => format!("lends nothing of {lent} until it may: {why}"),
             };
             output::line(format_args!("perilune store: REST on {rest}, {lends}"))?;
         }

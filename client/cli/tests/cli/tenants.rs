@@ -72,6 +72,9 @@ fn tenants_have_keys_memory_limits_and_an_end_of_their_own() {
     assert!(values.put(&dev, "acme", "k", b"acme's").status.success());
     assert_eq!((get(&dev, "acme", "k").stdout, get(&dev, "default", "k").stdout), (b"acme's".to_vec(), b"everybody's".to_vec()));
     refused(&get(&dev, "nobody", "k"), "no such tenant");
+    let at = |rest: &str, tenant: &str| send("GET", &format!("http://{rest}/api/get/k?tenant_id={tenant}"), "");
+    assert_eq!((at(&node.rest, "acme"), at(&dev.rest, "default").0), ((200, "acme's".into()), 200));
+    assert_eq!((at(&node.rest, "default").0, at(&dev.rest, "acme").0), (400, 400), "a node has its own tenant's");
 
     // Over its budget: nothing is added, what there is can be read.
     done(&dev, &["overdue", "acme"]);
@@ -79,7 +82,9 @@ fn tenants_have_keys_memory_limits_and_an_end_of_their_own() {
     refused(&values.put(&dev, "acme", "more", b"x"), "TENANT_OVERDUE");
     assert_eq!(get(&dev, "acme", "k").stdout, b"acme's");
     let more = post(&node.rest, "/api/mount", r#"{"size": 16777216}"#);
-    assert!(more.0 >= 400 && more.1.contains("over its budget"), "{more:?}");
+    assert!(more.0 == 403 && more.1.contains("over its budget"), "{more:?}");
+    let more = send("PUT", &format!("http://{}/api/put", node.rest), r#"{"key": "more", "value": "x"}"#);
+    assert!(more.0 == 403 && more.1.contains("TENANT_OVERDUE"), "{more:?}");
     done(&dev, &["normal", "acme"]);
 
     // At its limit its own oldest leaves, and nothing of anybody else's.
