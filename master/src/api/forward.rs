@@ -8,7 +8,7 @@ use crate::engine::{Group, Leader};
 use crate::log::Member;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header, request};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use hyper::client::conn::http1;
@@ -132,10 +132,7 @@ pub(crate) async fn send(to: &str, request: Request) -> Outcome<Response> {
 /// As [`send`]; [`FaultCode::NotLeader`] with what it said where that is no such answer.
 pub(crate) async fn call<T: DeserializeOwned>(to: &str, token: Option<&Token>, method: Method, path: &str, body: Vec<u8>) -> Outcome<T> {
     let strange = |e: String| FaultCode::NotLeader.with(format!("{to}: {e}"));
-    let mut request = Request::builder().method(method).uri(path).header(header::CONTENT_TYPE, "application/json");
-    if let Some(token) = token {
-        request = request.header(header::AUTHORIZATION, format!("Bearer {}", token.secret()));
-    }
+    let request = request(method, path, token).header(header::CONTENT_TYPE, "application/json");
     let answer = send(to, request.body(Body::from(body)).map_err(|e| strange(e.to_string()))?).await?;
     let status = answer.status();
     let body = to_bytes(answer.into_body(), ANSWER_BYTES_MAX).await.map_err(|e| strange(e.to_string()))?;
@@ -143,6 +140,15 @@ pub(crate) async fn call<T: DeserializeOwned>(to: &str, token: Option<&Token>, m
         return Err(strange(String::from_utf8_lossy(&body).into_owned()));
     }
     serde_json::from_slice(&body).map_err(|e| strange(e.to_string()))
+}
+
+/// What a master asks another, as itself.
+pub(crate) fn request(method: Method, path: &str, token: Option<&Token>) -> request::Builder {
+    let request = Request::builder().method(method).uri(path);
+    match token {
+        Some(token) => request.header(header::AUTHORIZATION, format!("Bearer {}", token.secret())),
+        None => request,
+    }
 }
 
 async fn reach(to: &str) -> Outcome<Sender> {

@@ -57,6 +57,11 @@ impl Engine {
         self.feed_progress(feed).checkpoint.physical_ms().max(resumed.unwrap_or(0))
     }
 
+    /// Whether it has held that for longer than feeds may.
+    pub(crate) fn is_overdue(&self, feed: &FeedRecord) -> bool {
+        u128::from(self.wall_ms().saturating_sub(self.held_since_ms(feed))) > self.inner.config.feed_gc_ttl.as_millis()
+    }
+
     /// A feed is gone: nothing that was written down about it is of account any more.
     pub(crate) async fn forget_feed(&self, feed: FeedId) -> Outcome<()> {
         for key in [FeedRecord::progress_key_of(feed), FeedRecord::resumed_key_of(feed)] {

@@ -6,6 +6,7 @@
 //! | `read` | what follows a place |
 //! | `told` | from an effect to an event |
 //! | `watch`, `listing` | what is asked for over the network: pages, and all that there is |
+//! | `elsewhere` | what this member's log begins behind, of another member |
 //! | `wanted`, `consumers` | which events are told, and how far those are who are told |
 //! | `safepoints` | who still needs what |
 //! | `tend` | what the leader does so that there is something to tell |
@@ -13,6 +14,7 @@
 //! Every member can be asked, also one that follows: what it has applied is committed, and no member tells it otherwise.
 
 mod consumers;
+mod elsewhere;
 mod listing;
 mod read;
 mod safepoints;
@@ -25,7 +27,7 @@ pub use consumers::Lag;
 pub(crate) use listing::{Listing, SNAPSHOT, Told};
 pub use read::Page;
 pub use safepoints::Safepoint;
-pub(crate) use safepoints::needed;
+pub(crate) use safepoints::{FEEDS, is_of_feeds, needed};
 pub(crate) use wanted::Wanted;
 
 use crate::engine::{Clock, Seat};

@@ -3,10 +3,9 @@
 //! What happened is kept for a while in any case ([`Keeps::whoever`](crate::log::Keeps)); what somebody needs stays longer, up to
 //! [`Keeps::most`](crate::log::Keeps). Each master looks at them when it cuts its log; the leader forgets those whose time is over.
 
-use super::ReadError;
 use crate::engine::Engine;
 use crate::work::aside;
-use perilune_protocol::{Fault, FaultCode, Millis, Outcome, Tso};
+use perilune_protocol::{FaultCode, Millis, Outcome, Tso};
 use perilune_state::Effect;
 use perilune_state::settings::{JOB_RECORD, SettingMap};
 use std::time::Duration;
@@ -27,6 +26,8 @@ const SAFEPOINT: &str = "safepoint.";
 const SERVICE_BYTES_MAX: usize = 200;
 /// Most that there are.
 const SAFEPOINTS_MAX: usize = 128;
+/// The service that all changefeeds are together; what is needed for single ones bears names that begin so too.
+pub(crate) const FEEDS: &str = "ticdc";
 /// As long as the longest counts; whoever needs more says so again.
 const TTL_MAX: Duration = Duration::from_secs(7 * 86_400);
 
@@ -43,6 +44,11 @@ pub(crate) fn needed(settings: &SettingMap) -> Option<Tso> {
     all(settings).map(|safepoint| safepoint.stamp).min()
 }
 
+/// Whether it is said for feeds.
+pub(crate) fn is_of_feeds(service: &str) -> bool {
+    service.strip_prefix(FEEDS).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+}
+
 impl Safepoint {
     pub(crate) fn read(key: &str, value: &str) -> Option<Self> {
         let service = key.strip_prefix(JOB_RECORD)?.strip_prefix(SAFEPOINT)?;
@@ -56,7 +62,8 @@ impl Engine {
     /// something may be gone.
     ///
     /// # Errors
-    /// [`FaultCode::OutOfRange`] when some of it is gone already; when nothing can be stored.
+    /// [`FaultCode::OutOfRange`] when some of it is gone already, here and in every other member's log; [`FaultCode::NoSpace`] for one more than there
+    /// may be; [`FaultCode::InvalidParams`]; when nothing can be stored.
     pub async fn set_safepoint(&self, service: &str, stamp: Tso, ttl: Duration) -> Outcome<Tso> {
         let named = (1..=SERVICE_BYTES_MAX).contains(&service.len()) && service.bytes().all(|byte| byte.is_ascii_graphic());
         if !named {
@@ -66,26 +73,50 @@ impl Engine {
         if ttl.is_zero() || ttl > TTL_MAX {
             return Err(FaultCode::InvalidParams.with(format!("a safepoint counts for up to {} s, and then again", TTL_MAX.as_secs())));
         }
+        if is_of_feeds(service) {
+            return Err(FaultCode::InvalidParams.with(format!("{service:.200?}: names that begin with {FEEDS} are those of changefeeds")));
+        }
+        self.keep_since(service, stamp, stamp, ttl).await
+    }
+
+    /// The same of any name: everything after `stamp` must be there, and `held`, which is no later, is written down.
+    pub(crate) async fn keep_since(&self, service: &str, stamp: Tso, held: Tso, ttl: Duration) -> Outcome<Tso> {
         let _decides = self.events().needs.lock().await;
         let is_new = self.state().settings.get(&key(service)).is_none();
-        if is_new && all(&self.state().settings.map()).count() >= SAFEPOINTS_MAX {
-            return Err(FaultCode::NoSpace.with(format!("there are {SAFEPOINTS_MAX} safepoints already")));
+        let others = || self.safepoints().into_iter().filter(|safepoint| !is_of_feeds(&safepoint.service)).count();
+        if is_new && !is_of_feeds(service) && others() >= SAFEPOINTS_MAX {
+            let why = format!("there are {SAFEPOINTS_MAX} safepoints of services already: take one back, or wait until one's time is over");
+            return Err(FaultCode::NoSpace.with(why));
         }
+        self.reaches(stamp).await?;
+        self.write_down(service, held, ttl).await?;
+        // Logs may have been cut just before they knew.
+        let reached = self.reaches(stamp).await;
+        if is_new && reached.as_ref().is_err_and(|fault| fault.code == FaultCode::OutOfRange) {
+            self.drop_safepoint(service).await?;
+        }
+        reached
+    }
+
+    /// What feeds need together is written down, whether this member's log has it or not: another's may.
+    pub(crate) async fn keep_for_feeds(&self, stamp: Tso, ttl: Duration) -> Outcome<()> {
+        let _decides = self.events().needs.lock().await;
+        self.write_down(FEEDS, stamp, ttl).await
+    }
+
+    async fn write_down(&self, service: &str, stamp: Tso, ttl: Duration) -> Outcome<()> {
         let value = format!("{} {}", stamp.0, self.wall_ms().saturating_add(Millis::from(ttl).0));
-        let gone = |safe: Tso| stamp < safe;
-        if !gone(self.safe_stamp().await?) {
-            self.commit(&Effect::Setting { key: key(service), value: Some(value) }).await?;
-        }
-        // The log may have been cut just before the others knew.
+        self.commit(&Effect::Setting { key: key(service), value: Some(value) }).await
+    }
+
+    /// Everything with a higher stamp than this can be read, here or of another member. Gives the first stamp of which that is known.
+    async fn reaches(&self, stamp: Tso) -> Outcome<Tso> {
         let safe = self.safe_stamp().await?;
-        if gone(safe) {
-            if is_new {
-                self.drop_safepoint(service).await?;
-            }
-            let why = format!("what happened since {} is not kept any more: {} is the last that may be gone", stamp.0, safe.0);
-            return Err(FaultCode::OutOfRange.with(why));
+        if stamp >= safe {
+            return Ok(safe);
         }
-        Ok(safe)
+        let why = format!("what happened since {} is not kept any more here: {} is the last that may be gone", stamp.0, safe.0);
+        self.place_after(stamp).await.map(|_| stamp).map_err(|fault| fault.code.with(format!("{why}; {}", fault.message)))
     }
 
     /// The service needs nothing any more.
@@ -107,7 +138,8 @@ impl Engine {
 
     /// Takes back those whose time is over.
     pub(super) async fn forget_expired(&self) -> Outcome<()> {
-        let _decides = self.events().needs.lock().await;
+        // Who decides may ask other members first.
+        let Ok(_decides) = self.events().needs.try_lock() else { return Ok(()) };
         let now = self.wall_ms();
         for safepoint in self.safepoints().into_iter().filter(|safepoint| safepoint.until_ms <= now) {
             self.commit(&Effect::Setting { key: key(&safepoint.service), value: None }).await?;
@@ -121,8 +153,7 @@ impl Engine {
     /// [`FaultCode::Storage`].
     pub(crate) async fn safe_stamp(&self) -> Outcome<Tso> {
         let events = std::sync::Arc::clone(self.events());
-        let oldest: Result<_, ReadError> = aside(move || events.oldest()).await?;
-        oldest.map(|(safe, _)| safe).map_err(Fault::from)
+        Ok(aside(move || events.oldest()).await??.0)
     }
 }
 

@@ -14,6 +14,9 @@ pub(crate) trait Gather: Default + Send + 'static {
     /// Takes the event of an effect, if that is one and wanted.
     fn gather(&mut self, wanted: &Wanted, known: &Known, effect: &[u8], cursor: Cursor, commit_ts: Tso) -> Result<(), EffectError>;
 
+    /// Takes an event that is wanted.
+    fn add(&mut self, event: Event);
+
     fn is_empty(&self) -> bool;
 }
 
@@ -22,6 +25,10 @@ impl Gather for Vec<Event> {
         let event = event(effect)?.map(|(tenant, what)| Event { cursor, commit_ts, tenant, what });
         self.extend(event.filter(|event| wanted.wants(known, &event.about())));
         Ok(())
+    }
+
+    fn add(&mut self, event: Event) {
+        self.push(event);
     }
 
     fn is_empty(&self) -> bool {
@@ -49,11 +56,13 @@ impl Gather for Encoded {
         }
         let mut events = Vec::<Event>::new();
         events.gather(wanted, known, effect, cursor, commit_ts)?;
-        for event in events {
-            self.bytes = postcard::to_extend(&event, std::mem::take(&mut self.bytes)).unwrap_or_default();
-            self.count += 1;
-        }
+        events.into_iter().for_each(|event| self.add(event));
         Ok(())
+    }
+
+    fn add(&mut self, event: Event) {
+        self.bytes = postcard::to_extend(&event, std::mem::take(&mut self.bytes)).unwrap_or_default();
+        self.count += 1;
     }
 
     fn is_empty(&self) -> bool {

@@ -1,12 +1,12 @@
 //! Pages of what happened, for whoever asks from where, and waits.
 
 use super::told::Gather;
-use super::{EventLog, GATHER, ReadError, Wanted};
+use super::{EventLog, GATHER, Page, ReadError, Wanted};
 use crate::engine::Engine;
 use crate::work::aside;
 use perilune_protocol::event::Cursor;
 use perilune_protocol::rpc::watch::{Encoded, Follow, From, WAIT_MAX, Watch, Watched};
-use perilune_protocol::{FaultCode, Outcome, TenantId};
+use perilune_protocol::{FaultCode, Outcome, TenantId, Tso};
 use perilune_state::directory::{FeedRecord, Known};
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,8 +58,20 @@ impl Engine {
     async fn told<Events: Gather>(&self, wanted: Wanted, question: Watch) -> Outcome<Watched<Events>> {
         let Watch { from, most_bytes, wait_ms, consumer, filter: _, everybody: _ } = question;
         let wanted = Arc::new(wanted.by(consumer)?);
-        let from = self.events().begin(from).await?;
-        self.events().page(from, &wanted, most_bytes as usize, Duration::from_millis(wait_ms)).await
+        let from = match (self.events().begin(from).await, from) {
+            (Err(fault), From::After(stamp)) if fault.code == FaultCode::OutOfRange => self.place_after(stamp).await?,
+            (begin, _) => begin?,
+        };
+        match self.events().page(from, &wanted, most_bytes as usize, Duration::from_millis(wait_ms)).await {
+            Err(fault) if fault.code == FaultCode::OutOfRange => {
+                let Page { events: all, next, resolved } = self.read_elsewhere(from).await?;
+                let known = self.directory();
+                let (of, mut events) = (wanted.as_of(&known)?, Events::default());
+                all.into_iter().filter(|event| of.wants(&known, &event.about())).for_each(|event| events.add(event));
+                Ok(self.events().told(&wanted, events, next, resolved))
+            }
+            watched => watched,
+        }
     }
 }
 
@@ -110,22 +122,28 @@ impl EventLog {
             };
             let log = Arc::clone(self);
             let (events, next, resolved) = self.reading(from.index, move || read(&log)).await??;
+            let watched = self.told(wanted, events, next, resolved);
             pages += 1;
-            if !wanted.consumer.is_empty() {
-                self.consumers.told(&wanted.consumer, wanted.filter.tenant, (next, resolved), self.clock.now());
-            }
-            let ended = next == from;
-            from = next;
-            if !events.is_empty() || pages == PAGES || Instant::now() >= deadline {
-                let end = self.history.reached(|| None).index + 1;
-                return Ok(Watched { events, next, resolved, behind: end.saturating_sub(next.index) });
+            let ended = watched.next == from;
+            from = watched.next;
+            if !watched.events.is_empty() || pages == PAGES || Instant::now() >= deadline {
+                return Ok(watched);
             }
             if ended {
                 pages = 0;
                 // Whether it changed, or the time is up, what there is is read once more.
-                let _ = tokio::time::timeout_at(deadline, self.changed(next)).await;
+                let _ = tokio::time::timeout_at(deadline, self.changed(from)).await;
             }
         }
+    }
+
+    /// What is wanted of a page is told now.
+    fn told<Events>(&self, wanted: &Wanted, events: Events, next: Cursor, resolved: Tso) -> Watched<Events> {
+        if !wanted.consumer.is_empty() {
+            self.consumers.told(&wanted.consumer, wanted.filter.tenant, (next, resolved), self.clock.now());
+        }
+        let end = self.history.reached(|| None).index + 1;
+        Watched { events, next, resolved, behind: end.saturating_sub(next.index) }
     }
 
     /// Has the entries from this one on read: off the threads that serve connections, unless there is little.
@@ -134,7 +152,10 @@ impl EventLog {
     }
 
     /// Off the threads that serve connections: it may read files.
-    async fn aside<T: Send + 'static>(self: &Arc<Self>, read: impl FnOnce(&Self) -> Result<T, ReadError> + Send + 'static) -> Outcome<T> {
+    pub(super) async fn aside<T: Send + 'static>(
+        self: &Arc<Self>,
+        read: impl FnOnce(&Self) -> Result<T, ReadError> + Send + 'static,
+    ) -> Outcome<T> {
         let log = Arc::clone(self);
         aside(move || read(&log)).await?.map_err(Into::into)
     }

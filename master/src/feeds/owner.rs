@@ -200,7 +200,7 @@ impl Owner {
         let pause = pause.mul_f64(0.9 + (feed.id.0 * 37 + u64::from(streak.tries) * 11) as f64 % 21.0 / 100.0);
         (streak.tries, streak.next) = (streak.tries + 1, now + pause);
         let spent = now.duration_since(streak.since) >= stuck_after(feed);
-        // Another member may have what this one's log begins behind, as that of one does that joined with a snapshot.
+        // A member that cannot be asked now may have what this one's log begins behind.
         let elsewhere = failure.code == Code::SnapshotLostByGc && engine.inner.is_group();
         let event = if failure.code.lasts() && !elsewhere || spent { FeedEvent::Broken } else { FeedEvent::Stumbled };
         self.becomes(engine, feed, event, Some(failure)).await;
@@ -291,7 +291,7 @@ fn lost(engine: &Engine, feed: &FeedRecord) -> Option<Failure> {
         let why = "fail to create or maintain changefeed due to snapshot loss caused by GC. checkpoint-ts";
         return Some(Code::SnapshotLostByGc.with(format!("{why} {} is earlier than or equal to GC safepoint at {}", checkpoint.0, safe.0)));
     }
-    if u128::from(engine.wall_ms().saturating_sub(engine.held_since_ms(feed))) > engine.inner.config.feed_gc_ttl.as_millis() {
+    if engine.is_overdue(feed) {
         let why = "has exceeded the GC TTL and the changefeed is blocking global GC progression";
         return Some(Code::GcTtlExceeded.with(format!("the checkpoint-ts({}) lag of the changefeed({}) {why}", checkpoint.0, feed.name)));
     }

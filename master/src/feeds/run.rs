@@ -13,12 +13,12 @@ use super::sink::{self, Sink, Whose};
 use super::sink_of;
 use super::task::Gate;
 use crate::engine::Engine;
-use crate::events::{GATHER, Page, ReadError};
+use crate::events::{GATHER, Page};
 use crate::planted::{self, Defect};
 use crate::work::aside;
-use perilune_protocol::Tso;
 use perilune_protocol::event::{Cursor, EventFilter};
 use perilune_protocol::rpc::watch::ListAll;
+use perilune_protocol::{Fault, FaultCode, Tso};
 use perilune_state::directory::FeedRecord;
 use std::pin::Pin;
 use std::time::Duration;
@@ -96,12 +96,12 @@ impl<'a> Run<'a> {
             let _inside = gate.pass().await;
             sink::open(&whose, &checked, &config, &engine.feed_place()).await?
         };
-        let (events, from) = (engine.events().clone(), kept.checkpoint);
-        let next = aside(move || if planted::is(Defect::SkippedGap) { Ok(events.resolved().1) } else { events.at(from) })
-            .await?
-            .map_err(|error| unread(error, from))?;
+        let next = match planted::is(Defect::SkippedGap) {
+            true => engine.events().resolved().1,
+            false => engine.place_after(kept.checkpoint).await.map_err(|fault| unread(fault, kept.checkpoint))?,
+        };
         let now = Instant::now();
-        let bootstrap = Bootstrap::of(&checked, &config, from == feed.start);
+        let bootstrap = Bootstrap::of(&checked, &config, kept.checkpoint == feed.start);
         Ok(Self {
             engine,
             feed,
@@ -196,21 +196,17 @@ impl<'a> Run<'a> {
 
     /// The next events, as rows.
     async fn read(&mut self) -> Result<(Page, Vec<Row>), Failure> {
-        let (events, from, known) = (self.engine.events().clone(), self.next, self.engine.directory());
+        let known = self.engine.directory();
         let most = (self.quota / PAGES_IN_QUOTA).clamp(4096, PAGE_BYTES) as usize;
+        let page = self.engine.read_events(self.next, most).await.map_err(|fault| unread(fault, self.progress.checkpoint))?;
         let Some(mut maker) = self.rows.take() else { return Err(Code::Unknown.with("it was stopped")) };
         let target = self.feed.target;
-        let log = events.clone();
-        let read = events.reading(from.index, move || {
-            let page = log.read(from, most);
-            let of = |page: &Page, maker: &mut Rows| {
-                let within = page.events.iter().take_while(|event| target.is_none_or(|target| event.commit_ts <= target));
-                within.filter_map(|event| maker.of(&known, event)).collect::<Vec<_>>()
-            };
-            let rows = page.as_ref().map_or_else(|_| Vec::new(), |page| of(page, &mut maker));
+        let made = self.engine.events().reading(self.next.index, move || {
+            let within = page.events.iter().take_while(|event| target.is_none_or(|target| event.commit_ts <= target));
+            let rows = within.filter_map(|event| maker.of(&known, event)).collect::<Vec<_>>();
             (page, rows, maker)
         });
-        let (page, mut rows, maker) = read.await?;
+        let (page, mut rows, maker) = made.await?;
         self.rows = Some(maker);
         rows.retain(|row| {
             let ignored = self.ignored.contains(&row.place);
@@ -219,7 +215,7 @@ impl<'a> Run<'a> {
             }
             !ignored
         });
-        Ok((page.map_err(|error| unread(error, self.progress.checkpoint))?, rows))
+        Ok((page, rows))
     }
 
     /// Flushes if it is time, and says how far it is.
@@ -287,13 +283,13 @@ async fn vouched(engine: &Engine) {
     }
 }
 
-fn unread(error: ReadError, checkpoint: Tso) -> Failure {
-    match error {
-        ReadError::OutOfRange { .. } => {
+fn unread(fault: Fault, checkpoint: Tso) -> Failure {
+    match fault.code {
+        FaultCode::OutOfRange => {
             let why = "fail to create or maintain changefeed due to snapshot loss caused by GC. checkpoint-ts";
-            Code::SnapshotLostByGc.with(format!("{why} {} is earlier than or equal to GC safepoint", checkpoint.0))
+            Code::SnapshotLostByGc.with(format!("{why} {} is earlier than or equal to GC safepoint: {}", checkpoint.0, fault.message))
         }
-        other => Code::Unknown.with(other.to_string()),
+        _ => fault.into(),
     }
 }
 

@@ -2,14 +2,12 @@
 
 use super::failure::{Code, Failure};
 use crate::engine::Engine;
-use crate::events::Safepoint;
+use crate::events::{FEEDS, Safepoint, is_of_feeds};
 use perilune_protocol::{FaultCode, Millis, Outcome, TenantId, Tso};
 use perilune_state::directory::{FeedRecord, FeedState, Known};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// The service that all feeds are together.
-const SERVICE: &str = "ticdc";
 /// It is said no more often.
 const EVERY: Duration = Duration::from_secs(60);
 /// What is said for one feed bridges the time until it is said for all.
@@ -28,7 +26,7 @@ fn bridge(why: Bridge, tenant: TenantId, name: &str) -> String {
         Bridge::Creating => "creating",
         Bridge::Resuming => "resuming",
     };
-    format!("{SERVICE}-{why}-{}_{name}", tenant.0)
+    format!("{FEEDS}-{why}-{}_{name}", tenant.0)
 }
 
 /// A feed needs everything from `start` on.
@@ -36,20 +34,16 @@ fn bridge(why: Bridge, tenant: TenantId, name: &str) -> String {
 /// # Errors
 /// [`Code::StartTsBeforeGc`]; when nothing can be stored.
 pub(crate) async fn hold_for(engine: &Engine, why: Bridge, tenant: TenantId, name: &str, start: Tso) -> Result<(), Failure> {
-    let before = |safe: Tso| {
-        let why = "fail to create or maintain changefeed because start-ts";
-        Code::StartTsBeforeGc.with(format!("{why} {} is earlier than or equal to GC safepoint at {}", start.0, safe.0))
-    };
-    let safe = engine.safe_stamp().await.map_err(|fault| Code::Unknown.with(fault.message))?;
-    if start <= safe {
-        return Err(before(safe));
-    }
-    // Of two that are created at once under one name one wins: what is held is enough for either. What is gone holds nobody up.
-    let (service, needs) = (bridge(why, tenant, name), Tso(start.0 - 1));
-    let known = engine.safepoints().into_iter().find(|known| known.service == service && known.stamp >= safe);
-    let held = engine.set_safepoint(&service, known.map_or(needs, |known| known.stamp.min(needs)), BRIDGE_TTL).await;
-    held.map(drop).map_err(|fault| match fault.code {
-        FaultCode::OutOfRange => before(start),
+    let (service, needs) = (bridge(why, tenant, name), Tso(start.0.saturating_sub(1)));
+    // Of two that are created at once under one name one wins: what is held is enough for either.
+    let known = engine.safepoints().into_iter().find(|known| known.service == service);
+    let held = known.map_or(needs, |known| known.stamp.min(needs));
+    let Err(fault) = engine.keep_since(&service, needs, held, BRIDGE_TTL).await else { return Ok(()) };
+    Err(match fault.code {
+        FaultCode::OutOfRange => {
+            let (why, safe) = ("fail to create or maintain changefeed because start-ts", engine.safe_stamp().await?.0);
+            Code::StartTsBeforeGc.with(format!("{why} {} is earlier than or equal to GC safepoint at {safe}: {}", start.0, fault.message))
+        }
         FaultCode::NotLeader => Code::NotReady.with("cdc server is not ready"),
         _ => Code::Unknown.with(fault.message),
     })
@@ -67,8 +61,7 @@ pub(crate) async fn let_go(engine: &Engine, why: Bridge, tenant: TenantId, name:
 /// # Errors
 /// When nothing can be stored.
 pub(crate) async fn drop_all(engine: &Engine) -> Outcome<()> {
-    let ours = |service: &str| service.strip_prefix(SERVICE).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'));
-    for safepoint in engine.safepoints().into_iter().filter(|safepoint| ours(&safepoint.service)) {
+    for safepoint in engine.safepoints().into_iter().filter(|safepoint| is_of_feeds(&safepoint.service)) {
         engine.drop_safepoint(&safepoint.service).await?;
     }
     Ok(())
@@ -94,13 +87,10 @@ impl Keeper {
 }
 
 async fn say(engine: &Engine, known: &Known) -> Outcome<()> {
-    let safe = engine.safe_stamp().await?;
     let checkpoint = |feed: &FeedRecord| engine.feed_progress(feed).checkpoint;
-    // Those that have lost something have nothing to keep.
-    let oldest = known.feeds().filter(|feed| needs(feed)).map(checkpoint).filter(|at| *at > safe).min();
-    match oldest {
-        Some(at) => drop(engine.set_safepoint(SERVICE, Tso(at.0 - 1), engine.inner.config.feed_gc_ttl).await?),
-        None => engine.drop_safepoint(SERVICE).await?,
+    match known.feeds().filter(|feed| needs(feed) && !engine.is_overdue(feed)).map(checkpoint).min() {
+        Some(at) => engine.keep_for_feeds(Tso(at.0.saturating_sub(1)), engine.inner.config.feed_gc_ttl).await?,
+        None => engine.drop_safepoint(FEEDS).await?,
     }
     // Whoever takes one decides right behind it.
     let settled = |safepoint: &Safepoint| safepoint.until_ms + Millis::from(EVERY).0 <= engine.wall_ms() + Millis::from(BRIDGE_TTL).0;
@@ -114,7 +104,7 @@ async fn say(engine: &Engine, known: &Known) -> Outcome<()> {
     Ok(())
 }
 
-/// Whether a feed still needs anything.
+/// Whether a feed still needs anything, and may have it: that this member lacks what it needs says nothing of the others.
 fn needs(feed: &FeedRecord) -> bool {
     let lost = |code: &str| [Code::GcTtlExceeded, Code::SnapshotLostByGc, Code::StartTsBeforeGc].iter().any(|lost| lost.text() == code);
     match feed.state {

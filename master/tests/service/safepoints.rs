@@ -2,11 +2,17 @@
 
 use super::*;
 use perilune_master::log::Keeps;
+use perilune_protocol::event::EventFilter;
+use perilune_protocol::rpc::watch::{Follow, From, Watch};
 use serde_json::{Value, json};
 
 /// A log that keeps nothing for whoever comes, and cuts itself often.
 fn forgetful(dir: &Path) -> Master {
-    Master::start(MasterConfig { snapshot_entries: 20, event_log: Keeps { whoever: 0, most: 1 << 20 }, ..config(dir) }).unwrap()
+    Master::start(forgets(dir)).unwrap()
+}
+
+fn forgets(dir: &Path) -> MasterConfig {
+    MasterConfig { snapshot_entries: 20, event_log: Keeps { whoever: 0, most: 1 << 20 }, ..config(dir) }
 }
 
 /// Status and body of an answer.
@@ -131,4 +137,79 @@ fn feeds_hold_what_they_have_not_delivered() {
     assert_eq!(ask(&master, "POST", "unsafe/resolve_lock", &json!({"region_id": "x"})).0, 400);
     assert_eq!(ask(&master, "POST", "log", &json!({"log_level": "loud=quiet=so"})).0, 400);
     assert_eq!(ask(&master, "DELETE", "changefeeds/f", &Value::Null).0, 200);
+}
+
+/// All files below a directory, one behind the other.
+fn text_below(dir: &Path) -> String {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    entries.map(|path| if path.is_dir() { text_below(&path) } else { std::fs::read_to_string(path).unwrap_or_default() }).collect()
+}
+
+#[test]
+fn a_master_that_joined_and_leads_keeps_and_tells_what_only_the_others_have() {
+    let (one, two, sinks) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let member = |id: u64, dir: &Path, join: Vec<String>| {
+        let (vault_root, peer_listen) = (Some(sinks.path().to_owned()), Some(SocketAddr::from(([127, 0, 0, 1], 0))));
+        Master::start(MasterConfig { member: id, vault_root, peer_listen, join, ..forgets(dir) }).unwrap()
+    };
+    let first = member(1, one.path(), Vec::new());
+    let mut peer = Peer::hello(&first);
+    peer.lend();
+    let log = std::sync::Arc::clone(first.engine().events());
+    let (begin, mut nth) = (log.oldest().unwrap().1, 0);
+    until("what nobody needs is gone", || {
+        nth += 1;
+        peer.put(&format!("gone{nth}"), 100);
+        log.read(begin, 1).is_err()
+    });
+    let cursor = log.resolved().1;
+    let sink = format!("file://{}/f?protocol=csv", sinks.path().display());
+    let config = json!({"sink": {"cloud_storage_config": {"flush_interval": "2s"}}});
+    assert_eq!(ask(&first, "POST", "changefeeds", &json!({"changefeed_id": "f", "sink_uri": sink, "replica_config": config})).0, 200);
+    assert_eq!(ask(&first, "POST", "changefeeds/f/pause", &Value::Null).0, 200);
+    let checkpoint = ask(&first, "GET", "changefeeds/f/status", &Value::Null).1["checkpoint_ts"].as_u64().unwrap();
+    (0..100).for_each(|n| drop(peer.put(&format!("kept{n}"), 100)));
+
+    let second = member(2, two.path(), vec![first.http_addrs()[0].to_string()]);
+    until("it leads", || {
+        // Not as long as it has no vote.
+        let _ = ureq::post(format!("http://{}/leadership/transfer", first.http_addrs()[0])).send(json!({"peer_id": 2}).to_string());
+        Peer::connect(&second).call(&session::Hello { agent: "test".into(), tenant: String::new() }).is_ok()
+    });
+    assert!(second.engine().events().read(cursor, 1).is_err(), "its log begins later");
+    // Said for all feeds as soon as it leads.
+    until("it holds what the feed needs", || services(&second).contains(&"ticdc".to_owned()));
+    let (_, points) = ask(&second, "GET", "safepoints", &Value::Null);
+    assert!(points["min_service_gc_safe_point"].as_u64().unwrap() < checkpoint, "{points}");
+
+    // Who comes with a place of before is told what followed it, and may hold it.
+    let mut peer = Peer::hello(&second);
+    let mut told = |from: From| {
+        let filter = EventFilter { prefixes: vec!["kept".into()], ..EventFilter::default() };
+        let watch = Watch { from, filter, everybody: true, most_bytes: 1 << 20, wait_ms: 0, consumer: "router".into() };
+        let followed = peer.call(&Follow { feed: None, watch }).unwrap();
+        let keys = followed.watched.events.iter().map(|event| event.what.object().unwrap().0.to_string());
+        keys.collect::<Vec<_>>()
+    };
+    for from in [From::Cursor(cursor), From::After(perilune_protocol::Tso(checkpoint))] {
+        assert_eq!(told(from).first().map(String::as_str), Some("kept0"));
+    }
+    let (status, body) = ask(&second, "PUT", "safepoints/router", &json!({"safe_point": checkpoint, "ttl": 3600}));
+    assert_eq!((status, &body["gc_safe_point"]), (200, &checkpoint.into()), "{body}");
+    let (status, body) = ask(&second, "PUT", "safepoints/late", &json!({"safe_point": 2, "ttl": 3600}));
+    assert!(status == 410 && body["error"].as_str().unwrap().contains("by no master that can be asked"), "{status} {body}");
+    // Services may fill what there is for them: feeds hold what they need all the same.
+    let now = json!({"safe_point": second.engine().events().resolved().0.0, "ttl": 3600});
+    assert_eq!(ask(&second, "PUT", "safepoints/ticdc-mine", &now).0, 400);
+    (1..128).for_each(|n| assert_eq!(ask(&second, "PUT", &format!("safepoints/r{n}"), &now).0, 200, "{n}"));
+    let (status, body) = ask(&second, "PUT", "safepoints/more", &now);
+    assert!(status == 507 && body["error"].as_str().unwrap().contains("128 safepoints of services"), "{status} {body}");
+
+    // And a feed gets it.
+    let (status, body) = ask(&second, "POST", "changefeeds/f/resume", &json!({}));
+    assert_eq!(status, 200, "{body}");
+    until("it has delivered all of it", || {
+        let text = text_below(sinks.path());
+        (0..100).all(|n| text.contains(&format!("kept{n}\"")))
+    });
 }

@@ -40,7 +40,7 @@ pub enum FeedRefused {
     #[error("there is no such changefeed")]
     Unknown,
     /// There are as many as there may be.
-    #[error("there are {FEEDS_MAX} changefeeds already")]
+    #[error("there are {FEEDS_MAX} changefeeds already, those of all tenants together: delete one first")]
     Full,
     /// Only one that stands still is changed.
     #[error("only a changefeed that is stopped or failed is changed")]
