@@ -12,6 +12,7 @@
 
 mod access;
 mod attempts;
+mod begun;
 mod dir;
 mod fault;
 mod gate;
@@ -39,5 +40,4 @@ pub use s3::provide_tls;
 pub use seal::{Bound, Plain, Sealer};
 pub use shelf::Shelf;
 pub use target::{Keys, S3Target, Target};
-pub use upload::Upload;
 pub use vault::{Options, Vault};

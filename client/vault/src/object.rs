@@ -7,12 +7,13 @@ use crate::place::{Fetched, Payload};
 use crate::pool::{BUFFER_BYTES, Buffer};
 use crate::runtime::Pending;
 use crate::stretch::Stretch;
-use crate::upload::WHOLE_BYTES;
+use crate::upload::{Upload, WHOLE_BYTES};
 use crate::vault::Vault;
 use bytes::{Bytes, BytesMut};
 use perilune_protocol::{Checksum, ObjectKey, TenantId, Tso};
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Instant;
 use uuid::Uuid;
 
@@ -75,7 +76,7 @@ impl Vault {
         Header::decode(&bytes).map_err(|why| Class::Invalid.with(format!("the object {why}")))?;
         let cipher = if self.seals { self.key.as_ref().map(|key| Cipher::of(key, object.name)) } else { None };
 
-        let mut upload = self.upload_of(&ColdObject::path(object.name), header.total(&object.key), deadline)?;
+        let mut upload = Upload::new(Arc::clone(&self.shared), object.name, header.total(&object.key), deadline);
         upload.push(Bytes::copy_from_slice(&bytes))?;
         let mut footer = Footer { pieces: Vec::new(), checksum: 0, key: object.key.clone() };
         for number in 0..header.pieces() {

@@ -123,7 +123,7 @@ impl Place {
             Self::Shelf(shelf) => shelf.delete(name),
             Self::Dir(_) => self.on_disk(name, Dir::delete).await,
         };
-        done.or_else(|fault| if fault.class == Class::NoObject { Ok(()) } else { Err(fault) })
+        done.or_else(gone)
     }
 
     /// Begins an upload in parts; gives what it is called until it is complete.
@@ -159,15 +159,24 @@ impl Place {
         }
     }
 
-    /// Forgets an upload that will not be completed.
+    /// Forgets an upload that will not be completed; one that has ended is forgotten already.
     pub(crate) async fn abort(&self, name: &str, id: &str) -> Vaulted<()> {
-        match self {
+        let done = match self {
             Self::S3(s3) => s3.abort(name, id).await,
             Self::Shelf(_) => Err(no_parts()),
             Self::Dir(_) => {
                 let id = id.to_owned();
                 self.on_disk(name, move |dir, _| dir.abort(&id)).await
             }
+        };
+        done.or_else(gone)
+    }
+
+    /// Removes what processes left in a directory that are no more, and where it lay.
+    pub(crate) async fn tidy(&self) -> Vaulted<()> {
+        match self {
+            Self::Dir(_) => self.on_disk("", |dir, _| dir.tidy()).await,
+            Self::S3(_) | Self::Shelf(_) => Ok(()),
         }
     }
 
@@ -186,6 +195,11 @@ impl Place {
 /// [`Class::Exists`].
 pub(crate) fn same(found: &Bytes, expected: &Bytes) -> Vaulted<()> {
     if found == expected { Ok(()) } else { Err(Class::Exists.with("something else is there by now")) }
+}
+
+/// What is not there needs not be removed.
+fn gone(fault: VaultFault) -> Vaulted<()> {
+    if fault.class == Class::NoObject { Ok(()) } else { Err(fault) }
 }
 
 fn no_parts() -> VaultFault {

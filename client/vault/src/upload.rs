@@ -1,14 +1,17 @@
 //! An object whose bytes come one after another: in one request where they are known to be few, in parts where they are many.
 
 use crate::attempts::{Shared, Turn, operation};
+use crate::begun;
 use crate::fault::{Class, Vaulted};
+use crate::object::ColdObject;
 use crate::place::{Part, Payload, Place, len};
 use crate::pool::BUFFER_BYTES;
 use crate::runtime::{Operation, Pending, begin};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+use uuid::Uuid;
 
 /// Bytes at which a part is full. S3 wants 5 MiB at least.
 const PART_BYTES: u64 = 8 << 20;
@@ -19,13 +22,17 @@ pub(crate) const WHOLE_BYTES: u64 = 3 * PART_BYTES;
 const DISK_PART_BYTES: u64 = 2 * BUFFER_BYTES as u64;
 /// Parts on their way at a time.
 const FLYING_MAX: usize = 4;
+/// So long it is tried to delete the note about an upload that has become an object; one that stays does no harm.
+const NOTE_PATIENCE: Duration = Duration::from_secs(2);
 /// What S3 allows.
 const PARTS_MAX: usize = 10_000;
 
 /// An object in the making. Dropped before [`Upload::finish`], it never was.
-pub struct Upload {
+pub(crate) struct Upload {
     shared: Arc<Shared>,
     name: Arc<str>,
+    /// Where a bucket is told of it before there are parts.
+    note: Option<Arc<str>>,
     deadline: Instant,
     /// What the service calls it, once there are parts.
     id: Option<Arc<str>>,
@@ -41,7 +48,9 @@ pub struct Upload {
 
 impl Upload {
     /// Of at most `size` bytes.
-    pub(crate) fn new(shared: Arc<Shared>, name: &str, size: u64, deadline: Instant) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, name: Uuid, size: u64, deadline: Instant) -> Self {
+        let note = if shared.is_dir() { None } else { Some(begun::note(name).into()) };
+        let name = ColdObject::path(name).into();
         let full = match &shared.place {
             // A part costs next to nothing there.
             Place::Dir(_) if size > DISK_PART_BYTES => DISK_PART_BYTES,
@@ -49,14 +58,14 @@ impl Upload {
             _ => PART_BYTES,
         };
         let (gathered, flying, parts) = (Payload::new(), VecDeque::new(), Vec::new());
-        Self { shared, name: name.into(), deadline, id: None, full, gathered, gathered_len: 0, sent: 0, flying, parts }
+        Self { shared, name, note, deadline, id: None, full, gathered, gathered_len: 0, sent: 0, flying, parts }
     }
 
     /// The next bytes. Waits while enough are on their way.
     ///
     /// # Errors
     /// As [`crate::Vault::put`]; the upload is then of no use any more.
-    pub fn push(&mut self, bytes: Bytes) -> Vaulted<()> {
+    pub(crate) fn push(&mut self, bytes: Bytes) -> Vaulted<()> {
         self.gathered_len += bytes.len() as u64;
         self.gathered.push(bytes);
         if self.gathered_len < self.full { Ok(()) } else { self.send() }
@@ -66,7 +75,7 @@ impl Upload {
     ///
     /// # Errors
     /// As [`crate::Vault::put`].
-    pub fn finish(mut self) -> Vaulted<u64> {
+    pub(crate) fn finish(mut self) -> Vaulted<u64> {
         let size = self.sent + self.gathered_len;
         if self.id.is_none() {
             let bytes = std::mem::take(&mut self.gathered);
@@ -103,6 +112,11 @@ impl Upload {
         })
         .finish()?;
         self.id = None;
+        if let Some(note) = self.note.clone() {
+            let until = self.deadline.min(Instant::now() + NOTE_PATIENCE);
+            // One that stays goes with the object.
+            let _ = self.ask_of(&note, "delete", until, |place, note, _| async move { place.delete(&note).await }).finish();
+        }
         Ok(size)
     }
 
@@ -112,7 +126,16 @@ impl Upload {
             Some(id) => Arc::clone(id),
             None => {
                 let id: Arc<str> = self.ask("begin", |place, name, _| async move { place.begin(&name).await }).finish()?.into();
-                Arc::clone(self.id.insert(id))
+                let id = Arc::clone(self.id.insert(id));
+                if let Some(note) = self.note.clone() {
+                    let bytes = Bytes::copy_from_slice(id.as_bytes());
+                    self.ask_of(&note, "put", self.deadline, move |place, note, _| {
+                        let bytes = vec![bytes.clone()];
+                        async move { place.put(&note, bytes, false).await }
+                    })
+                    .finish()?;
+                }
+                id
             }
         };
         if self.flying.len() == FLYING_MAX
@@ -142,8 +165,22 @@ impl Upload {
         T: Send + 'static,
         F: Future<Output = Vaulted<T>> + Send + 'static,
     {
-        let name = Arc::clone(&self.name);
-        operation(&self.shared, format!("{verb} {name}"), self.deadline, move |place, turn| once(place, Arc::clone(&name), turn))
+        self.ask_of(&self.name, verb, self.deadline, once)
+    }
+
+    fn ask_of<T, F>(
+        &self,
+        name: &Arc<str>,
+        verb: &str,
+        deadline: Instant,
+        once: impl Fn(Place, Arc<str>, Turn) -> F + Send + Sync + 'static,
+    ) -> Operation<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Vaulted<T>> + Send + 'static,
+    {
+        let name = Arc::clone(name);
+        operation(&self.shared, format!("{verb} {name}"), deadline, move |place, turn| once(place, Arc::clone(&name), turn))
     }
 }
 
@@ -153,9 +190,12 @@ impl Drop for Upload {
         // No part may arrive after the upload is forgotten, or it would stay.
         self.flying.clear();
         let (place, name, limit) = (self.shared.place.clone(), Arc::clone(&self.name), self.shared.limits.attempt);
-        // Nobody waits for it: what cannot be forgotten now is for the service's own rules about uploads that were begun.
+        let note = self.note.take();
+        // Nobody waits for it: what cannot be forgotten now is found by its note.
         let _ = begin(async move {
-            let _ = tokio::time::timeout(limit, place.abort(&name, &id)).await;
+            if let (Ok(Ok(())), Some(note)) = (tokio::time::timeout(limit, place.abort(&name, &id)).await, note) {
+                let _ = tokio::time::timeout(limit, place.delete(&note)).await;
+            }
             Ok(())
         })
         .map(Pending::leave);

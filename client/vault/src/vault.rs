@@ -10,7 +10,6 @@ use crate::runtime::Operation;
 use crate::s3::S3;
 use crate::shelf::Shelf;
 use crate::target::{Keys, Target};
-use crate::upload::Upload;
 use bytes::Bytes;
 use std::fmt;
 use std::ops::Range;
@@ -179,21 +178,15 @@ impl Vault {
         self.ask("delete", name, deadline, |place, name, _| async move { place.delete(&name).await })
     }
 
-    /// Begins an object whose bytes come one after another. Nothing of that name is there until [`Upload::finish`].
+    /// Removes what is left of uploads to a directory whose processes are no more. In a bucket [`Vault::begun`] tells of such.
     ///
     /// # Errors
-    /// [`Class::Invalid`] for a name that is none.
-    pub fn upload(&self, name: &str, deadline: Instant) -> Vaulted<Upload> {
-        self.upload_of(name, u64::MAX, deadline)
+    /// As [`Vault::delete`].
+    pub fn tidy(&self, deadline: Instant) -> Vaulted<()> {
+        operation(&self.shared, "tidy".to_owned(), deadline, |place, _| async move { place.tidy().await }).finish()
     }
 
-    /// As [`Vault::upload`], of at most `size` bytes.
-    pub(crate) fn upload_of(&self, name: &str, size: u64, deadline: Instant) -> Vaulted<Upload> {
-        check_name(name)?;
-        Ok(Upload::new(Arc::clone(&self.shared), name, size, deadline))
-    }
-
-    fn ask<T, F>(
+    pub(crate) fn ask<T, F>(
         &self,
         verb: &str,
         name: &str,

@@ -80,6 +80,12 @@ impl Server {
             self.record.keep(&parts, 404);
             return Ok(refusal(404, "NoSuchBucket"));
         }
+        // The service takes an upload that is no more for another user's.
+        let upload = parts.uri.query().unwrap_or_default().split('&').find_map(|pair| pair.strip_prefix("uploadId="));
+        if parts.method == http::Method::DELETE && upload.is_some_and(|id| !self.root.join(format!(".upload-{id}.json")).exists()) {
+            self.record.keep(&parts, 404);
+            return Ok(refusal(404, "NoSuchUpload"));
+        }
         let compares = [http::header::IF_NONE_MATCH, http::header::IF_MATCH].iter().any(|name| parts.headers.contains_key(name));
         let alone = if compares { Some(self.compares.lock().await) } else { None };
         let request = Request::from_parts(parts.clone(), s3s::Body::from(body));

@@ -31,8 +31,8 @@ enum What {
     },
     /// Add a vault: a bucket, or with --dir a directory
     ///
-    /// A bucket wants a lifecycle rule that aborts multipart uploads which are not completed within a day: those of a node that was killed stay
-    /// otherwise, where no list of objects shows them.
+    /// What a node that was killed left of a multipart upload is aborted by the masters, within the hour or when the tenant is dropped: the keys
+    /// of a bucket are to allow that (s3:AbortMultipartUpload).
     Add {
         #[command(flatten)]
         vault: Named,

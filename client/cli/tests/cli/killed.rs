@@ -149,6 +149,33 @@ fn a_dropped_tenant_is_recycled_whoever_is_killed_meanwhile() {
 }
 
 #[test]
+fn of_an_upload_in_parts_whose_node_is_killed_nothing_is_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::start(47, dir.path(), "acme");
+    let large = vec![7; 30 * MIB];
+    assert_eq!(cluster.store().put(&key(0), &large, &PutConfig::default()), Ok(Put::Stored));
+    let killed = |cluster: &mut Cluster| {
+        let held = "slow 600000 1 partNumber=2";
+        cluster.dies(Who::Node, held, |cluster| {
+            wait_for(held, || {
+                cluster.offload("300ms");
+                cluster.is_held().then_some(())
+            });
+        });
+    };
+    // What was sent is found by whoever collects, and where the tenant is dropped.
+    killed(&mut cluster);
+    assert_eq!((cluster.s3.uploads(), cluster.left().1), (1, 0));
+    collect(&cluster.http);
+    wait_for("the upload to be aborted", || (cluster.s3.uploads() == 0).then_some(()));
+    killed(&mut cluster);
+    cluster.page("", &["tenants", "drop", "acme"]);
+    cluster.page("", &["tenants", "recycle", "acme"]);
+    wait_for("the dropped tenant to be gone", || (!cluster.page("", &["tenants", "list", "--json"]).contains("acme")).then_some(()));
+    assert_eq!((cluster.s3.uploads(), cluster.left()), (0, (0, 0)), "its prefix is empty");
+}
+
+#[test]
 fn keys_are_rotated_whoever_is_killed_meanwhile() {
     let dir = tempfile::tempdir().unwrap();
     let mut cluster = Cluster::start(26, dir.path(), "default");

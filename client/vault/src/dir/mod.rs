@@ -172,6 +172,10 @@ impl Dir {
         self.uploads.forget(id).map_err(|e| self.fault(e))
     }
 
+    pub(crate) fn tidy(&self) -> Vaulted<()> {
+        self.uploads.tidy().map_err(|e| self.fault(e))
+    }
+
     /// Gives a whole file its name.
     fn publish(&self, id: &str, name: &str, create: bool) -> Vaulted<()> {
         let to = self.dir.join(name);

@@ -108,6 +108,16 @@ impl Uploads {
         }
     }
 
+    /// Removes what processes left that are no more; and the folder, if nothing is under way in it.
+    pub(super) fn tidy(&self) -> Result<()> {
+        let gone = |e: Error| if e.kind() == ErrorKind::NotFound { Ok(()) } else { Err(e) };
+        self.sweep().or_else(gone)?;
+        match fs::remove_dir(&self.folder) {
+            Err(e) if e.kind() != ErrorKind::DirectoryNotEmpty => gone(e),
+            _ => Ok(()),
+        }
+    }
+
     fn files(&self) -> MutexGuard<'_, HashMap<String, Arc<File>>> {
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -169,6 +179,13 @@ mod tests {
         living.forget(&id).unwrap();
         other.forget(&second).unwrap();
         assert!(!living.path(&id).exists() && living.file(&id).is_err());
+        let id = begin_named(&living);
+        File::create(folder.join("left")).unwrap();
+        other.tidy().unwrap();
+        assert!(!folder.join("left").exists() && living.path(&id).exists());
+        living.forget(&id).unwrap();
+        (0..2).for_each(|_| other.tidy().unwrap());
+        assert!(!folder.exists());
     }
 
     #[test]

@@ -59,6 +59,12 @@ impl S3d {
         self.root.path().join(BUCKET)
     }
 
+    /// Uploads in parts that have neither been completed nor aborted.
+    pub(crate) fn uploads(&self) -> usize {
+        let names = fs::read_dir(self.root.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.starts_with(".upload-") && name.ends_with(".json")).count()
+    }
+
     pub(crate) fn target(&self, bucket: &str, prefix: &str) -> Target {
         Target::S3(S3Target { bucket: bucket.into(), prefix: prefix.into(), endpoint: self.url().to_owned(), region: String::new() })
     }

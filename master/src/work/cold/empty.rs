@@ -87,22 +87,27 @@ impl Engine {
             let looked = aside(move || -> Vaulted<_> {
                 // Others may use the same folder: what their objects refer to stays.
                 claim::check(&asked, &engine.welcome().cluster)?;
+                let begun = if after.is_none() { errand::begun(&asked)? } else { Vec::new() };
                 let listed = errand::list(&asked, after)?;
-                Ok((engine.unreferred(listed.names), listed.after))
+                Ok((engine.unreferred(begun), engine.unreferred(listed.names), listed.after))
             });
             // What another leader has named meanwhile, this one does not know.
             let (looked, ()) = (looked.await?, self.vouch().await?);
-            let (mut left, next) = match looked {
+            let (mut begun, mut left, next) = match looked {
                 Ok(looked) => looked,
                 Err(fault) => return Ok(Err(fault)),
             };
             if shared {
                 // There it may be another tenant's that a checkpoint names. What was this one's alone goes, whatever checkpoints say.
-                left = self.may_go(left).await?;
+                (begun, left) = (self.may_go(begun).await?, self.may_go(left).await?);
             }
-            let (is_clean, is_last) = (is_clean && left.is_empty(), next.is_none());
+            let (is_clean, is_last) = (is_clean && begun.is_empty() && left.is_empty(), next.is_none());
             let (engine, asked) = (self.clone(), vault.clone());
-            match aside(move || delete(&engine, &asked, left, until)).await? {
+            let deleted = aside(move || {
+                errand::abandon(&asked, &begun)?;
+                delete(&engine, &asked, left, until)
+            });
+            match deleted.await? {
                 Ok(true) => {}
                 Ok(false) => return Ok(Ok(false)),
                 Err(fault) => return Ok(Err(fault)),
@@ -130,7 +135,7 @@ impl Engine {
     async fn give_up_emptied(&self, vault: Vault, id: VaultId, shared: bool) -> Outcome<Vaulted<bool>> {
         if !shared {
             self.record_given_up(id).await?;
-            if let Err(fault) = aside(move || claim::give_up(&vault)).await? {
+            if let Err(fault) = aside(move || vault.tidy(soon()).and_then(|()| claim::give_up(&vault))).await? {
                 return Ok(Err(fault));
             }
         }

@@ -88,6 +88,11 @@ impl<A: Asks> Reach<A> {
     /// Deletes everything in a vault that nothing refers to; says when it is looked at next. What could not be deleted is `left`.
     async fn sweep(&self, id: VaultId, sweep: Sweep, left: &mut Vec<ColdName>) -> Sweep {
         let mut after = sweep.after.clone();
+        if after.is_none()
+            && let Err(fault) = self.abandon(id).await
+        {
+            tracing::debug!(vault = %id, "uploads that were begun could not be looked at: {fault}");
+        }
         loop {
             let from = after.clone();
             let listed = match self.at(id, move |vault| list(vault, from)).await {
@@ -115,6 +120,16 @@ impl<A: Asks> Reach<A> {
                 next => after = next,
             }
         }
+    }
+
+    /// Forgets uploads in parts that nobody is at any more.
+    async fn abandon(&self, id: VaultId) -> Vaulted<()> {
+        let begun = self.at(id, begun).await?;
+        if begun.is_empty() {
+            return Ok(());
+        }
+        let answer = self.leader(Question { take: 0, listed: begun }).await.map_err(|fault| Class::Away.with(fault.message))?;
+        self.at(id, move |vault| abandon(vault, &answer.may_go)).await
     }
 
     /// Deletes uploads; gives those that could not be.
@@ -167,6 +182,19 @@ impl<A: Asks> Reach<A> {
             Leader::There(leader) => self.asks.ask(leader, question).await,
         }
     }
+}
+
+/// Uploads in parts that were begun.
+pub(super) fn begun(vault: &Vault) -> Vaulted<Vec<ColdName>> {
+    Ok(vault.begun(soon())?.into_iter().map(ColdName).collect())
+}
+
+/// Forgets such of them.
+pub(super) fn abandon(vault: &Vault, names: &[ColdName]) -> Vaulted<()> {
+    if !names.is_empty() {
+        tracing::info!(uploads = names.len(), "uploads that were begun and that nobody is at any more are aborted: {vault:?}");
+    }
+    names.iter().try_for_each(|name| vault.abandon(name.0, soon()))
 }
 
 /// Some of what is in a vault, and behind which name to go on.
