@@ -21,6 +21,8 @@ pub(super) struct Bootstrap {
     last: Option<Instant>,
     /// Rows since.
     since: u64,
+    /// Rows that it had: as many of the log come before the next at least, so that no feed tells more of what there is than of what happens.
+    listed: u64,
 }
 
 impl Bootstrap {
@@ -29,11 +31,11 @@ impl Bootstrap {
         let more_than_none = |said: i64| u64::try_from(said).ok().filter(|said| *said > 0);
         let every = Duration::from_secs(more_than_none(config.sink.send_bootstrap_interval_in_sec)?);
         let rows = more_than_none(config.sink.send_bootstrap_in_msg_count)?;
-        checked.bootstrap.then(|| Self { every, rows, last: (!fresh).then(Instant::now), since: 0 })
+        checked.bootstrap.then(|| Self { every, rows, last: (!fresh).then(Instant::now), since: 0, listed: 0 })
     }
 
     pub(super) fn is_due(&self) -> bool {
-        self.since >= self.rows || self.last.is_none_or(|last| last.elapsed() >= self.every)
+        self.since >= self.rows.max(self.listed) || self.last.is_none_or(|last| last.elapsed() >= self.every)
     }
 
     /// Rows of the log were written.
@@ -41,9 +43,9 @@ impl Bootstrap {
         self.since += rows as u64;
     }
 
-    /// All was listed.
-    pub(super) fn done(&mut self) {
-        (self.last, self.since) = (Some(Instant::now()), 0);
+    /// All was listed, in so many rows.
+    pub(super) fn done(&mut self, rows: u64) {
+        (self.last, self.since, self.listed) = (Some(Instant::now()), 0, rows);
     }
 }
 

@@ -3,7 +3,7 @@
 //! A pattern is a name, or has `*` for any number of characters, `?` for one, `[a-z]` for one of some; a name in `"` or backquotes stands for
 //! itself, one between `/` is a regular expression.
 
-use super::config::{EventFilter, ReplicaConfig};
+use super::config::{EventFilter, FilterConfig, ReplicaConfig};
 use super::failure::{Code, Failure};
 use regex::{Regex, RegexBuilder};
 
@@ -42,7 +42,10 @@ impl Filter {
     /// # Errors
     /// [`Code::FilterRuleInvalid`], [`Code::InvalidIgnoreEventType`].
     pub(crate) fn new(config: &ReplicaConfig) -> Result<Self, Failure> {
-        let rules = rules(&config.filter.rules, config.case_sensitive)?;
+        // No rules at all are those that nobody has said.
+        let unsaid = FilterConfig::default().rules;
+        let said = if config.filter.rules.is_empty() { &unsaid } else { &config.filter.rules };
+        let rules = rules(said, config.case_sensitive)?;
         let ignored = config.filter.event_filters.iter().map(|filter| ignored(filter, config.case_sensitive)).collect::<Result<_, _>>()?;
         Ok(Self { rules, ignored })
     }
@@ -178,7 +181,7 @@ mod tests {
     fn the_last_rule_that_matches_decides() {
         for (rules, table, takes) in [
             (&["*.*"][..], "a.b", true),
-            (&[], "a.b", false),
+            (&[], "a.b", true),
             (&["a.*"], "a.b", true),
             (&["a.*"], "ab.c", false),
             (&["A.B"], "a.b", true),

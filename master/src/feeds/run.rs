@@ -174,6 +174,7 @@ impl<'a> Run<'a> {
         }
         let filter = EventFilter { tenant: Some(self.feed.tenant), ..EventFilter::default() };
         // None that is older than the rows before it: that would bring back what they have removed.
+        let mut listed_rows = 0;
         let mut next = Some(ListAll { filter, everybody: false, part: 0, parts: 0, begin: Some(self.next) });
         while let Some(question) = next {
             let (engine, at) = (self.engine.clone(), self.progress.resolved);
@@ -182,6 +183,7 @@ impl<'a> Run<'a> {
             let (listed, maker) = listed.await?;
             self.rows = Some(maker);
             let (rows, more) = listed?;
+            listed_rows += rows.len() as u64;
             for some in rows.chunks(LISTED_AT_ONCE) {
                 self.take(some).await?;
                 self.settle(false).await?;
@@ -189,7 +191,7 @@ impl<'a> Run<'a> {
             next = more;
         }
         if let Some(bootstrap) = &mut self.bootstrap {
-            bootstrap.done();
+            bootstrap.done(listed_rows);
         }
         Ok(())
     }

@@ -6,6 +6,7 @@ use crate::output;
 use crate::settings::Global;
 use perilune_client::Since;
 use perilune_protocol::event::{Event, EventFilter, EventKind, Shown, What};
+use perilune_protocol::metakey::Field;
 use perilune_protocol::{ByteSize, FaultCode, ObjectKey};
 use std::str::FromStr;
 use std::time::Duration;
@@ -93,19 +94,24 @@ impl Watch {
     }
 }
 
+/// A key on one line, whatever is in it: nobody's terminal obeys it.
+fn plain(key: &ObjectKey) -> Field {
+    Field::Bytes(key.as_bytes().to_vec())
+}
+
 /// An event for people.
 fn line(event: &Event) -> String {
     let about = match &event.what {
-        What::Put { key, size, replicas, .. } => format!("{key}  {} in {} copies", ByteSize(*size), replicas.len()),
+        What::Put { key, size, replicas, .. } => format!("{}  {} in {} copies", plain(key), ByteSize(*size), replicas.len()),
         What::Replicas { key, add, drop, .. } => {
             let add = add.as_ref().map(|place| format!("  copy on {}", place.segment)).unwrap_or_default();
-            format!("{key}{add}{}", drop.map(|segment| format!("  none on {segment} any more")).unwrap_or_default())
+            format!("{}{add}{}", plain(key), drop.map(|segment| format!("  none on {segment} any more")).unwrap_or_default())
         }
-        What::Removed { key, reason, .. } => format!("{key}  {}", reason.as_str()),
+        What::Removed { key, reason, .. } => format!("{}  {}", plain(key), reason.as_str()),
         What::Cleared => String::new(),
-        What::Offloaded { key, vault, stored, .. } => format!("{key}  {} to vault {vault}", ByteSize(*stored)),
-        What::ColdLost { key, vault, .. } => format!("{key}  from vault {vault}"),
-        What::Demoted { key, .. } => key.to_string(),
+        What::Offloaded { key, vault, stored, .. } => format!("{}  {} to vault {vault}", plain(key), ByteSize(*stored)),
+        What::ColdLost { key, vault, .. } => format!("{}  from vault {vault}", plain(key)),
+        What::Demoted { key, .. } => plain(key).to_string(),
         What::Mounted { segment, name, size, .. } => format!("{segment}  {} of {name}", ByteSize(*size)),
         What::Draining { segment, grace_ms } => format!("{segment}  gone in {grace_ms} ms"),
         What::Unmounted { segment } => segment.to_string(),
@@ -120,4 +126,19 @@ fn line(event: &Event) -> String {
 fn clock(ms: u64) -> String {
     let (hours, minutes, seconds) = (ms / 3_600_000 % 24, ms / 60_000 % 60, ms / 1000 % 60);
     format!("{hours:02}:{minutes:02}:{seconds:02}.{:03}", ms % 1000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use perilune_protocol::Tso;
+    use perilune_protocol::event::Cursor;
+
+    #[test]
+    fn an_event_is_one_line_whatever_its_key() {
+        let cursor = Cursor { cluster: Default::default(), index: 1, place: 1, stamp: Tso(0) };
+        let what = What::Demoted { key: ObjectKey::new(*b"a\nb\x1b[31m\xff\xc3\xbc"), version: Tso(1) };
+        let shown = line(&Event { cursor, commit_ts: Tso(0), tenant: None, what });
+        assert_eq!(shown, "00:00:00.000  demoted    a\\nb\\u{1b}[31m\\xff\u{fc}");
+    }
 }

@@ -108,6 +108,7 @@ impl From<Unchanged> for Refusal {
             }
             Unchanged::Refused(Refused::Feed(FeedRefused::Unknown)) => Code::NotExists.with("changefeed not exists").into(),
             Unchanged::Refused(Refused::Feed(FeedRefused::Runs)) => runs(),
+            Unchanged::Refused(refused @ Refused::Feed(FeedRefused::Changed)) => Self::of_update(refused),
             // The page has no words for these.
             Unchanged::Refused(refused @ (Refused::Feed(FeedRefused::Full) | Refused::Unknown(_) | Refused::Dropped(_))) => {
                 Code::ApiInvalidParam.with(format!("invalid api parameter: {refused}")).into()

@@ -50,14 +50,14 @@ pub(super) async fn update(State(app): State<App>, Path(name): Name, query: Quer
     }
     let label = format!("{}/{name}", said::namespace(&query));
     drop(feeds::open(&Whose::tried(&label), &checked, &config, &engine.feed_place()).await.map_err(Refusal::of_update)?);
-    let (id, sealed) = (feed.id, sealed(&engine, feed.tenant, &name, &uri, &checked.uri)?);
+    let sealed = sealed(&engine, feed.tenant, &name, &uri, &checked.uri)?;
     let change = |record: &mut FeedRecord| {
         record.sink = checked.uri.to_string();
         record.sealed.clone_from(&sealed);
         record.config = config.shown().to_string();
         record.target = target;
     };
-    engine.decide(&|known, now_ms| known.alter_feed(id, &change, now_ms)).await?;
+    engine.decide(&|known, now_ms| known.alter_feed(feed, &change, now_ms)).await?;
     let known = engine.directory();
     let feed = said::feed(&known, &query, &name)?;
     json(&Info::of(group, &known, feed, engine.feed_progress(feed), false))

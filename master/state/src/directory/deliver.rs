@@ -45,6 +45,9 @@ pub enum FeedRefused {
     /// Only one that stands still is changed.
     #[error("only a changefeed that is stopped or failed is changed")]
     Runs,
+    /// It is another than whoever changes it has seen.
+    #[error("the changefeed was changed meanwhile: look at it and ask again")]
+    Changed,
 }
 
 /// Whether a changefeed may be called so: letters and digits, in parts with one `-` between them.
@@ -89,9 +92,13 @@ impl Known {
     /// One that stands still gets another sink, config or target; `change` makes them.
     ///
     /// # Errors
-    /// [`FeedRefused::Unknown`], [`FeedRefused::Runs`].
-    pub fn alter_feed(&self, id: FeedId, change: &dyn Fn(&mut FeedRecord), now_ms: u64) -> Decision {
-        let found = self.feed(id).ok_or(FeedRefused::Unknown)?;
+    /// [`FeedRefused::Unknown`], [`FeedRefused::Runs`]; [`FeedRefused::Changed`], where it delivers otherwise than `seen`.
+    pub fn alter_feed(&self, seen: &FeedRecord, change: &dyn Fn(&mut FeedRecord), now_ms: u64) -> Decision {
+        let found = self.feed(seen.id).ok_or(FeedRefused::Unknown)?;
+        let how = |feed: &FeedRecord| (feed.run, feed.sink.clone(), feed.sealed.clone(), feed.config.clone(), feed.target);
+        if how(found) != how(seen) {
+            return Err(FeedRefused::Changed.into());
+        }
         if !matches!(found.state, FeedState::Stopped | FeedState::Failed) {
             return Err(FeedRefused::Runs.into());
         }

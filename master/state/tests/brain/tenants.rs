@@ -237,9 +237,12 @@ fn the_life_of_a_changefeed() {
     assert_eq!((warning.state, warning.error, warning.warning), (FeedState::Warning, None, Some(trouble.clone())));
     assert_eq!(step(FeedEvent::Recovered, None).state, FeedState::Normal);
     assert_eq!(step(FeedEvent::Retried, None).state, FeedState::Normal, "nothing happens");
-    assert_eq!(leader.decide(|known| known.alter_feed(id, &|feed| feed.config = "x".into(), 3)), Err(FeedRefused::Runs.into()));
+    let seen = leader.state.directory.known().feed(id).unwrap().clone();
+    assert_eq!(leader.decide(|known| known.alter_feed(&seen, &|feed| feed.config = "x".into(), 3)), Err(FeedRefused::Runs.into()));
     leader.decide(|known| known.advance_feed(id, FeedEvent::Broken, Some(&trouble), 3)).unwrap();
-    leader.decide(|known| known.alter_feed(id, &|feed| feed.config = "x".into(), 3)).unwrap();
+    leader.decide(|known| known.alter_feed(&seen, &|feed| feed.config = "x".into(), 3)).unwrap();
+    // Who has not seen that does not take it back.
+    assert_eq!(leader.decide(|known| known.alter_feed(&seen, &|feed| feed.config = "y".into(), 3)), Err(FeedRefused::Changed.into()));
     leader.decide(|known| known.resume_feed(id, Some(Tso(9)), 4)).unwrap();
     let feed = leader.state.directory.known().feed(id).unwrap().clone();
     assert_eq!((feed.state, feed.run, feed.start, feed.error, feed.config.as_str()), (FeedState::Normal, 2, Tso(9), None, "x"));
