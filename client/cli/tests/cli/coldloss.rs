@@ -119,7 +119,7 @@ fn who_reads_a_key_out_of_its_vault_while_it_is_replaced_finds_a_value() {
     // The vault says late what it has; or what it is asked for is gone when it looks.
     for (kind, objects) in [("late", 0..3), ("slow", 3..6)] {
         stand.change_memory(64 * MIB);
-        s3.say(&format!("fault {kind} 1500 1000 GET /cold/kv/objects"));
+        s3.say(&format!("fault {kind} 800 1000 GET /cold/kv/objects"));
         std::thread::scope(|scope| {
             let store = &stand.store;
             let read = move |n: usize| match n % 3 {
@@ -136,7 +136,8 @@ fn who_reads_a_key_out_of_its_vault_while_it_is_replaced_finds_a_value() {
             for (n, read) in reads {
                 let value = read.join().unwrap().unwrap_or_else(|fault| panic!("{kind} {n}: {fault}"));
                 assert!(value == big(n).1 || value == big(n + 100).1, "{kind} {n}");
-                assert!(stand.store.get(&big(n).0).unwrap() == big(n + 100).1, "{kind} {n}");
+                // Who read the old one just now may read it as long as its lease runs.
+                assert!(writer.get(&big(n).0).unwrap() == big(n + 100).1, "{kind} {n}");
             }
         });
         s3.say("faults off");
