@@ -79,7 +79,7 @@ pub struct MasterConfig {
     pub feed_backoff: Duration,
     /// What a sink is asked just when its changefeed is paused or deleted is waited for so long, and then broken off.
     pub feed_patience: Duration,
-    /// A changefeed that lags so far behind is given up.
+    /// A changefeed that lags so far behind, and was not resumed within it, is given up.
     pub feed_gc_ttl: Duration,
     /// Asked of every caller, over RPC and HTTP.
     pub token: Option<Token>,
@@ -143,6 +143,9 @@ impl MasterConfig {
         }
         if self.put_release < self.put_discard {
             return Err(format!("put-release {:?} must not be shorter than put-discard {:?}", self.put_release, self.put_discard));
+        }
+        if self.feed_gc_ttl.is_zero() {
+            return Err("feed-gc-ttl is nothing: then every changefeed has failed as soon as it is behind".into());
         }
         self.check_group()?;
         let access = self.access();

@@ -23,6 +23,9 @@ pub(crate) const SNAPSHOT: &str = "snapshot";
 const PART_OBJECTS: usize = 8192;
 /// Most parts.
 const PARTS_MAX: u32 = 1 << 16;
+/// A list that was begun when there was more goes on in as many parts: so many times what fits, and so many in any case.
+const PARTS_SPARE: u32 = 16;
+const PARTS_LEFT: u32 = 256;
 /// Walks that are kept: eight bytes for each object, and what has left since.
 const WALKS_MAX: usize = 2;
 /// Who begins to list shares a walk that is no older than this: all that happened since is told again.
@@ -186,7 +189,9 @@ impl EventLog {
     /// A part, of a walk that is kept or of a new one. Who asks meanwhile waits, and shares it.
     fn part(&self, state: &State, question: &ListAll) -> Outcome<Part> {
         let ListAll { part, parts, begin, .. } = question;
-        let wanted = if *parts == 0 { None } else { Some(*parts) };
+        let fits = u32::try_from(state.index.len().div_ceil(PART_OBJECTS)).unwrap_or(PARTS_MAX).clamp(1, PARTS_MAX);
+        // Who begins is told what fits, whoever else cut a walk otherwise.
+        let parts = if *parts == 0 { fits } else { *parts };
         let (now, first) = (self.clock.now(), self.history.first());
         let mut kept = self.walks.lock();
         kept.retain(|walk| now < walk.used + LEASE_MS && walk.begin.index >= first);
@@ -195,16 +200,15 @@ impl EventLog {
                 Some(begin) => walk.begin >= *begin,
                 None => now <= walk.begun + FRESH_MS,
             };
-            late_enough && wanted.is_none_or(|parts| walk.parts.len() == parts as usize)
+            late_enough && walk.parts.len() == parts as usize
         };
         // The newest of them: the less is told again.
         let nth = match kept.iter().rposition(serves) {
             Some(nth) => nth,
             None => {
-                let fits = u32::try_from(state.index.len().div_ceil(PART_OBJECTS)).unwrap_or(PARTS_MAX).clamp(1, PARTS_MAX);
-                let parts = wanted.unwrap_or(fits);
-                if *part >= parts || parts > PARTS_MAX {
-                    let why = format!("part {part} of {parts}: parts are counted from 0, and at most {PARTS_MAX}");
+                let most = PARTS_LEFT.max(fits.saturating_mul(PARTS_SPARE)).min(PARTS_MAX);
+                if *part >= parts || parts > most {
+                    let why = format!("part {part} of {parts}: parts are counted from 0, and at most {most} here: begin anew");
                     return Err(FaultCode::InvalidParams.with(why));
                 }
                 if kept.len() >= WALKS_MAX

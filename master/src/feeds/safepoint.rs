@@ -89,7 +89,8 @@ impl Keeper {
 async fn say(engine: &Engine, known: &Known) -> Outcome<()> {
     let checkpoint = |feed: &FeedRecord| engine.feed_progress(feed).checkpoint;
     match known.feeds().filter(|feed| needs(feed) && !engine.is_overdue(feed)).map(checkpoint).min() {
-        Some(at) => engine.keep_for_feeds(Tso(at.0.saturating_sub(1)), engine.inner.config.feed_gc_ttl).await?,
+        // Until it is said again, however little time a feed has.
+        Some(at) => engine.keep_for_feeds(Tso(at.0.saturating_sub(1)), engine.inner.config.feed_gc_ttl.max(EVERY * 2)).await?,
         None => engine.drop_safepoint(FEEDS).await?,
     }
     // Whoever takes one decides right behind it.

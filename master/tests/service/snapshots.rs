@@ -150,6 +150,10 @@ fn parts_are_pages_and_frames_too() {
     let mut peer = Peer::hello(&master);
     peer.lend();
     put_all(&mut peer, &keys(0..OBJECTS));
+    // Who goes on in many parts cuts nobody else's list.
+    let end = master.engine().events().resolved().1;
+    assert_eq!(json(&master, &format!("events?from=snapshot.0.7.{end}")).0, 200);
+    assert_eq!(json(&master, &format!("events?from=snapshot.0.65536.{end}")).0, 400);
     let (mut index, mut from, mut settled) = (Index::default(), "snapshot".to_owned(), Vec::new());
     let behind = loop {
         let (status, page) = json(&master, &format!("events?kind=put&prefix=k1&from={from}"));

@@ -125,6 +125,9 @@ pub(crate) struct MasterArgs {
     /// The same while somebody needs it: a changefeed, or whoever holds a safepoint
     #[arg(long, value_name = "SIZE", default_value = "1GiB")]
     event_log_max_bytes: ByteSize,
+    /// How long a changefeed may hold what it has not delivered, running, stopped or failed; one that lags more has failed
+    #[arg(long, value_name = "DURATION", default_value = "24h")]
+    feed_gc_ttl: Span,
     /// A file that holds the token of the meta service (/MetaService/http/...?token=), 16 to 1024 characters; without it
     /// PERILUNE_META_TOKEN holds the token itself, and without both only the admin's opens it
     #[arg(long, value_name = "FILE")]
@@ -170,6 +173,7 @@ impl MasterArgs {
             snapshot_entries: self.snapshot_entries,
             log_reserve: self.log_reserve.0,
             event_log: Keeps { whoever: self.event_log_bytes.0, most: self.event_log_max_bytes.0 },
+            feed_gc_ttl: self.feed_gc_ttl.0,
             meta_token: token::find_meta(self.meta_token_file.as_deref()).map_err(Failure::Usage)?,
             secret_key_files: self.secret_key_file.clone(),
             token,

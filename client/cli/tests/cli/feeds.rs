@@ -1,7 +1,7 @@
 //! Changefeeds with real processes: leaders are killed while a feed delivers, and what it delivered tells what is there.
 
 use crate::group::{Process, Shared, all, at, leader, lends, master_with};
-use crate::harness::{Dev, PROGRAM, fetch, finish, perilune, said, wait_for};
+use crate::harness::{Dev, PROGRAM, fetch, finish, perilune, run, said, wait_for};
 use crate::s3d::{AK, BUCKET, S3d, SK};
 use crate::tenants::send;
 use nix::fcntl::{FallocateFlags, fallocate};
@@ -53,6 +53,18 @@ fn feeds_are_created_listed_paused_and_removed() {
     assert_eq!(json(&dev.http, &["list"])["state"], "normal");
     done(&dev.http, &["rm", "f"]);
     assert!(said(&feeds(&dev.http, &["get", "f"])).contains("changefeed not exists, default/f"));
+}
+
+#[test]
+fn how_long_a_feed_may_hold_what_it_lacks_is_a_setting() {
+    let dir = tempfile::tempdir().unwrap();
+    let refused = said(&run(["dev", "--feed-gc-ttl", "0s"]));
+    assert!(refused.contains("feed-gc-ttl is nothing"), "{refused}");
+    let dev = Dev::start_with(dir.path(), &["--segment-size", "64MiB", "--feed-gc-ttl", "1s"]);
+    done(&dev.http, &["create", "f", "--sink", "blackhole://"]);
+    done(&dev.http, &["pause", "f"]);
+    let failed = wait_for("it to be given up", || Some(json(&dev.http, &["status", "f"])).filter(|status| status["state"] == "failed"));
+    assert_eq!(failed["last_error"]["code"], "CDC:ErrGCTTLExceeded", "{failed}");
 }
 
 /// What a reader of the files knows who applies them in the order of their names.
