@@ -5,8 +5,8 @@
 
 use crate::engine::Engine;
 use crate::planted::{self, Defect};
-use perilune_protocol::{Outcome, TenantId};
-use perilune_state::directory::{TenantRecord, TenantStatus};
+use perilune_protocol::{Outcome, TenantId, Tso};
+use perilune_state::directory::{FeedState, TenantRecord, TenantStatus};
 use perilune_state::segments::Segment;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,11 +30,18 @@ pub struct Recycled {
 pub(crate) struct RecycleLog {
     /// Touched twice for each step.
     by_tenant: Mutex<BTreeMap<TenantId, Recycled>>,
+    /// Of those that have nothing any more: all that happened to them has a lower stamp.
+    empty: Mutex<BTreeMap<TenantId, Tso>>,
 }
 
 impl RecycleLog {
     pub(crate) fn of(&self, tenant: TenantId) -> Recycled {
         self.lock().get(&tenant).copied().unwrap_or_default()
+    }
+
+    /// The stamp by which a tenant was found to have nothing; the first counts.
+    fn empty(&self, tenant: TenantId, now: Tso) -> Tso {
+        *self.empty.lock().unwrap_or_else(PoisonError::into_inner).entry(tenant).or_insert(now)
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<TenantId, Recycled>> {
@@ -57,6 +64,8 @@ impl RecycleLog {
     }
 }
 
+/// So long the changefeeds of a tenant that has nothing any more may take to tell so.
+const TELLING_MS: u64 = 60_000;
 /// How often it is looked whether a retention is over.
 pub(crate) const EVERY: Duration = Duration::from_secs(1);
 
@@ -92,9 +101,21 @@ async fn step(engine: &Engine, tenant: &TenantRecord) -> Outcome<()> {
     if !planted::is(Defect::EarlyEnd) && !engine.empty_vaults(tenant.id).await? {
         return Ok(());
     }
+    if !have_told(engine, tenant.id).await? {
+        return Ok(());
+    }
     tracing::info!(tenant = tenant.name, "nothing is left of the dropped tenant");
     let gone = engine.decide(&|known, now_ms| known.gone(&tenant.name, now_ms)).await;
     gone.map_err(Into::into)
+}
+
+/// Whether its changefeeds that deliver have told that nothing is left: they go with the tenant. Sinks that do not take it are not waited for longer.
+async fn have_told(engine: &Engine, tenant: TenantId) -> Outcome<bool> {
+    let empty = engine.reign.recycled.empty(tenant, engine.feed_clock().await?);
+    let known = engine.directory();
+    let mut feeds = known.feeds().filter(|feed| feed.tenant == tenant && (feed.state.runs() || feed.state == FeedState::Pending));
+    let have = feeds.all(|feed| engine.feed_progress(feed).checkpoint >= empty);
+    Ok(have || engine.wall_ms().saturating_sub(empty.physical_ms()) > TELLING_MS)
 }
 
 fn lent(engine: &Engine, tenant: TenantId) -> Vec<Arc<Segment>> {

@@ -120,6 +120,11 @@ impl Served {
 
     /// A segment that some node lends.
     fn lend(&self) -> SegmentId {
+        self.lend_to(TenantId::default())
+    }
+
+    /// The same to a tenant.
+    fn lend_to(&self, tenant: TenantId) -> SegmentId {
         let desc = SegmentDesc {
             id: SegmentId::random(),
             name: "127.0.0.1:15000".into(),
@@ -134,8 +139,9 @@ impl Served {
         let engine = self.master.engine();
         on_runtime(async {
             let node = Register { node: desc.node, name: "n".into(), rest: String::new(), segments: Vec::new() };
-            engine.register(1, &Speaker::default(), node).await.unwrap();
-            engine.mount(1, &Speaker::default(), Mount { segments: vec![desc.clone()] }).await.unwrap();
+            let speaker = Speaker { tenant, ..Speaker::default() };
+            engine.register(1, &speaker, node).await.unwrap();
+            engine.mount(1, &speaker, Mount { segments: vec![desc.clone()] }).await.unwrap();
         });
         desc.id
     }

@@ -79,6 +79,33 @@ fn what_is_complete_is_known_while_a_listener_is_slow_or_away() {
 }
 
 #[test]
+fn a_feed_tells_that_its_tenant_has_nothing_any_more_before_it_goes() {
+    let listener = Listener::start();
+    let served = Served::start_with(|config| config.meta_token = Some(perilune_protocol::access::Token::of_the_page()));
+    let page = |what: &str, said: Value| {
+        let path = format!("/MetaService/http/{what}?token=greedisgood9999");
+        assert_eq!(http::send(served.master.http_addrs()[0], "POST", &path, &said.to_string()).status, 200, "{what}");
+    };
+    page("create_instance", json!({"instance_id": "team", "name": "team", "user_id": "u"}));
+    served.create(json!({"changefeed_id": "f", "namespace": "team", "sink_uri": format!("http://{}?timeout=60s", listener.addr)}));
+    // The first that is made.
+    let segment = served.lend_to(TenantId(1));
+    let told = |what: &str| listener.of("rows").iter().any(|seen| seen.body.contains(&segment.to_string()) && seen.body.contains(what));
+    wait::wait("the segment", || told("mounted").then_some(()));
+    let before = listener.of("rows").len();
+    listener.hold(true);
+    page("drop_instance", json!({"instance_id": "team"}));
+    page("recycle_instance", json!({"instance_id": "team"}));
+    // Its sink is slow: it is waited for.
+    wait::wait("the end to be told", || (listener.of("rows").len() > before).then_some(()));
+    let state = || served.ask("GET", "changefeeds/f/status?namespace=team", "").status;
+    assert_eq!(state(), 200);
+    listener.hold(false);
+    wait::wait("the feed to go", || (state() == 400).then_some(()));
+    assert!(listener.bodies("rows").iter().any(|body| body.contains("unmounted")), "it had arrived by then");
+}
+
+#[test]
 fn a_feed_has_no_more_in_flight_than_its_quota() {
     let quota = 64 << 10;
     let (listener, served) = (Listener::start(), Served::start());
