@@ -14,7 +14,7 @@ pub struct Glance<'a> {
     pub version: Tso,
     /// It is visible from now on; otherwise it is gone.
     pub is_put: bool,
-    /// All but the tenant, as it is stored: of a put the fields of [`ObjectRecord`] until `replicas`, of what is gone `key`, `version` and `reason`.
+    /// All but the tenant, as it is stored: of a put the fields of [`crate::effect::ObjectRecord`] until `replicas`, of what is gone `key`, `version` and `reason`.
     pub rest: &'a [u8],
 }
 
