@@ -291,9 +291,9 @@ fn health_of(engine: &Engine, id: VaultId) -> Option<Finding> {
     engine.reign.cold.health.of(id, engine.wall_ms())
 }
 
-/// Whether that is done soon, as far as is known.
+/// Whether that is done soon, as far as is known: a vault that nobody has looked at yet is given a chance.
 pub(crate) fn has_quick_vault(engine: &Engine, tenant: TenantId) -> bool {
-    let works = |vault: Target| health_of(engine, vault.id).is_some_and(|found| found.condition == Condition::Works);
+    let works = |vault: Target| health_of(engine, vault.id).is_none_or(|found| found.condition == Condition::Works);
     vault_of(engine.state(), tenant).is_some_and(works)
 }
 
