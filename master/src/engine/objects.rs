@@ -34,7 +34,7 @@ const SAVING_PATIENCE: Duration = Duration::from_secs(5);
 const SAVING_SOON: Duration = Duration::from_secs(2);
 const SAVING_PAUSE: Duration = Duration::from_millis(10);
 /// How often a put asks for room before it gives up.
-const ROOM_TRIES: usize = 16;
+const ROOM_TRIES: u32 = 16;
 
 impl Engine {
     /// Where objects are; leases each.
@@ -90,7 +90,7 @@ impl Engine {
 
     async fn put_start_one(&self, key: &ObjectKey, size: u64, config: &PutConfig, version: Tso, stamp: Stamp<'_>) -> Outcome<PutGrant> {
         // What most puts do not need is had when it is needed.
-        let (mut tries, mut rooms, mut heard, mut begun) = (0, 0, None, None);
+        let (mut tries, mut kept, mut rooms, mut heard, mut begun) = (0, 0, 0, None, None);
         let mut since = || *begun.get_or_insert_with(tokio::time::Instant::now);
         loop {
             let stamp = Stamp { now: self.now(), draw: self.draw(), ..stamp };
@@ -121,20 +121,16 @@ impl Engine {
                     }
                 },
                 Err(PutRefusal::NeedRoom(bytes, fault)) => {
-                    rooms += 1;
-                    // What is free may lie in pieces: each time more is asked for.
-                    let bytes = bytes.saturating_mul(1 << (rooms - 1));
                     if let Some(patience) = self.saves_first(stamp.tenant) {
                         if tokio::time::Instant::now() < since() + patience {
-                            if !self.reign.evictor.make_room(stamp.tenant, bytes, evict::Loss::Never).await {
+                            if !self.reign.evictor.make_room(stamp.tenant, bytes, evict::Loss::Never, &mut kept).await {
                                 tokio::time::sleep(SAVING_PAUSE).await;
                             }
-                            rooms = 0;
                             continue;
                         }
                         self.reign.evictor.waited_in_vain(stamp.tenant);
                     }
-                    if rooms > ROOM_TRIES || !self.reign.evictor.make_room(stamp.tenant, bytes, evict::Loss::AtNeed).await {
+                    if rooms >= ROOM_TRIES || !self.reign.evictor.make_room(stamp.tenant, bytes, evict::Loss::AtNeed, &mut rooms).await {
                         self.metrics().put_without_room();
                         return Err(fault);
                     }

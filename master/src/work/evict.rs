@@ -29,6 +29,8 @@ const RESCUE_EVERY_MS: u64 = 1000;
 const RESCUE_REST: u64 = 10;
 /// How often usage is looked at when nobody rings: leases lapse and segments leave without anybody telling.
 const EVERY: Duration = Duration::from_secs(1);
+/// So often whoever asks for room again asks for twice as much.
+const DOUBLINGS: u32 = 6;
 /// Between two complaints in the log, in milliseconds.
 const COMPLAIN_MS: u64 = 10_000;
 /// Pause after a round that found nothing.
@@ -126,7 +128,9 @@ impl Evictor {
     }
 
     /// Asks for about so many bytes of a tenant's and waits for a round that began after the question. False when it freed nothing.
-    pub(crate) async fn make_room(&self, tenant: TenantId, bytes: u64, loss: Loss) -> bool {
+    /// `tries` counts those that did: what is free may lie in pieces, so whoever asks again asks for more.
+    pub(crate) async fn make_room(&self, tenant: TenantId, bytes: u64, loss: Loss, tries: &mut u32) -> bool {
+        let bytes = bytes.saturating_mul(1 << (*tries).min(DOUBLINGS));
         let mut rounds = self.rounds.subscribe();
         // A round that runs now may have looked at the demand already; the one after it has not.
         let enough = rounds.borrow_and_update().number + 2;
@@ -149,6 +153,7 @@ impl Evictor {
             }
             self.bell.ring();
         }
+        *tries += u32::from(freed > 0);
         freed > 0
     }
 

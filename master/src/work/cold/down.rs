@@ -83,7 +83,7 @@ async fn bring(engine: &Engine, object: &Object, copy: &ColdCopy, vault: Target,
 /// that takes much of the memory: then, or where there is none soon, it is [`FaultCode::NoSpace`].
 async fn find_room(engine: &Engine, object: &Object) -> Outcome<(Promise, CopyRoom)> {
     let (state, tenant, key) = (engine.state(), object.key.as_ref().tenant, object.key.to_object_key());
-    let until = Instant::now() + ROOM_PATIENCE;
+    let (until, mut tries) = (Instant::now() + ROOM_PATIENCE, 0);
     loop {
         let lacking = match state.promise_copy(tenant, object.size) {
             Ok(promise) => match take_room(engine, object).await? {
@@ -100,7 +100,7 @@ async fn find_room(engine: &Engine, object: &Object) -> Outcome<(Promise, CopyRo
         if Instant::now() >= until {
             return no_space("nor did as much leave memory just now");
         }
-        if !engine.reign.evictor.make_room(tenant, object.size, evict::Loss::Never).await {
+        if !engine.reign.evictor.make_room(tenant, object.size, evict::Loss::Never, &mut tries).await {
             sleep(AGAIN).await;
         }
     }
