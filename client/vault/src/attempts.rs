@@ -53,6 +53,22 @@ where
     if is_dir { Operation::Here(Box::pin(work)) } else { Operation::There(Box::pin(work)) }
 }
 
+/// The same on what has a name.
+pub(crate) fn operation_on<T, F>(
+    shared: &Arc<Shared>,
+    verb: &str,
+    name: &Arc<str>,
+    deadline: Instant,
+    once: impl Fn(Place, Arc<str>, Turn) -> F + Send + Sync + 'static,
+) -> Operation<T>
+where
+    T: Send + 'static,
+    F: Future<Output = Vaulted<T>> + Send + 'static,
+{
+    let name = Arc::clone(name);
+    operation(shared, format!("{verb} {name}"), deadline, move |place, turn| once(place, Arc::clone(&name), turn))
+}
+
 async fn repeat<T, F: Future<Output = Vaulted<T>>>(shared: &Shared, deadline: Instant, once: impl Fn(Place, Turn) -> F) -> Vaulted<T> {
     let mut pauses = shared.gate.pauses();
     let mut last: Option<VaultFault> = None;

@@ -1,6 +1,6 @@
 //! An object whose bytes come one after another: in one request where they are known to be few, in parts where they are many.
 
-use crate::attempts::{Shared, Turn, operation};
+use crate::attempts::{Shared, Turn, operation_on};
 use crate::begun;
 use crate::fault::{Class, Vaulted};
 use crate::object::ColdObject;
@@ -115,7 +115,7 @@ impl Upload {
         if let Some(note) = self.note.clone() {
             let until = self.deadline.min(Instant::now() + NOTE_PATIENCE);
             // One that stays goes with the object.
-            let _ = self.ask_of(&note, "delete", until, |place, note, _| async move { place.delete(&note).await }).finish();
+            let _ = operation_on(&self.shared, "delete", &note, until, |place, note, _| async move { place.delete(&note).await }).finish();
         }
         Ok(size)
     }
@@ -129,7 +129,7 @@ impl Upload {
                 let id = Arc::clone(self.id.insert(id));
                 if let Some(note) = self.note.clone() {
                     let bytes = Bytes::copy_from_slice(id.as_bytes());
-                    self.ask_of(&note, "put", self.deadline, move |place, note, _| {
+                    operation_on(&self.shared, "put", &note, self.deadline, move |place, note, _| {
                         let bytes = vec![bytes.clone()];
                         async move { place.put(&note, bytes, false).await }
                     })
@@ -165,22 +165,7 @@ impl Upload {
         T: Send + 'static,
         F: Future<Output = Vaulted<T>> + Send + 'static,
     {
-        self.ask_of(&self.name, verb, self.deadline, once)
-    }
-
-    fn ask_of<T, F>(
-        &self,
-        name: &Arc<str>,
-        verb: &str,
-        deadline: Instant,
-        once: impl Fn(Place, Arc<str>, Turn) -> F + Send + Sync + 'static,
-    ) -> Operation<T>
-    where
-        T: Send + 'static,
-        F: Future<Output = Vaulted<T>> + Send + 'static,
-    {
-        let name = Arc::clone(name);
-        operation(&self.shared, format!("{verb} {name}"), deadline, move |place, turn| once(place, Arc::clone(&name), turn))
+        operation_on(&self.shared, verb, &self.name, self.deadline, once)
     }
 }
 

@@ -1,6 +1,6 @@
 //! A vault: the operations on single names. Each ends by its deadline; what may pass is repeated until then.
 
-use crate::attempts::{Shared, Turn, operation};
+use crate::attempts::{Shared, Turn, operation, operation_on};
 use crate::dir::Dir;
 use crate::fault::{Class, Vaulted};
 use crate::gate::{Gate, Limits};
@@ -212,8 +212,7 @@ impl Vault {
         F: Future<Output = Vaulted<T>> + Send + 'static,
     {
         check_name(name)?;
-        let name: Arc<str> = name.into();
-        Ok(operation(&self.shared, format!("{verb} {name}"), deadline, move |place, turn| once(place, Arc::clone(&name), turn)))
+        Ok(operation_on(&self.shared, verb, &name.into(), deadline, once))
     }
 }
 
