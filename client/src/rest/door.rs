@@ -3,7 +3,7 @@
 use super::refuse::Refusal;
 use crate::NodeConfig;
 use crate::master::{Caller, Master};
-use axum::extract::{Request, State};
+use axum::extract::{Query, Request, State};
 use axum::http::{HeaderMap, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -28,6 +28,13 @@ const ASKING_MAX: usize = 8;
 const WAITING_MAX: usize = 64;
 /// Tokens that are remembered.
 const KNOWN_MAX: usize = 1024;
+
+/// Whose keys a request means.
+#[derive(serde::Deserialize)]
+struct Named {
+    #[serde(default)]
+    tenant_id: String,
+}
 
 /// The door of the store's routes.
 pub(crate) struct Door {
@@ -117,10 +124,12 @@ impl Door {
 
     /// A node has the keys of its own tenant only: whoever names another is not given what this one has under that key.
     fn check_tenant(&self, uri: &Uri) -> Outcome<()> {
-        let query = uri.query().filter(|_| uri.path().starts_with("/api/")).unwrap_or_default();
-        let named = query.split('&').find_map(|pair| pair.strip_prefix("tenant_id=")).unwrap_or_default();
-        // Of all that is in the names of tenants, only this is ever escaped. Whose a node is by what it presents, the masters know.
-        if named.is_empty() || named.replace("%40", "@") == self.greet.tenant {
+        if !uri.path().starts_with("/api/") {
+            return Ok(());
+        }
+        let Query(Named { tenant_id }) = Query::try_from_uri(uri).map_err(|e| FaultCode::InvalidParams.with(e.body_text()))?;
+        // Whose a node is by what it presents, the masters know.
+        if tenant_id.is_empty() || tenant_id == self.greet.tenant {
             return Ok(());
         }
         Err(FaultCode::InvalidParams
