@@ -6,7 +6,7 @@
 use crate::engine::Engine;
 use crate::planted::{self, Defect};
 use perilune_protocol::{Outcome, TenantId, Tso};
-use perilune_state::directory::{FeedState, TenantRecord, TenantStatus};
+use perilune_state::directory::{FeedRecord, FeedState, TenantRecord, TenantStatus};
 use perilune_state::segments::Segment;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -111,10 +111,13 @@ async fn step(engine: &Engine, tenant: &TenantRecord) -> Outcome<()> {
 
 /// Whether its changefeeds that deliver have told that nothing is left: they go with the tenant. Sinks that do not take it are not waited for longer.
 async fn have_told(engine: &Engine, tenant: TenantId) -> Outcome<bool> {
-    let empty = engine.reign.recycled.empty(tenant, engine.feed_clock().await?);
     let known = engine.directory();
-    let mut feeds = known.feeds().filter(|feed| feed.tenant == tenant && (feed.state.runs() || feed.state == FeedState::Pending));
-    let have = feeds.all(|feed| engine.feed_progress(feed).checkpoint >= empty);
+    let delivers = |feed: &&FeedRecord| feed.tenant == tenant && (feed.state.runs() || feed.state == FeedState::Pending);
+    if !known.feeds().any(|feed| delivers(&feed)) {
+        return Ok(true);
+    }
+    let empty = engine.reign.recycled.empty(tenant, engine.feed_clock().await?);
+    let have = known.feeds().filter(delivers).all(|feed| engine.feed_progress(feed).checkpoint >= empty);
     Ok(have || engine.wall_ms().saturating_sub(empty.physical_ms()) > TELLING_MS)
 }
 
