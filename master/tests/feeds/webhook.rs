@@ -210,13 +210,19 @@ fn a_mask_that_is_given_back_stands_for_what_was_there() {
     assert!(listener.of("rows").iter().all(|seen| seen.header("authorization") == "Basic dTpwYXNz"), "u:pass");
 }
 
-#[test]
-fn one_row_that_is_not_taken_holds_up_the_feed_and_is_named() {
+/// A feed whose listener does not take one of three rows. They were decided together and have one stamp.
+fn poisoned() -> (Listener, Served) {
     let (listener, served) = (Listener::start(), Served::start());
     served.create(json!({"changefeed_id": "f", "sink_uri": format!("http://{}", listener.addr)}));
     served.lend();
     listener.answer_to(Some(("\"poison\"", 422)));
     served.put(&["a", "poison", "z"]);
+    (listener, served)
+}
+
+#[test]
+fn one_row_that_is_not_taken_holds_up_the_feed_and_is_named() {
+    let (listener, served) = poisoned();
     let why = served.until_state("f", "pending")["last_error"].clone();
     let message = why["message"].as_str().unwrap();
     assert!(why["code"] == "CDC:ErrSinkRejectedRow" && message.contains("\"poison\" in default.default"), "{why}");
@@ -230,12 +236,7 @@ fn one_row_that_is_not_taken_holds_up_the_feed_and_is_named() {
 
 #[test]
 fn one_row_that_is_not_taken_is_left_out_by_its_place_and_no_other() {
-    let (listener, served) = (Listener::start(), Served::start());
-    served.create(json!({"changefeed_id": "f", "sink_uri": format!("http://{}", listener.addr)}));
-    served.lend();
-    listener.answer_to(Some(("\"poison\"", 422)));
-    // Decided together: they have one stamp.
-    served.put(&["a", "poison", "z"]);
+    let (listener, served) = poisoned();
     let why = served.until_state("f", "pending")["last_error"]["message"].as_str().unwrap().to_owned();
     let place = why.rsplit_once("place ").unwrap().1;
     assert_eq!(served.ask("POST", "changefeeds/f/pause", "").status, 200);
