@@ -29,6 +29,7 @@ const KNOWN: &[(u16, &str)] = &[
     entry::<cluster::ListNodes>(),
     entry::<cluster::SyncStatus>(),
     entry::<work::BeginRun>(),
+    entry::<cold::AtVaults>(),
     entry::<work::TakeWork>(),
     entry::<cold::TakeCold>(),
     entry::<cold::Recall>(),

@@ -64,6 +64,8 @@ pub(crate) enum Ended<T> {
     Silence {
         /// A node has it.
         taken: bool,
+        /// Milliseconds for which it may be at it yet.
+        for_ms: u64,
     },
 }
 
@@ -172,11 +174,11 @@ impl<O: Order> Board<O> {
         let Inner { desks, open, done, .. } = &mut *inner;
         let silent: Vec<u64> = open.iter().filter(|(_, o)| o.until <= now || lost(o.node)).map(|(id, _)| *id).collect();
         for id in silent {
-            let Some(Open { node, taken, .. }) = open.remove(&id) else { continue };
+            let Some(Open { node, taken, until, .. }) = open.remove(&id) else { continue };
             if let Some(desk) = desks.get_mut(&node) {
                 desk.orders.retain_mut(|order| *order.id() != id);
             }
-            done.push((id, Ended::Silence { taken }));
+            done.push((id, Ended::Silence { taken, for_ms: until.saturating_sub(now) }));
         }
         std::mem::take(done)
     }
@@ -205,14 +207,14 @@ mod tests {
         assert_eq!(board.ended(49, |_| false), vec![], "it is not for others to say");
         board.say(node, vec![right(a), right(a), right(99)]);
         assert_eq!(board.ended(49, |_| false), vec![(a, Ended::Said(WorkOutcome::Right))]);
-        assert_eq!(board.ended(50, |_| false), vec![(c, Ended::Silence { taken: false })]);
+        assert_eq!(board.ended(50, |_| false), vec![(c, Ended::Silence { taken: false, for_ms: 0 })]);
         assert_eq!(board.take((node, None), 9, 50), vec![], "what was given up is not handed out");
         assert_eq!(board.ended(110 + LATE_MS - 1, |_| false), vec![]);
-        assert_eq!(board.ended(110 + LATE_MS, |_| false), vec![(b, Ended::Silence { taken: true })]);
+        assert_eq!(board.ended(110 + LATE_MS, |_| false), vec![(b, Ended::Silence { taken: true, for_ms: 0 })]);
         board.say(node, vec![right(b)]);
         assert_eq!(board.ended(9999, |_| false), vec![], "too late");
         let d = board.put(node, order(), u64::MAX);
-        assert_eq!(board.ended(0, |n| n == node), vec![(d, Ended::Silence { taken: false })]);
+        assert_eq!(board.ended(0, |n| n == node), vec![(d, Ended::Silence { taken: false, for_ms: u64::MAX })]);
     }
 
     #[test]
@@ -222,7 +224,7 @@ mod tests {
         assert_eq!(board.take((node, None), 1, 0).len() + board.take((node, Some(first)), 1, 0).len(), 2);
         assert!(!board.begin_run(NodeId::random(), second), "that is another node");
         assert!(board.begin_run(node, first), "who took without a word was another");
-        let silence = |id| (id, Ended::Silence { taken: true });
+        let silence = |id| (id, Ended::Silence { taken: true, for_ms: 0 });
         assert_eq!(board.ended(0, |_| false), vec![silence(a)]);
         assert!(!board.begin_run(node, first), "it has only connected anew");
         assert!(board.begin_run(node, second));

@@ -149,6 +149,27 @@ fn a_dropped_tenant_is_recycled_whoever_is_killed_meanwhile() {
 }
 
 #[test]
+fn uploads_that_a_killed_leader_ordered_go_with_their_tenant() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = Cluster::start(48, dir.path(), "acme");
+    let store = cluster.store();
+    (0..3).for_each(|n| assert_eq!(store.put(&key(n), &value(n), &PutConfig::default()), Ok(Put::Stored), "{n}"));
+    cluster.dies(Who::Master, "slow 4000 3 /objects/", |cluster| {
+        wait_for("three uploads to be held up", || {
+            cluster.offload("300ms");
+            cluster.is_held().then_some(())
+        });
+        cluster.page("", &["tenants", "drop", "acme"]);
+        cluster.page("", &["tenants", "recycle", "acme"]);
+    });
+    wait_for("the dropped tenant to be gone", || (!cluster.page("", &["tenants", "list", "--json"]).contains("acme")).then_some(()));
+    let asked = cluster.s3.requests();
+    let brought = |asked: &&Value| asked["method"] == "PUT" && asked["target"].as_str().unwrap().contains("/objects/");
+    assert_eq!(asked.iter().filter(brought).count(), 3, "what was on its way has come");
+    assert_eq!((cluster.left(), cluster.segments(), cluster.used()), ((0, 0), vec![], Some(0)), "and has gone");
+}
+
+#[test]
 fn of_an_upload_in_parts_whose_node_is_killed_nothing_is_left() {
     let dir = tempfile::tempdir().unwrap();
     let mut cluster = Cluster::start(47, dir.path(), "acme");

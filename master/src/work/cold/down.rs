@@ -57,7 +57,7 @@ pub(super) async fn fetch(engine: &Engine, object: &Arc<Object>) -> Outcome<()> 
             give_up(true);
             Err(unread("its node did something else".into()))
         }
-        Ended::Silence { taken } => {
+        Ended::Silence { taken, .. } => {
             give_up(taken);
             Err(unread("the node that was to fetch it is silent: ask again".into()))
         }

@@ -43,8 +43,7 @@ impl Engine {
         let known = self.directory();
         let Some(all) = known.vaults_of(tenant).filter(|all| !all.vaults.is_empty()) else { return Ok(true) };
         let cold = &self.reign.cold;
-        let uploading = lock(&cold.naming).values().any(|vault| all.vaults.iter().any(|ours| ours.id == *vault));
-        if uploading || lock(&cold.emptied_later).get(&tenant).is_some_and(|later| *later > Instant::now()) {
+        if self.uploads_may_land(tenant) || lock(&cold.emptied_later).get(&tenant).is_some_and(|later| *later > Instant::now()) {
             return Ok(false);
         }
         // By another name of the same endpoint it may be the same folder.

@@ -23,6 +23,7 @@ mod errand;
 mod health;
 mod info;
 mod kept;
+mod landing;
 mod manifest;
 mod offers;
 mod offload;
@@ -91,6 +92,8 @@ pub(crate) struct Cold {
     pub(crate) held: reseal::Held,
     /// Uploads that may be named yet, and where they go.
     naming: Mutex<HashMap<ColdName, VaultId>>,
+    /// Those that no name here stands for.
+    landing: Mutex<landing::Landing>,
     /// What the checkpoints name, by their number. Written by whoever keeps them.
     kept: Mutex<BTreeMap<u64, kept::Named>>,
     /// Vaults that may be dropped any moment: nothing more is brought there.
@@ -148,6 +151,7 @@ impl Cold {
             health: health::Health::default(),
             held: reseal::Held::default(),
             naming: Mutex::default(),
+            landing: Mutex::default(),
             kept: Mutex::default(),
             closing: Mutex::default(),
             emptied_later: Mutex::default(),
@@ -188,7 +192,7 @@ impl Cold {
             let mut orders = lock(&self.orders);
             orders.insert(self.board.put(node, order, now + TAKEN_WITHIN_MS), tell);
         }
-        told.await.unwrap_or(Ended::Silence { taken: true })
+        told.await.unwrap_or(Ended::Silence { taken: true, for_ms: 0 })
     }
 
     /// Tells those who wait what became of their orders.
@@ -324,6 +328,7 @@ impl Engine {
     pub(crate) async fn take_cold(&self, question: TakeCold, run: Option<RunId>) -> Vec<ColdOrder> {
         let cold = &self.reign.cold;
         if !question.done.is_empty() {
+            cold.ended_earlier(question.node, &question.done);
             cold.board.say(question.node, question.done.into_iter().map(|done| (done.id, done.outcome)));
             cold.ring();
         }

@@ -5,7 +5,7 @@ use super::{Target, lock, order};
 use crate::engine::Engine;
 use crate::planted::{self, Defect};
 use crate::work::board::Ended;
-use perilune_protocol::rpc::cold::{ColdOutcome, ColdWay};
+use perilune_protocol::rpc::cold::{AtVaults, ColdOutcome, ColdWay};
 use perilune_protocol::{ColdName, FaultCode};
 use perilune_state::State;
 use perilune_state::apply::places;
@@ -53,11 +53,12 @@ async fn upload_as(engine: &Engine, object: &Arc<Object>, replica: &Replica, vau
     let ended = engine.reign.cold.order(replica.segment.node(), order, engine.now()).await;
     let copy = |stored| ColdCopy { vault: vault.id, name, stored };
     let key = object.key.to_object_key();
-    let (uploaded, begun) = match ended {
+    // What came to nothing may yet come to lie there: its node may be at it for so many milliseconds.
+    let (uploaded, lands_ms) = match ended {
         Ended::Said(ColdOutcome::Done { .. }) if super::vault(engine.state(), vault.id).is_none() => {
             return Uploaded::Failed(format!("{key}: vault {} was dropped meanwhile", vault.id));
         }
-        Ended::Silence { taken: true } if planted::is(Defect::TrustedSilence) => {
+        Ended::Silence { taken: true, .. } if planted::is(Defect::TrustedSilence) => {
             return match engine.commit(&State::cold_copy(object, copy(object.size), true)).await {
                 Ok(()) => Uploaded::Saved,
                 Err(fault) => Uploaded::Failed(fault.to_string()),
@@ -72,16 +73,19 @@ async fn upload_as(engine: &Engine, object: &Arc<Object>, replica: &Replica, vau
                 Err(fault) => Uploaded::Failed(fault.to_string()),
             };
         }
-        Ended::Said(ColdOutcome::Away(why)) => (Uploaded::Away(Condition::Away, format!("{key}: {why}")), true),
-        Ended::Said(ColdOutcome::Refused(why)) => (Uploaded::Away(Condition::Refuses, format!("{key}: {why}")), false),
+        Ended::Said(ColdOutcome::Away(why)) => (Uploaded::Away(Condition::Away, format!("{key}: {why}")), Some(0)),
+        Ended::Said(ColdOutcome::Refused(why)) => (Uploaded::Away(Condition::Refuses, format!("{key}: {why}")), None),
         // It has moved, and something else lies there now; or nothing does that was put.
         Ended::Said(ColdOutcome::Passed(_) | ColdOutcome::Busy(_)) => {
-            (Uploaded::Failed(format!("{key}: its node did something else")), false)
+            (Uploaded::Failed(format!("{key}: its node did something else")), None)
         }
-        Ended::Said(ColdOutcome::Wrong(why) | ColdOutcome::Lost(why) | ColdOutcome::Failed(why)) => (Uploaded::Failed(why), false),
-        Ended::Silence { taken } => (Uploaded::Failed(format!("{key}: the node that was to upload it is silent")), taken),
+        Ended::Said(ColdOutcome::Wrong(why) | ColdOutcome::Lost(why) | ColdOutcome::Failed(why)) => (Uploaded::Failed(why), None),
+        Ended::Silence { taken, for_ms } => {
+            (Uploaded::Failed(format!("{key}: the node that was to upload it is silent")), taken.then_some(for_ms))
+        }
     };
-    if begun {
+    if let Some(ms) = lands_ms {
+        engine.reign.cold.unsure(vault.id, ms.saturating_add(AtVaults::LANDS_MS));
         // The answer to the last request may be all that is missing.
         engine.state().garbage.add(copy(0));
     }

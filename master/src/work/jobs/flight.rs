@@ -143,7 +143,7 @@ impl Flight {
         let Some(known) = self.step.object().cloned() else { return Next::Over(End::Moot, String::new()) };
         let key = known.key.to_object_key();
         // A node that failed may have given up a transfer that is still on its way.
-        let writes = matches!(ended, Ended::Silence { taken: true } | Ended::Said(WorkOutcome::Failed(_)));
+        let writes = matches!(ended, Ended::Silence { taken: true, .. } | Ended::Said(WorkOutcome::Failed(_)));
         let Some(object) = world.standing(&known) else { return self.give_up(world, writes, End::Moot, String::new()) };
         match (&self.step, ended) {
             (Step::Verify { .. }, Ended::Said(WorkOutcome::Right)) => Next::Over(End::Done, String::new()),
