@@ -135,7 +135,8 @@ fn attempt(core: &Core, writes: &mut [&mut Write<'_>], config: &PutConfig, write
     }
     let put_deadline = core.master.welcome().and_then(|w| begun.checked_add(Duration::from_millis(w.put_deadline_ms)));
     let moved = move_bytes(core, writes, &grants, deadline.min(put_deadline.unwrap_or(deadline)));
-    let (mut ends, mut ended, mut revokes, mut failures) = (Vec::new(), Vec::new(), Vec::new(), Failures::default());
+    let (mut ends, mut ended, mut revokes, mut revoked, mut failures) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Failures::default());
     for ((at, grant), moved) in grants.iter().zip(moved) {
         let write = &mut writes[*at];
         match moved {
@@ -147,13 +148,22 @@ fn attempt(core: &Core, writes: &mut [&mut Write<'_>], config: &PutConfig, write
                 failures.note(&fault);
                 write.fail_attempt(fault);
                 revokes.push((write.key.clone(), grant.version));
+                revoked.push(*at);
             }
         }
     }
     failures.tell();
     if !revokes.is_empty() {
         // If this does not arrive, the master discards the puts by itself when their deadline passes.
-        let _ = core.master.call(&PutRevoke { puts: revokes }, deadline.max(Instant::now() + REVOKE));
+        let told = core.master.call(&PutRevoke { puts: revokes }, deadline.max(Instant::now() + REVOKE)).unwrap_or_default();
+        for (at, answer) in revoked.into_iter().zip(told) {
+            // Somebody ended it on purpose.
+            if let Err(fault) = answer
+                && fault.code == FaultCode::WrongState
+            {
+                writes[at].outcome = Some(Err(fault));
+            }
+        }
     }
     if !ends.is_empty() {
         publish(core, writes, ends, &ended, deadline);
@@ -409,5 +419,30 @@ mod tests {
         assert!(fault.message.contains("write of bytes 64..69"), "{fault}");
         let expected: Vec<(ObjectKey, Tso)> = (1..=3).map(|version| ("k".into(), Tso(version))).collect();
         assert_eq!(*revoked.lock().unwrap(), expected);
+    }
+
+    #[test]
+    fn a_put_that_somebody_aborted_is_not_begun_anew() {
+        for is_moved in [true, false] {
+            let (engine, _memory, desc) = lend();
+            if !is_moved {
+                engine.withdraw(desc.id);
+            }
+            let store = store(fake::master(move |mut peer| {
+                peer.hello().unwrap();
+                let mut begun = false;
+                while let Some(asked) = peer.ask() {
+                    match asked.op {
+                        PutStart::OP => {
+                            assert!(!std::mem::replace(&mut begun, true), "it begins anew");
+                            grant(&mut peer, &asked, 1, desc.id);
+                        }
+                        Describe::OP => peer.answer(&asked, Ok(vec![Ok::<_, Fault>(desc.clone())])),
+                        _ => peer.answer(&asked, Ok(vec![Err::<(), _>(FaultCode::WrongState.with("k: somebody aborted it"))])),
+                    }
+                }
+            }));
+            assert_eq!(put(&store).unwrap_err().message, "k: somebody aborted it");
+        }
     }
 }

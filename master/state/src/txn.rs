@@ -38,9 +38,10 @@ impl State {
     }
 
     /// Ends a put that is in progress: its key, its quota and its label can be used at once. Its room can once its writer surely writes no more:
-    /// as after [`State::put_revoke`] where somebody vouches that it has gone, otherwise as where it was not heard again. False when it ended
+    /// as after [`State::put_revoke`] where somebody vouches that it has gone, otherwise as where it was not heard again. A writer that lives is told when it
+    /// ends the put, and does not begin it anew. False when it ended
     /// otherwise meanwhile.
     pub fn abort(&self, put: &Put, writer_gone: bool, now: MonotonicMs) -> bool {
-        if writer_gone { self.give_up(put, Why::Revoked, now) } else { self.give_up(put, Why::Abandoned, now) }
+        self.end_put(put, if writer_gone { Why::Revoked } else { Why::Abandoned }, true, now)
     }
 }

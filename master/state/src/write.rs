@@ -155,11 +155,16 @@ impl State {
             }))),
             Some((Ending::Again, _)) => Ok(PutEnding::Underway),
             _ if self.index.get(at).is_some_and(|o| o.version == version) => Ok(PutEnding::Published),
+            _ if self.was_aborted(tenant, version) => Err(aborted(key)),
             _ => Err(FaultCode::InvalidWrite.with(format!(
                 "{key}: this put is not in progress; it was revoked, took longer than {} ms, or the master restarted. Put again",
                 self.rules.put_discard_ms
             ))),
         }
+    }
+
+    fn was_aborted(&self, tenant: TenantId, version: Tso) -> bool {
+        self.puts.last_given_up(|gone| gone.version == version && gone.key.as_ref().tenant == tenant).is_some_and(|gone| gone.aborted)
     }
 
     /// Whether the commit of this put is on its way.
@@ -169,7 +174,9 @@ impl State {
 
     /// Gives up a put. Unknown puts are fine: the answer to an earlier revoke may have been lost.
     pub fn put_revoke(&self, tenant: TenantId, key: &ObjectKey, version: Tso, now: MonotonicMs) -> Result<(), Fault> {
-        let Some(put) = self.puts.get(KeyRef::new(tenant, key)).filter(|p| p.version == version) else { return Ok(()) };
+        let Some(put) = self.puts.get(KeyRef::new(tenant, key)).filter(|p| p.version == version) else {
+            return if self.was_aborted(tenant, version) { Err(aborted(key)) } else { Ok(()) };
+        };
         if self.give_up(&put, Why::Revoked, now) {
             return Ok(());
         }
@@ -217,7 +224,12 @@ impl State {
 
     /// Ends a put without publishing it; false when that was decided before, one way or the other.
     pub(crate) fn give_up(&self, put: &Put, why: Why, now: MonotonicMs) -> bool {
-        let given_up = self.puts.discard(put);
+        self.end_put(put, why, false, now)
+    }
+
+    /// The same, also on behalf of somebody else than its writer.
+    pub(crate) fn end_put(&self, put: &Put, why: Why, aborted: bool, now: MonotonicMs) -> bool {
+        let given_up = self.puts.discard(put, aborted);
         if given_up {
             // What a writer that has stopped had on the way may still land until its own deadline; of others nobody knows whether they write.
             let wait_ms = if why == Why::Revoked { self.rules.put_discard_ms } else { self.rules.put_release_ms };
@@ -306,6 +318,10 @@ fn check_put(key: &ObjectKey, size: u64, config: &PutConfig) -> Result<(), Fault
         return Ok(());
     };
     Err(FaultCode::InvalidParams.with(format!("{key}: {wrong}")))
+}
+
+fn aborted(key: &ObjectKey) -> Fault {
+    FaultCode::WrongState.with(format!("{key}: somebody aborted this put; put again if that was not meant"))
 }
 
 fn exists(key: &ObjectKey, how: &str) -> Fault {

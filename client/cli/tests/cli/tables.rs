@@ -226,7 +226,7 @@ fn a_put_that_nobody_ends_is_aborted_and_its_label_used_again() {
 
     // Its writer is told; the key and the label are free; and the bytes of another are where they were put.
     let late = writer.ask(&PutEnd { puts: vec![("half".into(), granted[0].version, 0)] }).unwrap();
-    assert_eq!(late[0].as_ref().unwrap_err().code, FaultCode::InvalidWrite);
+    assert_eq!(late[0].as_ref().unwrap_err().code, FaultCode::WrongState, "a client does not begin it anew");
     put(&dev, "half");
     assert_eq!(dev.ok(&["get", "half"]), "0123456789");
     let again = begin(&mut writer, label, &["anew"]);

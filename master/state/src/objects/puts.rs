@@ -128,6 +128,8 @@ pub struct GivenUp {
     pub version: Tso,
     /// Who put.
     pub writer: WriterId,
+    /// Whether somebody else than its writer ended it on purpose: that is not to begin it anew.
+    pub aborted: bool,
 }
 
 /// So many are remembered.
@@ -148,7 +150,7 @@ impl Puts {
     }
 
     /// Ends a put without publishing it. True for exactly one caller, who owes its space to limbo.
-    pub fn discard(&self, put: &Put) -> bool {
+    pub fn discard(&self, put: &Put, aborted: bool) -> bool {
         if !put.discard() || self.finish(put.key.as_ref(), put.version).is_none() {
             return false;
         }
@@ -156,7 +158,7 @@ impl Puts {
         if given_up.len() == GIVEN_UP_MAX {
             given_up.pop_front();
         }
-        given_up.push_back(GivenUp { key: put.key.clone(), version: put.version, writer: put.writer });
+        given_up.push_back(GivenUp { key: put.key.clone(), version: put.version, writer: put.writer, aborted });
         true
     }
 

@@ -1,6 +1,7 @@
 //! Puts that somebody else than their writer ends.
 
 use super::*;
+use perilune_protocol::FaultCode;
 use perilune_state::shards::ShardCount;
 use perilune_state::txn::Txn;
 
@@ -28,7 +29,9 @@ fn the_room_of_an_aborted_put_waits_for_its_writer_and_all_else_is_free_at_once(
         assert!(!mine.iter().any(|put| state.abort(put, writer_gone, leader.now)), "once");
         let gone = state.puts.last_given_up(|gone| gone.version == first.version).unwrap();
         assert_eq!((gone.writer, state.meters.of(tenant).objects()), (writer, 1));
-        assert!(state.put_end(tenant, &key("a"), first.version, 7).is_err(), "its writer is told");
+        let told = state.put_end(tenant, &key("a"), first.version, 7).unwrap_err();
+        assert_eq!(told.code, FaultCode::WrongState, "its writer does not begin it anew: {told}");
+        assert_eq!(state.put_revoke(tenant, &key("a"), first.version, leader.now).unwrap_err().code, FaultCode::WrongState);
 
         // Key and label again, in other room; what it had is free when it may write no more.
         let again = leader.start_by(writer, "a", MIB, &config).unwrap();
