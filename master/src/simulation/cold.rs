@@ -55,7 +55,7 @@ impl Trade for Hauling {
 
 async fn bring(hand: &Hand<'_>, order: &ColdOrder) -> Result<ColdOutcome, ColdOutcome> {
     let (world, node) = (hand.world, hand.node);
-    let bucket = world.bucket(order.vault).ok_or_else(|| ColdOutcome::Failed("what opens the vault is not known".into()))?;
+    let bucket = open(hand, order).await?;
     match order.way {
         ColdWay::Up => {
             let value = hand.read(&order.place, node.id).await.map_err(ColdOutcome::Failed)?;
@@ -92,6 +92,18 @@ async fn bring(hand: &Hand<'_>, order: &ColdOrder) -> Result<ColdOutcome, ColdOu
             Ok(ColdOutcome::Passed(Box::new(Passed { segment, extent, checksum: sum_found(&value), ticket: order.id })))
         }
     }
+}
+
+/// That a vault is the one it should be is looked at once in a process: whoever empties it later has to wait for what is on its way there.
+async fn open(hand: &Hand<'_>, order: &ColdOrder) -> Result<String, ColdOutcome> {
+    let (world, node) = (hand.world, hand.node);
+    let bucket = world.bucket(order.vault).ok_or_else(|| ColdOutcome::Failed("what opens the vault is not known".into()))?;
+    if !node.opened.borrow().contains(&order.vault) {
+        request(hand, &bucket).await?;
+        lock(&world.buckets).find_claim(&bucket).map_err(|fault| told(fault, ColdWay::Up))?;
+        node.opened.borrow_mut().insert(order.vault);
+    }
+    Ok(bucket)
 }
 
 async fn write(hand: &Hand<'_>, order: &ColdOrder, value: Vec<Run>) -> Result<(), ColdOutcome> {

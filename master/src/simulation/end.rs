@@ -54,6 +54,8 @@ pub(super) async fn look(world: &Rc<World>) -> Check {
             can_be_read(world, left).await?;
         }
     }
+    settled(world).await?;
+    world.oracle.borrow().all_emptied()?;
     swept(world).await?;
     agree(world).await
 }
@@ -87,6 +89,18 @@ async fn can_be_read(world: &Rc<World>, left: &Remaining) -> Check {
 fn unreadable(left: &Remaining, found: &str) -> Check {
     let what = format!("{} {} was acknowledged and cannot be read at the end: {found}", left.key, left.record.version.0);
     Err(("it heals", what))
+}
+
+/// No node is at anything for a vault.
+async fn settled(world: &Rc<World>) -> Check {
+    let until = world.now() + JOBS_MS;
+    while world.hauls.get() > 0 && !world.is_over() {
+        if world.now() >= until {
+            return Err(("a job ends", format!("a node is at an order about a vault {JOBS_MS} ms after all was put right")));
+        }
+        tokio::time::sleep(Duration::from_millis(LOOK_MS)).await;
+    }
+    Ok(())
 }
 
 /// "vaults hold what is named": once no node is at anything for a vault, and somebody has looked at all that is in them.

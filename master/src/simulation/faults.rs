@@ -53,7 +53,11 @@ pub const FAULTS: [(&str, &str); 34] = [
 
 /// Until the time is over; each fault is put right by itself after a while.
 pub(super) async fn run(world: &Rc<World>, nodes: &[Rc<Node>]) {
-    let kinds: Vec<&str> = FAULTS.iter().map(|(name, _)| *name).filter(|name| world.options.allows(name)).collect();
+    let mut kinds: Vec<&str> = FAULTS.iter().map(|(name, _)| *name).filter(|name| world.options.allows(name)).collect();
+    if world.options.cold && world.options.allows("drop") {
+        // A tenant has objects, vaults, uploads and feeds to leave behind.
+        kinds.extend(["drop"; 4]);
+    }
     while world.now() < world.options.length_ms && !world.is_over() {
         tokio::time::sleep(Duration::from_millis(world.range(50, 3000))).await;
         if kinds.is_empty() || world.per_mille(100) {
@@ -161,6 +165,13 @@ fn with(world: &World, id: u64, act: impl FnOnce(&mut Master)) {
     if let Some(master) = world.masters.borrow_mut().get_mut(&id) {
         act(master);
     }
+}
+
+/// Whoever leads ends, and begins again.
+pub(super) fn behead(world: &Rc<World>, for_ms: u64) {
+    let leads = |(id, master): (&u64, &Master)| master.up.as_ref().is_some_and(|up| up.throne.served().0.leads()).then_some(*id);
+    let leader = world.masters.borrow().iter().find_map(leads);
+    leader.into_iter().for_each(|id| crash(world, id, false, for_ms));
 }
 
 fn crash(world: &Rc<World>, id: u64, power: bool, for_ms: u64) {

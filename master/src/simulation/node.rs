@@ -7,8 +7,9 @@ use super::worker::{Copying, WORK};
 use super::world::World;
 use perilune_protocol::rpc::segment::Mount;
 use perilune_protocol::rpc::session::{Heartbeat, Register};
-use perilune_protocol::{Capability, Endpoint, NodeId, Protocol, SegmentDesc, SegmentId};
+use perilune_protocol::{Capability, Endpoint, NodeId, Protocol, SegmentDesc, SegmentId, VaultId};
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 use uuid::Uuid;
@@ -32,6 +33,8 @@ pub(super) struct Node {
     segments: RefCell<Vec<Lent>>,
     /// Counts processes; what an earlier one was about to do is not done.
     pub(super) life: Cell<u64>,
+    /// Vaults that its process has opened.
+    pub(super) opened: RefCell<BTreeSet<VaultId>>,
     bytes: u64,
 }
 
@@ -43,6 +46,7 @@ impl Node {
             place: (number % world.options.tenants) as usize,
             segments: RefCell::default(),
             life: Cell::new(0),
+            opened: RefCell::default(),
             // What does not fit goes to vaults.
             bytes: if world.options.cold { world.range(4, 12) << 18 } else { world.range(2, 8) << 20 },
         };
@@ -83,6 +87,7 @@ impl Node {
     pub(super) fn stop(&self, world: &Rc<World>, keeps: bool) {
         world.note("node down", || format!("{}{}", self.id, if keeps { "" } else { ", its memory is lost" }));
         self.life.set(self.life.get() + 1);
+        self.opened.borrow_mut().clear();
         world.nodes_up.borrow_mut().remove(&self.id);
         if !keeps {
             self.drop_segments(world, |_| true);

@@ -59,6 +59,11 @@ impl Owners {
         self.tenants.values().filter(|t| t.status == TenantStatus::Deleted).map(|t| t.name.clone()).collect()
     }
 
+    /// Those of which nothing may be left.
+    pub(super) fn gone(&self) -> impl Iterator<Item = &TenantRecord> {
+        self.tenants.values().filter(|t| t.status == TenantStatus::Gone)
+    }
+
     pub(super) fn lent(&mut self, segment: SegmentId, tenant: TenantId, unique_id: &str) {
         // Described anew, it stays whose it is.
         self.segments.entry(segment).or_insert_with(|| (tenant, unique_id.into()));

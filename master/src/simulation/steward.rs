@@ -2,8 +2,10 @@
 //! ended.
 
 use super::client::Client;
+use super::faults;
 use super::node::Node;
 use super::rpc::call;
+use super::vaults::{self, Mood};
 use super::world::World;
 use crate::engine::{NotAborted, Unchanged};
 use perilune_protocol::rpc::cold::Offload;
@@ -43,7 +45,9 @@ pub(super) fn begin(world: &Rc<World>) {
 
 /// Has something done to one of the tenants, unless somebody is at it.
 pub(super) fn acts(world: &Rc<World>, what: &'static str, lasts: u64) {
-    let place = world.below(world.options.tenants) as usize;
+    // The first is never dropped.
+    let first = if what == "drop" { 1.min(world.options.tenants - 1) } else { 0 };
+    let place = world.range(first, world.options.tenants - 1) as usize;
     let nth = world.below(10);
     at_work(world, place, move |world, place| async move {
         let Some(name) = world.name_at(place) else { return };
@@ -217,6 +221,12 @@ async fn drop_one(world: &Rc<World>, place: usize, name: String, lasts: u64) {
     if pooled && !insist(world, "drop pool", move |known, _, now| known.drop_pool(meant(&called), 0, now)).await {
         return;
     }
+    // Now and then much is on its way to its vault, and whoever knew of it goes too.
+    let hasty = world.options.allows("vault") && world.options.allows("crash") && world.per_mille(500);
+    if hasty {
+        vaults::lock(&world.buckets).set(&name, Mood::Slow);
+        world.steward(place).order(&Offload { wait_ms: 200 }).await;
+    }
     let called = name.clone();
     if !insist(world, "drop", move |known, _, now| known.drop_tenant(&called, now)).await {
         return;
@@ -224,8 +234,16 @@ async fn drop_one(world: &Rc<World>, place: usize, name: String, lasts: u64) {
     let tenant = world.oracle.borrow().owners.named(&name);
     tenant.into_iter().for_each(|tenant| world.oracle.borrow_mut().owners.refuse(world.now(), tenant));
     world.tenants.borrow_mut()[place].name = None;
+    if hasty {
+        faults::behead(world, world.range(200, 4000));
+        vaults::lock(&world.buckets).set(&name, Mood::Well);
+    }
     tokio::time::sleep(Duration::from_millis(world.below(3000))).await;
     insist(world, "recycle", move |known, _, now| known.recycle(&name, now)).await;
+    if hasty {
+        // Nodes end with their tenant, and what they are at with them.
+        tokio::time::sleep(Duration::from_millis(world.below(10_000))).await;
+    }
     tokio::time::sleep(Duration::from_millis(lasts)).await;
     found(world, place).await;
 }

@@ -5,7 +5,7 @@ use super::client::number;
 use super::oracle::{Check, Key, Oracle, Version};
 use super::vaults::lock;
 use perilune_protocol::{ColdName, SegmentId, TenantId, Tso};
-use perilune_state::directory::Change;
+use perilune_state::directory::{Change, TenantRecord};
 use perilune_state::effect::{ColdCopy, ObjectRecord};
 
 /// What there should be of a key in the end.
@@ -37,10 +37,20 @@ impl Oracle {
         }
         let Some(gone) = entered? else { return Ok(()) };
         self.counts.gone += 1;
+        self.has_nothing(&gone)
+    }
+
+    /// "what is dropped is emptied", of one that is gone.
+    fn has_nothing(&self, gone: &TenantRecord) -> Check {
         let objects = self.live.keys().filter(|key| key.tenant == gone.id).count();
         let vaults = self.vaults.get(&gone.id).into_iter().flat_map(|all| &all.vaults);
         let left = vaults.filter_map(|vault| lock(&self.buckets).holds(vault.target.prefix())).next();
-        self.owners.emptied(&gone, objects, left)
+        self.owners.emptied(gone, objects, left)
+    }
+
+    /// The same of all that are, once nothing is on its way any more.
+    pub(super) fn all_emptied(&self) -> Check {
+        self.owners.gone().try_for_each(|gone| self.has_nothing(gone))
     }
 
     /// A copy in a vault comes or goes: as the state does it.

@@ -96,15 +96,23 @@ impl Buckets {
         }
     }
 
-    /// Brings a value there, if the bucket is that of the cluster. An upload of a name takes the place of what there was.
+    /// Whether the bucket is that of the cluster.
+    pub(super) fn find_claim(&mut self, bucket: &str) -> Vaulted<()> {
+        if !self.arrive(bucket)? {
+            return Err(Class::Away.with("no answer"));
+        }
+        match self.by_name.get(bucket) {
+            Some(there) if !there.plain.is_empty() => Ok(()),
+            _ => Err(Class::Invalid.with("nobody has claimed it")),
+        }
+    }
+
+    /// Brings a value there. An upload of a name takes the place of what there was.
     pub(super) fn upload(&mut self, bucket: &str, name: ColdName, runs: Vec<Run>) -> Vaulted<()> {
         let heard = self.arrive(bucket)?;
         let nth = self.nth;
         self.nth += 1;
         let there = self.by_name.entry(bucket.into()).or_default();
-        if there.plain.is_empty() {
-            return Err(Class::Invalid.with("nobody has claimed it"));
-        }
         there.uploads.insert(name, Upload { runs, nth });
         if heard { Ok(()) } else { Err(Class::Away.with("no answer")) }
     }
