@@ -1,7 +1,8 @@
 //! Requests about keys: batches in, one answer per key, in order.
 
 use super::Engine;
-use crate::work::{aside, cold, evict};
+use crate::work::evict::{self, Loss};
+use crate::work::{aside, cold};
 use perilune_protocol::rpc::object::{KeyList, PutEnd, PutGrant, PutRevoke, PutStart};
 use perilune_protocol::{FaultCode, ObjectKey, ObjectPlace, Outcome, PutConfig, TenantId, Tso};
 use perilune_state::directory::PoolId;
@@ -28,10 +29,7 @@ const WINDOW_TRIES: usize = 1024;
 const ENDING_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a put waits for a node that was there before to be heard again.
 const NODE_PATIENCE: Duration = Duration::from_secs(2);
-/// How long a put waits for what is in its way to be brought to a vault: where nothing may be lost, and elsewhere, if that works; and the pause
-/// between two looks.
-const SAVING_PATIENCE: Duration = Duration::from_secs(5);
-const SAVING_SOON: Duration = Duration::from_secs(2);
+/// Pause between two looks at whether what is in a put's way was brought to a vault.
 const SAVING_PAUSE: Duration = Duration::from_millis(10);
 /// How often a put asks for room before it gives up.
 const ROOM_TRIES: u32 = 16;
@@ -121,31 +119,21 @@ impl Engine {
                     }
                 },
                 Err(PutRefusal::NeedRoom(bytes, fault)) => {
-                    if let Some(patience) = self.saves_first(stamp.tenant) {
-                        if tokio::time::Instant::now() < since() + patience {
-                            if !self.reign.evictor.make_room(stamp.tenant, bytes, evict::Loss::Never, &mut kept).await {
-                                tokio::time::sleep(SAVING_PAUSE).await;
-                            }
-                            continue;
-                        }
-                        self.reign.evictor.waited_in_vain(stamp.tenant);
+                    let patience = cold::patience(self, stamp.tenant);
+                    let loss = if patience.is_some() { Loss::Never } else { Loss::AtNeed };
+                    let waits = patience.is_some_and(|patience| tokio::time::Instant::now() < since() + patience);
+                    let tries = if waits { &mut kept } else { &mut rooms };
+                    if (waits || *tries < ROOM_TRIES) && self.reign.evictor.make_room(stamp.tenant, bytes, loss, tries).await {
+                        continue;
                     }
-                    if rooms >= ROOM_TRIES || !self.reign.evictor.make_room(stamp.tenant, bytes, evict::Loss::AtNeed, &mut rooms).await {
+                    if !waits {
                         self.metrics().put_without_room();
-                        return Err(fault);
+                        return Err(if loss == Loss::Never { cold::waited_in_vain(self, stamp.tenant, fault) } else { fault });
                     }
+                    tokio::time::sleep(SAVING_PAUSE).await;
                 }
             }
         }
-    }
-
-    /// How long a put of this tenant waits for what is in its way to be brought to a vault; `None` where that would not be, or not soon.
-    fn saves_first(&self, tenant: TenantId) -> Option<Duration> {
-        if self.state().settings.strict_write_back() {
-            return cold::has_vault(self.state(), tenant).then_some(SAVING_PATIENCE);
-        }
-        let is_soon = cold::has_quick_vault(self, tenant) && !self.reign.evictor.would_wait_in_vain(tenant);
-        is_soon.then_some(SAVING_SOON)
     }
 
     /// Publishes puts.

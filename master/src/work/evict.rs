@@ -2,7 +2,7 @@
 //!
 //! Each tenant makes room for itself. One thread owns the orders of leaving. It evicts in small steps: condemn a few objects that nobody
 //! reads, put their removal into the log, and look again whether more is needed. What is in a vault just leaves memory; what could be brought
-//! to one is offered before it has to leave, and then leaves without only for a put that finds no room for a while.
+//! to one is offered before it has to leave, and leaves without only for a put that finds no room while the vault does not work (`cold/waits.rs`).
 
 use super::cold::Offer;
 use super::{Bell, cold};
@@ -40,13 +40,10 @@ const HYSTERESIS: f64 = 0.005;
 
 /// The evicting worker as others see it.
 ///
-/// `demand`: added to by puts, taken whole by the worker. `evicted`: written by the worker, Relaxed: a number to look at. `vain`: puts add who
-/// waited, the worker takes out whose vault does something again.
+/// `demand`: added to by puts, taken whole by the worker. `evicted`: written by the worker, Relaxed: a number to look at.
 pub(crate) struct Evictor {
     pub(crate) bell: Bell,
     demand: Mutex<BTreeMap<TenantId, Demand>>,
-    /// Tenants of which a put waited in vain for something to be brought to a vault: others are not to wait as long.
-    vain: Mutex<BTreeSet<TenantId>>,
     evicted: AtomicU64,
     rounds: watch::Sender<Round>,
     /// When is looked next for what lies where nothing more is placed. The worker's alone.
@@ -88,7 +85,6 @@ impl Default for Evictor {
         Self {
             bell: Bell::default(),
             demand: Mutex::default(),
-            vain: Mutex::default(),
             evicted: AtomicU64::new(0),
             rounds,
             rescue: Mutex::default(),
@@ -102,27 +98,13 @@ impl Evictor {
         self.demand.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn vain(&self) -> MutexGuard<'_, BTreeSet<TenantId>> {
-        self.vain.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A put of this tenant waited for a vault in vain.
-    pub(crate) fn waited_in_vain(&self, tenant: TenantId) {
-        self.vain().insert(tenant);
-    }
-
-    /// Whether one did, and nothing that was brought there made room since.
-    pub(crate) fn would_wait_in_vain(&self, tenant: TenantId) -> bool {
-        self.vain().contains(&tenant)
-    }
-
     /// So many objects left that no vault has. Says so in the log now and then.
     fn lost_unsaved(&self, objects: u64, now: u64) {
         let mut unsaved = self.unsaved.lock().unwrap_or_else(PoisonError::into_inner);
         unsaved.0 += objects;
         if now >= unsaved.1 {
-            let why = "puts came faster than uploads, or the vault takes none; write_back = strict would refuse such puts";
-            tracing::warn!(objects = unsaved.0, "objects left memory that no vault has: {why}");
+            let why = "it is away, refuses, or has taken nothing for 30 s; write_back = strict would refuse such puts";
+            tracing::warn!(objects = unsaved.0, "objects left memory that their vault has not taken: {why}");
             *unsaved = (0, now + COMPLAIN_MS);
         }
     }
@@ -305,18 +287,14 @@ async fn evict(engine: &Engine, tenant: TenantId, order: &mut Order, wanted: Dem
     if has_vault {
         take_out(engine, order, wanted.bytes, |object| object.cold.is_some(), &mut left).await;
     }
-    let may_lose = match has_vault {
-        false => wanted.bytes,
-        true if state.settings.strict_write_back() => 0,
-        true => wanted.at_need,
-    };
+    let may_lose = if has_vault { wanted.at_need } else { wanted.bytes };
     take_out(engine, order, may_lose, |_| true, &mut left).await;
     if has_vault && left.freed < wanted.bytes {
         // What somebody waits for may be in pieces where less is in use than is brought there ahead; and what is there may be leased.
         offer(engine, order.oldest().filter(|object| object.cold.is_none()), wanted.bytes - left.freed);
     }
     if left.demoted > 0 {
-        engine.reign.evictor.vain().remove(&tenant);
+        cold::moved(engine, tenant);
     }
     left.shards.iter().for_each(|shard| engine.reign.shard_jobs.passed(*shard, |passes| passes.evictions += 1));
     let Left { freed, objects, demoted, .. } = left;

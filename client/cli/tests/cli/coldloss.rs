@@ -6,7 +6,7 @@ use crate::s3d::S3d;
 use crate::tenants::{node, send};
 use crate::vaults::list;
 use perilune_client::{Put, Store};
-use perilune_protocol::{ObjectKey, PutConfig};
+use perilune_protocol::{FaultCode, ObjectKey, PutConfig};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -24,6 +24,49 @@ fn check(store: &Store, objects: impl IntoIterator<Item = usize>) {
     for (n, (key, value)) in objects.into_iter().map(|n| (n, big(n))) {
         assert!(store.get(&key).unwrap_or_else(|fault| panic!("{n}: {fault}")) == value, "{n}");
     }
+}
+
+/// Asks again as long as memory is full of what is on its way; says how often.
+fn put_at_last(store: &Store, objects: impl IntoIterator<Item = usize>) -> usize {
+    let mut refusals = 0;
+    for (n, (key, value)) in objects.into_iter().map(|n| (n, big(n))) {
+        let put = wait_for("room", || match store.put(&key, &value, &PutConfig::default()) {
+            Ok(put) => Some(put),
+            Err(fault) => {
+                assert!(fault.code == FaultCode::NoSpace && fault.message.contains("on their way to vault"), "{n}: {fault}");
+                refusals += 1;
+                None
+            }
+        });
+        assert_eq!(put, Put::Stored, "{n}");
+    }
+    refusals
+}
+
+#[test]
+fn puts_that_come_faster_than_a_slow_vault_takes_them_are_refused_and_nothing_is_lost() {
+    let stand = Stand::start(Some(S3d::start()), &["--segment-size", "64MiB"]);
+    stand.s3.as_ref().unwrap().say("fault slow 4000 1000 PUT /cold/kv/objects");
+    put(&stand.store, 0..8);
+    // None of it is there yet, and there may be half as much.
+    assert!(run(["tenants", "quota", "default", "--bytes", "4MiB", "--http", &stand.dev.http]).status.success());
+    assert!(put_at_last(&stand.store, 8..10) > 0);
+    check(&stand.store, 0..10);
+    assert_eq!((stand.metric("evicted_unsaved_total"), stand.metric("cold_lost_total")), (0, 0));
+}
+
+#[test]
+fn what_leaves_because_its_vault_refuses_it_is_said() {
+    let stand = Stand::start(Some(S3d::start()), &["--segment-size", "64MiB"]);
+    assert!(run(["tenants", "quota", "default", "--bytes", "8MiB", "--http", &stand.dev.http]).status.success());
+    stand.s3.as_ref().unwrap().say("fault refuse 403 1000000 PUT /cold/kv/objects");
+    put_at_last(&stand.store, 0..12);
+    let keys: Vec<_> = (0..12).map(|n| big(n).0).collect();
+    let gone = stand.store.exists(&keys).unwrap().into_iter().filter(|there| !there).count();
+    assert!(gone >= 4 && stand.metric("evicted_unsaved_total") == gone as u64, "{gone}");
+    check(&stand.store, 11..12);
+    let log = stand.dev.log();
+    assert!(log.contains("WARN") && log.contains("objects left memory that their vault has not taken"), "{log}");
 }
 
 #[test]

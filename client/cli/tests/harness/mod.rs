@@ -5,6 +5,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -79,6 +80,7 @@ pub(crate) fn wait_for<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T 
 pub(crate) struct Dev {
     child: Child,
     data: PathBuf,
+    log: PathBuf,
     pub(crate) rpc: String,
     pub(crate) http: String,
     pub(crate) rest: String,
@@ -92,18 +94,25 @@ impl Dev {
 
     pub(crate) fn start_with(dir: &Path, flags: &[&str]) -> Self {
         let data = dir.join("data");
-        let ready = dir.join("ready");
+        let (ready, log) = (dir.join("ready"), dir.join("log"));
         let _ = std::fs::remove_file(&ready);
+        let said = File::options().create(true).append(true).open(&log).unwrap();
         let mut command = perilune();
         command.args(["dev", "--rpc", "127.0.0.1:0", "--http", "127.0.0.1:0", "--rest", "127.0.0.1:0"]).args(flags);
-        command.arg("--data-dir").arg(&data).arg("--ready-file").arg(&ready).stdout(Stdio::null());
+        command.arg("--data-dir").arg(&data).arg("--ready-file").arg(&ready).stdout(Stdio::null()).stderr(said);
         let mut child = command.spawn().unwrap();
         let addresses: Value = wait_for("perilune dev to be ready", || {
-            assert_eq!(child.try_wait().unwrap(), None, "perilune dev ended instead of serving");
+            let ended = child.try_wait().unwrap();
+            assert_eq!(ended, None, "perilune dev ended instead of serving: {}", std::fs::read_to_string(&log).unwrap());
             std::fs::read(&ready).ok().map(|text| serde_json::from_slice(&text).unwrap())
         });
         let of = |name: &str| addresses[name].as_str().unwrap().to_owned();
-        Self { child, data, rpc: of("rpc"), http: of("http"), rest: of("rest") }
+        Self { child, data, log, rpc: of("rpc"), http: of("http"), rest: of("rest") }
+    }
+
+    /// What it has said, and those before it on the same data.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
     }
 
     /// Runs a command against this one.
@@ -149,6 +158,9 @@ impl Drop for Dev {
         let _ = self.child.kill();
         let _ = self.child.wait();
         remove_segments(&self.data);
+        if std::thread::panicking() {
+            eprintln!("{}", std::fs::read_to_string(&self.log).unwrap_or_default());
+        }
     }
 }
 

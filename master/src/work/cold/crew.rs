@@ -356,10 +356,11 @@ impl Crew {
         match how {
             Uploaded::Saved => {
                 self.engine.reign.cold.health.wrote(vault.id, self.engine.wall_ms());
+                self.engine.reign.cold.waits.moved(vault.id);
                 self.paused.remove(&vault);
                 self.engine.metrics().offloaded(object.size);
             }
-            Uploaded::Moot => {}
+            Uploaded::Moot => self.engine.reign.cold.waits.moved(vault.id),
             Uploaded::Away(condition, why) => {
                 self.engine.reign.cold.health.did_not(vault.id, Asked::Write, condition, &why, self.engine.wall_ms());
                 self.engine.metrics().offload_failed();

@@ -107,7 +107,7 @@ impl Engine {
         let cold = &self.reign.cold;
         let known = self.directory();
         let Some(all) = known.vaults_of(tenant).filter(|all| !all.vaults.is_empty()) else { return false };
-        let named = |vault: VaultId| lock(&cold.naming).values().any(|to| *to == vault);
+        let named = |vault: VaultId| lock(&cold.naming).values().any(|(to, _)| *to == vault);
         let table = self.state().segments.table();
         let nodes = table.iter().filter(|s| s.tenant() == tenant).map(|s| s.node()).collect();
         let (landing, now) = (lock(&cold.landing), Instant::now());

@@ -33,6 +33,7 @@ mod reseal;
 mod tests;
 mod through;
 mod up;
+mod waits;
 
 pub(crate) use checkpoint::vault_for;
 pub(crate) use claim::{before, succeed, take_over};
@@ -52,10 +53,10 @@ pub(crate) use info::Stores;
 pub(crate) use manifest::{Manifest, list as list_checkpoints};
 pub(crate) use offers::Offer;
 pub(crate) use reseal::{SecretKeysHeld, SecretKeysKnown, tell as tell_keys};
+pub(crate) use waits::{moved, patience, waited_in_vain};
 
 use super::board::{Board, Ended, Order};
 use crate::engine::Engine;
-use health::Condition;
 use offers::Offers;
 use perilune_protocol::rpc::cold::{ColdOrder, ColdOutcome, ColdWay, Recall, TakeCold};
 use perilune_protocol::{ColdName, FaultCode, NodeId, Outcome, ReplicaPlace, RunId, TenantId, VaultId};
@@ -88,10 +89,11 @@ pub(crate) struct Cold {
     /// Vaults that were looked at in this reign: ours, or those of another cluster. Others are neither written to nor cleaned.
     claims: Mutex<HashMap<VaultId, Claim>>,
     pub(crate) health: health::Health,
+    waits: waits::Waits,
     /// The keys for secrets that the other masters say they have.
     pub(crate) held: reseal::Held,
-    /// Uploads that may be named yet, and where they go.
-    naming: Mutex<HashMap<ColdName, VaultId>>,
+    /// Uploads that may be named yet: where they go, and of how many bytes.
+    naming: Mutex<HashMap<ColdName, (VaultId, u64)>>,
     /// Those that no name here stands for.
     landing: Mutex<landing::Landing>,
     /// What the checkpoints name, by their number. Written by whoever keeps them.
@@ -149,6 +151,7 @@ impl Cold {
             wishes: Mutex::default(),
             claims: Mutex::default(),
             health: health::Health::default(),
+            waits: waits::Waits::default(),
             held: reseal::Held::default(),
             naming: Mutex::default(),
             landing: Mutex::default(),
@@ -293,12 +296,6 @@ pub(crate) fn has_vault(state: &State, tenant: TenantId) -> bool {
 
 fn health_of(engine: &Engine, id: VaultId) -> Option<Finding> {
     engine.reign.cold.health.of(id, engine.wall_ms())
-}
-
-/// Whether that is done soon, as far as is known: a vault that nobody has looked at yet is given a chance.
-pub(crate) fn has_quick_vault(engine: &Engine, tenant: TenantId) -> bool {
-    let works = |vault: Target| health_of(engine, vault.id).is_none_or(|found| found.condition == Condition::Works);
-    vault_of(engine.state(), tenant).is_some_and(works)
 }
 
 fn order(object: &Object, way: ColdWay, place: ReplicaPlace, vault: Target, name: ColdName, limit_ms: u64) -> ColdOrder {

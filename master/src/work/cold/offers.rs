@@ -28,6 +28,7 @@ struct Inner {
 #[derive(Default)]
 struct Queue {
     objects: VecDeque<Offered>,
+    bytes: u64,
     keys: HashSet<Key>,
 }
 
@@ -65,6 +66,7 @@ impl Offers {
         });
         let queue = &mut inner.queues[nth].1;
         if queue.keys.insert(object.key.clone()) {
+            queue.bytes += object.size;
             queue.objects.push_back(Offered { object: object.clone(), job: Arc::clone(&job) });
         }
         Offer::Taken(job)
@@ -99,7 +101,14 @@ impl Offers {
 
     /// Whether nothing of a tenant waits.
     pub(super) fn is_empty(&self, tenant: TenantId) -> bool {
-        lock(&self.0).queues.iter().all(|(known, _)| *known != tenant)
+        self.waiting(tenant).0 == 0
+    }
+
+    /// How many of a tenant wait, and bytes of them.
+    pub(super) fn waiting(&self, tenant: TenantId) -> (usize, u64) {
+        let inner = lock(&self.0);
+        let found = inner.queues.iter().find(|(known, _)| *known == tenant);
+        found.map_or((0, 0), |(_, queue)| (queue.objects.len(), queue.bytes))
     }
 }
 
@@ -144,6 +153,7 @@ impl Queue {
     fn forget(&mut self, nth: usize) -> Option<Offered> {
         let offered = self.objects.remove(nth)?;
         self.keys.remove(&offered.object.key);
+        self.bytes -= offered.object.size;
         Some(offered)
     }
 }

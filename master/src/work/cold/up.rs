@@ -33,7 +33,7 @@ pub(super) enum Uploaded {
 pub(super) async fn upload(engine: &Engine, object: &Arc<Object>, replica: &Replica, vault: Target) -> Uploaded {
     let cold = &engine.reign.cold;
     let name = cold.fresh_name();
-    lock(&cold.naming).insert(name, vault.id);
+    lock(&cold.naming).insert(name, (vault.id, object.size));
     // Whoever drops a vault first closes it and then counts the names: one of the two sees the other.
     let is_closing = lock(&cold.closing).contains(&vault.id);
     let uploaded = if is_closing {
