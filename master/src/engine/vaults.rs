@@ -45,14 +45,15 @@ impl Engine {
         keys.iter().map(saved).collect()
     }
 
-    /// What opens a vault, for a node that lends memory to its tenant, and that presented `token` if it was asked for one.
+    /// What opens a vault, for a node that lends memory to its tenant or would, and that presented `token` if it was asked for one.
     pub(crate) fn vault_keys(&self, tenant: TenantId, question: &VaultKeys, token: Option<&Token>) -> Outcome<VaultAccess> {
         let VaultKeys { node, vault } = *question;
         let known = self.directory();
         let found = known.vault(vault).filter(|found| found.tenant == tenant).zip(known.vaults_of(tenant));
         let (found, all) = found.ok_or_else(|| FaultCode::WrongState.with(format!("the tenant has no vault {vault} any more")))?;
-        if !self.state().segments.table().iter().any(|s| s.node() == node && s.tenant() == tenant) {
-            let why = format!("vault {vault} is opened by the nodes that lend memory to its tenant, and this one lends it none");
+        let lends = self.state().segments.table().iter().any(|s| s.node() == node && s.tenant() == tenant);
+        if !lends && !self.state().willing(tenant).contains(&node) {
+            let why = format!("vault {vault} is opened by the nodes that lend memory to its tenant, and this one may lend it none");
             return Err(FaultCode::Forbidden.with(why));
         }
         let told = |fault: perilune_vault::VaultFault| FaultCode::WrongState.with(fault.message);

@@ -4,7 +4,7 @@
 use crate::apply::State;
 use crate::directory::{Known, NodeRecord, PoolRecord, PoolStatus};
 use crate::segments::{Phase, Segment};
-use perilune_protocol::SegmentId;
+use perilune_protocol::{NodeId, SegmentId, TenantId};
 
 impl State {
     /// Apply: a segment was lent or described anew.
@@ -16,6 +16,14 @@ impl State {
     pub(crate) fn belong_all(&self) {
         let known = self.directory.known();
         self.segments.table().iter().for_each(|segment| settle(&known, segment));
+    }
+
+    /// Nodes that are heard and may lend memory to a tenant, as far as they are concerned: whether it may have more is not asked.
+    pub fn willing(&self, tenant: TenantId) -> Vec<NodeId> {
+        let strict = self.settings.strict_membership();
+        let mut nodes = self.nodes.heard_of(tenant);
+        nodes.retain(|(_, said)| self.directory.may_lend(tenant, &said.unique_id, &said.name, strict).is_ok());
+        nodes.into_iter().map(|(node, _)| node).collect()
     }
 
     /// Segments that were lent by nodes which may lend nothing more: they are to be emptied.

@@ -145,7 +145,7 @@ fn tenants_read_through_their_own_nodes_out_of_their_own_vaults() {
     assert!(run(["tenants", "create", "acme", "--http", &dev.http]).status.success());
     let added = vaults(dev, SK, &["add", "acme", "own", "--bucket", BUCKET, "--endpoint", s3.url(), "--prefix", "acme", "--ak", AK]);
     assert!(added.status.success(), "{}", said(&added));
-    let node = node(dev, stand.dir.path(), "acme");
+    let first = node(dev, stand.dir.path(), "acme");
     let acme = of_acme(dev);
     let (ours, theirs) = (value(1, MIB), value(2, MIB));
     put(&stand.store, 0, &ours);
@@ -157,7 +157,7 @@ fn tenants_read_through_their_own_nodes_out_of_their_own_vaults() {
     let all: Vec<_> = stand.store.call(&ListSegments {}).unwrap().into_iter().map(|segment| segment.desc.id).collect();
     let described = acme.call(&Describe { segments: all.clone() }).unwrap();
     for (id, its) in all.iter().zip(described) {
-        let rest = if its.is_ok() { &node.rest } else { &dev.rest };
+        let rest = if its.is_ok() { &first.rest } else { &dev.rest };
         change_memory(rest, vec![id.to_string()], 64 * MIB);
     }
     let part = |store: &Store| store.get_range(&key(0), 1000..2000).unwrap().bytes;
@@ -171,6 +171,14 @@ fn tenants_read_through_their_own_nodes_out_of_their_own_vaults() {
         store.call(&question).unwrap().passed.segment.node
     };
     assert_ne!(nodes(&stand.store, 0), nodes(&acme, 0));
+
+    // Over its budget it has no fresh memory, and reads what it has: its machine began anew.
+    assert!(run(["tenants", "overdue", "acme", "--http", &dev.http]).status.success());
+    drop(first);
+    let fresh = tempfile::tempdir().unwrap();
+    let _again = node(dev, fresh.path(), "acme");
+    assert!(acme.get(&key(0)).unwrap() == theirs && part(&acme) == theirs[1000..2000]);
+    assert_eq!(acme.put(&key(2), b"more", &PutConfig::default()).unwrap_err().code, FaultCode::TenantOverdue);
 }
 
 #[test]

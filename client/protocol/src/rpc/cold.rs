@@ -51,7 +51,8 @@ pub struct ColdOrder {
     pub limit_ms: u64,
     /// Where to.
     pub way: ColdWay,
-    /// Where it is in memory, or is to be, on a segment of the node that is asked. For [`ColdWay::Through`] no extents.
+    /// Where it is in memory, or is to be, on a segment of the node that is asked. For [`ColdWay::Through`] nowhere: no extents,
+    /// and no segment.
     pub place: ReplicaPlace,
     /// The vault.
     pub vault: VaultId,

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
+use uuid::Uuid;
 
 /// Somebody wants some bytes of an object.
 pub(super) struct Wanted {
@@ -62,10 +63,10 @@ pub(super) async fn pass(engine: &Engine, wanted: &Wanted) -> Outcome<Passed> {
     let unread = |why: String| FaultCode::NoReadableReplica.with(format!("{key}: it is in its vault only, and {why}"));
     let Some(copy) = object.cold.clone() else { return Err(unread("is there no more".into())) };
     let target = vault(engine.state(), copy.vault).ok_or_else(|| unread(format!("vault {} is not known any more", copy.vault)))?;
-    let (node, segment) = reader(engine.state(), object).ok_or_else(|| unread("no store node of its tenant is there to read it".into()))?;
+    let node = reader(engine.state(), object).ok_or_else(|| unread("no store node of its tenant is there to read it".into()))?;
     let way = ColdWay::Through { offset: *offset, len: *len, taken: *taken };
     let bring = || {
-        let place = ReplicaPlace { segment, extents: Vec::new() };
+        let place = ReplicaPlace { segment: SegmentId(Uuid::nil()), extents: Vec::new() };
         engine.reign.cold.order(node, order(object, way, place, target, copy.name, *limit_ms), engine.now())
     };
     match confirm_lost(&key, bring).await {
@@ -83,12 +84,16 @@ pub(super) async fn pass(engine: &Engine, wanted: &Wanted) -> Outcome<Passed> {
     }
 }
 
-/// A node of the object's tenant, the same for all of its bytes as long as the nodes stay; and a segment of it, of which nothing is taken.
-fn reader(state: &State, object: &Object) -> Option<(NodeId, SegmentId)> {
-    let table = state.segments.table();
-    let own = table.iter().filter(|s| s.tenant() == object.key.as_ref().tenant && s.reach() == Reach::Alive);
-    let mut nodes: Vec<_> = own.map(|s| (s.node(), s.id())).collect();
+/// A node of the object's tenant, the same for all of its bytes as long as the nodes stay. Where none has memory of the tenant, one that would
+/// lend it some: of a tenant over its budget none is taken.
+fn reader(state: &State, object: &Object) -> Option<NodeId> {
+    let (tenant, table) = (object.key.as_ref().tenant, state.segments.table());
+    let own = table.iter().filter(|s| s.tenant() == tenant && s.reach() == Reach::Alive);
+    let mut nodes: Vec<_> = own.map(|s| s.node()).collect();
+    if nodes.is_empty() {
+        nodes = state.willing(tenant);
+    }
     nodes.sort_unstable();
-    nodes.dedup_by_key(|(node, _)| *node);
+    nodes.dedup();
     (!nodes.is_empty()).then(|| nodes[object.version.0 as usize % nodes.len()])
 }

@@ -235,6 +235,13 @@ impl Nodes {
         seen.collect()
     }
 
+    /// Nodes of a tenant that are heard, and what they say of themselves.
+    pub(crate) fn heard_of(&self, tenant: TenantId) -> Vec<(NodeId, Said)> {
+        let nodes = self.lock();
+        let heard = nodes.iter().filter(|(_, n)| n.said.tenant == tenant && n.reach == Reach::Alive);
+        heard.map(|(node, n)| (*node, n.said.clone())).collect()
+    }
+
     /// Nodes that are not lost.
     pub fn alive(&self) -> u64 {
         self.lock().values().filter(|n| n.reach != Reach::Lost).count() as u64
