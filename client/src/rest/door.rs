@@ -9,7 +9,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use perilune_protocol::access::{Access, Token, bearer};
 use perilune_protocol::principal::{Principal, Role};
-use perilune_protocol::rpc::session::Greet;
+use perilune_protocol::rpc::session::{Greet, Whose};
 use perilune_protocol::tenant;
 use perilune_protocol::{Fault, FaultCode, Outcome};
 use std::collections::HashMap;
@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 
-/// So long what the masters said of a token holds: a token that is revoked opens nothing any more after that.
+/// So long what the masters said holds, of a token or of this node: a token that is revoked opens nothing any more after that.
 const HOLDS: Duration = Duration::from_secs(2);
 /// How long the masters are waited for.
 const ASK: Duration = Duration::from_secs(5);
@@ -41,6 +41,10 @@ pub(crate) struct Door {
     access: Arc<Access>,
     masters: Vec<String>,
     greet: Greet,
+    /// What this node shows of itself.
+    token: Option<Token>,
+    /// The name of its tenant as a master said, where it only presents an id, and until when that holds. Held while one is asked.
+    named: tokio::sync::Mutex<Option<(String, Instant)>>,
     /// Touched twice per request with such a token, never held while anybody is asked.
     known: Mutex<Known>,
     renewing: Semaphore,
@@ -93,6 +97,8 @@ impl Door {
             access: super::access(config),
             masters: config.masters.clone(),
             greet,
+            token: config.token.clone(),
+            named: tokio::sync::Mutex::default(),
             known: Mutex::default(),
             renewing: Semaphore::new(RENEWED_MAX),
             asking: Semaphore::new(ASKING_MAX),
@@ -123,17 +129,28 @@ impl Door {
     }
 
     /// A node has the keys of its own tenant only: whoever names another is not given what this one has under that key.
-    fn check_tenant(&self, uri: &Uri) -> Outcome<()> {
+    async fn check_tenant(self: &Arc<Self>, uri: &Uri) -> Outcome<()> {
         if !uri.path().starts_with("/api/") {
             return Ok(());
         }
         let Query(Named { tenant_id }) = Query::try_from_uri(uri).map_err(|e| FaultCode::InvalidParams.with(e.body_text()))?;
-        // Whose a node is by what it presents, the masters know.
-        if tenant_id.is_empty() || tenant_id == self.greet.tenant {
+        if tenant_id.is_empty() || tenant_id == self.greet.tenant || self.greet.tenant.is_empty() && tenant_id == self.name().await? {
             return Ok(());
         }
         Err(FaultCode::InvalidParams
             .with("this node has the keys of its own tenant only: leave tenant_id out, or ask a node of that tenant"))
+    }
+
+    /// What the tenant of this node is called, which presents an id: the masters know.
+    async fn name(self: &Arc<Self>) -> Outcome<String> {
+        let mut named = self.named.lock().await;
+        if let Some((name, _)) = named.as_ref().filter(|(_, holds)| *holds > Instant::now()) {
+            return Ok(name.clone());
+        }
+        let door = Arc::clone(self);
+        let asked = tokio::task::spawn_blocking(move || door.masters(door.token.clone())?.call(&Whose {}, Instant::now() + ASK)).await;
+        let name = asked.unwrap_or_else(|e| Err(FaultCode::Internal.with(format!("no master was asked whose this node is: {e}"))))?;
+        Ok(named.insert((name, Instant::now() + HOLDS)).0.clone())
     }
 
     /// What the masters say of a token: that it is good, and one of this node's tenant.
@@ -168,8 +185,12 @@ impl Door {
     /// Greets a master as the caller would.
     fn ask(&self, presented: &str) -> Outcome<()> {
         let token = Token::new(presented).map_err(|why| FaultCode::Unauthorized.with(why))?;
-        let caller = Caller { greet: self.greet.clone(), token: Some(token) };
-        Master::new(self.masters.clone(), caller, None)?.reach(Instant::now() + ASK)
+        self.masters(Some(token))?.reach(Instant::now() + ASK)
+    }
+
+    /// The masters, for who has this token.
+    fn masters(&self, token: Option<Token>) -> Outcome<Master> {
+        Master::new(self.masters.clone(), Caller { greet: self.greet.clone(), token }, None)
     }
 }
 
@@ -180,8 +201,11 @@ fn is_verdict(fault: &Fault) -> bool {
 
 /// Lets in who may come in.
 pub(super) async fn admitted(State(door): State<Arc<Door>>, request: Request, next: Next) -> Response {
-    let admitted = door.admit(request.uri().path(), request.headers()).await;
-    match admitted.and_then(|()| door.check_tenant(request.uri())) {
+    let admitted = match door.admit(request.uri().path(), request.headers()).await {
+        Ok(()) => door.check_tenant(request.uri()).await,
+        refused => refused,
+    };
+    match admitted {
         Ok(()) => next.run(request).await,
         Err(fault) => {
             let refusal = Refusal::of("refused", &fault);

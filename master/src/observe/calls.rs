@@ -12,6 +12,7 @@ const KNOWN: &[(u16, &str)] = &[
     entry::<session::Register>(),
     entry::<session::Heartbeat>(),
     entry::<session::Beat>(),
+    entry::<session::Whose>(),
     entry::<segment::Mount>(),
     entry::<segment::Unmount>(),
     entry::<segment::Describe>(),

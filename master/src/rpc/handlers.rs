@@ -110,6 +110,12 @@ impl Session {
     fn tenant(&self, engine: &Engine) -> Outcome<TenantId> {
         self.speaker(engine).map(|speaker| speaker.tenant)
     }
+
+    /// What that tenant is called.
+    fn name(&self, engine: &Engine) -> Outcome<String> {
+        let (tenant, known) = (self.tenant(engine)?, engine.directory());
+        Ok(known.tenant(tenant).map_or_else(String::new, |found| found.name.clone()))
+    }
 }
 
 /// How a kind of call is counted: items asked about, and how many of the answers are faults.
@@ -139,6 +145,7 @@ impl Counted for Vec<bool> {
 }
 impl Counted for () {}
 impl Counted for u64 {}
+impl Counted for String {}
 impl Counted for Vec<u64> {}
 impl Counted for session::Welcome {}
 impl Counted for session::Registered {}
@@ -200,6 +207,7 @@ pub(crate) fn answer(engine: &Engine, session: &Arc<Session>, op: u16, id: u64, 
             greet(&e, &s, session::Greet { agent, tenant, ..session::Greet::default() })
         }),
         session::Greet::OP => with(engine, id, body, move |q: session::Greet| async move { greet(&e, &s, q) }),
+        session::Whose::OP => with(engine, id, body, move |_: session::Whose| async move { s.name(&e) }),
         session::Register::OP => with(engine, id, body, move |q| async move { e.register(s.id, s.speaker(&e)?, q).await }),
         session::Heartbeat::OP => with(engine, id, body, move |q: session::Heartbeat| async move {
             s.is_current(&e)?;

@@ -8,6 +8,7 @@ use perilune_protocol::{FaultCode, Outcome};
 const READS: &[u16] = &[
     session::Hello::OP,
     session::Greet::OP,
+    session::Whose::OP,
     segment::Describe::OP,
     object::Locate::OP,
     object::Exists::OP,

@@ -156,6 +156,9 @@ fn pools_say_who_lends_where_puts_go_and_what_sleeps() {
     cluster.done(&["pools", "add", "acme", "prefill", "--default-of", "jack", "--node", "1:acme:p@127.0.0.1:9050"]);
     wait_for("the memory of p to be lent", || cluster.lent_by(&p).then_some(()));
     wait_for("it to run", || (life() == "Running").then_some(()));
+    // It knows by what it presents whose it is.
+    let named = |tenant: &str| send("GET", &format!("http://{}/api/exist/nothing?tenant_id={tenant}", p.rest), "");
+    assert_eq!((named("acme"), named("default").0), (named(""), 400));
     cluster.done(&["pools", "add", "acme", "decode", "--default-of", "lx"]);
     cluster.done(&["pools", "add-node", "acme", "decode", "1:acme:d@127.0.0.1:9051"]);
     let d = cluster.node("d", &["--unique-id", "1:acme:d", "--tenant", "acme"]);

@@ -43,6 +43,11 @@ pub struct Greet {
 }
 call!(Greet = 5 "greet" -> Welcome);
 
+/// The name of the tenant whose keys this connection speaks of: who presents an id need not know it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Whose {}
+call!(Whose = 7 "whose" -> String);
+
 /// Who answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Welcome {
