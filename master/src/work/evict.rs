@@ -72,11 +72,17 @@ pub(crate) enum Loss {
 /// Bytes, by tenant.
 type Bytes = BTreeMap<TenantId, u64>;
 
-/// The last round that ended.
-#[derive(Clone, Default)]
+/// The last round that ended, and what all of them freed: whoever looks seldom misses nothing.
+#[derive(Default)]
 struct Round {
     number: u64,
-    freed: Arc<Bytes>,
+    freed: Bytes,
+}
+
+impl Round {
+    fn freed(&self, tenant: TenantId) -> u64 {
+        self.freed.get(&tenant).copied().unwrap_or(0)
+    }
 }
 
 impl Default for Evictor {
@@ -115,7 +121,10 @@ impl Evictor {
         let bytes = bytes.saturating_mul(1 << (*tries).min(DOUBLINGS));
         let mut rounds = self.rounds.subscribe();
         // A round that runs now may have looked at the demand already; the one after it has not.
-        let enough = rounds.borrow_and_update().number + 2;
+        let (enough, before) = {
+            let round = rounds.borrow_and_update();
+            (round.number + 2, round.freed(tenant))
+        };
         {
             let mut demand = self.demand();
             let demand = demand.entry(tenant).or_default();
@@ -123,20 +132,28 @@ impl Evictor {
             demand.at_need += if loss == Loss::AtNeed { bytes } else { 0 };
         }
         self.bell.ring();
-        let mut freed = 0;
+        let mut freed = false;
         while rounds.changed().await.is_ok() {
             let number = {
                 let round = rounds.borrow_and_update();
-                freed += round.freed.get(&tenant).copied().unwrap_or(0);
+                freed = round.freed(tenant) > before;
                 round.number
             };
-            if freed > 0 || number >= enough {
+            if freed || number >= enough {
                 break;
             }
             self.bell.ring();
         }
-        *tries += u32::from(freed > 0);
-        freed > 0
+        *tries += u32::from(freed);
+        freed
+    }
+
+    /// A round has freed so much.
+    fn end_round(&self, freed: &Bytes) {
+        self.rounds.send_modify(|round| {
+            round.number += 1;
+            freed.iter().for_each(|(tenant, bytes)| *round.freed.entry(*tenant).or_default() += bytes);
+        });
     }
 
     /// Objects evicted since the master began.
@@ -173,7 +190,7 @@ pub(crate) async fn round(engine: &Engine, orders: &mut Orders) {
         }
     }
     let barren = !wanted.is_empty() && freed.values().all(|bytes| *bytes == 0);
-    evictor.rounds.send_modify(|round| *round = Round { number: round.number + 1, freed: Arc::new(freed) });
+    evictor.end_round(&freed);
     if barren {
         // All is leased or pinned: looking again at once would only burn the processor.
         tokio::time::sleep(BARREN_PAUSE).await;
@@ -360,7 +377,22 @@ async fn take_out(engine: &Engine, order: &mut Order, wanted: u64, may_go: impl 
 mod tests {
     use super::*;
     use crate::work::sample::{MIB, sample};
+    use futures_util::FutureExt;
     use perilune_state::Effect;
+    use std::pin::pin;
+
+    #[test]
+    fn what_a_round_freed_is_seen_also_when_the_next_has_ended() {
+        let (evictor, tenant, mut tries) = (Evictor::default(), TenantId(3), 0);
+        for (freed, told) in [(Some(5), Some(true)), (None, Some(false))] {
+            let mut asks = pin!(evictor.make_room(tenant, 1, Loss::Never, &mut tries));
+            assert_eq!(asks.as_mut().now_or_never(), None);
+            evictor.end_round(&freed.map(|bytes| (tenant, bytes)).into_iter().chain([(TenantId(4), 5)]).collect());
+            evictor.end_round(&Bytes::new());
+            assert_eq!(asks.now_or_never(), told);
+        }
+        assert_eq!(tries, 1);
+    }
 
     #[test]
     fn what_waits_on_a_segment_that_leaves_makes_no_room_on_the_others() {
