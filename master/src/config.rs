@@ -35,6 +35,9 @@ pub struct MasterConfig {
     pub put_discard: Duration,
     /// After this the space of a discarded put is reused.
     pub put_release: Duration,
+    /// A store node may take so long to bring an object to a vault, and longer by a second for each 8 MiB. Before a dropped tenant is forgotten, what
+    /// an earlier leader ordered has this time to end, and half of it to be carried out.
+    pub upload_limit: Duration,
     /// How often nodes are to be heard.
     pub heartbeat: Duration,
     /// Silence after which reads avoid a node.
@@ -100,6 +103,7 @@ impl Default for MasterConfig {
             lease: Duration::from_secs(10),
             put_discard: Duration::from_secs(30),
             put_release: Duration::from_secs(600),
+            upload_limit: Duration::from_secs(60),
             heartbeat: Duration::from_millis(250),
             suspect_after: Duration::from_secs(2),
             lost_after: Duration::from_secs(10),
@@ -143,6 +147,9 @@ impl MasterConfig {
         }
         if self.put_release < self.put_discard {
             return Err(format!("put-release {:?} must not be shorter than put-discard {:?}", self.put_release, self.put_discard));
+        }
+        if self.upload_limit < Duration::from_secs(1) {
+            return Err(format!("upload-limit is {:?}: with less than a second nothing is brought to a vault", self.upload_limit));
         }
         if self.feed_gc_ttl.is_zero() {
             return Err("feed-gc-ttl is nothing: then every changefeed has failed as soon as it is behind".into());

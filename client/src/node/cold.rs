@@ -3,7 +3,6 @@
 use super::hands::Hand;
 use super::mover::Mover;
 use super::passage::Passage;
-use super::uploads::Uploads;
 use super::vaults::Vaults;
 use perilune_protocol::rpc::cold::{ColdDone, ColdOrder, ColdOutcome, ColdWay, TakeCold};
 use perilune_protocol::{Checksum, NodeId, VaultId};
@@ -20,7 +19,6 @@ pub(super) struct ColdHand {
     mover: Mover,
     vaults: Arc<Vaults>,
     passage: Arc<Passage>,
-    uploads: Arc<Uploads>,
 }
 
 impl Hand for ColdHand {
@@ -45,11 +43,7 @@ impl Hand for ColdHand {
 
     fn carry_out(&mut self, order: ColdOrder, until: Instant) -> ColdDone {
         let id = order.id;
-        if order.way == ColdWay::Up {
-            self.uploads.begin(id, order.vault);
-        }
         let outcome = self.work(order, until).unwrap_or_else(|stopped| stopped);
-        self.uploads.end(id, !matches!(outcome, ColdOutcome::Away(_)));
         match &outcome {
             ColdOutcome::Done { .. } | ColdOutcome::Passed(_) => {}
             // As long as a vault is away every order ends so; whoever gave them says it now and then.
@@ -61,8 +55,8 @@ impl Hand for ColdHand {
 }
 
 impl ColdHand {
-    pub(super) fn new(mover: Mover, vaults: &Arc<Vaults>, passage: &Arc<Passage>, uploads: &Arc<Uploads>) -> Self {
-        Self { mover, vaults: Arc::clone(vaults), passage: Arc::clone(passage), uploads: Arc::clone(uploads) }
+    pub(super) fn new(mover: Mover, vaults: &Arc<Vaults>, passage: &Arc<Passage>) -> Self {
+        Self { mover, vaults: Arc::clone(vaults), passage: Arc::clone(passage) }
     }
 
     fn work(&mut self, order: ColdOrder, until: Instant) -> Result<ColdOutcome, ColdOutcome> {

@@ -3,6 +3,7 @@
 use super::lending::Lending;
 use crate::master::{Link, Master};
 use perilune_protocol::rpc::Call;
+use perilune_protocol::rpc::work::BeginRun;
 use perilune_protocol::{FaultCode, NodeId, Outcome};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,8 +39,9 @@ pub(super) trait Hand: Send + 'static {
     fn carry_out(&mut self, order: Self::Order, until: Instant) -> Self::Done;
 }
 
-/// Says something about the process that will ask on a connection. Masters of earlier releases do without, or think that a token does not allow it.
-pub(super) fn say<C: Call<Reply = ()>>(link: &Link, question: &C, deadline: Instant) -> Outcome<()> {
+/// Says on a connection which process will ask there. Masters of earlier releases wait for what another had taken, or think that a token does
+/// not allow it.
+pub(super) fn begin_run(link: &Link, question: &BeginRun, deadline: Instant) -> Outcome<()> {
     match link.call(question, deadline)? {
         Err(fault) if matches!(fault.code, FaultCode::NotSupported | FaultCode::Forbidden) => Ok(()),
         told => told,

@@ -12,7 +12,6 @@ mod mount;
 mod mover;
 mod passage;
 mod record;
-mod uploads;
 mod vaults;
 mod watch;
 mod work;
@@ -45,7 +44,6 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
-use uploads::Uploads;
 use vaults::Vaults;
 use work::WorkHand;
 
@@ -141,9 +139,7 @@ impl StoreNode {
             return Err(FaultCode::InvalidParams.with(told));
         }
         let (dir, lock) = take_directory(&config.data_dir)?;
-        let before = Record::load(&dir)?;
-        let again = before.is_some();
-        let mut record = before.unwrap_or_else(Record::fresh);
+        let mut record = Record::load(&dir)?.unwrap_or_else(Record::fresh);
         let listener = config.rest.map(listen::bind).transpose()?;
         let rest_addr = listener.as_ref().and_then(|listener| listener.local_addr().ok());
         // Whoever asks how far this node is is told from now on.
@@ -171,15 +167,10 @@ impl StoreNode {
         let caller = Caller { greet, token: config.token.clone() };
         let master = Master::new(config.masters.clone(), caller.clone(), Some(greeting))?;
         let begin = BeginRun { node: lending.node(), run: RunId::random() };
-        let uploads = Arc::new(Uploads::new(lending.node(), again));
-        let (begun, at) = (begin.clone(), Arc::clone(&uploads));
-        let greeting = Box::new(move |link: &_, deadline| hands::say(link, &begun, deadline));
-        let orders = Master::new(config.masters.clone(), caller.clone(), Some(greeting));
-        let greeting = Box::new(move |link: &_, deadline| {
-            hands::say(link, &begin, deadline)?;
-            hands::say(link, &at.tell(), deadline)
+        let [orders, cold_orders] = [begin.clone(), begin].map(|begin| {
+            let greeting = Box::new(move |link: &_, deadline| hands::begin_run(link, &begin, deadline));
+            Master::new(config.masters.clone(), caller.clone(), Some(greeting))
         });
-        let cold_orders = Master::new(config.masters.clone(), caller.clone(), Some(greeting));
         let keys = Master::new(config.masters.clone(), caller.clone(), None);
         let store = Store::new(StoreConfig {
             masters: config.masters.clone(),
@@ -218,7 +209,7 @@ impl StoreNode {
         let passage = Arc::new(Passage::new(lending));
         let hands = vec![
             Hands::begin(orders?, lending, |stopping| WorkHand::new(mover(stopping)))?,
-            Hands::begin(cold_orders?, lending, |stopping| ColdHand::new(mover(stopping), &vaults, &passage, &uploads))?,
+            Hands::begin(cold_orders?, lending, |stopping| ColdHand::new(mover(stopping), &vaults, &passage))?,
         ];
         info!(node = %node.lending.node(), engine = %listened, rest = ?rest_addr, segments = node.lending.descs().len(), "the store node is up");
         Ok(Self { node, stop: Some(stop), beat: Some(beat), hands, life, rest, _lock: lock })

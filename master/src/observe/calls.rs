@@ -30,7 +30,6 @@ const KNOWN: &[(u16, &str)] = &[
     entry::<cluster::ListNodes>(),
     entry::<cluster::SyncStatus>(),
     entry::<work::BeginRun>(),
-    entry::<cold::AtVaults>(),
     entry::<work::TakeWork>(),
     entry::<cold::TakeCold>(),
     entry::<cold::Recall>(),

@@ -275,11 +275,6 @@ pub(crate) fn answer(engine: &Engine, session: &Arc<Session>, op: u16, id: u64, 
             s.works_as(&e, q.node)?;
             Ok(e.take_work(q, s.run.get().copied()).await)
         }),
-        cold::AtVaults::OP => with(engine, id, body, move |q: cold::AtVaults| async move {
-            s.works_as(&e, q.node)?;
-            e.reign.cold.came(q);
-            Ok(())
-        }),
         cold::TakeCold::OP => with(engine, id, body, move |q: cold::TakeCold| async move {
             s.works_as(&e, q.node)?;
             Ok(e.take_cold(q, s.run.get().copied()).await)

@@ -32,7 +32,6 @@ const LENDS: &[u16] = &[
     segment::Mount::OP,
     segment::Unmount::OP,
     work::BeginRun::OP,
-    cold::AtVaults::OP,
     work::TakeWork::OP,
     cluster::SyncStatus::OP,
     cold::TakeCold::OP,

@@ -6,7 +6,7 @@ use super::orders::Trade;
 use super::vaults::{Mood, lock};
 use super::worker::Hand;
 use super::world::World;
-use perilune_protocol::rpc::cold::{AtVaults, ColdDone, ColdOrder, ColdOutcome, ColdWay, Passed, TakeCold};
+use perilune_protocol::rpc::cold::{ColdDone, ColdOrder, ColdOutcome, ColdWay, Passed, TakeCold};
 use perilune_protocol::{Extent, NodeId, ReplicaPlace};
 use perilune_vault::{Class, VaultFault};
 use std::rc::Rc;
@@ -35,24 +35,14 @@ impl Trade for Hauling {
         question.done
     }
 
-    fn is_at(node: &Node) -> Option<AtVaults> {
-        let uploads = node.uploads.borrow().iter().map(|(order, vault)| (*order, *vault)).collect();
-        // Here nothing of a process that has ended is carried out.
-        Some(AtVaults { node: node.id, uploads, landing: Vec::new(), any_ms: 0 })
-    }
-
     async fn carry_out(node: &Node, world: &Rc<World>, order: &ColdOrder, asked: u64) -> ColdDone {
         world.hauls.set(world.hauls.get() + 1);
-        if order.way == ColdWay::Up {
-            node.uploads.borrow_mut().insert(order.id, order.vault);
-        }
         let hand = Hand { node, world, life: node.life.get(), until: asked + order.limit_ms, slow: world.per_mille(60) };
         world.note("cold order", || format!("{} for {}: {:?} {} {}", order.id, node.id, order.way, order.key, order.version.0));
         let outcome = bring(&hand, order).await.unwrap_or_else(|stopped| stopped);
         // Some do it once more: a hand that heard of nothing.
         let outcome = if world.per_mille(30) { bring(&hand, order).await.unwrap_or_else(|stopped| stopped) } else { outcome };
         world.hauls.set(world.hauls.get() - 1);
-        node.uploads.borrow_mut().remove(&order.id);
         ColdDone { id: order.id, outcome }
     }
 

@@ -223,6 +223,7 @@ fn config_of(world: &World, id: u64, dir: PathBuf) -> MasterConfig {
         lease: ms(2000),
         put_discard: ms(4000),
         put_release: ms(10_000),
+        upload_limit: ms(20_000),
         heartbeat: ms(500),
         suspect_after: ms(1000),
         lost_after: ms(3000),

@@ -9,7 +9,7 @@ use perilune_protocol::rpc::segment::Mount;
 use perilune_protocol::rpc::session::{Heartbeat, Register};
 use perilune_protocol::{Capability, Endpoint, NodeId, Protocol, SegmentDesc, SegmentId, VaultId};
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 use uuid::Uuid;
@@ -35,8 +35,6 @@ pub(super) struct Node {
     pub(super) life: Cell<u64>,
     /// Vaults that its process has opened.
     pub(super) opened: RefCell<BTreeSet<VaultId>>,
-    /// Orders to bring something to a vault that its process is at.
-    pub(super) uploads: RefCell<BTreeMap<u64, VaultId>>,
     bytes: u64,
 }
 
@@ -49,7 +47,6 @@ impl Node {
             segments: RefCell::default(),
             life: Cell::new(0),
             opened: RefCell::default(),
-            uploads: RefCell::default(),
             // What does not fit goes to vaults.
             bytes: if world.options.cold { world.range(4, 12) << 18 } else { world.range(2, 8) << 20 },
         };
@@ -91,7 +88,6 @@ impl Node {
         world.note("node down", || format!("{}{}", self.id, if keeps { "" } else { ", its memory is lost" }));
         self.life.set(self.life.get() + 1);
         self.opened.borrow_mut().clear();
-        self.uploads.borrow_mut().clear();
         world.nodes_up.borrow_mut().remove(&self.id);
         if !keeps {
             self.drop_segments(world, |_| true);

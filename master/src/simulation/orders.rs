@@ -4,7 +4,6 @@ use super::node::Node;
 use super::rpc::{ask, is_elsewhere};
 use super::world::World;
 use perilune_protocol::rpc::Call;
-use perilune_protocol::rpc::cold::AtVaults;
 use perilune_protocol::rpc::work::BeginRun;
 use perilune_protocol::{NodeId, RunId};
 use std::cell::RefCell;
@@ -38,11 +37,6 @@ pub(super) trait Trade: 'static {
     /// Does what an answer asks for that was asked for at `asked`.
     async fn carry_out(node: &Node, world: &Rc<World>, order: &Self::Order, asked: u64) -> Self::Done;
 
-    /// What it is at for leaders before the one that it comes to.
-    fn is_at(_: &Node) -> Option<AtVaults> {
-        None
-    }
-
     /// What became of an order is going to be told.
     fn tells(_: &World, _: &Self::Order, _: &Self::Done) {}
 }
@@ -64,9 +58,6 @@ pub(super) async fn work<T: Trade>(node: Rc<Node>, world: Rc<World>) {
         if !begun {
             let answer = ask(&world, caller, leader, &begin).await;
             begun = answer.as_ref().is_some_and(|answer| answer.outcome.is_ok());
-            if begun && let Some(at) = T::is_at(&node) {
-                begun = ask(&world, caller, leader, &at).await.is_some_and(|answer| answer.outcome.is_ok());
-            }
             if is_elsewhere(&answer) {
                 leader = world.other_than(leader);
                 tokio::time::sleep(Duration::from_millis(50)).await;

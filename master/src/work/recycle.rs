@@ -95,11 +95,7 @@ async fn step(engine: &Engine, tenant: &TenantRecord) -> Outcome<()> {
     if meter.objects() > 0 {
         return Ok(());
     }
-    let lent = lent(engine, tenant.id);
-    if !lent.is_empty() && engine.uploads_may_land(tenant.id) {
-        return Ok(());
-    }
-    for segment in lent {
+    for segment in lent(engine, tenant.id) {
         engine.unmount_now(segment.id()).await?;
     }
     if !planted::is(Defect::EarlyEnd) && !engine.empty_vaults(tenant.id).await? {

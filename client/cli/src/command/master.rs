@@ -101,6 +101,9 @@ pub(crate) struct MasterArgs {
     /// When the room of a put that was given up is used again
     #[arg(long, value_name = "DURATION", default_value = "10m")]
     put_release: Span,
+    /// How long a store node may take to bring an object to a vault, and longer by a second for each 8 MiB
+    #[arg(long, value_name = "DURATION", default_value = "60s")]
+    upload_limit: Span,
     /// How often a store node must be heard; where there are several masters, it notices within so long that another leads
     #[arg(long, value_name = "DURATION", default_value = "250ms")]
     heartbeat: Span,
@@ -165,6 +168,7 @@ impl MasterArgs {
             lease: self.lease.0,
             put_discard: self.put_discard.0,
             put_release: self.put_release.0,
+            upload_limit: self.upload_limit.0,
             heartbeat: self.heartbeat.0,
             suspect_after: self.suspect_after.0,
             lost_after: self.lost_after.0,

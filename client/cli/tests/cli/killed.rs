@@ -35,7 +35,7 @@ struct Cluster {
 impl Cluster {
     fn start(group: u8, dir: &Path, tenant: &'static str) -> Self {
         let (rpc, http, rest) = (at(group, 10_001), at(group, 30_001), at(group, 40_001));
-        let master = Restarted::start(dir, "master", &["--rpc", &rpc, "--http", &http, "--lease", "1s"]);
+        let master = Restarted::start(dir, "master", &["--rpc", &rpc, "--http", &http, "--lease", "1s", "--upload-limit", "6s"]);
         let s3 = S3d::start();
         if tenant != "default" {
             by_page(&http, "", &["tenants", "create", tenant]);
@@ -154,7 +154,7 @@ fn uploads_that_a_killed_leader_ordered_go_with_their_tenant() {
     let mut cluster = Cluster::start(48, dir.path(), "acme");
     let store = cluster.store();
     (0..3).for_each(|n| assert_eq!(store.put(&key(n), &value(n), &PutConfig::default()), Ok(Put::Stored), "{n}"));
-    cluster.dies(Who::Master, "slow 4000 3 /objects/", |cluster| {
+    cluster.dies(Who::Master, "slow 3000 3 /objects/", |cluster| {
         wait_for("three uploads to be held up", || {
             cluster.offload("300ms");
             cluster.is_held().then_some(())

@@ -20,28 +20,6 @@ pub struct TakeCold {
 // What is not waited for would be lost with the orders in it.
 call!(TakeCold = 80 "take_cold" -> Vec<ColdOrder>, LONG);
 
-/// What a process of a node is at when it comes to a leader, said once on each connection after [`super::work::BeginRun`]: a leader knows only what it
-/// ordered itself.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AtVaults {
-    /// The node.
-    pub node: NodeId,
-    /// Orders to bring something to a vault that it is at, and which vault.
-    #[serde(deserialize_with = "super::items")]
-    pub uploads: Vec<(u64, VaultId)>,
-    /// Vaults that did not answer a request, and for how many milliseconds they may still carry it out.
-    #[serde(deserialize_with = "super::items")]
-    pub landing: Vec<(VaultId, u64)>,
-    /// For how many milliseconds any vault may carry out a request of the node's process before; 0 where there was none.
-    pub any_ms: u64,
-}
-call!(AtVaults = 95 "at_vaults" -> ());
-
-impl AtVaults {
-    /// A vault carries out a request within so many milliseconds after whoever sent it went or gave up. As long as one attempt may take.
-    pub const LANDS_MS: u64 = 30_000;
-}
-
 /// A value to be moved between the memory of a node and a vault.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ColdOrder {

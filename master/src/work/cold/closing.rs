@@ -45,7 +45,6 @@ impl Engine {
         };
         // First those that are being named: what is named meanwhile is in the index by then.
         lock(&self.reign.cold.naming).values().map(|(vault, _)| *vault).for_each(&mut count);
-        vaults.iter().for_each(|vault| (0..self.reign.cold.landing_in(*vault)).for_each(|_| count(*vault)));
         self.state().index.for_each(&mut |object| {
             object.cold.as_ref().into_iter().for_each(|copy| count(copy.vault));
             ControlFlow::Continue(())

@@ -131,6 +131,7 @@ pub(crate) fn run(engine: &Engine, handle: &Handle) {
 
 impl Crew {
     pub(crate) fn begin(engine: &Engine) -> Self {
+        engine.reign.cold.begin(engine.directory().all_vaults().map(|vault| vault.id).collect());
         Self {
             engine: engine.clone(),
             flights: FuturesUnordered::new(),

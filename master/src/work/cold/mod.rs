@@ -325,7 +325,6 @@ impl Engine {
     pub(crate) async fn take_cold(&self, question: TakeCold, run: Option<RunId>) -> Vec<ColdOrder> {
         let cold = &self.reign.cold;
         if !question.done.is_empty() {
-            cold.ended_earlier(question.node, &question.done);
             cold.board.say(question.node, question.done.into_iter().map(|done| (done.id, done.outcome)));
             cold.ring();
         }

@@ -5,7 +5,7 @@ use super::{Target, lock, order};
 use crate::engine::Engine;
 use crate::planted::{self, Defect};
 use crate::work::board::Ended;
-use perilune_protocol::rpc::cold::{AtVaults, ColdOutcome, ColdWay};
+use perilune_protocol::rpc::cold::{ColdOutcome, ColdWay};
 use perilune_protocol::{ColdName, FaultCode};
 use perilune_state::State;
 use perilune_state::apply::places;
@@ -13,9 +13,8 @@ use perilune_state::effect::ColdCopy;
 use perilune_state::objects::{Object, Replica};
 use std::sync::Arc;
 
-/// An upload may take so long, in milliseconds, and longer by one for so many bytes.
-const LIMIT_MS: u64 = 60_000;
-const BYTES_PER_MS: u64 = 8 << 10;
+/// An upload may take as long as is set, and longer by a millisecond for so many bytes.
+pub(super) const BYTES_PER_MS: u64 = 8 << 10;
 
 /// How an upload ended.
 pub(super) enum Uploaded {
@@ -48,7 +47,7 @@ pub(super) async fn upload(engine: &Engine, object: &Arc<Object>, replica: &Repl
 
 async fn upload_as(engine: &Engine, object: &Arc<Object>, replica: &Replica, vault: Target, name: ColdName) -> Uploaded {
     let place = places(std::slice::from_ref(replica)).remove(0);
-    let limit_ms = LIMIT_MS + object.size / BYTES_PER_MS;
+    let limit_ms = engine.inner.config.upload_limit.as_millis() as u64 + object.size / BYTES_PER_MS;
     let order = order(object, ColdWay::Up, place, vault, name, limit_ms);
     let ended = engine.reign.cold.order(replica.segment.node(), order, engine.now()).await;
     let copy = |stored| ColdCopy { vault: vault.id, name, stored };
@@ -85,7 +84,7 @@ async fn upload_as(engine: &Engine, object: &Arc<Object>, replica: &Replica, vau
         }
     };
     if let Some(ms) = lands_ms {
-        engine.reign.cold.unsure(vault.id, ms.saturating_add(AtVaults::LANDS_MS));
+        engine.upload_may_land(vault.id, ms);
         // The answer to the last request may be all that is missing.
         engine.state().garbage.add(copy(0));
     }
