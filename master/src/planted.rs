@@ -21,6 +21,10 @@ pub enum Defect {
     LongLease,
     /// Who looks for what nothing refers to in a vault forgets what objects refer to.
     CarelessSweep,
+    /// What may be deleted of a vault is said without a look at what checkpoints name.
+    ForgottenCheckpoint,
+    /// A dump is any snapshot that there is.
+    OldDump,
     /// An upload whose node is silent counts as done.
     TrustedSilence,
     /// Entries and votes are answered for before they are on disk.
@@ -29,15 +33,17 @@ pub enum Defect {
 
 impl Defect {
     /// All of them, by name.
-    pub const ALL: [(&str, Self); 11] = [
+    pub const ALL: [(&str, Self); 13] = [
         ("careless-sweep", Self::CarelessSweep),
         ("early-answer", Self::EarlyAnswer),
         ("early-checkpoint", Self::EarlyCheckpoint),
         ("early-drop", Self::EarlyDrop),
         ("early-end", Self::EarlyEnd),
+        ("forgotten-checkpoint", Self::ForgottenCheckpoint),
         ("forgotten-need", Self::ForgottenNeed),
         ("hasty-reuse", Self::HastyReuse),
         ("long-lease", Self::LongLease),
+        ("old-dump", Self::OldDump),
         ("skipped-gap", Self::SkippedGap),
         ("trusted-silence", Self::TrustedSilence),
         ("unsynced", Self::Unsynced),

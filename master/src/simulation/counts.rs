@@ -17,6 +17,7 @@ pub(super) struct Counts {
     pub(super) through: u64,
     pub(super) lost: u64,
     pub(super) gone: u64,
+    pub(super) kept: u64,
     pub(super) aborted: u64,
     pub(super) damaged: u64,
     pub(super) emptied: u64,

@@ -1,16 +1,18 @@
 //! What must be in the end, when all was put right: everything is there, everywhere, and no job has anything left to do.
 
+use super::checkpoints;
 use super::client::{self, Client, Found, Recalled};
 use super::master::start;
 use super::memory::Condition;
 use super::needs;
 use super::oracle::{Check, Key};
+use super::steward;
 use super::tenancy::Remaining;
 use super::vaults;
 use super::world::World;
 use crate::engine::Engine;
 use perilune_protocol::rpc::job::{JobState, PaceJobs, SwitchJob};
-use perilune_protocol::{ColdName, ReplicaPlace, SegmentId, Tso};
+use perilune_protocol::{ColdName, ReplicaPlace, SegmentId, Tso, tenant};
 use perilune_state::effect::ObjectRecord;
 use perilune_state::objects::Object;
 use perilune_state::segments::Phase;
@@ -45,6 +47,7 @@ pub(super) async fn look(world: &Rc<World>) -> Check {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     jobs_end(world, &client).await?;
+    is_kept(world).await?;
     leading(world).map_or(Ok(()), |engine| needs::forgotten(&engine))?;
     let remaining = world.oracle.borrow().remaining();
     for left in &remaining {
@@ -57,7 +60,28 @@ pub(super) async fn look(world: &Rc<World>) -> Check {
     settled(world).await?;
     world.oracle.borrow().all_emptied()?;
     swept(world).await?;
+    checkpoints::look(world, tenant::DEFAULT)?;
     agree(world).await
+}
+
+/// "it heals": a checkpoint is made when somebody asks for one.
+async fn is_kept(world: &Rc<World>) -> Check {
+    let until = world.now() + JOBS_MS;
+    while world.options.cold && !world.is_over() {
+        match steward::checkpoint(world).await {
+            Some(true) => break,
+            Some(false) => return Ok(()),
+            None => {}
+        }
+    }
+    let is_made = |engine: &Engine| engine.upload_flag().is_none() && engine.state().checkpoints.recorded().begun().is_none();
+    while world.options.cold && !world.is_over() && !leading(world).as_ref().is_some_and(is_made) {
+        if world.now() >= until {
+            return Err(("it heals", format!("no checkpoint is made {JOBS_MS} ms after all was put right")));
+        }
+        tokio::time::sleep(Duration::from_millis(LOOK_MS)).await;
+    }
+    Ok(())
 }
 
 async fn can_be_read(world: &Rc<World>, left: &Remaining) -> Check {

@@ -14,7 +14,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 /// A kind of fault, and its name.
-pub const FAULTS: [(&str, &str); 34] = [
+pub const FAULTS: [(&str, &str); 35] = [
     ("crash", "a master's process ends and begins again"),
     ("power", "a master loses power: what was not synced is gone or torn; with fsync before every answer only"),
     ("pause", "a master's process is stopped for a while"),
@@ -43,6 +43,7 @@ pub const FAULTS: [(&str, &str); 34] = [
     ("table", "a table is declared or dropped"),
     ("abort", "a put of somebody is ended by somebody else"),
     ("offload", "all of a tenant is to be brought to its vault"),
+    ("checkpoint", "a checkpoint is asked for"),
     ("vault", "a vault is slow, away, refuses everything, or answers some requests only"),
     ("vault-cut", "a store node reaches no vault"),
     ("vault-loss", "a vault loses one of its uploads"),
@@ -54,9 +55,10 @@ pub const FAULTS: [(&str, &str); 34] = [
 /// Until the time is over; each fault is put right by itself after a while.
 pub(super) async fn run(world: &Rc<World>, nodes: &[Rc<Node>]) {
     let mut kinds: Vec<&str> = FAULTS.iter().map(|(name, _)| *name).filter(|name| world.options.allows(name)).collect();
-    if world.options.cold && world.options.allows("drop") {
-        // A tenant has objects, vaults, uploads and feeds to leave behind.
-        kinds.extend(["drop"; 4]);
+    if world.options.cold {
+        // What has most to leave behind, and what has to be done more than twice in a run.
+        let more = [["drop"; 4], ["checkpoint"; 4]];
+        kinds.extend(more.as_flattened().iter().filter(|name| world.options.allows(name)));
     }
     while world.now() < world.options.length_ms && !world.is_over() {
         tokio::time::sleep(Duration::from_millis(world.range(50, 3000))).await;
@@ -130,7 +132,7 @@ fn one(world: &Rc<World>, nodes: &[Rc<Node>], kind: &'static str) {
                 world.memory.borrow_mut().rot(segment, offset + world.below(len));
             }
         }
-        "tenant" | "drop" | "pool" | "table" | "abort" | "offload" => steward::acts(world, kind, lasts),
+        "tenant" | "drop" | "pool" | "table" | "abort" | "offload" | "checkpoint" => steward::acts(world, kind, lasts),
         "feed" => feeds::acts(world, lasts),
         "sink" => feeds::ails(world, lasts),
         "vault" => {

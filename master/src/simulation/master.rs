@@ -213,7 +213,7 @@ pub(super) fn member(id: u64) -> Member {
     Member { id, address: format!("master{id}:1"), service: format!("master{id}:2"), ..Member::default() }
 }
 
-fn config_of(world: &World, id: u64, dir: PathBuf) -> MasterConfig {
+pub(super) fn config_of(world: &World, id: u64, dir: PathBuf) -> MasterConfig {
     let ms = Duration::from_millis;
     MasterConfig {
         data_dir: dir,

@@ -9,8 +9,9 @@
 //! | `disk`, `clock`, `draw` | the edges |
 //! | `faults`, `operator`, `steward`, `feeds` | what goes wrong, and what people have done meanwhile |
 //! | `watch`, `needs` | who reads what happened, and who needs it |
-//! | `oracle`, `tenancy`, `owners`, `copies`, `chilled`, `told`, `delivered`, `end` | what must never happen, and what must be in the end |
+//! | `oracle`, `tenancy`, `owners`, `copies`, `chilled`, `checkpoints`, `told`, `delivered`, `end` | what must never happen, and what must be in the end |
 
+mod checkpoints;
 mod chilled;
 mod client;
 mod clock;

@@ -2,6 +2,7 @@
 //!
 //! The reference is the log as it was first applied by anybody: from it, and from what clients asked and were told, everything else follows.
 
+use super::checkpoints::Begun;
 use super::chilled::Chilled;
 use super::client::number;
 use super::copies::Copies;
@@ -11,7 +12,7 @@ use super::memory::{Condition, Memory};
 use super::needs::Needs;
 use super::owners::Owners;
 use super::vaults::{self, Shared};
-use perilune_protocol::{Extent, NodeId, ObjectKey, ReplicaPlace, SegmentId, TenantId, Tso};
+use perilune_protocol::{ColdName, Extent, NodeId, ObjectKey, ReplicaPlace, SegmentId, TenantId, Tso};
 use perilune_state::directory::VaultsRecord;
 use perilune_state::effect::{ColdCopy, Effect, ObjectRecord, RemoveReason};
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,7 +40,7 @@ impl fmt::Display for Key {
 
 /// One version of a key, as the log tells.
 pub(super) struct Version {
-    published: u64,
+    pub(super) published: u64,
     /// Replaced or removed.
     gone: Option<u64>,
     /// Its writer was told that it is stored.
@@ -84,6 +85,7 @@ pub(super) struct Oracle {
     /// The vaults of tenants, and what is in them.
     pub(super) vaults: BTreeMap<TenantId, VaultsRecord>,
     pub(super) buckets: Shared,
+    pub(super) checkpoints: BTreeMap<ColdName, Begun>,
     /// What was entered last, for the trace.
     pub(super) newest: Option<String>,
     /// To whom each version was given.
@@ -161,6 +163,7 @@ impl Oracle {
             Effect::Cold { tenant, key, version, copy, there } => return self.chill(&Key { tenant, key }, version, copy, there),
             Effect::Demote { tenant, key, version } => return self.demote(&Key { tenant, key }, version),
             Effect::Setting { key, value } => return self.set(now, &key, value.as_deref()),
+            Effect::Checkpoint(one) => return self.checkpoint(now, &one),
             Effect::Directory { change, .. } => return self.directory(now, *change),
             Effect::Drain { segment, grace_ms } | Effect::Leaves { segment, grace_ms: Some(grace_ms), .. }
                 if self.mounted.contains(&segment) =>

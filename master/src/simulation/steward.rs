@@ -7,7 +7,7 @@ use super::node::Node;
 use super::rpc::call;
 use super::vaults::{self, Mood};
 use super::world::World;
-use crate::engine::{NotAborted, Unchanged};
+use crate::engine::{Engine, NotAborted, Unchanged};
 use perilune_protocol::rpc::cold::Offload;
 use perilune_protocol::tenant::{self, Quota};
 use perilune_protocol::vault::{Provider, S3Place, VaultTarget};
@@ -58,6 +58,7 @@ pub(super) fn acts(world: &Rc<World>, what: &'static str, lasts: u64) {
             ("drop", _) if place > 0 => drop_one(&world, place, name, lasts).await,
             ("table", _) => table(&world, name, nth).await,
             ("abort", _) => abort_one(&world).await,
+            ("checkpoint", _) => drop(checkpoint(&world).await),
             ("offload", _) => drop(world.steward(place).order(&Offload { wait_ms: 1000 }).await),
             _ => {}
         }
@@ -278,6 +279,22 @@ pub(super) async fn abort(world: &Rc<World>, client: &Client, tenant: TenantId, 
         oracle.counts.aborted += 1;
         oracle.owners.abort(version);
     }
+}
+
+/// Over HTTP: a checkpoint of all that there is. Whether there is a vault for it, if anybody said so.
+pub(super) async fn checkpoint(world: &Rc<World>) -> Option<bool> {
+    let (client, until) = (world.steward(0), world.now() + PATIENCE_MS);
+    while world.now() < until && !world.is_over() {
+        let leads = |engine: Engine| async move { if engine.leads() { engine.set_upload_flag().await.ok() } else { None } };
+        let asked = call(world, client.caller, client.leader.get(), leads).await;
+        if asked.is_some() {
+            world.note("checkpoint", || format!("{asked:?}"));
+            return asked;
+        }
+        client.leader.set(world.other_than(client.leader.get()));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    None
 }
 
 /// In the end nobody is limited, and what was dropped is to go. Whether nobody is at anything any more.

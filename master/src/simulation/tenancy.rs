@@ -5,7 +5,7 @@ use super::client::number;
 use super::oracle::{Check, Key, Oracle, Version};
 use super::vaults::lock;
 use perilune_protocol::{ColdName, SegmentId, TenantId, Tso};
-use perilune_state::directory::{Change, TenantRecord};
+use perilune_state::directory::{Change, TenantRecord, TenantStatus};
 use perilune_state::effect::{ColdCopy, ObjectRecord};
 
 /// What there should be of a key in the end.
@@ -29,6 +29,10 @@ impl Oracle {
     pub(super) fn directory(&mut self, now: u64, change: Change) -> Check {
         if let Change::Vaults(record) | Change::TenantVaults(_, record) = &change {
             self.vaults.insert(record.tenant, record.clone());
+        }
+        if let Change::Tenant(TenantRecord { id, status: TenantStatus::Deleted | TenantStatus::Gone, .. }) = &change {
+            let vaults = self.vaults.get(id).into_iter().flat_map(|all| &all.vaults);
+            lock(&self.buckets).dropped.extend(vaults.map(|vault| vault.target.prefix().to_owned()));
         }
         self.feed(&change)?;
         let entered = self.owners.enter(now, change);

@@ -51,6 +51,12 @@ pub(super) struct Buckets {
     pub(super) reported: BTreeSet<ColdName>,
     /// Those that a bucket lost.
     lost: BTreeSet<ColdName>,
+    /// Buckets to which a manifest of a checkpoint came, until somebody looks at it.
+    pub(super) manifests: Vec<String>,
+    /// What each checkpoint names whose manifest is there.
+    pub(super) pinned: BTreeMap<ColdName, BTreeSet<ColdName>>,
+    /// Buckets of tenants that were dropped: nothing in them is kept for anybody.
+    pub(super) dropped: BTreeSet<String>,
     nth: u64,
     /// Files that came to buckets of feeds, in their order, until somebody looks at them.
     pub(super) arrived: Vec<(String, String, Bytes)>,
@@ -67,7 +73,12 @@ pub(super) fn lock(shared: &Shared) -> MutexGuard<'_, Buckets> {
 
 /// Opens buckets of the run, for masters.
 pub(super) fn open(shared: &Shared, bucket: &str) -> Vault {
-    Vault::over(Arc::new(Door { shared: Arc::clone(shared), bucket: bucket.into() }))
+    Vault::over(Arc::new(Door { shared: Arc::clone(shared), bucket: bucket.into(), answers: false }))
+}
+
+/// The same for rules: it always answers.
+pub(super) fn look_into(shared: &Shared, bucket: &str) -> Vault {
+    Vault::over(Arc::new(Door { shared: Arc::clone(shared), bucket: bucket.into(), answers: true }))
 }
 
 impl Buckets {
@@ -153,8 +164,17 @@ impl Buckets {
 
     /// Uploads that nothing names, and their bucket.
     pub(super) fn orphan(&self) -> Option<(String, ColdName)> {
-        let mut all = self.by_name.iter().flat_map(|(bucket, there)| there.uploads.keys().map(move |name| (bucket, name)));
-        all.find(|(_, name)| !self.named.contains(name)).map(|(bucket, name)| (bucket.clone(), *name))
+        let mut all = self.by_name.iter().flat_map(|(bucket, there)| {
+            let plain = there.plain.keys().filter_map(|path| upload_in(path));
+            there.uploads.keys().copied().chain(plain).map(move |name| (bucket, name))
+        });
+        let orphan = all.find(|(_, name)| !self.named.contains(name) && !self.is_pinned(*name));
+        orphan.map(|(bucket, name)| (bucket.clone(), name))
+    }
+
+    /// Whether a checkpoint names it.
+    fn is_pinned(&self, name: ColdName) -> bool {
+        self.pinned.values().any(|names| names.contains(&name))
     }
 
     /// Whether anything is in a bucket.
@@ -168,6 +188,8 @@ impl Buckets {
 struct Door {
     shared: Shared,
     bucket: String,
+    /// Whatever the bucket's mood.
+    answers: bool,
 }
 
 impl std::fmt::Debug for Door {
@@ -181,11 +203,16 @@ fn upload_in(path: &str) -> Option<ColdName> {
     path.strip_prefix("objects/")?.rsplit('/').next()?.parse().ok()
 }
 
+/// The checkpoint whose manifest a file is, if it is one.
+fn checkpoint_in(path: &str) -> Option<ColdName> {
+    path.strip_prefix("checkpoints/")?.split_once('-')?.1.parse().ok()
+}
+
 impl Door {
     /// Carries a request out, and answers if the bucket is one that answers.
     fn ask<T>(&self, act: impl FnOnce(&mut Buckets) -> Vaulted<T>) -> Vaulted<T> {
         let mut buckets = lock(&self.shared);
-        let heard = buckets.arrive(&self.bucket)?;
+        let heard = self.answers || buckets.arrive(&self.bucket)?;
         let done = act(&mut buckets)?;
         if heard { Ok(done) } else { Err(Class::Away.with("no answer")) }
     }
@@ -199,6 +226,9 @@ impl Shelf for Door {
                 return Err(Class::Exists.with("412"));
             }
             there.plain.insert(name.into(), bytes.clone());
+            if checkpoint_in(name).is_some() {
+                buckets.manifests.push(self.bucket.clone());
+            }
             if self.bucket.starts_with(BUCKET) {
                 buckets.arrived.push((self.bucket.clone(), name.into(), bytes));
             }
@@ -221,10 +251,11 @@ impl Shelf for Door {
             let Some(there) = buckets.by_name.get(&self.bucket) else { return Ok(Vec::new()) };
             let within = |name: &String| folder.is_empty() || name.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'));
             let uploads = there.uploads.keys().map(|name| ColdObject::path(name.0));
-            let mut names: Vec<String> = there.plain.keys().cloned().chain(uploads).filter(within).collect();
+            let plain = there.plain.iter().map(|(name, bytes)| (name.clone(), bytes.len() as u64));
+            let mut names: Vec<(String, u64)> = plain.chain(uploads.map(|name| (name, 1))).filter(|(name, _)| within(name)).collect();
             names.sort_unstable();
-            let behind = names.into_iter().filter(|name| after.is_none_or(|after| name.as_str() > after));
-            Ok(behind.take(max).map(|name| Listed { name, size: 1 }).collect())
+            let behind = names.into_iter().filter(|(name, _)| after.is_none_or(|after| name.as_str() > after));
+            Ok(behind.take(max).map(|(name, size)| Listed { name, size }).collect())
         })
     }
 
@@ -236,6 +267,11 @@ impl Shelf for Door {
                 let what = format!("{named} was deleted in bucket {}, and an object that lives has it as its copy", self.bucket);
                 buckets.broken.get_or_insert(("what is named stays in its vault", what));
             }
+            if let Some(pinned) = upload.filter(|upload| buckets.is_pinned(*upload) && !buckets.dropped.contains(&self.bucket)) {
+                let what = format!("{pinned} was deleted in bucket {}, and a checkpoint that is there names it", self.bucket);
+                buckets.broken.get_or_insert(("what a checkpoint names stays", what));
+            }
+            checkpoint_in(name).into_iter().for_each(|gone| drop(buckets.pinned.remove(&gone)));
             let Some(there) = buckets.by_name.get_mut(&self.bucket) else { return Ok(()) };
             let _ = there.plain.remove(name);
             let _ = upload.and_then(|upload| there.uploads.remove(&upload));

@@ -79,6 +79,12 @@ pub(super) fn hire(world: &Rc<World>, id: u64, up: &mut Up, engine: &Engine, pre
             polled(&shifts.0, claims.round(&worker)).await;
         }
     });
+    let (mut keeper, shifts) = (cold::Keeper::begin(engine.clone()), shift());
+    up.hire(async move {
+        while works(&shifts, id, 250).await {
+            stepwise(Rc::clone(&shifts.0), id, keeper.turn()).await;
+        }
+    });
     let (recycler, shifts) = (engine.clone(), shift());
     up.hire(async move {
         while works(&shifts, id, 1000).await {

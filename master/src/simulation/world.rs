@@ -1,6 +1,7 @@
 //! What everybody shares: the time, what is to happen when, the ways between members, and the record of what happened.
 
 use super::Options;
+use super::checkpoints;
 use super::client::Client;
 use super::disk::SimDisk;
 use super::draw::Draw;
@@ -298,6 +299,7 @@ impl World {
             tokio::task::yield_now().await;
             tokio::task::yield_now().await;
             self.hear_sinks();
+            checkpoints::hear(self);
             if self.grant_turns() {
                 continue;
             }

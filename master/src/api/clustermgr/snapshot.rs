@@ -2,16 +2,16 @@
 
 use super::{Answer, Refusal, group};
 use crate::api::App;
+use crate::log::Dump;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use futures_util::stream;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 
 /// Bytes read at once.
-const CHUNK_BYTES: usize = 256 << 10;
+const CHUNK_BYTES: u64 = 256 << 10;
 
 /// Everything the masters know, as a file that `perilune master --restore` makes a new group from.
 ///
@@ -35,16 +35,17 @@ pub(super) async fn dump(State(app): State<App>) -> Answer {
         ("raft-snapshot-term", dump.term.to_string()),
         ("raft-snapshot-name", format!("{}-{}", dump.index, dump.term)),
     ];
-    let chunks = stream::try_unfold((dump.file, permit), |(file, permit)| async {
-        let read = tokio::task::spawn_blocking(move || read(file)).await.map_err(io::Error::other)?;
-        let (file, chunk) = read?;
-        Ok::<_, io::Error>((!chunk.is_empty()).then_some((chunk, (file, permit))))
+    let chunks = stream::try_unfold((dump, 0, permit), |(dump, at, permit)| async move {
+        let read = tokio::task::spawn_blocking(move || read(dump, at)).await.map_err(io::Error::other)?;
+        let (dump, chunk) = read?;
+        let next = at + chunk.len() as u64;
+        Ok::<_, io::Error>((!chunk.is_empty()).then_some((chunk, (dump, next, permit))))
     });
     Ok((StatusCode::OK, headers, Body::from_stream(chunks)).into_response())
 }
 
-fn read(mut file: File) -> io::Result<(File, Bytes)> {
-    let mut chunk = Vec::with_capacity(CHUNK_BYTES);
-    file.by_ref().take(CHUNK_BYTES as u64).read_to_end(&mut chunk)?;
-    Ok((file, chunk.into()))
+fn read(dump: Dump, at: u64) -> io::Result<(Dump, Bytes)> {
+    let mut chunk = vec![0; CHUNK_BYTES.min(dump.bytes - at) as usize];
+    dump.read_at(&mut chunk, at)?;
+    Ok((dump, chunk.into()))
 }

@@ -11,18 +11,18 @@ use super::manifest::{self, Found, Manifest, Part};
 use super::opened::Opened;
 use super::{Claim, Target, claim, is_dirty, lock, vault_of};
 use crate::engine::Engine;
+use crate::log::Dump;
 use crate::work::aside;
-use perilune_protocol::{Checksum, ColdName, Fault, FaultCode, Outcome, TenantId, Tso, VaultId};
+use perilune_protocol::{Checksum, Fault, FaultCode, Outcome, TenantId, Tso, VaultId};
 use perilune_state::checkpoints::{Checkpoint, Stage};
 use perilune_state::effect::ColdCopy;
 use perilune_state::settings::CHECKPOINT_VAULT;
 use perilune_state::{Effect, State, snapshot};
 use perilune_vault::{Class, Vault, VaultFault};
 use std::collections::{BTreeSet, HashMap};
-use std::fs::File;
 use std::ops::ControlFlow;
-use std::os::unix::fs::FileExt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// The pause after something did not work, which doubles up to the longest.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -41,28 +41,19 @@ pub(crate) fn vault_for(state: &State) -> Option<VaultId> {
 
 /// Until the reign is over.
 pub(super) async fn run(engine: Engine) {
-    let (opened, troubles, look) = (Opened::for_long(), HashMap::new(), Instant::now());
-    let mut keeper = Keeper { engine, opened, troubles, tidy: true, through: None, look };
-    let (mut pause, mut rest) = (PAUSE, Instant::now());
+    let mut keeper = Keeper::begin(engine);
     loop {
         tokio::time::sleep(super::EVERY).await;
-        if Instant::now() < rest || !keeper.engine.leads() || keeper.engine.writable().is_err() {
-            continue;
-        }
-        match keeper.round().await {
-            Ok(()) => pause = PAUSE,
-            Err(fault) => {
-                keeper.failed(&fault);
-                rest = Instant::now() + pause;
-                pause = (2 * pause).min(PAUSE_MAX);
-            }
-        }
+        keeper.turn().await;
     }
 }
 
-struct Keeper {
+/// Makes checkpoints, and has those go that are kept no longer.
+pub(crate) struct Keeper {
     engine: Engine,
     opened: Opened,
+    /// When it goes on after something did not work, and the pause after the next time.
+    rest: Trouble,
     /// Those that something did not work with, by their numbers.
     troubles: HashMap<u64, Trouble>,
     /// Whether what nobody knows of is to be looked for among the checkpoints.
@@ -73,19 +64,38 @@ struct Keeper {
     look: Instant,
 }
 
-/// When a checkpoint that something did not work with is tried again, and the pause after that.
+/// When something that did not work is tried again, and the pause after that.
 struct Trouble {
     due: Instant,
     pause: Duration,
 }
 
 impl Keeper {
+    pub(crate) fn begin(engine: Engine) -> Self {
+        let (opened, troubles, now) = (Opened::for_long(), HashMap::new(), Instant::now());
+        Self { engine, opened, rest: Trouble { due: now, pause: PAUSE }, troubles, tidy: true, through: None, look: now }
+    }
+
+    /// Does the next thing there is to do, if it is time and this master leads.
+    pub(crate) async fn turn(&mut self) {
+        if Instant::now() < self.rest.due || !self.engine.leads() || self.engine.writable().is_err() {
+            return;
+        }
+        match self.round().await {
+            Ok(()) => self.rest.pause = PAUSE,
+            Err(fault) => {
+                self.failed(&fault);
+                let pause = self.rest.pause;
+                self.rest = Trouble { due: Instant::now() + pause, pause: (2 * pause).min(PAUSE_MAX) };
+            }
+        }
+    }
+
     fn failed(&self, fault: &Fault) {
         self.engine.reign.cold.failed(TenantId::default(), &fault.message);
         tracing::warn!("checkpoints: {fault}");
     }
 
-    /// The next thing there is to do.
     async fn round(&mut self) -> Outcome<()> {
         let engine = self.engine.clone();
         let state = engine.state();
@@ -299,7 +309,7 @@ impl Keeper {
         }
         // Clusters before this one may have left some.
         let there = self.at(to, |_, vault| Ok(manifest::list(vault)?.first().map_or(0, |found| found.number))).await?;
-        let (number, name) = (self.engine.state().checkpoints.recorded().next(there), ColdName::random());
+        let (number, name) = (self.engine.state().checkpoints.recorded().next(there), self.engine.reign.cold.fresh_name());
         let at_ms = self.engine.wall_ms();
         let begun = Checkpoint { number, name, vault: to, stage: Stage::Begun, at_ms, objects: 0, saved: 0 };
         self.record(&begun, Stage::Begun).await?;
@@ -329,17 +339,18 @@ impl Keeper {
         let cluster = self.engine.inner.log.cluster_id();
         let key = self.engine.state().directory.known().vaults_of(TenantId::default()).map(|all| all.key.clone());
         let key = key.ok_or_else(|| FaultCode::WrongState.with("the tenant default has no vault any more"))?;
+        let [state_name, names_name] = [(); 2].map(|()| self.engine.reign.cold.fresh_name());
         self.at(begun.vault, move |engine, vault| {
             let caller = |e: std::io::Error| Class::Caller.with(format!("the dump of this master: {e}"));
             let saved = dump.body(cluster).and_then(|mut body| snapshot::saved(&mut body)).map_err(caller)?;
-            let state = Part { name: ColdName::random(), bytes: dump.bytes, checksum: checksum(&dump.file, dump.bytes).map_err(caller)? };
+            let state = Part { name: state_name, bytes: dump.bytes, checksum: checksum(&dump).map_err(caller)? };
             let bytes = manifest::encode(&saved.names);
-            let names = Part { name: ColdName::random(), bytes: bytes.len() as u64, checksum: perilune_protocol::checksum(&[&bytes]) };
+            let names = Part { name: names_name, bytes: bytes.len() as u64, checksum: perilune_protocol::checksum(&[&bytes]) };
             // None is taken from there before it is clear what becomes of the checkpoint, and what that names is left out.
             for name in [state.name, names.name] {
                 engine.state().garbage.add(ColdCopy { vault: own.vault, name, stored: 0 });
             }
-            let mut read = |at: u64, piece: &mut [u8]| dump.file.read_exact_at(piece, at).map_err(|e| e.to_string());
+            let mut read = |at: u64, piece: &mut [u8]| dump.read_at(piece, at).map_err(|e| e.to_string());
             vault.write_object(&state.object(own.number, "state"), &mut read, state.deadline())?;
             let mut read = |at: u64, piece: &mut [u8]| {
                 piece.copy_from_slice(&bytes[at as usize..at as usize + piece.len()]);
@@ -367,11 +378,11 @@ impl Keeper {
     }
 }
 
-fn checksum(file: &File, bytes: u64) -> std::io::Result<u64> {
+fn checksum(dump: &Dump) -> std::io::Result<u64> {
     let (mut sum, mut buffer, mut at) = (Checksum::default(), vec![0; READ], 0);
-    while at < bytes {
-        let piece = &mut buffer[..READ.min((bytes - at) as usize)];
-        file.read_exact_at(piece, at)?;
+    while at < dump.bytes {
+        let piece = &mut buffer[..READ.min((dump.bytes - at) as usize)];
+        dump.read_at(piece, at)?;
         sum.update(piece);
         at += piece.len() as u64;
     }

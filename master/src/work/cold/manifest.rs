@@ -178,7 +178,7 @@ impl Manifest {
     }
 
     /// Reads what it names, itself included; all of it lies in the vault that says so, the checkpoint in `own`.
-    pub(super) fn read_names(&self, vault: &Vault, own: VaultId) -> Vaulted<Named> {
+    pub(crate) fn read_names(&self, vault: &Vault, own: VaultId) -> Vaulted<Named> {
         let mut bytes = Vec::new();
         let mut sink = |_, part: &[u8]| {
             bytes.extend_from_slice(part);

@@ -35,6 +35,8 @@ mod through;
 mod up;
 mod waits;
 
+#[cfg(feature = "simulation")]
+pub(crate) use checkpoint::Keeper;
 pub(crate) use checkpoint::vault_for;
 pub(crate) use claim::{before, succeed, take_over};
 #[cfg(feature = "simulation")]
