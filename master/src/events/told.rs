@@ -79,7 +79,7 @@ pub(crate) fn event(effect: &[u8]) -> Result<Option<(Option<TenantId>, What)>, E
         }
         Effect::Remove { tenant, key, version, reason } => (Some(tenant), What::Removed { key, version, reason }),
         Effect::Replicas { tenant, key, version, add, drop } => (Some(tenant), What::Replicas { key, version, add, drop }),
-        Effect::Cold { tenant, key, version, copy, there: true } => {
+        Effect::Cold { tenant, key, version, copy, there: true } | Effect::Moved { tenant, key, version, copy, .. } => {
             (Some(tenant), What::Offloaded { key, version, vault: copy.vault, name: copy.name, stored: copy.stored })
         }
         Effect::Cold { tenant, key, version, copy, there: false } => {

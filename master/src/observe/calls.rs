@@ -36,6 +36,7 @@ const KNOWN: &[(u16, &str)] = &[
     entry::<cold::ReadThrough>(),
     entry::<cold::Saved>(),
     entry::<cold::Offload>(),
+    entry::<cold::OffloadFrom>(),
     entry::<cold::Remote>(),
     entry::<vault::VaultKeys>(),
     entry::<job::ListJobs>(),

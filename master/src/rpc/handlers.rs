@@ -282,7 +282,10 @@ pub(crate) fn answer(engine: &Engine, session: &Arc<Session>, op: u16, id: u64, 
         cold::Recall::OP => with(engine, id, body, move |q: cold::Recall| async move { Ok(e.recall(s.tenant(&e)?, q).await) }),
         cold::ReadThrough::OP => with(engine, id, body, move |q: cold::ReadThrough| async move { e.read_through(s.tenant(&e)?, q).await }),
         cold::Saved::OP => with(engine, id, body, move |q: cold::Saved| async move { Ok(e.saved(s.tenant(&e)?, &q.keys)) }),
-        cold::Offload::OP => with(engine, id, body, move |q: cold::Offload| async move { e.offload(s.tenant(&e)?, q.wait_ms).await }),
+        cold::Offload::OP => with(engine, id, body, move |q: cold::Offload| async move { e.offload(s.tenant(&e)?, None, q.wait_ms).await }),
+        cold::OffloadFrom::OP => {
+            with(engine, id, body, move |q: cold::OffloadFrom| async move { e.offload(s.tenant(&e)?, Some(&q.vault), q.wait_ms).await })
+        }
         cold::Remote::OP => with(engine, id, body, move |q: cold::Remote| async move { e.remote(q).await }),
         vault::VaultKeys::OP => {
             with(engine, id, body, move |q: vault::VaultKeys| async move { e.vault_keys(s.tenant(&e)?, &q, s.token.get()) })

@@ -23,8 +23,15 @@ const READS: &[u16] = &[
     watch::ListFeed::OP,
     watch::Follow::OP,
 ];
-const WRITES: &[u16] =
-    &[object::PutStart::OP, object::PutEnd::OP, object::PutRevoke::OP, object::Remove::OP, object::RemoveMatching::OP, cold::Offload::OP];
+const WRITES: &[u16] = &[
+    object::PutStart::OP,
+    object::PutEnd::OP,
+    object::PutRevoke::OP,
+    object::Remove::OP,
+    object::RemoveMatching::OP,
+    cold::Offload::OP,
+    cold::OffloadFrom::OP,
+];
 const LENDS: &[u16] = &[
     session::Register::OP,
     session::Heartbeat::OP,

@@ -129,9 +129,11 @@ impl Oracle {
         self.stamps.extend(stamp.map(|stamp| (index, stamp)));
         match Effect::decode(bytes) {
             Ok(effect) => {
-                self.newest =
-                    matches!(effect, Effect::Replicas { .. } | Effect::Cold { .. } | Effect::Demote { .. } | Effect::Remove { .. })
-                        .then(|| format!("{effect:?}"));
+                self.newest = matches!(
+                    effect,
+                    Effect::Replicas { .. } | Effect::Cold { .. } | Effect::Moved { .. } | Effect::Demote { .. } | Effect::Remove { .. }
+                )
+                .then(|| format!("{effect:?}"));
                 self.enter(now, effect, memory)?;
                 self.row(place)
             }
@@ -160,7 +162,8 @@ impl Oracle {
             Effect::Mount(desc) => self.lent(desc.id, TenantId::default(), ""),
             Effect::Lend { tenant, desc } => self.lent(desc.id, tenant, ""),
             Effect::LendAs { tenant, unique_id, desc } => self.lent(desc.id, tenant, &unique_id),
-            Effect::Cold { tenant, key, version, copy, there } => return self.chill(&Key { tenant, key }, version, copy, there),
+            Effect::Cold { tenant, key, version, copy, there } => return self.chill(&Key { tenant, key }, version, copy, there, None),
+            Effect::Moved { tenant, key, version, from, copy } => return self.chill(&Key { tenant, key }, version, copy, true, Some(from)),
             Effect::Demote { tenant, key, version } => return self.demote(&Key { tenant, key }, version),
             Effect::Setting { key, value } => return self.set(now, &key, value.as_deref()),
             Effect::Checkpoint(one) => return self.checkpoint(now, &one),

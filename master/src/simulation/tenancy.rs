@@ -58,7 +58,7 @@ impl Oracle {
     }
 
     /// A copy in a vault comes or goes: as the state does it.
-    pub(super) fn chill(&mut self, key: &Key, version: Tso, copy: ColdCopy, there: bool) -> Check {
+    pub(super) fn chill(&mut self, key: &Key, version: Tso, copy: ColdCopy, there: bool, from: Option<ColdName>) -> Check {
         let has_vault = self.vaults.values().flat_map(|all| &all.vaults).any(|vault| vault.id == copy.vault);
         if self.live.get(key) != Some(&version) || there && !has_vault {
             self.nothing();
@@ -68,7 +68,7 @@ impl Oracle {
         let (name, lenient) = (copy.name, self.lenient);
         let chilled = Chilled { key, owner: (number(&key.key), version.0), buckets: &self.buckets };
         let check = match (there, known.cold.as_ref().map(|known| known.name)) {
-            (true, None) => {
+            (true, held) if held.is_none() || held == from => {
                 known.cold = Some(copy);
                 self.counts.saved += 1;
                 chilled.named(name)

@@ -2,7 +2,7 @@
 
 use crate::MonotonicMs;
 use crate::checkpoints::Checkpoints;
-use crate::cold::Garbage;
+use crate::cold::{ColdChange, Garbage};
 use crate::directory::Directory;
 use crate::effect::{ColdCopy, Effect, ObjectRecord, RemoveReason};
 use crate::meter::{Meters, weight};
@@ -181,7 +181,13 @@ impl State {
                 self.belong_all();
             }
             Effect::Replicas { tenant, key, version, add, drop } => return self.rearrange(tenant, &key, version, add.as_ref(), drop, now),
-            Effect::Cold { tenant, key, version, copy, there } => return self.chill(tenant, &key, version, copy, there, now),
+            Effect::Cold { tenant, key, version, copy, there } => {
+                let change = if there { ColdChange::Came { from: None } } else { ColdChange::Lost };
+                return self.chill(tenant, &key, version, copy, change, now);
+            }
+            Effect::Moved { tenant, key, version, from, copy } => {
+                return self.chill(tenant, &key, version, copy, ColdChange::Came { from: Some(from) }, now);
+            }
             Effect::Demote { tenant, key, version } => return self.demote(tenant, &key, version, now),
             Effect::Checkpoint(checkpoint) => return self.checkpoints.apply(checkpoint),
             Effect::Node { node, tenant, up } => {

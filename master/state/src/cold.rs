@@ -6,7 +6,7 @@ use crate::effect::{ColdCopy, Effect};
 use crate::objects::{Few, Key, KeyRef, Object};
 use crate::segments::Phase;
 use crossbeam::queue::SegQueue;
-use perilune_protocol::{FaultCode, ObjectKey, TenantId, Tso};
+use perilune_protocol::{ColdName, FaultCode, ObjectKey, TenantId, Tso};
 
 /// So many are remembered; what is beyond is found by whoever compares the vault with the index.
 const GARBAGE_MAX: usize = 1 << 20;
@@ -41,7 +41,23 @@ impl Garbage {
     }
 }
 
+/// What becomes of a copy.
+#[derive(Clone, Copy)]
+pub(crate) enum ColdChange {
+    /// It is the object's, in the place of this one if there is one.
+    Came { from: Option<ColdName> },
+    /// It is none.
+    Lost,
+}
+
 impl State {
+    /// The effect that makes an upload the copy of an object, in the place of the one that it has.
+    pub fn saved(object: &Object, copy: ColdCopy) -> Effect {
+        let Some(old) = &object.cold else { return Self::cold_copy(object, copy, true) };
+        let key: &Key = &object.key;
+        Effect::Moved { tenant: key.as_ref().tenant, key: key.to_object_key(), version: object.version, from: old.name, copy }
+    }
+
     /// The effect that makes an upload a copy of an object (`there`), or says that it is none any more.
     pub fn cold_copy(object: &Object, copy: ColdCopy, there: bool) -> Effect {
         let key: &Key = &object.key;
@@ -54,8 +70,17 @@ impl State {
         Effect::Demote { tenant: key.as_ref().tenant, key: key.to_object_key(), version: object.version }
     }
 
-    /// Apply: see [`Effect::Cold`].
-    pub(crate) fn chill(&self, tenant: TenantId, key: &ObjectKey, version: Tso, copy: ColdCopy, there: bool, now: MonotonicMs) -> Applied {
+    /// Apply: see [`Effect::Cold`] and [`Effect::Moved`].
+    pub(crate) fn chill(
+        &self,
+        tenant: TenantId,
+        key: &ObjectKey,
+        version: Tso,
+        copy: ColdCopy,
+        change: ColdChange,
+        now: MonotonicMs,
+    ) -> Applied {
+        let there = matches!(change, ColdChange::Came { .. });
         let Some(old) = self.index.get(KeyRef::new(tenant, key)).filter(|object| object.version == version) else {
             if there && self.is_leading() {
                 self.garbage.add(copy);
@@ -67,16 +92,16 @@ impl State {
             return Applied::Refused(FaultCode::WrongState.with(format!("{key}: vault {} was dropped", copy.vault)));
         }
         let known = old.cold.as_ref().map(|cold| cold.name);
-        match there {
-            true if known == Some(copy.name) => return Applied::Nothing,
+        match change {
+            ColdChange::Came { .. } if known == Some(copy.name) => return Applied::Nothing,
             // Whoever was sent a snapshot from the middle of the log may know a later one.
-            true if known.is_some() => {
+            ColdChange::Came { from } if known.is_some() && known != from => {
                 if self.is_leading() {
                     self.garbage.add(copy);
                 }
                 return Applied::Refused(FaultCode::ObjectExists.with(format!("{key}: it has a copy in a vault already")));
             }
-            false if known != Some(copy.name) => return Applied::Nothing,
+            ColdChange::Lost if known != Some(copy.name) => return Applied::Nothing,
             _ => self.forsake(&old),
         }
         self.reform(&old, old.with(old.replicas.clone(), there.then(|| Box::new(copy))), &[], now);

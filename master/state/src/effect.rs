@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 ///
 /// 2: settings. 3: an object remembers how many copies were wanted, and its copies change. 4: windows of frames.
 /// 5: tenants. 6: pools. 7: vaults and tables. 8: changefeeds, checkpoints, and nodes that come and go. 9: whose the segment is that goes.
-pub(crate) const VERSION: u8 = 9;
+/// 10: a copy in a vault takes the place of another.
+pub(crate) const VERSION: u8 = 10;
 
 /// One change of what must outlive the leader.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -165,6 +166,19 @@ pub enum Effect {
         /// It serves reads for so many milliseconds more; `None`: it is gone.
         grace_ms: Option<u64>,
     },
+    /// As [`Effect::Cold`] of a copy that came, in the place of the one in another vault; refused where that is not the object's any more.
+    Moved {
+        /// Whose.
+        tenant: TenantId,
+        /// Which.
+        key: ObjectKey,
+        /// Which version of it.
+        version: Tso,
+        /// The upload that was its copy.
+        from: ColdName,
+        /// What is from now on.
+        copy: ColdCopy,
+    },
 }
 
 /// A copy in a vault.
@@ -254,7 +268,8 @@ impl Effect {
     pub fn encode(&self) -> Vec<u8> {
         // The release before reads what it could have written itself.
         let version = match self {
-            Self::Leaves { .. } => VERSION,
+            Self::Moved { .. } => VERSION,
+            Self::Leaves { .. } => 9,
             Self::Node { .. } | Self::Cleared { .. } | Self::Checkpoint(_) => 8,
             Self::Cold { .. } | Self::Demote { .. } => 7,
             Self::LendAs { .. } => 6,
@@ -343,6 +358,15 @@ mod tests {
         assert_eq!((&drains[..3], &drains[drains.len() - 2..]), (&[9, 19, 3][..], &[1, 5][..]));
         assert_eq!(Effect::decode(&goes), Ok(Effect::Leaves { tenant: TenantId(3), segment, grace_ms: None }));
         assert_eq!(Effect::leaves(TenantId(0), segment, None), Effect::Unmount { segment }, "releases before read that");
+    }
+
+    #[test]
+    fn bytes_of_version_10_are_still_read() {
+        let [from, name] = [7, 8].map(|n| ColdName(format!("{n:032}").parse().unwrap()));
+        let copy = ColdCopy { vault: VaultId(2), name, stored: 300 };
+        let moved = Effect::Moved { tenant: TenantId(3), key: "k".into(), version: Tso(7), from, copy };
+        let bytes = [&[10, 20, 3, 1, b'k', 7, 16][..], &[0; 15], &[7, 2, 16], &[0; 15], &[8, 172, 2]].concat();
+        assert_eq!((moved.encode(), Effect::decode(&bytes)), (bytes, Ok(moved)));
     }
 
     /// The same for pools, and for what nodes lend that present something.

@@ -109,9 +109,11 @@ impl State {
         Some(object)
     }
 
-    /// Whether another version stands where this one did.
+    /// Whether another version stands where this one did, or has its copy in another vault.
     pub fn was_replaced(&self, object: &Object) -> bool {
-        self.standing(object.key.as_ref()).is_some_and(|now| now.version != object.version)
+        let name = |object: &Object| object.cold.as_ref().map(|copy| copy.name);
+        let moved = |now: &Object| name(now).zip(name(object)).is_some_and(|(now, then)| now != then);
+        self.standing(object.key.as_ref()).is_some_and(|now| now.version != object.version || moved(&now))
     }
 
     /// The object of a key, if it can be read from memory.

@@ -1,11 +1,11 @@
-//! `perilune offload`: brings what is in memory only to the vault of its tenant.
+//! `perilune offload`: brings what is in memory only to the vault of its tenant, or what is in one of its vaults to the newest.
 
 use super::client::ClientArgs;
 use crate::failure::Failure;
 use crate::output;
 use crate::settings::Global;
 use perilune_protocol::ByteSize;
-use perilune_protocol::rpc::cold::{Offload as Question, Offloaded};
+use perilune_protocol::rpc::cold::{Offload as Question, OffloadFrom, Offloaded};
 use std::time::Duration;
 
 /// Bring all objects of a tenant that are in memory only to its vault, and wait for it
@@ -13,6 +13,9 @@ use std::time::Duration;
 /// They stay in memory as well until room is needed. Fails when some are left after --deadline.
 #[derive(clap::Args)]
 pub(crate) struct Offload {
+    /// Bring what lies in this vault to the newest instead, by way of memory, so that this one can be dropped
+    #[arg(long, value_name = "VAULT")]
+    from: Option<String>,
     #[command(flatten)]
     client: ClientArgs,
 }
@@ -24,14 +27,18 @@ impl Offload {
         let deadline = self.client.deadline.0;
         let wait = deadline - (deadline / 4).max(Duration::from_secs(1).min(deadline / 2));
         let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-        let found = store.call(&Question { wait_ms })?;
+        let found = match &self.from {
+            None => store.call(&Question { wait_ms })?,
+            Some(vault) => store.call(&OffloadFrom { vault: vault.clone(), wait_ms })?,
+        };
         if global.json {
             output::json(&found)?;
         }
         let Offloaded { left, left_bytes, saved, cold, last_error } = found;
         if left > 0 {
             let why = if last_error.is_empty() { String::new() } else { format!("; what went wrong last: {last_error}") };
-            return Err(Failure::Failed(format!("{left} objects ({}) are in memory only{why}", ByteSize(left_bytes))));
+            let place = self.from.map_or("in memory only".to_owned(), |vault| format!("in vault {vault:?} yet"));
+            return Err(Failure::Failed(format!("{left} objects ({}) are {place}{why}", ByteSize(left_bytes))));
         }
         if global.json { Ok(()) } else { output::bytes(format!("{saved} objects are in a vault, {cold} of them only there\n").as_bytes()) }
     }

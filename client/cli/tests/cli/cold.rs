@@ -97,7 +97,7 @@ fn add_bucket(dev: &Dev, s3: &S3d) -> Command {
     add
 }
 
-fn with_root(root: &Path, flags: &[&str]) -> Vec<String> {
+pub(crate) fn with_root(root: &Path, flags: &[&str]) -> Vec<String> {
     ["--vault-root", root.to_str().unwrap(), "--lease", "1s"].iter().chain(flags).map(|flag| (*flag).to_owned()).collect()
 }
 

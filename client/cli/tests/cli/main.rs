@@ -11,6 +11,7 @@ mod cold;
 mod coldjobs;
 mod coldkeys;
 mod coldloss;
+mod coldmoved;
 mod commands;
 mod crash;
 mod feeds;

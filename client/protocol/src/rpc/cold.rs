@@ -170,6 +170,17 @@ pub struct Offload {
 }
 call!(Offload = 89 "offload" -> Offloaded, LONG);
 
+/// Has all that lies in one of the vaults of the caller's tenant brought to the vault where new objects go, and waits for it for a while. What is not
+/// in memory is fetched for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OffloadFrom {
+    /// The name of the vault.
+    pub vault: String,
+    /// Milliseconds.
+    pub wait_ms: u64,
+}
+call!(OffloadFrom = 85 "offload_from" -> Offloaded, LONG);
+
 /// Asks which copies objects have in vaults. No vault is asked for it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Saved {
@@ -195,7 +206,7 @@ pub struct SavedCopy {
 /// What of a tenant is where.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offloaded {
-    /// Objects that are in memory only.
+    /// Objects that are in memory only; to [`OffloadFrom`], those that are in that vault.
     pub left: u64,
     /// Bytes of those.
     pub left_bytes: u64,

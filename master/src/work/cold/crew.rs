@@ -5,7 +5,7 @@ use super::health::Asked;
 use super::offers::{Fit, Offered};
 use super::through::{Wanted, pass};
 use super::up::{Uploaded, upload};
-use super::{Claim, Cold, Target, Wish, alive, checkpoint, claims, is_dirty, lock, reseal, vault_of};
+use super::{Claim, Cold, Target, Wish, alive, checkpoint, claims, is_missing, lock, reseal, vault_of};
 use crate::engine::Engine;
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -284,8 +284,9 @@ impl Crew {
     /// Whether an object that was offered can be uploaded now: what, from where, and where to.
     fn fits(&self, offered: &Offered, now: u64) -> Fit<(Arc<Object>, Replica, Target)> {
         let state = self.engine.state();
-        let Some(object) = state.standing(offered.object.key.as_ref()).filter(|object| is_dirty(object)) else { return Fit::Never };
-        let Some(vault) = vault_of(state, object.key.as_ref().tenant) else { return Fit::Never };
+        let key = offered.object.key.as_ref();
+        let Some(vault) = vault_of(state, key.tenant) else { return Fit::Never };
+        let Some(object) = state.standing(key).filter(|object| is_missing(object, vault.id)) else { return Fit::Never };
         if self.engine.reign.cold.claim(vault.id) != Some(Claim::Ours) {
             return Fit::Never;
         }

@@ -137,8 +137,8 @@ fn targets(state: &State, object: &Object) -> Vec<Arc<Segment>> {
 /// What is in the vault is not what was put there. Where that was all there is, nor will be, the object is gone.
 pub(super) async fn lost<T>(engine: &Engine, object: &Arc<Object>, copy: &ColdCopy, why: &str) -> Outcome<T> {
     let (state, key) = (engine.state(), object.key.to_object_key());
-    if state.standing(object.key.as_ref()).is_none_or(|now| now.version != object.version) {
-        // With the version its upload goes.
+    if state.standing(object.key.as_ref()).is_none() || state.was_replaced(object) {
+        // With the version its upload goes; with the vault it was moved.
         return Err(FaultCode::ObjectNotFound.with(format!("{key}: it was removed or replaced while it was fetched")));
     }
     tracing::error!(%key, "what was brought to a vault is lost there: {why}");

@@ -322,6 +322,11 @@ fn is_dirty(object: &Object) -> bool {
     object.cold.is_none() && object.readable()
 }
 
+/// Whether it is in memory and not in this vault: what is in another one only is brought here when somebody asks for it.
+fn is_missing(object: &Object, vault: VaultId) -> bool {
+    object.readable() && object.cold.as_ref().is_none_or(|copy| copy.vault != vault)
+}
+
 impl Engine {
     /// A node says what it did, and gets more to do.
     pub(crate) async fn take_cold(&self, question: TakeCold, run: Option<RunId>) -> Vec<ColdOrder> {

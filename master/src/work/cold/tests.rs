@@ -168,12 +168,12 @@ fn what_went_wrong_with_a_tenants_is_told_to_nobody_else() {
     let engine = stand.engine();
     engine.reign.cold.failed(TenantId(7), "theirs: bucket secret-name");
     assert_eq!(engine.reign.cold.last_error(), "theirs: bucket secret-name");
-    let told = stand.runtime.block_on(engine.offload(TenantId::default(), 0)).unwrap();
+    let told = stand.runtime.block_on(engine.offload(TenantId::default(), None, 0)).unwrap();
     assert_eq!(told.last_error, "");
     let began = tokio::time::Instant::now();
     engine.reign.cold.failed(TenantId::default(), "ours");
     engine.reign.cold.failed(TenantId(7), "theirs");
     assert_eq!(engine.reign.cold.last_error_of(TenantId::default(), began).as_deref(), Some("ours"));
-    let told = stand.runtime.block_on(engine.offload(TenantId::default(), 0)).unwrap();
+    let told = stand.runtime.block_on(engine.offload(TenantId::default(), None, 0)).unwrap();
     assert_eq!(told.last_error, "", "that was before what is offered now");
 }

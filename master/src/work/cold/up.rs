@@ -58,13 +58,13 @@ async fn upload_as(engine: &Engine, object: &Arc<Object>, replica: &Replica, vau
             return Uploaded::Failed(format!("{key}: vault {} was dropped meanwhile", vault.id));
         }
         Ended::Silence { taken: true, .. } if planted::is(Defect::TrustedSilence) => {
-            return match engine.commit(&State::cold_copy(object, copy(object.size), true)).await {
+            return match engine.commit(&State::saved(object, copy(object.size))).await {
                 Ok(()) => Uploaded::Saved,
                 Err(fault) => Uploaded::Failed(fault.to_string()),
             };
         }
         Ended::Said(ColdOutcome::Done { stored }) => {
-            let effect = State::cold_copy(object, copy(stored), true);
+            let effect = State::saved(object, copy(stored));
             // Whatever is not named by it is garbage, as the log alone knows.
             return match engine.commit(&effect).await {
                 Ok(()) => Uploaded::Saved,

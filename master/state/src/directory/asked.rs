@@ -181,7 +181,7 @@ pub enum VaultRefused {
     #[error("the vault {0} is of the other kind")]
     OtherKind(String),
     /// So many objects have a copy there, in memory as well or not.
-    #[error("{0} objects lie in the vault")]
+    #[error("{0} objects lie in the vault: `perilune offload --from` brings them to the newest one")]
     InUse(u64),
     /// The tenant has no credentials for buckets of others.
     #[error("the tenant has no ram user")]

@@ -169,6 +169,23 @@ fn a_copy_that_is_lost_in_its_vault_leaves_what_is_in_memory() {
 }
 
 #[test]
+fn a_copy_takes_the_place_of_the_one_it_was_made_for_alone() {
+    let (mut leader, _) = Leader::with_nodes(1, 16 * MIB);
+    leader.put("k", MIB);
+    let first = save(&mut leader, "k");
+    let found = object(&leader.state, "k").unwrap();
+    let [second, late] = [(); 2].map(|()| copy(ColdName::random()));
+    let moved = State::saved(&found, second.clone());
+    assert_eq!(leader.commit(moved.clone()), Applied::Done);
+    assert_eq!((leader.state.garbage.take(), leader.commit(moved)), (Some(first.clone()), Applied::Nothing));
+    // Somebody else was quicker, and what was its copy before is nobody's business.
+    assert!(matches!(leader.commit(State::saved(&found, late.clone())), Applied::Refused(_)));
+    leader.commit(State::cold_copy(&found, first, false));
+    assert_eq!((leader.state.garbage.take(), leader.state.was_replaced(&found)), (Some(late), true));
+    assert_eq!((demote(&mut leader, "k"), leader.restarted().exists("k")), (Applied::Done, true));
+}
+
+#[test]
 fn no_copy_comes_to_a_vault_that_was_dropped() {
     let (mut leader, _) = Leader::with_nodes(1, 16 * MIB);
     leader.put("k", MIB);
