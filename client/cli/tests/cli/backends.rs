@@ -11,9 +11,9 @@ use serde_json::Value;
 const PATH: &str = "/rest/v2/manager/cluster/cluster_info/cloud_cluster_status";
 
 /// What it answers to these credentials, already encoded; and the status.
-fn ask(cluster: &Cluster, authorization: Option<&str>) -> (u16, Value) {
+fn ask(cluster: &Cluster, tenant: &str, authorization: Option<&str>) -> (u16, Value) {
     let agent = ureq::Agent::new_with_config(ureq::Agent::config_builder().http_status_as_error(false).build());
-    let request = agent.get(format!("http://{}{PATH}", cluster.http()));
+    let request = agent.get(format!("http://{}{PATH}?instance_id={tenant}", cluster.http()));
     let request = authorization.into_iter().fold(request, |request, value| request.header("Authorization", value));
     let mut reply = request.call().unwrap();
     let asks = reply.headers().get("www-authenticate").is_some();
@@ -40,17 +40,30 @@ fn nodes_are_shown_as_they_are() {
         (Some("Basic cm9vdDowMTIzNDU2Nzg5YWJjZGVm"), 200),
         (Some(NOBODY), 200),
     ] {
-        assert_eq!(ask(&cluster, said).0, status, "{said:?}");
+        assert_eq!(ask(&cluster, "acme", said).0, status, "{said:?}");
     }
     assert_eq!(send("POST", &format!("http://{}{PATH}", cluster.http()), "").0, 405);
     let all = || {
-        let (_, answer) = ask(&cluster, Some(NOBODY));
+        let (_, answer) = ask(&cluster, "acme", Some(NOBODY));
         assert_eq!((&answer["msg"], &answer["code"], &answer["count"]), (&"success".into(), &0.into(), &0.into()));
         answer["data"]["prefill"].as_array().unwrap().clone()
     };
     let unheard = serde_json::json!({"host": "127.0.0.1", "heartbeatPort": 9050, "bePort": -1, "httpPort": -1, "brpcPort": -1,
         "currentFragmentNum": 0, "lastFragmentUpdateTime": 0});
     assert_eq!(all()[0], unheard);
+    // Another tenant's pool of that name is another one.
+    cluster.done(&["pools", "add", "default", "prefill", "--node", "1:default:r@10.0.0.8:9052"]);
+    let hosts = |tenant| {
+        ask(&cluster, tenant, Some(NOBODY)).1["data"]["prefill"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|node| node["host"].to_string())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!((hosts("acme"), hosts("")), (vec!["\"127.0.0.1\"".into(), "\"10.0.0.7\"".into()], vec!["\"10.0.0.8\"".into()]));
+    let (status, answer) = ask(&cluster, "nope", Some(NOBODY));
+    assert_eq!((status, &answer["data"]), (404, &"instance not existed, instance_id=nope".into()));
 
     let p = cluster.node("p", &["--unique-id", "1:acme:p"]);
     let port = |of: &str| of.rsplit_once(':').unwrap().1.parse::<u64>().unwrap();

@@ -1,12 +1,15 @@
-//! What the page asks of its frontends: how the nodes of every pool are, for an administrator (HTTP Basic, no token).
+//! What the page asks of its frontends: how the nodes of a tenant's pools are, for an administrator (HTTP Basic, no token).
 
+use super::instance;
 use crate::api::App;
+use crate::api::extract::Query;
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use perilune_protocol::Endpoint;
-use perilune_state::directory::{NodeKind, NodeRecord, PoolKind, TenantStatus};
+use perilune_protocol::tenant;
+use perilune_state::directory::{NodeKind, NodeRecord, PoolKind};
 use perilune_state::segments::nodes::Seen;
 use serde::Serialize;
 use serde_json::json;
@@ -36,26 +39,32 @@ struct Node {
     last_fragment_update_time: u64,
 }
 
-/// Every pool of store nodes, of all tenants that are served; those of one cluster id together.
+/// Every pool of store nodes of a tenant.
 #[utoipa::path(
     get, path = "/rest/v2/manager/cluster/cluster_info/cloud_cluster_status", tag = "tenants",
+    params(("instance_id" = Option<String>, Query, description = "The tenant; `default` where it is left out.")),
     responses(
         (status = 200, description = "The nodes of each pool, as they were heard last.", body = serde_json::Value),
-        (status = 401, description = "Not an administrator, by HTTP Basic.", body = serde_json::Value)
+        (status = 401, description = "Not an administrator, by HTTP Basic.", body = serde_json::Value),
+        (status = 404, description = "There is no such tenant.", body = serde_json::Value)
     )
 )]
-pub(super) async fn cluster_status(State(app): State<App>, headers: HeaderMap) -> Response {
+pub(super) async fn cluster_status(State(app): State<App>, query: Query, headers: HeaderMap) -> Response {
     let authorization = headers.get(header::AUTHORIZATION).map(|value| value.as_bytes());
     if let Err(fault) = app.access.admit_basic(authorization, app.meta_token.as_ref()) {
-        let body = json!({"msg": "Unauthorized", "code": 401, "data": fault.message, "count": 0});
-        return (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Basic realm=\"perilune\"")], Json(body)).into_response();
+        let refusal = refused(StatusCode::UNAUTHORIZED, &fault.message);
+        return ([(header::WWW_AUTHENTICATE, "Basic realm=\"perilune\"")], refusal).into_response();
     }
     let (known, seen, now_ms) = (app.engine.directory(), app.engine.seen(), app.engine.wall_ms());
+    let asked = query.text("instance_id").filter(|id| !id.is_empty());
+    let owner = match instance::living(&known, asked.as_deref().unwrap_or(tenant::DEFAULT)) {
+        Ok(tenant) => tenant.id,
+        Err(refusal) => return refused(refusal.status, &refusal.msg),
+    };
     let rdma: BTreeMap<_, _> =
         app.engine.segments().into_iter().filter_map(|s| Some((s.desc.node, rdma_port(&s.desc.endpoints)?))).collect();
     let mut data: BTreeMap<&str, Vec<Node>> = BTreeMap::new();
-    let serves = |tenant| known.tenant(tenant).is_some_and(|t| matches!(t.status, TenantStatus::Normal | TenantStatus::Overdue));
-    for pool in known.pools().filter(|pool| pool.kind == PoolKind::Compute && serves(pool.tenant)) {
+    for pool in known.pools_of(owner).filter(|pool| pool.kind == PoolKind::Compute) {
         let nodes = data.entry(&pool.cluster_id).or_default();
         for node in pool.nodes.iter().filter(|node| node.kind == NodeKind::Compute) {
             // Of those that present the same, the one that is registered where this one is.
@@ -66,6 +75,11 @@ pub(super) async fn cluster_status(State(app): State<App>, headers: HeaderMap) -
         }
     }
     Json(json!({"msg": "success", "code": 0, "data": data, "count": 0})).into_response()
+}
+
+fn refused(status: StatusCode, why: &str) -> Response {
+    let msg = status.canonical_reason();
+    (status, Json(json!({"msg": msg, "code": status.as_u16(), "data": why, "count": 0}))).into_response()
 }
 
 impl Node {
