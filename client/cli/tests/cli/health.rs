@@ -1,5 +1,6 @@
 //! How vaults are, as is said of them; and that one that is away holds up its own tenant only, with real processes and a real S3 server.
 
+use crate::checkpoint::page;
 use crate::cold::{PATIENCE, Stand, files, key, value};
 use crate::harness::{Dev, fetch, metric, run, said, wait_for};
 use crate::s3d::{AK, BUCKET, S3d, SK};
@@ -56,6 +57,10 @@ fn a_vault_is_said_to_work_to_refuse_and_to_be_away_and_holds_up_no_other_tenant
     let away = shown(&stand, "acme");
     assert!(away["state"] == "away" && away["ready"] == false && !away["last_error"].as_str().unwrap().is_empty(), "{away}");
     assert!(!up());
+    let stores = &page(&dev.http, "info")["stores"];
+    assert_eq!((&stores[0]["dt_file"]["num"], stores[0].get("error")), (&3.into(), None), "{stores}");
+    let unlisted = stores[1]["error"].as_str().unwrap();
+    assert!(unlisted.contains(": away;") && !unlisted.contains(theirs.url()), "{unlisted}");
     assert_eq!(metric(&fetch(&dev.http, "/metrics"), "perilune_cold_lost_total"), Some(0));
     // Nobody's memory has lost anything for it.
     assert!(acme.get(&key(0)).unwrap() == value(0));

@@ -75,7 +75,7 @@ async fn upload(State(app): State<App>) -> Response {
 /// Counts what is in the vaults of this cluster, by listing them.
 #[utoipa::path(
     get, path = "/tiflash/remote/info", tag = "process",
-    responses((status = 200, description = "What is in each.", body = Stores), (status = 503, description = "One cannot be listed now."))
+    responses((status = 200, description = "What is in each, or why it cannot be listed now.", body = Stores))
 )]
 async fn info(State(app): State<App>) -> Answer<Stores> {
     Ok(Json(leader(&app)?.store_info(None).await?))
@@ -86,9 +86,8 @@ async fn info(State(app): State<App>) -> Answer<Stores> {
     get, path = "/tiflash/remote/info/{ids}", tag = "process",
     params(("ids" = String, Path, description = "Their numbers, with commas between.")),
     responses(
-        (status = 200, description = "What is in each; a vault that there is not is left out.", body = Stores),
-        (status = 400, description = "These are no numbers."),
-        (status = 503, description = "One cannot be listed now.")
+        (status = 200, description = "What is in each, or why it cannot be listed now; a vault that there is not is left out.", body = Stores),
+        (status = 400, description = "These are no numbers.")
     )
 )]
 async fn info_of(State(app): State<App>, Path(ids): Path<String>) -> Result<Response, Refusal<Tiflash>> {

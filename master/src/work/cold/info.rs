@@ -1,14 +1,19 @@
 //! What is in the vaults, counted by listing them.
 
+use super::health::Condition;
 use super::opened::Opened;
 use super::{claim, errand, manifest, usable};
 use crate::engine::Engine;
 use crate::work::aside;
-use perilune_protocol::{ColdName, FaultCode, Outcome, VaultId};
-use perilune_vault::Vaulted;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use perilune_protocol::{ColdName, Outcome, VaultId};
+use perilune_vault::{Class, VaultFault, Vaulted};
 use serde::Serialize;
 use std::collections::HashSet;
 use utoipa::ToSchema;
+
+/// Vaults that are listed at a time.
+const AT_A_TIME: usize = 32;
 
 /// What is in all vaults of this cluster.
 #[derive(Serialize, ToSchema)]
@@ -17,7 +22,7 @@ pub(crate) struct Stores {
 }
 
 /// What is in a vault of this cluster.
-#[derive(Serialize, ToSchema)]
+#[derive(Default, Serialize, ToSchema)]
 struct StoreInfo {
     /// Its number.
     store_id: u64,
@@ -29,6 +34,18 @@ struct StoreInfo {
     data_file: Files,
     /// Uploads of objects.
     dt_file: Files,
+    /// Why nothing was counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+impl StoreInfo {
+    /// Of one that cannot be listed now. Who asks may know nothing of whose it is, so where it lies is not told.
+    fn unlisted(id: VaultId, fault: &VaultFault) -> Self {
+        let how = Condition::from(fault).as_str();
+        let error = Some(format!("vault {id}: {how}; show_storage_vaults of its tenant says why"));
+        Self { store_id: id.0, error, ..Self::default() }
+    }
 }
 
 /// Files of one kind.
@@ -41,26 +58,31 @@ struct Files {
 }
 
 impl Engine {
-    /// Lists the vaults of this cluster, or those of `ids`; one that there is not is left out.
+    /// Lists the vaults of this cluster, or those of `ids`, side by side; one that there is not is left out.
     ///
     /// # Errors
-    /// One cannot be listed.
+    /// None of a vault's.
     pub(crate) async fn store_info(&self, ids: Option<Vec<u64>>) -> Outcome<Stores> {
-        let mut stores = Vec::new();
-        for id in usable(self).into_iter().filter(|id| ids.as_ref().is_none_or(|ids| ids.contains(&id.0))) {
-            let engine = self.clone();
-            let looked = aside(move || engine.info_of(id)).await?;
-            let (mut info, listed) = looked.map_err(|fault| FaultCode::Unreachable.with(format!("vault {id}: {fault}")))?;
-            let engine = self.clone();
-            info.dt_file.num_delmark = self.inner.walks.run(move || engine.spare(listed)).await?;
-            stores.push(info);
+        let wanted = usable(self).into_iter().filter(|id| ids.as_ref().is_none_or(|ids| ids.contains(&id.0)));
+        let looks = stream::iter(wanted.map(|id| self.clone().store(id)));
+        Ok(Stores { stores: looks.buffered(AT_A_TIME).try_collect().await? })
+    }
+
+    async fn store(self, id: VaultId) -> Outcome<StoreInfo> {
+        let engine = self.clone();
+        match aside(move || engine.info_of(id)).await? {
+            Ok((mut info, listed)) => {
+                let engine = self.clone();
+                info.dt_file.num_delmark = self.inner.walks.run(move || engine.spare(listed)).await?;
+                Ok(info)
+            }
+            Err(fault) => Ok(StoreInfo::unlisted(id, &fault)),
         }
-        Ok(Stores { stores })
     }
 
     /// All but what of the objects' uploads is garbage, which is among those given.
     fn info_of(&self, id: VaultId) -> Vaulted<(StoreInfo, Vec<ColdName>)> {
-        let gone = || Err(perilune_vault::Class::NoBucket.with("it was dropped"));
+        let gone = || Err(Class::NoBucket.with("it was dropped"));
         let vault = Opened::default().open(self, id).unwrap_or_else(gone)?;
         claim::check(&vault, &self.welcome().cluster)?;
         let (mut data_file, mut dt_file, mut num_manifests) = (Files::default(), Files::default(), 0);
@@ -86,6 +108,6 @@ impl Engine {
             }
         })?;
         let num_keys = data_file.num + dt_file.num;
-        Ok((StoreInfo { store_id: id.0, num_manifests, num_keys, data_file, dt_file }, listed))
+        Ok((StoreInfo { store_id: id.0, num_manifests, num_keys, data_file, dt_file, error: None }, listed))
     }
 }
