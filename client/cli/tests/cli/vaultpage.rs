@@ -367,6 +367,12 @@ fn what_is_refused_about_vaults_is_refused_in_the_pages_words() {
     );
     named("add_hdfs_vault", json!({"name": "v"}), 400, "hdfs info is not found");
     named("alter_s3_vault", json!({"name": "v", "alter_name": "w"}), 404, "vault_name=v not found");
+    let elsewhere = obj(&[("ak", "ak2"), ("bucket", "other"), ("endpoint", "x"), ("prefix", "zz"), ("region", "R"), ("provider", "OSS")]);
+    let why = "bucket, prefix, endpoint, region, provider of a vault cannot be altered: add another vault";
+    named("alter_s3_vault", json!({"name": "built_in_storage_vault", "obj_info": elsewhere}), 400, why);
+    let same = json!({"ak": "ak2", "sk": "sk2", "bucket": "b", "endpoint": "e", "external_endpoint": "e", "region": "r", "provider": "S3"});
+    let same = json!({"instance_id": "named", "vault": {"name": "built_in_storage_vault", "obj_info": same}});
+    page.ok("alter_s3_vault", &same.to_string());
     named("drop_s3_vault", json!({"name": "v"}), 404, "vault_name=v not found");
     named("drop_hdfs_vault", json!({"name": "v"}), 404, "vault_name=v not found");
     for bad in ["a/b", "..", "a\u{0}b", &"x".repeat(10_000)] {

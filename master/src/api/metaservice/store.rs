@@ -158,6 +158,22 @@ impl ObjInfo {
         found.map(|(_, provider)| Some(provider)).ok_or_else(unknown)
     }
 
+    /// What it says otherwise of where a bucket is.
+    pub(super) fn differs(&self, place: &S3Place) -> Result<Vec<&'static str>, Refusal> {
+        let prefix = self.prefix.trim_matches([' ', '/']);
+        let provider = self.provider()?.map_or("", Provider::as_str);
+        let all = [
+            ("bucket", self.bucket.as_str(), place.bucket.as_str()),
+            ("prefix", prefix, &place.prefix),
+            ("endpoint", &self.endpoint, &place.endpoint),
+            ("external_endpoint", &self.external_endpoint, &place.external_endpoint),
+            ("region", &self.region, &place.region),
+            ("provider", provider, place.provider.as_str()),
+            ("role_arn", &self.role_arn, ""),
+        ];
+        Ok(all.into_iter().filter(|(_, said, is)| !said.is_empty() && said != is).map(|(name, ..)| name).collect())
+    }
+
     /// The same as it may be said back.
     pub(super) fn masked(&self) -> Self {
         let short = said::shortened;

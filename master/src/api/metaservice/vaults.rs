@@ -11,6 +11,7 @@ use crate::work::aside;
 use crate::work::cold::{Finding, claim_record, one_line};
 use futures_util::future::join_all;
 use perilune_protocol::VaultId;
+use perilune_protocol::vault::{S3Place, VaultTarget};
 use perilune_state::directory::{Refused, VaultRefused};
 use perilune_vault::Limits;
 use serde::{Deserialize, Serialize};
@@ -101,16 +102,32 @@ pub(super) async fn add_hdfs(app: &App, asked: &Asked) -> Answer {
     decide(app, &owner, &|known, now_ms| known.add_vault(&owner, &vault, &safe, now_ms)).await
 }
 
-/// Its keys, or its name (`alter_name`), or both.
+/// Its keys, or its name (`alter_name`), or both; where it is stays as it is.
 pub(super) async fn alter_s3(app: &App, asked: &Asked) -> Answer {
-    let vault = asked.vault()?;
+    let (vault, owner) = (asked.vault()?, asked.owner(app)?);
+    if let (Some(obj), Some(place)) = (&vault.obj_info, place(app, &owner, &vault.name)) {
+        let differs = obj.differs(&place)?;
+        if !differs.is_empty() {
+            return Err(Refusal::argument(format!("{} of a vault cannot be altered: add another vault", differs.join(", "))));
+        }
+    }
     let pair = vault.obj_info.as_ref().and_then(|obj| obj.pair());
     let new_name = Some(vault.alter_name.as_str()).filter(|name| !name.is_empty());
     if pair.is_none() && (new_name.is_none() || vault.obj_info.is_some()) {
         return Err(Refusal::argument("nothing to alter: give obj_info with ak and sk, or alter_name"));
     }
-    let (owner, safe) = (asked.owner(app)?, app.engine.safe()?);
+    let safe = app.engine.safe()?;
     decide(app, &owner, &|known, now_ms| known.alter_vault(&owner, &vault.name, new_name, pair.as_ref(), &safe, now_ms)).await
+}
+
+/// Where the bucket of this name is; `None`: there is no such one.
+fn place(app: &App, owner: &str, name: &str) -> Option<S3Place> {
+    let known = app.engine.directory();
+    let vault = known.vaults_of(known.named(owner)?.id)?.vaults.iter().find(|vault| vault.name == name)?;
+    match &vault.target {
+        VaultTarget::S3(place) => Some(place.clone()),
+        VaultTarget::Hdfs(_) => None,
+    }
 }
 
 /// One that nothing lies in; `s3`: a bucket.
