@@ -81,7 +81,7 @@ impl Owners {
     pub(super) fn enter(&mut self, now: u64, change: Change) -> Result<Option<TenantRecord>, super::oracle::Broken> {
         match change {
             Change::Tenant(record) | Change::TenantVaults(record, _) => return self.enter_tenant(now, record),
-            Change::Pool(record) => {
+            Change::Pool(record) | Change::PoolUsers(record) => {
                 if record.status == PoolStatus::Normal {
                     self.asleep.remove(&record.id);
                 }

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 /// The first byte of every stored effect. A reader of a newer release still knows all older ones.
 ///
 /// 2: settings. 3: an object remembers how many copies were wanted, and its copies change. 4: windows of frames.
-/// 5: tenants. 6: pools. 7: vaults and tables. 8: changefeeds, checkpoints, and nodes that come and go. 9: whose the segment is that goes.
-/// 10: a copy in a vault takes the place of another.
+/// 5: tenants. 6: pools. 7: vaults and tables. 8: changefeeds, checkpoints, and nodes that come and go. 9: whose the segment is that goes,
+/// and users that change their pool. 10: a copy in a vault takes the place of another.
 pub(crate) const VERSION: u8 = 10;
 
 /// One change of what must outlive the leader.
@@ -278,6 +278,7 @@ impl Effect {
                 Change::Pool(_) | Change::PoolGone(_) => 6,
                 Change::Vaults(_) | Change::TenantVaults(..) | Change::Table(_) => 7,
                 Change::Feed(_) | Change::FeedGone(_) => 8,
+                Change::PoolUsers(_) => VERSION,
             },
             Self::Lend { .. } | Self::Remove { reason: RemoveReason::Recycled, .. } => 5,
             Self::Frames { .. } | Self::Passed { .. } => 4,
@@ -348,7 +349,7 @@ mod tests {
         assert_eq!((tenant, desc.size, desc.name.as_str()), (TenantId(3), 1 << 20, "127.0.0.1:15000"));
     }
 
-    /// The same for segments that go.
+    /// The same for segments that go, and for users that move.
     #[test]
     fn bytes_of_version_9_are_still_read() {
         let segment = SegmentId::random();
@@ -358,6 +359,10 @@ mod tests {
         assert_eq!((&drains[..3], &drains[drains.len() - 2..]), (&[9, 19, 3][..], &[1, 5][..]));
         assert_eq!(Effect::decode(&goes), Ok(Effect::Leaves { tenant: TenantId(3), segment, grace_ms: None }));
         assert_eq!(Effect::leaves(TenantId(0), segment, None), Effect::Unmount { segment }, "releases before read that");
+        let Ok(Effect::Directory { change, .. }) = Effect::decode(include_bytes!("../tests/old/pool_v6.bin")) else { panic!("not that") };
+        let Change::Pool(pool) = *change else { panic!("another change") };
+        let moved = Effect::Directory { revision: 4, change: Box::new(Change::PoolUsers(pool)) };
+        assert_eq!((&moved.encode()[..4], Effect::decode(&moved.encode())), (&[9, 11, 4, 8][..], Ok(moved.clone())));
     }
 
     #[test]

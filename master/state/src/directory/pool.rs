@@ -114,6 +114,13 @@ impl PoolStatus {
     }
 }
 
+impl PoolRecord {
+    /// Whether it is another pool of the kind of `other`, and has a user of it.
+    pub(super) fn shares_users(&self, other: &Self) -> bool {
+        self.id != other.id && self.kind == other.kind && self.users.iter().any(|user| other.users.contains(user))
+    }
+}
+
 impl NodeRecord {
     /// `host:port`, by the name of the machine where it has one.
     pub fn endpoint(&self) -> String {
@@ -179,6 +186,15 @@ impl Pools {
         self.last = self.last.max(record.id.0);
         self.records.insert(record.id, record);
         self.order();
+    }
+
+    /// The same, and its users leave the other pools of the tenant.
+    pub(super) fn enter_with_users(&mut self, record: PoolRecord) {
+        for other in self.records.values_mut().filter(|other| other.tenant == record.tenant && other.shares_users(&record)) {
+            other.users.retain(|user| !record.users.contains(user));
+            other.mtime_ms = record.mtime_ms.max(other.mtime_ms);
+        }
+        self.enter(record);
     }
 
     pub(super) fn leave(&mut self, id: PoolId) {

@@ -85,6 +85,8 @@ pub enum Change {
     Feed(FeedRecord),
     /// There is no such changefeed any more.
     FeedGone(FeedId),
+    /// Of a pool, whose users leave the other pools of its tenant.
+    PoolUsers(PoolRecord),
 }
 
 impl Change {
@@ -95,7 +97,7 @@ impl Change {
         let cluster = |pool: &PoolRecord| MetaKey::Cluster(named(pool.tenant), pool.cluster_id.clone());
         match self {
             Self::Tenant(record) => MetaKey::Instance(record.name.clone()),
-            Self::Pool(record) => cluster(record),
+            Self::Pool(record) | Self::PoolUsers(record) => cluster(record),
             Self::Vaults(record) => MetaKey::Vaults(named(record.tenant)),
             Self::TenantVaults(tenant, _) => MetaKey::Vaults(tenant.name.clone()),
             Self::Table(record) => MetaKey::Table(named(record.tenant), record.id.0 as i64),
@@ -306,6 +308,7 @@ impl Known {
         match change {
             Change::Tenant(record) => self.enter_tenant(record),
             Change::Pool(record) => self.pools.enter(record),
+            Change::PoolUsers(record) => self.pools.enter_with_users(record),
             Change::PoolGone(id) => self.pools.leave(id),
             Change::Vaults(record) => self.vaults.enter(record),
             Change::TenantVaults(tenant, record) => {

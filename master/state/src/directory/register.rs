@@ -20,7 +20,7 @@ impl Known {
     pub fn add_pool(&self, meant: Meant<'_>, kind: PoolKind, users: &[String], nodes: &[Described], now_ms: u64) -> Decision {
         check_name(meant.name)?;
         check_id(meant.cluster_id)?;
-        users.iter().try_for_each(|user| check_text(user))?;
+        check_users(users)?;
         if kind == PoolKind::Sql {
             let count = |kind| nodes.iter().filter(|node| node.kind == Some(kind)).count();
             let (masters, followers) = (count(NodeKind::Master), count(NodeKind::Follower));
@@ -39,7 +39,7 @@ impl Known {
         if self.pools().count() >= POOLS_MAX || nodes.len() > NODES_MAX || users.len() > NODES_MAX {
             return Err(too_many());
         }
-        Ok(Some(Change::Pool(PoolRecord {
+        Ok(Some(self.entering(PoolRecord {
             id: self.fresh_pool(),
             tenant: tenant.id,
             cluster_id: meant.cluster_id.into(),
@@ -137,7 +137,7 @@ impl Known {
         })
     }
 
-    /// Whose puts go to this pool where nothing else says where: these and no others.
+    /// Whose puts go to this pool where nothing else says where: these and no others. They leave the pools of the tenant that they were of.
     ///
     /// # Errors
     /// As [`Known::add_pool`].
@@ -145,12 +145,21 @@ impl Known {
         if users.is_empty() {
             return Err(PoolRefused::NoUsers.into());
         }
-        users.iter().try_for_each(|user| check_text(user))?;
+        check_users(users)?;
         if users.len() > NODES_MAX {
             return Err(too_many());
         }
         let (pool, users) = (self.meant(meant)?, once_each(users));
-        if pool.users == users { Ok(None) } else { changed(pool, now_ms, |pool| pool.users = users) }
+        if pool.users == users {
+            return Ok(None);
+        }
+        Ok(Some(self.entering(renewed(pool, now_ms, |pool| pool.users = users))))
+    }
+
+    /// A pool as it is from now on. What releases before do not read is said only where a user moves.
+    fn entering(&self, pool: PoolRecord) -> Change {
+        let moves = self.pools_of(pool.tenant).any(|other| other.shares_users(&pool));
+        if moves { Change::PoolUsers(pool) } else { Change::Pool(pool) }
     }
 
     /// A pool of store nodes falls asleep, or is woken.
@@ -244,12 +253,16 @@ fn record(kind: PoolKind, node: &Described, status: NodeStatus, now_ms: u64) -> 
     }
 }
 
-fn changed(pool: &PoolRecord, now_ms: u64, change: impl FnOnce(&mut PoolRecord)) -> Decision {
+fn renewed(pool: &PoolRecord, now_ms: u64, change: impl FnOnce(&mut PoolRecord)) -> PoolRecord {
     let mut record = pool.clone();
     change(&mut record);
     // The clock of one leader may be behind that of the one before.
     record.mtime_ms = now_ms.max(pool.mtime_ms);
-    Ok(Some(Change::Pool(record)))
+    record
+}
+
+fn changed(pool: &PoolRecord, now_ms: u64, change: impl FnOnce(&mut PoolRecord)) -> Decision {
+    Ok(Some(Change::Pool(renewed(pool, now_ms, change))))
 }
 
 /// The same for what may leave frontends without a master.
@@ -286,6 +299,13 @@ fn too_young<'a>(
 fn once_each(users: &[String]) -> Vec<String> {
     let mut seen = BTreeSet::new();
     users.iter().filter(|user| seen.insert(*user)).cloned().collect()
+}
+
+fn check_users(users: &[String]) -> Result<(), Refused> {
+    if users.iter().any(|user| user.trim().is_empty()) {
+        return Err(PoolRefused::NoUsers.into());
+    }
+    users.iter().try_for_each(|user| check_text(user))
 }
 
 fn check_name(name: &str) -> Result<(), PoolRefused> {

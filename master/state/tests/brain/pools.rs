@@ -76,11 +76,18 @@ fn a_put_goes_to_the_pool_of_its_caller_as_long_as_that_takes_any() {
     let full = (0..20).filter(|_| leader.place(acme, Some(prefill), 1) == Ok(vec![d])).count();
     assert!(full > 0, "a full pool is no reason to refuse");
 
+    // A user is of one pool: the other one is left.
     leader.decide(|known| known.set_users(pool("decode"), &["jack".into()], 2)).unwrap();
+    let users = |leader: &Leader, id| leader.state.directory.known().pool(id).unwrap().users.clone();
+    assert_eq!((preferred(&leader, "jack", ""), users(&leader, prefill)), (Some(decode), Vec::new()));
     leader.decide(|known| known.set_users(pool("prefill"), &["lx".into()], 2)).unwrap();
     assert_eq!((preferred(&leader, "jack", ""), preferred(&leader, "lx", "")), (Some(decode), Some(prefill)));
-    let none = leader.decide(|known| known.set_users(pool("decode"), &[], 2));
-    assert_eq!(none, Err(PoolRefused::NoUsers.into()));
+    leader.decide(|known| known.add_pool(pool("third"), PoolKind::Compute, &["lx".into(), "jack".into()], &[], 2)).unwrap();
+    assert_eq!((users(&leader, prefill), users(&leader, decode)), (Vec::new(), Vec::new()));
+    for none in [vec![], vec![String::new()], vec!["jack".into(), " ".into()]] {
+        let refused = leader.decide(|known| known.set_users(pool("decode"), &none, 2));
+        assert_eq!(refused, Err(PoolRefused::NoUsers.into()), "{none:?}");
+    }
 }
 
 #[test]
