@@ -16,7 +16,7 @@ use perilune_protocol::{ColdName, ReplicaPlace, SegmentId, Tso, tenant};
 use perilune_state::effect::ObjectRecord;
 use perilune_state::objects::Object;
 use perilune_state::segments::Phase;
-use perilune_state::settings::{JOB_BYTES_PER_SECOND_DEFAULT, Switch};
+use perilune_state::settings::{Settings, Switch};
 use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::time::Duration;
@@ -159,7 +159,7 @@ fn is_good(world: &World, record: &ObjectRecord, place: &ReplicaPlace) -> bool {
 
 /// "a job ends": all are switched on, and some time later have nothing left to do.
 async fn jobs_end(world: &Rc<World>, client: &Client) -> Check {
-    client.order(&PaceJobs { bytes_per_second: JOB_BYTES_PER_SECOND_DEFAULT }).await;
+    client.order(&PaceJobs { bytes_per_second: Settings::default().job_bytes_per_second() }).await;
     // Off and on: what it looked at may have changed since.
     for on in [false, true] {
         for job in Switch::ALL.iter().filter(|job| on || **job == Switch::VolInspect) {

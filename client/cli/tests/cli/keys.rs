@@ -116,7 +116,7 @@ fn the_page_is_answered_to_the_letter_and_every_key_of_the_log_is_read() {
         r#"{"instance_id": "acme", "cluster": {"cluster_id": "c1", "cluster_name": "prefill", "type": "COMPUTE",
             "nodes": [{"cloud_unique_id": "1:acme:n1", "ip": "172.21.0.5", "heartbeat_port": 9050}]}}"#,
     );
-    assert_eq!(send("POST", &format!("http://{}/config/set", dev.http), r#"{"key": "a thing", "value": "7"}"#).0, 200);
+    assert_eq!(send("POST", &format!("http://{}/config/set", dev.http), r#"{"key": "user.a thing", "value": "7"}"#).0, 200);
     let put = send("PUT", &format!("http://{}/api/put", dev.rest), r#"{"key": "model/layer0 block", "value": "bytes"}"#);
     assert_eq!(put.0, 200, "{put:?}");
 
@@ -131,7 +131,7 @@ fn the_page_is_answered_to_the_letter_and_every_key_of_the_log_is_read() {
         ("InstanceKey&instance_id=acme", "name", "Acme"),
         ("ClusterKey&instance_id=acme&cluster_id=c1", "cluster_name", "prefill"),
         ("NodeKey&instance_id=acme&cluster_id=c1&cloud_unique_id=1:acme:n1&endpoint=172.21.0.5:9050", "ip", "172.21.0.5"),
-        ("ConfigKey&name=a%20thing", "value", "7"),
+        ("ConfigKey&name=user.a%20thing", "value", "7"),
         ("ObjectKey&instance_id=default&key=model/layer0%20block", "size", "5"),
     ] {
         let query = format!("&key_type={query}");

@@ -5,7 +5,7 @@ use crate::api::App;
 use crate::api::extract::Query;
 use axum::extract::State;
 use perilune_protocol::FaultCode;
-use perilune_state::settings::{JOB_RECORD, Switch};
+use perilune_state::settings::{self, JOB_RECORD, Switch};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 const FIXED: [&str; 6] =
     ["code_mode", "code_mode_extend", "volume_chunk_size", "volume_overbought_ratio", "chunk_oversold_ratio", "shard_init_done"];
 
-/// A setting, as a JSON string, exactly as it was set; a switch that was never set has its default.
+/// A setting, as a JSON string, exactly as it was set; one that was never set has its default.
 #[utoipa::path(
     get, path = "/config/get", tag = "masters",
     params(("key" = Option<String>, Query, description = "Its name.")),
@@ -29,10 +29,13 @@ pub(super) async fn get(State(app): State<App>, query: Query) -> Answer {
 
 #[derive(Serialize, ToSchema)]
 pub(super) struct Configs {
+    /// What each is.
     configs: BTreeMap<String, String>,
+    /// What each is where nobody has set it.
+    defaults: BTreeMap<&'static str, &'static str>,
 }
 
-/// Everything that was set, and the switches; not what jobs keep there.
+/// Every setting, and what was set besides; not what jobs keep there.
 #[utoipa::path(
     get, path = "/config/list", tag = "masters",
     responses((status = 200, description = "All of it.", body = Configs))
@@ -40,13 +43,11 @@ pub(super) struct Configs {
 pub(super) async fn list(State(app): State<App>) -> Answer {
     let group = group(&app)?;
     group.catch_up().await.map_err(|fault| Refusal::read_index(&fault))?;
-    let engine = group.engine();
-    let mut configs = BTreeMap::clone(&engine.state().settings.map());
-    configs.retain(|key, _| !key.starts_with(JOB_RECORD));
-    for key in Switch::ALL.map(Switch::key) {
-        configs.extend(engine.setting(key).map(|value| (key.to_owned(), value)));
-    }
-    ok(&Configs { configs })
+    let defaults: BTreeMap<_, _> = settings::all().map(|setting| (setting.key, setting.default)).collect();
+    let set = group.engine().state().settings.map();
+    let mut configs: BTreeMap<_, _> = defaults.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    configs.extend(set.iter().filter(|(key, _)| !key.starts_with(JOB_RECORD)).map(|(key, value)| (key.clone(), value.clone())));
+    ok(&Configs { configs, defaults })
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -66,6 +67,9 @@ pub(super) async fn set(State(app): State<App>, Said(Set { key, value }): Said<S
     let group = group(&app)?;
     if FIXED.contains(&key.as_str()) {
         return Err(Refusal::illegal(format!("{key} is fixed when a cluster is made")));
+    }
+    if !key.starts_with(JOB_RECORD) {
+        settings::named(&key).map_err(|fault| Refusal::argument(fault.message))?;
     }
     group.engine().set(&key, Some(&value)).await.map_err(proposed)?;
     done()

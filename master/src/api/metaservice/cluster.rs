@@ -8,7 +8,7 @@ use super::shown;
 use crate::api::{App, Decide};
 use crate::engine::Unchanged;
 use perilune_state::directory::{Described, Known, Meant, NodeKind, PoolKind, PoolRefused, PoolStatus, Refused};
-use perilune_state::settings::{FRONTEND_SAFE_SECONDS, FRONTEND_SAFE_SECONDS_DEFAULT};
+use perilune_state::settings::FRONTEND_SAFE_SECONDS;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -133,7 +133,7 @@ pub(super) fn owner(known: &Known, instance_id: &str, unique_id: &str) -> Result
 /// How long frontends are kept after they were registered, in milliseconds.
 fn safe_ms(app: &App) -> u64 {
     let set = app.engine.setting(FRONTEND_SAFE_SECONDS).and_then(|value| value.parse().ok());
-    u64::saturating_mul(set.unwrap_or(FRONTEND_SAFE_SECONDS_DEFAULT), 1000)
+    u64::saturating_mul(set.unwrap_or_default(), 1000)
 }
 
 fn not_given() -> Refusal {

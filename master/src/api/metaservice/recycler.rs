@@ -5,7 +5,7 @@ use super::said::{Said, shortened, text};
 use crate::api::App;
 use crate::api::extract::Query;
 use perilune_state::directory::TenantStatus;
-use perilune_state::settings::{TENANT_RETENTION_SECONDS, TENANT_RETENTION_SECONDS_DEFAULT};
+use perilune_state::settings::TENANT_RETENTION_SECONDS;
 use serde::{Deserialize, Serialize};
 
 #[derive(Default, Deserialize)]
@@ -44,7 +44,7 @@ pub(super) fn info(app: &App, query: &Query, said: &Said<'_>) -> Answer {
     }
     let done = app.engine.recycled(tenant.id);
     let retention_s = app.engine.setting(TENANT_RETENTION_SECONDS).and_then(|value| value.parse().ok());
-    let retention_s = if tenant.recycle_now { 0 } else { retention_s.unwrap_or(TENANT_RETENTION_SECONDS_DEFAULT) };
+    let retention_s = if tenant.recycle_now { 0 } else { retention_s.unwrap_or_default() };
     let begins_ms = tenant.mtime_ms.saturating_add(u64::saturating_mul(retention_s, 1000));
     Ok(Found::RecycleJob(Job {
         instance_id: tenant.name.clone(),

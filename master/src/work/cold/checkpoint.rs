@@ -33,7 +33,9 @@ const READ: usize = 1 << 20;
 /// Where checkpoints go, if there is such a vault.
 pub(crate) fn vault_for(state: &State) -> Option<VaultId> {
     let known = state.directory.known();
-    let Some(named) = state.settings.get(CHECKPOINT_VAULT) else { return vault_of(state, TenantId::default()).map(|vault| vault.id) };
+    let Some(named) = state.settings.get(CHECKPOINT_VAULT).filter(|named| !named.is_empty()) else {
+        return vault_of(state, TenantId::default()).map(|vault| vault.id);
+    };
     let all = known.vaults_of(TenantId::default())?;
     let meant = |name: &str, number: u32| name == named || number.to_string() == named;
     all.vaults.iter().find(|vault| meant(&vault.name, vault.number) && vault.target.is_usable()).map(|vault| vault.id)
