@@ -4,7 +4,7 @@ use crate::failure::Failure;
 use crate::values::Span;
 use perilune_client::{Store, StoreConfig, token};
 use perilune_protocol::access::Token;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Which cluster, as whom, and how patiently.
 #[derive(clap::Args)]
@@ -41,6 +41,22 @@ impl TokenArgs {
     pub(crate) fn find(&self) -> Result<Option<Token>, Failure> {
         token::find(self.admin_token_file.as_deref()).map_err(Failure::Usage)
     }
+
+    /// The header for curl, where a token was found.
+    pub(crate) fn header(&self, found: Option<&Token>) -> String {
+        let secret = in_shell(self.admin_token_file.as_deref(), token::VARIABLE);
+        found.map_or_else(String::new, |_| format!(r#" -H "Authorization: Bearer {secret}""#))
+    }
+}
+
+/// What a shell puts in the place of a secret, between double quotes: what is in the file, else in the environment.
+pub(crate) fn in_shell(file: Option<&Path>, variable: &str) -> String {
+    file.map_or_else(|| format!("${variable}"), |file| format!("$(cat {})", quoted(&file.display().to_string())))
+}
+
+/// What a shell takes as it is.
+pub(crate) fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 impl ClientArgs {

@@ -1,6 +1,6 @@
 //! `perilune feeds`: changefeeds, through the page of TiCDC that masters serve.
 
-use super::client::TokenArgs;
+use super::client::{TokenArgs, quoted};
 use crate::failure::Failure;
 use crate::output;
 use crate::settings::Global;
@@ -161,8 +161,8 @@ impl Masters {
         let url = format!("http://{}{ROOT}{path}", self.http);
         let token = self.token.find()?;
         if self.curl {
-            let header = token.map_or("", |_| r#" -H "Authorization: Bearer $PERILUNE_ADMIN_TOKEN""#);
-            let body = body.map_or_else(String::new, |body| format!(" -d '{}'", body.to_string().replace('\'', r"'\''")));
+            let header = self.token.header(token.as_ref());
+            let body = body.map_or_else(String::new, |body| format!(" -d {}", quoted(&body.to_string())));
             output::line(format_args!(r#"curl -X {method}{header} "{url}"{body}"#))?;
             return Ok(None);
         }

@@ -1,6 +1,6 @@
 //! How commands ask the meta service of the masters, and say what curl would do the same.
 
-use super::client::TokenArgs;
+use super::client::{TokenArgs, in_shell, quoted};
 use crate::failure::Failure;
 use crate::output;
 use perilune_client::token;
@@ -36,12 +36,13 @@ fn agent() -> ureq::Agent {
 
 /// How the caller says who it is.
 enum Proof {
-    Meta(Token),
+    /// With what a shell puts in its place.
+    Meta(Token, String),
     Admin(Token),
 }
 
-/// What stands in a body for the secret key of a vault, where it is only shown: the shell puts it in.
-pub(crate) const SECRET: &str = "$PERILUNE_VAULT_SK";
+/// Where the secret key of a vault is in a body; where that is only shown, it is what a shell puts in its place.
+const SECRET: &str = "/vault/obj_info/sk";
 
 impl Service {
     /// Whether nothing is done, so that no secret is needed.
@@ -54,17 +55,16 @@ impl Service {
         let proof = self.proof()?;
         let url = format!("http://{}/MetaService/http/v1/{call}", self.http);
         if self.curl {
-            let body = body.to_string().replace('\'', r"'\''").replace(SECRET, r#"'"$PERILUNE_VAULT_SK"'"#);
             let (query, header) = match proof {
-                Proof::Meta(_) => ("?token=$PERILUNE_META_TOKEN", ""),
-                Proof::Admin(_) => ("", r#" -H "Authorization: Bearer $PERILUNE_ADMIN_TOKEN""#),
+                Proof::Meta(_, shown) => (format!("?token={shown}"), String::new()),
+                Proof::Admin(token) => (String::new(), self.token.header(Some(&token))),
             };
-            output::line(format_args!(r#"curl -X PUT{header} "{url}{query}" -d '{body}'"#))?;
+            output::line(format_args!(r#"curl -X PUT{header} "{url}{query}" -d {}"#, shown(&body)))?;
             return Ok(None);
         }
         let asked = agent().put(&url).header("Accept", "application/json");
         let request = match &proof {
-            Proof::Meta(token) => asked.query("token", token.secret()),
+            Proof::Meta(token, _) => asked.query("token", token.secret()),
             Proof::Admin(token) => asked.header("Authorization", format!("Bearer {}", token.secret())),
         };
         let asking = |e: ureq::Error| Failure::of(format_args!("asking {}", self.http), e);
@@ -86,7 +86,7 @@ impl Service {
         let token = self.token.find()?;
         let url = format!("http://{}{path}", self.http);
         if self.curl {
-            let header = token.map_or("", |_| r#" -H "Authorization: Bearer $PERILUNE_ADMIN_TOKEN""#);
+            let header = self.token.header(token.as_ref());
             output::line(format_args!(r#"curl -X {}{header} "{url}""#, if acts { "POST" } else { "GET" }))?;
             return Ok(None);
         }
@@ -106,16 +106,30 @@ impl Service {
     }
 
     fn proof(&self) -> Result<Proof, Failure> {
-        if let Some(token) = token::find_meta(self.meta_token_file.as_deref()).map_err(Failure::Usage)? {
-            return Ok(Proof::Meta(token));
+        let (file, page) = (self.meta_token_file.as_deref(), Token::of_the_page());
+        let of_the_page = || Proof::Meta(page.clone(), page.secret().to_owned());
+        // It is no secret, and shorter than one may be.
+        if file.is_none() && std::env::var(token::META_VARIABLE).is_ok_and(|said| said.trim() == page.secret()) {
+            return Ok(of_the_page());
+        }
+        if let Some(token) = token::find_meta(file).map_err(Failure::Usage)? {
+            return Ok(Proof::Meta(token, in_shell(file, token::META_VARIABLE)));
         }
         if let Some(token) = self.token.find()? {
             return Ok(Proof::Admin(token));
         }
         let here = self.http.to_socket_addrs().is_ok_and(|mut all| all.all(|at| at.ip().is_loopback()));
         if here {
-            return Ok(Proof::Meta(Token::of_the_page()));
+            return Ok(of_the_page());
         }
         Err(Failure::Usage(format!("{} asks who you are: --meta-token-file FILE, or PERILUNE_META_TOKEN", self.http)))
     }
+}
+
+/// A body for curl.
+fn shown(body: &Value) -> String {
+    let text = body.to_string();
+    let secret = body.pointer(SECRET).and_then(|sk| Some((sk.as_str()?, text.split_once(&sk.to_string())?)));
+    let Some((secret, (before, after))) = secret else { return quoted(&text) };
+    format!(r#"{}"{secret}"{}"#, quoted(&format!("{before}\"")), quoted(&format!("\"{after}")))
 }

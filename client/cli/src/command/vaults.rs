@@ -1,6 +1,7 @@
 //! `perilune vaults`: places outside memory where the objects of a tenant may lie, through the meta service of the masters.
 
-use super::meta::{SECRET, Service};
+use super::client::in_shell;
+use super::meta::Service;
 use crate::failure::Failure;
 use crate::output;
 use crate::settings::Global;
@@ -136,7 +137,7 @@ struct Keys {
 impl Keys {
     fn obj_info(&self, service: &Service) -> Result<Value, Failure> {
         // What is only shown has no secret in it.
-        let sk = if service.only_shows() { SECRET.to_owned() } else { self.sk()? };
+        let sk = if service.only_shows() { in_shell(self.sk_file.as_deref(), "PERILUNE_VAULT_SK") } else { self.sk()? };
         Ok(json!({"ak": self.ak, "sk": sk}))
     }
 

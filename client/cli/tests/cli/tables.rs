@@ -165,7 +165,7 @@ fn keys_are_of_the_table_with_the_longest_rule_and_counted_in_its_shards() {
 
     // What it prints does the same.
     let output = tables(&dev, &["create", "default", "by.curl", "curl'd/", "--curl"]);
-    let line = String::from_utf8(output.stdout).unwrap().replace("$PERILUNE_META_TOKEN", "greedisgood9999");
+    let line = String::from_utf8(output.stdout).unwrap();
     assert!(line.starts_with("curl "), "{line}");
     let done = std::process::Command::new("sh").args(["-c", &format!("{} -s", line.trim())]).output();
     if done.as_ref().is_ok_and(|done| done.status.success()) {

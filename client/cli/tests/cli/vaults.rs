@@ -91,10 +91,20 @@ fn vaults_are_added_listed_rotated_and_dropped() {
 #[test]
 fn curl_says_the_same_and_no_secret() {
     let args = ["vaults", "add", "acme", "v", "--bucket", "b", "--endpoint", "e", "--ak", "AKIA", "--curl"];
-    let output = finish(perilune().env("PERILUNE_VAULT_SK", SK).args(args));
-    let shown = said(&output);
+    let shown = said(&finish(perilune().env("PERILUNE_VAULT_SK", SK).env("PERILUNE_META_TOKEN", "0123456789abcdef").args(args)));
     assert!(shown.contains("/MetaService/http/v1/add_s3_vault?token=$PERILUNE_META_TOKEN") && !shown.contains(SK), "{shown}");
     assert!(shown.contains(r#""sk":"'"$PERILUNE_VAULT_SK"'""#), "{shown}");
+    // What was in files is read from them; the page's own token is no secret, said or not.
+    let dir = tempfile::tempdir().unwrap();
+    let (meta, sk) = (dir.path().join("a token"), dir.path().join("it's"));
+    fs::write(&meta, "0123456789abcdef\n").unwrap();
+    let shown = said(&finish(perilune().args(args).arg("--sk-file").arg(&sk).arg("--meta-token-file").arg(&meta)));
+    assert!(shown.contains(&format!("?token=$(cat '{}')\" ", meta.display())), "{shown}");
+    assert!(shown.contains(&format!(r#""sk":"'"$(cat '{}/it'\''s')"'""#, dir.path().display())), "{shown}");
+    for variable in [None, Some("greedisgood9999")] {
+        let shown = said(&finish(perilune().envs(variable.map(|token| ("PERILUNE_META_TOKEN", token))).args(args)));
+        assert!(shown.contains("?token=greedisgood9999\" "), "{shown}");
+    }
     refused(&run(["vaults", "add", "acme", "v", "--dir", "relative"]), "whole path");
     refused(&run(["vaults", "add", "acme", "v", "--bucket", "b", "--endpoint", "e"]), "--ak");
 }
