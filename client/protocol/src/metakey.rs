@@ -4,6 +4,7 @@
 //! key space   1 byte: 1 of tenants, 2 of the group
 //! bytes       0x10, the bytes with each 0x00 as 0x00 0xff, then 0x00 0x01
 //! number      0x12 and 8 bytes, the highest first; negative: 0x11 and those of its magnitude
+//! stamp       0x13 and 10 bytes: of versions; none of ours has one
 //! ```
 //! Each field says itself where it ends. The encoding is that of Doris' meta service, and so are the first names of the families it has.
 
@@ -18,6 +19,7 @@ const OF_THE_GROUP: u8 = 2;
 const BYTES: u8 = 0x10;
 const NEGATIVE: u8 = 0x11;
 const NUMBER: u8 = 0x12;
+const STAMP: u8 = 0x13;
 
 /// No record is named by more fields, and no drawing of one has more lines.
 pub const FIELDS_MAX: usize = 16;
@@ -31,6 +33,8 @@ pub enum Field {
     Bytes(Vec<u8>),
     /// A number.
     Int(i64),
+    /// When something was written, as its database counts.
+    Stamp([u8; 10]),
 }
 
 impl From<&str> for Field {
@@ -44,6 +48,7 @@ impl fmt::Display for Field {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Int(number) => number.fmt(f),
+            Self::Stamp(stamp) => hex(stamp).fmt(f),
             Self::Bytes(bytes) => bytes.utf8_chunks().try_for_each(|chunk| {
                 chunk.valid().chars().try_for_each(|c| if c.is_control() { c.escape_default().fmt(f) } else { c.fmt(f) })?;
                 chunk.invalid().iter().try_for_each(|byte| write!(f, "\\x{byte:02x}"))
@@ -71,6 +76,10 @@ pub fn encode(space: u8, fields: &[Field]) -> Vec<u8> {
                 key.push(if *number < 0 { NEGATIVE } else { NUMBER });
                 key.extend(number.unsigned_abs().to_be_bytes());
             }
+            Field::Stamp(stamp) => {
+                key.push(STAMP);
+                key.extend(stamp);
+            }
         }
     }
     key
@@ -94,6 +103,9 @@ pub fn decode(key: &[u8]) -> Option<(u8, Vec<(usize, Field)>)> {
 /// The first field, and how many bytes it takes.
 fn next(rest: &[u8]) -> Option<(Field, usize)> {
     let (tag, body) = rest.split_first()?;
+    if *tag == STAMP {
+        return Some((Field::Stamp(*body.first_chunk()?), 11));
+    }
     if *tag != BYTES {
         let magnitude = u64::from_be_bytes(*body.first_chunk()?);
         let number = match *tag {
@@ -252,6 +264,12 @@ mod tests {
             assert_eq!(decode(&unhex(&format!("01{bytes}"))), Some((1, vec![(1, Field::Int(number))])), "{number}");
         }
         assert_eq!(hex(&encode(1, &[Field::Bytes(b"a\0b".to_vec())])), "01106100ff620001");
+        let stamp = decode(&unhex("031369000000000000000001120000000000000001")).unwrap();
+        assert_eq!(stamp, (3, vec![(1, Field::Stamp([0x69, 0, 0, 0, 0, 0, 0, 0, 0, 1])), (12, Field::Int(1))]));
+        assert_eq!(
+            (hex(&encode(3, &[stamp.1[0].1.clone()])), stamp.1[0].1.to_string()),
+            ("031369000000000000000001".into(), "69000000000000000001".into())
+        );
         assert_eq!(unhex("0110zz"), [1, 0x10]);
         assert_eq!(unhex("01101"), [1, 0x10], "half a byte is none");
     }

@@ -114,10 +114,16 @@ impl State {
         let (meter, promised) = (self.meters.of(stamp.tenant), size * u64::from(config.replicas));
         // Before room is taken, so that what there is never exceeds what there may be.
         if let Err(over) = meter.promise(promised, quota) {
-            let fault = FaultCode::QuotaExceeded.with(format!("{key}: {over}, and nothing of it can leave now"));
+            let fits = quota.bytes.is_none_or(|most| promised <= most);
+            let why = if fits {
+                format!("{over}, and nothing of it can leave now")
+            } else {
+                format!("its copies take {}, and the tenant may have {quota}", ByteSize(promised))
+            };
+            let fault = FaultCode::QuotaExceeded.with(format!("{key}: {why}"));
             // Where nothing is to be lost, no eviction makes fewer objects of them.
             let stays = over.of == Limit::Objects && self.directory.known().usable_vault_of(stamp.tenant).is_some();
-            let ever = quota.bytes.is_none_or(|most| promised <= most) && quota.objects != Some(0) && !stays;
+            let ever = fits && quota.objects != Some(0) && !stays;
             return Err(if ever { PutRefusal::NeedRoom(promised, fault) } else { fault.into() });
         }
         let replicas = self.allocate(size, config, stamp).inspect_err(|_| meter.count(-1, -(promised as i64)))?;

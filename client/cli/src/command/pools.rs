@@ -150,6 +150,9 @@ impl Nodes {
 
 fn list(service: &Service, tenant: Option<&str>, global: &Global) -> Result<(), Failure> {
     let Some(Value::Array(tenants)) = service.ask("list_instances", json!({}))? else { return Ok(()) };
+    if let Some(name) = tenant.filter(|name| tenants.iter().all(|of| of["instance_id"] != *name)) {
+        return Err(Failure::Failed(format!("there is no tenant {name}")));
+    }
     let mut table = Table::new(["tenant", "pool", "name", "status", "users", "nodes"]);
     table = (0..6).fold(table, Table::left);
     for of in tenants.iter().filter(|of| tenant.is_none_or(|name| of["instance_id"] == name)) {

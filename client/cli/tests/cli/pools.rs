@@ -245,6 +245,9 @@ fn what_a_node_lends_that_leaves_is_read_elsewhere() {
     let refused = mount(&d);
     assert!(refused.0 == 403 && refused.1.contains("decommissioned"), "{refused:?}");
 
+    let nobody = cluster.meta(&["pools", "list", "nobody"]);
+    assert!(!nobody.status.success() && said(&nobody).contains("there is no tenant nobody"), "{}", said(&nobody));
+
     // The same as curl does it.
     let shown = cluster.meta(&["pools", "suspend", "acme", "second", "--curl"]);
     let shown = String::from_utf8(shown.stdout).unwrap();

@@ -98,7 +98,7 @@ fn tenants_have_keys_memory_limits_and_an_end_of_their_own() {
     }
     assert!(get(&dev, "acme", "big11").stdout == mib && !get(&dev, "acme", "big0").status.success());
     assert_eq!(get(&dev, "default", "k").stdout, b"everybody's");
-    refused(&values.put(&dev, "acme", "huge", &vec![1; 5 << 20]), "QUOTA_EXCEEDED");
+    refused(&values.put(&dev, "acme", "huge", &vec![1; 5 << 20]), "its copies take 5 MiB, and the tenant may have ");
 
     // Its memory is nobody else's, even when its node would have it so.
     drop(node.process);

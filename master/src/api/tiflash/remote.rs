@@ -100,7 +100,7 @@ async fn info_of(State(app): State<App>, Path(ids): Path<String>) -> Result<Resp
 struct Checkpoints {
     /// Whether one is asked for and not made yet.
     asked: bool,
-    /// What went wrong last with a vault, of whatever kind; empty where nothing did.
+    /// What went wrong last with a checkpoint, maybe with one before these; empty where nothing did since this master leads.
     last_error: String,
     /// The oldest first.
     checkpoints: Vec<Listing>,
@@ -137,7 +137,7 @@ impl From<&Checkpoint> for Listing {
 async fn checkpoints(State(app): State<App>) -> Answer<Checkpoints> {
     let engine = leader(&app)?;
     let checkpoints = engine.state().checkpoints.recorded().iter().map(Listing::from).collect();
-    let found = Checkpoints { asked: engine.upload_flag().is_some(), last_error: engine.reign.cold.last_error(), checkpoints };
+    let found = Checkpoints { asked: engine.upload_flag().is_some(), last_error: engine.reign.cold.checkpoint_error(), checkpoints };
     engine.vouch().await?;
     Ok(Json(found))
 }

@@ -94,7 +94,7 @@ impl Keeper {
     }
 
     fn failed(&self, fault: &Fault) {
-        self.engine.reign.cold.failed(TenantId::default(), &fault.message);
+        self.engine.reign.cold.checkpoint_failed(&fault.message);
         tracing::warn!("checkpoints: {fault}");
     }
 
@@ -306,7 +306,7 @@ impl Keeper {
             let names = behind.iter().filter_map(|id| Some(known.tenant(*id)?.name.as_str()));
             let who = names.collect::<Vec<_>>().join(", ");
             let told = format!("a checkpoint is made without what {who} have in memory only: their vaults are away, or refuse");
-            self.engine.reign.cold.failed(TenantId::default(), &told);
+            self.engine.reign.cold.checkpoint_failed(&told);
             tracing::warn!("{told}");
         }
         // Clusters before this one may have left some.

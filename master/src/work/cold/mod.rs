@@ -106,7 +106,7 @@ pub(crate) struct Cold {
     emptied_later: Mutex<HashMap<TenantId, Instant>>,
     /// How far the emptying of a dropped tenant's vault is.
     emptying: Mutex<HashMap<VaultId, empty::Pass>>,
-    /// What went wrong last with each tenant's, which is nobody else's to know; and with anything.
+    /// What went wrong last with each tenant's, which is nobody else's to know; and with checkpoints.
     errors: Mutex<Errors>,
     news: Notify,
     /// An upload has ended, and nothing of its tenant waits.
@@ -116,7 +116,7 @@ pub(crate) struct Cold {
 
 #[derive(Default)]
 struct Errors {
-    last: String,
+    of_checkpoints: String,
     by_tenant: HashMap<TenantId, (String, Instant)>,
 }
 
@@ -230,17 +230,21 @@ impl Cold {
     }
 
     fn failed(&self, tenant: TenantId, why: &str) {
-        let (mut errors, why) = (lock(&self.errors), one_line(why));
-        errors.last.clone_from(&why);
-        errors.by_tenant.insert(tenant, (why, Instant::now()));
+        lock(&self.errors).by_tenant.insert(tenant, (one_line(why), Instant::now()));
     }
 
-    /// What went wrong last, with whatever: for the admin.
-    pub(crate) fn last_error(&self) -> String {
-        lock(&self.errors).last.clone()
+    /// The same with a checkpoint.
+    fn checkpoint_failed(&self, why: &str) {
+        self.failed(TenantId::default(), why);
+        lock(&self.errors).of_checkpoints = one_line(why);
     }
 
-    /// The same of one tenant, if it was after `since`.
+    /// What went wrong last with a checkpoint.
+    pub(crate) fn checkpoint_error(&self) -> String {
+        lock(&self.errors).of_checkpoints.clone()
+    }
+
+    /// What went wrong last with what is a tenant's, if it was after `since`.
     fn last_error_of(&self, tenant: TenantId, since: Instant) -> Option<String> {
         lock(&self.errors).by_tenant.get(&tenant).filter(|(_, at)| *at >= since).map(|(why, _)| why.clone())
     }
