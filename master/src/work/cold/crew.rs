@@ -104,8 +104,7 @@ impl Line {
 pub(crate) struct Crew {
     engine: Engine,
     flights: FuturesUnordered<Flight>,
-    /// Objects that are being uploaded, and uploads by node.
-    uploading: HashSet<Key>,
+    /// Uploads by node.
     uploads: HashMap<NodeId, Load>,
     /// Who wants an object that is being fetched, or is to be.
     wanted: HashMap<Key, Vec<oneshot::Sender<Outcome<()>>>>,
@@ -135,7 +134,6 @@ impl Crew {
         Self {
             engine: engine.clone(),
             flights: FuturesUnordered::new(),
-            uploading: HashSet::new(),
             uploads: HashMap::new(),
             wanted: HashMap::new(),
             lines: HashMap::new(),
@@ -263,7 +261,7 @@ impl Crew {
             let next = engine.reign.cold.offers.take(LOOK, |tenant| free.contains(&tenant), |offered| self.fits(offered, now));
             let Some((job, (object, replica, vault))) = next else { return };
             let node = replica.segment.node();
-            self.uploading.insert(object.key.clone());
+            lock(&engine.reign.cold.uploading).insert(object.key.clone());
             self.uploads.entry(node).or_default().begin(object.size);
             let engine = engine.clone();
             let flight = async move {
@@ -290,7 +288,7 @@ impl Crew {
         if self.engine.reign.cold.claim(vault.id) != Some(Claim::Ours) {
             return Fit::Never;
         }
-        if self.uploading.contains(&object.key)
+        if self.engine.reign.cold.is_uploading(&object.key)
             || self.resting.contains_key(&object.key)
             || self.paused.get(&vault).is_some_and(|(until, _)| *until > now)
         {
@@ -335,7 +333,7 @@ impl Crew {
                 }
             }
             Landed::Up { object, node, vault, how, job } => {
-                self.uploading.remove(&object.key);
+                lock(&self.engine.reign.cold.uploading).remove(&object.key);
                 if let Some(load) = self.uploads.get_mut(&node) {
                     load.end(object.size);
                     if load.objects == 0 {

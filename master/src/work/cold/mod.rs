@@ -64,8 +64,8 @@ use perilune_protocol::rpc::cold::{ColdOrder, ColdOutcome, ColdWay, Recall, Take
 use perilune_protocol::{ColdName, FaultCode, NodeId, Outcome, ReplicaPlace, RunId, TenantId, VaultId};
 use perilune_state::State;
 use perilune_state::directory::VaultRecord;
-use perilune_state::objects::{KeyRef, Object};
-use std::collections::{BTreeMap, HashMap};
+use perilune_state::objects::{Key, KeyRef, Object};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -88,6 +88,8 @@ pub(crate) struct Cold {
     orders: Mutex<HashMap<u64, oneshot::Sender<Ended<ColdOutcome>>>>,
     pub(crate) offers: Offers,
     wishes: Mutex<Vec<Wish>>,
+    /// Objects that are being uploaded, until the log has the outcome. Written by the crew.
+    uploading: Mutex<HashSet<Key>>,
     /// Vaults that were looked at in this reign: ours, or those of another cluster. Others are neither written to nor cleaned.
     claims: Mutex<HashMap<VaultId, Claim>>,
     pub(crate) health: health::Health,
@@ -151,6 +153,7 @@ impl Cold {
             orders: Mutex::default(),
             offers: Offers::default(),
             wishes: Mutex::default(),
+            uploading: Mutex::default(),
             claims: Mutex::default(),
             health: health::Health::default(),
             waits: waits::Waits::default(),
@@ -217,6 +220,11 @@ impl Cold {
             return ColdName(uuid::Uuid::from_u128(u128::from(self.board.fresh())));
         }
         ColdName::random()
+    }
+
+    /// Whether an object may have a copy in its vault any moment.
+    pub(crate) fn is_uploading(&self, key: &Key) -> bool {
+        lock(&self.uploading).contains(key)
     }
 
     fn claim(&self, vault: VaultId) -> Option<Claim> {

@@ -71,6 +71,10 @@ impl Flight {
             },
             Step::Drop { object, segment } => Next::Log(Box::new(State::replicas(&object, None, Some(segment)))),
             Step::Demote(object) => Next::Log(Box::new(State::demotion(&object))),
+            // It is met again once its vault has it, or has not.
+            Step::Remove { object, .. } if engine.reign.cold.is_uploading(&object.key) || world.is_saved(&object) => {
+                Next::Over(End::Failed, format!("{}: it has come to its vault meanwhile", object.key.to_object_key()))
+            }
             Step::Remove { object, reason } => {
                 // Nothing can be read of it, so no lease is worth waiting for.
                 let _ = object.condemn(world.now, true);

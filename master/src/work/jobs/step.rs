@@ -104,6 +104,11 @@ impl World<'_> {
         self.state.standing(object.key.as_ref()).filter(|now| now.version == object.version)
     }
 
+    /// Whether an object in hand is in a vault by now.
+    pub(super) fn is_saved(&self, object: &Object) -> bool {
+        self.standing(object).is_some_and(|now| now.cold.is_some())
+    }
+
     /// How full a segment will be when everything that is to leave it has left, as a share of it.
     pub(super) fn fill(&self, segment: &Segment) -> f64 {
         self.settled(segment) as f64 / segment.space().capacity().max(1) as f64
