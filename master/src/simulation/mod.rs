@@ -24,6 +24,7 @@ mod draw;
 mod end;
 mod faults;
 mod feeds;
+mod key;
 mod master;
 mod memory;
 mod needs;

@@ -8,15 +8,15 @@ use super::client::number;
 use super::copies::Copies;
 use super::counts::Counts;
 use super::delivered::Delivered;
+pub(super) use super::key::Key;
 use super::memory::{Condition, Memory};
 use super::needs::Needs;
 use super::owners::Owners;
 use super::vaults::{self, Shared};
-use perilune_protocol::{ColdName, Extent, NodeId, ObjectKey, ReplicaPlace, SegmentId, TenantId, Tso};
+use perilune_protocol::{ColdName, Extent, NodeId, ReplicaPlace, SegmentId, TenantId, Tso};
 use perilune_state::directory::VaultsRecord;
 use perilune_state::effect::{ColdCopy, Effect, ObjectRecord, RemoveReason};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
 /// So long after its removal a master may lead on: the one that takes over may be stopped, or cut off, for a while.
 const TAKEN_OVER_MS: u64 = 4000;
@@ -24,19 +24,6 @@ const TAKEN_OVER_MS: u64 = 4000;
 /// A rule was broken: its name, and what was seen.
 pub(super) type Broken = (&'static str, String);
 pub(super) type Check = Result<(), Broken>;
-
-/// A key, and whose it is.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Key {
-    pub(super) tenant: TenantId,
-    pub(super) key: ObjectKey,
-}
-
-impl fmt::Display for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of tenant {}", self.key, self.tenant.0)
-    }
-}
 
 /// One version of a key, as the log tells.
 pub(super) struct Version {

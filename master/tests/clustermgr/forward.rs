@@ -9,7 +9,7 @@ use std::net::TcpListener;
 use std::thread;
 use std::time::Duration;
 
-const SET: &str = r#"{"key":"user.k","value":"v"}"#;
+const SET: &str = r#"{"key":"k","value":"v"}"#;
 
 /// Three masters, of whom the one named first leads and says that its HTTP is at `address`. The other one knows.
 fn led_from(address: &str) -> (Group, u64, u64) {
@@ -58,5 +58,5 @@ fn what_could_not_be_sent_waits_for_the_next_leader() {
     let asks = thread::spawn(move || http::send(at, "POST", "/config/set", SET));
     group.down(leader);
     assert_eq!(said(&asks.join().unwrap()), (200, ""));
-    assert_eq!(group.get(asked, "/config/get?key=user.k").json(), "v");
+    assert_eq!(group.get(asked, "/config/get?key=k").json(), "v");
 }

@@ -25,7 +25,7 @@ fn is_voter(group: &Group, by: u64, id: u64) -> bool {
 #[test]
 fn a_group_grows_from_one_to_three_and_survives_its_first_master() {
     let mut group = Group::start(1);
-    assert_eq!(said(&group.post(1, "/config/set", r#"{"key":"user.k","value":"before"}"#)), (200, ""));
+    assert_eq!(said(&group.post(1, "/config/set", r#"{"key":"k","value":"before"}"#)), (200, ""));
     join(&mut group, 2, 1).unwrap();
     wait("the second to vote", || is_voter(&group, 1, 2).then_some(()));
     // By way of one that follows.
@@ -46,14 +46,14 @@ fn a_group_grows_from_one_to_three_and_survives_its_first_master() {
         [2, 3].into_iter().find(led)
     });
     let other = 5 - leader;
-    assert_eq!(group.get(other, "/config/get?key=user.k").json(), "before");
+    assert_eq!(group.get(other, "/config/get?key=k").json(), "before");
     // Started again as it was started first, it is simply back; so is the first.
     group.down(other);
     join(&mut group, other, leader).unwrap();
     group.up(1);
     group.leader();
-    assert_eq!(said(&group.post(1, "/config/set", r#"{"key":"user.k","value":"after"}"#)), (200, ""));
-    assert_eq!(group.get(other, "/config/get?key=user.k").json(), "after");
+    assert_eq!(said(&group.post(1, "/config/set", r#"{"key":"k","value":"after"}"#)), (200, ""));
+    assert_eq!(group.get(other, "/config/get?key=k").json(), "after");
 }
 
 #[test]
@@ -167,8 +167,8 @@ fn a_group_that_asks_for_a_token_is_joined_and_steered_with_it() {
     // Sent on by the one that follows, with the token of whoever asks.
     let set = |token: &str| {
         let call = ureq::post(format!("http://{}/config/set", group.http(2))).header("Authorization", format!("Bearer {token}"));
-        call.config().http_status_as_error(false).build().send(r#"{"key":"user.k","value":"v"}"#).unwrap().status().as_u16()
+        call.config().http_status_as_error(false).build().send(r#"{"key":"k","value":"v"}"#).unwrap().status().as_u16()
     };
     assert_eq!((set(token.secret()), set("0123456789abcdeX")), (200, 401));
-    assert_eq!(group.up[&1].engine().setting("user.k").as_deref(), Some("v"));
+    assert_eq!(group.up[&1].engine().setting("k").as_deref(), Some("v"));
 }

@@ -40,7 +40,7 @@ fn what_was_acknowledged_is_there_whoever_was_asked_and_whoever_led() {
     std::thread::scope(|scope| {
         for (n, acknowledged) in acknowledged.iter().enumerate() {
             let (at, done) = (group.http(n as u64 + 1), &done);
-            scope.spawn(move || set(at, &format!("user.k{n}"), acknowledged, done));
+            scope.spawn(move || set(at, &format!("k{n}"), acknowledged, done));
         }
         for _ in 0..3 {
             goes_on("something at every master");
@@ -56,7 +56,7 @@ fn what_was_acknowledged_is_there_whoever_was_asked_and_whoever_led() {
     });
     for (n, acknowledged) in acknowledged.iter().enumerate() {
         for id in 1..=3 {
-            let found: u64 = group.get(id, &format!("/config/get?key=user.k{n}")).json().as_str().unwrap().parse().unwrap();
+            let found: u64 = group.get(id, &format!("/config/get?key=k{n}")).json().as_str().unwrap().parse().unwrap();
             // The last one may have been stored although nobody said so.
             assert!(found >= acknowledged.load(Ordering::SeqCst), "k{n} is {found} at {id}, {acknowledged:?} was acknowledged");
         }

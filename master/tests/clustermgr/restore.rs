@@ -36,7 +36,7 @@ fn what_any_master_dumped_begins_a_new_group() {
     let mut group = Group::start(3);
     let (leader, follower) = (group.leader(), group.follower());
     for n in 0..100 {
-        assert_eq!(said(&group.post(leader, "/config/set", &json!({"key": format!("user.k{n}"), "value": "v"}).to_string())), (200, ""));
+        assert_eq!(said(&group.post(leader, "/config/set", &json!({"key": format!("k{n}"), "value": "v"}).to_string())), (200, ""));
     }
     for asked in [leader, follower] {
         let (index, bytes) = dump(&group, asked);
@@ -48,13 +48,13 @@ fn what_any_master_dumped_begins_a_new_group() {
         assert!(why.contains("needs an id of its own") && !dir.exists(), "{why}");
         let master = restore(&mut group, &dir, &file).unwrap();
         for n in [0, 50, 99] {
-            assert_eq!(master.engine().setting(&format!("user.k{n}")).as_deref(), Some("v"));
+            assert_eq!(master.engine().setting(&format!("k{n}")).as_deref(), Some("v"));
         }
         let get = |path: &str| crate::http::ask(master.http_addrs()[0], "GET", path).json();
         assert_ne!(get("/member/list")["cluster_id"], group.cluster.to_string(), "it is another group");
         let raft = get("/stat")["raft_status"].take();
         assert!(raft["applied"].as_u64() > Some(index) && raft["peers"].as_array().unwrap().len() == 1, "{raft}");
-        let set = crate::http::send(master.http_addrs()[0], "POST", "/config/set", r#"{"key":"user.k0","value":"later"}"#);
+        let set = crate::http::send(master.http_addrs()[0], "POST", "/config/set", r#"{"key":"k0","value":"later"}"#);
         assert_eq!(said(&set), (200, ""));
         master.stop();
         // In use now: not restored into again, and what is there goes on.
@@ -63,8 +63,8 @@ fn what_any_master_dumped_begins_a_new_group() {
         let any = "127.0.0.1:0".parse().unwrap();
         let again = MasterConfig { data_dir: dir.clone(), rpc: any, http: vec![any], ..MasterConfig::default() };
         let master = Master::start(again).unwrap();
-        assert_eq!(master.engine().setting("user.k0").as_deref(), Some("later"));
-        assert_eq!(master.engine().setting("user.k99").as_deref(), Some("v"));
+        assert_eq!(master.engine().setting("k0").as_deref(), Some("later"));
+        assert_eq!(master.engine().setting("k99").as_deref(), Some("v"));
     }
     // Dumped again without anything new, it is the same file.
     assert_eq!(dump(&group, leader), dump(&group, leader));
@@ -73,7 +73,7 @@ fn what_any_master_dumped_begins_a_new_group() {
 #[test]
 fn a_file_that_is_not_whole_changes_nothing() {
     let mut group = Group::start(1);
-    assert_eq!(said(&group.post(1, "/config/set", r#"{"key":"user.k","value":"v"}"#)), (200, ""));
+    assert_eq!(said(&group.post(1, "/config/set", r#"{"key":"k","value":"v"}"#)), (200, ""));
     let (_, whole) = dump(&group, 1);
     let outside = tempfile::tempdir().unwrap();
     let (file, dir) = (outside.path().join("dump"), outside.path().join("deep/data"));
@@ -99,5 +99,5 @@ fn a_file_that_is_not_whole_changes_nothing() {
     let busy = group.dirs[&1].path().to_owned();
     fs::write(&file, &whole).unwrap();
     assert!(restore(&mut group, &busy, &file).err().unwrap().contains("is not empty"));
-    assert_eq!(group.get(1, "/config/get?key=user.k").json(), "v");
+    assert_eq!(group.get(1, "/config/get?key=k").json(), "v");
 }

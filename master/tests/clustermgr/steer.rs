@@ -105,7 +105,7 @@ fn d7_who_can_be_removed() {
     // By force even so: what is left of the group is this leader.
     assert_eq!(said(&group.post(leader, "/member/remove", &remove(follower, r#","force":true"#))), DONE);
     assert_eq!(group.get(leader, "/member/list").json()["members"].as_array().unwrap().len(), 1);
-    assert_eq!(said(&group.post(leader, "/config/set", r#"{"key":"user.a","value":"b"}"#)), DONE);
+    assert_eq!(said(&group.post(leader, "/config/set", r#"{"key":"a","value":"b"}"#)), DONE);
 }
 
 #[test]
@@ -163,15 +163,15 @@ fn a_request_is_sent_on_whole_and_only_once() {
     let (leader, follower) = (group.leader(), group.follower());
     let other = 6 - leader - follower;
     let value = "x".repeat(16 << 10);
-    let body = json!({"key": "user.large", "value": value}).to_string();
+    let body = json!({"key": "large", "value": value}).to_string();
     assert_eq!(said(&group.post(follower, "/config/set", &body)), DONE);
-    assert_eq!(group.get(other, "/config/get?key=user.large").json(), value);
+    assert_eq!(group.get(other, "/config/get?key=large").json(), value);
     assert_eq!(group.post(follower, "/config/set", &"x".repeat(2 << 20)).status, 413);
     let reply = group.post(leader, "/config/set", &"x".repeat((64 << 10) + 1));
     assert_eq!(said(&reply), (413, r#"{"error":"the body is longer than 65536 bytes","code":"Argument"}"#));
     // The query goes along, and what the leader refuses is what the asker hears.
-    assert_eq!(said(&group.post(follower, "/config/delete?key=user.large", "")), DONE);
-    assert_eq!(group.get(other, "/config/get?key=user.large").status, 404);
+    assert_eq!(said(&group.post(follower, "/config/delete?key=large", "")), DONE);
+    assert_eq!(group.get(other, "/config/get?key=large").status, 404);
     let reply = group.post(follower, "/config/delete?key=balance", "");
     assert_eq!(said(&reply), (933, r#"{"error":"reject delete system config"}"#));
     // Other faces too.

@@ -44,7 +44,7 @@ fn a_node_of_the_tenant_is_told_what_opens_its_vault_and_nobody_else_is() {
 
     let (mut node, token) = speaker(&master, "acme", Role::Node);
     let refused = node.call(&VaultKeys { node: NodeId::random(), vault }).unwrap_err();
-    assert!(refused.code == FaultCode::Forbidden && refused.message.contains("lends it none"), "{refused}");
+    assert!(refused.code == FaultCode::Forbidden && refused.message.contains("may lend it none"), "{refused}");
     let lent = node.lend();
     let question = VaultKeys { node: lent.node, vault };
     let access = node.call(&question).unwrap();

@@ -100,7 +100,8 @@ async fn info_of(State(app): State<App>, Path(ids): Path<String>) -> Result<Resp
 struct Checkpoints {
     /// Whether one is asked for and not made yet.
     asked: bool,
-    /// What went wrong last with a checkpoint, maybe with one before these; empty where nothing did since this master leads.
+    /// What went wrong last with a checkpoint, maybe with one before these; while one is asked for, with anything that it may wait for. Empty
+    /// where nothing did since this master leads.
     last_error: String,
     /// The oldest first.
     checkpoints: Vec<Listing>,
@@ -137,7 +138,8 @@ impl From<&Checkpoint> for Listing {
 async fn checkpoints(State(app): State<App>) -> Answer<Checkpoints> {
     let engine = leader(&app)?;
     let checkpoints = engine.state().checkpoints.recorded().iter().map(Listing::from).collect();
-    let found = Checkpoints { asked: engine.upload_flag().is_some(), last_error: engine.reign.cold.checkpoint_error(), checkpoints };
+    let asked = engine.upload_flag().is_some();
+    let found = Checkpoints { asked, last_error: engine.reign.cold.checkpoint_error(asked), checkpoints };
     engine.vouch().await?;
     Ok(Json(found))
 }

@@ -108,7 +108,7 @@ pub(crate) struct Cold {
     emptied_later: Mutex<HashMap<TenantId, Instant>>,
     /// How far the emptying of a dropped tenant's vault is.
     emptying: Mutex<HashMap<VaultId, empty::Pass>>,
-    /// What went wrong last with each tenant's, which is nobody else's to know; and with checkpoints.
+    /// What went wrong last with each tenant's, which is nobody else's to know; with checkpoints; and with anything.
     errors: Mutex<Errors>,
     news: Notify,
     /// An upload has ended, and nothing of its tenant waits.
@@ -118,6 +118,7 @@ pub(crate) struct Cold {
 
 #[derive(Default)]
 struct Errors {
+    last: String,
     of_checkpoints: String,
     by_tenant: HashMap<TenantId, (String, Instant)>,
 }
@@ -238,7 +239,9 @@ impl Cold {
     }
 
     fn failed(&self, tenant: TenantId, why: &str) {
-        lock(&self.errors).by_tenant.insert(tenant, (one_line(why), Instant::now()));
+        let (mut errors, why) = (lock(&self.errors), one_line(why));
+        errors.last.clone_from(&why);
+        errors.by_tenant.insert(tenant, (why, Instant::now()));
     }
 
     /// The same with a checkpoint.
@@ -247,9 +250,10 @@ impl Cold {
         lock(&self.errors).of_checkpoints = one_line(why);
     }
 
-    /// What went wrong last with a checkpoint.
-    pub(crate) fn checkpoint_error(&self) -> String {
-        lock(&self.errors).of_checkpoints.clone()
+    /// What went wrong last with a checkpoint; or, while one `waits`, with anything that it may be waiting for.
+    pub(crate) fn checkpoint_error(&self, waits: bool) -> String {
+        let errors = lock(&self.errors);
+        if waits { &errors.last } else { &errors.of_checkpoints }.clone()
     }
 
     /// What went wrong last with what is a tenant's, if it was after `since`.

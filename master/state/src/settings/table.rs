@@ -27,8 +27,8 @@ pub const META_COMPAT: &str = "meta_compat";
 
 /// How the names begin, followed by that of a tenant, under which is kept from which generation on its tokens are good.
 pub const TOKEN_GENERATION: &str = "token_generation.";
-/// How the names begin of what has no meaning here: an operator's own.
-pub const OWN: &str = "user.";
+/// A name that differs by so many letters from that of a setting is a mistake.
+const MISSPELT: usize = 2;
 
 /// The uploads that a checkpoint names are held in memory, 16 bytes each.
 const CHECKPOINTS_KEPT_MAX: usize = 100;
@@ -36,7 +36,7 @@ const CHECKPOINTS_KEPT_MAX: usize = 100;
 /// A setting.
 #[derive(Clone, Copy, Debug)]
 pub struct Setting {
-    /// Its name; of a family, how its names begin.
+    /// Its name, or how it begins; empty for one that is an operator's own.
     pub key: &'static str,
     /// What it is where nobody has set it.
     pub default: &'static str,
@@ -60,8 +60,9 @@ const TABLE: [Setting; 10] = [
     setting(META_COMPAT, "plain", "doc or plain", |value| ["doc", "plain"].contains(&value)),
 ];
 
-const FAMILIES: [Setting; 2] =
-    [setting(TOKEN_GENERATION, "0", "a number such as 1", |value| value.parse::<u32>().is_ok()), setting(OWN, "", "any text", |_| true)];
+const GENERATION: Setting = setting(TOKEN_GENERATION, "0", "a number such as 1", |value| value.parse::<u32>().is_ok());
+/// What has no meaning here: an operator's own, as the page's server takes it.
+const OWN: Setting = setting("", "", "any text", |_| true);
 
 const fn setting(key: &'static str, default: &'static str, takes: &'static str, fits: fn(&str) -> bool) -> Setting {
     Setting { key, default, takes, fits }
@@ -73,18 +74,26 @@ pub fn all() -> impl Iterator<Item = Setting> {
     Switch::ALL.into_iter().map(switch).chain(TABLE)
 }
 
-/// The setting that `key` names, or the family it is of.
+/// The setting that `key` names, or the kind of which it is one.
 ///
 /// # Errors
-/// [`FaultCode::InvalidParams`] says which there are.
+/// [`FaultCode::InvalidParams`] says which was meant.
 pub fn named(key: &str) -> Result<Setting, Fault> {
     let known = Switch::named(key).map_or(key, |switch| switch.key());
-    let of = |family: &Setting| key.len() > family.key.len() && key.starts_with(family.key);
-    all().find(|setting| setting.key == known).or_else(|| FAMILIES.into_iter().find(of)).ok_or_else(|| {
-        let names: Vec<_> = all().map(|setting| setting.key).collect();
-        let families = "token_generation.TENANT, and user.ANYTHING for what is your own";
-        FaultCode::InvalidParams.with(format!("there is no setting {key:.64?}; there are {}, {families}", names.join(", ")))
-    })
+    if let Some(setting) = all().find(|setting| setting.key == known) {
+        return Ok(setting);
+    }
+    if key.strip_prefix(TOKEN_GENERATION).is_some_and(|tenant| !tenant.is_empty()) {
+        return Ok(GENERATION);
+    }
+    let plain = |name: &str| name.to_lowercase().replace(['_', '-', '.'], "");
+    let meant = all().find(|setting| strsim::levenshtein(&plain(setting.key), &plain(key)) <= MISSPELT);
+    meant.map_or(Ok(OWN), |meant| Err(FaultCode::InvalidParams.with(format!("there is no setting {key:.64?}; there is {}", meant.key))))
+}
+
+/// Whether it is an operator's own.
+pub(super) fn is_own(key: &str) -> bool {
+    named(key).is_ok_and(|setting| setting.key.is_empty())
 }
 
 impl Setting {
