@@ -24,7 +24,7 @@ const QUESTIONS_MAX: u8 = 2;
 /// The same when a node answered that it does not lend the segment, or not on these terms: it has just restarted, and the master
 /// learns the new terms within moments.
 const QUESTIONS_RETURNING: u8 = 6;
-/// How often one read has its object fetched from a vault: it may leave memory again before it is read.
+/// How often one read has its object fetched from a vault: it may leave memory again before it is read. After that it is read through a node.
 const RECALLS_MAX: u8 = 3;
 /// What is left of a read's time when an object is to be there that is fetched: it has to be located and read.
 const RECALL_REST: Duration = Duration::from_millis(300);
@@ -175,10 +175,11 @@ fn locate(core: &Core, reads: &mut [Read<'_>], deadline: Instant) {
 }
 
 /// Has fetched what is in vaults only, after all else was read: that waits for no vault. Then it is located as ever. What does not come to
-/// memory, is wanted in part, or is there where it cannot be read, is read through a node.
+/// memory or does not stay there, is wanted in part, or is there where it cannot be read, is read through a node.
 fn recall(core: &Core, reads: &mut [Read<'_>], deadline: &mut Instant) {
     let cold = reads.iter_mut().filter(|r| r.outcome.is_none() && r.cold.is_some());
-    let (mut through, mut cold): (Vec<_>, Vec<_>) = cold.partition(|read| read.stranded || matches!(read.target, Target::Part { .. }));
+    let (mut through, mut cold): (Vec<_>, Vec<_>) =
+        cold.partition(|read| read.stranded || read.recalls >= RECALLS_MAX || matches!(read.target, Target::Part { .. }));
     if !cold.is_empty() {
         fetch(core, &mut cold, *deadline);
         through.extend(cold.into_iter().filter(|r| r.outcome.is_none() && r.cold.is_some()));
@@ -215,11 +216,7 @@ fn fetch(core: &Core, cold: &mut [&mut Read<'_>], deadline: Instant) {
         (read.cold, read.questions) = (None, 0);
         read.recalls += 1;
         match answer {
-            Ok(()) if read.recalls <= RECALLS_MAX => core.metrics.recalls.inc(),
-            Ok(()) => {
-                let told = format!("{} left memory again before it could be read, {RECALLS_MAX} times", read.key);
-                read.outcome = Some(Err(FaultCode::NoReadableReplica.with(told)));
-            }
+            Ok(()) => core.metrics.recalls.inc(),
             Err(fault) => read.outcome = Some(Err(fault)),
         }
     }
