@@ -40,4 +40,5 @@ pub use s3::provide_tls;
 pub use seal::{Bound, Plain, Sealer};
 pub use shelf::Shelf;
 pub use target::{Keys, S3Target, Target};
+pub use upload::WHOLE_BYTES;
 pub use vault::{Options, Vault};

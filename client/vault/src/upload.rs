@@ -17,7 +17,7 @@ use uuid::Uuid;
 const PART_BYTES: u64 = 8 << 20;
 /// So many go in one request where it is known that there are no more: parts would cost three requests for every one, and a bucket has the
 /// object put together.
-pub(crate) const WHOLE_BYTES: u64 = 3 * PART_BYTES;
+pub const WHOLE_BYTES: u64 = 3 * PART_BYTES;
 /// The same of a file: what was just filled and summed up is written while the processor has it at hand.
 const DISK_PART_BYTES: u64 = 2 * BUFFER_BYTES as u64;
 /// Parts on their way at a time.

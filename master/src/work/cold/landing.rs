@@ -7,12 +7,10 @@ use super::up::BYTES_PER_MS;
 use super::{Cold, lock};
 use crate::engine::Engine;
 use perilune_protocol::{TenantId, VaultId};
+use perilune_vault::WHOLE_BYTES;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 use tokio::time::Instant;
-
-/// The largest object that is uploaded by one request. One in parts ends when its parts are swept away.
-const WHOLE_BYTES: u64 = 24 << 20;
 
 /// What is known of them in this reign.
 #[derive(Default)]
@@ -25,6 +23,7 @@ pub(super) struct Landing {
 
 impl Landing {
     fn may_come_to(&self, vault: VaultId, limit: Duration, now: Instant) -> bool {
+        // What goes in parts ends when these are swept away.
         let ordered = limit + Duration::from_millis(WHOLE_BYTES / BYTES_PER_MS);
         let before = self.before.as_ref().is_none_or(|(began, there)| there.contains(&vault) && now < *began + ordered + lands(limit));
         before || self.until.get(&vault).is_some_and(|until| now < *until)

@@ -96,7 +96,7 @@ impl Job for VolInspect {
                 self.lacking.remove(&key);
                 Some(Step::Remove { object: object.clone(), reason: RemoveReason::Damaged })
             }
-            (Step::Verify { .. }, End::Failed) => {
+            (Step::Verify { .. } | Step::Remove { .. }, End::Failed) => {
                 self.later.push((world.now + PASS_MS, object));
                 return;
             }
