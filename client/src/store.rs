@@ -296,6 +296,17 @@ impl Store {
         self.0.master.call(question, self.0.deadline())
     }
 
+    /// As [`Store::call`], for an answer that the master lets its caller wait for: each time that it is asked, `question` is told how long there is
+    /// until the deadline.
+    ///
+    /// # Errors
+    /// As those of [`Store::call`].
+    pub fn call_waiting<C: Call>(&self, question: impl Fn(Duration) -> C) -> Outcome<C::Reply> {
+        let deadline = self.0.deadline();
+        let left = || deadline.saturating_duration_since(Instant::now());
+        self.0.master.call_by(C::LONG, deadline, |link, _, look| link.call_looking(&question(left()), look)).0
+    }
+
     /// Registers a buffer of the caller for faster transfers; see [`Engine::register`].
     ///
     /// # Safety

@@ -241,6 +241,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn nothing_is_brought_to_a_vault_within_less_than_a_second() {
+        let checked = |ms| MasterConfig { upload_limit: Duration::from_millis(ms), ..MasterConfig::default() }.check();
+        assert_eq!(checked(1000), Ok(()));
+        assert!(checked(999).unwrap_err().starts_with("upload-limit is 999ms"), "{:?}", checked(999));
+    }
+
+    #[test]
     fn http_on_loopback_is_not_told_to_peers_on_other_machines() {
         let at = |text: &str| Some(text.parse().unwrap());
         let card = |config: &MasterConfig, http, peers| config.card(([127, 0, 0, 1], 50051).into(), at(http), at(peers)).http;

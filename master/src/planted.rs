@@ -21,6 +21,8 @@ pub enum Defect {
     LongLease,
     /// Who looks for what nothing refers to in a vault forgets what objects refer to.
     CarelessSweep,
+    /// That somebody aborted a put is known to the leader alone.
+    ForgottenAbort,
     /// What may be deleted of a vault is said without a look at what checkpoints name.
     ForgottenCheckpoint,
     /// A dump is any snapshot that there is.
@@ -33,12 +35,13 @@ pub enum Defect {
 
 impl Defect {
     /// All of them, by name.
-    pub const ALL: [(&str, Self); 13] = [
+    pub const ALL: [(&str, Self); 14] = [
         ("careless-sweep", Self::CarelessSweep),
         ("early-answer", Self::EarlyAnswer),
         ("early-checkpoint", Self::EarlyCheckpoint),
         ("early-drop", Self::EarlyDrop),
         ("early-end", Self::EarlyEnd),
+        ("forgotten-abort", Self::ForgottenAbort),
         ("forgotten-checkpoint", Self::ForgottenCheckpoint),
         ("forgotten-need", Self::ForgottenNeed),
         ("hasty-reuse", Self::HastyReuse),

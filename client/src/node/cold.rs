@@ -46,8 +46,11 @@ impl Hand for ColdHand {
         let outcome = self.work(order, until).unwrap_or_else(|stopped| stopped);
         match &outcome {
             ColdOutcome::Done { .. } | ColdOutcome::Passed(_) => {}
-            // As long as a vault is away every order ends so; whoever gave them says it now and then.
-            ColdOutcome::Away(_) | ColdOutcome::Refused(_) | ColdOutcome::Busy(_) => debug!(order = id, "work with a vault: {outcome:?}"),
+            // As long as a vault is away every order ends so; and other bytes lie there where the object has gone: whoever gave the order knows, and
+            // says what is to be said.
+            ColdOutcome::Away(_) | ColdOutcome::Refused(_) | ColdOutcome::Busy(_) | ColdOutcome::Wrong(_) => {
+                debug!(order = id, "work with a vault: {outcome:?}")
+            }
             _ => warn!(order = id, "work with a vault: {outcome:?}"),
         }
         ColdDone { id, outcome }
@@ -65,9 +68,8 @@ impl ColdHand {
         let object = ColdObject { name: name.0, tenant, key, version, size, checksum };
         let moved = match way {
             ColdWay::Up => {
-                let memory = self.mover.memory(place.segment).map_err(ColdOutcome::Failed)?;
-                let mut source = |at, into: &mut [u8]| self.mover.copy(&memory, &place.extents, at, into);
-                vault.write_object(&object, &mut source, until)
+                let source = self.mover.source(place.segment, place.extents).map_err(ColdOutcome::Failed)?;
+                vault.write_object(&object, source, until)
             }
             ColdWay::Down => {
                 let own = self.mover.own(place.segment).map_err(ColdOutcome::Failed)?;

@@ -6,6 +6,7 @@
 use super::lending::Lending;
 use perilune_protocol::{Checksum, Extent, SegmentDesc, SegmentId};
 use perilune_transfer_engine::{Engine, Job, Memory, Segment};
+use perilune_vault::Source;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,31 +40,15 @@ impl Mover {
         self.lending.desc(segment).map(|desc| self.reach(&desc)).ok_or_else(|| not_lent(segment))
     }
 
-    /// Its memory.
-    pub(super) fn memory(&self, segment: SegmentId) -> Result<Arc<Memory>, String> {
-        self.lending.memory(segment).ok_or_else(|| not_lent(segment))
-    }
-
-    /// Copies bytes of a value that lies in `extents` of memory of this process, from `at` on, straight from there. For who compares a checksum
+    /// What copies bytes of a value that lies in `extents` of a segment that this node lends, straight from there. For who compares a checksum
     /// of what was copied: it may have been withdrawn meanwhile, and be somebody else's.
-    pub(super) fn copy(&self, memory: &Memory, extents: &[Extent], at: u64, into: &mut [u8]) -> Result<(), String> {
-        self.may_go_on()?;
-        if !memory.intact() {
-            return Err("the memory was cut short".into());
-        }
-        let mut rest = into;
-        for Extent { offset, len } in cut(extents, (at, at + rest.len() as u64)) {
-            let (piece, behind) = rest.split_at_mut(len as usize);
-            if !memory.read_at(offset, piece) {
-                return Err(format!("{len} bytes from offset {offset} do not lie in the segment"));
-            }
-            rest = behind;
-        }
-        if rest.is_empty() { Ok(()) } else { Err("the value is longer than where it lies".into()) }
-    }
-
-    fn may_go_on(&self) -> Result<(), String> {
-        if self.stopping.load(Ordering::Relaxed) { Err("this node stops".into()) } else { Ok(()) }
+    pub(super) fn source(&self, segment: SegmentId, extents: Vec<Extent>) -> Result<Source, String> {
+        let memory = self.lending.memory(segment).ok_or_else(|| not_lent(segment))?;
+        let stopping = Arc::clone(&self.stopping);
+        Ok(Box::new(move |at, into| {
+            may_go_on(&stopping)?;
+            copy(&memory, &extents, at, into)
+        }))
     }
 
     pub(super) fn reach(&mut self, desc: &SegmentDesc) -> Segment {
@@ -108,7 +93,7 @@ impl Mover {
     }
 
     fn run(&mut self, job: Job<'_>, id: SegmentId, until: Instant) -> Result<(), String> {
-        self.may_go_on()?;
+        may_go_on(&self.stopping)?;
         let left = until.saturating_duration_since(Instant::now()).min(PIECE_PATIENCE);
         if left.is_zero() {
             return Err("the time for it is over".into());
@@ -120,6 +105,26 @@ impl Mover {
         }
         Ok(())
     }
+}
+
+fn may_go_on(stopping: &AtomicBool) -> Result<(), String> {
+    if stopping.load(Ordering::Relaxed) { Err("this node stops".into()) } else { Ok(()) }
+}
+
+/// Copies bytes of a value that lies in `extents` of memory of this process, from `at` on.
+fn copy(memory: &Memory, extents: &[Extent], at: u64, into: &mut [u8]) -> Result<(), String> {
+    if !memory.intact() {
+        return Err("the memory was cut short".into());
+    }
+    let mut rest = into;
+    for Extent { offset, len } in cut(extents, (at, at + rest.len() as u64)) {
+        let (piece, behind) = rest.split_at_mut(len as usize);
+        if !memory.read_at(offset, piece) {
+            return Err(format!("{len} bytes from offset {offset} do not lie in the segment"));
+        }
+        rest = behind;
+    }
+    if rest.is_empty() { Ok(()) } else { Err("the value is longer than where it lies".into()) }
 }
 
 fn not_lent(segment: SegmentId) -> String {

@@ -49,12 +49,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         let (tenant, version, size) = (TenantId(0), Tso(1), value.len() as u64);
         let object = ColdObject { name: Uuid::new_v4(), tenant, key: "bench".into(), version, size, checksum: checksum(&[&value]) };
         let deadline = || Instant::now() + Duration::from_secs(60);
-        let mut source = |at: u64, room: &mut [u8]| {
-            room.copy_from_slice(&value[at as usize..][..room.len()]);
+        let from = value.clone();
+        let source = move |at: u64, room: &mut [u8]| {
+            room.copy_from_slice(&from[at as usize..][..room.len()]);
             Ok(())
         };
         let begun = Instant::now();
-        vault.write_object(&object, &mut source, deadline())?;
+        vault.write_object(&object, Box::new(source), deadline())?;
         let own_put = begun.elapsed();
         let mut got = vec![0; value.len()];
         let mut sink = |at: u64, bytes: &[u8]| {

@@ -7,7 +7,7 @@ use crate::runtime::Operation;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What all operations of one vault share.
 pub(crate) struct Shared {
@@ -31,10 +31,14 @@ pub(crate) enum Turn {
     Again,
 }
 
-/// An operation; `what` says it in messages, such as `put objects/5f/...`.
+/// An attempt that moves so many bytes in one call into a directory may take longer by a millisecond than is set, and so may an order to upload them.
+pub const BYTES_PER_MS: u64 = 8 << 10;
+
+/// An operation of which one attempt moves `bytes` in a call into a directory; `what` says it in messages, such as `put objects/5f/...`.
 pub(crate) fn operation<T, F>(
     shared: &Arc<Shared>,
     what: String,
+    bytes: u64,
     deadline: Instant,
     once: impl Fn(Place, Turn) -> F + Send + Sync + 'static,
 ) -> Operation<T>
@@ -48,7 +52,9 @@ where
         return Operation::Done(answer.map_err(|fault| fault.at(format_args!("{}: {what}", shared.shown))));
     }
     let (shared, is_dir) = (Arc::clone(shared), shared.is_dir());
-    let work = async move { repeat(&shared, deadline, once).await.map_err(|fault| fault.at(format_args!("{}: {what}", shared.shown))) };
+    let attempt = shared.limits.attempt + Duration::from_millis(bytes / BYTES_PER_MS);
+    let work =
+        async move { repeat(&shared, attempt, deadline, once).await.map_err(|fault| fault.at(format_args!("{}: {what}", shared.shown))) };
     // Calls into a directory have threads of their own.
     if is_dir { Operation::Here(Box::pin(work)) } else { Operation::There(Box::pin(work)) }
 }
@@ -66,16 +72,21 @@ where
     F: Future<Output = Vaulted<T>> + Send + 'static,
 {
     let name = Arc::clone(name);
-    operation(shared, format!("{verb} {name}"), deadline, move |place, turn| once(place, Arc::clone(&name), turn))
+    operation(shared, format!("{verb} {name}"), 0, deadline, move |place, turn| once(place, Arc::clone(&name), turn))
 }
 
-async fn repeat<T, F: Future<Output = Vaulted<T>>>(shared: &Shared, deadline: Instant, once: impl Fn(Place, Turn) -> F) -> Vaulted<T> {
+async fn repeat<T, F: Future<Output = Vaulted<T>>>(
+    shared: &Shared,
+    attempt: Duration,
+    deadline: Instant,
+    once: impl Fn(Place, Turn) -> F,
+) -> Vaulted<T> {
     let mut pauses = shared.gate.pauses();
     let mut last: Option<VaultFault> = None;
     let mut tries = 0;
     loop {
         let now = Instant::now();
-        let limit = shared.limits.attempt.min(deadline.saturating_duration_since(now));
+        let limit = attempt.min(deadline.saturating_duration_since(now));
         if limit.is_zero() {
             return Err(given_up(last, tries, "the deadline had passed"));
         }

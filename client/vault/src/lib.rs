@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Vault ──► attempts (deadline, pauses, gate) ──► place ──► s3 or dir
-//!   └► object (layout, key) ──► upload ──┘
+//!   └► writing, object (layout, key) ──► upload ──┘
 //! ```
 //!
 //! Calls block and belong on threads that may wait; the requests themselves run on two threads of this crate. Whoever must not wait for a
@@ -18,6 +18,7 @@ mod fault;
 mod gate;
 mod key;
 mod layout;
+mod lent;
 mod object;
 mod place;
 mod pool;
@@ -29,12 +30,14 @@ mod stretch;
 mod target;
 mod upload;
 mod vault;
+mod writing;
 
 pub use access::Secrets;
+pub use attempts::BYTES_PER_MS;
 pub use fault::{Class, VaultFault, Vaulted};
 pub use gate::Limits;
 pub use key::Key;
-pub use object::{CLAIM, ColdObject, Sink, Source};
+pub use object::{CLAIM, ColdObject, Sink};
 pub use place::{Got, Listed};
 pub use s3::provide_tls;
 pub use seal::{Bound, Plain, Sealer};
@@ -42,3 +45,4 @@ pub use shelf::Shelf;
 pub use target::{Keys, S3Target, Target};
 pub use upload::WHOLE_BYTES;
 pub use vault::{Options, Vault};
+pub use writing::Source;

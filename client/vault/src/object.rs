@@ -1,19 +1,17 @@
-//! Objects in a vault: written only if their bytes are the ones that were put, and read only if they still are.
+//! Objects in a vault: read only if their bytes are still the ones that were put.
 
 use crate::fault::{Class, VaultFault, Vaulted};
 use crate::key::{Cipher, FOOTER};
-use crate::layout::{Footer, HEADER_BYTES, Header, PIECE_BYTES, TAG_BYTES, combined, tail, without_tail};
+use crate::layout::{Footer, HEADER_BYTES, Header, PIECE_BYTES, combined, without_tail};
 use crate::place::{Fetched, Payload};
-use crate::pool::{BUFFER_BYTES, Buffer};
 use crate::runtime::Pending;
 use crate::stretch::Stretch;
-use crate::upload::{Upload, WHOLE_BYTES};
+use crate::upload::WHOLE_BYTES;
 use crate::vault::Vault;
 use bytes::{Bytes, BytesMut};
 use perilune_protocol::{Checksum, ObjectKey, TenantId, Tso};
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::Arc;
 use std::time::Instant;
 use uuid::Uuid;
 
@@ -25,8 +23,6 @@ pub const CLAIM: &str = "owner/cluster";
 const REQUEST_BYTES: u64 = 8 << 20;
 /// Requests on their way at a time. A directory is asked for one piece after another, into buffers that are still warm.
 const FLYING_MAX: usize = 4;
-/// Bytes of a value that are copied and then summed up while the processor has them at hand.
-const STEP_BYTES: usize = 256 << 10;
 
 /// One upload of one version of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,8 +41,6 @@ pub struct ColdObject {
     pub checksum: u64,
 }
 
-/// Gives the bytes of a value from an offset on, as many as there is room for; or says why it cannot.
-pub type Source<'a> = &'a mut dyn FnMut(u64, &mut [u8]) -> Result<(), String>;
 /// Takes bytes of a value that are known to be right, and the offset they belong at.
 pub type Sink<'a> = &'a mut dyn FnMut(u64, &[u8]) -> Result<(), String>;
 
@@ -57,73 +51,12 @@ impl ColdObject {
         format!("objects/{}/{name}", &name[..2])
     }
 
-    fn header(&self, sealed: bool) -> Header {
+    pub(crate) fn header(&self, sealed: bool) -> Header {
         Header { sealed, piece: PIECE_BYTES as u32, tenant: self.tenant, version: self.version, size: self.size, name: self.name }
     }
 }
 
 impl Vault {
-    /// Uploads a value; gives the bytes that it takes in the vault. The checksum of what `source` gave is compared before the upload is
-    /// completed: nothing is there under the name unless it is right.
-    ///
-    /// # Errors
-    /// [`Class::Wrong`] when it is not; [`Class::Caller`] when `source` gave up; [`Class::Refused`], [`Class::NoBucket`],
-    /// [`Class::Away`]; [`Class::Invalid`] for a key or size that no object has.
-    pub fn write_object(&self, object: &ColdObject, source: Source<'_>, deadline: Instant) -> Vaulted<u64> {
-        object.key.check().map_err(|fault| Class::Invalid.with(fault.message))?;
-        let header = object.header(self.seals);
-        let bytes = header.encode();
-        Header::decode(&bytes).map_err(|why| Class::Invalid.with(format!("the object {why}")))?;
-        let cipher = if self.seals { self.key.as_ref().map(|key| Cipher::of(key, object.name)) } else { None };
-
-        let mut upload = Upload::new(Arc::clone(&self.shared), object.name, header.total(&object.key), deadline);
-        upload.push(Bytes::copy_from_slice(&bytes))?;
-        let mut footer = Footer { pieces: Vec::new(), checksum: 0, key: object.key.clone() };
-        for number in 0..header.pieces() {
-            let len = header.piece_len(number);
-            let (mut at, mut sum) = (number * PIECE_BYTES, Checksum::default());
-            let mut fill = |bytes: &mut [u8]| -> Vaulted<()> {
-                for step in bytes.chunks_mut(STEP_BYTES) {
-                    source(at, step).map_err(|why| Class::Caller.with(why))?;
-                    sum.update(step);
-                    at += step.len() as u64;
-                }
-                Ok(())
-            };
-            match &cipher {
-                // Sealed as a whole.
-                Some(cipher) => {
-                    let mut piece = Vec::with_capacity((len + TAG_BYTES) as usize);
-                    piece.resize(len as usize, 0);
-                    fill(&mut piece)?;
-                    cipher.seal(number as u32, &bytes, &mut piece);
-                    upload.push(piece.into())?;
-                }
-                None => {
-                    for begin in (0..len as usize).step_by(BUFFER_BYTES) {
-                        let mut buffer = Buffer::take(len as usize - begin);
-                        fill(&mut buffer)?;
-                        upload.push(buffer.into_bytes())?;
-                    }
-                }
-            }
-            let sum = sum.finish();
-            footer.checksum = if number == 0 { sum } else { combined(footer.checksum, sum, len) };
-            footer.pieces.push(sum);
-        }
-        // Dropped, it never was.
-        if footer.checksum != object.checksum {
-            return Err(Class::Wrong.with(format!("the bytes of {} are not those of version {} any more", object.key, object.version.0)));
-        }
-        let mut end = footer.encode(&header);
-        if let Some(cipher) = &cipher {
-            cipher.seal(FOOTER, &bytes, &mut end);
-        }
-        end.extend(tail(end.len()));
-        upload.push(end.into())?;
-        upload.finish()
-    }
-
     /// Reads `range` of a value, or all of it. Every piece it touches is checked before `sink` has any of its bytes.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ use crate::stretch::Stretch;
 use bytes::Bytes;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Some bytes of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,8 +60,6 @@ pub(crate) fn len(payload: &[Bytes]) -> u64 {
 #[derive(Clone, Debug)]
 pub(crate) struct Part {
     pub(crate) number: usize,
-    /// Where in the object it begins.
-    pub(crate) offset: u64,
     pub(crate) bytes: Payload,
 }
 
@@ -72,22 +71,24 @@ pub(crate) enum Place {
 }
 
 impl Place {
-    pub(crate) async fn put(&self, name: &str, bytes: Payload, create: bool) -> Vaulted<()> {
+    /// Nothing comes to lie in a directory after `until`; of a bucket nobody can promise that.
+    pub(crate) async fn put(&self, name: &str, bytes: Payload, create: bool, until: Instant) -> Vaulted<()> {
         match self {
             Self::S3(s3) => s3.put(name, bytes, create).await,
             Self::Shelf(shelf) => shelf.put(name, bytes.concat().into(), create),
-            Self::Dir(_) => self.on_disk(name, move |dir, name| dir.put(name, &bytes, create)).await,
+            Self::Dir(_) => self.on_disk(name, move |dir, name| dir.put(name, &bytes, create, until)).await,
         }
     }
 
-    pub(crate) async fn replace(&self, name: &str, there: Bytes, bytes: Bytes) -> Vaulted<()> {
+    /// As [`Place::put`].
+    pub(crate) async fn replace(&self, name: &str, there: Bytes, bytes: Bytes, until: Instant) -> Vaulted<()> {
         match self {
             Self::S3(s3) => s3.replace(name, &there, bytes).await,
             Self::Shelf(shelf) => {
                 same(&shelf.get(name, None)?.bytes, &there)?;
                 shelf.put(name, bytes, false)
             }
-            Self::Dir(_) => self.on_disk(name, move |dir, name| dir.replace(name, &there, bytes)).await,
+            Self::Dir(_) => self.on_disk(name, move |dir, name| dir.replace(name, &there, bytes, until)).await,
         }
     }
 
@@ -128,48 +129,38 @@ impl Place {
 
     /// Begins an upload in parts; gives what it is called until it is complete.
     pub(crate) async fn begin(&self, name: &str) -> Vaulted<String> {
-        match self {
-            Self::S3(s3) => s3.begin(name).await,
-            Self::Shelf(_) => Err(no_parts()),
-            Self::Dir(_) => self.on_disk(name, |dir, _| dir.begin()).await,
-        }
+        self.bucket()?.begin(name).await
     }
 
     /// Writes a part; gives what it is called when the upload is completed. Writing it again replaces it.
     pub(crate) async fn part(&self, name: &str, id: &str, part: Part) -> Vaulted<String> {
-        match self {
-            Self::S3(s3) => s3.part(name, id, part).await,
-            Self::Shelf(_) => Err(no_parts()),
-            Self::Dir(_) => {
-                let id = id.to_owned();
-                self.on_disk(name, move |dir, _| dir.part(&id, &part).map(|()| String::new())).await
-            }
-        }
+        self.bucket()?.part(name, id, part).await
     }
 
-    /// Makes the object of `size` bytes from its parts, in order.
-    pub(crate) async fn complete(&self, name: &str, id: &str, parts: Vec<String>, size: u64) -> Vaulted<()> {
-        match self {
-            Self::S3(s3) => s3.complete(name, id, parts).await,
-            Self::Shelf(_) => Err(no_parts()),
-            Self::Dir(_) => {
-                let id = id.to_owned();
-                self.on_disk(name, move |dir, name| dir.complete(name, &id, size)).await
-            }
-        }
+    /// Makes the object from its parts, in order.
+    pub(crate) async fn complete(&self, name: &str, id: &str, parts: Vec<String>) -> Vaulted<()> {
+        self.bucket()?.complete(name, id, parts).await
     }
 
     /// Forgets an upload that will not be completed; one that has ended is forgotten already.
     pub(crate) async fn abort(&self, name: &str, id: &str) -> Vaulted<()> {
-        let done = match self {
-            Self::S3(s3) => s3.abort(name, id).await,
-            Self::Shelf(_) => Err(no_parts()),
-            Self::Dir(_) => {
-                let id = id.to_owned();
-                self.on_disk(name, move |dir, _| dir.abort(&id)).await
-            }
-        };
-        done.or_else(gone)
+        self.bucket()?.abort(name, id).await.or_else(gone)
+    }
+
+    /// What takes objects in parts.
+    fn bucket(&self) -> Vaulted<&S3> {
+        match self {
+            Self::S3(s3) => Ok(s3),
+            Self::Dir(_) | Self::Shelf(_) => Err(Class::Invalid.with("nothing but a bucket takes an object in parts")),
+        }
+    }
+
+    /// Writes a file of the bytes that `give` gives one after another; as [`Place::put`].
+    pub(crate) async fn write<G>(&self, name: &str, until: Instant, give: G) -> Vaulted<()>
+    where
+        G: FnOnce(&mut dyn FnMut(Bytes) -> Vaulted<()>) -> Vaulted<()> + Send + 'static,
+    {
+        self.on_disk(name, move |dir, name| dir.write(name, until, give)).await
     }
 
     /// Removes what processes left in a directory that are no more, and where it lay.
@@ -200,8 +191,4 @@ pub(crate) fn same(found: &Bytes, expected: &Bytes) -> Vaulted<()> {
 /// What is not there needs not be removed.
 fn gone(fault: VaultFault) -> Vaulted<()> {
     if fault.class == Class::NoObject { Ok(()) } else { Err(fault) }
-}
-
-fn no_parts() -> VaultFault {
-    Class::Invalid.with("a shelf takes nothing in parts")
 }

@@ -4,12 +4,12 @@ use bytes::Bytes;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, PoisonError};
 
-/// Bytes of a buffer: what was just filled is still in the processor's cache when it is written.
-pub(crate) const BUFFER_BYTES: usize = 1 << 20;
+/// Bytes of a buffer: what was just filled is still in the cache of the processor when it is summed up and written.
+pub(crate) const BUFFER_BYTES: usize = 256 << 10;
 /// What is smaller has memory of its own: it may be kept, and few pages are met for the first time.
 const SMALL_BYTES: usize = 64 << 10;
 /// No more lie here unused.
-const IDLE_MAX: usize = 64;
+const IDLE_MAX: usize = 256;
 
 static IDLE: Mutex<Vec<Box<[u8]>>> = Mutex::new(Vec::new());
 

@@ -1,11 +1,10 @@
-//! An object whose bytes come one after another: in one request where they are known to be few, in parts where they are many.
+//! An object of a bucket whose bytes come one after another: in one request where they are known to be few, in parts where they are many.
 
 use crate::attempts::{Shared, Turn, operation_on};
 use crate::begun;
 use crate::fault::{Class, Vaulted};
 use crate::object::ColdObject;
 use crate::place::{Part, Payload, Place, len};
-use crate::pool::BUFFER_BYTES;
 use crate::runtime::{Operation, Pending, begin};
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -18,8 +17,6 @@ const PART_BYTES: u64 = 8 << 20;
 /// So many go in one request where it is known that there are no more: parts would cost three requests for every one, and a bucket has the
 /// object put together.
 pub const WHOLE_BYTES: u64 = 3 * PART_BYTES;
-/// The same of a file: what was just filled and summed up is written while the processor has it at hand.
-const DISK_PART_BYTES: u64 = 2 * BUFFER_BYTES as u64;
 /// Parts on their way at a time.
 const FLYING_MAX: usize = 4;
 /// So long it is tried to delete the note about an upload that has become an object; one that stays does no harm.
@@ -31,8 +28,8 @@ const PARTS_MAX: usize = 10_000;
 pub(crate) struct Upload {
     shared: Arc<Shared>,
     name: Arc<str>,
-    /// Where a bucket is told of it before there are parts.
-    note: Option<Arc<str>>,
+    /// Where the bucket is told of it before there are parts.
+    note: Arc<str>,
     deadline: Instant,
     /// What the service calls it, once there are parts.
     id: Option<Arc<str>>,
@@ -49,14 +46,8 @@ pub(crate) struct Upload {
 impl Upload {
     /// Of at most `size` bytes.
     pub(crate) fn new(shared: Arc<Shared>, name: Uuid, size: u64, deadline: Instant) -> Self {
-        let note = if shared.is_dir() { None } else { Some(begun::note(name).into()) };
-        let name = ColdObject::path(name).into();
-        let full = match &shared.place {
-            // A part costs next to nothing there.
-            Place::Dir(_) if size > DISK_PART_BYTES => DISK_PART_BYTES,
-            _ if size <= WHOLE_BYTES => u64::MAX,
-            _ => PART_BYTES,
-        };
+        let (name, note) = (ColdObject::path(name).into(), begun::note(name).into());
+        let full = if size <= WHOLE_BYTES { u64::MAX } else { PART_BYTES };
         let (gathered, flying, parts) = (Payload::new(), VecDeque::new(), Vec::new());
         Self { shared, name, note, deadline, id: None, full, gathered, gathered_len: 0, sent: 0, flying, parts }
     }
@@ -76,12 +67,22 @@ impl Upload {
     /// # Errors
     /// As [`crate::Vault::put`].
     pub(crate) fn finish(mut self) -> Vaulted<u64> {
-        let size = self.sent + self.gathered_len;
+        let (size, deadline) = (self.sent + self.gathered_len, self.deadline);
         if self.id.is_none() {
             let bytes = std::mem::take(&mut self.gathered);
-            self.ask("put", move |place, name, _| {
+            self.ask("put", move |place, name, turn| {
                 let bytes = bytes.clone();
-                async move { place.put(&name, bytes, false).await }
+                async move {
+                    // An earlier attempt may have come through; and a service that refuses may break off what is sent without a word.
+                    if turn == Turn::Again {
+                        match place.head(&name).await {
+                            Ok(there) if there == size => return Ok(()),
+                            Err(fault) if ![Class::NoObject, Class::Away].contains(&fault.class) => return Err(fault),
+                            _ => {}
+                        }
+                    }
+                    place.put(&name, bytes, false, deadline).await
+                }
             })
             .finish()?;
             return Ok(size);
@@ -97,7 +98,7 @@ impl Upload {
         self.ask("complete", move |place, name, turn| {
             let (id, parts) = (Arc::clone(&id), parts.clone());
             async move {
-                match place.complete(&name, &id, parts, size).await {
+                match place.complete(&name, &id, parts).await {
                     // The answer to an earlier attempt was lost: the upload is no more because it has become the object.
                     Err(fault) if fault.class != Class::Away && turn == Turn::Again => {
                         if place.head(&name).await == Ok(size) {
@@ -112,11 +113,9 @@ impl Upload {
         })
         .finish()?;
         self.id = None;
-        if let Some(note) = self.note.clone() {
-            let until = self.deadline.min(Instant::now() + NOTE_PATIENCE);
-            // One that stays goes with the object.
-            let _ = operation_on(&self.shared, "delete", &note, until, |place, note, _| async move { place.delete(&note).await }).finish();
-        }
+        let until = self.deadline.min(Instant::now() + NOTE_PATIENCE);
+        // One that stays goes with the object.
+        let _ = operation_on(&self.shared, "delete", &self.note, until, |place, note, _| async move { place.delete(&note).await }).finish();
         Ok(size)
     }
 
@@ -127,14 +126,12 @@ impl Upload {
             None => {
                 let id: Arc<str> = self.ask("begin", |place, name, _| async move { place.begin(&name).await }).finish()?.into();
                 let id = Arc::clone(self.id.insert(id));
-                if let Some(note) = self.note.clone() {
-                    let bytes = Bytes::copy_from_slice(id.as_bytes());
-                    operation_on(&self.shared, "put", &note, self.deadline, move |place, note, _| {
-                        let bytes = vec![bytes.clone()];
-                        async move { place.put(&note, bytes, false).await }
-                    })
-                    .finish()?;
-                }
+                let (bytes, deadline) = (Bytes::copy_from_slice(id.as_bytes()), self.deadline);
+                operation_on(&self.shared, "put", &self.note, self.deadline, move |place, note, _| {
+                    let bytes = vec![bytes.clone()];
+                    async move { place.put(&note, bytes, false, deadline).await }
+                })
+                .finish()?;
                 id
             }
         };
@@ -147,7 +144,7 @@ impl Upload {
         if number == PARTS_MAX {
             return Err(Class::Invalid.with(format!("an upload has at most {PARTS_MAX} parts, which hold {} bytes", self.sent)));
         }
-        let part = Part { number, offset: self.sent, bytes: std::mem::take(&mut self.gathered) };
+        let part = Part { number, bytes: std::mem::take(&mut self.gathered) };
         self.sent += len(&part.bytes);
         self.gathered_len = 0;
         let flying = self
@@ -175,10 +172,10 @@ impl Drop for Upload {
         // No part may arrive after the upload is forgotten, or it would stay.
         self.flying.clear();
         let (place, name, limit) = (self.shared.place.clone(), Arc::clone(&self.name), self.shared.limits.attempt);
-        let note = self.note.take();
+        let note = Arc::clone(&self.note);
         // Nobody waits for it: what cannot be forgotten now is found by its note.
         let _ = begin(async move {
-            if let (Ok(Ok(())), Some(note)) = (tokio::time::timeout(limit, place.abort(&name, &id)).await, note) {
+            if let Ok(Ok(())) = tokio::time::timeout(limit, place.abort(&name, &id)).await {
                 let _ = tokio::time::timeout(limit, place.delete(&note)).await;
             }
             Ok(())

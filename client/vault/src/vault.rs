@@ -92,7 +92,7 @@ impl Vault {
     pub fn put(&self, name: &str, bytes: Bytes, deadline: Instant) -> Vaulted<()> {
         self.ask("put", name, deadline, move |place, name, _| {
             let bytes = vec![bytes.clone()];
-            async move { place.put(&name, bytes, false).await }
+            async move { place.put(&name, bytes, false, deadline).await }
         })
     }
 
@@ -105,7 +105,7 @@ impl Vault {
         self.ask("create", name, deadline, move |place, name, turn| {
             let bytes = bytes.clone();
             async move {
-                let done = place.put(&name, vec![bytes.clone()], true).await;
+                let done = place.put(&name, vec![bytes.clone()], true, deadline).await;
                 unless_ours(done, turn, &place, &name, &bytes).await
             }
         })
@@ -120,7 +120,7 @@ impl Vault {
         self.ask("replace", name, deadline, move |place, name, turn| {
             let (there, bytes) = (there.clone(), bytes.clone());
             async move {
-                let done = place.replace(&name, there, bytes.clone()).await;
+                let done = place.replace(&name, there, bytes.clone(), deadline).await;
                 unless_ours(done, turn, &place, &name, &bytes).await
             }
         })
@@ -167,7 +167,7 @@ impl Vault {
             let (folder, after) = (folder.clone(), after.clone());
             async move { place.list(&folder, after, max).await }
         };
-        operation(&self.shared, what, deadline, once).finish()
+        operation(&self.shared, what, 0, deadline, once).finish()
     }
 
     /// Deletes an object; one that is not there is deleted already.
@@ -183,7 +183,7 @@ impl Vault {
     /// # Errors
     /// As [`Vault::delete`].
     pub fn tidy(&self, deadline: Instant) -> Vaulted<()> {
-        operation(&self.shared, "tidy".to_owned(), deadline, |place, _| async move { place.tidy().await }).finish()
+        operation(&self.shared, "tidy".to_owned(), 0, deadline, |place, _| async move { place.tidy().await }).finish()
     }
 
     pub(crate) fn ask<T, F>(

@@ -9,7 +9,7 @@ use perilune_probe::Probe;
 use perilune_protocol::access::{Access, Token};
 use perilune_protocol::principal::Principal;
 use perilune_protocol::{FaultCode, ObjectKey, ObjectPlace, Outcome, SegmentDesc, SegmentId, TenantId, VaultId};
-use perilune_state::directory::{Decision, Known, ShardId};
+use perilune_state::directory::{Decision, Known, Lies, ShardId};
 use perilune_state::effect::ObjectRecord;
 use perilune_state::gc::GcOwner;
 use perilune_state::segments::nodes::Seen;
@@ -59,8 +59,8 @@ pub trait Facade: Observed + 'static {
     fn count_shards(&self, tenant: TenantId, shards: BTreeSet<ShardId>) -> Boxed<'_, Outcome<BTreeMap<ShardId, ShardCount>>>;
     /// What was finished of a shard.
     fn shard_passes(&self, shard: ShardId) -> Passes;
-    /// The jobs that are done on shards, and their ids.
-    fn shard_jobs(&self) -> Vec<(ShardId, String)>;
+    /// The jobs that are done on shards, and their numbers.
+    fn shard_jobs(&self) -> Vec<(ShardId, u64)>;
     /// Tells the job on a shard to stop.
     fn stop_shard_job(&self, shard: ShardId, id: &str) -> Result<(), NoJob>;
     /// The puts of a tenant that are in progress.
@@ -93,14 +93,27 @@ pub trait Facade: Observed + 'static {
         let _ = vaults;
         Box::new(())
     }
+    /// Makes ready to be dropped a vault that is closed, and in which no object lies.
+    ///
+    /// # Errors
+    /// Why it has to wait.
+    fn clear_vault(&self, tenant: TenantId, vault: VaultId) -> Boxed<'_, Outcome<()>> {
+        let _ = (tenant, vault);
+        Box::pin(std::future::ready(Ok(())))
+    }
     /// How this vault is, where it is known.
     fn vault_finding(&self, vault: VaultId) -> Option<Finding> {
         let _ = vault;
         None
     }
-    /// Objects, and what belongs to checkpoints, that lie in these vaults.
-    fn objects_in(&self, vaults: Vec<VaultId>) -> Boxed<'_, Outcome<HashMap<VaultId, u64>>> {
-        Box::pin(std::future::ready(Ok(vaults.into_iter().map(|vault| (vault, 0)).collect())))
+    /// Objects that left memory and that this vault had not taken.
+    fn evicted_unsaved(&self, vault: VaultId) -> u64 {
+        let _ = vault;
+        0
+    }
+    /// What lies in these vaults.
+    fn lies_in(&self, vaults: Vec<VaultId>) -> Boxed<'_, Outcome<HashMap<VaultId, Lies>>> {
+        Box::pin(std::future::ready(Ok(vaults.into_iter().map(|vault| (vault, Lies::default())).collect())))
     }
     /// Has an object fetched that is in its vault only, and waits until it is in memory.
     fn recall<'a>(&'a self, tenant: TenantId, key: &'a ObjectKey) -> Boxed<'a, Outcome<()>> {

@@ -15,7 +15,7 @@ use perilune_protocol::rpc::cold::Recall;
 use perilune_protocol::rpc::job::JobState;
 use perilune_protocol::rpc::segment::SegmentState;
 use perilune_protocol::{FaultCode, ObjectKey, ObjectPlace, Outcome, SegmentDesc, SegmentId, TenantId, VaultId};
-use perilune_state::directory::{Known, ShardId};
+use perilune_state::directory::{Known, Lies, ShardId};
 use perilune_state::effect::ObjectRecord;
 use perilune_state::gc::GcOwner;
 use perilune_state::segments::nodes::Seen;
@@ -109,13 +109,22 @@ impl Facade for Throne {
         Box::new(self.engine().close_vaults(vaults))
     }
 
+    fn clear_vault(&self, tenant: TenantId, vault: VaultId) -> Boxed<'_, Outcome<()>> {
+        let engine = self.engine();
+        Box::pin(async move { engine.clear_vault(tenant, vault).await })
+    }
+
     fn vault_finding(&self, vault: VaultId) -> Option<Finding> {
         self.engine().reign.cold.finding(vault, self.engine().wall_ms())
     }
 
-    fn objects_in(&self, vaults: Vec<VaultId>) -> Boxed<'_, Outcome<HashMap<VaultId, u64>>> {
+    fn evicted_unsaved(&self, vault: VaultId) -> u64 {
+        self.engine().reign.evictor.unsaved(vault)
+    }
+
+    fn lies_in(&self, vaults: Vec<VaultId>) -> Boxed<'_, Outcome<HashMap<VaultId, Lies>>> {
         let engine = self.engine();
-        Box::pin(async move { engine.objects_in(vaults).await })
+        Box::pin(async move { engine.lies_in(vaults).await })
     }
 
     fn seen(&self) -> Vec<Seen> {
@@ -135,7 +144,7 @@ impl Facade for Throne {
         self.engine().reign.shard_jobs.passes(shard)
     }
 
-    fn shard_jobs(&self) -> Vec<(ShardId, String)> {
+    fn shard_jobs(&self) -> Vec<(ShardId, u64)> {
         self.engine().reign.shard_jobs.running()
     }
 

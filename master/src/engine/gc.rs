@@ -116,7 +116,7 @@ impl Engine {
         let now = Tso::from_physical(self.wall_ms());
         let counts = self.count_shards(table.tenant, table.shards().collect()).await?;
         let doubled = counts.values().any(|count| count.doubled > 0) || self.state().checkpoints.recorded().kept().next().is_some();
-        let is_in_step = |shard: &ShardId| counts.get(shard).map_or(doubled, |count| count.is_in_step(now));
+        let is_in_step = |shard: &ShardId| counts.get(shard).map_or(doubled, |count| count.is_in_step(now, doubled));
         Ok(table.shards().filter(is_in_step).map(|shard| shard.0).collect())
     }
 }

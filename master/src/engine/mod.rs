@@ -20,6 +20,8 @@ pub use clock::Clock;
 pub(crate) use clock::Time;
 pub(crate) use cluster::GRACE_MAX;
 pub(crate) use group::{Group, Leader};
+pub use objects::Asker;
+pub(crate) use objects::NODE_PATIENCE;
 pub use tenants::{Speaker, Unchanged};
 pub(crate) use throne::Throne;
 pub use txn::{NotAborted, OpenPut};

@@ -27,12 +27,23 @@ const REMOVE_STEP: usize = 512;
 const WINDOW_TRIES: usize = 1024;
 /// How long a repeated end waits for the first one's commit.
 const ENDING_PATIENCE: Duration = Duration::from_secs(5);
-/// How long a put waits for a node that was there before to be heard again.
-const NODE_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a put, or a read from a vault, waits for a node that was there before to be heard again.
+pub(crate) const NODE_PATIENCE: Duration = Duration::from_secs(2);
 /// Pause between two looks at whether what is in a put's way was brought to a vault.
 const SAVING_PAUSE: Duration = Duration::from_millis(10);
 /// How often a put asks for room before it gives up.
 const ROOM_TRIES: u32 = 16;
+
+/// Who asks for room.
+#[derive(Clone, Copy, Default)]
+pub struct Asker<'a> {
+    /// The pool that is preferred.
+    pub pool: Option<PoolId>,
+    /// Its address without port.
+    pub host: &'a str,
+    /// The connection it asks on; 0 where there is none.
+    pub session: u64,
+}
 
 impl Engine {
     /// Where objects are; leases each.
@@ -60,8 +71,8 @@ impl Engine {
         found
     }
 
-    /// Gives room to puts, in `pool` where there is some.
-    pub async fn put_start(&self, tenant: TenantId, pool: Option<PoolId>, host: &str, question: PutStart) -> Vec<Outcome<PutGrant>> {
+    /// Gives room to puts, in the asker's pool where there is some.
+    pub async fn put_start(&self, tenant: TenantId, from: Asker<'_>, question: PutStart) -> Vec<Outcome<PutGrant>> {
         if let Err(fault) = self.roomy().await {
             return question.puts.iter().map(|_| Err(fault.clone())).collect();
         }
@@ -69,6 +80,7 @@ impl Engine {
             Ok(first) => first,
             Err(fault) => return question.puts.iter().map(|_| Err(fault.clone())).collect(),
         };
+        let Asker { pool, host, session } = from;
         let mut grants = Vec::with_capacity(question.puts.len());
         let mut named = HashSet::new();
         for (i, (key, size)) in question.puts.iter().enumerate() {
@@ -79,7 +91,7 @@ impl Engine {
                 ));
                 continue;
             }
-            let stamp = Stamp { tenant, pool, now: 0, host, writer: question.writer, draw: 0 };
+            let stamp = Stamp { tenant, pool, now: 0, host, writer: question.writer, session, draw: 0 };
             grants.push(self.put_start_one(key, *size, &question.config, Tso(first.0 + i as u64), stamp).await);
         }
         evict::ring_if_tight(self);

@@ -195,7 +195,7 @@ impl Reign {
             cold: Cold::new(term),
             feeds: Feeds::default(),
             recycled: RecycleLog::default(),
-            shard_jobs: ShardJobs::default(),
+            shard_jobs: ShardJobs::new(term),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Requests about shards and about puts of others: what there is, and what is to stop.
 
 use super::Engine;
+use crate::planted::{self, Defect};
 use perilune_protocol::{Outcome, TenantId};
 use perilune_state::directory::ShardId;
 use perilune_state::shards::ShardCount;
@@ -22,6 +23,8 @@ pub struct OpenPut {
     pub copies: u64,
     /// How long ago it was begun, or asked for again, in milliseconds.
     pub age_ms: u64,
+    /// Whether its writer closed the connection it asked on.
+    pub writer_left: bool,
 }
 
 /// Why no put was ended.
@@ -65,6 +68,7 @@ impl Engine {
             size: put.size,
             copies: put.replicas.len() as u64,
             age_ms: now.saturating_sub(put.started()),
+            writer_left: put.has_left(),
         });
         listed.collect()
     }
@@ -76,17 +80,30 @@ impl Engine {
         let db_id = |key: &[u8]| known.table_of(tenant, key).db_id;
         let of_db = |key: &[u8]| db.is_none_or(|db| db_id(key) == db);
         let open: Vec<_> = state.puts_of(tenant, txn).into_iter().filter(|put| of_db(put.key.as_ref().bytes)).collect();
-        let aborted: Vec<_> = open.iter().filter(|put| state.abort(put, writer_gone, self.now())).collect();
+        let aborting = open.iter().filter_map(|put| Some((put, state.abort(put, writer_gone, self.now())?)));
+        let (aborted, effects): (Vec<_>, Vec<_>) = aborting.unzip();
         if !aborted.is_empty() {
             let puts = aborted.len() as u64;
             tracing::info!(?txn, puts, writer_gone, "puts were aborted on request");
             if !writer_gone {
                 self.metrics().puts_discarded(puts, aborted.iter().map(|put| put.size * put.replicas.len() as u64).sum());
             }
+            if planted::is(Defect::ForgottenAbort) {
+                return Ok(puts);
+            }
+            for (effect, proposal) in effects.iter().zip(self.propose_all(&effects)) {
+                self.stored(effect, proposal).await.map_err(NotAborted::Fault)?;
+            }
             return Ok(puts);
         }
         if let Some(put) = open.first() {
             return Err(NotAborted::Visible { db_id: db_id(put.key.as_ref().bytes) });
+        }
+        // They were aborted before; what is news is that their writer has ended.
+        let vouched = if writer_gone { state.vouch_gone(tenant, txn) } else { 0 };
+        if vouched > 0 {
+            tracing::info!(?txn, puts = vouched, "puts that were aborted have no writer any more");
+            return Ok(vouched as u64);
         }
         let gone = state.puts.last_given_up(|gone| {
             let is_it = match txn {

@@ -101,6 +101,7 @@ pub(crate) fn event(effect: &[u8]) -> Result<Option<(Option<TenantId>, What)>, E
         | Effect::Frames { .. }
         | Effect::Passed { .. }
         | Effect::Directory { .. }
+        | Effect::Aborted { .. }
         | Effect::Checkpoint(_) => return Ok(None),
     };
     Ok(Some((tenant, what)))

@@ -31,7 +31,7 @@ pub(super) trait Background: Send {
     /// Until a snapshot has ended, which must have been begun.
     fn wait(&mut self);
 
-    /// Something was appended, which is to be synced before long.
+    /// Something has been appended, which is to be synced before long.
     fn appended(&self);
 }
 

@@ -31,11 +31,7 @@ impl<M: Machine> Driver<M> {
             }
             self.apply(ready.take_committed_entries())?;
             let entries = ready.take_entries();
-            let appends = !entries.is_empty();
-            let sync = self.config.durability == Durability::QuorumFsync && appends;
-            if appends {
-                self.background.appended();
-            }
+            let sync = self.config.durability == Durability::QuorumFsync && !entries.is_empty();
             match self.node.mut_store().append(entries, ready.hs(), sync) {
                 Ok(()) => self.stored(ready)?,
                 Err(error) => self.stall(ready, error.for_lack_of_room()?),
@@ -46,6 +42,10 @@ impl<M: Machine> Driver<M> {
 
     /// What raft asked for is stored.
     pub(super) fn stored(&mut self, mut ready: Ready) -> Result<(), String> {
+        // Not before it is there: whoever looks too early finds nothing to sync, and is not told again.
+        if self.files.is_dirty() {
+            self.background.appended();
+        }
         self.send(ready.take_persisted_messages());
         let mut light = self.node.advance_append(ready);
         if let Some(commit) = light.commit_index() {

@@ -14,6 +14,7 @@ use perilune_protocol::rpc::object::{PutEnd, Remove, RemoveMatching};
 use perilune_protocol::rpc::segment::Unmount;
 use perilune_protocol::{Fault, FaultCode, Outcome, rpc};
 use std::future::Future;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -64,17 +65,54 @@ pub(super) async fn serve(
         ended = exchange(&engine, stream, &session, &mut answering, place) => ended,
         _ = reign.changed() => Err("another master leads, or this one does now".into()),
     };
+    let has_left = ended.as_ref().map_or_else(|ended| ended.by_peer, |()| true);
     match ended {
         Ok(()) => tracing::debug!(%peer, "closed"),
-        Err(why) => tracing::info!(%peer, "connection ended: {why}"),
+        Err(Ended { why, .. }) => tracing::info!(%peer, "connection ended: {why}"),
     }
     let rest: FuturesUnordered<Underway> = answering.into_iter().filter(|underway| SETS_ASIDE.contains(&underway.op)).collect();
     if !rest.is_empty() {
-        tokio::spawn(rest.for_each(|_| std::future::ready(())));
+        let (engine, session) = (engine.clone(), Arc::clone(&session));
+        tokio::spawn(async move {
+            rest.for_each(|_| std::future::ready(())).await;
+            // Puts that it was given room for only now.
+            if has_left {
+                engine.state().writer_left(session.id());
+            }
+        });
+    }
+    if has_left {
+        engine.state().writer_left(session.id());
     }
     if engine.leads() {
         engine.state().nodes.disconnected(session.id());
         engine.judge();
+    }
+}
+
+/// Why a connection ended that was not closed between two frames.
+struct Ended {
+    why: String,
+    /// The other side closed it, or its system did when its process ended. One that is only silent may have been stopped.
+    by_peer: bool,
+}
+
+impl From<String> for Ended {
+    fn from(why: String) -> Self {
+        Self { why, by_peer: false }
+    }
+}
+
+impl From<&str> for Ended {
+    fn from(why: &str) -> Self {
+        why.to_owned().into()
+    }
+}
+
+impl From<std::io::Error> for Ended {
+    fn from(error: std::io::Error) -> Self {
+        let by_peer = matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::UnexpectedEof);
+        Self { why: error.to_string(), by_peer }
     }
 }
 
@@ -84,7 +122,7 @@ async fn exchange(
     session: &Arc<Session>,
     answering: &mut FuturesUnordered<Underway>,
     mut place: Option<OwnedSemaphorePermit>,
-) -> Result<(), String> {
+) -> Result<(), Ended> {
     let mut input = BytesMut::new();
     let mut output = Vec::new();
     let mut in_flight = 0;
@@ -103,7 +141,7 @@ async fn exchange(
             let fault: Outcome<()> = Err(Fault::from(error));
             let _ = rpc::encode_answer(&mut output, 0, 0, &fault);
             flush(&mut stream, &mut output).await?;
-            return Err(error.to_string());
+            return Err(error.to_string().into());
         }
         flush(&mut stream, &mut output).await?;
         // A stranger gets neither memory nor time.
@@ -117,9 +155,10 @@ async fn exchange(
         input.reserve(if stranger { STRANGER_BYTES } else { READ_BYTES });
         tokio::select! {
             read = stream.read_buf(&mut input), if answering.len() < IN_FLIGHT_MAX && in_flight < IN_FLIGHT_BYTES => match read {
-                Ok(0) => return if input.is_empty() { Ok(()) } else { Err("closed in the middle of a frame".into()) },
+                Ok(0) if input.is_empty() => return Ok(()),
+                Ok(0) => return Err(Ended { why: "closed in the middle of a frame".into(), by_peer: true }),
                 Ok(_) => {}
-                Err(e) => return Err(e.to_string()),
+                Err(e) => return Err(e.into()),
             },
             // Made when it is polled: the others of a select are made each time, wanted or not.
             () = async { tokio::time::sleep_until(patience).await }, if stranger => return Err("no token was presented in time".into()),
@@ -172,9 +211,9 @@ fn take_questions(
     Ok(())
 }
 
-async fn flush(stream: &mut TcpStream, output: &mut Vec<u8>) -> Result<(), String> {
+async fn flush(stream: &mut TcpStream, output: &mut Vec<u8>) -> std::io::Result<()> {
     if !output.is_empty() {
-        stream.write_all(output).await.map_err(|e| e.to_string())?;
+        stream.write_all(output).await?;
         output.clear();
         output.shrink_to(FLUSH_BYTES);
     }

@@ -1,7 +1,7 @@
 //! From a message to the engine and back: the table of calls.
 
 use super::may;
-use crate::engine::{Engine, Speaker};
+use crate::engine::{Asker, Engine, Speaker};
 use crate::work::aside;
 use perilune_protocol::access::{Access, Token};
 use perilune_protocol::principal::Principal;
@@ -226,7 +226,8 @@ pub(crate) fn answer(engine: &Engine, session: &Arc<Session>, op: u16, id: u64, 
         segment::ListSegments::OP => with(engine, id, body, move |_: segment::ListSegments| async move { Ok(e.segments()) }),
         object::PutStart::OP => with(engine, id, body, move |q| async move {
             let speaker = s.speaker(&e)?;
-            Ok(e.put_start(speaker.tenant, e.preferred(speaker), &s.host, q).await)
+            let from = Asker { pool: e.preferred(speaker), host: &s.host, session: s.id };
+            Ok(e.put_start(speaker.tenant, from, q).await)
         }),
         object::PutEnd::OP => with(engine, id, body, move |q| async move { Ok(e.put_end(s.tenant(&e)?, q).await) }),
         object::PutRevoke::OP => with(engine, id, body, move |q| async move { Ok(e.put_revoke(s.tenant(&e)?, &q)) }),

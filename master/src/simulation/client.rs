@@ -10,7 +10,7 @@ use crate::engine::Engine;
 use perilune_protocol::rpc::Call;
 use perilune_protocol::rpc::cold::{Passed, ReadThrough, Recall};
 use perilune_protocol::rpc::object::{Locate, PutEnd, PutGrant, PutRevoke, PutStart, Remove};
-use perilune_protocol::{FaultCode, ObjectKey, ObjectPlace, PutConfig, SegmentId, Tso, WriterId};
+use perilune_protocol::{FaultCode, ObjectKey, ObjectPlace, Outcome, PutConfig, SegmentId, Tso, WriterId};
 use perilune_state::objects::KeyRef;
 use std::cell::Cell;
 use std::rc::Rc;
@@ -119,19 +119,29 @@ impl Client {
         world.note("granted", || format!("{key} {} of {size} bytes to client {}: {:?}", grant.version.0, self.caller, grant.replicas));
         if !self.write(&key, number, &grant, asked).await {
             match world.below(10) {
-                0..5 => drop(self.ask(&PutRevoke { puts: vec![(key.key, grant.version)] }, world.now() + 500).await),
-                5..8 => steward::abort(world, self, key.tenant, grant.version, true).await,
+                0..5 => drop(self.end(&PutRevoke { puts: vec![(key.key, grant.version)] }, grant.version, world.now() + 500).await),
+                5..8 => drop(steward::abort(world, self, key.tenant, grant.version, true).await),
                 _ => {}
             }
             return None;
         }
         let question = PutEnd { puts: vec![(key.key.clone(), grant.version, sum_of((number, grant.version.0)))] };
-        let answer = self.ask(&question, asked + DEADLINE_MS).await?;
-        answer.outcome.ok()?.pop()?.ok()?;
+        self.end(&question, grant.version, asked + DEADLINE_MS).await?.ok()?;
         world.note("stored", || format!("{key} {}", grant.version.0));
         let stored = world.oracle.borrow_mut().stored(world.now(), &key, grant.version);
         world.check(stored);
         Some(grant.version)
+    }
+
+    /// Says that a put is over, one way or the other.
+    async fn end<C: Call<Reply = Vec<Outcome<()>>>>(&self, question: &C, version: Tso, until: u64) -> Option<Outcome<()>> {
+        let aborted = self.world.oracle.borrow().owners.is_aborted(version);
+        let told = self.ask(question, until).await?.outcome.ok()?.pop()?;
+        if aborted {
+            let checked = self.world.oracle.borrow().owners.tells(version, &told);
+            self.world.check(checked);
+        }
+        Some(told)
     }
 
     /// Every copy, piece by piece; not a byte after the deadline. False when something was not written.

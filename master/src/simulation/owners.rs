@@ -2,7 +2,7 @@
 
 use super::oracle::{Check, Key};
 use perilune_protocol::tenant::Quota;
-use perilune_protocol::{ReplicaPlace, SegmentId, TenantId, Tso, tenant};
+use perilune_protocol::{FaultCode, Outcome, ReplicaPlace, SegmentId, TenantId, Tso, tenant};
 use perilune_state::directory::{Change, PoolId, PoolRecord, PoolStatus, TableId, TenantRecord, TenantStatus};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -184,6 +184,19 @@ impl Owners {
     /// Somebody was told that a put is ended.
     pub(super) fn abort(&mut self, version: Tso) {
         self.aborted.insert(version);
+    }
+
+    /// "the writer of what was aborted is told". Of a put of which somebody knew that it was aborted before its writer asked.
+    pub(super) fn tells(&self, version: Tso, told: &Outcome<()>) -> Check {
+        match told {
+            Err(fault) if fault.code != FaultCode::InvalidWrite => Ok(()),
+            _ => Err(("the writer of what was aborted is told", format!("of {} it is told {told:?}", version.0))),
+        }
+    }
+
+    /// Whether somebody was told that this put is ended.
+    pub(super) fn is_aborted(&self, version: Tso) -> bool {
+        self.aborted.contains(&version)
     }
 
     /// "what was aborted is not published".

@@ -262,23 +262,29 @@ async fn table(world: &Rc<World>, name: String, nth: u64) {
 async fn abort_one(world: &Rc<World>) {
     let newest = world.granted.borrow().back().copied();
     if let Some((tenant, version)) = newest {
-        abort(world, &world.steward(0), tenant, version, false).await;
+        let aborted = abort(world, &world.steward(0), tenant, version, false).await;
+        // Now and then whoever knew of it goes, while its writer is still at it.
+        if aborted && world.options.allows("crash") && world.per_mille(500) {
+            faults::behead(world, world.range(200, 4000));
+        }
     }
 }
 
-/// Over HTTP: a put of somebody is ended.
-pub(super) async fn abort(world: &Rc<World>, client: &Client, tenant: TenantId, version: Tso, writer_gone: bool) {
+/// Over HTTP: a put of somebody is ended. Whether that was said.
+pub(super) async fn abort(world: &Rc<World>, client: &Client, tenant: TenantId, version: Tso, writer_gone: bool) -> bool {
     let aborted = call(world, client.caller, client.leader.get(), |engine| async move {
         let aborted: Result<u64, NotAborted> = engine.abort(tenant, Txn::Version(version), None, writer_gone).await;
         engine.vouch().await.ok()?;
         Some(aborted.is_ok())
     });
-    if aborted.await == Some(true) {
+    let aborted = aborted.await == Some(true);
+    if aborted {
         world.note("aborted", || format!("{} of tenant {}", version.0, tenant.0));
         let mut oracle = world.oracle.borrow_mut();
         oracle.counts.aborted += 1;
         oracle.owners.abort(version);
     }
+    aborted
 }
 
 /// Over HTTP: a checkpoint of all that there is. Whether there is a vault for it, if anybody said so.

@@ -7,7 +7,7 @@
 use super::cold::Offer;
 use super::{Bell, cold};
 use crate::engine::Engine;
-use perilune_protocol::{FaultCode, TenantId};
+use perilune_protocol::{FaultCode, TenantId, VaultId};
 use perilune_state::State;
 use perilune_state::directory::ShardId;
 use perilune_state::effect::RemoveReason;
@@ -48,8 +48,18 @@ pub(crate) struct Evictor {
     rounds: watch::Sender<Round>,
     /// When is looked next for what lies where nothing more is placed. The worker's alone.
     rescue: Mutex<u64>,
-    /// Objects that left although they could have been brought to a vault first, and nobody was told of; and when that is to be told. The worker's alone.
-    unsaved: Mutex<(u64, u64)>,
+    /// Written by the worker.
+    unsaved: Mutex<Unsaved>,
+}
+
+/// Objects that left although they could have been brought to a vault first.
+#[derive(Default)]
+struct Unsaved {
+    /// Since the reign began.
+    by_vault: BTreeMap<VaultId, u64>,
+    /// What the log was not told of yet, and when it is to be.
+    untold: u64,
+    due: u64,
 }
 
 /// What is asked of a tenant.
@@ -104,15 +114,21 @@ impl Evictor {
         self.demand.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// So many objects left that no vault has. Says so in the log now and then.
-    fn lost_unsaved(&self, objects: u64, now: u64) {
+    /// So many objects left that this vault has not taken. Says so in the log now and then.
+    fn lost_unsaved(&self, vault: VaultId, objects: u64, now: u64) {
         let mut unsaved = self.unsaved.lock().unwrap_or_else(PoisonError::into_inner);
-        unsaved.0 += objects;
-        if now >= unsaved.1 {
+        *unsaved.by_vault.entry(vault).or_default() += objects;
+        unsaved.untold += objects;
+        if now >= unsaved.due {
             let why = "it is away, refuses, or has taken nothing for 30 s; write_back = strict would refuse such puts";
-            tracing::warn!(objects = unsaved.0, "objects left memory that their vault has not taken: {why}");
-            *unsaved = (0, now + COMPLAIN_MS);
+            tracing::warn!(objects = unsaved.untold, %vault, "objects left memory that their vault has not taken: {why}");
+            (unsaved.untold, unsaved.due) = (0, now + COMPLAIN_MS);
         }
+    }
+
+    /// Objects that left since the reign began, and that this vault had not taken.
+    pub(crate) fn unsaved(&self, vault: VaultId) -> u64 {
+        self.unsaved.lock().unwrap_or_else(PoisonError::into_inner).by_vault.get(&vault).copied().unwrap_or(0)
     }
 
     /// Asks for about so many bytes of a tenant's and waits for a round that began after the question. False when it freed nothing.
@@ -299,14 +315,16 @@ fn offer<'a>(engine: &Engine, objects: impl Iterator<Item = &'a Arc<Object>>, mu
 /// Evicts a tenant's objects until about so many bytes are free or nothing more can leave. Returns bytes freed.
 async fn evict(engine: &Engine, tenant: TenantId, order: &mut Order, wanted: Demand) -> u64 {
     let state = engine.state();
-    let has_vault = cold::has_vault(state, tenant);
+    let vault = state.directory.known().usable_vault_of(tenant).map(|vault| vault.id);
     let mut left = Left::default();
-    if has_vault {
-        take_out(engine, order, wanted.bytes, |object| object.cold.is_some(), &mut left).await;
+    if vault.is_some() {
+        // What is on its way from one vault to another would have to be fetched anew.
+        let stays = |object: &Object| wanted.at_need == 0 && engine.reign.cold.is_uploading(&object.key);
+        take_out(engine, order, wanted.bytes, |object| object.cold.is_some() && !stays(object), &mut left).await;
     }
-    let may_lose = if has_vault { wanted.at_need } else { wanted.bytes };
+    let may_lose = if vault.is_some() { wanted.at_need } else { wanted.bytes };
     take_out(engine, order, may_lose, |_| true, &mut left).await;
-    if has_vault && left.freed < wanted.bytes {
+    if vault.is_some() && left.freed < wanted.bytes {
         // What somebody waits for may be in pieces where less is in use than is brought there ahead; and what is there may be leased.
         offer(engine, order.oldest().filter(|object| object.cold.is_none()), wanted.bytes - left.freed);
     }
@@ -317,10 +335,10 @@ async fn evict(engine: &Engine, tenant: TenantId, order: &mut Order, wanted: Dem
     let Left { freed, objects, demoted, .. } = left;
     engine.reign.evictor.evicted.fetch_add(objects, Ordering::Relaxed);
     engine.metrics().evicted(objects, freed);
-    let unsaved = if has_vault { objects - demoted } else { 0 };
-    engine.metrics().left_memory(demoted, unsaved);
-    if unsaved > 0 {
-        engine.reign.evictor.lost_unsaved(unsaved, engine.now());
+    let unsaved = vault.map(|vault| (vault, objects - demoted)).filter(|(_, objects)| *objects > 0);
+    engine.metrics().left_memory(demoted, unsaved.map_or(0, |(_, objects)| objects));
+    if let Some((vault, objects)) = unsaved {
+        engine.reign.evictor.lost_unsaved(vault, objects, engine.now());
     }
     if freed < wanted.bytes {
         tracing::debug!(wanted = wanted.bytes, freed, "everything that is left is leased, pinned, or in no vault yet");

@@ -75,7 +75,7 @@ pub(crate) async fn round(engine: &Engine) {
     let now = engine.wall_ms();
     let known = engine.directory();
     let over = |t: &&TenantRecord| t.status == TenantStatus::Deleted && (t.recycle_now || t.mtime_ms.saturating_add(retention) <= now);
-    for tenant in known.tenants().filter(over) {
+    for tenant in known.tenants().filter(over).filter(|tenant| !engine.empties_later(tenant.id)) {
         let log = &engine.reign.recycled;
         log.begin(tenant.id, engine.wall_ms());
         let stepped = step(engine, tenant).await;

@@ -20,10 +20,7 @@ pub(crate) fn lent<const N: usize>(segments: [(u32, u64); N], objects: &[(&str, 
     let mut ids = [(); N].map(|()| SegmentId::random());
     ids.sort_unstable();
     for (nth, (tenant, bytes)) in segments.into_iter().enumerate() {
-        let endpoints = vec![Endpoint::Tcp("127.0.0.1:1".into())];
-        let (name, location, protocol, capability) = (format!("segment {nth}"), String::new(), Protocol::Tcp, Capability(1));
-        let desc = SegmentDesc { id: ids[nth], name, node: nodes[nth], base: 0, size: bytes, protocol, location, endpoints, capability };
-        assert_eq!(state.apply(Effect::lend(TenantId(tenant), "", desc), 1), Applied::Done);
+        assert_eq!(state.apply(Effect::lend(TenantId(tenant), "", segment(ids[nth], nodes[nth], bytes)), 1), Applied::Done);
     }
     for (n, (key, on)) in objects.iter().enumerate() {
         let mut place = |nth: &usize| {
@@ -41,4 +38,11 @@ pub(crate) fn lent<const N: usize>(segments: [(u32, u64); N], objects: &[(&str, 
     nodes.into_iter().for_each(|node| state.nodes.register(node, Said::default(), 1, 1));
     state.nodes.judge(&state.segments, 1, 1);
     (state, ids)
+}
+
+/// Memory that a node lends.
+pub(crate) fn segment(id: SegmentId, node: NodeId, size: u64) -> SegmentDesc {
+    let endpoints = vec![Endpoint::Tcp("127.0.0.1:1".into())];
+    let (location, protocol, capability) = (String::new(), Protocol::Tcp, Capability(1));
+    SegmentDesc { id, name: format!("segment {id}"), node, base: 0, size, protocol, location, endpoints, capability }
 }

@@ -196,6 +196,9 @@ impl State {
                 }
             }
             Effect::Cleared { .. } => {}
+            Effect::Aborted { tenant, key, version, writer } => {
+                self.puts.note_aborted(Key::new(tenant, key), version, writer);
+            }
         }
         Applied::Done
     }

@@ -7,7 +7,7 @@ use crate::objects::{KeyRef, Object};
 use perilune_protocol::{SegmentId, TenantId, Tso};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// How far the second copy of a shard may be behind, in milliseconds, and still count as in step.
@@ -64,10 +64,10 @@ impl ShardCount {
         if self.saved == 0 { Tso(0) } else { to }
     }
 
-    /// Whether its second copy is in step `now`: there is one, and what it lacks is younger than two minutes.
-    pub fn is_in_step(&self, now: Tso) -> bool {
+    /// Whether its second copy is in step `now`: there is one, or it would be if it were empty (`doubled`), and what it lacks is younger than two minutes.
+    pub fn is_in_step(&self, now: Tso, doubled: bool) -> bool {
         let has = self.lacks_since.map_or(now, |since| Tso(since.0.saturating_sub(1)));
-        self.doubled > 0 && !is_lagging(now, has)
+        (doubled || self.doubled > 0) && !is_lagging(now, has)
     }
 }
 
@@ -118,9 +118,10 @@ impl State {
 }
 
 /// The jobs that are done shard by shard: whoever does one says so here, and looks between two objects whether it is to go on. Soft, as jobs are.
-#[derive(Default)]
 pub struct ShardJobs {
-    running: Arc<Mutex<BTreeMap<ShardId, Named>>>,
+    running: Arc<Mutex<BTreeMap<ShardId, Numbered>>>,
+    /// The number of the next one. Guards nothing, so relaxed.
+    next: AtomicU64,
     passes: Mutex<BTreeMap<ShardId, Passes>>,
 }
 
@@ -134,8 +135,8 @@ pub struct Passes {
 }
 
 #[derive(Clone)]
-struct Named {
-    id: String,
+struct Numbered {
+    id: u64,
     stop: Arc<AtomicBool>,
 }
 
@@ -144,25 +145,30 @@ struct Named {
 pub enum NoJob {
     /// The shard has none.
     None,
-    /// It has another one.
-    Other(String),
+    /// It has this one.
+    Other(u64),
 }
 
 impl ShardJobs {
+    /// None yet, in the reign of this term: no job of another has the number of one of these.
+    pub fn new(term: u64) -> Self {
+        Self { running: Arc::default(), next: AtomicU64::new((term << 32) + 1), passes: Mutex::default() }
+    }
+
     /// A job on a shard begins, unless the shard has one. It ends when what is given is dropped.
-    pub fn begin(&self, shard: ShardId, id: &str) -> Option<ShardJob> {
-        let named = Named { id: id.to_owned(), stop: Arc::default() };
+    pub fn begin(&self, shard: ShardId) -> Option<ShardJob> {
         let mut running = lock(&self.running);
         if running.contains_key(&shard) {
             return None;
         }
-        running.insert(shard, named.clone());
-        Some(ShardJob { shard, id: named.id, stop: named.stop, running: Arc::clone(&self.running) })
+        let job = Numbered { id: self.next.fetch_add(1, Ordering::Relaxed), stop: Arc::default() };
+        running.insert(shard, job.clone());
+        Some(ShardJob { shard, id: job.id, stop: job.stop, running: Arc::clone(&self.running) })
     }
 
-    /// The jobs that are done now, and their ids.
-    pub fn running(&self) -> Vec<(ShardId, String)> {
-        lock(&self.running).iter().map(|(shard, named)| (*shard, named.id.clone())).collect()
+    /// The jobs that are done now, and their numbers.
+    pub fn running(&self) -> Vec<(ShardId, u64)> {
+        lock(&self.running).iter().map(|(shard, job)| (*shard, job.id)).collect()
     }
 
     /// Something was finished that is counted.
@@ -175,16 +181,16 @@ impl ShardJobs {
         lock(&self.passes).get(&shard).copied().unwrap_or_default()
     }
 
-    /// The job of this id is to stop before its next object.
+    /// The job of this number, in digits, is to stop before its next object.
     ///
     /// # Errors
     /// Where the shard has no such job.
     pub fn stop(&self, shard: ShardId, id: &str) -> Result<(), NoJob> {
         match lock(&self.running).get(&shard) {
             None => Err(NoJob::None),
-            Some(named) if named.id != id => Err(NoJob::Other(named.id.clone())),
-            Some(named) => {
-                named.stop.store(true, Ordering::Relaxed);
+            Some(job) if job.id.to_string() != id => Err(NoJob::Other(job.id)),
+            Some(job) => {
+                job.stop.store(true, Ordering::Relaxed);
                 Ok(())
             }
         }
@@ -198,10 +204,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// A job on a shard, as long as it is done.
 pub struct ShardJob {
     shard: ShardId,
-    id: String,
+    id: u64,
     /// Guards nothing, so relaxed.
     stop: Arc<AtomicBool>,
-    running: Arc<Mutex<BTreeMap<ShardId, Named>>>,
+    running: Arc<Mutex<BTreeMap<ShardId, Numbered>>>,
 }
 
 impl ShardJob {
@@ -210,9 +216,9 @@ impl ShardJob {
         self.shard
     }
 
-    /// What it is called.
-    pub fn id(&self) -> &str {
-        &self.id
+    /// Its number.
+    pub fn id(&self) -> u64 {
+        self.id
     }
 
     /// Whether it is to stop.
@@ -239,24 +245,25 @@ mod tests {
         }
         assert!(!is_lagging(at(200_000), at(0)), "ahead");
         let count = |doubled, lacks: Option<u64>| ShardCount { doubled, lacks_since: lacks.map(at), ..ShardCount::default() };
-        assert!(count(1, None).is_in_step(at(0)) && count(1, Some(60_000)).is_in_step(at(0)));
-        assert!(!count(1, Some(180_000)).is_in_step(at(0)) && !count(0, Some(1)).is_in_step(at(0)) && !count(0, None).is_in_step(at(0)));
+        let is = |count: ShardCount, doubled| count.is_in_step(at(0), doubled);
+        assert!(is(count(1, None), false) && is(count(1, Some(60_000)), false) && is(count(0, Some(60_000)), true));
+        assert!(!is(count(1, Some(180_000)), true) && !is(count(0, Some(1)), false) && !is(count(0, None), false));
     }
 
     #[test]
-    fn a_job_is_stopped_by_its_id_and_only_while_it_is_done() {
-        let (jobs, shard) = (ShardJobs::default(), ShardId(7));
-        assert_eq!(jobs.stop(shard, "a"), Err(NoJob::None));
-        let job = jobs.begin(shard, "a").unwrap();
-        assert_eq!((jobs.running(), job.shard(), job.id()), (vec![(shard, "a".to_owned())], shard, "a"));
-        assert!(jobs.begin(shard, "b").is_none() && jobs.begin(ShardId(8), "b").is_some());
-        assert_eq!(jobs.stop(shard, "b"), Err(NoJob::Other("a".into())));
+    fn a_job_is_stopped_by_its_number_and_only_while_it_is_done() {
+        let (jobs, shard, first) = (ShardJobs::new(3), ShardId(7), (3 << 32) + 1);
+        assert_eq!(jobs.stop(shard, &first.to_string()), Err(NoJob::None));
+        let job = jobs.begin(shard).unwrap();
+        assert_eq!((jobs.running(), job.shard(), job.id()), (vec![(shard, first)], shard, first));
+        assert!(jobs.begin(shard).is_none() && jobs.begin(ShardId(8)).is_some_and(|other| other.id() == first + 1));
+        assert_eq!(["another", "0"].map(|id| jobs.stop(shard, id)), [Err(NoJob::Other(first)), Err(NoJob::Other(first))]);
         assert!(!job.is_stopped());
-        assert_eq!(jobs.stop(shard, "a"), Ok(()));
+        assert_eq!(jobs.stop(shard, &first.to_string()), Ok(()));
         assert!(job.is_stopped());
         drop(job);
-        assert_eq!(jobs.stop(shard, "a"), Err(NoJob::None));
-        assert!(jobs.begin(shard, "a").is_some_and(|job| !job.is_stopped()));
+        assert_eq!(jobs.stop(shard, &first.to_string()), Err(NoJob::None));
+        assert!(jobs.begin(shard).is_some_and(|job| !job.is_stopped() && job.id() == first + 2));
         jobs.passed(shard, |passes| passes.offloads += 1);
         jobs.passed(shard, |passes| passes.offloads += 1);
         assert_eq!((jobs.passes(shard).offloads, jobs.passes(ShardId(8))), (2, Passes::default()));

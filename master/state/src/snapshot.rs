@@ -12,11 +12,12 @@ use crate::checkpoints::Recorded;
 use crate::directory::{Known, StoredFeeds, StoredPools, StoredTables, StoredVaults};
 use crate::effect::{ColdCopy, Effect, ObjectRecord, ObjectRecordV2};
 use crate::moot::Noted;
-use crate::objects::Replica;
+use crate::objects::puts::GivenUp;
+use crate::objects::{Key, Replica};
 use crate::reign::Overlap;
 use crate::segments::nodes::Told;
 use crate::settings::SettingMap;
-use perilune_protocol::{ColdName, ReplicaPlace, SegmentDesc, SegmentId, TenantId, Tso, VaultId};
+use perilune_protocol::{ColdName, ObjectKey, ReplicaPlace, SegmentDesc, SegmentId, TenantId, Tso, VaultId, WriterId};
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read, Write};
 use std::ops::ControlFlow;
@@ -67,6 +68,16 @@ enum Chunk {
     Checkpoints(Recorded),
     /// As well: who is heard.
     Up(Told),
+    /// As well: puts that somebody else than their writers ended.
+    Aborted(Vec<AbortedRecord>),
+}
+
+#[derive(Serialize, Deserialize)]
+struct AbortedRecord {
+    tenant: TenantId,
+    key: ObjectKey,
+    version: Tso,
+    writer: WriterId,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -112,6 +123,15 @@ fn departed(state: &State) -> impl Iterator<Item = Chunk> {
     let gone: Vec<Replica> = state.departed.noted().into_iter().map(|(_, replica)| replica).collect();
     let starts = (0..gone.len()).step_by(CHUNK_OBJECTS);
     starts.map(move |start| Chunk::Departed(places(&gone[start..gone.len().min(start + CHUNK_OBJECTS)])))
+}
+
+fn aborted(state: &State) -> Option<Chunk> {
+    let record = |gone: GivenUp| {
+        let (tenant, key) = (gone.key.as_ref().tenant, gone.key.to_object_key());
+        AbortedRecord { tenant, key, version: gone.version, writer: gone.writer }
+    };
+    let records: Vec<_> = state.puts.aborted().into_iter().map(record).collect();
+    (!records.is_empty()).then_some(Chunk::Aborted(records))
 }
 
 fn settings(state: &State) -> Chunk {
@@ -169,7 +189,9 @@ pub fn writer(state: Arc<State>) -> impl FnOnce(&mut dyn Write) -> io::Result<()
         departed(&state).try_for_each(|chunk| put(out, &chunk))?;
         put(out, &Chunk::End)?;
         put(out, &Chunk::Moot(state.moot.noted()))?;
-        put(out, &Chunk::Up(state.nodes.told_up()))
+        put(out, &Chunk::Up(state.nodes.told_up()))?;
+        // Where nobody aborted a put, releases that know none read it.
+        aborted(&state).map_or(Ok(()), |chunk| put(out, &chunk))
     }
 }
 
@@ -260,6 +282,7 @@ pub fn copier(state: Arc<State>) -> impl FnOnce() -> State {
 fn fill(mut fresh: State, state: Arc<State>) -> impl FnOnce() -> State {
     fresh.moot = Arc::clone(&state.moot);
     fresh.nodes.replace_told(state.nodes.told_up());
+    aborted(&state).into_iter().for_each(|chunk| enter(&fresh, chunk, 0));
     let first = whole(&state);
     move || {
         first.into_iter().for_each(|chunk| enter(&fresh, chunk, 0));
@@ -314,6 +337,9 @@ fn enter(state: &State, chunk: Chunk, now: MonotonicMs) {
         }
         Chunk::Checkpoints(recorded) => state.checkpoints.replace(recorded),
         Chunk::Up(told) => state.nodes.replace_told(told),
+        Chunk::Aborted(records) => records.into_iter().for_each(|AbortedRecord { tenant, key, version, writer }| {
+            state.puts.note_aborted(Key::new(tenant, key), version, writer);
+        }),
         Chunk::End => {}
     }
 }

@@ -29,6 +29,8 @@ pub struct Stamp<'a> {
     pub host: &'a str,
     /// Who puts, for puts.
     pub writer: WriterId,
+    /// The connection it asks on, for puts; 0 where there is none.
+    pub session: u64,
     /// A random number.
     pub draw: u64,
 }
@@ -102,7 +104,7 @@ impl State {
             return Err(exists(key, "exists already").into());
         }
         if let Some(other) = self.puts.get(at) {
-            if other.is_of(stamp.writer, size) && other.renew(stamp.now) {
+            if other.is_of(stamp.writer, size) && other.renew(stamp) {
                 return Ok(grant(&other));
             }
             if stamp.now < other.started() + self.rules.put_discard_ms {
@@ -136,7 +138,7 @@ impl State {
                 // Never told to anyone, so it can be used again at once.
                 free(&put.replicas);
                 meter.count(-1, -put.promised());
-                if other.is_of(stamp.writer, size) && other.renew(stamp.now) {
+                if other.is_of(stamp.writer, size) && other.renew(stamp) {
                     return Ok(grant(&other));
                 }
                 Err(exists(key, "is being put by someone else").into())
@@ -161,7 +163,7 @@ impl State {
             }))),
             Some((Ending::Again, _)) => Ok(PutEnding::Underway),
             _ if self.index.get(at).is_some_and(|o| o.version == version) => Ok(PutEnding::Published),
-            _ if self.was_aborted(tenant, version) => Err(aborted(key)),
+            _ if self.was_aborted(tenant, version) => Err(self.tell_aborted(key, version)),
             _ => Err(FaultCode::InvalidWrite.with(format!(
                 "{key}: this put is not in progress; it was revoked, took longer than {} ms, or the master restarted. Put again",
                 self.rules.put_discard_ms
@@ -173,6 +175,12 @@ impl State {
         self.puts.last_given_up(|gone| gone.version == version && gone.key.as_ref().tenant == tenant).is_some_and(|gone| gone.aborted)
     }
 
+    /// Its writer asks, so it lives, and was not stopped in the middle.
+    fn tell_aborted(&self, key: &ObjectKey, version: Tso) -> Fault {
+        self.limbo.have_ended(|writer| writer.version == version);
+        FaultCode::WrongState.with(format!("{key}: somebody aborted this put; put again if that was not meant"))
+    }
+
     /// Whether the commit of this put is on its way.
     pub fn put_is_ending(&self, tenant: TenantId, key: &ObjectKey, version: Tso) -> bool {
         self.puts.get(KeyRef::new(tenant, key)).is_some_and(|p| p.version == version && p.is_ending())
@@ -181,7 +189,7 @@ impl State {
     /// Gives up a put. Unknown puts are fine: the answer to an earlier revoke may have been lost.
     pub fn put_revoke(&self, tenant: TenantId, key: &ObjectKey, version: Tso, now: MonotonicMs) -> Result<(), Fault> {
         let Some(put) = self.puts.get(KeyRef::new(tenant, key)).filter(|p| p.version == version) else {
-            return if self.was_aborted(tenant, version) { Err(aborted(key)) } else { Ok(()) };
+            return if self.was_aborted(tenant, version) { Err(self.tell_aborted(key, version)) } else { Ok(()) };
         };
         if self.give_up(&put, Why::Revoked, now) {
             return Ok(());
@@ -237,9 +245,10 @@ impl State {
     pub(crate) fn end_put(&self, put: &Put, why: Why, aborted: bool, now: MonotonicMs) -> bool {
         let given_up = self.puts.discard(put, aborted);
         if given_up {
-            // What a writer that has stopped had on the way may still land until its own deadline; of others nobody knows whether they write.
-            let wait_ms = if why == Why::Revoked { self.rules.put_discard_ms } else { self.rules.put_release_ms };
-            self.limbo.hold(&put.replicas, why, put.started() + wait_ms, now);
+            // What a writer that has ended or left had on the way may still land until its own deadline; another may have been stopped in the middle.
+            let (has_ended, writer) = (why == Why::Revoked || put.has_left(), put.may_write(self.rules.put_discard_ms));
+            let until = if has_ended { writer.ends } else { put.started() + self.rules.put_release_ms };
+            self.limbo.hold_from(&put.replicas, why, Some(writer), until, now);
             self.meters.of(put.key.as_ref().tenant).count(-1, -put.promised());
         }
         given_up
@@ -324,10 +333,6 @@ fn check_put(key: &ObjectKey, size: u64, config: &PutConfig) -> Result<(), Fault
         return Ok(());
     };
     Err(FaultCode::InvalidParams.with(format!("{key}: {wrong}")))
-}
-
-fn aborted(key: &ObjectKey) -> Fault {
-    FaultCode::WrongState.with(format!("{key}: somebody aborted this put; put again if that was not meant"))
 }
 
 fn exists(key: &ObjectKey, how: &str) -> Fault {

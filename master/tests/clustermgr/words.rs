@@ -1,7 +1,7 @@
 //! Settings, and what is told of segments and store nodes.
 
 use crate::group::{Group, said};
-use perilune_master::engine::Speaker;
+use perilune_master::engine::{Asker, Speaker};
 use perilune_protocol::rpc::object::{PutEnd, PutStart};
 use perilune_protocol::rpc::segment::{Mount, Unmount};
 use perilune_protocol::rpc::session::Register;
@@ -124,7 +124,11 @@ fn segments_are_disks_and_store_nodes_are_services() {
         runtime.block_on(async {
             let puts = vec![(key.into(), size)];
             let grant = engine
-                .put_start(TenantId::default(), None, "", PutStart { puts, config: PutConfig::default(), writer: WriterId::random() })
+                .put_start(
+                    TenantId::default(),
+                    Asker::default(),
+                    PutStart { puts, config: PutConfig::default(), writer: WriterId::random() },
+                )
                 .await
                 .remove(0)
                 .unwrap();

@@ -199,7 +199,7 @@ impl Facade for Small {
         Passes::default()
     }
 
-    fn shard_jobs(&self) -> Vec<(ShardId, String)> {
+    fn shard_jobs(&self) -> Vec<(ShardId, u64)> {
         Vec::new()
     }
 

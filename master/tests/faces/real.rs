@@ -1,7 +1,7 @@
 //! The same face in front of the real engine: what clients put is what curl sees.
 
 use crate::http;
-use perilune_master::engine::Speaker;
+use perilune_master::engine::{Asker, Speaker};
 use perilune_master::log::Member;
 use perilune_master::{Master, MasterConfig};
 use perilune_protocol::rpc::object::{PutEnd, PutStart};
@@ -37,7 +37,7 @@ fn start(dir: &tempfile::TempDir) -> (Master, SegmentDesc) {
         let keys: Vec<ObjectKey> = (0..10).map(|n| format!("k{n}").into()).collect();
         let puts = keys.iter().map(|key| (key.clone(), 100)).collect();
         let grants = engine
-            .put_start(TenantId::default(), None, "", PutStart { puts, config: PutConfig::default(), writer: WriterId::random() })
+            .put_start(TenantId::default(), Asker::default(), PutStart { puts, config: PutConfig::default(), writer: WriterId::random() })
             .await;
         let ends = keys.into_iter().zip(grants).map(|(key, grant)| (key, grant.unwrap().version, 7)).collect();
         for outcome in engine.put_end(TenantId::default(), PutEnd { puts: ends }).await {

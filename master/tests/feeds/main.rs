@@ -15,7 +15,7 @@ mod wait;
 mod webhook;
 
 use http::Reply;
-use perilune_master::engine::Speaker;
+use perilune_master::engine::{Asker, Speaker};
 use perilune_master::{Engine, Master, MasterConfig};
 use perilune_protocol::rpc::object::{PutEnd, PutStart};
 use perilune_protocol::rpc::segment::Mount;
@@ -169,7 +169,7 @@ fn put(engine: &Engine, keys: Vec<ObjectKey>) {
     on_runtime(async {
         let puts = keys.iter().map(|key| (key.clone(), 100)).collect();
         let start = PutStart { puts, config: PutConfig::default(), writer: WriterId::random() };
-        let grants = engine.put_start(TenantId::default(), None, "", start).await;
+        let grants = engine.put_start(TenantId::default(), Asker::default(), start).await;
         let ends = keys.into_iter().zip(grants).map(|(key, grant)| (key, grant.unwrap().version, 7)).collect();
         for outcome in engine.put_end(TenantId::default(), PutEnd { puts: ends }).await {
             outcome.unwrap();

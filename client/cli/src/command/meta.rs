@@ -8,7 +8,7 @@ use perilune_protocol::access::Token;
 use serde_json::Value;
 use std::net::ToSocketAddrs;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Where the meta service is, and who asks.
 #[derive(clap::Args)]
@@ -29,6 +29,8 @@ pub(crate) struct Service {
 
 /// An answer takes as long as the log does.
 const ANSWER: Duration = Duration::from_secs(60);
+/// Between two attempts while no master leads.
+const PAUSE: Duration = Duration::from_millis(200);
 
 fn agent() -> ureq::Agent {
     ureq::Agent::new_with_config(ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(ANSWER)).build())
@@ -81,17 +83,33 @@ impl Service {
         }
     }
 
+    /// As [`Service::page`], and asks again until then while no master leads, or none answers.
+    pub(crate) fn page_until(&self, acts: bool, path: &str, until: Instant) -> Result<Option<Value>, Failure> {
+        loop {
+            match self.page_once(acts, path) {
+                Err((passes, failure)) if !passes || Instant::now() >= until => return Err(failure),
+                Err(_) => std::thread::sleep(PAUSE),
+                Ok(said) => return Ok(said),
+            }
+        }
+    }
+
     /// What a page of the masters says, asked with the admin's token; nothing where that was only shown.
     pub(crate) fn page(&self, acts: bool, path: &str) -> Result<Option<Value>, Failure> {
-        let token = self.token.find()?;
+        self.page_once(acts, path).map_err(|(_, failure)| failure)
+    }
+
+    /// The same; with a failure, whether it passes when a master leads again.
+    fn page_once(&self, acts: bool, path: &str) -> Result<Option<Value>, (bool, Failure)> {
+        let token = self.token.find().map_err(|failure| (false, failure))?;
         let url = format!("http://{}{path}", self.http);
         if self.curl {
             let header = self.token.header(token.as_ref());
-            output::line(format_args!(r#"curl -X {}{header} "{url}""#, if acts { "POST" } else { "GET" }))?;
-            return Ok(None);
+            let shown = output::line(format_args!(r#"curl -X {}{header} "{url}""#, if acts { "POST" } else { "GET" }));
+            return shown.map(|()| None).map_err(|failure| (false, failure));
         }
         let bearer = token.map(|token| format!("Bearer {}", token.secret())).unwrap_or_default();
-        let asking = |e: ureq::Error| Failure::of(format_args!("asking {}", self.http), e);
+        let asking = |e: ureq::Error| (true, Failure::of(format_args!("asking {}", self.http), e));
         let said = if acts {
             agent().post(&url).header("Authorization", bearer).send_empty()
         } else {
@@ -101,7 +119,10 @@ impl Service {
         let text = answer.body_mut().read_to_string().map_err(asking)?;
         match serde_json::from_str(&text) {
             Ok(said) if answer.status().is_success() => Ok(Some(said)),
-            _ => Err(Failure::of(&self.http, text.trim())),
+            said => {
+                let why = said.ok().and_then(|said: Value| said["error"].as_str().map(str::to_owned));
+                Err((answer.status() == 503, Failure::of(&self.http, why.as_deref().unwrap_or(text.trim()))))
+            }
         }
     }
 

@@ -4,8 +4,8 @@ use super::client::ClientArgs;
 use crate::failure::Failure;
 use crate::output;
 use crate::settings::Global;
-use perilune_protocol::ByteSize;
 use perilune_protocol::rpc::cold::{Offload as Question, OffloadFrom, Offloaded};
+use perilune_protocol::{ByteSize, FaultCode};
 use std::time::Duration;
 
 /// Bring all objects of a tenant that are in memory only to its vault, and wait for it
@@ -23,14 +23,16 @@ pub(crate) struct Offload {
 impl Offload {
     pub(crate) fn run(self, global: &Global) -> Result<(), Failure> {
         let store = self.client.connect()?;
-        // The answer needs time on its way: a second, where there is twice as much.
-        let deadline = self.client.deadline.0;
-        let wait = deadline - (deadline / 4).max(Duration::from_secs(1).min(deadline / 2));
-        let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
         let found = match &self.from {
-            None => store.call(&Question { wait_ms })?,
-            Some(vault) => store.call(&OffloadFrom { vault: vault.clone(), wait_ms })?,
+            None => store.call_waiting(|left| Question { wait_ms: wait_ms(left) }),
+            Some(vault) => store.call_waiting(|left| OffloadFrom { vault: vault.clone(), wait_ms: wait_ms(left) }),
         };
+        let found = found.map_err(|fault| match fault.code {
+            FaultCode::Timeout | FaultCode::Unreachable | FaultCode::NotLeader => {
+                fault.code.with(format!("{}; what was brought so far stays where it is: ask again for the rest", fault.message))
+            }
+            _ => fault,
+        })?;
         if global.json {
             output::json(&found)?;
         }
@@ -42,4 +44,10 @@ impl Offload {
         }
         if global.json { Ok(()) } else { output::bytes(format!("{saved} objects are in a vault, {cold} of them only there\n").as_bytes()) }
     }
+}
+
+/// How long the master may take, where so long is left: the answer needs time on its way, a second where there is twice as much.
+fn wait_ms(left: Duration) -> u64 {
+    let wait = left - (left / 4).max(Duration::from_secs(1).min(left / 2));
+    u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)
 }

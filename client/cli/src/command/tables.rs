@@ -53,12 +53,15 @@ enum What {
     Puts(Of),
     /// End a put that is in progress, and all that was begun with it: its key and its quota are free at once, its memory when its writer
     /// can write no more
+    ///
+    /// That is 30 s after it began (--put-discard of the master) where its writer closed its connection or was killed (writer_left of `puts`), then or
+    /// later, or was told when it went on; and 10 minutes after it (--put-release) where it may have been stopped in the middle of a write.
     Abort {
         #[command(flatten)]
         of: Of,
         /// Its number, as `puts` lists it
         txn: u64,
-        /// The process that puts has ended for sure: the memory is free as soon as nothing of it is on its way any more
+        /// The process that puts has ended for sure, though its connection is open: as if it had closed that. Also of what was aborted before
         #[arg(long)]
         writer_gone: bool,
     },
@@ -68,8 +71,8 @@ enum What {
         of: Of,
         /// The number of the shard
         shard: u64,
-        /// The name of the job
-        job: String,
+        /// The number of the job
+        job: u64,
     },
 }
 
@@ -149,7 +152,7 @@ impl Tables {
             }
             What::Puts(of) => {
                 let found = of.ask("list_txns", json!({}))?;
-                shown(found.as_ref(), global, ["txn_id", "label", "key", "size", "copies", "age_ms", "tablet_id"])
+                shown(found.as_ref(), global, ["txn_id", "label", "key", "size", "copies", "age_ms", "writer_left", "tablet_id"])
             }
             What::Abort { of, txn, writer_gone } => of.ask("abort_txn", json!({"txn_id": txn, "writer_gone": writer_gone})).map(drop),
             What::AbortJob { of, shard, job } => {

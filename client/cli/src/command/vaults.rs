@@ -8,6 +8,7 @@ use crate::settings::Global;
 use crate::values::Span;
 use perilune_benches::report::Table;
 use serde_json::{Value, json};
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -57,12 +58,18 @@ enum What {
         new_name: String,
     },
     /// Drop a vault that no object lies in
+    ///
+    /// What nothing refers to any more is deleted there first. For some time after the leader changed, or a node went in the middle of an upload,
+    /// something may yet come to lie there: then it is refused, and says how long that is.
     Drop {
         #[command(flatten)]
         vault: Named,
         /// It is a directory
         #[arg(long)]
         dir: bool,
+        /// Drop it also where it cannot be emptied, as one that is gone; what lies there stays. No object may have its copy there all the same
+        #[arg(long)]
+        force: bool,
     },
     /// Bring everything to its vault, and then what the masters know to that of the tenant default, so that a new cluster can begin from it
     ///
@@ -168,7 +175,9 @@ impl Vaults {
                 vault.warn()
             }
             What::Rename { vault, new_name } => vault.ask("alter_s3_vault", json!({"alter_name": new_name})),
-            What::Drop { vault, dir } => vault.ask(if dir { "drop_hdfs_vault" } else { "drop_s3_vault" }, json!({})),
+            What::Drop { vault, dir, force } => {
+                vault.ask(if dir { "drop_hdfs_vault" } else { "drop_s3_vault" }, if force { json!({"force": true}) } else { json!({}) })
+            }
             What::Checkpoint { service, deadline } => checkpoint(&service, deadline.0, global),
             What::Checkpoints { service } => checkpoints(&service, global),
             What::Encrypt { tenant, off, service } => {
@@ -253,7 +262,14 @@ fn list(service: &Service, tenant: &str, global: &Global) -> Result<(), Failure>
         let why = vault["reason"].as_str().or(vault["last_error"].as_str()).unwrap_or_default().to_owned();
         table.row([text(&vault["id"]), name, place, yes("is_default"), yes("ready"), text(&vault["state"]), since, why]);
     }
-    output::bytes(table.to_string().as_bytes())
+    let mut lost = String::new();
+    for vault in &vaults {
+        let (name, objects) = (vault["name"].as_str().unwrap_or("-"), vault["evicted_unsaved"].as_str().unwrap_or("0"));
+        if objects != "0" {
+            let _ = writeln!(lost, "{objects} objects left memory that vault {name} had not taken, since this master leads");
+        }
+    }
+    output::bytes(format!("{table}{lost}").as_bytes())
 }
 
 /// Between two looks at how far a checkpoint is.
@@ -262,7 +278,7 @@ const CHECKPOINTS: &str = "/tiflash/remote/checkpoints";
 
 fn checkpoint(service: &Service, deadline: Duration, global: &Global) -> Result<(), Failure> {
     let until = Instant::now() + deadline;
-    let Some(said) = service.page(true, "/tiflash/remote/upload")? else { return Ok(()) };
+    let Some(said) = service.page_until(true, "/tiflash/remote/upload", until)? else { return Ok(()) };
     match said["message"].as_str().unwrap_or_default() {
         "flag_set=true" => {}
         "flag_set=false" => {
@@ -272,7 +288,7 @@ fn checkpoint(service: &Service, deadline: Duration, global: &Global) -> Result<
         other => return Err(Failure::Failed(format!("there is nowhere to bring a checkpoint: {other}"))),
     }
     loop {
-        let Some(found) = service.page(false, CHECKPOINTS)? else { return Ok(()) };
+        let Some(found) = service.page_until(false, CHECKPOINTS, until)? else { return Ok(()) };
         if found["asked"] == false {
             return match found["checkpoints"].as_array().and_then(|all| all.iter().rfind(|one| one["whole"] == true)) {
                 Some(newest) if global.json => output::json(newest),

@@ -5,6 +5,7 @@ use crate::harness::{Dev, fetch, finish, metric, perilune, run, said, wait_for};
 use crate::s3d::{AK, BUCKET, S3d, SK};
 use crate::tenants::send;
 use crate::vaults::list;
+use nix::sys::signal::Signal;
 use perilune_client::{Put, Store, StoreConfig};
 use perilune_protocol::{ObjectKey, PutConfig};
 use serde_json::{Value, json};
@@ -340,6 +341,10 @@ impl Restarted {
         let mut started = Self { args, process: None, ready };
         started.again();
         started
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        self.process.as_ref().unwrap().signal(signal);
     }
 
     /// `kill -9`, and another.

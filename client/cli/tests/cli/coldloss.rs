@@ -4,7 +4,7 @@ use crate::cold::{MIB, PATIENCE, Stand, connect};
 use crate::harness::{Dev, run, said, wait_for};
 use crate::s3d::S3d;
 use crate::tenants::{node, send};
-use crate::vaults::list;
+use crate::vaults::{list, vaults};
 use perilune_client::{Put, Store};
 use perilune_protocol::{FaultCode, ObjectKey, PutConfig};
 use serde_json::{Value, json};
@@ -66,6 +66,10 @@ fn what_leaves_because_its_vault_refuses_it_is_said() {
     let gone = stand.store.exists(&keys).unwrap().into_iter().filter(|there| !there).count();
     assert!(gone >= 4 && stand.metric("evicted_unsaved_total") == gone as u64, "{gone}");
     check(&stand.store, 11..12);
+    let listed = &list(&stand.dev, "default")[0];
+    assert_eq!((&listed["evicted_unsaved"], &listed["state"]), (&gone.to_string().into(), &"refuses".into()), "{listed}");
+    let told = said(&vaults(&stand.dev, "", &["list", "default"]));
+    assert!(told.ends_with(&format!("{gone} objects left memory that vault main had not taken, since this master leads\n")), "{told}");
     let log = stand.dev.log();
     assert!(log.contains("WARN") && log.contains("objects left memory that their vault has not taken"), "{log}");
 }

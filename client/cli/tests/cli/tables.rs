@@ -272,3 +272,41 @@ fn a_put_that_nobody_ends_is_aborted_and_its_label_used_again() {
     assert!(output.status.success(), "{}", said(&output));
     wait_for("the room to be free", || (dev.json(&["stat"])[0]["used"].as_u64().unwrap() < 1 << 20).then_some(()));
 }
+
+#[test]
+fn what_was_aborted_stays_so_when_the_master_is_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let flags = ["--segment-size", "64MiB"];
+    let mut dev = Dev::start_with(dir.path(), &flags);
+    let mut writer = Raw::greet(&dev.rpc, "default");
+    let puts = vec![("half".into(), 1 << 20), ("other half".into(), 1 << 20)];
+    let granted = writer.ask(&PutStart { puts, config: PutConfig::default(), writer: WriterId::random() }).unwrap();
+    let txn = granted[0].as_ref().unwrap().version;
+    let body = json!({"cloud_unique_id": "1:default:n", "txn_id": txn.0});
+    assert_eq!(Page(&dev).status("abort_txn", &body).0, 200);
+    drop(writer);
+    dev.kill();
+    let dev = dev.start_again(dir.path(), &flags);
+    let mut writer = wait_for("the master", || std::net::TcpStream::connect(&dev.rpc).ok().map(|_| Raw::greet(&dev.rpc, "default")));
+    let late = writer.ask(&PutEnd { puts: vec![("half".into(), txn, 0), ("half".into(), perilune_protocol::Tso(7), 0)] }).unwrap();
+    let codes: Vec<_> = late.into_iter().map(|told| told.unwrap_err().code).collect();
+    assert_eq!(codes, [FaultCode::WrongState, FaultCode::InvalidWrite], "a client begins the second one anew, not the first");
+    let (status, text) = Page(&dev).status("abort_txn", &body);
+    assert!(status == 409 && text.contains("code: TXN_ALREADY_ABORTED"), "{text}");
+}
+
+/// Without that anybody vouches for it: the system of a process that is killed closes its connections, and that of one which was stopped does not.
+#[test]
+fn the_room_of_a_killed_writer_is_free_once_its_deadline_has_passed() {
+    let dir = tempfile::tempdir().unwrap();
+    let dev = Dev::start_with(dir.path(), &["--segment-size", "64MiB", "--put-discard", "2s"]);
+    let mut writer = Raw::greet(&dev.rpc, "default");
+    let puts = vec![("half".into(), 1 << 20)];
+    writer.ask(&PutStart { puts, config: PutConfig::default(), writer: WriterId::random() }).unwrap().remove(0).unwrap();
+    assert_eq!(Page(&dev).open()[0]["writer_left"], false);
+    drop(writer);
+    wait_for("it to have left", || (Page(&dev).open().first()?["writer_left"] == true).then_some(()));
+    let id = Page(&dev).open()[0]["txn_id"].as_str().unwrap().to_owned();
+    assert!(tables(&dev, &["abort", "default", &id]).status.success());
+    wait_for("the room to be free", || (dev.json(&["stat"])[0]["used"] == 0).then_some(()));
+}

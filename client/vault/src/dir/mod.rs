@@ -3,14 +3,15 @@
 mod uploads;
 
 use crate::fault::{Class, VaultFault, Vaulted};
-use crate::place::{Fetched, Listed, Part, Payload, same};
-use crate::pool::Buffer;
+use crate::place::{Fetched, Listed, Payload, len, same};
+use crate::pool::{BUFFER_BYTES, Buffer};
 use bytes::Bytes;
 use std::fs::{self, File};
 use std::io::{ErrorKind, IoSlice, Write};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 use uploads::Uploads;
 
 /// Where files lie until they are whole. No object's name begins with a dot.
@@ -30,29 +31,55 @@ impl Dir {
         Self { dir, uploads }
     }
 
-    pub(crate) fn put(&self, name: &str, bytes: &[Bytes], create: bool) -> Vaulted<()> {
-        self.write(bytes, |id| self.publish(id, name, create))
+    pub(crate) fn put(&self, name: &str, bytes: &[Bytes], create: bool, until: Instant) -> Vaulted<()> {
+        self.make(|file| self.append(file, bytes), |id| self.publish(id, name, create, until))
     }
 
-    pub(crate) fn replace(&self, name: &str, there: &Bytes, bytes: Bytes) -> Vaulted<()> {
-        self.write(&[bytes], |id| {
-            // Once all is on disk, so that next to nothing lies between the look and the move.
-            same(&self.get(name, None)?.joined().bytes, there)?;
-            self.publish(id, name, false)
-        })
-    }
-
-    fn write(&self, bytes: &[Bytes], publish: impl FnOnce(&str) -> Vaulted<()>) -> Vaulted<()> {
-        let id = self.begin()?;
-        let write = || {
-            let file = self.uploads.file(&id)?;
-            write_all(&file, bytes)?;
-            file.sync_all()
+    /// Of the bytes that `give` gives one after another.
+    pub(crate) fn write(
+        &self,
+        name: &str,
+        until: Instant,
+        give: impl FnOnce(&mut dyn FnMut(Bytes) -> Vaulted<()>) -> Vaulted<()>,
+    ) -> Vaulted<()> {
+        let fill = |file: &File| {
+            let mut gathered = Payload::new();
+            give(&mut |bytes| {
+                gathered.push(bytes);
+                if len(&gathered) < BUFFER_BYTES as u64 { Ok(()) } else { self.append(file, &std::mem::take(&mut gathered)) }
+            })?;
+            self.append(file, &gathered)
         };
-        let done = write().map_err(|e| self.fault(e)).and_then(|()| publish(&id));
+        self.make(fill, |id| self.publish(id, name, false, until))
+    }
+
+    pub(crate) fn replace(&self, name: &str, there: &Bytes, bytes: Bytes, until: Instant) -> Vaulted<()> {
+        self.make(
+            |file| self.append(file, &[bytes]),
+            |id| {
+                // Once all is on disk, so that next to nothing lies between the look and the move.
+                same(&self.get(name, None)?.joined().bytes, there)?;
+                self.publish(id, name, false, until)
+            },
+        )
+    }
+
+    fn append(&self, file: &File, bytes: &[Bytes]) -> Vaulted<()> {
+        write_all(file, bytes).map_err(|e| self.fault(e))
+    }
+
+    fn make(&self, fill: impl FnOnce(&File) -> Vaulted<()>, publish: impl FnOnce(&str) -> Vaulted<()>) -> Vaulted<()> {
+        let id = self.uploads.begin().map_err(|e| self.fault(e))?;
+        let make = || {
+            let file = self.uploads.file(&id).map_err(|e| self.fault(e))?;
+            fill(&file)?;
+            file.sync_all().map_err(|e| self.fault(e))?;
+            publish(&id)
+        };
+        let done = make();
         if done.is_err() {
             // What failed is what is told; the file may be gone already.
-            let _ = self.abort(&id);
+            let _ = self.uploads.forget(&id);
         }
         done
     }
@@ -141,45 +168,20 @@ impl Dir {
         sync(&self.dir).map_err(|e| self.fault(e))
     }
 
-    pub(crate) fn begin(&self) -> Vaulted<String> {
-        self.uploads.begin().map_err(|e| self.fault(e))
-    }
-
-    pub(crate) fn part(&self, id: &str, part: &Part) -> Vaulted<()> {
-        let write = || {
-            let file = self.uploads.file(id)?;
-            let mut at = part.offset;
-            for bytes in &part.bytes {
-                file.write_all_at(bytes, at)?;
-                at += bytes.len() as u64;
-            }
-            Ok(())
-        };
-        write().map_err(|e| self.fault(e))
-    }
-
-    pub(crate) fn complete(&self, name: &str, id: &str, size: u64) -> Vaulted<()> {
-        let file = self.uploads.file(id).map_err(|e| self.fault(e))?;
-        let there = file.metadata().map_err(|e| self.fault(e))?.len();
-        if there != size {
-            return Err(Class::Invalid.with(format!("the upload has {there} bytes and should have {size}")));
-        }
-        file.sync_all().map_err(|e| self.fault(e))?;
-        self.publish(id, name, false)
-    }
-
-    pub(crate) fn abort(&self, id: &str) -> Vaulted<()> {
-        self.uploads.forget(id).map_err(|e| self.fault(e))
-    }
-
     pub(crate) fn tidy(&self) -> Vaulted<()> {
         self.uploads.tidy().map_err(|e| self.fault(e))
     }
 
-    /// Gives a whole file its name.
-    fn publish(&self, id: &str, name: &str, create: bool) -> Vaulted<()> {
+    /// Gives a whole file its name, unless it is later than `until`: whoever waited for it to come or not has stopped waiting, while this process
+    /// was stopped, or its disk.
+    fn publish(&self, id: &str, name: &str, create: bool, until: Instant) -> Vaulted<()> {
         let to = self.dir.join(name);
-        let go = || self.uploads.publish(id, &to, create);
+        let go = || {
+            if Instant::now() >= until {
+                return Err(std::io::Error::new(ErrorKind::TimedOut, "the deadline passed before all of it was written"));
+            }
+            self.uploads.publish(id, &to, create)
+        };
         let mut moved = go();
         for _ in 0..MOVES {
             // Whoever deletes the last file of a folder removes the folder.
@@ -241,4 +243,29 @@ fn write_all(mut file: &File, parts: &[Bytes]) -> std::io::Result<()> {
 
 fn sync(folder: &Path) -> std::io::Result<()> {
     File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_gets_its_name_after_its_deadline() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = Dir::new(root.path().into());
+        let (bytes, now) = ([Bytes::from_static(b"late")], Instant::now());
+        dir.put("there", &bytes, true, now + std::time::Duration::from_secs(3600)).unwrap();
+        let refused = [
+            dir.put("a/b", &bytes, true, now),
+            dir.put("a/b", &bytes, false, now),
+            dir.replace("there", &bytes[0], Bytes::from_static(b"later"), now),
+            dir.write("a/b", now, |write| write(bytes[0].clone())),
+        ];
+        for refused in refused {
+            let fault = refused.unwrap_err();
+            assert!(fault.class == Class::Away && fault.message.contains("deadline"), "{fault}");
+        }
+        assert_eq!(dir.list("", None, 9).unwrap(), [Listed { name: "there".into(), size: 4 }]);
+        assert_eq!(dir.get("there", None).unwrap().joined().bytes, bytes[0]);
+    }
 }

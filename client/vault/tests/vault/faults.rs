@@ -1,8 +1,9 @@
 //! A server that is slow, refuses, dies half-way or forgets to answer: repeated or said, never torn.
 
 use crate::s3d::{AK, BUCKET, S3d, SK};
-use crate::stand::{LIMITS, MIB, Stand, class, object, options, read, s3, soon, value, write};
+use crate::stand::{LIMITS, MIB, Stand, class, file, object, options, read, s3, soon, value, write};
 use perilune_vault::{Class, Keys, Limits, Options, Vault};
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 fn count(stand: &Stand, method: &str) -> usize {
@@ -57,6 +58,22 @@ fn uploads_and_reads_outlive_deaths_half_way() {
         assert!(read(&stand.vault, &object, 0..len).unwrap_or_else(|told| panic!("{fault}: {told}")) == value, "{fault}");
         s3d.say("faults off");
     }
+}
+
+#[test]
+fn what_broke_off_is_looked_for_before_it_is_sent_again() {
+    let stand = s3(&options());
+    let (s3d, value) = (stand.s3.as_ref().unwrap(), value(2 * MIB));
+    s3d.say("fault lose 1 PUT");
+    write(&stand.vault, &object(50, &value), &value).unwrap();
+    assert_eq!((count(&stand, "PUT"), count(&stand, "HEAD")), (1, 1), "{:#?}", s3d.requests());
+    assert!(read(&stand.vault, &object(50, &value), 0..value.len() as u64).unwrap() == value);
+    // Refused in the middle of what is sent, which then cannot be read.
+    s3d.say("fault die 1000 1000000 PUT");
+    s3d.say(&format!("key remove {AK}"));
+    assert_eq!(class(write(&stand.vault, &object(51, &value), &value)), Class::Refused);
+    s3d.say("faults off");
+    s3d.say(&format!("key add {AK} {SK}"));
 }
 
 #[test]
@@ -119,19 +136,17 @@ fn while_the_vault_is_away_everybody_is_told_at_once() {
 fn a_server_that_is_gone_is_away() {
     let mut stand = s3(&options());
     let value = value(29 * MIB);
-    let mut served = 0;
-    let mut source = |at: u64, room: &mut [u8]| {
+    let (mut served, mut s3d, object) = (0, stand.s3.take().unwrap(), object(1, &value));
+    let source = move |at: u64, room: &mut [u8]| {
         served += 1;
         if served == 3 {
             // In the midst of an upload.
-            if let Some(s3d) = &mut stand.s3 {
-                s3d.kill();
-            }
+            s3d.kill();
         }
         room.copy_from_slice(&value[at as usize..][..room.len()]);
         Ok(())
     };
-    let told = stand.vault.write_object(&object(1, &value), &mut source, Instant::now() + Duration::from_secs(2)).unwrap_err();
+    let told = stand.vault.write_object(&object, Box::new(source), Instant::now() + Duration::from_secs(2)).unwrap_err();
     assert_eq!(told.class, Class::Away, "{told}");
     assert!(!stand.files.join("objects/00/00000000-0000-0000-0000-000000000001").exists());
 }
@@ -155,4 +170,31 @@ fn nobody_is_found_where_nobody_listens() {
     let vault = Vault::open(&target, &options()).unwrap();
     assert_eq!(class(vault.ready(soon())), Class::Away);
     assert!(vault.is_away());
+}
+
+#[test]
+fn a_call_that_took_too_long_reads_no_more() {
+    /// Longer than an attempt of so few bytes may take.
+    const SLOW: Duration = Duration::from_millis(700);
+    let limits = Limits { attempt: Duration::from_millis(300), failures: 1000, ..LIMITS };
+    let stand = file(&Options { limits, ..options() });
+    let value = value(MIB);
+    let object = object(1, &value);
+
+    let (from, mut asked) = (value.clone(), Vec::new());
+    let (tell, told) = channel();
+    let source = move |at: u64, room: &mut [u8]| {
+        if asked.is_empty() {
+            std::thread::sleep(SLOW);
+        }
+        asked.push(at);
+        room.copy_from_slice(&from[at as usize..][..room.len()]);
+        tell.send(asked.clone()).map_err(|e| e.to_string())
+    };
+    stand.vault.write_object(&object, Box::new(source), soon()).unwrap();
+    let asked = told.try_iter().last().unwrap();
+    assert_eq!(asked[..2], [0, 0], "the first attempt is given up, and the next begins anew");
+    assert!(asked.windows(2).all(|pair| pair[1] == 0 || pair[1] - pair[0] == asked[2]), "what was given up asked for more: {asked:?}");
+    assert_eq!(stand.vault.list("objects", None, 10, soon()).unwrap().len(), 1);
+    assert!(read(&stand.vault, &object, 0..MIB as u64).unwrap() == value);
 }

@@ -32,7 +32,7 @@ fn what_is_not_the_value_is_not_uploaded() {
             let mut object = object(len as u128, &value);
             object.checksum ^= 1;
             assert_eq!(class(write(&stand.vault, &object, &value)), Class::Wrong, "{:?}", stand.vault);
-            let give_up = stand.vault.write_object(&object, &mut |_, _| Err("its lease lapsed".into()), soon());
+            let give_up = stand.vault.write_object(&object, Box::new(|_, _| Err("its lease lapsed".into())), soon());
             assert_eq!(class(give_up), Class::Caller);
             assert_eq!(stand.vault.list("objects", None, 10, soon()), Ok(vec![]), "{:?}", stand.vault);
         }
@@ -51,13 +51,14 @@ fn an_upload_that_was_begun_is_told_of_until_it_has_ended_and_can_be_aborted_by_
     write(&stand.vault, &saved, &value).unwrap();
     // Neither its parts are forgotten nor its note.
     s3d.say("fault refuse 403 1 DELETE /cold/a/prefix/objects/00/00000000-0000-0000-0000-000000000002?uploadId=");
-    let mut source = |at: u64, room: &mut [u8]| {
-        let told = stand.vault.begun(soon()).unwrap();
-        assert!(at < 9 * MIB as u64 || told.contains(&given_up.name), "there may be parts, and nobody is told: {told:?}");
+    let (vault, name) = (stand.vault.clone(), given_up.name);
+    let source = move |at: u64, room: &mut [u8]| {
+        let told = vault.begun(soon()).unwrap();
+        assert!(at < 9 * MIB as u64 || told.contains(&name), "there may be parts, and nobody is told: {told:?}");
         room.fill(7);
         if at < 20 * MIB as u64 { Ok(()) } else { Err("its lease lapsed".into()) }
     };
-    assert_eq!(class(stand.vault.write_object(&given_up, &mut source, soon())), Class::Caller);
+    assert_eq!(class(stand.vault.write_object(&given_up, Box::new(source), soon())), Class::Caller);
     let until = soon();
     while s3d.say("faults").trim() != "0" {
         assert!(std::time::Instant::now() < until, "nobody tried to abort it");

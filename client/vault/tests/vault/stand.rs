@@ -72,11 +72,12 @@ pub(crate) fn object(name: u128, value: &[u8]) -> ColdObject {
 }
 
 pub(crate) fn write(vault: &Vault, object: &ColdObject, value: &[u8]) -> Vaulted<u64> {
-    let mut source = |at: u64, room: &mut [u8]| {
+    let value = value.to_vec();
+    let source = move |at: u64, room: &mut [u8]| {
         room.copy_from_slice(&value[at as usize..][..room.len()]);
         Ok(())
     };
-    vault.write_object(object, &mut source, soon())
+    vault.write_object(object, Box::new(source), soon())
 }
 
 /// Reads a range; bytes arrive in order.

@@ -65,6 +65,9 @@ pub(super) struct Vault {
     pub(super) alter_name: String,
     pub(super) obj_info: Option<ObjInfo>,
     pub(super) hdfs_info: Option<HdfsInfo>,
+    /// It is dropped even where it cannot be emptied; what lies there then stays.
+    #[serde(default)]
+    pub(super) force: bool,
 }
 
 #[derive(Deserialize, ToSchema)]

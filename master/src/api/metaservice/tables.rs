@@ -88,10 +88,10 @@ struct Running {
 }
 
 impl Table {
-    pub(super) fn of(table: &TableRecord, jobs: &[(ShardId, String)]) -> Self {
+    pub(super) fn of(table: &TableRecord, jobs: &[(ShardId, u64)]) -> Self {
         let own = jobs.iter().filter(|(shard, _)| table.has(*shard));
         Self {
-            jobs: own.map(|(shard, id)| Running { tablet_id: shard.0.to_string(), id: id.clone() }).collect(),
+            jobs: own.map(|(shard, id)| Running { tablet_id: shard.0.to_string(), id: id.to_string() }).collect(),
             db_name: table.db.clone(),
             db_id: table.db_id.to_string(),
             table_name: table.name.clone(),
@@ -235,7 +235,7 @@ pub(super) fn abort_job(app: &App, asked: &Asked) -> Answer {
             Refusal::argument(format!("job not found, instance_id={} tablet_id={tablet} job={job} err=none is done", tenant.name))
         }
         NoJob::Other(id) => {
-            let recorded = serde_json::json!({ "id": id });
+            let recorded = serde_json::json!({ "id": id.to_string() });
             Refusal::argument(format!("unmatched job id, recorded_job={recorded} given_job={}", said::shortened(&given)))
         }
     })

@@ -40,6 +40,8 @@ pub(super) struct Open {
     size: String,
     copies: u64,
     age_ms: String,
+    /// Its writer closed the connection that it asked on, or was killed.
+    writer_left: bool,
 }
 
 pub(super) fn list(app: &App, asked: &tables::Asked) -> Answer {
@@ -57,6 +59,7 @@ pub(super) fn list(app: &App, asked: &tables::Asked) -> Answer {
             size: put.size.to_string(),
             copies: put.copies,
             age_ms: put.age_ms.to_string(),
+            writer_left: put.writer_left,
         }
     });
     Ok(Found::Transactions(open.collect()))

@@ -12,7 +12,7 @@ use crate::work::cold::{Finding, claim_record, one_line};
 use futures_util::future::join_all;
 use perilune_protocol::VaultId;
 use perilune_protocol::vault::{S3Place, VaultTarget};
-use perilune_state::directory::{Refused, VaultRefused};
+use perilune_state::directory::{Lies, Refused, VaultRecord, VaultRefused};
 use perilune_vault::Limits;
 use serde::{Deserialize, Serialize};
 use std::time::{Duration, Instant};
@@ -49,6 +49,8 @@ struct Looked {
     /// Why it is not.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+    /// Objects that left memory since this master leads, and that it had not taken.
+    evicted_unsaved: String,
     /// How those who use it found it last.
     #[serde(flatten)]
     health: Option<Health>,
@@ -130,19 +132,25 @@ fn place(app: &App, owner: &str, name: &str) -> Option<S3Place> {
     }
 }
 
-/// One that nothing lies in; `s3`: a bucket.
+/// One that nothing lies in; `s3`: a bucket. What nothing refers to is deleted there first, unless it is dropped by force.
 pub(super) async fn drop_vault(app: &App, asked: &Asked, s3: bool) -> Answer {
-    let name = &asked.vault()?.name;
+    let Vault { name, force, .. } = asked.vault()?;
     let (owner, engine) = (asked.owner(app)?, app.engine.clone());
     let known = engine.directory();
     let all = known.named(&owner).and_then(|tenant| known.vaults_of(tenant.id));
-    let vaults: Vec<VaultId> =
-        all.into_iter().flat_map(|all| &all.vaults).filter(|vault| vault.name == *name).map(|vault| vault.id).collect();
+    let called = |vault: &&VaultRecord| vault.name == *name && vault.target.bucket().is_some() == s3;
+    let vaults: Vec<VaultId> = all.into_iter().flat_map(|all| &all.vaults).filter(called).map(|vault| vault.id).collect();
     // Until it is decided: nothing comes there that was not counted.
     let _closed = engine.close_vaults(vaults.clone());
-    let counted = engine.objects_in(vaults).await.map_err(|fault| Refusal::internal(fault.message))?;
+    let counted = engine.lies_in(vaults).await.map_err(|fault| Refusal::internal(fault.message))?;
+    let empty = counted.iter().filter(|(_, lies)| **lies == Lies::default() && !force);
+    for (tenant, vault) in empty.filter_map(|(vault, _)| Some((known.vault(*vault)?.tenant, *vault))) {
+        let cleared = engine.clear_vault(tenant, vault).await;
+        cleared.map_err(|fault| Refusal::existed(format!("vault_name={name}: {}", fault.message)))?;
+    }
     // One that was added meanwhile was not counted.
-    decide(app, &owner, &|known, _| known.drop_vault(&owner, name, s3, &|vault| counted.get(&vault).copied().unwrap_or(1))).await
+    let lies = |vault| counted.get(&vault).copied().unwrap_or(Lies { objects: 1, checkpoints: 0 });
+    decide(app, &owner, &|known, _| known.drop_vault(&owner, name, s3, &lies)).await
 }
 
 /// Each is listed now, all at one time and off the threads that serve.
@@ -177,6 +185,7 @@ pub(super) async fn show(app: &App, asked: &Asked) -> Answer {
             is_default: newest == Some(vault.id),
             ready: outcome.is_ok(),
             reason: outcome.err(),
+            evicted_unsaved: app.engine.evicted_unsaved(vault.id).to_string(),
             health: found.map(Health::from),
         })
     });

@@ -352,13 +352,13 @@ impl Keeper {
             for name in [state.name, names.name] {
                 engine.state().garbage.add(ColdCopy { vault: own.vault, name, stored: 0 });
             }
-            let mut read = |at: u64, piece: &mut [u8]| dump.read_at(piece, at).map_err(|e| e.to_string());
-            vault.write_object(&state.object(own.number, "state"), &mut read, state.deadline())?;
-            let mut read = |at: u64, piece: &mut [u8]| {
+            let read = Box::new(move |at, piece: &mut [u8]| dump.read_at(piece, at).map_err(|e| e.to_string()));
+            vault.write_object(&state.object(own.number, "state"), read, state.deadline())?;
+            let read = Box::new(move |at: u64, piece: &mut [u8]| {
                 piece.copy_from_slice(&bytes[at as usize..at as usize + piece.len()]);
                 Ok(())
-            };
-            vault.write_object(&names.object(own.number, "names"), &mut read, names.deadline())?;
+            });
+            vault.write_object(&names.object(own.number, "names"), read, names.deadline())?;
             let manifest = Manifest {
                 version: manifest::VERSION,
                 number: own.number,

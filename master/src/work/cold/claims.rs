@@ -16,7 +16,7 @@ use perilune_state::Effect;
 use perilune_state::directory::{TenantStatus, VaultRecord};
 use perilune_state::settings::JOB_RECORD;
 use perilune_vault::{Class, Vault, Vaulted};
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::pin::Pin;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -87,8 +87,6 @@ type Look = Pin<Box<dyn Future<Output = (VaultId, Looked, Duration)> + Send>>;
 pub(crate) struct Claims {
     opened: Opened,
     looks: FuturesUnordered<Look>,
-    /// Those that are looked at now.
-    under_way: HashSet<VaultId>,
     /// When each is looked at again, and what revision of it was looked at.
     due: HashMap<VaultId, (u64, Instant)>,
     /// When those that were dropped are forgotten.
@@ -113,8 +111,8 @@ impl Claims {
     /// A reign begins.
     pub(crate) fn begin() -> Self {
         let (opened, looks, tidy) = (Opened::default(), FuturesUnordered::new(), Instant::now());
-        let (under_way, due, before) = (HashSet::new(), HashMap::new(), BTreeSet::new());
-        Self { opened, looks, under_way, due, tidy, before }
+        let (due, before) = (HashMap::new(), BTreeSet::new());
+        Self { opened, looks, due, tidy, before }
     }
 
     /// Begins all that is due, and hears what has ended.
@@ -137,7 +135,7 @@ impl Claims {
             let is_ours = claimed == Some(Claim::Ours);
             // Another key may open it at last.
             let is_due = self.due.get(&id).is_none_or(|(known, due)| *due <= now || (*known != revision && !is_ours));
-            if self.looks.len() < AT_ONCE && is_due && is_wanted(engine, id) && self.under_way.insert(id) {
+            if self.looks.len() < AT_ONCE && is_due && begins_to_look(engine, id) {
                 let next = (revision, now + if is_ours { AGAIN } else { LOOK_EVERY });
                 if self.due.insert(id, next).is_some_and(|(known, _)| known != revision) {
                     engine.reign.cold.health.forget_writes(id);
@@ -173,7 +171,11 @@ impl Claims {
     }
 
     async fn learn(&mut self, engine: &Engine, id: VaultId, looked: Looked, took: Duration) {
-        self.under_way.remove(&id);
+        self.note(engine, id, looked, took).await;
+        lock(&engine.reign.cold.looking).remove(&id);
+    }
+
+    async fn note(&mut self, engine: &Engine, id: VaultId, looked: Looked, took: Duration) {
         let (cold, now_ms) = (&engine.reign.cold, engine.wall_ms());
         let Some(tenant) = engine.directory().vault(id).map(|record| record.tenant) else { return };
         match looked {
@@ -182,7 +184,7 @@ impl Claims {
                 cold.health.looked(id, took, now_ms);
                 self.before.extend(before);
                 // Written down before anything is brought there.
-                if engine.standing_of(id) == Standing::New
+                if engine.standing_of(id) != Standing::Claimed
                     && let Err(fault) = engine.record_vault(id, Some(CLAIMED)).await
                 {
                     return cold.failed(tenant, &format!("vault {id}: it cannot be written down that it is claimed: {fault}"));
@@ -220,22 +222,37 @@ fn say_unusable(engine: &Engine, record: &VaultRecord) {
     }
 }
 
+/// Whether a vault is looked at from now on. Whoever drops one closes it first, whoever empties those of a tenant has dropped that one first; both wait
+/// for looks under way after that. So one of the two sees the other.
+pub(super) fn begins_to_look(engine: &Engine, id: VaultId) -> bool {
+    let cold = &engine.reign.cold;
+    if !lock(&cold.looking).insert(id) {
+        return false;
+    }
+    let is_known = engine.directory().vault(id).is_some();
+    let looks = is_known && !lock(&cold.closing).contains(&id) && is_wanted(engine, id);
+    if !looks {
+        lock(&cold.looking).remove(&id);
+    }
+    looks
+}
+
 /// Whether a vault is to be looked at. What a dropped tenant never had claimed has nothing of it, nor is to have.
 fn is_wanted(engine: &Engine, id: VaultId) -> bool {
     let known = engine.directory();
     let tenant = known.vault(id).and_then(|vault| known.tenant(vault.tenant));
     match engine.standing_of(id) {
-        Standing::New => tenant.is_some_and(|tenant| tenant.status != TenantStatus::Deleted),
+        // Somebody was about to drop one that was given up, and did not.
+        Standing::New | Standing::GivenUp => tenant.is_some_and(|tenant| tenant.status != TenantStatus::Deleted),
         Standing::Claimed => true,
-        Standing::GivenUp => false,
     }
 }
 
 /// Whether a vault is this cluster's; claims one that is new, or that is left over from whoever had what this cluster has now.
 fn look(vault: &Vault, cluster: &str, standing: Standing, before: &BTreeSet<String>) -> Vaulted<()> {
     match standing {
-        Standing::New => claim::claim(vault, cluster),
-        Standing::Claimed | Standing::GivenUp => claim::check(vault, cluster).or_else(|fault| match fault.class {
+        Standing::New | Standing::GivenUp => claim::claim(vault, cluster),
+        Standing::Claimed => claim::check(vault, cluster).or_else(|fault| match fault.class {
             Class::Invalid => claim::succeed(vault, cluster, before),
             _ => Err(fault),
         }),

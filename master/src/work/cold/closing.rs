@@ -3,6 +3,7 @@
 use super::lock;
 use crate::engine::Engine;
 use perilune_protocol::{Outcome, VaultId};
+use perilune_state::directory::Lies;
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
@@ -31,24 +32,21 @@ impl Engine {
     }
 
     /// Objects that have a copy in these vaults, or may have one soon, checkpoints that lie there, and uploads that others name.
-    pub(crate) async fn objects_in(&self, vaults: Vec<VaultId>) -> Outcome<HashMap<VaultId, u64>> {
+    pub(crate) async fn lies_in(&self, vaults: Vec<VaultId>) -> Outcome<HashMap<VaultId, Lies>> {
         let engine = self.clone();
         self.inner.walks.run(move || engine.count_in(&vaults)).await
     }
 
-    fn count_in(&self, vaults: &[VaultId]) -> HashMap<VaultId, u64> {
-        let mut found: HashMap<VaultId, u64> = vaults.iter().map(|vault| (*vault, 0)).collect();
-        let mut count = |vault: VaultId| {
-            if let Some(found) = found.get_mut(&vault) {
-                *found += 1;
-            }
-        };
+    fn count_in(&self, vaults: &[VaultId]) -> HashMap<VaultId, Lies> {
+        let mut found: HashMap<VaultId, Lies> = vaults.iter().map(|vault| (*vault, Lies::default())).collect();
+        let mut count = |vault: VaultId| found.get_mut(&vault).into_iter().for_each(|lies| lies.objects += 1);
         // First those that are being named: what is named meanwhile is in the index by then.
-        lock(&self.reign.cold.naming).values().map(|(vault, _)| *vault).for_each(&mut count);
+        lock(&self.reign.cold.naming).values().for_each(|(vault, _)| count(*vault));
         self.state().index.for_each(&mut |object| {
             object.cold.as_ref().into_iter().for_each(|copy| count(copy.vault));
             ControlFlow::Continue(())
         });
+        let mut count = |vault: VaultId| found.get_mut(&vault).into_iter().for_each(|lies| lies.checkpoints += 1);
         // After that: one that begins later names what was met, since nothing more comes to lie there.
         let recorded = self.state().checkpoints.recorded().clone();
         let kept = lock(&self.reign.cold.kept).clone();

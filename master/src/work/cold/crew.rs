@@ -5,7 +5,7 @@ use super::health::Asked;
 use super::offers::{Fit, Offered};
 use super::through::{Wanted, pass};
 use super::up::{Uploaded, upload};
-use super::{Claim, Cold, Target, Wish, alive, checkpoint, claims, is_missing, lock, reseal, vault_of};
+use super::{Claim, Cold, Purpose, Target, Wish, alive, checkpoint, claims, is_missing, lock, reseal, vault_of};
 use crate::engine::Engine;
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -76,8 +76,8 @@ impl Load {
 
 /// What is read of a vault.
 enum Read {
-    /// An object, for all who want it.
-    Fetch(Arc<Object>),
+    /// An object, for all who want it, and what the first of them wants it for.
+    Fetch(Arc<Object>, Purpose),
     Through(Wanted),
 }
 
@@ -130,7 +130,7 @@ pub(crate) fn run(engine: &Engine, handle: &Handle) {
 
 impl Crew {
     pub(crate) fn begin(engine: &Engine) -> Self {
-        engine.reign.cold.begin(engine.directory().all_vaults().map(|vault| vault.id).collect());
+        engine.begin_landing();
         Self {
             engine: engine.clone(),
             flights: FuturesUnordered::new(),
@@ -172,6 +172,7 @@ impl Crew {
         self.take_wishes();
         // What cannot be logged is not begun.
         if self.engine.writable().is_ok() && self.engine.leads() {
+            self.engine.say_limit();
             self.fetch_more();
             self.upload_more();
         }
@@ -180,7 +181,7 @@ impl Crew {
     fn take_wishes(&mut self) {
         for wish in std::mem::take(&mut *lock(&self.engine.reign.cold.wishes)) {
             let object = match &wish {
-                Wish::Fetch(object, _) => object,
+                Wish::Fetch(object, ..) => object,
                 Wish::Through(wanted) => &wanted.object,
             };
             // Whoever made the wish has seen that there is one.
@@ -188,11 +189,11 @@ impl Crew {
             let waiting = &mut self.lines.entry(vault).or_insert_with(|| Line::new(object.key.as_ref().tenant)).waiting;
             match wish {
                 Wish::Through(wanted) => waiting.push_back(Read::Through(wanted)),
-                Wish::Fetch(object, tell) => {
+                Wish::Fetch(object, purpose, tell) => {
                     let callers = self.wanted.entry(object.key.clone()).or_default();
                     callers.push(tell);
                     if callers.len() == 1 {
-                        waiting.push_back(Read::Fetch(object));
+                        waiting.push_back(Read::Fetch(object, purpose));
                     }
                 }
             }
@@ -210,8 +211,8 @@ impl Crew {
                 && let Some(read) = line.waiting.pop_front()
             {
                 let engine = self.engine.clone();
-                let object = match read {
-                    Read::Fetch(object) => object,
+                let (object, purpose) = match read {
+                    Read::Fetch(object, purpose) => (object, purpose),
                     Read::Through(wanted) if wanted.tell.is_closed() => continue,
                     Read::Through(wanted) => {
                         let (tenant, len) = (line.tenant, wanted.len);
@@ -238,7 +239,7 @@ impl Crew {
                 let flight = async move {
                     let outcome = match engine.state().standing(key.as_ref()) {
                         Some(object) if engine.state().is_at_hand(&object) => Ok(()),
-                        Some(object) if object.cold.is_some() => match fetch(&engine, &object).await {
+                        Some(object) if object.cold.is_some() => match fetch(&engine, &object, purpose).await {
                             // Whoever asked locates what is there now.
                             Err(_) if engine.state().was_replaced(&object) => Ok(()),
                             outcome => outcome,

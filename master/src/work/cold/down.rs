@@ -1,11 +1,11 @@
 //! From a vault to memory.
 
-use super::{Target, order, vault};
+use super::{Purpose, Target, order, vault};
 use crate::engine::Engine;
 use crate::work::board::Ended;
 use crate::work::evict;
 use perilune_protocol::rpc::cold::{ColdOutcome, ColdWay};
-use perilune_protocol::{ByteSize, FaultCode, ObjectKey, Outcome};
+use perilune_protocol::{ByteSize, FaultCode, ObjectKey, Outcome, TenantId};
 use perilune_state::State;
 use perilune_state::effect::{ColdCopy, RemoveReason};
 use perilune_state::meter::Promise;
@@ -24,12 +24,12 @@ const SHARE: u64 = 8;
 const AGAIN: Duration = Duration::from_millis(20);
 
 /// Has an object that is in a vault only brought to memory.
-pub(super) async fn fetch(engine: &Engine, object: &Arc<Object>) -> Outcome<()> {
+pub(super) async fn fetch(engine: &Engine, object: &Arc<Object>, purpose: Purpose) -> Outcome<()> {
     let key = object.key.to_object_key();
     let Some(copy) = object.cold.clone() else { return Ok(()) };
     let unread = |why: String| FaultCode::NoReadableReplica.with(format!("{key}: it is in its vault only, and {why}"));
     let target = vault(engine.state(), copy.vault).ok_or_else(|| unread(format!("vault {} is not known any more", copy.vault)))?;
-    let (promise, room) = find_room(engine, object).await?;
+    let (promise, room) = find_room(engine, object, purpose).await?;
     let ended = confirm_lost(&key, || bring(engine, object, &copy, target, &room)).await;
     let state = engine.state();
     let give_up = |writes| state.copy_give_up(room.clone(), writes, engine.now());
@@ -79,9 +79,9 @@ async fn bring(engine: &Engine, object: &Object, copy: &ColdCopy, vault: Target,
     engine.reign.cold.order(room.segment().node(), order, engine.now()).await
 }
 
-/// Room in the tenant's memory, and as much of its quota. What is there makes room if it can do so without being lost, but not for an object
-/// that takes much of the memory: then, or where there is none soon, it is [`FaultCode::NoSpace`].
-async fn find_room(engine: &Engine, object: &Object) -> Outcome<(Promise, CopyRoom)> {
+/// Room in the tenant's memory, and as much of its quota. What is there makes room if it can do so without being lost, but not so that somebody
+/// may read what takes much of the memory: then, or where there is none soon, it is [`FaultCode::NoSpace`].
+async fn find_room(engine: &Engine, object: &Object, purpose: Purpose) -> Outcome<(Promise, CopyRoom)> {
     let (state, tenant, key) = (engine.state(), object.key.as_ref().tenant, object.key.to_object_key());
     let (until, mut tries) = (Instant::now() + ROOM_PATIENCE, 0);
     loop {
@@ -94,7 +94,7 @@ async fn find_room(engine: &Engine, object: &Object) -> Outcome<(Promise, CopyRo
         };
         let no_space = |why: &str| Err(FaultCode::NoSpace.with(format!("{key}: it is in its vault only, and {lacking}, {why}")));
         let memory = evict::memory_of(state, tenant);
-        if object.size > memory / SHARE {
+        if purpose == Purpose::Read && object.size > memory / SHARE {
             return no_space(&format!("and nothing leaves for what is more than {} of memory", ByteSize(memory / SHARE)));
         }
         if Instant::now() >= until {
@@ -121,6 +121,14 @@ async fn take_room(engine: &Engine, object: &Object) -> Outcome<Option<CopyRoom>
         }
     }
     Ok(None)
+}
+
+/// The most bytes that an object may have to be moved by way of memory: what is brought there stays below where eviction begins.
+pub(super) fn movable(engine: &Engine, tenant: TenantId) -> u64 {
+    let table = engine.state().segments.table();
+    let own = table.iter().filter(|s| s.tenant() == tenant && s.allocatable());
+    let largest = own.map(|s| s.space().capacity()).max().unwrap_or(0).min(evict::memory_of(engine.state(), tenant));
+    (engine.inner.config.eviction_high_watermark * largest as f64) as u64
 }
 
 /// Segments that it may go to, the emptiest first.

@@ -1,4 +1,4 @@
-//! Empties the vaults of a dropped tenant, as the last step before it is forgotten what opens them.
+//! Empties the vaults of a dropped tenant, and one that is to be dropped by itself, as the last step before it is forgotten what opens them.
 
 use super::claims::Standing;
 use super::collect::LOOK;
@@ -8,7 +8,7 @@ use crate::work::aside;
 use perilune_protocol::vault::VaultTarget;
 use perilune_protocol::{ColdName, FaultCode, Outcome, TenantId, VaultId};
 use perilune_state::directory::VaultsRecord;
-use perilune_vault::{Class, ColdObject, Limits, Vault, Vaulted};
+use perilune_vault::{Class, ColdObject, Limits, Vault, VaultFault, Vaulted};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -16,8 +16,20 @@ use tokio::time::Instant;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// So long it goes on with one vault before others have their turn.
 const TURN: Duration = Duration::from_secs(5);
+/// So long whoever drops a vault waits for it to be emptied; and between two looks at whether somebody is about to claim it.
+const CLEARING: Duration = Duration::from_secs(20);
+const LOOK_PAUSE: Duration = Duration::from_millis(20);
 /// Vaults that could not be emptied are tried again so much later.
 const AGAIN: Duration = Duration::from_secs(5);
+
+/// What may go of a vault that is emptied.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Going {
+    /// What no object refers to, whatever checkpoints say: it was a dropped tenant's alone. The claim goes as well.
+    All,
+    /// What no checkpoint names either, as it may be another tenant's; and the claim, unless somebody else has a vault in the same folder.
+    Spare { claim: bool },
+}
 
 /// A look at all of a vault, page by page.
 #[derive(Clone)]
@@ -43,24 +55,19 @@ impl Engine {
         let known = self.directory();
         let Some(all) = known.vaults_of(tenant).filter(|all| !all.vaults.is_empty()) else { return Ok(true) };
         let cold = &self.reign.cold;
-        if self.uploads_may_land(tenant) || lock(&cold.emptied_later).get(&tenant).is_some_and(|later| *later > Instant::now()) {
+        if self.uploads_may_land(tenant) {
             return Ok(false);
         }
-        // By another name of the same endpoint it may be the same folder.
-        let shared = |id: VaultId| {
-            known.vault(id).is_some_and(|ours| known.all_vaults().any(|v| v.id != id && is_one_folder(&v.target, &ours.target)))
-        };
         let mut whole = true;
         for vault in all.vaults.iter().filter(|vault| vault.target.is_usable()) {
             let (id, is_bucket, standing) = (vault.id, matches!(vault.target, VaultTarget::S3(_)), self.standing_of(vault.id));
-            match self.empty(all, id, shared(id)).await? {
+            let going = if self.is_shared(id) { Going::Spare { claim: false } } else { Going::All };
+            match self.empty(all, id, going).await? {
                 Ok(is_empty) => whole &= is_empty,
                 // Nobody claimed it, or it was emptied before.
                 Err(fault) if fault.class == Class::NoObject && standing != Standing::Claimed => {}
                 Err(fault) if fault.class == Class::NoBucket && standing == Standing::GivenUp => {}
-                // No bucket, or that of another cluster, or one that was cleared: nothing of the tenant is there. A directory may be allowed
-                // or mounted later.
-                Err(fault) if is_bucket && [Class::NoBucket, Class::Invalid, Class::NoObject].contains(&fault.class) => {
+                Err(fault) if is_bucket && has_nothing_of_ours(&fault) => {
                     tracing::warn!(vault = %id, "the vault of a dropped tenant is left as it is: {fault}");
                 }
                 Err(fault) => {
@@ -72,8 +79,65 @@ impl Engine {
         Ok(whole)
     }
 
+    /// Whether the vaults of a dropped tenant are left alone for a while.
+    pub(crate) fn empties_later(&self, tenant: TenantId) -> bool {
+        lock(&self.reign.cold.emptied_later).get(&tenant).is_some_and(|later| *later > Instant::now())
+    }
+
+    /// Makes ready to be dropped a vault of a tenant that is closed, and in which nothing was counted: deletes what nothing refers to, and gives it
+    /// up. As long as it is not dropped after that, it is claimed anew when it is closed no longer.
+    ///
+    /// # Errors
+    /// Why it has to wait.
+    pub(crate) async fn clear_vault(&self, tenant: TenantId, id: VaultId) -> Outcome<()> {
+        let (known, cold) = (self.directory(), &self.reign.cold);
+        let Some(all) = known.vaults_of(tenant) else { return Ok(()) };
+        let Some(vault) = all.vaults.iter().find(|vault| vault.id == id && vault.target.is_usable()) else { return Ok(()) };
+        let until = Instant::now() + CLEARING;
+        // It may be claimed just now.
+        while lock(&cold.looking).contains(&id) {
+            if Instant::now() >= until {
+                return Err(FaultCode::WrongState.with("the vault takes long to answer whose it is: ask again"));
+            }
+            tokio::time::sleep(LOOK_PAUSE).await;
+        }
+        let standing = self.standing_of(id);
+        if standing == Standing::New {
+            return Ok(());
+        }
+        if let Some(wait) = self.upload_may_land_for(id) {
+            let why = format!("uploads that were ordered before may still come to lie there: ask again in {} s", wait.as_secs() + 1);
+            return Err(FaultCode::WrongState.with(why));
+        }
+        // What an earlier attempt has seen may be other things by now.
+        lock(&cold.emptying).remove(&id);
+        let going = Going::Spare { claim: !self.is_shared(id) };
+        let cleared = loop {
+            match self.empty(all, id, going).await? {
+                Ok(true) => break Ok(()),
+                Ok(false) if Instant::now() < until => {}
+                Ok(false) => break Err("what nothing refers to is being deleted there: ask again".to_owned()),
+                // An earlier attempt gave it up, and nothing came there since.
+                Err(fault) if standing == Standing::GivenUp && fault.class == Class::NoObject => break Ok(()),
+                Err(fault) if matches!(vault.target, VaultTarget::S3(_)) && has_nothing_of_ours(&fault) => break Ok(()),
+                Err(fault) => break Err(format!("what nothing refers to cannot be deleted there: {fault}")),
+            }
+        };
+        if self.standing_of(id) == Standing::GivenUp {
+            // Nothing is brought there before it is claimed anew.
+            lock(&cold.claims).remove(&id);
+        }
+        cleared.map_err(|why| FaultCode::WrongState.with(why))
+    }
+
+    /// Whether another vault lies in the folder of this one. By another name of the same endpoint it may be the same.
+    fn is_shared(&self, id: VaultId) -> bool {
+        let known = self.directory();
+        known.vault(id).is_some_and(|ours| known.all_vaults().any(|v| v.id != id && is_one_folder(&v.target, &ours.target)))
+    }
+
     /// Goes on with one vault for a while. Whether all of it was looked at, and nothing was there that is to go.
-    async fn empty(&self, all: &VaultsRecord, id: VaultId, shared: bool) -> Outcome<Vaulted<bool>> {
+    async fn empty(&self, all: &VaultsRecord, id: VaultId, going: Going) -> Outcome<Vaulted<bool>> {
         let until = Instant::now() + TURN;
         let (engine, all) = (self.clone(), all.clone());
         let vault = match aside(move || engine.open_to_empty(&all, id)).await? {
@@ -96,8 +160,7 @@ impl Engine {
                 Ok(looked) => looked,
                 Err(fault) => return Ok(Err(fault)),
             };
-            if shared {
-                // There it may be another tenant's that a checkpoint names. What was this one's alone goes, whatever checkpoints say.
+            if going != Going::All {
                 (begun, left) = (self.may_go(begun).await?, self.may_go(left).await?);
             }
             let (is_clean, is_last) = (is_clean && begun.is_empty() && left.is_empty(), next.is_none());
@@ -115,7 +178,7 @@ impl Engine {
             let pass = if is_last { Pass::default() } else { Pass { after: next, is_clean } };
             lock(&self.reign.cold.emptying).insert(id, pass);
             if is_last && is_clean {
-                return self.give_up_emptied(vault, id, shared).await;
+                return self.give_up_emptied(vault, id, going).await;
             }
             if Instant::now() >= until {
                 return Ok(Ok(false));
@@ -131,8 +194,8 @@ impl Engine {
         safe.vault(all, record, Limits { attempt: PATIENCE, ..Limits::default() })
     }
 
-    async fn give_up_emptied(&self, vault: Vault, id: VaultId, shared: bool) -> Outcome<Vaulted<bool>> {
-        if !shared {
+    async fn give_up_emptied(&self, vault: Vault, id: VaultId, going: Going) -> Outcome<Vaulted<bool>> {
+        if going != (Going::Spare { claim: false }) {
             self.record_given_up(id).await?;
             if let Err(fault) = aside(move || vault.tidy(soon()).and_then(|()| claim::give_up(&vault))).await? {
                 return Ok(Err(fault));
@@ -152,6 +215,11 @@ fn delete(engine: &Engine, vault: &Vault, left: Vec<ColdName>, until: Instant) -
         some.iter().try_for_each(|name| vault.delete(&ColdObject::path(name.0), soon()))?;
     }
     Ok(true)
+}
+
+/// No bucket, or that of another cluster, or one that was cleared: nothing is there of ours. A directory may be allowed or mounted later.
+fn has_nothing_of_ours(fault: &VaultFault) -> bool {
+    [Class::NoBucket, Class::Invalid, Class::NoObject].contains(&fault.class)
 }
 
 fn is_one_folder(a: &VaultTarget, b: &VaultTarget) -> bool {

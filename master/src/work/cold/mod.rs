@@ -30,7 +30,7 @@ mod offload;
 mod opened;
 mod reseal;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 mod through;
 mod up;
 mod waits;
@@ -102,8 +102,10 @@ pub(crate) struct Cold {
     landing: Mutex<landing::Landing>,
     /// What the checkpoints name, by their number. Written by whoever keeps them.
     kept: Mutex<BTreeMap<u64, kept::Named>>,
-    /// Vaults that may be dropped any moment: nothing more is brought there.
+    /// Vaults that may be dropped any moment: nothing more is brought there, nor are they claimed.
     closing: Mutex<Vec<VaultId>>,
+    /// Those that are looked at now, and may be claimed by that.
+    looking: Mutex<HashSet<VaultId>>,
     /// Dropped tenants whose vaults could not be emptied: when they are tried again.
     emptied_later: Mutex<HashMap<TenantId, Instant>>,
     /// How far the emptying of a dropped tenant's vault is.
@@ -126,9 +128,18 @@ struct Errors {
 /// What somebody wants of a vault.
 enum Wish {
     /// An object in memory.
-    Fetch(Arc<Object>, oneshot::Sender<Outcome<()>>),
+    Fetch(Arc<Object>, Purpose, oneshot::Sender<Outcome<()>>),
     /// Some bytes of one.
     Through(through::Wanted),
+}
+
+/// What something is fetched for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// Somebody reads it, who else reads it through a node.
+    Read,
+    /// It is to be brought to another vault, for which there is no other way.
+    Move,
 }
 
 impl Order for ColdOrder {
@@ -163,6 +174,7 @@ impl Cold {
             landing: Mutex::default(),
             kept: Mutex::default(),
             closing: Mutex::default(),
+            looking: Mutex::default(),
             emptied_later: Mutex::default(),
             emptying: Mutex::default(),
             errors: Mutex::default(),
@@ -369,7 +381,7 @@ impl Engine {
                 || state.peek(tenant, key).map(|_| None),
                 |object| {
                     let (tell, told) = oneshot::channel();
-                    lock(&cold.wishes).push(Wish::Fetch(object, tell));
+                    lock(&cold.wishes).push(Wish::Fetch(object, Purpose::Read, tell));
                     Ok(Some(told))
                 },
             ));

@@ -10,7 +10,6 @@ use perilune_state::objects::{Key, Object};
 use perilune_state::shards::{ShardJob, ShardJobs};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, Weak};
-use uuid::Uuid;
 
 /// So many of a tenant wait at a time.
 pub(super) const OFFERS_MAX: usize = 4096;
@@ -119,7 +118,7 @@ impl Inner {
             return Some(job).filter(|job| !job.is_stopped());
         }
         self.jobs.retain(|_, job| job.strong_count() > 0);
-        let job = Arc::new(jobs.begin(shard, &format!("offload-{}", Uuid::new_v4()))?);
+        let job = Arc::new(jobs.begin(shard)?);
         tracing::debug!(tablet = shard.0, job = job.id(), "an offload begins");
         self.jobs.insert(shard, Arc::downgrade(&job));
         Some(job)
@@ -175,7 +174,7 @@ mod tests {
 
     #[test]
     fn offers_are_taken_in_order_once_and_are_bounded() {
-        let (offers, jobs) = (Offers::default(), ShardJobs::default());
+        let (offers, jobs) = (Offers::default(), ShardJobs::new(1));
         let taken = (0..2 * OFFERS_MAX as u64).filter(|n| offer(&offers, &jobs, 1, *n) && offer(&offers, &jobs, 1, 0)).count();
         assert!(taken < OFFERS_MAX && !offers.is_empty(TenantId(1)), "{taken}");
         let pick = |offered: &Offered| match offered.object.version.0 {
@@ -196,7 +195,7 @@ mod tests {
 
     #[test]
     fn tenants_take_turns_and_one_that_waits_holds_up_no_other() {
-        let (offers, jobs) = (Offers::default(), ShardJobs::default());
+        let (offers, jobs) = (Offers::default(), ShardJobs::new(1));
         for n in 0..OFFERS_MAX as u64 {
             assert!(offer(&offers, &jobs, 1, n));
         }
@@ -212,9 +211,9 @@ mod tests {
 
     #[test]
     fn a_job_that_was_stopped_has_nothing_more_taken_and_the_next_round_may() {
-        let (offers, jobs) = (Offers::default(), ShardJobs::default());
+        let (offers, jobs) = (Offers::default(), ShardJobs::new(1));
         assert!((0..5).all(|n| offer(&offers, &jobs, 1, n)) && (0..2).all(|n| offer(&offers, &jobs, 2, n)));
-        let (mine, flying) = offers.take(9, |tenant| tenant.0 == 1, |_| Fit::Now(())).map(|(job, ())| (job.id().to_owned(), job)).unwrap();
+        let (mine, flying) = offers.take(9, |tenant| tenant.0 == 1, |_| Fit::Now(())).map(|(job, ())| (job.id().to_string(), job)).unwrap();
         assert_eq!(jobs.stop(ShardId(1), &mine), Ok(()));
         assert!(!offer(&offers, &jobs, 1, 9), "one of its objects is on its way");
         let next = || offers.take(9, |_| true, |offered| Fit::Now(offered.object.key.as_ref().tenant.0)).map(|(_, whose)| whose);

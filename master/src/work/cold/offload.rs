@@ -1,10 +1,11 @@
 //! Everything of a tenant that is in memory only is brought to its vault, when somebody asks for it; or everything that is in one of its vaults to
 //! the one where new objects go, by way of memory.
 
-use super::{Offer, WAIT_MAX, Wish, has_vault, health_of, is_dirty, lock, vault_of};
+use super::down::movable;
+use super::{Offer, Purpose, WAIT_MAX, Wish, has_vault, health_of, is_dirty, lock, vault_of};
 use crate::engine::Engine;
 use perilune_protocol::rpc::cold::Offloaded;
-use perilune_protocol::{FaultCode, Outcome, TenantId, VaultId};
+use perilune_protocol::{ByteSize, FaultCode, ObjectKey, Outcome, TenantId, VaultId};
 use perilune_state::directory::ShardId;
 use perilune_state::objects::{Key, Object};
 use perilune_state::shards::ShardJob;
@@ -30,8 +31,9 @@ struct Look {
     shards: BTreeMap<ShardId, Shard>,
     /// What is being fetched.
     fetches: Vec<(Key, oneshot::Receiver<Outcome<()>>)>,
-    /// What could not be. It is tried again when all else is done.
+    /// What could not be, and why the last of it. It is tried again when all else is done.
     failed: HashSet<Key>,
+    failure: String,
 }
 
 #[derive(Default)]
@@ -55,7 +57,7 @@ impl Look {
         if !is_tried && self.fetches.len() < FETCHES_MAX {
             let (tell, told) = oneshot::channel();
             self.fetches.push((object.key.clone(), told));
-            lock(wishes).push(Wish::Fetch(Arc::clone(object), tell));
+            lock(wishes).push(Wish::Fetch(Arc::clone(object), Purpose::Move, tell));
         }
     }
 
@@ -63,6 +65,15 @@ impl Look {
     fn is_over(&self) -> bool {
         self.shards.values().all(|shard| shard.left == 0 || shard.job.as_ref().is_some_and(|job| job.is_stopped()))
     }
+}
+
+/// Why objects of more than `most` bytes stay, of which this is one.
+fn too_large_to_move(count: u64, key: &ObjectKey, most: u64) -> String {
+    let help = "a store node that lends more (`--segment-size`) helps";
+    format!(
+        "{count} of them, such as {key}, have more than {}, the most that there is memory to bring them through: {help}",
+        ByteSize(most)
+    )
 }
 
 impl Engine {
@@ -83,6 +94,7 @@ impl Engine {
             shards: BTreeMap::new(),
             fetches: Vec::new(),
             failed: HashSet::new(),
+            failure: String::new(),
         };
         loop {
             let settled = self.reign.cold.settled.notified();
@@ -114,32 +126,38 @@ impl Engine {
     /// Counts what is where, and offers what is left. Walks the index.
     fn look_and_offer(&self, tenant: TenantId, mut look: Look) -> Look {
         let (cold, jobs) = (&self.reign.cold, &self.reign.shard_jobs);
-        // Of these objects; or, where none of them was tried yet, why none is.
-        let held_up =
-            || vault_of(self.state(), tenant).and_then(|vault| health_of(self, vault.id)).filter(|found| !found.condition.is_up());
-        let last_error = cold.last_error_of(tenant, look.began).or_else(|| held_up().map(|found| found.last_error));
-        let mut found = Offloaded { last_error: last_error.unwrap_or_default(), ..Offloaded::default() };
+        let mut found = Offloaded::default();
         look.shards.values_mut().for_each(|shard| shard.left = 0);
         let mut full = false;
         let failed = &mut look.failed;
         look.fetches.retain_mut(|(key, told)| match told.try_recv() {
             Err(oneshot::error::TryRecvError::Empty) => true,
             Ok(Err(fault)) => {
-                found.last_error = fault.message;
+                look.failure = fault.message;
                 failed.insert(key.clone());
                 false
             }
             _ => false,
         });
+        let (most, mut too_large) = (movable(self, tenant), None);
+        let mut is_waiting = false;
         self.state().for_each(tenant, &mut |object| {
+            found.saved += u64::from(object.cold.is_some());
+            found.cold += u64::from(!object.readable());
             if look.is_left(object) {
                 found.left += 1;
                 found.left_bytes += object.size;
                 let id = self.state().shard_of(object.key.as_ref());
                 let shard = look.shards.entry(id).or_default();
+                let is_away = !object.readable() || !self.state().is_at_hand(object);
+                if is_away && most > 0 && object.size > most {
+                    too_large.get_or_insert_with(|| (0u64, object.key.to_object_key())).0 += 1;
+                    return ControlFlow::Continue(());
+                }
+                is_waiting = true;
                 shard.left += 1;
                 let is_stopped = shard.job.as_ref().is_some_and(|job| job.is_stopped());
-                if !object.readable() || !self.state().is_at_hand(object) {
+                if is_away {
                     // It is offered once it is there.
                     if !is_stopped {
                         look.fetch(object, &cold.wishes);
@@ -152,10 +170,18 @@ impl Engine {
                     }
                 }
             }
-            found.saved += u64::from(object.cold.is_some());
-            found.cold += u64::from(!object.readable());
             ControlFlow::Continue(())
         });
+        // Of these objects; or, where none of them was tried yet, why none is.
+        let trouble = || {
+            let of_fetches = Some(&look.failure).filter(|why| !why.is_empty()).cloned();
+            let of_vault = || vault_of(self.state(), tenant).and_then(|vault| health_of(self, vault.id));
+            let held_up = || of_vault().filter(|found| !found.condition.is_up()).map(|found| found.last_error);
+            of_fetches.or_else(|| cold.last_error_of(tenant, look.began)).or_else(held_up)
+        };
+        let stays = too_large.map(|(count, key)| too_large_to_move(count, &key, most));
+        let trouble = if is_waiting || stays.is_none() { trouble() } else { None };
+        found.last_error = trouble.into_iter().chain(stays).collect::<Vec<_>>().join("; ");
         for (id, shard) in &mut look.shards {
             match shard.job.as_ref() {
                 Some(job) if shard.left > 0 && job.is_stopped() => {

@@ -2,7 +2,7 @@
 
 use super::down::confirm_lost;
 use super::{Wish, lock, order, vault};
-use crate::engine::Engine;
+use crate::engine::{Engine, NODE_PATIENCE};
 use crate::work::board::Ended;
 use perilune_protocol::rpc::cold::{ColdOutcome, ColdWay, Passed, ReadThrough, Through};
 use perilune_protocol::{FaultCode, NodeId, Outcome, ReplicaPlace, SegmentId, TenantId};
@@ -12,7 +12,7 @@ use perilune_state::segments::Reach;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use uuid::Uuid;
 
 /// Somebody wants some bytes of an object.
@@ -63,7 +63,8 @@ pub(super) async fn pass(engine: &Engine, wanted: &Wanted) -> Outcome<Passed> {
     let unread = |why: String| FaultCode::NoReadableReplica.with(format!("{key}: it is in its vault only, and {why}"));
     let Some(copy) = object.cold.clone() else { return Err(unread("is there no more".into())) };
     let target = vault(engine.state(), copy.vault).ok_or_else(|| unread(format!("vault {} is not known any more", copy.vault)))?;
-    let node = reader(engine.state(), object).ok_or_else(|| unread("no store node of its tenant is there to read it".into()))?;
+    let node = reader_soon(engine, object, Duration::from_millis(*limit_ms)).await;
+    let node = node.ok_or_else(|| unread("no store node of its tenant is there to read it".into()))?;
     let way = ColdWay::Through { offset: *offset, len: *len, taken: *taken };
     let bring = || {
         let place = ReplicaPlace { segment: SegmentId(Uuid::nil()), extents: Vec::new() };
@@ -81,6 +82,19 @@ pub(super) async fn pass(engine: &Engine, wanted: &Wanted) -> Outcome<Passed> {
         Ended::Said(ColdOutcome::Busy(why)) => Err(FaultCode::NoSpace.with(format!("{key}: {why}"))),
         Ended::Said(ColdOutcome::Done { .. }) => Err(unread("its node did something else".into())),
         Ended::Silence { .. } => Err(unread("the node that was to read it is silent: ask again".into())),
+    }
+}
+
+/// The same, and waits for one that is to be heard again, as after the leader has changed.
+pub(super) async fn reader_soon(engine: &Engine, object: &Object, limit: Duration) -> Option<NodeId> {
+    let (tenant, until) = (object.key.as_ref().tenant, Instant::now() + NODE_PATIENCE.min(limit));
+    let mut heard = engine.inner.heard.subscribe();
+    loop {
+        let node = reader(engine.state(), object);
+        let is_awaited = || engine.state().segments.table().iter().any(|s| s.tenant() == tenant && s.reach() == Reach::Suspect);
+        if node.is_some() || !is_awaited() || timeout_at(until, heard.changed()).await.is_err() {
+            return node;
+        }
     }
 }
 

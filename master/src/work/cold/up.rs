@@ -11,16 +11,14 @@ use perilune_state::State;
 use perilune_state::apply::places;
 use perilune_state::effect::ColdCopy;
 use perilune_state::objects::{Object, Replica};
+use perilune_vault::BYTES_PER_MS;
 use std::sync::Arc;
-
-/// An upload may take as long as is set, and longer by a millisecond for so many bytes.
-pub(super) const BYTES_PER_MS: u64 = 8 << 10;
 
 /// How an upload ended.
 pub(super) enum Uploaded {
     /// The log says that the copy is there.
     Saved,
-    /// The object was removed or replaced meanwhile.
+    /// The object was removed or replaced meanwhile, or has left memory: it is in another vault.
     Moot,
     /// The vault does not do it at present.
     Away(Condition, String),
@@ -33,10 +31,14 @@ pub(super) async fn upload(engine: &Engine, object: &Arc<Object>, replica: &Repl
     let cold = &engine.reign.cold;
     let name = cold.fresh_name();
     lock(&cold.naming).insert(name, (vault.id, object.size));
-    // Whoever drops a vault first closes it and then counts the names: one of the two sees the other.
+    // Whoever drops a vault first closes it, whoever empties those of a tenant first removes its objects; both look at the names after that. So one
+    // of the two sees the other.
     let is_closing = lock(&cold.closing).contains(&vault.id);
+    let is_there = engine.state().standing(object.key.as_ref()).is_some_and(|standing| standing.version == object.version);
     let uploaded = if is_closing {
         Uploaded::Failed(format!("{}: vault {} is being dropped", object.key.to_object_key(), vault.id))
+    } else if !is_there {
+        Uploaded::Moot
     } else {
         upload_as(engine, object, replica, vault, name).await
     };
@@ -47,7 +49,7 @@ pub(super) async fn upload(engine: &Engine, object: &Arc<Object>, replica: &Repl
 
 async fn upload_as(engine: &Engine, object: &Arc<Object>, replica: &Replica, vault: Target, name: ColdName) -> Uploaded {
     let place = places(std::slice::from_ref(replica)).remove(0);
-    let limit_ms = engine.inner.config.upload_limit.as_millis() as u64 + object.size / BYTES_PER_MS;
+    let limit_ms = engine.upload_limit().as_millis() as u64 + object.size / BYTES_PER_MS;
     let order = order(object, ColdWay::Up, place, vault, name, limit_ms);
     let ended = engine.reign.cold.order(replica.segment.node(), order, engine.now()).await;
     let copy = |stored| ColdCopy { vault: vault.id, name, stored };
@@ -78,6 +80,8 @@ async fn upload_as(engine: &Engine, object: &Arc<Object>, replica: &Replica, vau
         Ended::Said(ColdOutcome::Passed(_) | ColdOutcome::Busy(_)) => {
             (Uploaded::Failed(format!("{key}: its node did something else")), None)
         }
+        // Its room was given to others while it was read there.
+        Ended::Said(ColdOutcome::Wrong(_)) if !is_at(engine, object, replica) => (Uploaded::Moot, None),
         Ended::Said(ColdOutcome::Wrong(why) | ColdOutcome::Lost(why) | ColdOutcome::Failed(why)) => (Uploaded::Failed(why), None),
         Ended::Silence { taken, for_ms } => {
             (Uploaded::Failed(format!("{key}: the node that was to upload it is silent")), taken.then_some(for_ms))
@@ -89,4 +93,10 @@ async fn upload_as(engine: &Engine, object: &Arc<Object>, replica: &Replica, vau
         engine.state().garbage.add(copy(0));
     }
     uploaded
+}
+
+/// Whether the object has this replica yet.
+fn is_at(engine: &Engine, object: &Object, replica: &Replica) -> bool {
+    let now = engine.state().standing(object.key.as_ref()).filter(|now| now.version == object.version);
+    now.is_some_and(|now| now.replicas.iter().any(|other| other.is(replica)))
 }

@@ -88,6 +88,21 @@ pub(crate) fn moved(engine: &Engine, tenant: TenantId) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::work::cold::health::{Asked, Condition};
+    use crate::work::cold::tests::Stand;
+
+    #[test]
+    fn a_vault_that_nobody_has_looked_at_is_waited_for_like_one_that_works() {
+        let stand = Stand::start();
+        let (engine, tenant) = (stand.engine(), TenantId::default());
+        assert_eq!(patience(&engine, tenant), None, "there is none");
+        let (id, health) = (stand.vault("main"), &engine.reign.cold.health);
+        // As when a reign begins.
+        health.keep(&[]);
+        assert_eq!(patience(&engine, tenant), Some(SOON));
+        health.did_not(id, Asked::Write, Condition::Refuses, "403", engine.wall_ms());
+        assert_eq!(patience(&engine, tenant), None);
+    }
 
     #[test]
     fn a_vault_is_waited_for_until_nothing_has_moved_for_long() {

@@ -193,3 +193,35 @@ fn put(engine: &Engine, world: &World<'_>, object: &Object, place: ReplicaPlace,
     let order = WorkOrder { id: 0, limit_ms, place, size: object.size, checksum: object.checksum, source };
     engine.reign.jobs.board.put(on.node(), order, world.now + TAKEN_WITHIN_MS)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::work::cold::tests::Stand;
+    use perilune_protocol::rpc::cold::ColdOutcome;
+    use perilune_state::effect::RemoveReason;
+    use std::collections::{HashMap, HashSet};
+
+    #[test]
+    fn what_is_being_saved_or_just_was_is_removed_by_no_job() {
+        let stand = Stand::start();
+        stand.vault("main");
+        let (engine, node) = (stand.engine(), stand.node());
+        let remove = |object: &Arc<Object>| {
+            let (outgoing, busy) = (HashMap::new(), HashSet::new());
+            let world = World { state: engine.state(), now: engine.now(), outgoing: &outgoing, busy: &busy };
+            let step = Step::Remove { object: object.clone(), reason: RemoveReason::Damaged };
+            stand.runtime.block_on(Flight::new(0, step).begin(&engine, &world))
+        };
+        for (key, outcome) in [("saved", ColdOutcome::Done { stored: 100 }), ("not saved", ColdOutcome::Failed("no".into()))] {
+            let (object, order) = stand.put_and_save(key, node);
+            assert!(matches!(remove(&object), Next::Over(End::Failed, _)), "it is on its way");
+            stand.ends(node, &object, &order, outcome.clone());
+            match remove(&object) {
+                Next::Over(End::Failed, _) => assert_eq!(key, "saved"),
+                Next::Log(effect) => assert!(key == "not saved" && matches!(*effect, Effect::Remove { .. }), "{key}: {effect:?}"),
+                Next::Order(_) | Next::Over(..) => panic!("{key}"),
+            }
+        }
+    }
+}

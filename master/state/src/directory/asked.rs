@@ -150,6 +150,32 @@ pub struct NewVault {
     pub pair: Option<Pair>,
 }
 
+/// What lies in a vault.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lies {
+    /// Objects with a copy there, in memory as well or not, or soon with one.
+    pub objects: u64,
+    /// Checkpoints, and uploads that some name.
+    pub checkpoints: u64,
+}
+
+impl fmt::Display for Lies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { objects, checkpoints } = self;
+        if *objects > 0 {
+            return write!(
+                f,
+                "{objects} objects lie in the vault: `perilune offload --from` brings them to the newest one, and `perilune rm` removes what cannot be \
+                 read any more"
+            );
+        }
+        write!(
+            f,
+            "checkpoints lie in the vault, or name {checkpoints} uploads there: make newer ones (`perilune vaults checkpoint`) until none of them is kept"
+        )
+    }
+}
+
 /// Why the cold tier of a tenant is as it was. Faces say it in their own words.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum VaultRefused {
@@ -180,9 +206,9 @@ pub enum VaultRefused {
     /// It is a bucket and was meant as a file system, or the other way round.
     #[error("the vault {0} is of the other kind")]
     OtherKind(String),
-    /// So many objects have a copy there, in memory as well or not.
-    #[error("{0} objects lie in the vault: `perilune offload --from` brings them to the newest one")]
-    InUse(u64),
+    /// Something lies there.
+    #[error("{0}")]
+    InUse(Lies),
     /// The tenant has no credentials for buckets of others.
     #[error("the tenant has no ram user")]
     NoRamUser,

@@ -25,7 +25,7 @@ mod register;
 mod table;
 mod vault;
 
-pub use asked::{Described, Keeper, Meant, NewVault, Pair, PoolRefused, VaultRefused};
+pub use asked::{Described, Keeper, Lies, Meant, NewVault, Pair, PoolRefused, VaultRefused};
 pub use decide::{Decision, Refused, is_unshown};
 pub use declare::DEFAULT_KEYSPACE;
 pub use deliver::{FEED_NAME_BYTES_MAX, FeedRefused, NewFeed, is_feed_name};

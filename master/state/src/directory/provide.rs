@@ -1,6 +1,6 @@
 //! What may become of the cold tier of a tenant. The brain knows no key: who decides brings a [`Keeper`] that seals and opens.
 
-use super::asked::{Keeper, NewVault, Pair, VAULTS_MAX, VaultRefused};
+use super::asked::{Keeper, Lies, NewVault, Pair, VAULTS_MAX, VaultRefused};
 use super::decide::{Decision, Refused, check_text};
 use super::record::{Change, Known, TenantRecord};
 use super::vault::{Secret, VaultRecord, VaultsRecord};
@@ -50,17 +50,18 @@ impl Known {
         Ok(Some(Change::Vaults(record)))
     }
 
-    /// A vault leaves that nothing lies in; `in_use` says how many objects do.
+    /// A vault leaves that nothing lies in; `in_use` says what does.
     ///
     /// # Errors
     /// [`Refused::Unknown`], [`Refused::Dropped`]; [`VaultRefused`]: `Unknown`, `OtherKind`, `InUse`.
-    pub fn drop_vault(&self, tenant: &str, name: &str, s3: bool, in_use: &dyn Fn(VaultId) -> u64) -> Decision {
+    pub fn drop_vault(&self, tenant: &str, name: &str, s3: bool, in_use: &dyn Fn(VaultId) -> Lies) -> Decision {
         let mut record = self.vaults_called(tenant, name)?.clone();
         let nth = nth_of_kind(&record, name, s3)?;
-        match in_use(record.vaults[nth].id) {
-            0 => record.vaults.remove(nth),
-            objects => return Err(VaultRefused::InUse(objects).into()),
-        };
+        let lies = in_use(record.vaults[nth].id);
+        if lies != Lies::default() {
+            return Err(VaultRefused::InUse(lies).into());
+        }
+        record.vaults.remove(nth);
         Ok(Some(Change::Vaults(record)))
     }
 

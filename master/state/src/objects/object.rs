@@ -21,7 +21,7 @@ pub struct Replica {
 
 impl Replica {
     /// Whether both are the very same bytes. A segment that was lent anew is another, whatever its id.
-    pub(crate) fn is(&self, other: &Self) -> bool {
+    pub fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.segment, &other.segment) && self.extents == other.extents
     }
 }

@@ -8,7 +8,7 @@
 //! ```
 
 use super::key::{ByKey, KeyMap, Keyed};
-use super::{Few, Key, KeyRef, Replica};
+use super::{Few, Key, KeyRef, Replica, limbo};
 use crate::MonotonicMs;
 use crate::write::Stamp;
 use perilune_protocol::{NodeId, Pin, PutConfig, SegmentId, TenantId, Tso, WriterId};
@@ -16,6 +16,8 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+/// No connection has this number.
+const LEFT: u64 = u64::MAX;
 const WRITING: u8 = 0;
 const ENDING: u8 = 1;
 const DISCARDED: u8 = 2;
@@ -46,6 +48,8 @@ pub struct Put {
     /// Where the writer writes.
     pub replicas: Few<Replica>,
     writer: WriterId,
+    /// The connection that its writer asked on, last; [`LEFT`] once the writer's side has closed that. Relaxed: as `started`.
+    session: AtomicU64,
     /// When room was given, last. Relaxed: whoever discards by it wins or loses by `state`.
     started: AtomicU64,
     /// Moved only by compare-exchange from WRITING, so ending and discarding exclude each other.
@@ -55,8 +59,9 @@ pub struct Put {
 impl Put {
     /// A put that starts now.
     pub fn new(key: Key, version: Tso, size: u64, config: &PutConfig, replicas: Few<Replica>, stamp: Stamp<'_>) -> Self {
-        let (pin, wanted, started) = (config.pin, config.replicas, AtomicU64::new(stamp.now));
-        Self { key, version, size, pin, wanted, replicas, writer: stamp.writer, started, state: AtomicU8::new(WRITING) }
+        let (pin, wanted, writer) = (config.pin, config.replicas, stamp.writer);
+        let (session, started, state) = (AtomicU64::new(stamp.session), AtomicU64::new(stamp.now), AtomicU8::new(WRITING));
+        Self { key, version, size, pin, wanted, replicas, writer, session, started, state }
     }
 
     /// When room was given, last.
@@ -80,9 +85,22 @@ impl Put {
     }
 
     /// Its writer asks once more: it has the room as long as if it were given now. False when the put has ended or was discarded.
-    pub fn renew(&self, now: MonotonicMs) -> bool {
-        self.started.fetch_max(now, Ordering::Relaxed);
+    pub fn renew(&self, stamp: Stamp<'_>) -> bool {
+        self.session.store(stamp.session, Ordering::Relaxed);
+        self.started.fetch_max(stamp.now, Ordering::Relaxed);
         self.state.load(Ordering::Acquire) == WRITING
+    }
+
+    /// Who may write as long as it is not over.
+    pub(crate) fn may_write(&self, discard_ms: u64) -> limbo::Writer {
+        let (version, session) = (self.version, self.session.load(Ordering::Relaxed));
+        limbo::Writer { version, session, ends: self.started() + discard_ms }
+    }
+
+    /// Whether its writer closed the connection that it asked on, so that it is not one that was stopped in the middle of a write. It may live, and
+    /// then keeps its deadline.
+    pub fn has_left(&self) -> bool {
+        self.session.load(Ordering::Relaxed) == LEFT
     }
 
     /// The writer is done. [`Ending::First`] for exactly one caller, who owes the log the commit: a second commit of the same put
@@ -115,7 +133,7 @@ impl Keyed for Put {
 #[derive(Default)]
 pub struct Puts {
     map: KeyMap<Put, Arc<Put>>,
-    /// Those that were given up last, the newest behind.
+    /// Those that were given up last, the newest behind. What was aborted is written by apply as well, and lasts.
     given_up: Mutex<VecDeque<GivenUp>>,
 }
 
@@ -149,22 +167,52 @@ impl Puts {
         self.map.pin().get(&key).cloned()
     }
 
+    /// Whoever asked on this connection has closed it.
+    pub(crate) fn left(&self, session: u64) {
+        for put in self.map.pin().values() {
+            // Asked for again on another one meanwhile, it is that one's.
+            let _ = put.session.compare_exchange(session, LEFT, Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
+
     /// Ends a put without publishing it. True for exactly one caller, who owes its space to limbo.
     pub fn discard(&self, put: &Put, aborted: bool) -> bool {
         if !put.discard() || self.finish(put.key.as_ref(), put.version).is_none() {
             return false;
         }
+        self.note(GivenUp { key: put.key.clone(), version: put.version, writer: put.writer, aborted });
+        true
+    }
+
+    /// Somebody ended a put, here or with an earlier leader.
+    pub(crate) fn note_aborted(&self, key: Key, version: Tso, writer: WriterId) {
+        self.note(GivenUp { key, version, writer, aborted: true });
+    }
+
+    fn note(&self, gone: GivenUp) {
         let mut given_up = self.given_up();
+        if given_up.iter().rev().any(|known| known.version == gone.version) {
+            return;
+        }
         if given_up.len() == GIVEN_UP_MAX {
             given_up.pop_front();
         }
-        given_up.push_back(GivenUp { key: put.key.clone(), version: put.version, writer: put.writer, aborted });
-        true
+        given_up.push_back(gone);
+    }
+
+    /// What somebody else than its writer ended, as far as it is remembered.
+    pub(crate) fn aborted(&self) -> Vec<GivenUp> {
+        self.given_up().iter().filter(|gone| gone.aborted).cloned().collect()
     }
 
     /// The last put that was given up of which this is true.
     pub fn last_given_up(&self, is_it: impl Fn(&GivenUp) -> bool) -> Option<GivenUp> {
         self.given_up().iter().rev().find(|gone| is_it(gone)).cloned()
+    }
+
+    /// The versions of those that were given up of which this is true.
+    pub(crate) fn given_up_where(&self, is_it: impl Fn(&GivenUp) -> bool) -> Vec<Tso> {
+        self.given_up().iter().filter(|gone| is_it(gone)).map(|gone| gone.version).collect()
     }
 
     fn given_up(&self) -> MutexGuard<'_, VecDeque<GivenUp>> {

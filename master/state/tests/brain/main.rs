@@ -140,7 +140,7 @@ impl Leader {
         self.version += 1;
         self.commit(Effect::TsoLimit(Tso(self.version)));
         loop {
-            let stamp = Stamp { tenant: TENANT, pool: None, now: self.now, host: "127.0.0.1", writer, draw: self.version };
+            let stamp = Stamp { tenant: TENANT, pool: None, now: self.now, host: "127.0.0.1", writer, session: 1, draw: self.version };
             match self.state.put_start(&key.into(), size, config, Tso(self.version), stamp) {
                 Err(PutRefusal::NeedWindow(effect)) => {
                     self.commit(*effect);

@@ -27,7 +27,7 @@ impl Leader {
         self.commit(Effect::TsoLimit(Tso(self.version)));
         let (key, config) = (format!("k{}", self.version), PutConfig { replicas, ..PutConfig::default() });
         loop {
-            let stamp = Stamp { tenant, pool, now: self.now, host: "", writer: WriterId::random(), draw: self.version };
+            let stamp = Stamp { tenant, pool, now: self.now, host: "", writer: WriterId::random(), session: 1, draw: self.version };
             match self.state.put_start(&key.as_str().into(), MIB, &config, Tso(self.version), stamp) {
                 Err(PutRefusal::NeedWindow(effect)) => drop(self.commit(*effect)),
                 Ok(grant) => return Ok(grant.replicas.iter().map(|r| r.segment).collect()),

@@ -26,7 +26,7 @@ impl Leader {
         self.version += 1;
         self.commit(Effect::TsoLimit(Tso(self.version)));
         loop {
-            let stamp = Stamp { tenant, pool: None, now: self.now, host: "", writer: WriterId::random(), draw: self.version };
+            let stamp = Stamp { tenant, pool: None, now: self.now, host: "", writer: WriterId::random(), session: 1, draw: self.version };
             match self.state.put_start(&key.into(), size, config, Tso(self.version), stamp) {
                 Err(PutRefusal::NeedWindow(effect)) => drop(self.commit(*effect)),
                 other => return other,

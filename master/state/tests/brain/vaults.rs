@@ -4,7 +4,7 @@ use super::*;
 use perilune_protocol::sealed::Sealed;
 use perilune_protocol::vault::{HdfsPlace, Provider, S3Place, VaultTarget};
 use perilune_protocol::{Outcome, VaultId};
-use perilune_state::directory::{Keeper, NewVault, Pair, Secret, TenantStatus, VaultRefused, VaultsRecord};
+use perilune_state::directory::{Keeper, Lies, NewVault, Pair, Secret, TenantStatus, VaultRefused, VaultsRecord};
 use perilune_state::snapshot;
 
 /// Seals nothing, but knows where everything belongs.
@@ -93,10 +93,11 @@ fn new_objects_go_to_the_newest_vault_that_can_be_used() {
     let numbers: Vec<_> = leader.vaults("acme").vaults.iter().map(|vault| vault.number).collect();
     assert_eq!(numbers, [1, 2, 3, 4]);
 
-    let mut drop_vault = |name: &str, s3, objects| leader.decide(|known| known.drop_vault("acme", name, s3, &|_| objects));
+    let mut drop_vault =
+        |name: &str, s3, objects| leader.decide(|known| known.drop_vault("acme", name, s3, &|_| Lies { objects, checkpoints: 0 }));
     refused(drop_vault("fourth", true, 0), VaultRefused::OtherKind("fourth".into()));
     refused(drop_vault("none", true, 0), VaultRefused::Unknown("none".into()));
-    refused(drop_vault("third", false, 7), VaultRefused::InUse(7));
+    refused(drop_vault("third", false, 7), VaultRefused::InUse(Lies { objects: 7, checkpoints: 0 }));
     drop_vault("third", false, 0).unwrap();
     drop_vault("fourth", false, 0).unwrap();
     assert_eq!(leader.newest("acme"), Some(VaultId(2)));
@@ -220,7 +221,7 @@ fn vaults_are_known_to_every_later_leader_until_their_tenant_is_gone() {
     leader.decide(|known| known.create_with(("acme", "", ""), Some(&bucket("a", "b", "u")), None, true, &Plain, 1)).unwrap();
     leader.add_vault("acme", &hdfs("h", "file:///v")).unwrap();
     leader.add_vault("default", &bucket("d", "b", "")).unwrap();
-    leader.decide(|known| known.drop_vault("default", "d", true, &|_| 0)).unwrap();
+    leader.decide(|known| known.drop_vault("default", "d", true, &|_| Lies::default())).unwrap();
     let acme = leader.state.directory.tenant("acme").unwrap();
     let by_snapshot = |leader: &Leader| {
         let mut bytes = Vec::new();

@@ -19,7 +19,7 @@ fn put(state: &State, numbers: std::ops::Range<u64>) {
     let writer = WriterId::random();
     for n in numbers {
         let (key, version) = (key(n), Tso(n + 1));
-        let stamp = Stamp { tenant: TENANT, pool: None, now: 1, host: "127.0.0.1", writer, draw: n };
+        let stamp = Stamp { tenant: TENANT, pool: None, now: 1, host: "127.0.0.1", writer, session: 1, draw: n };
         let apply = |effect: &Effect| drop(state.apply(Effect::decode(&effect.encode()).unwrap(), 1));
         while let Err(refusal) = state.put_start(&key, 4096, &PutConfig::default(), version, stamp) {
             let PutRefusal::NeedWindow(effect) = refusal else { panic!("{refusal:?}") };
