@@ -1,5 +1,6 @@
 //! The threads of a node that work for the master: one asks for orders, one tells what came of them, the others carry them out.
 
+use super::desk::{Desk, Giver};
 use super::lending::Lending;
 use crate::master::{Link, Master};
 use perilune_protocol::rpc::Call;
@@ -59,16 +60,15 @@ impl Hands {
     /// Begins. `master` is a connection of its own, so that heartbeats never wait for work; `hand` makes one that is told when to stop.
     pub(super) fn begin<H: Hand>(master: Master, lending: &Arc<Lending>, hand: impl Fn(&Arc<AtomicBool>) -> H) -> Outcome<Self> {
         let failed = |e: std::io::Error| FaultCode::Internal.with(format!("cannot start a thread that works for the master: {e}"));
-        // Of several that wait at its end one wakes up for each order.
-        let (give, given) = crossbeam::channel::unbounded::<(H::Order, Instant)>();
+        let (give, desk) = Desk::new(H::HANDS);
         let (done, told) = channel();
         let (free, freed) = channel();
         let stopping = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::new();
-        for _ in 0..H::HANDS {
-            let (mut hand, given, done, free) = (hand(&stopping), given.clone(), done.clone(), free.clone());
+        for number in 0..H::HANDS {
+            let (mut hand, desk, done, free) = (hand(&stopping), Arc::clone(&desk), done.clone(), free.clone());
             let run = move || {
-                for (order, until) in given {
+                while let Some((order, until)) = desk.take(number) {
                     // Those who take and tell may have stopped.
                     let _ = done.send(hand.carry_out(order, until));
                     let _ = free.send(());
@@ -107,7 +107,7 @@ impl Drop for Hands {
 struct Taker<H: Hand> {
     master: Arc<Master>,
     lending: Arc<Lending>,
-    give: crossbeam::channel::Sender<(H::Order, Instant)>,
+    give: Giver<(H::Order, Instant)>,
     /// A hand is free again.
     freed: Receiver<()>,
     stopped: Receiver<()>,
@@ -139,8 +139,7 @@ impl<H: Hand> Taker<H> {
                 *room -= orders.len().min(*room);
                 for order in orders {
                     let until = asked + Duration::from_millis(H::limit_ms(&order));
-                    // The hands end after this does.
-                    let _ = self.give.send((order, until));
+                    self.give.give((order, until));
                 }
                 Duration::ZERO
             }

@@ -3,6 +3,7 @@
 mod beat;
 mod cold;
 mod config;
+mod desk;
 mod hands;
 mod lender;
 mod lending;

@@ -1,12 +1,12 @@
 //! The two threads on which requests run, and the waiting for them from other threads.
 
 use crate::fault::{Class, Vaulted};
-use std::pin::Pin;
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 const THREADS: usize = 2;
@@ -41,18 +41,25 @@ impl<T: Send + 'static> Operation<T> {
 
     /// Waits for it on this thread. It has a deadline, so this ends.
     pub(crate) fn finish(self) -> Vaulted<T> {
-        let mut work = match self {
-            Self::Done(done) => return done,
-            Self::There(work) => return begin(work)?.wait(),
-            Self::Here(work) => work,
-        };
-        let _context = runtime()?.enter();
-        let waker = Waker::from(Arc::new(Sleeper(thread::current())));
-        loop {
-            match work.as_mut().poll(&mut Context::from_waker(&waker)) {
-                Poll::Ready(done) => return done,
-                Poll::Pending => thread::park(),
+        match self {
+            Self::Done(done) => done,
+            Self::There(work) => begin(work)?.wait(),
+            Self::Here(work) => {
+                let _context = runtime()?.enter();
+                wait_for(work)
             }
+        }
+    }
+}
+
+/// Does it on this thread, which sleeps while there is nothing to do. Channels of threads would spin before they sleep.
+fn wait_for<T>(work: impl Future<Output = T>) -> T {
+    let mut work = pin!(work);
+    let waker = Waker::from(Arc::new(Sleeper(thread::current())));
+    loop {
+        match work.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(done) => return done,
+            Poll::Pending => thread::park(),
         }
     }
 }
@@ -69,12 +76,12 @@ impl Wake for Sleeper {
 /// Something under way. Dropped, it is given up.
 pub(crate) struct Pending<T> {
     task: Option<JoinHandle<()>>,
-    result: Receiver<Vaulted<T>>,
+    result: oneshot::Receiver<Vaulted<T>>,
 }
 
 /// Begins.
 pub(crate) fn begin<T: Send + 'static>(work: impl Future<Output = Vaulted<T>> + Send + 'static) -> Vaulted<Pending<T>> {
-    let (give, result) = sync_channel(1);
+    let (give, result) = oneshot::channel();
     let task = runtime()?.spawn(async move {
         // Nobody may be waiting any more.
         let _ = give.send(work.await);
@@ -85,15 +92,15 @@ pub(crate) fn begin<T: Send + 'static>(work: impl Future<Output = Vaulted<T>> + 
 impl<T> Pending<T> {
     /// It has ended.
     fn done(result: Vaulted<T>) -> Self {
-        let (give, taken) = sync_channel(1);
-        // There is room for one.
+        let (give, taken) = oneshot::channel();
+        // Who takes it is there.
         let _ = give.send(result);
         Self { task: None, result: taken }
     }
 
     /// Waits on this thread. The work has a deadline, so this ends.
-    pub(crate) fn wait(self) -> Vaulted<T> {
-        self.result.recv().unwrap_or_else(|_| Err(Class::Invalid.with("a request to a vault panicked: please report it")))
+    pub(crate) fn wait(mut self) -> Vaulted<T> {
+        wait_for(&mut self.result).unwrap_or_else(|_| Err(Class::Invalid.with("a request to a vault panicked: please report it")))
     }
 
     /// Lets it end by itself.
