@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::net::Ipv4Addr;
 
 /// Where a vault is, as somebody described it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,6 +98,17 @@ impl fmt::Debug for HdfsPlace {
     }
 }
 
+impl S3Place {
+    /// Whether the service wants the bucket in the host's name (`bucket.endpoint`), not in the path: those of the clouds in China do, under their own
+    /// names. What is called by an address or with a port stands in for one, and takes paths; so does a bucket whose dots no certificate covers.
+    pub fn is_hosted(&self) -> bool {
+        let wants = matches!(self.provider, Provider::Oss | Provider::Cos | Provider::Obs | Provider::Bos | Provider::Tos);
+        let host = self.endpoint.rsplit("://").next().unwrap_or_default().trim_end_matches('/');
+        let is_name = host.contains('.') && !host.contains(':') && host.parse::<Ipv4Addr>().is_err();
+        wants && is_name && !self.bucket.contains('.')
+    }
+}
+
 impl VaultTarget {
     /// What all names there begin with.
     pub fn prefix(&self) -> &str {
@@ -128,6 +140,28 @@ impl fmt::Display for VaultTarget {
         match self {
             Self::S3(S3Place { bucket, prefix, endpoint, .. }) => write!(f, "s3://{bucket}/{prefix} at {endpoint}"),
             Self::Hdfs(HdfsPlace { fs_name, prefix, .. }) => write!(f, "{}/{prefix}", fs_name.trim_end_matches('/')),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_of_some_clouds_are_part_of_the_hosts_name() {
+        let is_hosted = |provider, endpoint: &str, bucket: &str| {
+            let [external_endpoint, prefix, region] = [(); 3].map(|()| String::new());
+            S3Place { bucket: bucket.into(), prefix, endpoint: endpoint.into(), external_endpoint, region, provider }.is_hosted()
+        };
+        for endpoint in ["oss-cn-hangzhou.aliyuncs.com", "http://oss-cn-hangzhou.aliyuncs.com/"] {
+            assert!(is_hosted(Provider::Oss, endpoint, "kv"), "{endpoint}");
+            assert!(!is_hosted(Provider::S3, endpoint, "kv") && !is_hosted(Provider::Gcp, endpoint, "kv"));
+        }
+        for (endpoint, bucket) in
+            [("127.0.0.1:9000", "kv"), ("127.0.0.1", "kv"), ("store.lan:9000", "kv"), ("minio", "kv"), ("", "kv"), ("a.example.com", "k.v")]
+        {
+            assert!(!is_hosted(Provider::Cos, endpoint, bucket), "{endpoint} {bucket}");
         }
     }
 }

@@ -6,7 +6,7 @@ use super::passage::Passage;
 use super::vaults::Vaults;
 use perilune_protocol::rpc::cold::{ColdDone, ColdOrder, ColdOutcome, ColdWay, TakeCold};
 use perilune_protocol::{Checksum, NodeId, VaultId};
-use perilune_vault::{CLAIM, Class, ColdObject, Vault, VaultFault};
+use perilune_vault::{Class, ColdObject, Vault, VaultFault};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tracing::{debug, warn};
@@ -103,18 +103,14 @@ impl ColdHand {
         if fault.class == Class::Refused {
             self.vaults.forget(id);
         }
-        confirmed(vault, outcome(fault, way), until)
-    }
-}
-
-/// A mount that is not there, or a bucket that was made anew, has no object of ours either: then nothing is lost.
-fn confirmed(vault: &Vault, outcome: ColdOutcome, until: Instant) -> ColdOutcome {
-    match outcome {
-        ColdOutcome::Lost(why) => match vault.get(CLAIM, None, until) {
-            Ok(_) => ColdOutcome::Lost(why),
-            Err(fault) => ColdOutcome::Refused(format!("{why}; nor can it be seen that this is the vault it should be: {fault}")),
-        },
-        other => other,
+        match outcome(fault, way) {
+            // A mount that is not there, or is another's, or a bucket that was made anew, has no object of ours either: then nothing is lost.
+            ColdOutcome::Lost(why) => match self.vaults.is_ours(vault, until) {
+                Ok(()) => ColdOutcome::Lost(why),
+                Err(unsure) => ColdOutcome::Refused(format!("{why}; nor can it be seen that this is the vault it should be: {unsure}")),
+            },
+            other => other,
+        }
     }
 }
 

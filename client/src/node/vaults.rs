@@ -65,6 +65,19 @@ impl Vaults {
         }
     }
 
+    /// Whether the vault is that of the cluster whose master told of it, as it lies there now.
+    ///
+    /// # Errors
+    /// Why that cannot be seen.
+    pub(super) fn is_ours(&self, vault: &Vault, until: Instant) -> Result<(), String> {
+        let cluster = self.master.welcome().map(|welcome| welcome.cluster);
+        match vault.owner(until).map_err(|fault| fault.to_string())? {
+            Some(owner) if Some(&owner.cluster) == cluster.as_ref() => Ok(()),
+            Some(owner) => Err(format!("it is that of cluster {:.100} now", owner.cluster)),
+            None => Err(format!("{CLAIM} is not there")),
+        }
+    }
+
     /// What opened the vault is refused: the next asks for the newest. Requests of the present one end by themselves.
     pub(super) fn forget(&self, id: VaultId) {
         self.lock().remove(&id);

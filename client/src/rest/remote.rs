@@ -6,7 +6,7 @@ use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use perilune_probe::remote::{self as page, Owner};
-use perilune_probe::respelled;
+use perilune_probe::tiflash;
 use perilune_protocol::rpc::cold::{Remote, RemoteAnswer};
 use perilune_protocol::{FaultCode, Outcome};
 use std::sync::Arc;
@@ -14,14 +14,14 @@ use std::time::Instant;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-pub(super) fn routes(spelled: &str) -> OpenApiRouter<Arc<Node>> {
+pub(super) fn routes() -> OpenApiRouter<Arc<Node>> {
     OpenApiRouter::default()
-        .routes(respelled(routes!(owner), spelled))
-        .routes(respelled(routes!(resign), spelled))
-        .routes(respelled(routes!(gc), spelled))
-        .routes(respelled(routes!(upload), spelled))
-        .routes(respelled(routes!(info), spelled))
-        .routes(respelled(routes!(info_of), spelled))
+        .merge(tiflash(routes!(owner)))
+        .merge(tiflash(routes!(resign)))
+        .merge(tiflash(routes!(gc)))
+        .merge(tiflash(routes!(upload)))
+        .merge(tiflash(routes!(info)))
+        .merge(tiflash(routes!(info_of)))
 }
 
 /// Asks a master, and answers with what `said` makes of it.
@@ -55,6 +55,7 @@ fn whose(answer: RemoteAnswer) -> Owner {
     get, path = "/tiflash/remote/owner/info", tag = "process",
     responses(
         (status = 200, description = "It is not this node, and who it is.", body = serde_json::Value),
+        (status = 403, description = "Not for the tenant of this node.", body = String, content_type = "text/plain"),
         (status = 503, description = "No master says.", body = String, content_type = "text/plain")
     )
 )]
@@ -67,6 +68,7 @@ async fn owner(State(node): State<Arc<Node>>) -> Response {
     method(get, post), path = "/tiflash/remote/owner/resign", tag = "process",
     responses(
         (status = 200, description = "That it is not this node's to give up.", body = serde_json::Value),
+        (status = 403, description = "Not for the tenant of this node.", body = String, content_type = "text/plain"),
         (status = 503, description = "No master says.", body = String, content_type = "text/plain")
     )
 )]
@@ -79,6 +81,7 @@ async fn resign(State(node): State<Arc<Node>>) -> Response {
     method(get, post), path = "/tiflash/remote/gc", tag = "process",
     responses(
         (status = 200, description = "Which master does, and that it was not asked.", body = serde_json::Value),
+        (status = 403, description = "Not for the tenant of this node.", body = String, content_type = "text/plain"),
         (status = 503, description = "No master says.", body = String, content_type = "text/plain")
     )
 )]
@@ -91,6 +94,7 @@ async fn gc(State(node): State<Arc<Node>>) -> Response {
     method(get, post), path = "/tiflash/remote/upload", tag = "process",
     responses(
         (status = 200, description = "`flag_set=true`, or `flag_set=false` where there is no vault for it.", body = serde_json::Value),
+        (status = 403, description = "Not for the tenant of this node.", body = String, content_type = "text/plain"),
         (status = 503, description = "No master says.", body = String, content_type = "text/plain")
     )
 )]
@@ -107,6 +111,7 @@ async fn upload(State(node): State<Arc<Node>>) -> Response {
     get, path = "/tiflash/remote/info", tag = "process",
     responses(
         (status = 200, description = "As a master's page.", body = serde_json::Value),
+        (status = 403, description = "Not for the tenant of this node.", body = String, content_type = "text/plain"),
         (status = 503, description = "No master says.", body = String, content_type = "text/plain")
     )
 )]
@@ -121,6 +126,7 @@ async fn info(State(node): State<Arc<Node>>) -> Response {
     responses(
         (status = 200, description = "As a master's page.", body = serde_json::Value),
         (status = 400, description = "These are no numbers."),
+        (status = 403, description = "Not for the tenant of this node.", body = String, content_type = "text/plain"),
         (status = 503, description = "No master says.", body = String, content_type = "text/plain")
     )
 )]

@@ -9,7 +9,7 @@ use axum::http::{StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use perilune_probe::sync::{self, OfTable};
-use perilune_probe::{Probe, respelled};
+use perilune_probe::{Probe, tiflash};
 use perilune_protocol::rpc::cluster::SyncStatus;
 use perilune_protocol::{FaultCode, Outcome};
 use std::net::{SocketAddr, TcpListener};
@@ -86,9 +86,7 @@ pub(crate) fn routes(node: &Arc<Node>, probe: &Probe) -> Router {
 fn own(node: Arc<Node>) -> OpenApiRouter {
     let asked = middleware::from_fn_with_state(Arc::new(Door::new(&node.config)), admitted);
     // Whoever watches over processes has no token, and learns nothing but that.
-    let sync = |spelled| respelled(routes!(sync_status), spelled);
-    let routes = OpenApiRouter::default().routes(routes!(own_metrics)).routes(sync("/tiflash/")).routes(sync("/tifash/"));
-    let routes = routes.merge(remote::routes("/tiflash/")).merge(remote::routes("/tifash/"));
+    let routes = OpenApiRouter::default().routes(routes!(own_metrics)).merge(tiflash(routes!(sync_status))).merge(remote::routes());
     routes.route_layer(asked).routes(routes!(health)).with_state(node)
 }
 
@@ -102,8 +100,8 @@ fn own(node: Arc<Node>) -> OpenApiRouter {
         (status = 503, description = "No master says.", body = String, content_type = "text/plain")
     )
 )]
-async fn sync_status(State(node): State<Arc<Node>>, Path(table): Path<String>) -> Response {
-    let Some(OfTable { keyspace, table }) = OfTable::parse(&table) else { return sync::wrong() };
+async fn sync_status(State(node): State<Arc<Node>>, table: Option<Path<String>>) -> Response {
+    let Some(OfTable { keyspace, table }) = table.and_then(|Path(table)| OfTable::parse(&table)) else { return sync::wrong() };
     let ask = move |node: &Node| sync::answer(node.master.call(&SyncStatus { keyspace, table }, Instant::now() + node.config.deadline));
     blocking(node, ask).await
 }

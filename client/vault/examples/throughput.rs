@@ -20,7 +20,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err("throughput ENDPOINT BUCKET AK SK MIB: moves values of MIB mebibytes to and from an S3 service".into());
     };
     let value: Vec<u8> = (0..mib.parse::<u64>()? << 20).map(|n| (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect();
-    let s3 = S3Target { bucket: bucket.clone(), prefix: String::new(), endpoint: endpoint.clone(), region: String::new() };
+    let s3 = S3Target { bucket: bucket.clone(), prefix: String::new(), endpoint: endpoint.clone(), region: String::new(), hosted: false };
     let vault = Vault::open(&Target::S3(s3), &Options { keys: Some(Keys::new(ak, sk)), ..Options::default() })?;
     let builder = AmazonS3Builder::new().with_endpoint(endpoint).with_bucket_name(bucket).with_region("us-east-1");
     let builder = builder.with_access_key_id(ak).with_secret_access_key(sk).with_client_options(ClientOptions::new().with_allow_http(true));

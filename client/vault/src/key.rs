@@ -81,10 +81,12 @@ pub(crate) struct Cipher(Aes256Gcm);
 pub(crate) const FOOTER: u32 = u32::MAX;
 
 impl Cipher {
-    /// That of the upload of this name. A name is never used again, so the number of a piece makes a nonce that is never used again.
-    pub(crate) fn of(tenant: &Key, name: Uuid) -> Self {
+    /// That of an attempt at the upload of this name. Neither is ever used again, so the number of a piece makes a nonce that is never used again.
+    pub(crate) fn of(tenant: &Key, name: Uuid, attempt: u8) -> Self {
         let mut key = [0; 32];
-        let info = [&b"perilune object v1"[..], name.as_bytes()].concat();
+        // The first attempt has none in it, as there were no others once.
+        let attempt = if attempt == 0 { &[][..] } else { &[attempt] };
+        let info = [&b"perilune object v1"[..], name.as_bytes(), attempt].concat();
         // Fails for more than 8160 bytes only.
         Hkdf::<Sha256>::new(None, tenant.bytes()).expand(&info, &mut key).expect("32 bytes can be derived");
         let cipher = Self(Aes256Gcm::new((&key).into()));
@@ -139,10 +141,13 @@ mod tests {
     fn only_the_same_key_name_number_and_header_open_it() {
         let (key, name, header) = (Key::new([1; 32]), Uuid::from_u128(1), [5; 64]);
         let mut sealed = b"value".to_vec();
-        Cipher::of(&key, name).seal(0, &header, &mut sealed);
+        Cipher::of(&key, name, 0).seal(0, &header, &mut sealed);
+        let mut again = b"value".to_vec();
+        Cipher::of(&key, name, 1).seal(0, &header, &mut again);
+        assert_ne!(sealed, again, "another attempt has another key");
         let open = |key: &Key, name, number, header, bytes: &[u8]| {
             let mut bytes = bytes.to_vec();
-            Cipher::of(key, name).open(number, header, &mut bytes).map(<[u8]>::to_vec)
+            Cipher::of(key, name, 0).open(number, header, &mut bytes).map(<[u8]>::to_vec)
         };
         assert_eq!(open(&key, name, 0, &header, &sealed), Ok(b"value".to_vec()));
         assert!(open(&Key::new([2; 32]), name, 0, &header, &sealed).is_err());

@@ -27,6 +27,8 @@ const VERSION: u16 = 1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) sealed: bool,
+    /// Which attempt at this upload wrote it: each seals with a key of its own, as its bytes may be others.
+    pub(crate) attempt: u8,
     /// Bytes of each piece but the last.
     pub(crate) piece: u32,
     pub(crate) tenant: TenantId,
@@ -43,6 +45,7 @@ impl Header {
         out[0..8].copy_from_slice(&HEADER_MAGIC);
         out[8..10].copy_from_slice(&VERSION.to_le_bytes());
         out[10] = self.sealed.into();
+        out[11] = self.attempt;
         out[12..16].copy_from_slice(&self.piece.to_le_bytes());
         out[16..20].copy_from_slice(&self.tenant.0.to_le_bytes());
         out[24..32].copy_from_slice(&self.version.0.to_le_bytes());
@@ -87,6 +90,7 @@ impl Header {
         }
         Ok(Self {
             sealed: bytes[10] == 1,
+            attempt: bytes[11],
             piece,
             tenant: TenantId(u32::from_le_bytes(take(bytes, 16))),
             version: Tso(u64::from_le_bytes(take(bytes, 24))),
@@ -208,7 +212,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn header(size: u64, sealed: bool) -> Header {
-        Header { sealed, piece: PIECE_BYTES as u32, tenant: TenantId(3), version: Tso(9), size, name: Uuid::from_u128(5) }
+        Header { sealed, attempt: 0, piece: PIECE_BYTES as u32, tenant: TenantId(3), version: Tso(9), size, name: Uuid::from_u128(5) }
     }
 
     #[test]

@@ -43,6 +43,11 @@ impl<T> Drop for Lent<T> {
 }
 
 impl<T> Loan<T> {
+    /// How many attempts had it before.
+    pub(crate) fn turn(&self) -> u64 {
+        self.turn - 1
+    }
+
     /// Does something with it, for which whoever takes it back waits.
     ///
     /// # Errors

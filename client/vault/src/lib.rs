@@ -13,6 +13,7 @@
 mod access;
 mod attempts;
 mod begun;
+mod claim;
 mod dir;
 mod fault;
 mod gate;
@@ -34,10 +35,11 @@ mod writing;
 
 pub use access::Secrets;
 pub use attempts::BYTES_PER_MS;
+pub use claim::{CLAIM, CLAIMS, Claimed, claim_path};
 pub use fault::{Class, VaultFault, Vaulted};
 pub use gate::Limits;
 pub use key::Key;
-pub use object::{CLAIM, ColdObject, Sink};
+pub use object::{ColdObject, Sink};
 pub use place::{Got, Listed};
 pub use s3::provide_tls;
 pub use seal::{Bound, Plain, Sealer};

@@ -15,10 +15,6 @@ use std::ops::Range;
 use std::time::Instant;
 use uuid::Uuid;
 
-/// Where a vault says of which cluster it is. The masters write it before anything is stored there: what others have put there is none of
-/// theirs to judge, and where it is missing, that is not the vault it should be.
-pub const CLAIM: &str = "owner/cluster";
-
 /// Bytes of pieces that are asked for in one request.
 const REQUEST_BYTES: u64 = 8 << 20;
 /// Requests on their way at a time. A directory is asked for one piece after another, into buffers that are still warm.
@@ -52,7 +48,15 @@ impl ColdObject {
     }
 
     pub(crate) fn header(&self, sealed: bool) -> Header {
-        Header { sealed, piece: PIECE_BYTES as u32, tenant: self.tenant, version: self.version, size: self.size, name: self.name }
+        Header {
+            sealed,
+            attempt: 0,
+            piece: PIECE_BYTES as u32,
+            tenant: self.tenant,
+            version: self.version,
+            size: self.size,
+            name: self.name,
+        }
     }
 }
 
@@ -105,7 +109,7 @@ impl<'a> Reading<'a> {
             return Err(Class::Invalid.with(format!("{}: {why}", vault.shared.shown)));
         }
         let header = Header::decode(&head).map_err(damaged)?;
-        let expected = Header { sealed: header.sealed, piece: header.piece, ..object.header(false) };
+        let expected = Header { sealed: header.sealed, attempt: header.attempt, piece: header.piece, ..object.header(false) };
         if header != expected {
             return Err(damaged("is another upload, or of another version".into()));
         }
@@ -115,7 +119,7 @@ impl<'a> Reading<'a> {
         }
         let cipher = match (&vault.key, header.sealed) {
             (_, false) => None,
-            (Some(key), true) => Some(Cipher::of(key, object.name)),
+            (Some(key), true) => Some(Cipher::of(key, object.name, header.attempt)),
             (None, true) => {
                 return Err(Class::Invalid.with(format!("{}: {path} is sealed, and its tenant's key is not here", vault.shared.shown)));
             }

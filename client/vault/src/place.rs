@@ -175,7 +175,14 @@ impl Place {
     async fn on_disk<T: Send + 'static>(&self, name: &str, call: impl FnOnce(&Dir, &str) -> Vaulted<T> + Send + 'static) -> Vaulted<T> {
         let Self::Dir(dir) = self else { return Err(Class::Invalid.with("not a directory")) };
         let (dir, name) = (Arc::clone(dir), name.to_owned());
-        let done = tokio::task::spawn_blocking(move || call(&dir, &name)).await;
+        // Back when the call returns, whoever has given up waiting for it: one that hangs takes no thread of other directories.
+        let call_out = Arc::clone(&dir.calls).acquire_owned().await;
+        let done = tokio::task::spawn_blocking(move || {
+            let done = call(&dir, &name);
+            drop(call_out);
+            done
+        })
+        .await;
         done.unwrap_or_else(|e| Err(Class::Invalid.with(format!("a call into a directory panicked, please report it: {e}"))))
     }
 }

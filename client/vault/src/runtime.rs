@@ -10,12 +10,22 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 const THREADS: usize = 2;
+/// Calls into directories that may hang at a time, of all of them: threads are made only as they are needed.
+const CALLS_MAX: usize = 4096;
 
 /// One for the process: requests of all vaults wait for the network most of the time.
 static RUNTIME: OnceLock<Result<Runtime, String>> = OnceLock::new();
 
 fn runtime() -> Vaulted<&'static Runtime> {
-    let start = || Builder::new_multi_thread().worker_threads(THREADS).thread_name("vault").enable_all().build().map_err(|e| e.to_string());
+    let start = || {
+        Builder::new_multi_thread()
+            .worker_threads(THREADS)
+            .max_blocking_threads(CALLS_MAX)
+            .thread_name("vault")
+            .enable_all()
+            .build()
+            .map_err(|e| e.to_string())
+    };
     RUNTIME.get_or_init(start).as_ref().map_err(|e| Class::Away.with(format!("the threads that talk to vaults cannot be started: {e}")))
 }
 

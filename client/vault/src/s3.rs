@@ -36,6 +36,7 @@ impl S3 {
         let mut builder = AmazonS3Builder::new()
             .with_bucket_name(&target.bucket)
             .with_region(region)
+            .with_virtual_hosted_style_request(target.hosted)
             .with_access_key_id(&keys.ak)
             .with_secret_access_key(keys.sk.as_str())
             .with_retry(RetryConfig { max_retries: 0, retry_timeout: limits.attempt, ..Default::default() })

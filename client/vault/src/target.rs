@@ -27,6 +27,8 @@ pub struct S3Target {
     pub endpoint: String,
     /// The region requests are signed for; empty for `us-east-1`.
     pub region: String,
+    /// Whether the bucket is part of the host's name, and not of the path.
+    pub hosted: bool,
 }
 
 /// What requests to S3 are signed with. Never printed; wiped when dropped.
@@ -77,6 +79,7 @@ impl Target {
                 prefix: s3.prefix.clone(),
                 endpoint: s3.endpoint.clone(),
                 region: s3.region.clone(),
+                hosted: s3.is_hosted(),
             })),
             VaultTarget::Hdfs(HdfsPlace { fs_name, prefix, .. }) => {
                 let Some(root) = root else { return no("directories are used only below --vault-root, which is not set here") };
@@ -151,7 +154,8 @@ impl S3Target {
         let host = with_scheme.strip_prefix("https://").or_else(|| with_scheme.strip_prefix("http://"));
         match host.map(|host| host.trim_end_matches('/')) {
             Some(host) if !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b".:-_[]".contains(&b)) => {
-                Ok(Some(with_scheme.trim_end_matches('/').to_owned()))
+                let scheme = if with_scheme.starts_with("http://") { "http" } else { "https" };
+                Ok(Some(if self.hosted { format!("{scheme}://{}.{host}", self.bucket) } else { format!("{scheme}://{host}") }))
             }
             _ => no(format!("`{}` is no endpoint: write a host and port, with `http://` before it where it speaks no TLS", self.endpoint)),
         }
@@ -163,7 +167,7 @@ mod tests {
     use super::*;
 
     fn s3(bucket: &str, endpoint: &str) -> S3Target {
-        S3Target { bucket: bucket.into(), prefix: String::new(), endpoint: endpoint.into(), region: String::new() }
+        S3Target { bucket: bucket.into(), prefix: String::new(), endpoint: endpoint.into(), region: String::new(), hosted: false }
     }
 
     #[test]
@@ -172,6 +176,8 @@ mod tests {
         assert_eq!(checked(""), Ok(None));
         assert_eq!(checked("s3.example.com"), Ok(Some("https://s3.example.com".into())));
         assert_eq!(checked("http://127.0.0.1:9000/"), Ok(Some("http://127.0.0.1:9000".into())));
+        let hosted = S3Target { hosted: true, ..s3("bucket", "http://oss-cn-x.example.com/") };
+        assert_eq!(hosted.checked(), Ok(Some("http://bucket.oss-cn-x.example.com".into())));
         for wrong in ["ftp://x", "http://", "http://a/b", "http://user@host", "a b", "x?y"] {
             assert_eq!(checked(wrong).unwrap_err().class, Class::Invalid, "{wrong}");
         }

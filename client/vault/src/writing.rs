@@ -27,22 +27,21 @@ impl Vault {
     /// [`Class::Away`]; [`Class::Invalid`] for a key or size that no object has.
     pub fn write_object(&self, object: &ColdObject, mut source: Source, deadline: Instant) -> Vaulted<u64> {
         object.key.check().map_err(|fault| Class::Invalid.with(fault.message))?;
-        let header = object.header(self.seals);
-        let bytes = header.encode();
-        Header::decode(&bytes).map_err(|why| Class::Invalid.with(format!("the object {why}")))?;
-        let cipher = if self.seals { self.key.as_ref().map(|key| Cipher::of(key, object.name)) } else { None };
-        let total = header.total(&object.key);
-        let writing = Writing { object: object.clone(), header, bytes, cipher };
+        let first = Writing::of(self, object, 0);
+        Header::decode(&first.bytes).map_err(|why| Class::Invalid.with(format!("the object {why}")))?;
+        let total = first.header.total(&object.key);
         if !self.shared.is_dir() {
             let mut upload = Upload::new(Arc::clone(&self.shared), object.name, total, deadline);
             // Dropped, it never was.
-            writing.run(&mut source, &mut |bytes| upload.push(bytes))?;
+            first.run(&mut source, &mut |bytes| upload.push(bytes))?;
             return upload.finish();
         }
         // All by one thread, which copies, sums up and writes what it has at hand.
-        let (path, writing, source) = (ColdObject::path(object.name), Arc::new(writing), Lent::new(source));
+        let (path, vault, object, source) = (ColdObject::path(object.name), self.clone(), object.clone(), Lent::new(source));
         operation(&self.shared, format!("put {path}"), total, deadline, move |place, _| {
-            let (path, writing, source) = (path.clone(), Arc::clone(&writing), source.next());
+            let (path, source) = (path.clone(), source.next());
+            // Pauses between them grow, so there are some dozens.
+            let writing = Writing::of(&vault, &object, u8::try_from(source.turn()).unwrap_or(u8::MAX));
             let give = move |at, into: &mut [u8]| source.with(|source| source(at, into));
             async move { place.write(&path, deadline, move |write| writing.run(give, write)).await }
         })
@@ -61,6 +60,13 @@ struct Writing {
 }
 
 impl Writing {
+    /// By this attempt at it. What it reads may be other bytes than what one before it read, so each has a key of its own.
+    fn of(vault: &Vault, object: &ColdObject, attempt: u8) -> Self {
+        let header = Header { attempt, ..object.header(vault.seals) };
+        let cipher = if vault.seals { vault.key.as_ref().map(|key| Cipher::of(key, object.name, attempt)) } else { None };
+        Self { object: object.clone(), bytes: header.encode(), header, cipher }
+    }
+
     /// Gives `write` all bytes of the object, one after another.
     fn run(
         &self,
@@ -111,5 +117,55 @@ impl Writing {
         }
         end.extend(tail(end.len()));
         write(end.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::Key;
+    use crate::target::Target;
+    use crate::vault::Options;
+    use perilune_protocol::{TenantId, Tso, checksum};
+    use std::time::Duration;
+    use uuid::Uuid;
+
+    #[test]
+    fn what_another_attempt_wrote_is_sealed_with_another_key_and_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options { sse: true, key: Some(Key::new([7; 32])), ..Options::default() };
+        let vault = Vault::open(&Target::File(dir.path().into()), &options).unwrap();
+        let (value, deadline) = (vec![9; 100_000], Instant::now() + Duration::from_secs(60));
+        let object = ColdObject {
+            name: Uuid::from_u128(5),
+            tenant: TenantId(3),
+            key: "k".into(),
+            version: Tso(7),
+            size: value.len() as u64,
+            checksum: checksum(&[&value]),
+        };
+        let written = [0, 1, u8::MAX].map(|attempt| {
+            let (mut all, from) = (Vec::new(), value.clone());
+            let give = move |at: u64, into: &mut [u8]| {
+                into.copy_from_slice(&from[at as usize..][..into.len()]);
+                Ok(())
+            };
+            let mut take = |bytes: Bytes| {
+                all.extend_from_slice(&bytes);
+                Ok(())
+            };
+            Writing::of(&vault, &object, attempt).run(give, &mut take).unwrap();
+            vault.put(&ColdObject::path(object.name), all.clone().into(), deadline).unwrap();
+            let mut read = Vec::new();
+            let mut sink = |_, bytes: &[u8]| {
+                read.extend_from_slice(bytes);
+                Ok(())
+            };
+            vault.read_object(&object, 0..object.size, &mut sink, deadline).unwrap();
+            assert!(read == value, "attempt {attempt}");
+            all
+        });
+        let sealed = |n: usize| &written[n][HEADER_BYTES as usize..][..value.len()];
+        assert!(sealed(0) != sealed(1) && sealed(1) != sealed(2) && sealed(0) != value);
     }
 }

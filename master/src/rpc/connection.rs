@@ -72,14 +72,7 @@ pub(super) async fn serve(
     }
     let rest: FuturesUnordered<Underway> = answering.into_iter().filter(|underway| SETS_ASIDE.contains(&underway.op)).collect();
     if !rest.is_empty() {
-        let (engine, session) = (engine.clone(), Arc::clone(&session));
-        tokio::spawn(async move {
-            rest.for_each(|_| std::future::ready(())).await;
-            // Puts that it was given room for only now.
-            if has_left {
-                engine.state().writer_left(session.id());
-            }
-        });
+        tokio::spawn(rest.for_each(|_| std::future::ready(())));
     }
     if has_left {
         engine.state().writer_left(session.id());

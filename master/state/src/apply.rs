@@ -9,7 +9,7 @@ use crate::meter::{Meters, weight};
 use crate::moot::Moot;
 use crate::objects::departed::{Departed, Leaving};
 use crate::objects::limbo::{Limbo, Why};
-use crate::objects::puts::Puts;
+use crate::objects::puts::{GivenUp, Puts};
 use crate::objects::recency::Recency;
 use crate::objects::{Few, Key, KeyRef, Object, ObjectIndex, PapayaIndex, Published, Replica};
 use crate::reign::Footing;
@@ -197,7 +197,7 @@ impl State {
             }
             Effect::Cleared { .. } => {}
             Effect::Aborted { tenant, key, version, writer } => {
-                self.puts.note_aborted(Key::new(tenant, key), version, writer);
+                self.puts.note_aborted(GivenUp { key: Key::new(tenant, key), version, writer, aborted: true });
             }
         }
         Applied::Done

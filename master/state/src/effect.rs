@@ -278,7 +278,7 @@ impl Effect {
     pub fn encode(&self) -> Vec<u8> {
         // The release before reads what it could have written itself.
         let version = match self {
-            Self::Aborted { .. } => VERSION,
+            Self::Aborted { .. } => 11,
             Self::Moved { .. } => 10,
             Self::Leaves { .. } => 9,
             Self::Node { .. } | Self::Cleared { .. } | Self::Checkpoint(_) => 8,

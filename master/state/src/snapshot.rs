@@ -72,7 +72,7 @@ enum Chunk {
     Aborted(Vec<AbortedRecord>),
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 struct AbortedRecord {
     tenant: TenantId,
     key: ObjectKey,
@@ -125,13 +125,14 @@ fn departed(state: &State) -> impl Iterator<Item = Chunk> {
     starts.map(move |start| Chunk::Departed(places(&gone[start..gone.len().min(start + CHUNK_OBJECTS)])))
 }
 
-fn aborted(state: &State) -> Option<Chunk> {
+fn aborted(state: &State) -> impl Iterator<Item = Chunk> {
     let record = |gone: GivenUp| {
         let (tenant, key) = (gone.key.as_ref().tenant, gone.key.to_object_key());
         AbortedRecord { tenant, key, version: gone.version, writer: gone.writer }
     };
     let records: Vec<_> = state.puts.aborted().into_iter().map(record).collect();
-    (!records.is_empty()).then_some(Chunk::Aborted(records))
+    let starts = (0..records.len()).step_by(CHUNK_OBJECTS);
+    starts.map(move |start| Chunk::Aborted(records[start..records.len().min(start + CHUNK_OBJECTS)].to_vec()))
 }
 
 fn settings(state: &State) -> Chunk {
@@ -191,7 +192,7 @@ pub fn writer(state: Arc<State>) -> impl FnOnce(&mut dyn Write) -> io::Result<()
         put(out, &Chunk::Moot(state.moot.noted()))?;
         put(out, &Chunk::Up(state.nodes.told_up()))?;
         // Where nobody aborted a put, releases that know none read it.
-        aborted(&state).map_or(Ok(()), |chunk| put(out, &chunk))
+        aborted(&state).try_for_each(|chunk| put(out, &chunk))
     }
 }
 
@@ -282,7 +283,7 @@ pub fn copier(state: Arc<State>) -> impl FnOnce() -> State {
 fn fill(mut fresh: State, state: Arc<State>) -> impl FnOnce() -> State {
     fresh.moot = Arc::clone(&state.moot);
     fresh.nodes.replace_told(state.nodes.told_up());
-    aborted(&state).into_iter().for_each(|chunk| enter(&fresh, chunk, 0));
+    aborted(&state).for_each(|chunk| enter(&fresh, chunk, 0));
     let first = whole(&state);
     move || {
         first.into_iter().for_each(|chunk| enter(&fresh, chunk, 0));
@@ -338,7 +339,7 @@ fn enter(state: &State, chunk: Chunk, now: MonotonicMs) {
         Chunk::Checkpoints(recorded) => state.checkpoints.replace(recorded),
         Chunk::Up(told) => state.nodes.replace_told(told),
         Chunk::Aborted(records) => records.into_iter().for_each(|AbortedRecord { tenant, key, version, writer }| {
-            state.puts.note_aborted(Key::new(tenant, key), version, writer);
+            state.puts.note_aborted(GivenUp { key: Key::new(tenant, key), version, writer, aborted: true });
         }),
         Chunk::End => {}
     }

@@ -103,6 +103,10 @@ impl State {
         if !config.upsert && self.reachable(at) {
             return Err(exists(key, "exists already").into());
         }
+        // It lost an answer, or could not write: what was ended for it is not begun anew by asking again.
+        if let Some(aborted) = self.puts.last_aborted(at, stamp.writer) {
+            return Err(self.tell_aborted(key, aborted).into());
+        }
         if let Some(other) = self.puts.get(at) {
             if other.is_of(stamp.writer, size) && other.renew(stamp) {
                 return Ok(grant(&other));
@@ -249,6 +253,10 @@ impl State {
             let (has_ended, writer) = (why == Why::Revoked || put.has_left(), put.may_write(self.rules.put_discard_ms));
             let until = if has_ended { writer.ends } else { put.started() + self.rules.put_release_ms };
             self.limbo.hold_from(&put.replicas, why, Some(writer), until, now);
+            // It left while its room was in neither place.
+            if !has_ended && put.has_left() {
+                self.limbo.have_ended(|writer| writer.version == put.version);
+            }
             self.meters.of(put.key.as_ref().tenant).count(-1, -put.promised());
         }
         given_up

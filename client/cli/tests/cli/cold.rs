@@ -243,7 +243,14 @@ fn a_directory_that_is_not_mounted_loses_nothing() {
         assert_eq!(fault.code.number(), -703, "{fault}");
         assert_eq!(stand.store.put(&key(n), b"other", &PutConfig::default()), Ok(Put::Existed));
     }
-    std::fs::remove_dir(&folder).unwrap();
+    // Nor does one that another cluster has: its objects are not these.
+    std::fs::create_dir(folder.join("owner")).unwrap();
+    std::fs::write(folder.join("owner/cluster"), "another").unwrap();
+    for n in 0..5 {
+        let fault = stand.store.get(&key(n)).unwrap_err();
+        assert_eq!(fault.code.number(), -703, "{fault}");
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
     std::fs::rename(&away, &folder).unwrap();
     stand.check(0..5);
     assert_eq!(stand.metric("cold_lost_total"), 0);

@@ -1,5 +1,6 @@
 //! What lies in one vault is brought to another, with real processes and real bytes, so that the first can be dropped.
 
+use crate::checkpoint::page;
 use crate::cold::{MIB, PATIENCE, Restarted, Stand, TOKEN, change_memory, connect, files, with_root};
 use crate::group::{Process, Shared, at};
 use crate::harness::{Dev, fetch, finish, metric, perilune, run, said, wait_for};
@@ -7,6 +8,7 @@ use nix::sys::signal::Signal;
 use perilune_client::{Put, Store, StoreConfig};
 use perilune_protocol::{ObjectKey, PutConfig};
 use serde_json::Value;
+use std::path::Path;
 use std::process::{Output, Stdio};
 
 fn from_main(dev: &Dev, deadline: &str) -> Output {
@@ -79,7 +81,35 @@ fn a_vault_is_retired_and_whoever_is_killed_meanwhile_nothing_is_lost() {
 }
 
 #[test]
-fn a_move_goes_on_with_the_next_master_and_takes_along_what_readers_would_not_have_fetched() {
+fn a_vault_that_is_gone_is_dropped_by_force_and_no_other_is() {
+    let stand = Stand::start(None, &[]);
+    let add = |dir: &Path, name: &str| {
+        std::fs::create_dir_all(dir).unwrap();
+        let added = vaults(&stand.dev, &["add", "default", name, "--dir", dir.to_str().unwrap()]);
+        assert!(added.status.success(), "{}", said(&added));
+    };
+    let (there, away) = (stand.vault.join("there"), stand.vault.join("away"));
+    add(&there, "second");
+    stand.put(0..4);
+    assert_eq!(stand.offload()["left"], 0);
+    add(&stand.vault.join("third"), "third");
+    let moved = stand.dev.run(&["offload", "--from", "second", "--deadline", "60s"]);
+    assert!(moved.status.success(), "{}", said(&moved));
+    std::fs::rename(&there, &away).unwrap();
+    let left = files(&away);
+    let dropped = vaults(&stand.dev, &["drop", "default", "second", "--dir"]);
+    let why = "mount or make the directory, or correct the vault; `force` drops the vault and leaves what lies there";
+    assert!(!dropped.status.success() && said(&dropped).contains(why), "{}", said(&dropped));
+    let refused = vaults(&stand.dev, &["drop", "default", "third", "--dir", "--force"]);
+    assert!(!refused.status.success() && said(&refused).contains("4 objects lie in the vault"), "{}", said(&refused));
+    let dropped = vaults(&stand.dev, &["drop", "default", "second", "--dir", "--force"]);
+    assert!(dropped.status.success(), "{}", said(&dropped));
+    assert!(!there.exists() && !left.is_empty() && files(&away) == left);
+    stand.check(0..4);
+}
+
+#[test]
+fn a_move_and_a_checkpoint_go_on_with_the_next_master_and_a_move_takes_along_what_readers_would_not_have_fetched() {
     const GROUP: u8 = 25;
     let dir = tempfile::tempdir().unwrap();
     let (rpc, http, rest) = (at(GROUP, 10_001), at(GROUP, 30_001), at(GROUP, 40_001));
@@ -126,4 +156,15 @@ fn a_move_goes_on_with_the_next_master_and_takes_along_what_readers_would_not_ha
     for n in [1, 2, 9] {
         assert!(store.get(&key(n)).unwrap() == value(n), "{n}");
     }
+
+    assert_eq!(store.put(&key(3), &value(3), &PutConfig::default()), Ok(Put::Stored));
+    node.signal(Signal::SIGSTOP);
+    let mut keeping = perilune();
+    keeping.args(["vaults", "checkpoint", "--http", &http, "--deadline", "60s"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let keeping = keeping.spawn().unwrap();
+    wait_for("a checkpoint to be asked for", || (page(&http, "checkpoints")["asked"] == true).then_some(()));
+    master.again();
+    node.signal(Signal::SIGCONT);
+    let kept = keeping.wait_with_output().unwrap();
+    assert!(kept.status.success() && said(&kept).contains("is kept: 4 objects, 4 of them in a vault"), "{}", said(&kept));
 }

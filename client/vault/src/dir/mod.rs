@@ -11,11 +11,15 @@ use std::io::{ErrorKind, IoSlice, Write};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
+use tokio::sync::Semaphore;
 use uploads::Uploads;
 
 /// Where files lie until they are whole. No object's name begins with a dot.
 const UPLOADS: &str = ".uploads";
+/// More than a node has orders at a time.
+const CALLS_MAX: usize = 128;
 /// Attempts to move a file into a folder that somebody else keeps removing.
 const MOVES: usize = 16;
 
@@ -23,12 +27,14 @@ const MOVES: usize = 16;
 pub(crate) struct Dir {
     dir: PathBuf,
     uploads: Uploads,
+    /// One for each call that may be in it at a time.
+    pub(crate) calls: Arc<Semaphore>,
 }
 
 impl Dir {
     pub(crate) fn new(dir: PathBuf) -> Self {
         let uploads = Uploads::new(dir.join(UPLOADS));
-        Self { dir, uploads }
+        Self { dir, uploads, calls: Arc::new(Semaphore::new(CALLS_MAX)) }
     }
 
     pub(crate) fn put(&self, name: &str, bytes: &[Bytes], create: bool, until: Instant) -> Vaulted<()> {

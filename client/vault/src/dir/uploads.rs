@@ -29,9 +29,10 @@ impl Uploads {
 
     /// A new file; gives what it is called.
     pub(super) fn begin(&self) -> Result<String> {
-        if !self.swept.swap(true, Ordering::Relaxed) {
+        if !self.swept.load(Ordering::Relaxed) {
             self.make_folder()?;
             self.sweep()?;
+            self.swept.store(true, Ordering::Relaxed);
         }
         let id = Uuid::new_v4().to_string();
         let file = match self.unnamed() {

@@ -66,7 +66,13 @@ impl S3d {
     }
 
     pub(crate) fn target(&self, bucket: &str, prefix: &str) -> Target {
-        Target::S3(S3Target { bucket: bucket.into(), prefix: prefix.into(), endpoint: self.url().to_owned(), region: String::new() })
+        Target::S3(S3Target {
+            bucket: bucket.into(),
+            prefix: prefix.into(),
+            endpoint: self.url().to_owned(),
+            region: String::new(),
+            hosted: false,
+        })
     }
 
     pub(crate) fn keys() -> Keys {

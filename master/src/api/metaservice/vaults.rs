@@ -132,13 +132,20 @@ fn place(app: &App, owner: &str, name: &str) -> Option<S3Place> {
     }
 }
 
-/// One that nothing lies in; `s3`: a bucket. What nothing refers to is deleted there first, unless it is dropped by force.
+/// One that nothing lies in; `s3`: a bucket. What nothing refers to is deleted there first, unless it is dropped by force. Goes on when the caller
+/// hangs up: half-way the vault is neither open nor gone.
 pub(super) async fn drop_vault(app: &App, asked: &Asked, s3: bool) -> Answer {
     let Vault { name, force, .. } = asked.vault()?;
-    let (owner, engine) = (asked.owner(app)?, app.engine.clone());
+    let (app, owner, name, force) = (app.clone(), asked.owner(app)?, name.clone(), *force);
+    let dropping = tokio::spawn(async move { drop_called(&app, &owner, &name, force, s3).await });
+    dropping.await.unwrap_or_else(|e| Err(Refusal::internal(format!("dropping a vault panicked, please report it: {e}"))))
+}
+
+async fn drop_called(app: &App, owner: &str, name: &str, force: bool, s3: bool) -> Answer {
+    let engine = app.engine.clone();
     let known = engine.directory();
-    let all = known.named(&owner).and_then(|tenant| known.vaults_of(tenant.id));
-    let called = |vault: &&VaultRecord| vault.name == *name && vault.target.bucket().is_some() == s3;
+    let all = known.named(owner).and_then(|tenant| known.vaults_of(tenant.id));
+    let called = |vault: &&VaultRecord| vault.name == name && vault.target.bucket().is_some() == s3;
     let vaults: Vec<VaultId> = all.into_iter().flat_map(|all| &all.vaults).filter(called).map(|vault| vault.id).collect();
     // Until it is decided: nothing comes there that was not counted.
     let _closed = engine.close_vaults(vaults.clone());
@@ -150,7 +157,7 @@ pub(super) async fn drop_vault(app: &App, asked: &Asked, s3: bool) -> Answer {
     }
     // One that was added meanwhile was not counted.
     let lies = |vault| counted.get(&vault).copied().unwrap_or(Lies { objects: 1, checkpoints: 0 });
-    decide(app, &owner, &|known, _| known.drop_vault(&owner, name, s3, &lies)).await
+    decide(app, owner, &|known, _| known.drop_vault(owner, name, s3, &lies)).await
 }
 
 /// Each is listed now, all at one time and off the threads that serve.

@@ -1,55 +1,19 @@
-//! Whose a vault is, as is written in it.
-//!
-//! ```text
-//! owner/cluster     the first claim
-//! owner/00000001    a later one: the highest number counts, and whoever is overtaken writes and deletes nothing more
-//! owner/alive       when whoever has it was last at work, where it keeps checkpoints (`alive`)
-//! ```
+//! Claims of vaults: made, passed on, given up. Whoever is overtaken by a higher number writes and deletes nothing more. Beside them lies
+//! `owner/alive`: when whoever has the vault was last at work, where it keeps checkpoints (`alive`).
 
 use super::{alive, soon};
-use perilune_vault::{CLAIM, Class, Vault, VaultFault, Vaulted};
+use perilune_vault::{CLAIM, CLAIMS, Claimed, Class, Vault, VaultFault, Vaulted, claim_path};
 use std::collections::BTreeSet;
 
-const FOLDER: &str = "owner";
-/// Claims and the one other name in their folder.
-const CLAIMS_MAX: usize = 1000;
-
-/// A claim.
-#[derive(Debug)]
-struct Present {
-    number: u64,
-    cluster: String,
-}
-
-fn path(number: u64) -> String {
-    if number == 0 { CLAIM.to_owned() } else { format!("{FOLDER}/{number:08}") }
-}
-
-fn number(name: &str) -> Option<u64> {
-    if name == CLAIM { Some(0) } else { name.strip_prefix(FOLDER)?.strip_prefix('/')?.parse().ok() }
-}
-
-/// The numbers of all claims, in their order.
-fn numbers(vault: &Vault) -> Vaulted<BTreeSet<u64>> {
-    Ok(vault.list(FOLDER, None, CLAIMS_MAX, soon())?.iter().filter_map(|listed| number(&listed.name)).collect())
-}
-
-fn read(vault: &Vault, number: u64) -> Vaulted<Present> {
-    let bytes = vault.get(&path(number), None, soon())?.bytes;
-    Ok(Present { number, cluster: String::from_utf8_lossy(&bytes).into_owned() })
-}
-
-/// The claim that counts.
-fn present(vault: &Vault) -> Vaulted<Option<Present>> {
-    numbers(vault)?.last().map(|number| read(vault, *number)).transpose()
-}
+/// Names in the folder of claims.
+const NAMES_MAX: usize = 1000;
 
 /// Whether a vault is this cluster's. Claims nothing.
 ///
 /// # Errors
 /// [`Class::Invalid`]: it is another's. [`Class::NoObject`]: nobody's, so it may not be the one that was meant.
 pub(super) fn check(vault: &Vault, cluster: &str) -> Vaulted<()> {
-    match present(vault)? {
+    match vault.owner(soon())? {
         Some(present) if present.cluster == cluster => Ok(()),
         Some(present) => Err(of_another(&present, cluster)),
         None => Err(missing()),
@@ -72,10 +36,10 @@ fn missing() -> VaultFault {
     Class::NoObject.with(format!("{CLAIM} is not there, so this may not be the vault it should be: is what it lies on mounted?"))
 }
 
-fn of_another(present: &Present, cluster: &str) -> VaultFault {
+fn of_another(present: &Claimed, cluster: &str) -> VaultFault {
     let how = "give this one another bucket or prefix; if that cluster is gone for good, delete what is in the folder";
     Class::Invalid
-        .with(format!("it is the vault of cluster {:.100}: {how} {FOLDER} there and write {cluster} into {CLAIM}", present.cluster))
+        .with(format!("it is the vault of cluster {:.100}: {how} {CLAIMS} there and write {cluster} into {CLAIM}", present.cluster))
 }
 
 /// Claims a vault for a cluster that takes the place of whoever has it.
@@ -83,7 +47,7 @@ fn of_another(present: &Present, cluster: &str) -> VaultFault {
 /// # Errors
 /// [`Class::Invalid`]: whoever has it lives, and it was not said on purpose (`anyway`).
 pub(crate) fn take_over(vault: &Vault, cluster: &str, anyway: bool, now_ms: u64) -> Vaulted<()> {
-    let Some(present) = present(vault)? else { return claim(vault, cluster) };
+    let Some(present) = vault.owner(soon())? else { return claim(vault, cluster) };
     if present.cluster == cluster {
         return Ok(());
     }
@@ -98,8 +62,8 @@ pub(crate) fn take_over(vault: &Vault, cluster: &str, anyway: bool, now_ms: u64)
     overtake(vault, &present, cluster)
 }
 
-fn overtake(vault: &Vault, present: &Present, cluster: &str) -> Vaulted<()> {
-    match vault.create(&path(present.number + 1), cluster.to_owned().into(), soon()) {
+fn overtake(vault: &Vault, present: &Claimed, cluster: &str) -> Vaulted<()> {
+    match vault.create(&claim_path(present.number + 1), cluster.to_owned().into(), soon()) {
         Err(fault) if fault.class == Class::Exists => Err(Class::Invalid.with("another cluster has just claimed it: ask again")),
         other => other,
     }
@@ -108,8 +72,8 @@ fn overtake(vault: &Vault, present: &Present, cluster: &str) -> Vaulted<()> {
 /// The clusters that had a vault before this one, which has it: those in whose place it came.
 pub(crate) fn before(vault: &Vault, cluster: &str) -> Vaulted<BTreeSet<String>> {
     let mut all = BTreeSet::new();
-    for number in numbers(vault)? {
-        all.insert(read(vault, number)?.cluster);
+    for number in vault.claims(soon())? {
+        all.insert(vault.claim(number, soon())?.cluster);
     }
     all.remove(cluster);
     Ok(all)
@@ -121,8 +85,8 @@ pub(crate) fn before(vault: &Vault, cluster: &str) -> Vaulted<BTreeSet<String>> 
 /// [`Class::Invalid`]: it is another's; or this cluster had it, and was overtaken. [`Class::NoObject`]: nobody's.
 pub(crate) fn succeed(vault: &Vault, cluster: &str, before: &BTreeSet<String>) -> Vaulted<()> {
     let mut had = Vec::new();
-    for number in numbers(vault)? {
-        had.push(read(vault, number)?);
+    for number in vault.claims(soon())? {
+        had.push(vault.claim(number, soon())?);
     }
     match had.pop() {
         None => Err(missing()),
@@ -136,9 +100,13 @@ pub(crate) fn succeed(vault: &Vault, cluster: &str, before: &BTreeSet<String>) -
 }
 
 /// Gives a vault up in which nothing is left.
-pub(super) fn give_up(vault: &Vault) -> Vaulted<()> {
-    // The first one last: while another is there, it counts.
-    let listed = vault.list(FOLDER, None, CLAIMS_MAX, soon())?;
+pub(super) fn give_up(vault: &Vault, cluster: &str) -> Vaulted<()> {
+    let listed = vault.list(CLAIMS, None, NAMES_MAX, soon())?;
+    if listed.len() > 1 {
+        // Whoever had it before is not to have it again where this breaks off.
+        vault.put(CLAIM, cluster.to_owned().into(), soon())?;
+    }
+    // In their order: while another claim is there, the highest counts.
     listed.iter().filter(|listed| listed.name != CLAIM).try_for_each(|listed| vault.delete(&listed.name, soon()))?;
     vault.delete(CLAIM, soon())
 }
@@ -169,13 +137,13 @@ mod tests {
         [&main, &other].into_iter().for_each(|vault| check(vault, "new").unwrap());
         // Done again it comes to the same; a stranger's is left to it, and so is what was lost to another.
         succeed(&other, "new", &theirs).unwrap();
-        assert_eq!(numbers(&other).unwrap().len(), 3);
+        assert_eq!(other.claims(soon()).unwrap().len(), 3);
         assert_eq!(succeed(&other, "stranger", &theirs).unwrap_err().class, Class::Invalid);
-        overtake(&other, &Present { number: 2, cluster: "new".into() }, "old").unwrap();
+        overtake(&other, &Claimed { number: 2, cluster: "new".into() }, "old").unwrap();
         assert_eq!(succeed(&other, "new", &theirs).unwrap_err().class, Class::Invalid);
         let (_c, empty) = vault();
         assert_eq!(succeed(&empty, "new", &theirs).unwrap_err().class, Class::NoObject);
-        assert_eq!(numbers(&empty).unwrap().len(), 0);
+        assert_eq!(empty.claims(soon()).unwrap().len(), 0);
     }
 
     #[test]
@@ -190,7 +158,7 @@ mod tests {
         // Whoever was overtaken may have said so a moment ago.
         take_over(&vault, "newer", false, 130_000).unwrap();
         check(&vault, "newer").unwrap();
-        give_up(&vault).unwrap();
+        give_up(&vault, "newer").unwrap();
         assert_eq!(check(&vault, "newer").unwrap_err().class, Class::NoObject);
     }
 }

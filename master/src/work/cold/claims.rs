@@ -80,8 +80,8 @@ impl Engine {
 
 /// How a look at a vault ended; `None`: it was dropped. It is this cluster's, and those had it before.
 type Looked = Option<Vaulted<BTreeSet<String>>>;
-/// With how long it took.
-type Look = Pin<Box<dyn Future<Output = (VaultId, Looked, Duration)> + Send>>;
+/// With what the log said of the vault before, and how long it took.
+type Look = Pin<Box<dyn Future<Output = (VaultId, Standing, Looked, Duration)> + Send>>;
 
 /// Knows what it opened, and when it looks next.
 pub(crate) struct Claims {
@@ -101,7 +101,7 @@ pub(super) async fn run(engine: Engine) {
     loop {
         tokio::select! {
             () = tokio::time::sleep(super::EVERY) => {}
-            Some((id, looked, took)) = claims.looks.next(), if !claims.looks.is_empty() => claims.learn(&engine, id, looked, took).await,
+            Some(look) = claims.looks.next(), if !claims.looks.is_empty() => claims.learn(&engine, look).await,
         }
         claims.round(&engine).await;
     }
@@ -135,23 +135,26 @@ impl Claims {
             let is_ours = claimed == Some(Claim::Ours);
             // Another key may open it at last.
             let is_due = self.due.get(&id).is_none_or(|(known, due)| *due <= now || (*known != revision && !is_ours));
-            if self.looks.len() < AT_ONCE && is_due && begins_to_look(engine, id) {
+            if self.looks.len() < AT_ONCE
+                && is_due
+                && let Some(standing) = begins_to_look(engine, id)
+            {
                 let next = (revision, now + if is_ours { AGAIN } else { LOOK_EVERY });
                 if self.due.insert(id, next).is_some_and(|(known, _)| known != revision) {
                     engine.reign.cold.health.forget_writes(id);
                 }
-                self.begin_look(engine, id, claimed);
+                self.begin_look(engine, id, standing, claimed);
             }
         }
-        while let Some(Some((id, looked, took))) = self.looks.next().now_or_never() {
-            self.learn(engine, id, looked, took).await;
+        while let Some(Some(look)) = self.looks.next().now_or_never() {
+            self.learn(engine, look).await;
         }
     }
 
-    fn begin_look(&self, engine: &Engine, id: VaultId, claimed: Option<Claim>) {
+    fn begin_look(&self, engine: &Engine, id: VaultId, standing: Standing, claimed: Option<Claim>) {
         let (engine, opened, before) = (engine.clone(), self.opened.clone(), self.before.clone());
         let work = move || {
-            let (standing, cluster) = (engine.standing_of(id), engine.welcome().cluster);
+            let cluster = engine.welcome().cluster;
             let vault = match opened.open(&engine, id)? {
                 Err(fault) if fault.class == Class::NoBucket && standing == Standing::New => {
                     make_folder(&engine, id).and_then(|()| opened.open(&engine, id).unwrap_or(Err(fault)))
@@ -166,12 +169,15 @@ impl Claims {
         };
         self.looks.push(Box::pin(async move {
             let began = Instant::now();
-            (id, aside(work).await.ok().flatten(), began.elapsed())
+            (id, standing, aside(work).await.ok().flatten(), began.elapsed())
         }));
     }
 
-    async fn learn(&mut self, engine: &Engine, id: VaultId, looked: Looked, took: Duration) {
-        self.note(engine, id, looked, took).await;
+    async fn learn(&mut self, engine: &Engine, (id, standing, looked, took): (VaultId, Standing, Looked, Duration)) {
+        // Emptied meanwhile, its claim may be gone since: it is looked at again.
+        if engine.standing_of(id) == standing {
+            self.note(engine, id, looked, took).await;
+        }
         lock(&engine.reign.cold.looking).remove(&id);
     }
 
@@ -222,28 +228,32 @@ fn say_unusable(engine: &Engine, record: &VaultRecord) {
     }
 }
 
-/// Whether a vault is looked at from now on. Whoever drops one closes it first, whoever empties those of a tenant has dropped that one first; both wait
-/// for looks under way after that. So one of the two sees the other.
-pub(super) fn begins_to_look(engine: &Engine, id: VaultId) -> bool {
+/// Whether a vault is looked at from now on, and what the log says of it. Whoever drops one closes it first, whoever empties those of a tenant has
+/// dropped that one first; both wait for looks under way after that, so of what is not claimed one of the two sees the other. A look at what is
+/// claimed makes no claim.
+pub(super) fn begins_to_look(engine: &Engine, id: VaultId) -> Option<Standing> {
     let cold = &engine.reign.cold;
     if !lock(&cold.looking).insert(id) {
-        return false;
+        return None;
     }
     let is_known = engine.directory().vault(id).is_some();
-    let looks = is_known && !lock(&cold.closing).contains(&id) && is_wanted(engine, id);
+    let standing = engine.standing_of(id);
+    let looks = is_known && !lock(&cold.closing).contains(&id) && is_wanted(engine, id, standing);
     if !looks {
         lock(&cold.looking).remove(&id);
     }
-    looks
+    looks.then_some(standing)
 }
 
 /// Whether a vault is to be looked at. What a dropped tenant never had claimed has nothing of it, nor is to have.
-fn is_wanted(engine: &Engine, id: VaultId) -> bool {
+fn is_wanted(engine: &Engine, id: VaultId, standing: Standing) -> bool {
     let known = engine.directory();
     let tenant = known.vault(id).and_then(|vault| known.tenant(vault.tenant));
-    match engine.standing_of(id) {
-        // Somebody was about to drop one that was given up, and did not.
-        Standing::New | Standing::GivenUp => tenant.is_some_and(|tenant| tenant.status != TenantStatus::Deleted),
+    let lives = tenant.is_some_and(|tenant| tenant.status != TenantStatus::Deleted);
+    match standing {
+        Standing::New => lives,
+        // Somebody was about to drop it, and did not. What an earlier leader begun to delete, it has deleted by then: the claim with it.
+        Standing::GivenUp => lives && engine.upload_may_land_for(id).is_none(),
         Standing::Claimed => true,
     }
 }

@@ -120,13 +120,13 @@ impl Engine {
                 // An earlier attempt gave it up, and nothing came there since.
                 Err(fault) if standing == Standing::GivenUp && fault.class == Class::NoObject => break Ok(()),
                 Err(fault) if matches!(vault.target, VaultTarget::S3(_)) && has_nothing_of_ours(&fault) => break Ok(()),
-                Err(fault) => break Err(format!("what nothing refers to cannot be deleted there: {fault}")),
+                Err(fault) => {
+                    break Err(format!(
+                        "what nothing refers to cannot be deleted there: {fault}; `force` drops the vault and leaves what lies there"
+                    ));
+                }
             }
         };
-        if self.standing_of(id) == Standing::GivenUp {
-            // Nothing is brought there before it is claimed anew.
-            lock(&cold.claims).remove(&id);
-        }
         cleared.map_err(|why| FaultCode::WrongState.with(why))
     }
 
@@ -197,7 +197,10 @@ impl Engine {
     async fn give_up_emptied(&self, vault: Vault, id: VaultId, going: Going) -> Outcome<Vaulted<bool>> {
         if going != (Going::Spare { claim: false }) {
             self.record_given_up(id).await?;
-            if let Err(fault) = aside(move || vault.tidy(soon()).and_then(|()| claim::give_up(&vault))).await? {
+            // Nothing is brought there before it is claimed anew.
+            lock(&self.reign.cold.claims).remove(&id);
+            let cluster = self.welcome().cluster;
+            if let Err(fault) = aside(move || vault.tidy(soon()).and_then(|()| claim::give_up(&vault, &cluster))).await? {
                 return Ok(Err(fault));
             }
         }

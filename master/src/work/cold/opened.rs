@@ -42,7 +42,10 @@ impl Opened {
         let limits = Limits { attempt: self.attempt, ..Limits::default() };
         let vault = engine.safe().map_err(|fault| Class::Refused.with(fault.message)).and_then(|safe| safe.vault(all, record, limits));
         if let Ok(vault) = &vault {
-            super::lock(&self.all).insert(id, (record.revision, vault.clone()));
+            let mut all = super::lock(&self.all);
+            // Nobody asks for those again, and they hold what opens them.
+            all.retain(|id, _| known.vault(*id).is_some());
+            all.insert(id, (record.revision, vault.clone()));
         }
         Some(vault)
     }

@@ -279,7 +279,7 @@ fn a_vault_that_is_to_be_dropped_is_emptied_and_claimed_anew_where_it_stays() {
         assert!(stand.runtime.block_on(waits).is_err() && claim("main").exists());
         lock(&engine.reign.cold.looking).remove(&main);
         assert!(!engine.uploads_may_land(TenantId::default()));
-        assert!(!super::claims::begins_to_look(&engine, main) && !lock(&engine.reign.cold.looking).contains(&main));
+        assert!(super::claims::begins_to_look(&engine, main).is_none() && !lock(&engine.reign.cold.looking).contains(&main));
     }
     // What cannot be looked at is not emptied.
     std::fs::rename(stand.folder("other"), stand.folder("away")).unwrap();

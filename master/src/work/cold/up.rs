@@ -54,7 +54,8 @@ async fn upload_as(engine: &Engine, object: &Arc<Object>, replica: &Replica, vau
     let ended = engine.reign.cold.order(replica.segment.node(), order, engine.now()).await;
     let copy = |stored| ColdCopy { vault: vault.id, name, stored };
     let key = object.key.to_object_key();
-    // What came to nothing may yet come to lie there: its node may be at it for so many milliseconds.
+    // What came to nothing may yet come to lie there: its node may be at it for so many milliseconds, or an attempt is under way yet that it gave up
+    // before it tried again.
     let (uploaded, lands_ms) = match ended {
         Ended::Said(ColdOutcome::Done { .. }) if super::vault(engine.state(), vault.id).is_none() => {
             return Uploaded::Failed(format!("{key}: vault {} was dropped meanwhile", vault.id));
@@ -75,14 +76,14 @@ async fn upload_as(engine: &Engine, object: &Arc<Object>, replica: &Replica, vau
             };
         }
         Ended::Said(ColdOutcome::Away(why)) => (Uploaded::Away(Condition::Away, format!("{key}: {why}")), Some(0)),
-        Ended::Said(ColdOutcome::Refused(why)) => (Uploaded::Away(Condition::Refuses, format!("{key}: {why}")), None),
+        Ended::Said(ColdOutcome::Refused(why)) => (Uploaded::Away(Condition::Refuses, format!("{key}: {why}")), Some(0)),
         // It has moved, and something else lies there now; or nothing does that was put.
         Ended::Said(ColdOutcome::Passed(_) | ColdOutcome::Busy(_)) => {
             (Uploaded::Failed(format!("{key}: its node did something else")), None)
         }
         // Its room was given to others while it was read there.
-        Ended::Said(ColdOutcome::Wrong(_)) if !is_at(engine, object, replica) => (Uploaded::Moot, None),
-        Ended::Said(ColdOutcome::Wrong(why) | ColdOutcome::Lost(why) | ColdOutcome::Failed(why)) => (Uploaded::Failed(why), None),
+        Ended::Said(ColdOutcome::Wrong(_)) if !is_at(engine, object, replica) => (Uploaded::Moot, Some(0)),
+        Ended::Said(ColdOutcome::Wrong(why) | ColdOutcome::Lost(why) | ColdOutcome::Failed(why)) => (Uploaded::Failed(why), Some(0)),
         Ended::Silence { taken, for_ms } => {
             (Uploaded::Failed(format!("{key}: the node that was to upload it is silent")), taken.then_some(for_ms))
         }

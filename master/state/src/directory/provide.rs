@@ -120,13 +120,15 @@ impl Known {
             record.ram_user = Some(renewed(tenant.id, NO_VAULT, secret, pair, keeper)?);
         }
         for pair in users {
-            let mut found = false;
+            let is_of = |secret: &Secret| secret.user_id == pair.user_id;
+            // What is nobody's is meant where nothing is theirs.
+            let (mut found, some_are) = (false, record.vaults.iter().filter_map(|vault| vault.secret.as_ref()).any(is_of));
             for vault in &mut record.vaults {
                 let Some(secret) = &vault.secret else { continue };
                 if secret.user_id.is_empty() && users.len() != 1 {
                     return Err(VaultRefused::WhosePair.into());
                 }
-                if secret.user_id.is_empty() || secret.user_id == pair.user_id {
+                if is_of(secret) || secret.user_id.is_empty() && !some_are {
                     rotate(vault, pair, keeper, now_ms)?;
                     found = true;
                 }

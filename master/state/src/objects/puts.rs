@@ -12,8 +12,9 @@ use super::{Few, Key, KeyRef, Replica, limbo};
 use crate::MonotonicMs;
 use crate::write::Stamp;
 use perilune_protocol::{NodeId, Pin, PutConfig, SegmentId, TenantId, Tso, WriterId};
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// No connection has this number.
@@ -133,8 +134,38 @@ impl Keyed for Put {
 #[derive(Default)]
 pub struct Puts {
     map: KeyMap<Put, Arc<Put>>,
-    /// Those that were given up last, the newest behind. What was aborted is written by apply as well, and lasts.
+    /// Those that were given up last and not aborted, the newest behind. Of this process alone.
     given_up: Mutex<VecDeque<GivenUp>>,
+    aborted: Mutex<Aborted>,
+    /// Whether there is any of those. Relaxed: whoever is to hear of one asks after it was told that.
+    any_aborted: AtomicBool,
+}
+
+/// Those that were aborted last, the newest behind: the same on every member, as apply writes them.
+#[derive(Default)]
+struct Aborted {
+    puts: VecDeque<GivenUp>,
+    /// How many each writer has among them: nearly all that put have none.
+    writers: HashMap<WriterId, usize>,
+}
+
+impl Aborted {
+    fn push(&mut self, put: GivenUp) {
+        if self.puts.iter().rev().any(|known| known.version == put.version) {
+            return;
+        }
+        if self.puts.len() == GIVEN_UP_MAX
+            && let Some(oldest) = self.puts.pop_front()
+            && let Entry::Occupied(mut count) = self.writers.entry(oldest.writer)
+        {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+        *self.writers.entry(put.writer).or_default() += 1;
+        self.puts.push_back(put);
+    }
 }
 
 /// A put that came to nothing.
@@ -180,39 +211,56 @@ impl Puts {
         if !put.discard() || self.finish(put.key.as_ref(), put.version).is_none() {
             return false;
         }
-        self.note(GivenUp { key: put.key.clone(), version: put.version, writer: put.writer, aborted });
+        let gone = GivenUp { key: put.key.clone(), version: put.version, writer: put.writer, aborted };
+        if aborted {
+            self.note_aborted(gone);
+        } else {
+            let mut given_up = self.given_up();
+            if given_up.len() == GIVEN_UP_MAX {
+                given_up.pop_front();
+            }
+            given_up.push_back(gone);
+        }
         true
     }
 
     /// Somebody ended a put, here or with an earlier leader.
-    pub(crate) fn note_aborted(&self, key: Key, version: Tso, writer: WriterId) {
-        self.note(GivenUp { key, version, writer, aborted: true });
-    }
-
-    fn note(&self, gone: GivenUp) {
-        let mut given_up = self.given_up();
-        if given_up.iter().rev().any(|known| known.version == gone.version) {
-            return;
-        }
-        if given_up.len() == GIVEN_UP_MAX {
-            given_up.pop_front();
-        }
-        given_up.push_back(gone);
+    pub(crate) fn note_aborted(&self, gone: GivenUp) {
+        self.lock_aborted().push(gone);
+        self.any_aborted.store(true, Ordering::Relaxed);
     }
 
     /// What somebody else than its writer ended, as far as it is remembered.
     pub(crate) fn aborted(&self) -> Vec<GivenUp> {
-        self.given_up().iter().filter(|gone| gone.aborted).cloned().collect()
+        self.lock_aborted().puts.iter().cloned().collect()
+    }
+
+    /// The last put of this key by this writer that was aborted.
+    pub(crate) fn last_aborted(&self, key: KeyRef<'_>, writer: WriterId) -> Option<Tso> {
+        if !self.any_aborted.load(Ordering::Relaxed) {
+            return None;
+        }
+        let aborted = self.lock_aborted();
+        aborted.writers.get(&writer)?;
+        aborted.puts.iter().rev().find(|gone| gone.writer == writer && gone.key.as_ref() == key).map(|gone| gone.version)
     }
 
     /// The last put that was given up of which this is true.
     pub fn last_given_up(&self, is_it: impl Fn(&GivenUp) -> bool) -> Option<GivenUp> {
-        self.given_up().iter().rev().find(|gone| is_it(gone)).cloned()
+        let aborted = self.lock_aborted().puts.iter().rev().find(|gone| is_it(gone)).cloned();
+        let given_up = self.given_up().iter().rev().find(|gone| is_it(gone)).cloned();
+        aborted.into_iter().chain(given_up).max_by_key(|gone| gone.version)
     }
 
     /// The versions of those that were given up of which this is true.
     pub(crate) fn given_up_where(&self, is_it: impl Fn(&GivenUp) -> bool) -> Vec<Tso> {
-        self.given_up().iter().filter(|gone| is_it(gone)).map(|gone| gone.version).collect()
+        let mut found: Vec<_> = self.lock_aborted().puts.iter().filter(|gone| is_it(gone)).map(|gone| gone.version).collect();
+        found.extend(self.given_up().iter().filter(|gone| is_it(gone)).map(|gone| gone.version));
+        found
+    }
+
+    fn lock_aborted(&self) -> MutexGuard<'_, Aborted> {
+        self.aborted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn given_up(&self) -> MutexGuard<'_, VecDeque<GivenUp>> {

@@ -41,8 +41,8 @@ fn the_room_of_an_aborted_put_waits_for_its_writer_and_all_else_is_free_at_once(
             assert_eq!(other.put_end(tenant, &key("a"), Tso(999), 7).unwrap_err().code, FaultCode::InvalidWrite);
         }
 
-        // Key and label again, in other room; what it had is free when it may write no more.
-        let again = leader.start_by(writer, "a", MIB, &config).unwrap();
+        // The key again by another, in other room; what it had is free when it may write no more.
+        let again = leader.start_by(WriterId::random(), "a", MIB, &config).unwrap();
         assert_ne!(again.replicas, first.replicas);
         assert_eq!(leader.used(), 4 * MIB, "writer gone: {writer_gone}");
         leader.pass(wait_ms - 1);
@@ -55,6 +55,25 @@ fn the_room_of_an_aborted_put_waits_for_its_writer_and_all_else_is_free_at_once(
         let told = state.put_end(tenant, &key("a"), first.version, 7).unwrap_err();
         assert_eq!(told.code, FaultCode::WrongState, "its writer does not begin it anew: {told}");
         assert_eq!(state.put_revoke(tenant, &key("a"), first.version, leader.now).unwrap_err().code, FaultCode::WrongState);
+        // Nor where it never heard of the room, and asks again.
+        let refused = leader.start_by(writer, "a", MIB, &config).unwrap_err();
+        assert!(matches!(&refused, PutRefusal::Fault(fault) if fault.code == FaultCode::WrongState), "{refused:?}");
+    }
+}
+
+#[test]
+fn however_many_were_aborted_a_snapshot_holds_them() {
+    let (mut leader, _) = Leader::with_nodes(1, MIB);
+    const MANY: u64 = 2500;
+    for n in 0..MANY {
+        let effect = Effect::Aborted { tenant: TENANT, key: "k".repeat(4096).as_str().into(), version: Tso(n), writer: WriterId::random() };
+        assert_eq!(leader.commit(effect), Applied::Done);
+    }
+    let mut bytes = Vec::new();
+    snapshot::writer(leader.state.clone())(&mut bytes).unwrap();
+    let read = snapshot::read(&mut bytes.as_slice(), RULES, 1).unwrap();
+    for n in [0, MANY / 2, MANY - 1] {
+        assert!(read.puts.last_given_up(|gone| gone.version == Tso(n)).is_some_and(|gone| gone.aborted), "{n}");
     }
 }
 

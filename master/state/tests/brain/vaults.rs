@@ -194,12 +194,15 @@ fn keys_change_for_all_or_for_none() {
     let sk = |secret: &Option<Secret>| secret.as_ref().unwrap().sk.bytes.clone();
     assert_eq!((sk(&all.vaults[0].secret), sk(&all.vaults[1].secret), sk(&all.ram_user)), (b"new".into(), b"sk".into(), b"new".into()));
 
-    // Where one has no user, only one pair can be meant, which then names it.
+    // Where one has no user, only one pair can be meant, which then names it; not one that others have by name.
     leader.add_vault("acme", &bucket("", "b4", "")).unwrap();
     let two = [pair("u1", "x"), pair("u2", "x")];
     refused(leader.decide(|known| known.rotate_users("acme", &two, None, &Plain, 9)), VaultRefused::WhosePair);
     leader.decide(|known| known.rotate_users("acme", &two[1..], None, &Plain, 9)).unwrap();
-    assert_eq!(leader.vaults("acme").vaults[3].secret.as_ref().unwrap().user_id, "u2");
+    let user_of_last = |leader: &Leader| leader.vaults("acme").vaults[3].secret.as_ref().unwrap().user_id.clone();
+    assert_eq!(user_of_last(&leader), "");
+    leader.decide(|known| known.rotate_users("acme", &[pair("u4", "x")], None, &Plain, 9)).unwrap();
+    assert_eq!(user_of_last(&leader), "u4");
 
     for number in ["0", "5", "x", "+1"] {
         let outcome = leader.decide(|known| known.rotate_numbered("acme", number, &pair("", "y"), &Plain, 9));

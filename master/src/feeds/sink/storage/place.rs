@@ -30,6 +30,7 @@ pub(super) fn bucket(uri: &SinkUri, place: &Place) -> Result<Vault, Failure> {
         prefix,
         endpoint: uri.get("endpoint").unwrap_or_default().to_owned(),
         region: uri.get("region").unwrap_or_default().to_owned(),
+        hosted: false,
     });
     Vault::open(&target, &Options { keys: Some(keys), ..Options::default() }).map_err(told)
 }
