@@ -23,4 +23,4 @@ pub use cpu::proto;
 pub use described::{OPENAPI, Refusing, served, within};
 pub use front::Front;
 pub use life::{Act, Life, Probe, Stage};
-pub use routes::{ROUTES, STAGE, refuse_when_stopping, respelled};
+pub use routes::{ROUTES, STAGE, acting, refuse_when_stopping, tiflash};

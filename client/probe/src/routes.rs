@@ -8,6 +8,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderName, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
+use axum::routing::MethodRouter;
 use perilune_protocol::FaultCode;
 use perilune_protocol::access::Access;
 use std::sync::Arc;
@@ -16,18 +17,22 @@ use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 use utoipa_axum::routes;
 
 /// Every route, all of them GET: its path, and whether everybody may ask it. Who watches over processes has no token.
-pub const ROUTES: [(&str, bool); 12] = [
+pub const ROUTES: [(&str, bool); 16] = [
     ("/livez", true),
     ("/readyz", true),
     ("/tiflash/store-status", true),
     ("/tiflash/store-status/", true),
     ("/tiflash/livez", true),
+    ("/tiflash/livez/", true),
     ("/tiflash/readyz", true),
+    ("/tiflash/readyz/", true),
     // As the document of these routes spells them.
     ("/tifash/store-status", true),
     ("/tifash/store-status/", true),
     ("/tifash/livez", true),
+    ("/tifash/livez/", true),
     ("/tifash/readyz", true),
+    ("/tifash/readyz/", true),
     ("/debug/pprof/profile", false),
     ("/debug/pprof/heap", false),
 ];
@@ -46,11 +51,27 @@ fn handler(path: &str) -> UtoipaMethodRouter<Probe> {
     (schemas, paths, handler)
 }
 
-/// The same routes under another spelling of `/tiflash/`.
-pub fn respelled<S>((schemas, described, handler): UtoipaMethodRouter<S>, spelled: &str) -> UtoipaMethodRouter<S> {
-    let mut paths = Paths::new();
-    paths.paths.extend(described.paths.into_iter().map(|(path, item)| (path.replacen("/tiflash/", spelled, 1), item)));
-    (schemas, paths, handler)
+/// A route of TiFlash's page, in both spellings. One `/` at its end changes nothing, and is not described.
+pub fn tiflash<S: Clone + Send + Sync + 'static>((schemas, described, handler): UtoipaMethodRouter<S>) -> OpenApiRouter<S> {
+    let mut routes = OpenApiRouter::default();
+    for (path, item) in described.paths {
+        // What is asked by POST as well acts.
+        let handler = if item.post.is_some() && item.get.is_some() { acting(handler.clone(), "GET,POST") } else { handler.clone() };
+        for spelled in ["/tiflash/", "/tifash/"] {
+            let path = path.replacen("/tiflash/", spelled, 1);
+            // The rest of a path may have its own, and may be nothing.
+            let slashed = path.split_once("{*").map_or_else(|| format!("{path}/"), |(folder, _)| folder.to_owned());
+            let mut paths = Paths::new();
+            paths.paths.insert(path, item.clone());
+            routes = routes.routes((schemas.clone(), paths, handler.clone())).route(&slashed, handler.clone());
+        }
+    }
+    routes
+}
+
+/// What acts also by GET does not by HEAD, which nobody sends who wants something done: that is 405, with the `methods` that are answered.
+pub fn acting<S: Clone + Send + Sync + 'static>(handler: MethodRouter<S>, methods: &'static str) -> MethodRouter<S> {
+    handler.head(move || async move { (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, methods)]) })
 }
 
 /// On requests of those who would not have been let in elsewhere.
@@ -60,7 +81,11 @@ pub(crate) struct Stranger;
 impl Probe {
     /// The routes of [`ROUTES`], to be merged into others.
     pub fn router<S: Clone + Send + Sync + 'static>(&self, access: Arc<Access>) -> OpenApiRouter<S> {
-        let routes = ROUTES.iter().fold(OpenApiRouter::default(), |routes, (path, _)| routes.routes(handler(path)));
+        let routes = ROUTES.iter().fold(OpenApiRouter::default(), |routes, (path, _)| match handler(path) {
+            // The same as without it.
+            (_, _, handler) if path.ends_with('/') => routes.route(path, handler),
+            handler => routes.routes(handler),
+        });
         let refused = || async { text(StatusCode::METHOD_NOT_ALLOWED, "405: only GET is answered here\n".into()) };
         within(routes, |routes| {
             routes

@@ -13,7 +13,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use perilune_probe::remote::Owner;
 use perilune_probe::sync::{self, OfTable};
-use perilune_probe::{Refusing, respelled};
+use perilune_probe::{Refusing, tiflash};
 use perilune_protocol::{Fault, FaultCode, Outcome};
 use perilune_state::gc::GcOwner;
 use utoipa_axum::router::OpenApiRouter;
@@ -22,8 +22,6 @@ use utoipa_axum::routes;
 /// The face.
 pub(super) struct Tiflash;
 
-/// As the page spells it.
-const SPELLED: [&str; 2] = ["/tiflash/", "/tifash/"];
 /// On whose behalf the leader is asked.
 const OF: &str = "of";
 /// The leader's answer is two words.
@@ -31,13 +29,11 @@ const ANSWER_BYTES_MAX: usize = 4096;
 
 impl Face for Tiflash {
     fn routes() -> OpenApiRouter<App> {
-        SPELLED.iter().fold(OpenApiRouter::default(), |routes, spelled| {
-            routes.routes(respelled(routes!(owner), spelled)).routes(respelled(routes!(resign), spelled)).merge(remote::routes(spelled))
-        })
+        tiflash(routes!(owner)).merge(tiflash(routes!(resign))).merge(remote::routes())
     }
 
     fn lookups() -> OpenApiRouter<App> {
-        SPELLED.iter().fold(OpenApiRouter::default(), |routes, spelled| routes.routes(respelled(routes!(sync_status), spelled)))
+        tiflash(routes!(sync_status))
     }
 
     fn refusing() -> Refusing {
@@ -64,8 +60,8 @@ impl Face for Tiflash {
         (status = 400, description = "That names no table.")
     )
 )]
-async fn sync_status(State(app): State<App>, Path(table): Path<String>) -> Response {
-    let Some(of) = OfTable::parse(&table) else { return sync::wrong() };
+async fn sync_status(State(app): State<App>, table: Option<Path<String>>) -> Response {
+    let Some(of) = table.and_then(|Path(table)| OfTable::parse(&table)) else { return sync::wrong() };
     sync::answer(app.engine.in_step(of.keyspace, of.table).await)
 }
 

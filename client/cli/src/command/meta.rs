@@ -43,8 +43,10 @@ enum Proof {
     Admin(Token),
 }
 
-/// Where the secret key of a vault is in a body; where that is only shown, it is what a shell puts in its place.
-const SECRET: &str = "/vault/obj_info/sk";
+/// Where the secret key of a vault, or of a bucket, is in a body; where that is only shown, it is what a shell puts in its place.
+const SECRETS: [&str; 2] = ["/vault/obj_info/sk", "/obj/sk"];
+/// Some calls answer with a text where this is not asked for.
+const ACCEPT: &str = "application/json";
 
 impl Service {
     /// Whether nothing is done, so that no secret is needed.
@@ -57,14 +59,15 @@ impl Service {
         let proof = self.proof()?;
         let url = format!("http://{}/MetaService/http/v1/{call}", self.http);
         if self.curl {
-            let (query, header) = match proof {
-                Proof::Meta(_, shown) => (format!("?token={shown}"), String::new()),
+            let (query, option) = match proof {
+                Proof::Meta(token, shown) if is_plain(&token) => (format!("?token={shown}"), String::new()),
+                Proof::Meta(_, shown) => (String::new(), format!(r#" --url-query "token={shown}""#)),
                 Proof::Admin(token) => (String::new(), self.token.header(Some(&token))),
             };
-            output::line(format_args!(r#"curl -X PUT{header} "{url}{query}" -d {}"#, shown(&body)))?;
+            output::line(format_args!(r#"curl -X PUT -H 'Accept: {ACCEPT}'{option} "{url}{query}" -d {}"#, shown(&body)))?;
             return Ok(None);
         }
-        let asked = agent().put(&url).header("Accept", "application/json");
+        let asked = agent().put(&url).header("Accept", ACCEPT);
         let request = match &proof {
             Proof::Meta(token, _) => asked.query("token", token.secret()),
             Proof::Admin(token) => asked.header("Authorization", format!("Bearer {}", token.secret())),
@@ -147,10 +150,16 @@ impl Service {
     }
 }
 
+/// Whether a token stands in a query as it is; any other a newer curl (7.87) encodes.
+fn is_plain(token: &Token) -> bool {
+    token.secret().bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte))
+}
+
 /// A body for curl.
 fn shown(body: &Value) -> String {
     let text = body.to_string();
-    let secret = body.pointer(SECRET).and_then(|sk| Some((sk.as_str()?, text.split_once(&sk.to_string())?)));
+    let secret =
+        SECRETS.iter().find_map(|place| body.pointer(place)).and_then(|sk| Some((sk.as_str()?, text.split_once(&sk.to_string())?)));
     let Some((secret, (before, after))) = secret else { return quoted(&text) };
     format!(r#"{}"{secret}"{}"#, quoted(&format!("{before}\"")), quoted(&format!("\"{after}")))
 }

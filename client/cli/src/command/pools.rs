@@ -1,4 +1,4 @@
-//! `perilune pools`: the store nodes of a tenant in groups that can be put to sleep, through the meta service of the masters.
+//! `perilune pools`: the store nodes of a tenant in groups that can be put to sleep, and its frontends, through the meta service of the masters.
 
 use super::meta::Service;
 use crate::failure::Failure;
@@ -27,7 +27,7 @@ enum What {
         #[command(flatten)]
         service: Service,
     },
-    /// Add a pool of store nodes
+    /// Add a pool of store nodes, or one of frontends
     Add {
         #[command(flatten)]
         pool: Named,
@@ -38,8 +38,11 @@ enum What {
         #[arg(long, value_name = "NAME")]
         default_of: Vec<String>,
         /// A store node that is in it; may be said several times
-        #[arg(long, value_name = "ID@HOST:PORT")]
+        #[arg(long, value_name = "ID@HOST:PORT", conflicts_with = "frontend")]
         node: Vec<Node>,
+        /// A frontend that is in it: then it is a pool of frontends, which lends nothing; may be said several times
+        #[arg(long, value_name = "ROLE=ID@HOST:PORT", conflicts_with = "default_of")]
+        frontend: Vec<Frontend>,
     },
     /// Drop a pool: what its nodes lend moves to others of the tenant, and then they lend nothing
     Drop(Named),
@@ -50,9 +53,9 @@ enum What {
         /// The new one
         name: String,
     },
-    /// Register store nodes
+    /// Register store nodes, or frontends
     AddNode(Nodes),
-    /// Drop store nodes: what they lend moves to others of the tenant, and then they lend nothing
+    /// Drop store nodes: what they lend moves to others of the tenant, and then they lend nothing; or frontends
     DropNode(Nodes),
     /// The same, but they stay registered, and say when they are empty
     DecommissionNode(Nodes),
@@ -68,7 +71,9 @@ enum What {
     Suspend(Named),
     /// Say that a pool that sleeps is needed
     Resume(Named),
-    /// Say that a pool that was needed serves again
+    /// Put a pool to sleep until somebody says that it serves again, without a word that it is needed
+    Shutdown(Named),
+    /// Say that a pool that was needed, or shut down, serves again
     Normal(Named),
 }
 
@@ -87,8 +92,11 @@ struct Nodes {
     #[command(flatten)]
     pool: Named,
     /// What each presents (--unique-id), and where it is
-    #[arg(required = true, value_name = "ID@HOST:PORT")]
+    #[arg(required_unless_present = "frontend", value_name = "ID@HOST:PORT")]
     nodes: Vec<Node>,
+    /// A frontend: master, observer or follower; may be said several times
+    #[arg(long, value_name = "ROLE=ID@HOST:PORT", conflicts_with = "nodes")]
+    frontend: Vec<Frontend>,
 }
 
 /// A store node as it is written on a command line.
@@ -97,6 +105,28 @@ struct Node {
     unique_id: String,
     host: String,
     port: u16,
+}
+
+/// A frontend as it is written there.
+#[derive(Clone)]
+struct Frontend {
+    role: &'static str,
+    node: Node,
+}
+
+impl FromStr for Frontend {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is not of the form ROLE=ID@HOST:PORT, such as master=1:acme:fe1@10.0.0.4:9010");
+        let (role, node) = text.split_once('=').ok_or_else(wrong)?;
+        let role = match role {
+            "master" => "FE_MASTER",
+            "observer" => "FE_OBSERVER",
+            "follower" => "FE_FOLLOWER",
+            _ => return Err(wrong()),
+        };
+        Ok(Self { role, node: node.parse().map_err(|_| wrong())? })
+    }
 }
 
 impl FromStr for Node {
@@ -109,17 +139,23 @@ impl FromStr for Node {
     }
 }
 
-fn described(nodes: &[Node]) -> Vec<Value> {
-    nodes.iter().map(|n| json!({"cloud_unique_id": n.unique_id, "ip": n.host, "heartbeat_port": n.port})).collect()
+fn described(nodes: &[Node], frontends: &[Frontend]) -> Vec<Value> {
+    let stores = nodes.iter().map(|n| json!({"cloud_unique_id": n.unique_id, "ip": n.host, "heartbeat_port": n.port}));
+    let frontends = frontends.iter().map(
+        |Frontend { role, node: n }| json!({"cloud_unique_id": n.unique_id, "ip": n.host, "edit_log_port": n.port, "node_type": role}),
+    );
+    stores.chain(frontends).collect()
 }
 
 impl Pools {
     pub(crate) fn run(self, global: &Global) -> Result<(), Failure> {
         match self.what {
             What::List { tenant, service } => list(&service, tenant.as_deref(), global),
-            What::Add { pool, name, default_of, node } => {
+            What::Add { pool, name, default_of, node, frontend } => {
                 let name = name.unwrap_or_else(|| pool.pool.clone());
-                let more = json!({"cluster_name": name, "type": "COMPUTE", "mysql_user_name": default_of, "nodes": described(&node)});
+                let kind = if frontend.is_empty() { "COMPUTE" } else { "SQL" };
+                let nodes = described(&node, &frontend);
+                let more = json!({"cluster_name": name, "type": kind, "mysql_user_name": default_of, "nodes": nodes});
                 pool.ask("add_cluster", more)
             }
             What::Drop(pool) => pool.ask("drop_cluster", json!({})),
@@ -130,6 +166,7 @@ impl Pools {
             What::Users { pool, users } => pool.ask("update_cluster_mysql_user_name", json!({"mysql_user_name": users})),
             What::Suspend(pool) => pool.ask("set_cluster_status", json!({"cluster_status": "SUSPENDED"})),
             What::Resume(pool) => pool.ask("set_cluster_status", json!({"cluster_status": "TO_RESUME"})),
+            What::Shutdown(pool) => pool.ask("set_cluster_status", json!({"cluster_status": "MANUAL_SHUTDOWN"})),
             What::Normal(pool) => pool.ask("set_cluster_status", json!({"cluster_status": "NORMAL"})),
         }
     }
@@ -144,7 +181,7 @@ impl Named {
 
 impl Nodes {
     fn ask(&self, call: &str) -> Result<(), Failure> {
-        self.pool.ask(call, json!({"nodes": described(&self.nodes)}))
+        self.pool.ask(call, json!({"nodes": described(&self.nodes, &self.frontend)}))
     }
 }
 

@@ -61,6 +61,9 @@ enum What {
         of: Of,
         /// Its number, as `puts` lists it
         txn: u64,
+        /// Why, for the log of the masters
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        reason: String,
         /// The process that puts has ended for sure, though its connection is open: as if it had closed that. Also of what was aborted before
         #[arg(long)]
         writer_gone: bool,
@@ -154,7 +157,9 @@ impl Tables {
                 let found = of.ask("list_txns", json!({}))?;
                 shown(found.as_ref(), global, ["txn_id", "label", "key", "size", "copies", "age_ms", "writer_left", "tablet_id"])
             }
-            What::Abort { of, txn, writer_gone } => of.ask("abort_txn", json!({"txn_id": txn, "writer_gone": writer_gone})).map(drop),
+            What::Abort { of, txn, reason, writer_gone } => {
+                of.ask("abort_txn", json!({"txn_id": txn, "reason": reason, "writer_gone": writer_gone})).map(drop)
+            }
             What::AbortJob { of, shard, job } => {
                 of.ask("abort_tablet_job", json!({"job": {"idx": {"tablet_id": shard}, "compaction": [{"id": job}]}})).map(drop)
             }

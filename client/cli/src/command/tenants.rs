@@ -9,6 +9,7 @@ use perilune_benches::report::Table;
 use perilune_protocol::ByteSize;
 use perilune_protocol::principal::{Principal, Role};
 use serde_json::{Value, json};
+use std::time::{Duration, UNIX_EPOCH};
 
 /// List the tenants, or change what they are and may have
 ///
@@ -41,6 +42,8 @@ enum What {
     Drop(Named),
     /// Take back now what a dropped tenant had
     Recycle(Named),
+    /// Say how far that is, as this leader did it
+    Recycling(Named),
     /// Refuse puts and memory of a tenant that is over its budget; what it has stays readable
     Overdue(Named),
     /// Print a token for callers who speak for this tenant only; nothing of it is stored, and no master is asked
@@ -106,6 +109,7 @@ impl Tenants {
             }
             What::Drop(Named { name, service }) => service.ask("drop_instance", json!({"instance_id": name})).map(drop),
             What::Recycle(Named { name, service }) => service.ask("recycle_instance", json!({"instance_id": name})).map(drop),
+            What::Recycling(Named { name, service }) => recycling(&service, &name, global),
             What::Overdue(Named { name, service }) => status(&service, &name, "SET_OVERDUE"),
             What::Normal(Named { name, service }) => status(&service, &name, "SET_NORMAL"),
             What::Rename { name, shown, service } => service.ask("rename_instance", json!({"instance_id": name, "name": shown})).map(drop),
@@ -124,6 +128,23 @@ impl Tenants {
 
 fn status(service: &Service, name: &str, op: &str) -> Result<(), Failure> {
     service.ask("set_instance_status", json!({"instance_id": name, "op": op})).map(drop)
+}
+
+fn recycling(service: &Service, name: &str, global: &Global) -> Result<(), Failure> {
+    let Some(job) = service.ask("recycle_job_info", json!({"instance_id": name}))? else { return Ok(()) };
+    if global.json {
+        return output::json(&job);
+    }
+    let mut table = Table::new(["tenant", "status", "may begin", "begun last", "ended last", "succeeded last"]);
+    table = (0..6).fold(table, Table::left);
+    let text = |name: &str| job[name].as_str().unwrap_or_default().to_owned();
+    let at = |name: &str| match text(name).parse().unwrap_or(0) {
+        0 => "-".to_owned(),
+        ms => humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(ms)).to_string(),
+    };
+    let [begins, begun, ended, succeeded] = ["expiration_time_ms", "last_ctime_ms", "last_finish_time_ms", "last_success_time_ms"].map(at);
+    table.row([text("instance_id"), text("status").to_lowercase(), begins, begun, ended, succeeded]);
+    output::bytes(table.to_string().as_bytes())
 }
 
 fn token(made: Made) -> Result<(), Failure> {

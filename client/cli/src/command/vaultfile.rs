@@ -19,6 +19,7 @@ struct Described {
     endpoint: String,
     #[serde(default)]
     region: String,
+    provider: Option<String>,
     #[serde(default)]
     prefix: String,
     #[serde(default)]
@@ -56,7 +57,7 @@ fn read(text: &str, name: &str) -> Result<(VaultTarget, Option<Keys>), String> {
     };
     let names = all.keys().cloned().collect::<Vec<_>>().join(", ");
     let vault = all.remove(name).ok_or_else(|| format!("it describes no vault {name}: a table [{name}] would; it has: {names}"))?;
-    let Described { dir, bucket, endpoint, region, prefix, ak, sk, sk_file } = vault;
+    let Described { dir, bucket, endpoint, region, provider, prefix, ak, sk, sk_file } = vault;
     match (dir, bucket) {
         (Some(dir), None) => {
             let dir = dir.to_str().filter(|dir| dir.starts_with('/')).ok_or("`dir` is a whole path, beginning with /")?;
@@ -72,8 +73,11 @@ fn read(text: &str, name: &str) -> Result<(VaultTarget, Option<Keys>), String> {
             if ak.is_empty() || sk.is_empty() {
                 return Err("a bucket needs `ak`, and `sk` or `sk_file`".into());
             }
+            let said = provider.as_deref().unwrap_or("S3");
+            let known = Provider::ALL.into_iter().find(|one| one.as_str() == said);
+            let provider = known.ok_or_else(|| format!("`provider` is none of those of `perilune vaults add`: {said}"))?;
             let external_endpoint = endpoint.clone();
-            let place = S3Place { bucket, prefix, endpoint, external_endpoint, region, provider: Provider::S3 };
+            let place = S3Place { bucket, prefix, endpoint, external_endpoint, region, provider };
             Ok((VaultTarget::S3(place), Some(Keys::new(ak, sk))))
         }
         _ => Err("a vault is a directory (`dir`) or a bucket (`bucket`, `endpoint`, `ak`, `sk`), one of them".into()),
@@ -94,6 +98,9 @@ mod tests {
             assert_eq!(read(text, "d").unwrap().0.to_string(), "file:///v/");
             assert!(read(text, "other").unwrap_err().contains("it has: d, main"));
         }
+        let of = |provider: &str| read(&toml.replace("prefix", &format!("provider = \"{provider}\"\nprefix")), "main");
+        assert!(matches!(of("COS"), Ok((VaultTarget::S3(S3Place { provider: Provider::Cos, .. }), _))));
+        assert!(of("XYZ").unwrap_err().contains("XYZ"));
         for wrong in [
             "[main]\nbucket = \"b\"\n",
             "[main]\n",

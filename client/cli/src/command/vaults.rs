@@ -36,14 +36,19 @@ enum What {
     /// What a node that was killed left of a multipart upload is aborted by the masters, within the hour or when the tenant is dropped: the keys
     /// of a bucket are to allow that (s3:AbortMultipartUpload).
     Add {
+        /// Whose
+        tenant: String,
+        /// Its name: letters, digits, - and _, beginning with a letter. Left out where the buckets of the tenant have none, as its first one
+        /// decides
+        name: Option<String>,
         #[command(flatten)]
-        vault: Named,
+        service: Service,
         #[command(flatten)]
         place: Place,
         #[command(flatten)]
         keys: Option<Keys>,
     },
-    /// Have requests to a bucket signed with other keys, from now on
+    /// Have requests to a bucket signed with other keys, from now on; one without a name is meant by its number
     Rotate {
         #[command(flatten)]
         vault: Named,
@@ -165,14 +170,29 @@ impl Vaults {
     pub(crate) fn run(self, global: &Global) -> Result<(), Failure> {
         match self.what {
             What::List { tenant, service } => list(&service, &tenant, global),
-            What::Add { vault, place, keys } => {
+            What::Add { tenant, name: Some(name), service, place, keys } => {
+                let vault = Named { tenant, name, service };
                 add(&vault, &place, keys.as_ref())?;
-                vault.warn()
+                warn(&vault.service, &vault.tenant, |one| one["name"] == *vault.name)
+            }
+            What::Add { tenant, name: None, service, place, keys } => {
+                if place.dir.is_some() {
+                    return Err(Failure::Usage("a directory has a name: perilune vaults add TENANT NAME --dir DIR".into()));
+                }
+                ask_nameless(&service, &tenant, "add_obj_info", place.obj_info(keys.as_ref(), &service)?)?;
+                warn(&service, &tenant, |one| one["is_default"] == true)
             }
             What::Rotate { vault, keys } => {
-                let obj_info = keys.obj_info(&vault.service)?;
+                let Named { tenant, name, service } = &vault;
+                let mut obj_info = keys.obj_info(service)?;
+                // No name is a number.
+                if name.bytes().all(|byte| byte.is_ascii_digit()) {
+                    obj_info["id"] = name.as_str().into();
+                    ask_nameless(service, tenant, "legacy_update_ak_sk", obj_info)?;
+                    return warn(service, tenant, |one| one["id"] == **name);
+                }
                 vault.ask("alter_s3_vault", json!({"obj_info": obj_info}))?;
-                vault.warn()
+                warn(service, tenant, |one| one["name"] == **name)
             }
             What::Rename { vault, new_name } => vault.ask("alter_s3_vault", json!({"alter_name": new_name})),
             What::Drop { vault, dir, force } => {
@@ -188,24 +208,30 @@ impl Vaults {
     }
 }
 
+/// What is asked about a bucket by the calls that came before vaults: they are told the tenant by what its nodes present.
+fn ask_nameless(service: &Service, tenant: &str, call: &str, obj: Value) -> Result<(), Failure> {
+    service.ask(call, json!({"cloud_unique_id": format!("1:{tenant}:perilune"), "obj": obj})).map(drop)
+}
+
 impl Named {
     fn ask(&self, call: &str, mut vault: Value) -> Result<(), Failure> {
         vault["name"] = self.name.as_str().into();
         self.service.ask(call, json!({"instance_id": self.tenant, "vault": vault})).map(drop)
     }
+}
 
-    /// Says why the vault cannot be used, if it cannot: it is recorded all the same, as its bucket may be made later.
-    fn warn(&self) -> Result<(), Failure> {
-        if self.service.only_shows() {
-            return Ok(());
-        }
-        let found = shown(&self.service, &self.tenant)?;
-        let not_ready = found.iter().find(|vault| vault["name"] == *self.name && vault["ready"] != true);
-        if let Some(why) = not_ready.and_then(|vault| vault["reason"].as_str()) {
-            eprintln!("perilune: the vault {} is recorded, but cannot be used at present: {why}", self.name);
-        }
-        Ok(())
+/// Says why a vault cannot be used, if it cannot: it is recorded all the same, as its bucket may be made later.
+fn warn(service: &Service, tenant: &str, is_it: impl Fn(&Value) -> bool) -> Result<(), Failure> {
+    if service.only_shows() {
+        return Ok(());
     }
+    let found = shown(service, tenant)?;
+    let not_ready = found.iter().find(|vault| is_it(vault) && vault["ready"] != true);
+    if let Some((vault, why)) = not_ready.and_then(|vault| Some((vault, vault["reason"].as_str()?))) {
+        let name = vault["name"].as_str().or(vault["id"].as_str()).unwrap_or_default();
+        eprintln!("perilune: the vault {name} is recorded, but cannot be used at present: {why}");
+    }
+    Ok(())
 }
 
 fn add(vault: &Named, place: &Place, keys: Option<&Keys>) -> Result<(), Failure> {
@@ -213,18 +239,25 @@ fn add(vault: &Named, place: &Place, keys: Option<&Keys>) -> Result<(), Failure>
         let build_conf = json!({"fs_name": url(dir)?});
         return vault.ask("add_hdfs_vault", json!({"hdfs_info": {"build_conf": build_conf, "prefix": place.prefix}}));
     }
-    let keys = keys.ok_or_else(|| Failure::Usage("a bucket needs --ak and a secret key".into()))?;
-    let mut obj_info = keys.obj_info(&vault.service)?;
-    for (name, value) in [
-        ("bucket", place.bucket.as_deref().unwrap_or_default()),
-        ("endpoint", place.endpoint.as_deref().unwrap_or_default()),
-        ("region", &place.region),
-        ("provider", &place.provider),
-        ("prefix", &place.prefix),
-    ] {
-        obj_info[name] = value.into();
+    vault.ask("add_s3_vault", json!({"obj_info": place.obj_info(keys, &vault.service)?}))
+}
+
+impl Place {
+    /// A bucket, and what opens it.
+    fn obj_info(&self, keys: Option<&Keys>, service: &Service) -> Result<Value, Failure> {
+        let keys = keys.ok_or_else(|| Failure::Usage("a bucket needs --ak and a secret key".into()))?;
+        let mut obj_info = keys.obj_info(service)?;
+        for (name, value) in [
+            ("bucket", self.bucket.as_deref().unwrap_or_default()),
+            ("endpoint", self.endpoint.as_deref().unwrap_or_default()),
+            ("region", &self.region),
+            ("provider", &self.provider),
+            ("prefix", &self.prefix),
+        ] {
+            obj_info[name] = value.into();
+        }
+        Ok(obj_info)
     }
-    vault.ask("add_s3_vault", json!({"obj_info": obj_info}))
 }
 
 fn url(dir: &Path) -> Result<String, Failure> {

@@ -12,11 +12,12 @@ const TOKEN: &str = "token=greedisgood9999";
 const PAGE: &str = "0110696e7374616e636500011072656772657373696f6e5f696e7374616e6365300001";
 
 /// A `perilune dev` whose log is kept.
-struct Logged {
+pub(crate) struct Logged {
     _process: Process,
+    pub(crate) rpc: String,
     http: String,
     rest: String,
-    log: std::path::PathBuf,
+    pub(crate) log: std::path::PathBuf,
     _memory: Data,
 }
 
@@ -29,7 +30,7 @@ impl Drop for Data {
 }
 
 impl Logged {
-    fn start(dir: &Path) -> Self {
+    pub(crate) fn start(dir: &Path) -> Self {
         let (data, ready, log) = (dir.join("data"), dir.join("ready"), dir.join("log"));
         let mut command = perilune();
         command.args([
@@ -49,14 +50,14 @@ impl Logged {
         let process = Process(command.stdout(Stdio::null()).stderr(File::create(&log).unwrap()).spawn().unwrap());
         let addresses: Value = wait_for("perilune dev to be ready", || serde_json::from_slice(&std::fs::read(&ready).ok()?).ok());
         let of = |name: &str| addresses[name].as_str().unwrap().to_owned();
-        Self { _process: process, http: of("http"), rest: of("rest"), log, _memory: Data(data) }
+        Self { _process: process, rpc: of("rpc"), http: of("http"), rest: of("rest"), log, _memory: Data(data) }
     }
 
     fn ask(&self, call: &str, query: &str) -> (u16, String) {
         send("GET", &format!("http://{}/MetaService/http/{call}?{TOKEN}{query}", self.http), "")
     }
 
-    fn do_it(&self, call: &str, body: &str) {
+    pub(crate) fn do_it(&self, call: &str, body: &str) {
         let (status, text) = send("PUT", &format!("http://{}/MetaService/http/{call}?{TOKEN}", self.http), body);
         assert_eq!(status, 200, "{call} {body}: {text}");
     }
@@ -106,8 +107,11 @@ fn the_page_is_answered_to_the_letter_and_every_key_of_the_log_is_read() {
     assert_eq!(dev.msg("decode_key", "&key=0110"), (400, "failed to decode key, key=0110".into()));
     for bad in ["zz".to_owned(), "61".repeat(5000), "01%00%0a".into(), "..%2f..".into(), "01".into()] {
         let (status, why) = dev.msg("decode_key", &format!("&key={bad}"));
-        assert!(status == 400 && why.starts_with("failed to decode key, key=") && why.len() < 200, "{bad:.20}: {why}");
+        assert!(status == 400 && why.starts_with("failed to decode key, key=") && why.len() < 1100, "{bad:.20}: {why}");
     }
+
+    let short = &PAGE[..PAGE.len() - 2];
+    assert_eq!(dev.msg("decode_key", &format!("&key={short}")), (400, format!("failed to decode key, key={short}")));
 
     // What there is, of each kind.
     dev.do_it("create_instance", r#"{"instance_id": "acme", "name": "Acme"}"#);
@@ -140,7 +144,7 @@ fn the_page_is_answered_to_the_letter_and_every_key_of_the_log_is_read() {
         assert_eq!((status, dev.value(&format!("&key={}", key.trim()))), (200, dev.value(&query)), "{key}");
     }
     let segments: Vec<Value> = printed.iter().map(|key| dev.value(&format!("&key={key}"))).filter(|v| v["desc"].is_object()).collect();
-    assert!(!segments.is_empty() && segments.iter().all(|s| s["desc"]["size"] == 16 << 20 && s["desc"].get("capability").is_none()));
+    assert!(!segments.is_empty() && segments.iter().all(|s| s["desc"]["size"] == "16777216" && s["desc"].get("capability").is_none()));
 
     for (query, status, why) in [
         ("", 400, "key_type is not given or empty"),
@@ -152,6 +156,8 @@ fn the_page_is_answered_to_the_letter_and_every_key_of_the_log_is_read() {
         assert_eq!(dev.msg("encode_key", query), (status, why.into()), "{query}");
         assert_eq!(dev.msg("get_value", query), (status, why.into()), "{query}");
     }
+    let object = dev.value("&key_type=ObjectKey&instance_id=default&key=model/layer0%20block");
+    assert!(object["replicas"][0]["extents"][0]["offset"].is_string(), "a number of 64 bits: {object}");
     let nobody = dev.ask("encode_key", "&key_type=InstanceKey&instance_id=nobody").1;
     assert_eq!(dev.msg("get_value", "&key_type=InstanceKey&instance_id=nobody"), (404, format!("kv not found, key={}", nobody.trim())));
     assert_eq!(dev.msg("get_value", "&key=0110616100011061620001"), (400, "failed to decode key, key=0110616100011061620001".into()));

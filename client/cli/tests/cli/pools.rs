@@ -248,6 +248,27 @@ fn what_a_node_lends_that_leaves_is_read_elsewhere() {
     let nobody = cluster.meta(&["pools", "list", "nobody"]);
     assert!(!nobody.status.success() && said(&nobody).contains("there is no tenant nobody"), "{}", said(&nobody));
 
+    // What is stopped by hand serves again without a word before.
+    cluster.done(&["pools", "shutdown", "acme", "second"]);
+    assert_eq!(cluster.pools()[1]["cluster_status"], "MANUAL_SHUTDOWN");
+    cluster.done(&["pools", "normal", "acme", "second"]);
+
+    // Frontends are of a pool of their own.
+    cluster.done(&["pools", "add", "acme", "fe", "--frontend", "master=1:acme:fe1@127.0.0.1:9010"]);
+    cluster.done(&["pools", "add-node", "acme", "fe", "--frontend", "observer=1:acme:fe2@127.0.0.1:9011"]);
+    let frontends = || cluster.pools().into_iter().find(|pool| pool["cluster_id"] == "fe").unwrap();
+    let nodes = frontends()["nodes"].as_array().unwrap().clone();
+    let kinds: Vec<_> = nodes.iter().map(|node| (node["node_type"].as_str().unwrap(), node["edit_log_port"].as_u64().unwrap())).collect();
+    assert_eq!((frontends()["type"].as_str(), kinds), (Some("SQL"), vec![("FE_MASTER", 9010), ("FE_OBSERVER", 9011)]));
+    cluster.set("frontend_safe_seconds", "0");
+    cluster.done(&["pools", "drop-node", "acme", "fe", "--frontend", "observer=1:acme:fe2@127.0.0.1:9011"]);
+    assert_eq!(frontends()["nodes"].as_array().unwrap().len(), 1);
+    cluster.done(&["pools", "drop", "acme", "fe"]);
+    for wrong in ["1:acme:fe2@127.0.0.1:9011", "leader=1:acme:fe2@127.0.0.1:9011", "observer=1:acme:fe2"] {
+        let refused = cluster.meta(&["pools", "add-node", "acme", "fe", "--frontend", wrong]);
+        assert!(refused.status.code() == Some(2) && said(&refused).contains("ROLE=ID@HOST:PORT"), "{wrong}: {}", said(&refused));
+    }
+
     // The same as curl does it.
     let shown = cluster.meta(&["pools", "suspend", "acme", "second", "--curl"]);
     let shown = String::from_utf8(shown.stdout).unwrap();

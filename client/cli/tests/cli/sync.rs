@@ -30,6 +30,7 @@ fn shards_are_in_step_that_have_second_copies() {
         for path in ["abc", "12abc", "keyspace/1/100", "keyspace/x/table/1", "1/2", &"9".repeat(10_000), "%00", "..%2f1"] {
             assert_eq!(get(&dev.http, &format!("/{spelled}/sync-status/{path}")).0, 400, "{path:.20}");
         }
+        assert_eq!(get(&dev.http, &format!("/{spelled}/sync-status/")), (400, String::new()));
     }
 
     // One copy is none that another could take the place of; two are.
@@ -51,6 +52,24 @@ fn shards_are_in_step_that_have_second_copies() {
     assert_eq!(get(&other.rest, &path), (200, text.clone()));
     assert_eq!(get(&other.rest, &format!("/tifash/sync-status/keyspace/{keyspace}/table/{id}")), (200, text));
     assert_eq!((get(&other.rest, "/tiflash/sync-status/abc").0, get(&other.rest, "/tiflash/sync-status/7")), (400, nothing));
+
+    // Masters and store nodes: one slash more changes nothing, and whoever only looks has nothing done.
+    for address in [&dev.http, &other.rest] {
+        for spelled in ["tiflash", "tifash"] {
+            let page = |what: &str| get(address, &format!("/{spelled}/{what}"));
+            assert_eq!(page("sync-status/"), (400, String::new()));
+            assert_eq!(page(&format!("sync-status/{id}")), page(&format!("sync-status/{id}/")));
+            for what in ["remote/owner/info", "remote/owner/resign", "remote/gc", "remote/upload", "remote/info"] {
+                let plain = page(what);
+                assert_eq!((plain.0, page(&format!("{what}/"))), (200, plain), "{what}");
+                assert!(page(&format!("{what}//")).0 >= 400, "{what}");
+            }
+            for what in ["owner/resign", "gc", "upload", "gc/"] {
+                let url = format!("http://{address}/{spelled}/remote/{what}");
+                assert_eq!((send("HEAD", &url, "").0, send("POST", &url, "").0), (405, 200), "{what}");
+            }
+        }
+    }
 }
 
 #[test]

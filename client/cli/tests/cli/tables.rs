@@ -1,6 +1,7 @@
 //! Tables, shards and puts that nobody ends, with real processes and real bytes.
 
 use crate::harness::{Dev, run, said, wait_for};
+use crate::keys::Logged;
 use crate::raw::Raw;
 use crate::tenants::send;
 use perilune_protocol::rpc::object::{PutEnd, PutGrant, PutStart};
@@ -171,6 +172,13 @@ fn keys_are_of_the_table_with_the_longest_rule_and_counted_in_its_shards() {
     if done.as_ref().is_ok_and(|done| done.status.success()) {
         assert!(page.tables().iter().any(|table| table["prefix"] == "curl'd/"), "{line}");
     }
+    // Of calls that are answered by a text it asks for JSON, as the command does.
+    for args in
+        [&["stats", "default", first, "--curl"][..], &["abort", "default", "7", "--curl"], &["abort-job", "default", first, "7", "--curl"]]
+    {
+        let line = String::from_utf8(tables(&dev, args).stdout).unwrap();
+        assert!(line.contains("-H 'Accept: application/json'"), "{line}");
+    }
     for (args, why) in [
         (&["create", "default", "nodot", "p"][..], "DATABASE.TABLE"),
         (&["create", "default", "a.b", ""], "prefix has 1 to 256 bytes"),
@@ -271,6 +279,21 @@ fn a_put_that_nobody_ends_is_aborted_and_its_label_used_again() {
     let output = tables(&dev, &["abort", "default", &id, "--writer-gone"]);
     assert!(output.status.success(), "{}", said(&output));
     wait_for("the room to be free", || (dev.json(&["stat"])[0]["used"].as_u64().unwrap() < 1 << 20).then_some(()));
+}
+
+#[test]
+fn the_log_says_why_a_put_was_aborted() {
+    let dir = tempfile::tempdir().unwrap();
+    let dev = Logged::start(dir.path());
+    let mut writer = Raw::greet(&dev.rpc, "default");
+    for (reason, said) in [(json!("stuck engine 7"), "stuck engine 7"), (Value::Null, "User Abort")] {
+        let question = PutStart { puts: vec![("half".into(), 4096)], config: PutConfig::default(), writer: WriterId::random() };
+        let txn = writer.ask(&question).unwrap().remove(0).unwrap().version.0;
+        dev.do_it("abort_txn", &json!({"cloud_unique_id": "1:default:n", "txn_id": txn, "reason": reason}).to_string());
+        let log = std::fs::read_to_string(&dev.log).unwrap();
+        let line = log.lines().find(|line| line.contains("a transaction was aborted") && line.contains(&txn.to_string()));
+        assert!(line.is_some_and(|line| line.contains(said) && line.contains("default")), "{line:?}");
+    }
 }
 
 #[test]

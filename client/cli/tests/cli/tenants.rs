@@ -110,6 +110,9 @@ fn tenants_have_keys_memory_limits_and_an_end_of_their_own() {
     done(&dev, &["drop", "acme"]);
     refused(&get(&dev, "acme", "big11"), "TENANT_DELETED");
     assert_eq!(list(&dev)[0]["status"], "DELETED");
+    refused(&tenants(&dev, &["recycling", "default"]), "the instance is not dropped");
+    let table = said(&tenants(&dev, &["recycling", "acme"]));
+    assert!(table.contains("idle") && table.contains("may begin"), "{table}");
     done(&dev, &["recycle", "acme"]);
     wait_for("the dropped tenant to be gone", || (list(&dev).len() == 1).then_some(()));
     let segments = dev.json(&["segments"]);
@@ -164,8 +167,10 @@ fn the_meta_service_speaks_as_its_page_does() {
     assert_eq!(curl(&dev, "GET", "get_instance", ""), (403, "incorrect token, token=(not given)\n".to_owned()));
     assert_eq!(curl(&dev, "GET", "anything?token=wrong", "").0, 403, "asked before it is looked for");
     assert_eq!(msg(&ask("no_such_call", "{}")), (404, "unknown api no_such_call".to_owned()));
-
+    // To the letter, a server knows every call.
     let ok = (200, "{\n    \"code\": \"OK\",\n    \"msg\": \"\"\n}\n".to_owned());
+    let set = |value: &str| post(&dev.http, "/config/set", &format!(r#"{{"key": "meta_compat", "value": "{value}"}}"#)).0;
+    assert_eq!((set("doc"), ask("no_such_call", "{}"), set("plain")), (200, ok.clone(), 200));
     let sample = r#"{"instance_id": "test_instance", "name": "sample_instance_name", "user_id": "sample_user_id",}"#;
     assert_eq!(curl(&dev, "POST", &format!("v1/create_instance?{token}"), sample), ok);
     assert_eq!(msg(&ask("create_instance", sample)), (409, "instance already existed, instance_id=test_instance".to_owned()));
@@ -178,6 +183,29 @@ fn the_meta_service_speaks_as_its_page_does() {
     assert!(status == 400 && why.starts_with("parse http request '/MetaService/http/create_instance': "), "{why}");
     let (status, why) = msg(&ask("create_instance", &format!(r#"{{"name": "{}"}}"#, "x".repeat(100_000))));
     assert!(status == 413 && why.ends_with("the body is longer than 65536 bytes"), "{why}");
+
+    // Whoever only looks has nothing done.
+    let head = |call: &str| curl(&dev, "HEAD", &format!("{call}?{token}&instance_id=test_instance"), "").0;
+    assert_eq!((head("get_instance"), head("v1/drop_instance")), (405, 405));
+    // The longest id is said whole, and what is null was not said.
+    let long = "x".repeat(128);
+    assert_eq!(ask("create_instance", &format!(r#"{{"instance_id": "{long}", "obj_info": null, "sse_enabled": null}}"#)), ok);
+    assert_eq!(
+        msg(&ask("create_instance", &format!(r#"{{"instance_id": "{long}"}}"#))),
+        (409, format!("instance already existed, instance_id={long}"))
+    );
+    let unique = format!("1:{long}:{}", "y".repeat(100));
+    let cluster = |nodes: &str| {
+        format!(
+            r#"{{"instance_id": "{long}", "cluster": {{"cluster_id": "c", "cluster_name": "c", "type": "COMPUTE", "nodes": {nodes}, "mysql_user_name": null}}}}"#
+        )
+    };
+    assert_eq!(ask("add_cluster", &cluster("null")), ok);
+    assert_eq!(ask("get_cluster_status", &format!(r#"{{"instance_ids": ["{long}"], "cloud_unique_ids": null, "status": null}}"#)).0, 200);
+    let nobody = ask("get_cluster", &format!(r#"{{"cloud_unique_id": "{unique}", "cluster_name": "nobody"}}"#));
+    assert_eq!(msg(&nobody), (404, format!(r#"fail to get cluster with cloud_unique_id: "{unique}" cluster_name: "nobody" "#)));
+    let gone = ask("drop_node", &cluster(&format!(r#"[{{"cloud_unique_id": "{unique}", "ip": "172.21.0.5", "heartbeat_port": 9050}}]"#)));
+    assert!(msg(&gone).1.ends_with(&format!("instance_id={long} cluster_name=c cluster_id=c cloud_unique_id={unique}")), "{gone:?}");
 
     let status = |op: &str| ask("set_instance_status", &format!("{{\n    \"instance_id\":\"test_instance\",\n    \"op\": \"{op}\"\n}}"));
     assert_eq!(status("SET_OVERDUE"), ok);
@@ -195,13 +223,23 @@ fn the_meta_service_speaks_as_its_page_does() {
 
     let drop = |id: &str| ask("drop_instance", &format!(r#"{{"instance_id": "{id}"}}"#));
     assert_eq!(msg(&drop("nobody")), (404, "instance not existed, instance_id=nobody".into()));
-    assert_eq!((drop("test_instance"), drop("test_instance")), (ok.clone(), ok));
+    assert_eq!((drop("test_instance"), drop("test_instance")), (ok.clone(), ok.clone()));
     assert_eq!(msg(&ask("create_instance", sample)).0, 409, "for good");
     for (op, to) in [("SET_NORMAL", "normal"), ("SET_OVERDUE", "overdue")] {
         assert_eq!(msg(&status(op)), (400, format!("can't set deleted instance to {to}, instance_id = test_instance")));
     }
     assert!(get("instance_id=test_instance").1.contains(r#""status": "DELETED""#));
     assert_eq!(msg(&drop("default")).0, 400);
+
+    // Of the recycler, also where Doris has it; nothing else is there.
+    let recycler =
+        |call: &str| send("PUT", &format!("http://{}/RecyclerService/http/{call}", dev.http), r#"{"instance_id": "test_instance"}"#);
+    let same = |call: &str| (recycler(&format!("{call}?{token}")), ask(call, r#"{"instance_id": "test_instance"}"#));
+    assert_eq!(recycler("recycle_job_info").0, 403);
+    let (there, here) = same("recycle_job_info");
+    assert!(there == here && there.1.contains(r#""status": "IDLE""#), "{there:?}");
+    assert_eq!(recycler(&format!("recycle_instance?{token}")), ok);
+    assert_eq!(msg(&recycler(&format!("drop_instance?{token}"))), (404, "unknown api drop_instance".to_owned()));
 
     // Two create the same at one time: one does, one is told.
     let both = std::thread::scope(|scope| {

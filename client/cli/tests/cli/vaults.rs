@@ -89,6 +89,28 @@ fn vaults_are_added_listed_rotated_and_dropped() {
 }
 
 #[test]
+fn buckets_without_names_are_added_and_meant_by_their_numbers() {
+    let (dir, s3) = (tempfile::tempdir().unwrap(), S3d::start());
+    let dev = Dev::start(dir.path());
+    let add =
+        |prefix: &str| vaults(&dev, SK, &["add", "default", "--bucket", BUCKET, "--endpoint", s3.url(), "--prefix", prefix, "--ak", AK]);
+    for prefix in ["one", "two"] {
+        let added = add(prefix);
+        assert!(added.status.success(), "{}", said(&added));
+    }
+    let ready = || list(&dev, "default").iter().map(|vault| vault["ready"] == true).collect::<Vec<_>>();
+    assert_eq!(ready(), [true, true]);
+    refused(&vaults(&dev, SK, &bucket(&s3, "main", "kv", AK)), "have no names");
+    refused(&vaults(&dev, "", &["add", "default", "--dir", "/srv"]), "a directory has a name");
+    s3.say(&format!("key add {} {}", OTHER.0, OTHER.1));
+    s3.say(&format!("key remove {AK}"));
+    let rotated = vaults(&dev, OTHER.1, &["rotate", "default", "2", "--ak", OTHER.0]);
+    assert!(rotated.status.success(), "{}", said(&rotated));
+    assert_eq!(ready(), [false, true]);
+    refused(&vaults(&dev, OTHER.1, &["rotate", "default", "7", "--ak", OTHER.0]), "id invalid, please check it");
+}
+
+#[test]
 fn curl_says_the_same_and_no_secret() {
     let args = ["vaults", "add", "acme", "v", "--bucket", "b", "--endpoint", "e", "--ak", "AKIA", "--curl"];
     let shown = said(&finish(perilune().env("PERILUNE_VAULT_SK", SK).env("PERILUNE_META_TOKEN", "0123456789abcdef").args(args)));
@@ -101,6 +123,12 @@ fn curl_says_the_same_and_no_secret() {
     let shown = said(&finish(perilune().args(args).arg("--sk-file").arg(&sk).arg("--meta-token-file").arg(&meta)));
     assert!(shown.contains(&format!("?token=$(cat '{}')\" ", meta.display())), "{shown}");
     assert!(shown.contains(&format!(r#""sk":"'"$(cat '{}/it'\''s')"'""#, dir.path().display())), "{shown}");
+    let nameless: Vec<&str> = args.into_iter().filter(|arg| *arg != "v").collect();
+    let shown = said(&finish(perilune().env("PERILUNE_VAULT_SK", SK).args(nameless)));
+    assert!(shown.contains("/add_obj_info?") && shown.contains("$PERILUNE_VAULT_SK") && !shown.contains(SK), "{shown}");
+    // What would mean something else in a query is encoded by curl.
+    let shown = said(&finish(perilune().env("PERILUNE_VAULT_SK", SK).env("PERILUNE_META_TOKEN", "0123456789+/&#%=").args(args)));
+    assert!(shown.contains(r#" --url-query "token=$PERILUNE_META_TOKEN" ""#) && !shown.contains("?token"), "{shown}");
     for variable in [None, Some("greedisgood9999")] {
         let shown = said(&finish(perilune().envs(variable.map(|token| ("PERILUNE_META_TOKEN", token))).args(args)));
         assert!(shown.contains("?token=greedisgood9999\" "), "{shown}");

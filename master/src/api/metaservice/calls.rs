@@ -1,7 +1,7 @@
 //! What can be called by name, and what there is to say of each; what is not listed here is not known.
 
 use super::envelope::Envelope;
-use super::{cluster, instance, lookup, objstore, tables, text, txn, vaults};
+use super::{cluster, instance, lookup, objstore, recycler, tables, text, txn, vaults};
 use utoipa::openapi::path::{HttpMethod, OperationBuilder, Parameter, ParameterIn, PathItem};
 use utoipa::openapi::request_body::RequestBodyBuilder;
 use utoipa::openapi::{Content, OpenApi, Ref, RefOr, Required, Response, Schema};
@@ -98,7 +98,7 @@ pub(super) const CALLS: &[Named] = &[
     Named { name: "get_cluster_status", says: "The statuses of pools, by tenant.", takes: Body(known::<lookup::AskedStatus>) },
 ];
 
-/// Describes every call under both its paths.
+/// Describes every call under each of its paths.
 pub(super) fn describe(openapi: &mut OpenApi) {
     for call in CALLS {
         let ok = Response::builder().description("It was done, or found.");
@@ -128,8 +128,11 @@ pub(super) fn describe(openapi: &mut OpenApi) {
             }
         };
         let operation = operation.build();
-        for version in ["", "v1/"] {
-            let path = format!("/MetaService/http/{version}{}", call.name);
+        let mut paths = ["", "v1/"].map(|version| format!("/MetaService/http/{version}{}", call.name)).to_vec();
+        if recycler::CALLS.contains(&call.name) {
+            paths.push(format!("{}http/{}", recycler::SERVICE, call.name));
+        }
+        for path in paths {
             let item = PathItem::from_http_methods([HttpMethod::Get, HttpMethod::Put, HttpMethod::Post], operation.clone());
             openapi.paths.paths.insert(path, item);
         }

@@ -43,7 +43,7 @@ pub(super) async fn value(app: &App, query: &Query) -> Answer {
         MetaKey::Stats(of, numbers) => stats(app, of, *numbers).await?,
         key => record(app, key),
     };
-    let record = record.ok_or_else(|| Refusal::not_found(format!("kv not found, key={:.128}", key.to_string())))?;
+    let record = record.ok_or_else(|| Refusal::not_found(format!("kv not found, key={}", shortened(&key.to_string()))))?;
     Ok(Found::Text(serde_json::to_string_pretty(&record).unwrap_or_default() + "\n"))
 }
 
@@ -111,7 +111,7 @@ fn record(app: &App, key: &MetaKey) -> Option<Value> {
             let mut value = serde_json::to_value(found).ok()?;
             // Zero here, and nobody's to see.
             value["desc"].as_object_mut()?.remove("capability");
-            Some(value)
+            Some(in_texts(value))
         }
         MetaKey::Vaults(of) => {
             let all = known.vaults_of(tenant(of)?.id)?;
@@ -134,10 +134,22 @@ async fn stats(app: &App, of: &str, numbers: [i64; 4]) -> Result<Option<Value>, 
     Ok(serde_json::to_value(&counted.tablet_stats[0]).ok())
 }
 
-/// Large numbers are texts, as everywhere on this face.
+/// Large numbers are texts, as everywhere on this face: of bytes, wherever they stand.
+fn in_texts(value: Value) -> Value {
+    let text = |name: &str, value: Value| match value {
+        Value::Number(number) if ["base", "size", "used", "offset", "len"].contains(&name) => number.to_string().into(),
+        other => in_texts(other),
+    };
+    match value {
+        Value::Object(fields) => fields.into_iter().map(|(name, value)| (name.clone(), text(&name, value))).collect(),
+        Value::Array(items) => items.into_iter().map(in_texts).collect(),
+        other => other,
+    }
+}
+
 fn object(tenant: &str, record: ObjectRecord) -> Value {
     let ObjectRecord { key, version, size, checksum, pin, replicas, wanted, .. } = record;
-    json!({
+    in_texts(json!({
         "instance_id": tenant,
         "key": key.to_string(),
         "version": version.0.to_string(),
@@ -146,5 +158,5 @@ fn object(tenant: &str, record: ObjectRecord) -> Value {
         "pin": pin,
         "wanted": wanted,
         "replicas": replicas,
-    })
+    }))
 }

@@ -1,7 +1,7 @@
 //! Doris' meta service: tenants, pools and vaults in the words of its page, where they are called instances and clusters.
 //!
-//! Every call is known with and without `v1/`, by GET, PUT or POST, and carried out by the leader whichever master is asked. It has a token of
-//! its own, in the query; who may come in elsewhere may also come in here.
+//! Every call is known with and without `v1/`, by GET, PUT or POST, and carried out by the leader whichever master is asked; those about the
+//! recycler also where Doris has its own. The face has a token of its own, in the query; who may come in elsewhere may also come in here.
 
 mod calls;
 mod cluster;
@@ -34,8 +34,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use calls::CALLS;
 use cluster::Call;
-use envelope::{Answer, Refusal, envelope};
-use perilune_probe::Refusing;
+use envelope::{Answer, Found, Refusal, envelope};
+use perilune_probe::{Refusing, acting};
 use perilune_protocol::Fault;
 use perilune_state::settings::META_COMPAT;
 use said::Said;
@@ -50,7 +50,7 @@ const BODY_BYTES_MAX: usize = 64 << 10;
 
 /// What is guarded by the token of this face, or by a name and a password, instead of the token for everything else.
 pub(super) fn guards(path: &str) -> bool {
-    path.starts_with("/MetaService/") || path == frontend::CLUSTER_STATUS
+    path.starts_with("/MetaService/") || path.starts_with(recycler::SERVICE) || path == frontend::CLUSTER_STATUS
 }
 
 impl Face for MetaService {
@@ -59,10 +59,11 @@ impl Face for MetaService {
     }
 
     fn lookups() -> OpenApiRouter<App> {
-        let by_any = || get(call).put(call).post(call);
+        let by_any = || acting(get(call).put(call).post(call), "GET,PUT,POST");
         let mut routes = OpenApiRouter::default()
             .route("/MetaService/http/{name}", by_any())
             .route("/MetaService/http/v1/{name}", by_any())
+            .route("/RecyclerService/http/{name}", by_any())
             .routes(routes!(frontend::cluster_status))
             .layer(DefaultBodyLimit::max(BODY_BYTES_MAX));
         calls::describe(routes.get_openapi_mut());
@@ -104,7 +105,12 @@ async fn call(
         let given = if token.is_some() { "(masked)" } else { "(not given)" };
         return (StatusCode::FORBIDDEN, format!("incorrect token, token={given}\n")).into_response();
     }
+    let to_the_letter = app.engine.setting(META_COMPAT).as_deref() == Some("doc");
+    if to_the_letter && !is_known(uri.path(), &name) {
+        return envelope(Ok(Found::Nothing));
+    }
     let answer = match body {
+        Ok(_) if !is_known(uri.path(), &name) => Err(unknown(&name)),
         Ok(body) => carried_out(&app, &name, &query, Said::new(uri.path(), &body)).await,
         Err(rejection) => {
             let (status, why) = unread(&rejection, BODY_BYTES_MAX);
@@ -116,7 +122,6 @@ async fn call(
     if text::is_wanted(&name, &headers) {
         return text::message(answer);
     }
-    let to_the_letter = app.engine.setting(META_COMPAT).as_deref() == Some("doc");
     envelope(if to_the_letter { answer.map_err(Refusal::by_the_letter) } else { answer })
 }
 
@@ -126,11 +131,16 @@ fn is_admitted(app: &App, token: Option<&str>, headers: &HeaderMap) -> bool {
     by_its_own || !app.access.is_open() && app.access.admit_header(authorization).is_ok()
 }
 
+/// Whether there is a call of this name where it was asked for.
+fn is_known(path: &str, name: &str) -> bool {
+    CALLS.iter().any(|call| call.name == name) && (!path.starts_with(recycler::SERVICE) || recycler::CALLS.contains(&name))
+}
+
+fn unknown(name: &str) -> Refusal {
+    Refusal::not_found(format!("unknown api {}", said::shortened(name)))
+}
+
 async fn carried_out(app: &App, name: &str, query: &Query, said: Said<'_>) -> Answer {
-    let unknown = || Refusal::not_found(format!("unknown api {}", said::shortened(name)));
-    if !CALLS.iter().any(|call| call.name == name) {
-        return Err(unknown());
-    }
     match name {
         "create_instance" => instance::create(app, &said.parse()?).await,
         "drop_instance" => instance::drop_instance(app, &said.parse()?).await,
@@ -173,6 +183,6 @@ async fn carried_out(app: &App, name: &str, query: &Query, said: Said<'_>) -> An
         "encode_key" => keys::encode(query),
         "get_value" => keys::value(app, query).await,
         "get_cluster_status" => lookup::statuses(app, &said.parse()?),
-        _ => Err(unknown()),
+        _ => Err(unknown(name)),
     }
 }

@@ -8,6 +8,10 @@ use perilune_state::directory::TenantStatus;
 use perilune_state::settings::TENANT_RETENTION_SECONDS;
 use serde::{Deserialize, Serialize};
 
+/// Where Doris has its recycler, and what of it is known there.
+pub(super) const SERVICE: &str = "/RecyclerService/";
+pub(super) const CALLS: [&str; 2] = ["recycle_job_info", "recycle_instance"];
+
 #[derive(Default, Deserialize)]
 struct Asked {
     #[serde(default, deserialize_with = "text")]

@@ -9,8 +9,8 @@ use serde_json::{Map, Value};
 
 /// Deeper ones are nobody's request, and reading them takes stack.
 const DEPTH_MAX: usize = 64;
-/// Letters of what a caller said that are said back.
-const SHOWN_CHARS: usize = 64;
+/// Letters of what a caller said that are said back: no id is longer.
+const SHOWN_CHARS: usize = 1024;
 
 /// A body that is yet to be read.
 pub(super) struct Said<'a> {
@@ -64,7 +64,7 @@ fn object(body: &[u8]) -> Result<Map<String, Value>, String> {
     }
 }
 
-/// Names as the page has them.
+/// Names as the page has them. What is `null` is left out, as Protobuf has it.
 fn snake(object: Map<String, Value>) -> Map<String, Value> {
     let name = |camel: String| {
         let mut name = String::with_capacity(camel.len());
@@ -76,7 +76,8 @@ fn snake(object: Map<String, Value>) -> Map<String, Value> {
         }
         name
     };
-    object.into_iter().map(|(key, value)| (name(key), within(value))).collect()
+    let there = object.into_iter().filter(|(_, value)| !value.is_null());
+    there.map(|(key, value)| (name(key), within(value))).collect()
 }
 
 fn within(value: Value) -> Value {
@@ -132,13 +133,20 @@ pub(super) fn shortened(said: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
-    #[derive(Debug, PartialEq, Deserialize)]
+    #[derive(Debug, Default, PartialEq, Deserialize)]
     struct Sample {
         #[serde(default, deserialize_with = "text")]
         instance_id: String,
         #[serde(default, deserialize_with = "number")]
         quota_bytes: Option<u64>,
+        #[serde(default, deserialize_with = "texts")]
+        ids: Vec<String>,
+        #[serde(default)]
+        nodes: Vec<Value>,
+        #[serde(default)]
+        force: bool,
     }
 
     fn parse(body: &str) -> Result<Sample, Refusal> {
@@ -147,13 +155,15 @@ mod tests {
 
     #[test]
     fn what_people_write_is_read() {
-        let sample = |id: &str, quota_bytes| Sample { instance_id: id.into(), quota_bytes };
+        let sample = |id: &str, quota_bytes| Sample { instance_id: id.into(), quota_bytes, ..Sample::default() };
         for (body, means) in [
             (r#"{"instance_id": "a", "quota_bytes": "7",}"#, sample("a", Some(7))),
             ("{instanceId: 'a', quotaBytes: 7, unknown: [1, 2,],}", sample("a", Some(7))),
             (r#"{"instance_id": 113974}"#, sample("113974", None)),
             (r#"{"quota_bytes": 18446744073709551615}"#, sample("", Some(u64::MAX))),
             ("{}", sample("", None)),
+            (r#"{"instance_id": "a", "quota_bytes": null, "ids": null, "nodes": null, "force": null}"#, sample("a", None)),
+            (r#"{"nodes": [{"name": null}]}"#, Sample { nodes: vec![json!({})], ..Sample::default() }),
         ] {
             assert_eq!(parse(body).unwrap(), means, "{body}");
         }
@@ -167,6 +177,8 @@ mod tests {
             assert!(parse(body).is_err(), "{body:.20}");
         }
         assert!(Said::new("/p", &[0xff]).parse::<Sample>().is_err());
-        assert_eq!(shortened(&"x\n".repeat(100)).chars().count(), SHOWN_CHARS + 1);
+        assert_eq!(shortened(&"x\n".repeat(2 * SHOWN_CHARS)).chars().count(), SHOWN_CHARS + 1);
+        let longest = "x".repeat(SHOWN_CHARS);
+        assert_eq!(shortened(&longest), longest);
     }
 }

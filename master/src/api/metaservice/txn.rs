@@ -23,6 +23,9 @@ pub(super) struct Asked {
     db_id: Option<u64>,
     #[serde(default, deserialize_with = "said::text")]
     label: String,
+    /// For the log; `User Abort` where nothing is said.
+    #[serde(default, deserialize_with = "said::text")]
+    reason: String,
     /// Whoever asks vouches that the writer has ended.
     #[serde(default)]
     writer_gone: bool,
@@ -87,6 +90,10 @@ pub(super) async fn abort(app: &App, asked: &Asked) -> Answer {
         // No writer is called so.
         None => Err(NotAborted::NoLabel),
     };
+    if let Ok(puts) = &outcome {
+        let reason = said::shortened(if asked.reason.is_empty() { "User Abort" } else { &asked.reason });
+        tracing::info!(tenant = tenant.name, txn_id, db_id, label, puts, reason, "a transaction was aborted");
+    }
     outcome.map(|_| Found::Nothing).map_err(|why| match why {
         NotAborted::NoVersion => {
             Refusal::not_found(format!("failed to get db id, txn_id={txn_id} err=there is none")).called("TXN_ID_NOT_FOUND")

@@ -9,7 +9,7 @@ use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use perilune_probe::{remote as page, respelled};
+use perilune_probe::{remote as page, tiflash};
 use perilune_protocol::{FaultCode, Outcome};
 use perilune_state::checkpoints::{Checkpoint, Stage};
 use serde::Serialize;
@@ -21,16 +21,16 @@ use utoipa_axum::routes;
 pub(super) const OF_THE_LEADER: [&str; 5] =
     ["/remote/upload", "/remote/info", "/remote/checkpoints", "/remote/garbage", "/remote/secret_keys/held"];
 
-pub(super) fn routes(spelled: &str) -> OpenApiRouter<App> {
+pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::default()
-        .routes(respelled(routes!(gc), spelled))
-        .routes(respelled(routes!(upload), spelled))
-        .routes(respelled(routes!(info), spelled))
-        .routes(respelled(routes!(info_of), spelled))
-        .routes(respelled(routes!(checkpoints), spelled))
-        .routes(respelled(routes!(garbage), spelled))
-        .routes(respelled(routes!(secret_keys), spelled))
-        .routes(respelled(routes!(secret_keys_held), spelled))
+        .merge(tiflash(routes!(gc)))
+        .merge(tiflash(routes!(upload)))
+        .merge(tiflash(routes!(info)))
+        .merge(tiflash(routes!(info_of)))
+        .merge(tiflash(routes!(checkpoints)))
+        .merge(tiflash(routes!(garbage)))
+        .merge(tiflash(routes!(secret_keys)))
+        .merge(tiflash(routes!(secret_keys_held)))
 }
 
 type Answer<T> = Result<Json<T>, Refusal<Tiflash>>;
