@@ -244,7 +244,7 @@ fn a_directory_that_is_not_mounted_loses_nothing() {
         assert_eq!(stand.store.put(&key(n), b"other", &PutConfig::default()), Ok(Put::Existed));
     }
     // Nor does one that another cluster has: its objects are not these.
-    std::fs::create_dir(folder.join("owner")).unwrap();
+    std::fs::create_dir_all(folder.join("owner")).unwrap();
     std::fs::write(folder.join("owner/cluster"), "another").unwrap();
     for n in 0..5 {
         let fault = stand.store.get(&key(n)).unwrap_err();
