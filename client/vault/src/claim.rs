@@ -15,8 +15,8 @@ use std::time::Instant;
 pub const CLAIM: &str = "owner/cluster";
 /// Where claims lie, and what else is said of whoever has them.
 pub const CLAIMS: &str = "owner";
-/// Claims and the other names in their folder.
-const CLAIMS_MAX: usize = 1000;
+/// Claims and the other names in their folder, at most.
+pub const CLAIMS_MAX: usize = 1000;
 
 /// A claim.
 #[derive(Clone, Debug, PartialEq, Eq)]

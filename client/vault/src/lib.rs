@@ -35,7 +35,7 @@ mod writing;
 
 pub use access::Secrets;
 pub use attempts::BYTES_PER_MS;
-pub use claim::{CLAIM, CLAIMS, Claimed, claim_path};
+pub use claim::{CLAIM, CLAIMS, CLAIMS_MAX, Claimed, claim_path};
 pub use fault::{Class, VaultFault, Vaulted};
 pub use gate::Limits;
 pub use key::Key;

@@ -2,11 +2,8 @@
 //! `owner/alive`: when whoever has the vault was last at work, where it keeps checkpoints (`alive`).
 
 use super::{alive, soon};
-use perilune_vault::{CLAIM, CLAIMS, Claimed, Class, Vault, VaultFault, Vaulted, claim_path};
+use perilune_vault::{CLAIM, CLAIMS, CLAIMS_MAX, Claimed, Class, Vault, VaultFault, Vaulted, claim_path};
 use std::collections::BTreeSet;
-
-/// Names in the folder of claims.
-const NAMES_MAX: usize = 1000;
 
 /// Whether a vault is this cluster's. Claims nothing.
 ///
@@ -101,7 +98,7 @@ pub(crate) fn succeed(vault: &Vault, cluster: &str, before: &BTreeSet<String>) -
 
 /// Gives a vault up in which nothing is left.
 pub(super) fn give_up(vault: &Vault, cluster: &str) -> Vaulted<()> {
-    let listed = vault.list(CLAIMS, None, NAMES_MAX, soon())?;
+    let listed = vault.list(CLAIMS, None, CLAIMS_MAX, soon())?;
     if listed.len() > 1 {
         // Whoever had it before is not to have it again where this breaks off.
         vault.put(CLAIM, cluster.to_owned().into(), soon())?;

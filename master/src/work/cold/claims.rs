@@ -252,7 +252,7 @@ fn is_wanted(engine: &Engine, id: VaultId, standing: Standing) -> bool {
     let lives = tenant.is_some_and(|tenant| tenant.status != TenantStatus::Deleted);
     match standing {
         Standing::New => lives,
-        // Somebody was about to drop it, and did not. What an earlier leader begun to delete, it has deleted by then: the claim with it.
+        // Somebody was about to drop it, and did not. What an earlier leader had begun to delete is deleted by then: the claim with it.
         Standing::GivenUp => lives && engine.upload_may_land_for(id).is_none(),
         Standing::Claimed => true,
     }
